@@ -1,0 +1,132 @@
+"""Export: a checkpoint and recipes go in, artifacts come out.
+
+One template for all: refuse existing output → load → build and quantize by recipe → gate against the checkpoint → write, manifest last.
+Everything is made in a working folder beside the output, so what was there before is untouched until the new artifact is complete.
+"""
+
+import errno
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporters.recipes import Recipe
+from runtimes import document
+from runtimes.artifact import guard_output, open_artifact, write_artifact
+from runtimes.errors import OutputError
+from runtimes.host import read_host
+from runtimes.loading import load
+from runtimes.manifest import SCHEMA, Manifest, Target
+
+if TYPE_CHECKING:
+    from exporters.checkpoint import Checkpoint
+    from exporters.parity import GateMode, Picture
+
+CONTRACT = "split/1"
+
+EXPORTERS = {"torch": "exporters.pytorch_dynamic", "ort": "exporters.onnx_dynamic"}
+"""Runtime of a recipe → the module whose `build` makes its files and whose `REQUIRES` names what runs them."""
+
+WORKING_COPIES = 4
+"""Room that an export needs, in FP32 copies of the weights: graphs, their quantized form, and the quantizer's own temporary file."""
+
+
+def export(
+    checkpoint: "Checkpoint",
+    recipes: Sequence[Recipe],
+    output: Path,
+    pictures: Sequence["Picture"],
+    *,
+    overwrite: bool = False,
+    gate: "GateMode" = "enforce",
+    allow_bin: bool = False,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> Iterator[Path]:
+    """Make one artifact per recipe under `output` and yield its path when it is complete.
+
+    Args:
+        checkpoint: From `exporters.checkpoint.open_checkpoint`.
+        recipes: What to make.
+        output: Folder for `<checkpoint>-<recipe>/`.
+        pictures: What the gate looks at.
+        overwrite: Replace artifacts that exist.
+        gate: "enforce", or "report" to write whatever the gate finds.
+        allow_bin: The checkpoint may be a `.bin`.
+        on_step: Told what is being done, for progress.
+
+    Raises:
+        OutputExistsError, OutputError: Before anything is built, where that can be known.
+        CheckpointError, GateError: Artifacts yielded before remain.
+    """
+    from exporters.parity import check
+    from exporters.reference import find_reference
+
+    paths = {recipe.name: output / f"{checkpoint.name}-{recipe.name}" for recipe in recipes}
+    for path in paths.values():
+        guard_output(path, overwrite=overwrite)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        _check_room(checkpoint, output)
+        threads = read_host().cores
+        on_step("reference captions (transformers, FP32)")
+        reference = find_reference(checkpoint.directory, checkpoint.source.sha256, pictures, threads, output, allow_bin=allow_bin)
+        for recipe in recipes:
+            on_step(recipe.name)
+            with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as working:
+                staged = _build(checkpoint, recipe, Path(working), paths[recipe.name].name)
+                captioner = load(staged, device="cpu", threads=threads)
+                findings = check(captioner, recipe, pictures, reference, gate)
+                del captioner
+                built = open_artifact(staged)
+                payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
+                manifest = document.from_json(Manifest, {**document.to_json(built.manifest), "gate": findings})[0]
+                assert manifest is not None
+                write_artifact(paths[recipe.name], manifest, payload, overwrite=overwrite)
+            yield paths[recipe.name]
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise OutputError(output, error.strerror or str(error)) from error
+        raise
+
+
+def _build(checkpoint: "Checkpoint", recipe: Recipe, working: Path, name: str) -> Path:
+    """Build and quantize; return a complete artifact in the working folder whose gate has not been asked yet."""
+    exporter = import_module(EXPORTERS[recipe.runtime])
+    payload, applied = exporter.build(checkpoint, recipe, working)
+    tokenizer = working / "tokenizer.json"
+    tokenizer.write_bytes(checkpoint.tokenizer_json)
+    manifest = Manifest(
+        schema=SCHEMA,
+        name=name,
+        runtime=recipe.runtime,
+        contract=CONTRACT,
+        toolkit=importlib.metadata.version("blip-toolkit"),
+        source=checkpoint.source,
+        recipe={**document.to_json(recipe), "sha256": recipe.sha256},
+        applied=applied,
+        target=Target(device=recipe.device, precision=recipe.precision, cpu_features=recipe.cpu_features),
+        architecture=checkpoint.architecture,
+        image=checkpoint.image,
+        generation=checkpoint.generation,
+        files={},
+        requires=exporter.REQUIRES,
+        gate={},
+    )
+    return write_artifact(working / name, manifest, {**payload, "tokenizer": tokenizer}, overwrite=False).path
+
+
+def _renamed(path: Path, role: str) -> Path:
+    """Give a staged file its plain name back, so that writing it adds the hash once."""
+    return path.rename(path.with_name(role + path.suffix))
+
+
+def _check_room(checkpoint: "Checkpoint", output: Path) -> None:
+    weights = sum(file.stat().st_size for file in checkpoint.weight_files)
+    free = shutil.disk_usage(output).free
+    if free < WORKING_COPIES * weights:
+        raise OutputError(
+            output, f"an export of this checkpoint needs about {WORKING_COPIES * weights / 1e6:.0f} MB and {free / 1e6:.0f} MB are free"
+        )

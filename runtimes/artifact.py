@@ -1,0 +1,202 @@
+"""An artifact on disk: open and verify a directory; write one so that a reader sees the old or the new one, never a mixture.
+
+Payload files carry their hash in their name. Replacing an artifact writes the new files beside the old, then replaces manifest.json
+(the commit point), then removes what is no longer referenced, all under an exclusive lock beside the directory.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runtimes.errors import ArtifactCorruptError, ArtifactMissingError, OutputError, OutputExistsError
+from runtimes.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: no advisory locks in the standard library
+    fcntl = None  # type: ignore[assignment]
+
+BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A directory with a readable manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of every file in the folder, manifest included."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+    def verified(self, role: str) -> Path:
+        """Return the path of a file after checking its size and hash against the manifest.
+
+        Raises:
+            ArtifactCorruptError: It is missing or differs.
+        """
+        name = self.manifest.file_of(role)
+        entry, path = self.manifest.files[name], self.path / name
+        try:
+            size = path.stat().st_size
+            if size != entry.bytes:
+                raise ArtifactCorruptError(path, f"has {size} bytes, the manifest says {entry.bytes}")
+            found = sha256_of(path)
+        except FileNotFoundError as error:
+            raise ArtifactCorruptError(path, "is missing") from error
+        except OSError as error:
+            raise ArtifactCorruptError(path, f"cannot be read ({error.strerror})") from error
+        if found != entry.sha256:
+            raise ArtifactCorruptError(path, f"sha256 is {found[:12]}…, the manifest says {entry.sha256[:12]}…")
+        return path
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Read the manifest of an artifact directory; files are checked when they are used.
+
+    Raises:
+        ArtifactMissingError: There is no manifest.
+        ManifestError, ManifestVersionError: It cannot be read.
+    """
+    manifest_path = path / MANIFEST_NAME
+    if not manifest_path.is_file():
+        raise ArtifactMissingError(path)
+    return Artifact(path, read_manifest(manifest_path))
+
+
+def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], *, overwrite: bool) -> Artifact:
+    """Make the artifact directory `path` from payload files, or replace the one that is there.
+
+    Args:
+        path: The artifact's directory.
+        manifest: Everything but `files` and `digest`, which are filled in here.
+        payload: Role → a file to move in; its stem and suffix name it.
+        overwrite: Replace an artifact that exists.
+
+    Raises:
+        OutputExistsError: It exists and `overwrite` is false.
+        OutputError: No room, no permission, or another process is writing it; what was there before is untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            guard_output(path, overwrite=overwrite)
+            created = not path.exists()
+            path.mkdir(exist_ok=True)
+            placed: list[Path] = []
+            try:
+                files: dict[str, FileEntry] = {}
+                for role, source in payload.items():
+                    digest = sha256_of(source)
+                    name = f"{source.stem}-{digest[:8]}{source.suffix}"
+                    files[name] = FileEntry(role=role, bytes=source.stat().st_size, sha256=digest)
+                    if not (path / name).exists():
+                        placed.append(path / name)
+                        _place(source, path / name)
+                sealed = replace(manifest, files=files, digest="").sealed()
+                write_atomically(path / MANIFEST_NAME, sealed.to_bytes())
+            except BaseException:
+                for file in placed:
+                    file.unlink(missing_ok=True)
+                if created:
+                    with contextlib.suppress(OSError):
+                        path.rmdir()
+                raise
+            for file in path.iterdir():
+                if file.name != MANIFEST_NAME and file.name not in files and file.is_file():
+                    file.unlink(missing_ok=True)
+            return Artifact(path, sealed)
+    except OSError as error:
+        if isinstance(error, OutputExistsError | OutputError):
+            raise
+        raise OutputError(path, error.strerror or str(error)) from error
+
+
+def guard_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse to touch what is there unless told to; even then only an artifact or an empty folder is replaced.
+
+    Raises:
+        OutputExistsError: Something is there and `overwrite` is false.
+        OutputError: It is no artifact.
+    """
+    if not path.exists():
+        return
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if not overwrite:
+        raise OutputExistsError(path)
+    if not (path / MANIFEST_NAME).is_file():
+        raise OutputError(path, "it is not an artifact, so --overwrite does not replace it")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there completely or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)  # mkstemp is private; an artifact is read by whoever runs it
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file block by block."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _place(source: Path, target: Path) -> None:
+    """Move a finished file to its name; on another file system, copy it."""
+    with source.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    try:
+        source.rename(target)
+    except OSError:
+        with source.open("rb") as reader, target.open("wb") as writer:
+            while block := reader.read(BLOCK_BYTES):
+                writer.write(block)
+            writer.flush()
+            os.fsync(writer.fileno())
+    target.chmod(0o644)
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the writer's lock of an artifact: a file beside its directory, so that the directory holds nothing but the artifact."""
+    if fcntl is None:
+        yield
+        return
+    lock = path.parent / f".{path.name}.lock"
+    with lock.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(path, "another process is writing it") from error
+        if not lock.exists() or not os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+            raise OutputError(path, "another process has just written it")  # we hold the lock of a file that it removed
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

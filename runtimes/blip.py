@@ -1,0 +1,288 @@
+"""BLIP image captioning in plain torch: pixels → cross-attention K/V once per picture; token ids + K/V → logits.
+
+Parameter names are those of Hugging Face's `BlipForConditionalGeneration`, so a checkpoint's tensors load by name. The module differs
+from transformers in what it recomputes: keys and values of cross-attention depend on the picture alone, so `encode` emits them for
+every decoder layer and `decode` only reads them; the K hypotheses of a picture are folded into the query axis and share one copy.
+
+Axes: B images, K hypotheses per image, R = B*K decoder rows, S pixels, N vision tokens, D width, H heads, Dh width of a head,
+P past tokens, T new tokens, M positions whose logits are wanted, V vocabulary.
+Sources: Li et al. 2022 (BLIP), Dosovitskiy et al. 2021 (ViT), Devlin et al. 2019 (BERT, post-norm).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from runtimes.manifest import Architecture
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": functional.relu,
+}
+"""Activations of BLIP checkpoints by the name that their config uses."""
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention: query f[B,H,T,Dh], key and value f[B,H,N,Dh], mask f[T,N] added to the scores → f[B,H,T,Dh].
+
+    The ONNX exporter spells torch's fused operator with a scaled copy of the keys, which for cross-attention means copying all of them
+    at every token; there the formula is written out, scaling the query.
+    """
+    if not torch.onnx.is_in_onnx_export():
+        return functional.scaled_dot_product_attention(query, key, value, mask)
+    scores = (query * int(query.shape[-1]) ** -0.5) @ key.transpose(-1, -2)
+    if mask is not None:
+        scores = scores + mask
+    return torch.softmax(scores, dim=-1) @ value
+
+
+class VisionAttention(nn.Module):
+    """Self-attention of the vision tower, one product for query, key and value."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.split = (3, heads, width // heads)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f[B,N,D] → f[B,N,D]."""
+        query, key, value = self.qkv(x).reshape(*x.shape[:2], *self.split).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.projection(attend(query, key, value).transpose(1, 2).reshape(x.shape))
+
+
+class VisionMLP(nn.Module):
+    """Feed-forward block of the vision tower."""
+
+    def __init__(self, width: int, inner: int, activation: str) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.fc1 = nn.Linear(width, inner)
+        self.fc2 = nn.Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f[B,N,D] → f[B,N,D]."""
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class VisionLayer(nn.Module):
+    """Pre-norm transformer layer."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.self_attn = VisionAttention(shape.vision_width, shape.vision_heads)
+        self.layer_norm1 = nn.LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
+        self.mlp = VisionMLP(shape.vision_width, shape.vision_inner, shape.vision_activation)
+        self.layer_norm2 = nn.LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f[B,N,D] → f[B,N,D]."""
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class VisionEmbeddings(nn.Module):
+    """Patches, class token and positions."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.class_embedding = nn.Parameter(torch.zeros(1, 1, shape.vision_width))
+        self.patch_embedding = nn.Conv2d(3, shape.vision_width, kernel_size=shape.patch_px, stride=shape.patch_px)
+        self.position_embedding = nn.Parameter(torch.zeros(1, shape.vision_tokens, shape.vision_width))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """f[B,3,S,S] → f[B,N,D]."""
+        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        return torch.cat([self.class_embedding.expand(pixels.shape[0], -1, -1), patches], dim=1) + self.position_embedding
+
+
+class VisionModel(nn.Module):
+    """The vision tower."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.embeddings = VisionEmbeddings(shape)
+        self.encoder = nn.Module()
+        self.encoder.layers = nn.ModuleList(VisionLayer(shape) for _ in range(shape.vision_layers))
+        self.post_layernorm = nn.LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """f[B,3,S,S] → f[B,N,D]."""
+        x = self.embeddings(pixels)
+        for layer in self.encoder.get_submodule("layers").children():
+            x = layer(x)
+        return self.post_layernorm(x)
+
+
+class Projections(nn.Module):
+    """Query, key and value of one decoder attention; keys and values may come from another width."""
+
+    def __init__(self, width: int, source_width: int, heads: int) -> None:
+        super().__init__()
+        self.split = (heads, width // heads)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(source_width, width)
+        self.value = nn.Linear(source_width, width)
+
+    def key_value(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """f[B,N,D] → key and value f[B,H,N,Dh]."""
+        shape = (*source.shape[:2], *self.split)
+        return self.key(source).reshape(shape).transpose(1, 2), self.value(source).reshape(shape).transpose(1, 2)
+
+
+class AddNorm(nn.Module):
+    """Projection, residual, then norm (post-norm)."""
+
+    def __init__(self, source_width: int, width: int, norm_eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(source_width, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=norm_eps)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """f[R,T,D'], f[R,T,D] → f[R,T,D]."""
+        return self.LayerNorm(self.dense(x) + residual)
+
+
+class TextAttention(nn.Module):
+    """One attention of a decoder layer, with its projection and norm; the submodule is named `self` in checkpoints."""
+
+    def __init__(self, shape: Architecture, source_width: int) -> None:
+        super().__init__()
+        self.add_module("self", Projections(shape.text_width, source_width, shape.text_heads))
+        self.output = AddNorm(shape.text_width, shape.text_width, shape.text_norm_eps)
+
+    @property
+    def projections(self) -> Projections:
+        """Query, key and value of this attention."""
+        return self.get_submodule("self")  # type: ignore[return-value]
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """X f[R,T,D] attends to key and value f[B,H,N,Dh], where B = R or the K rows of a picture share its entry → f[R,T,D].
+
+        Rows of a picture are neighbours, so [B*K,T] read as [B,K*T] is the fold of hypotheses into the query axis: no copy.
+        """
+        projections = self.projections
+        query = projections.query(x).reshape(key.shape[0], -1, *projections.split).transpose(1, 2)
+        context = attend(query, key, value, mask).transpose(1, 2).reshape(x.shape)
+        return self.output(context, x)
+
+
+class TextLayer(nn.Module):
+    """Self-attention over the cache, cross-attention to the picture, feed-forward."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.attention = TextAttention(shape, shape.text_width)
+        self.crossattention = TextAttention(shape, shape.vision_width)
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(shape.text_width, shape.text_inner)})
+        self.output = AddNorm(shape.text_inner, shape.text_width, shape.text_norm_eps)
+        self.activation = ACTIVATIONS[shape.text_activation]
+
+    def forward(
+        self, x: Tensor, past: tuple[Tensor, Tensor], cross: tuple[Tensor, Tensor], mask: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """X f[R,T,D], past K/V f[R,H,P,Dh], cross K/V f[B,H,N,Dh], mask f[T,P+T] → f[R,T,D] and present K/V f[R,H,P+T,Dh]."""
+        key, value = self.attention.projections.key_value(x)
+        present = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+        x = self.attention(x, *present, mask)
+        x = self.crossattention(x, *cross, None)
+        return self.output(self.activation(self.intermediate["dense"](x)), x), present
+
+
+class TextEmbeddings(nn.Module):
+    """Words and positions."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.word_embeddings: nn.Module = nn.Embedding(shape.vocabulary, shape.text_width)
+        self.position_embeddings = nn.Embedding(shape.max_positions, shape.text_width)
+        self.LayerNorm = nn.LayerNorm(shape.text_width, eps=shape.text_norm_eps)
+
+    def forward(self, token_ids: Tensor, past: int) -> Tensor:
+        """token_ids i64[R,T] that follow `past` earlier ones → f[R,T,D]."""
+        positions = self.position_embeddings.weight[past : past + token_ids.shape[1]]
+        return self.LayerNorm(self.word_embeddings(token_ids) + positions)
+
+
+class Predictions(nn.Module):
+    """The head: transform, norm, product with the word table (tied: one tensor), bias."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.transform = nn.ModuleDict(
+            {
+                "dense": nn.Linear(shape.text_width, shape.text_width),
+                "LayerNorm": nn.LayerNorm(shape.text_width, eps=shape.text_norm_eps),
+            }
+        )
+        self.decoder: nn.Module = nn.Linear(shape.text_width, shape.vocabulary, bias=False)
+        self.bias = nn.Parameter(torch.zeros(shape.vocabulary))
+        self.activation = ACTIVATIONS[shape.text_activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f[R,M,D] → logits f[R,M,V]."""
+        x = self.transform["LayerNorm"](self.activation(self.transform["dense"](x)))
+        return self.decoder(x) + self.bias
+
+
+class TextDecoder(nn.Module):
+    """The BERT decoder with its head."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.bert = nn.ModuleDict(
+            {
+                "embeddings": TextEmbeddings(shape),
+                "encoder": nn.ModuleDict({"layer": nn.ModuleList(TextLayer(shape) for _ in range(shape.text_layers))}),
+            }
+        )
+        self.cls = nn.ModuleDict({"predictions": Predictions(shape)})
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder's layers, first to last."""
+        return self.bert["encoder"]["layer"]  # type: ignore[index]
+
+
+class Blip(nn.Module):
+    """A BLIP captioner of the given architecture; weights are loaded by the caller."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.shape = shape
+        self.vision_model = VisionModel(shape)
+        self.text_decoder = TextDecoder(shape)
+        self.text_decoder.cls["predictions"].decoder.weight = self.text_decoder.bert["embeddings"].word_embeddings.weight  # type: ignore[union-attr]
+
+    def encode(self, pixels: Tensor) -> list[Tensor]:
+        """Pixels f32[B,3,S,S] → cross-attention key and value f[B,H,N,Dh] of each decoder layer: k0, v0, k1, v1, ..."""
+        image = self.vision_model(pixels.to(self.vision_model.post_layernorm.weight.dtype))
+        return [tensor for layer in self.text_decoder.layers for tensor in layer.crossattention.projections.key_value(image)]  # type: ignore[union-attr,operator]
+
+    def decode(self, token_ids: Tensor, positions: Tensor, past: Sequence[Tensor], cross: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Feed new tokens and get the logits at some of them.
+
+        Args:
+            token_ids: i64[R,T] the new tokens of each row.
+            positions: i64[M] which of the T new ones the logits are wanted of.
+            past: f[R,H,P,Dh] key and value per layer, of the P tokens before (P may be 0).
+            cross: f[B,H,N,Dh] key and value per layer, from `encode`.
+
+        Returns:
+            Logits f32[R,M,V], and present f[R,H,P+T,Dh] key and value per layer.
+        """
+        count, before = token_ids.shape[1], past[0].shape[2]
+        x = self.text_decoder.bert["embeddings"](token_ids, before)
+        new = torch.arange(count, device=token_ids.device)
+        old = torch.arange(before + count, device=token_ids.device)
+        mask = torch.where(old[None, :] <= new[:, None] + before, 0.0, torch.finfo(x.dtype).min).to(x.dtype)
+        present: list[Tensor] = []
+        for number, layer in enumerate(self.text_decoder.layers):
+            pair = slice(2 * number, 2 * number + 2)
+            x, layer_present = layer(x, past[pair], cross[pair], mask)
+            present.extend(layer_present)
+        return self.text_decoder.cls["predictions"](x.index_select(1, positions)).float(), present

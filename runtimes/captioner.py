@@ -1,0 +1,176 @@
+"""Caption pictures with an artifact: paths, bytes, PIL images or arrays go in; captions in the same order come out.
+
+Composes picture reading, a runtime's session and the shared search; this is what users touch, and it is the same for every artifact.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from runtimes.errors import RequestError, ToolkitError, UnavailableError
+from runtimes.generation import Clock, Decoding, Hypothesis, generate, log_softmax
+from runtimes.images import MAX_PIXELS, ImageInput, preprocess, read_image
+from runtimes.manifest import Manifest
+from runtimes.session import DeviceMemoryError, Float32, Session
+from runtimes.tokens import Tokens
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """What an artifact says of a picture, or why it could not."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    """All ids, [DEC] and the end token included."""
+    score: float | None
+    """Natural-log probability of the generated tokens / generated length ** length_penalty."""
+    error: str | None = None
+    """One line if the picture could not be captioned; then there is no text."""
+
+
+class Captioner:
+    """An artifact that is ready to caption. Made by `runtimes.load`."""
+
+    def __init__(self, session: Session, tokens: Tokens, manifest: Manifest, max_pixels: int = MAX_PIXELS) -> None:
+        self.session = session
+        self.tokens = tokens
+        self.manifest = manifest
+        self._max_pixels = max_pixels
+
+    def caption(
+        self,
+        images: Sequence[ImageInput],
+        prompt: str | None = None,
+        beams: int = 1,
+        min_length: int = 0,
+        max_length: int = 20,
+        batch_size: int = 1,
+        length_penalty: float = 1.0,
+        *,
+        clock: Clock | None = None,
+    ) -> list[Caption]:
+        """Caption pictures; a bad one becomes a row with `error`, the others go on.
+
+        Args:
+            images: Paths, bytes, PIL images or arrays u8[H,W,3].
+            prompt: Words that every caption starts with; they stay in the text.
+            beams: 1 is greedy search.
+            min_length: No caption is shorter, in tokens with [DEC] and prompt.
+            max_length: No caption is longer, likewise.
+            batch_size: Pictures per run; halved and retried where a GPU runs out of memory.
+            length_penalty: See `Decoding`.
+            clock: Told the seconds of each phase, for benchmarks.
+
+        Raises:
+            RequestError: The request contradicts itself or the artifact's limits.
+        """
+        prompt_ids = self.tokens.prompt_ids(prompt)
+        decoding = self._decoding(prompt_ids, beams, min_length, max_length, length_penalty)
+        if batch_size < 1:
+            raise RequestError("batch_size must be at least 1")
+        report = clock or (lambda phase, seconds: None)
+        captions: list[Caption] = []
+        for start in range(0, len(images), batch_size):
+            captions.extend(self._caption_batch(images[start : start + batch_size], prompt_ids, decoding, report))
+        return captions
+
+    def score(self, images: Sequence[ImageInput], captions: Sequence[str | Sequence[str]]) -> list[Float32]:
+        """Return the natural-log probability of given captions, end token included, with every token given the right ones before it.
+
+        Args:
+            images: As for `caption`.
+            captions: One caption or several per image; several share one run of the vision tower.
+
+        Returns:
+            f32[K] per image, K its number of captions, in order.
+
+        Raises:
+            ImageReadError: A picture cannot be read.
+            RequestError: Images and captions do not pair up, or an image has no caption.
+        """
+        if len(images) != len(captions):
+            raise RequestError(f"{len(images)} images but captions for {len(captions)}")
+        scores: list[Float32] = []
+        for image, listed in zip(images, captions, strict=True):
+            hypotheses = [listed] if isinstance(listed, str) else list(listed)
+            if not hypotheses:
+                raise RequestError("score needs at least one caption per image")
+            ids = [self.caption_ids(caption) for caption in hypotheses]
+            scores.append(self._score_one(self._pixels(image)[None], ids))
+        return scores
+
+    def caption_ids(self, caption: str) -> list[int]:
+        """Return the ids that `score` scores: [DEC] words [SEP], cut where the artifact has no more positions."""
+        return self.tokens.caption_ids(caption)[: self.manifest.architecture.max_positions]
+
+    def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
+        """Return a caption's text without the prompt it started with."""
+        return self.tokens.text(caption.token_ids[len(self.tokens.prompt_ids(prompt)) :])
+
+    def _decoding(self, prompt_ids: list[int], beams: int, min_length: int, max_length: int, length_penalty: float) -> Decoding:
+        limit, vocabulary = self.manifest.architecture.max_positions, self.manifest.architecture.vocabulary
+        if max_length > limit:
+            raise RequestError(f"max_length {max_length} is more than the {limit} positions of this model")
+        if len(prompt_ids) >= max_length:
+            raise RequestError(f"the prompt takes {len(prompt_ids)} tokens, so max_length must be more than that; it is {max_length}")
+        if 2 * beams >= vocabulary:
+            raise RequestError(f"{beams} beams are too many for a vocabulary of {vocabulary}")
+        try:
+            return Decoding(beams=beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+
+    def _pixels(self, image: ImageInput) -> Float32:
+        return preprocess(read_image(image, max_pixels=self._max_pixels), self.manifest.image)
+
+    def _caption_batch(self, images: Sequence[ImageInput], prompt_ids: list[int], decoding: Decoding, clock: Clock) -> Iterator[Caption]:
+        started = perf_counter()
+        pixels: list[Float32] = []
+        errors: dict[int, str] = {}
+        for position, image in enumerate(images):
+            try:
+                pixels.append(self._pixels(image))
+            except ToolkitError as error:
+                errors[position] = str(error)
+        clock("read", perf_counter() - started)
+        hypotheses = iter(self._generate(np.stack(pixels), prompt_ids, decoding, clock) if pixels else [])
+        for position in range(len(images)):
+            if position in errors:
+                yield Caption(text="", token_ids=(), score=None, error=errors[position])
+            else:
+                found = next(hypotheses)
+                yield Caption(text=self.tokens.text(found.token_ids), token_ids=found.token_ids, score=found.score)
+
+    def _generate(self, pixels: Float32, prompt_ids: list[int], decoding: Decoding, clock: Clock) -> list[Hypothesis]:
+        try:
+            started = perf_counter()
+            state = self.session.encode(pixels)
+            clock("encode", perf_counter() - started)
+            return generate(self.session, state, len(pixels), prompt_ids, self.manifest.generation, decoding, clock)
+        except DeviceMemoryError as error:
+            if len(pixels) == 1:
+                raise UnavailableError(f"not enough device memory for one picture: {error}. Use --device cpu.") from error
+        half = len(pixels) // 2
+        logger.warning("out of device memory with %d pictures at once; trying %d", len(pixels), half)
+        parts = (pixels[:half], pixels[half:])
+        return [found for part in parts for found in self._generate(part, prompt_ids, decoding, clock)]
+
+    def _score_one(self, pixels: Float32, ids: list[list[int]]) -> Float32:
+        """Teacher-forced: pixels f32[1,3,S,S] and K captions → f32[K]. Padding on the right is never attended to by what counts."""
+        width = max(map(len, ids)) - 1
+        inputs = np.full((len(ids), width), self.manifest.generation.pad_id, dtype=np.int64)
+        for row, sequence in enumerate(ids):
+            inputs[row, : len(sequence) - 1] = sequence[:-1]
+        state = self.session.encode(pixels)
+        state = self.session.select(state, np.zeros(len(ids), dtype=np.int64), np.zeros(1, dtype=np.int64))
+        logits, _ = self.session.step(inputs, state, np.arange(width, dtype=np.int64))
+        scores = np.zeros(len(ids), dtype=np.float32)
+        for row, sequence in enumerate(ids):
+            targets = np.array(sequence[1:])
+            scores[row] = log_softmax(logits[row, : len(targets)])[np.arange(len(targets)), targets].sum()
+        return scores

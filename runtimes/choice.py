@@ -1,0 +1,49 @@
+"""Which artifact of a folder to run: manifests and host facts go in, an order with reasons comes out. A pure function."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from runtimes.host import Host
+from runtimes.manifest import Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """An artifact, where to run it and why it stands at its place."""
+
+    name: str
+    device: str
+    why: str
+
+
+def rank(manifests: Mapping[str, Manifest], host: Host, device: str = "auto") -> list[Choice]:
+    """Order the artifacts that this host can run, best first.
+
+    FP16 where there is CUDA; else INT8 that fits this CPU, tuned before portable; else FP32; FP16 on a CPU last: it computes in FP32.
+    Between runtimes onnxruntime comes first: it is faster and needs less memory. What needs absent CPU features or libraries is left out.
+
+    Args:
+        manifests: Artifact name → manifest.
+        host: This machine.
+        device: "auto", "cpu" or "cuda".
+    """
+    ranked: list[tuple[tuple[int, int, int, str], Choice]] = []
+    for name, manifest in manifests.items():
+        target = manifest.target
+        if manifest.runtime not in host.libraries or not host.cpu_features.issuperset(target.cpu_features):
+            continue
+        runtime_order = 0 if manifest.runtime == "ort" else 1
+        if host.cuda and device != "cpu" and target.precision == "fp16":
+            place, where, why = 0, "cuda", "FP16 on the GPU"
+        elif device == "cuda":
+            continue
+        elif target.precision == "int8":
+            tuned = ", ".join(target.cpu_features)
+            place, where, why = 1, "cpu", f"INT8 tuned for this CPU ({tuned})" if tuned else "INT8 that is right on every CPU"
+        elif target.precision == "fp32":
+            place, where, why = 2, "cpu", "FP32, as there is no INT8 artifact that this machine can run"
+        else:
+            place, where, why = 3, "cpu", "FP16 on the CPU, as there is nothing else"
+        # Among INT8 artifacts the runtime counts for more than the tuning: VNNI weights save no time, they are a little more exact.
+        ranked.append(((place, runtime_order, -len(target.cpu_features), name), Choice(name=name, device=where, why=why)))
+    return [choice for _, choice in sorted(ranked, key=lambda entry: entry[0])]

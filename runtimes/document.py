@@ -1,0 +1,93 @@
+"""JSON documents as frozen dataclasses: a document goes in, a checked dataclass comes out; and back.
+
+Reading is strict and names every problem at once: unknown keys (with the known ones), missing keys, wrong types. Nothing is coerced,
+except that a JSON integer is accepted where a float is meant.
+"""
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> Any:  # noqa: ANN401 - a JSON value
+    """Return a dataclass as plain JSON values (tuples become lists)."""
+    return json.loads(json.dumps(asdict(value)))
+
+
+def canonical(document: object) -> bytes:
+    """Return the one byte string of a JSON document that hashes are taken of: sorted keys, no spaces, UTF-8."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def from_json(cls: type[T], document: object) -> tuple[T | None, list[str]]:
+    """Read a dataclass from JSON values.
+
+    Returns:
+        The dataclass and no problems, or None and every problem found, each with its place in the document.
+    """
+    problems: list[str] = []
+    value = _read(cls, document, "", problems)
+    return (None, problems) if problems else (value, [])
+
+
+def _read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:  # noqa: ANN401
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        return _read_dataclass(kind, value, where, problems)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and types.NoneType in arguments:
+            return None
+        return _read(next(a for a in arguments if a is not types.NoneType), value, where, problems)
+    if origin is typing.Literal:
+        if value not in arguments:
+            problems.append(f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            return _wrong(where, "a list", value, problems)
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            return _wrong(where, f"a list of {len(arguments)}", value, problems)
+        items = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(_read(item, v, f"{where}[{i}]", problems) for i, (item, v) in enumerate(zip(items, value, strict=True)))
+    if origin in (dict, Mapping):
+        if not isinstance(value, dict):
+            return _wrong(where, "an object", value, problems)
+        return {key: _read(arguments[1], v, f"{where}.{key}" if where else key, problems) for key, v in value.items()}
+    if kind is Any or kind is object:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        return _wrong(where, kind.__name__, value, problems)
+    return value
+
+
+def _read_dataclass(kind: Any, value: Any, where: str, problems: list[str]) -> Any:  # noqa: ANN401
+    if not isinstance(value, dict):
+        return _wrong(where, "an object", value, problems)
+    known = {field.name: field for field in fields(kind)}
+    prefix = f"{where}." if where else ""
+    if unknown := sorted(set(value) - set(known)):
+        problems.append(f"unknown {kind.__name__.lower()} field(s) {', '.join(prefix + u for u in unknown)}; known: {', '.join(known)}")
+    required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    if missing := sorted(required - set(value)):
+        problems.append(f"missing {', '.join(prefix + m for m in missing)}")
+    hints = typing.get_type_hints(kind)
+    before = len(problems)
+    read = {name: _read(hints[name], value[name], f"{prefix}{name}", problems) for name in known if name in value}
+    if unknown or missing or len(problems) > before:
+        return None
+    try:
+        return kind(**read)
+    except ValueError as error:  # the class's own cross-field checks
+        problems.append(f"{where or kind.__name__.lower()}: {error}")
+        return None
+
+
+def _wrong(where: str, wanted: str, value: object, problems: list[str]) -> None:
+    problems.append(f"{where or 'document'}: expected {wanted}, got {type(value).__name__}")

@@ -1,0 +1,127 @@
+"""Open an artifact for captioning: a path and a device go in, a Captioner comes out.
+
+The path is one artifact, or a folder of artifacts of one checkpoint, from which the one that fits this machine is chosen.
+"""
+
+import logging
+from importlib import import_module
+from pathlib import Path
+
+from runtimes.artifact import Artifact, open_artifact
+from runtimes.captioner import Captioner
+from runtimes.choice import rank
+from runtimes.errors import (
+    ArtifactCorruptError,
+    ArtifactMissingError,
+    MissingDependencyError,
+    RequestError,
+    UnavailableError,
+    UnknownNameError,
+)
+from runtimes.host import LIBRARIES, read_host
+from runtimes.images import MAX_PIXELS
+from runtimes.manifest import MANIFEST_NAME
+from runtimes.session import Session
+from runtimes.tokens import Tokens
+
+logger = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu", "cuda")
+
+RUNTIMES = {
+    ("ort", "split/1"): "runtimes.ort:OrtSession",
+    ("torch", "split/1"): "runtimes.pytorch:TorchSession",
+}
+"""(runtime, contract) of a manifest → the session that runs it, imported only by `load`. A new recipe adds nothing here."""
+
+
+def load(path: str | Path, device: str = "auto", threads: int | None = None, *, max_pixels: int = MAX_PIXELS) -> Captioner:
+    """Open an artifact, or the best one of a folder of artifacts.
+
+    Args:
+        path: An artifact's directory, or a directory of them.
+        device: "auto" takes the GPU where the artifact is meant for one and it can be had; "cpu" and "cuda" are orders.
+        threads: CPU threads; None takes the cores that this process may use.
+        max_pixels: Larger pictures are refused before they are decoded.
+
+    Raises:
+        ArtifactMissingError, ArtifactCorruptError, ManifestError, ManifestVersionError: The path holds no artifact that can be read.
+        UnavailableError, MissingDependencyError: What was asked for by name cannot be had here.
+        UnknownNameError: The device or the manifest's runtime is not known.
+    """
+    path = Path(path)
+    if device not in DEVICES:
+        raise UnknownNameError("device", device, DEVICES)
+    if threads is not None and threads < 1:
+        raise RequestError("threads must be at least 1")
+    threads = threads or read_host().cores
+    if (path / MANIFEST_NAME).is_file():
+        return _captioner(_open_again_if_replaced(path, device, threads), max_pixels)
+    return _captioner(_choose(path, device, threads), max_pixels)
+
+
+def _captioner(opened: tuple[Artifact, Session], max_pixels: int) -> Captioner:
+    artifact, session = opened
+    tokens = Tokens(artifact.verified("tokenizer").read_bytes(), artifact.manifest.generation)
+    return Captioner(session, tokens, artifact.manifest, max_pixels)
+
+
+def _choose(path: Path, device: str, threads: int) -> tuple[Artifact, Session]:
+    """Open the best artifact of a folder; one that cannot be had costs a warning and the next best."""
+    found = sorted(child.parent.name for child in path.glob(f"*/{MANIFEST_NAME}"))
+    if not found:
+        raise ArtifactMissingError(path)
+    manifests = {name: open_artifact(path / name).manifest for name in found}
+    if len({manifest.source.sha256 for manifest in manifests.values()}) > 1:
+        raise RequestError(f"{path}: holds artifacts of different checkpoints; name one of {', '.join(found)}")
+    for choice in rank(manifests, read_host(), device):
+        try:
+            opened = _open_again_if_replaced(path / choice.name, choice.device, threads)
+        except (UnavailableError, MissingDependencyError) as error:
+            logger.warning("%s: %s; trying the next best", choice.name, error)
+            continue
+        logger.info("using %s: %s", choice.name, choice.why)
+        return opened
+    raise UnavailableError(f"{path}: none of {', '.join(found)} can run here with device '{device}'")
+
+
+def _open_again_if_replaced(path: Path, device: str, threads: int) -> tuple[Artifact, Session]:
+    """Open an artifact; if an export replaced it between reading its manifest and its files, read the new manifest once."""
+    artifact = open_artifact(path)
+    try:
+        return artifact, _open_session(artifact, device, threads)
+    except ArtifactCorruptError:
+        again = open_artifact(path)
+        if again.manifest.digest == artifact.manifest.digest:
+            raise
+        return again, _open_session(again, device, threads)
+
+
+def _open_session(artifact: Artifact, device: str, threads: int) -> Session:
+    manifest = artifact.manifest
+    target = RUNTIMES.get((manifest.runtime, manifest.contract))
+    if target is None:
+        raise UnknownNameError("runtime", f"{manifest.runtime} {manifest.contract}", [" ".join(key) for key in RUNTIMES])
+    module, _, name = target.partition(":")
+    try:
+        session_class = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        library = LIBRARIES[manifest.runtime]
+        raise MissingDependencyError(
+            error.name or library, f"{artifact.path.name} (runtime '{manifest.runtime}')", manifest.runtime
+        ) from error
+    if missing := set(manifest.target.cpu_features) - read_host().cpu_features:
+        logger.warning(
+            "%s is tuned for CPUs with %s, which this one lacks: its captions may be wrong here; use a portable recipe",
+            artifact.path.name,
+            ", ".join(sorted(missing)),
+        )
+    if device == "auto" and manifest.target.device == "cuda":
+        if read_host().cuda:
+            try:
+                return session_class.open(artifact, "cuda", threads)  # type: ignore[no-any-return]
+            except UnavailableError as error:
+                logger.warning("%s; running %s on the CPU", error, artifact.path.name)
+        else:
+            logger.warning("%s is meant for a GPU and there is none here; running it on the CPU, which is slow", artifact.path.name)
+    return session_class.open(artifact, "cpu" if device == "auto" else device, threads)  # type: ignore[no-any-return]

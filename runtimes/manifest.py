@@ -1,0 +1,177 @@
+"""The manifest of an artifact: what its files are, what they compute and how that was checked.
+
+`manifest.json` goes in, frozen dataclasses come out; and back. It is written last, so a folder without one is no artifact.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from runtimes import document
+from runtimes.errors import ManifestError, ManifestVersionError
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA = 1
+# Schema history. 1 (2026-11): first; free to change until the first release tag.
+MAX_MANIFEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Sizes of a BLIP captioner, as its config states them."""
+
+    image_px: int
+    patch_px: int
+    vision_width: int
+    vision_inner: int
+    vision_layers: int
+    vision_heads: int
+    vision_activation: str
+    vision_norm_eps: float
+    text_width: int
+    text_inner: int
+    text_layers: int
+    text_heads: int
+    text_activation: str
+    text_norm_eps: float
+    vocabulary: int
+    max_positions: int
+
+    @property
+    def vision_tokens(self) -> int:
+        """N: patches and the class token."""
+        return (self.image_px // self.patch_px) ** 2 + 1
+
+    @property
+    def head_width(self) -> int:
+        """Dh of the decoder."""
+        return self.text_width // self.text_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """How a picture becomes pixels f32[3,S,S]: resized to a square, not cropped; then (value * rescale - mean) / std."""
+
+    height_px: int
+    width_px: int
+    resample: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    rescale: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSpec:
+    """Token ids that start, stop and fill a caption."""
+
+    bos_id: int
+    """[DEC]: the first token of every caption; it also takes the place of a prompt's [CLS]."""
+    eos_id: int
+    """[SEP]: a caption ends after it."""
+    pad_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The checkpoint an artifact was made from."""
+
+    model: str
+    revision: str | None
+    sha256: str
+    """Of the checkpoint's weight file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One file of the artifact."""
+
+    role: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where the artifact is meant to run."""
+
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "fp16", "int8"]
+    cpu_features: tuple[str, ...] = ()
+    """CPU features without which the artifact is wrong or slow, in the words of `runtimes.host`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything a runtime must know to caption with an artifact, and everything a person may ask about it."""
+
+    schema: int
+    name: str
+    runtime: str
+    contract: str
+    toolkit: str
+    source: Source
+    recipe: dict[str, Any]
+    """The recipe as it was asked for."""
+    applied: dict[str, dict[str, int]]
+    """What was really quantized: component → operator or module kind → count."""
+    target: Target
+    architecture: Architecture
+    image: ImageSpec
+    generation: GenerationSpec
+    files: dict[str, FileEntry]
+    requires: dict[str, str]
+    gate: dict[str, Any]
+    digest: str = ""
+    """sha256 of the canonical JSON of all other fields."""
+
+    def sealed(self) -> "Manifest":
+        """Return a copy that carries the digest of its own content."""
+        return replace(self, digest=_digest(document.to_json(self)))
+
+    def to_bytes(self) -> bytes:
+        """Return the text of manifest.json."""
+        return (json.dumps(document.to_json(self), indent=1, ensure_ascii=False) + "\n").encode()
+
+    def file_of(self, role: str) -> str:
+        """Return the name of the file that has the role."""
+        return next(name for name, entry in self.files.items() if entry.role == role)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        ManifestVersionError: It was written by a newer toolkit.
+        ManifestError: It is damaged; every problem is named.
+    """
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise ManifestError(path, [f"larger than {MAX_MANIFEST_BYTES} bytes"])
+    try:
+        parsed = json.loads(path.read_bytes(), object_pairs_hook=_no_twins)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(path, [f"not JSON ({error})"]) from error
+    schema = parsed.get("schema") if isinstance(parsed, dict) else None
+    if type(schema) is int and schema > SCHEMA:
+        raise ManifestVersionError(path, schema, SCHEMA)
+    manifest, problems = document.from_json(Manifest, parsed)
+    if manifest is None:
+        raise ManifestError(path, problems)
+    if manifest.digest != _digest(parsed):
+        raise ManifestError(path, ["its digest does not match its content"])
+    if unsafe := [name for name in manifest.files if Path(name).name != name or name in ("", ".", "..", MANIFEST_NAME)]:
+        raise ManifestError(path, [f"file name {name!r} is not a plain name" for name in unsafe])
+    return manifest
+
+
+def _digest(parsed: Mapping[str, Any]) -> str:
+    return hashlib.sha256(document.canonical({key: value for key, value in parsed.items() if key != "digest"})).hexdigest()
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that stands twice, where the last one would silently win."""
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return dict(pairs)

@@ -1,0 +1,132 @@
+"""ONNX Runtime session: the encoder and decoder graphs of contract `split/1` behind the numeric functions of captioning.
+
+Tensors stay OrtValues between runs, so cross-attention K/V is neither copied nor seen by Python. Axes as in `runtimes.session`; H heads,
+P past tokens, N vision tokens, Dh width of a head.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from runtimes.artifact import Artifact
+from runtimes.errors import ArtifactCorruptError, UnavailableError
+from runtimes.memory import returning_freed_memory
+from runtimes.session import Description, DeviceMemoryError, Float32, Int64
+
+logger = logging.getLogger(__name__)
+
+PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
+ELEMENT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+ERRORS = 3
+"""onnxruntime's log level: its warnings speak of its own graph rewriting."""
+
+
+@dataclass
+class OrtState:
+    """Cross K/V [B,H,N,Dh] and cache [R,H,P,Dh] per decoder layer: k0, v0, k1, v1, ..."""
+
+    cross: list[Any]
+    past: list[Any]
+
+
+class OrtSession:
+    """BLIP's graphs on an execution provider."""
+
+    def __init__(self, encoder: Path, decoder: Path, *, device: str, threads: int, precision: str) -> None:
+        if PROVIDERS[device][0] not in onnxruntime.get_available_providers():
+            raise UnavailableError(
+                f"onnxruntime has no {PROVIDERS[device][0]} here; available: {', '.join(onnxruntime.get_available_providers())}. "
+                "For CUDA: pip install 'blip-toolkit[ort-gpu]' in place of [ort]."
+            )
+        self._device, self._threads, self._precision = device, threads, precision
+        with returning_freed_memory():
+            self._encoder = self._open(encoder)
+            self._decoder = self._open(decoder)
+        self._cross_names = [value.name for value in self._encoder.get_outputs()]
+        self._past_names = [value.name for value in self._decoder.get_inputs() if value.name.startswith("past_")]
+        self._present_names = [name.replace("past_", "present_", 1) for name in self._past_names]
+        past = next(value for value in self._decoder.get_inputs() if value.name.startswith("past_"))
+        self._empty_shape, self._dtype = (past.shape[1], 0, past.shape[3]), ELEMENT_TYPES[past.type]
+
+    @classmethod
+    def open(cls, artifact: Artifact, device: str, threads: int) -> "OrtSession":
+        """Open an artifact's graphs after checking their hashes."""
+        return cls(
+            artifact.verified("encoder"),
+            artifact.verified("decoder"),
+            device=device,
+            threads=threads,
+            precision=artifact.manifest.target.precision,
+        )
+
+    def encode(self, pixels: Float32) -> OrtState:
+        """See `Session.encode`."""
+        cross = self._run(self._encoder, {"pixels": self._value(pixels)}, self._cross_names, self._device)
+        empty = self._value(np.zeros((len(pixels), *self._empty_shape), dtype=self._dtype))
+        return OrtState(cross, [empty] * len(self._past_names))
+
+    def step(self, token_ids: Int64, state: OrtState, positions: Int64) -> tuple[Float32, OrtState]:
+        """See `Session.step`."""
+        feeds = {"token_ids": self._value(token_ids), "positions": self._value(positions)}
+        feeds.update(zip(self._past_names, state.past, strict=True))
+        feeds.update(zip(self._cross_names, state.cross, strict=True))
+        logits, *present = self._run(self._decoder, feeds, ["logits", *self._present_names], self._device)
+        return logits.numpy(), OrtState(state.cross, present)
+
+    def select(self, state: OrtState, rows: Int64, images: Int64) -> OrtState:
+        """See `Session.select`."""
+        return OrtState([self._take(value, images) for value in state.cross], [self._take(value, rows) for value in state.past])
+
+    def describe(self) -> Description:
+        """See `Session.describe`."""
+        return Description(
+            runtime="ort",
+            versions={"onnxruntime": onnxruntime.__version__, "numpy": np.__version__},
+            device=self._device,
+            providers=tuple(self._decoder.get_providers()),
+            threads=self._threads,
+            precision=self._precision,
+        )
+
+    def _open(self, path: Path) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = ERRORS
+        try:
+            # Its fallback would retry on other providers and print; we choose the provider and report errors ourselves.
+            session = onnxruntime.InferenceSession(path, options, providers=list(PROVIDERS[self._device]), enable_fallback=0)
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise ArtifactCorruptError(
+                path, f"onnxruntime {onnxruntime.__version__} cannot load it: {str(error).splitlines()[0]}"
+            ) from error
+        if session.get_providers()[0] != PROVIDERS[self._device][0]:
+            raise UnavailableError(
+                f"onnxruntime could not start {PROVIDERS[self._device][0]}; it fell back to {session.get_providers()[0]}"
+            )
+        return session
+
+    def _run(self, session: Any, feeds: dict[str, Any], names: list[str], device: str) -> list[Any]:  # noqa: ANN401
+        binding = session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in names:
+            binding.bind_output(name, "cpu" if name == "logits" else device)
+        try:
+            session.run_with_iobinding(binding)
+        except Exception as error:
+            if "allocate memory" in str(error):  # BFCArena's message is all that tells it apart
+                raise DeviceMemoryError(str(error).splitlines()[0]) from error
+            raise
+        return list(binding.get_outputs())
+
+    def _value(self, array: Any) -> Any:  # noqa: ANN401
+        return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+
+    def _take(self, value: Any, indices: Int64) -> Any:  # noqa: ANN401
+        if np.array_equal(indices, np.arange(value.shape()[0])):
+            return value
+        return self._value(value.numpy()[indices])

@@ -1,0 +1,1 @@
+"""Measure artifacts against the FP32 model: worker → records → report."""
