@@ -187,16 +187,12 @@ def _weight_files(directory: Path, source: str, *, allow_bin: bool) -> tuple[Pat
 
 def _read_tensors(file: Path) -> Mapping[str, torch.Tensor]:
     try:
-        if file.suffix == ".bin":
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-            if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-                raise CheckpointError(str(file), "holds something else than named tensors")
-            return loaded
-        return safetensors.torch.load_file(file)
-    except CheckpointError:
-        raise
-    except Exception as error:  # see reliability: a damaged file raises nearly anything
+        loaded = torch.load(file, map_location="cpu", weights_only=True) if file.suffix == ".bin" else safetensors.torch.load_file(file)
+    except Exception as error:  # a damaged file raises nearly anything
         raise CheckpointError(str(file), f"damaged or unreadable: {_line(error)}") from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise CheckpointError(str(file), "holds something else than named tensors")
+    return loaded
 
 
 def _architecture(config: Any, source: str) -> Architecture:  # noqa: ANN401

@@ -1,6 +1,7 @@
 """ONNX graphs of a BLIP captioner: the FP32 or FP16 module goes in; encoder and decoder graphs in standard operators come out.
 
-Contract `split/1` (B images, R decoder rows, R a multiple of B, N vision tokens, P past tokens, T new tokens, M wanted positions, V vocabulary):
+Contract `split/1`. B images, R decoder rows (a multiple of B), N vision tokens, P past tokens, T new tokens, M wanted positions,
+V vocabulary, H heads, Dh width of a head:
 
     encoder  pixels f32[B,3,S,S] → cross_key_i, cross_value_i f[B,H,N,Dh] of every decoder layer i
     decoder  token_ids i64[R,T], positions i64[M], past_key_i, past_value_i f[R,H,P,Dh], cross_key_i, cross_value_i

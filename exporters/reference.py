@@ -71,7 +71,7 @@ class HfCaptioner:
                 continue
             if clock:
                 clock("read", perf_counter() - started)
-            output = self.generate(pixels, prompt, beams, min_length, max_length, clock)
+            output = self.generate(pixels, prompt, beams, min_length, max_length, clock, scores=beams > 1)
             ids = self._trim(output.sequences[0].tolist())
             score = float(output.sequences_scores[0]) if beams > 1 else None
             captions.append(Caption(text=self._tokenizer.decode(ids, skip_special_tokens=True).strip(), token_ids=tuple(ids), score=score))
@@ -79,9 +79,17 @@ class HfCaptioner:
 
     @torch.inference_mode()
     def generate(
-        self, pixels: torch.Tensor, prompt: str | None, beams: int, min_length: int, max_length: int, clock: Clock | None = None
+        self,
+        pixels: torch.Tensor,
+        prompt: str | None,
+        beams: int,
+        min_length: int,
+        max_length: int,
+        clock: Clock | None = None,
+        *,
+        scores: bool = False,
     ) -> Any:  # noqa: ANN401 - transformers is untyped
-        """Run transformers' `generate` on pixels f32[1,3,S,S] and return its output, scores of every step included."""
+        """Run transformers' `generate` on pixels f32[1,3,S,S] and return its output, with the scores of every step if asked."""
         inputs = {} if prompt is None else self._tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
         self._lap = _Lap(clock) if clock else None
         try:
@@ -94,7 +102,7 @@ class HfCaptioner:
                 max_length=max_length,
                 use_cache=True,
                 return_dict_in_generate=True,
-                output_scores=True,
+                output_scores=scores,
             )
         finally:
             self._lap = None
@@ -158,6 +166,11 @@ class _Lap:
         self._phase = "token"
 
 
+def versions() -> dict[str, str]:
+    """Versions of what the baseline runs on."""
+    return {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
+
+
 def _image_processor() -> Any:  # noqa: ANN401
     """Return the Pillow-based processor: it has its own class from transformers 5 on, where the plain name became torchvision's."""
     return getattr(transformers, "BlipImageProcessorPil", None) or transformers.BlipImageProcessor
@@ -205,6 +218,6 @@ def greedy_with_margins(
     captioner: HfCaptioner, image: ImageInput, prompt: str | None = None, max_length: int = 20
 ) -> tuple[list[int], list[float]]:
     """Return transformers' greedy caption and, per generated token, the log-probability of the best token over the second's."""
-    output = captioner.generate(captioner._pixels(image), prompt, 1, 0, max_length)
+    output = captioner.generate(captioner._pixels(image), prompt, 1, 0, max_length, scores=True)
     best_two = [torch.topk(scores[0], 2).values for scores in output.scores]
     return captioner._trim(output.sequences[0].tolist()), [float(pair[0] - pair[1]) for pair in best_two]

@@ -171,7 +171,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         # Pillow keeps the upper byte of 16-bit colours: the same for greys. Some TIFFs declare 12 bits instead.
         bits = image.tag_v2.get(258, (16,))[0] if isinstance(image, TiffImagePlugin.TiffImageFile) else 16
-        image = image.convert("I").point(lambda value: value * 2.0 ** (8 - bits)).convert("L")
+        image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
     elif image.mode in ("I", "F"):
         low, high = cast("tuple[float, float]", image.getextrema())
         top = 65535 if image.mode == "I" else 255

@@ -143,7 +143,7 @@ FILES = {
     "tiff P": encode(PALETTE, "TIFF"),
     "tiff RGBA": encode(in_mode("RGBA"), "TIFF"),
     "tiff CMYK": encode(in_mode("CMYK"), "TIFF"),
-    "tiff YCbCr": encode(in_mode("YCbCr"), "TIFF"),
+    "tiff YCbCr": encode(in_mode("YCbCr"), "TIFF", compression="tiff_lzw"),
     "tiff LAB": encode(in_mode("LAB"), "TIFF"),
     "tiff lzw": encode(RGB, "TIFF", compression="tiff_lzw"),
     "tiff deflate": encode(RGB, "TIFF", compression="tiff_adobe_deflate"),

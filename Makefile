@@ -1,0 +1,66 @@
+# Everything a person runs. `make` alone lists it; each target only calls a tool.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Arguments for pip, for example an index that carries torch's CPU build.
+PIP_ARGS ?=
+CHECKPOINT ?= models/blip-mini-coco
+ARTIFACTS ?= build/artifacts
+NAME := $(notdir $(CHECKPOINT))
+BASE := build/blip-base-random
+BASE_ARTIFACTS := build/artifacts-base
+BASE_RECIPES := pytorch-fp32 pytorch-int8 onnx-fp32 onnx-int8 onnx-int8-vnni
+SOURCES := $(wildcard exporters/*.py runtimes/*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint test test-full export artifacts bench bench-base parity-latest readme golden clean
+
+help: ## List what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev]'
+	touch $@
+
+setup: $(VENV)/.ready ## Make the environment (.venv)
+
+lint: setup ## Format, lint and type checks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: setup ## Tests that need only Python
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: setup ## The other tests: BLIP-base shapes, many pictures, the built wheel
+	$(BIN)/python -m pytest -m full
+
+export: setup ## Export every recipe of CHECKPOINT into ARTIFACTS (unchanged ones are kept)
+	@$(MAKE) --no-print-directory artifacts RECIPES="$$($(BIN)/toolkit export --list | cut -d' ' -f1 | tr '\n' ' ')"
+
+artifacts: $(RECIPES:%=$(ARTIFACTS)/$(NAME)-%/manifest.json)
+
+$(ARTIFACTS)/$(NAME)-%/manifest.json: $(CHECKPOINT)/config.json $(SOURCES)
+	$(BIN)/toolkit export $(CHECKPOINT) --recipe $* --output $(ARTIFACTS) --overwrite
+
+bench: export ## Benchmark every artifact against FP32 on the shipped pictures
+	$(BIN)/toolkit bench $(ARTIFACTS) --checkpoint $(CHECKPOINT) --output build/records.jsonl --overwrite
+
+$(BASE)/model.safetensors: tests/checkpoints.py | $(VENV)/.ready
+	$(BIN)/python -m tests.checkpoints base $(BASE)
+
+bench-base: setup $(BASE)/model.safetensors ## BLIP-base shapes, random weights, 20 forced tokens: the speed reference
+	@$(MAKE) --no-print-directory base-artifacts
+	$(BIN)/toolkit bench $(BASE_ARTIFACTS) --checkpoint $(BASE) --images toolkit/sample --limit 5 --tokens 20 --output build/bench-base.jsonl --overwrite
+
+.PHONY: base-artifacts
+base-artifacts: $(BASE_RECIPES:%=$(BASE_ARTIFACTS)/$(notdir $(BASE))-%/manifest.json)
+
+# Random weights answer at random, so the gate reports and does not judge.
+$(BASE_ARTIFACTS)/$(notdir $(BASE))-%/manifest.json: $(BASE)/model.safetensors $(SOURCES)
+	$(BIN)/toolkit export $(BASE) --recipe $* --output $(BASE_ARTIFACTS) --overwrite --gate report
+
+clean: ## Remove what was built, but not the environments
+	rm -rf build dist

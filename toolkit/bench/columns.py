@@ -1,0 +1,110 @@
+"""The columns of people's tables as data: title, unit and how a row's figures are written. Figures stay SI until here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from toolkit.bench.record import BASELINE
+from toolkit.bench.rows import Row
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column."""
+
+    title: str
+    cell: Callable[[Row], str]
+
+
+NOT_MEASURED = "-"
+
+
+def number(key: str, pattern: str, scale: float = 1.0) -> Callable[[Row], str]:
+    """Write one figure, scaled."""
+    return lambda row: NOT_MEASURED if row[key] is None else pattern.format(row[key] * scale)
+
+
+def _seconds(row: Row) -> str:
+    if row["seconds_per_image"] is None:
+        return NOT_MEASURED
+    spread = (row["seconds_per_image_high"] - row["seconds_per_image_low"]) / 2
+    return f"{row['seconds_per_image']:.3f} ± {spread:.3f}"
+
+
+def _speedup(row: Row) -> str:
+    if row["speedup"] is None:
+        return NOT_MEASURED
+    if row["case"] == BASELINE:
+        return "1x"
+    return f"{row['speedup']:.2f}x [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
+
+
+def _megabytes(key: str, ratio: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        if row[key] is None:
+            return NOT_MEASURED
+        share = "" if row[ratio] is None or row["case"] == BASELINE else f" ({row[ratio]:.0%})"
+        return f"{row[key] / 1e6:.0f}{share}"
+
+    return cell
+
+
+def _change(key: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        score, change = row[key], row[f"{key}_change"]
+        if score is None:
+            return NOT_MEASURED
+        if change is None or row["case"] == BASELINE:
+            return f"{score:.3f}"
+        low, high = row[f"{key}_change_low"], row[f"{key}_change_high"]
+        ends = "" if low is None or high is None else f" [{low * 100:+.1f}, {high * 100:+.1f}]"
+        return f"{score:.3f} {change:+.1%}{ends}"
+
+    return cell
+
+
+def _drift(row: Row) -> str:
+    if row["drift"] is None or row["case"] == BASELINE:
+        return NOT_MEASURED if row["drift"] is None else "0"
+    drift, low, high = (round(row[key], 4) + 0.0 for key in ("drift", "drift_low", "drift_high"))  # + 0.0: no minus before a zero
+    return f"{drift:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+CASE = Column("case", lambda row: row["case"])
+
+SPEED = (
+    CASE,
+    Column("s/image", _seconds),
+    Column("speed-up", _speedup),
+    Column("p90 s", number("seconds_per_image_p90", "{:.3f}")),
+    Column("images/s", number("images_per_second", "{:.2f}")),
+    Column("tokens", number("tokens_per_image", "{:.1f}")),
+    Column("CPU s/image", number("cpu_seconds_per_image", "{:.2f}")),
+    Column("peak MB", _megabytes("peak_rss_bytes", "peak_rss_ratio")),
+    Column("size MB", _megabytes("artifact_bytes", "size_ratio")),
+)
+
+PHASES = (
+    CASE,
+    Column("import s", number("import_seconds", "{:.2f}")),
+    Column("load s", number("load_seconds", "{:.2f}")),
+    Column("first caption s", number("first_caption_seconds", "{:.3f}")),
+    Column("read ms", number("read_seconds", "{:.1f}", 1e3)),
+    Column("encode ms", number("encode_seconds", "{:.1f}", 1e3)),
+    Column("first token ms", number("first_token_seconds", "{:.2f}", 1e3)),
+    Column("token ms", number("step_seconds", "{:.2f}", 1e3)),
+    Column("loaded MB", _megabytes("loaded_rss_bytes", "loaded_rss_ratio")),
+    Column("on disk MB", number("disk_bytes", "{:.0f}", 1e-6)),
+)
+
+QUALITY = (
+    CASE,
+    Column("drift nat/token", _drift),
+    Column("same captions", number("exact_match", "{:.0%}")),
+    Column("BLEU-4", _change("bleu4")),
+    Column("CIDEr-D", _change("cider")),
+    Column("ROUGE-L", _change("rouge_l")),
+    Column("verdict", lambda row: row["verdict"] if row["verdict"] and row["case"] != BASELINE else NOT_MEASURED),
+)
+
+AGREEMENT = (CASE, Column("same captions", number("exact_match", "{:.0%}")))
+"""In place of QUALITY where pictures have no references."""

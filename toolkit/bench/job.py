@@ -1,0 +1,49 @@
+"""What a benchmark worker is told and what it answers: the two ends of its pipe, as dataclasses."""
+
+from dataclasses import dataclass
+
+from toolkit.bench.record import PictureTimes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One case for one process."""
+
+    artifact: str | None
+    """Path of an artifact; None runs transformers on the checkpoint."""
+    checkpoint: str | None
+    device: str
+    allow_bin: bool
+    threads: int
+    images: tuple[str, ...]
+    references: tuple[tuple[str, ...], ...]
+    """Per image; scored when there are any and `score` is set."""
+    prompt: str | None
+    beams: int
+    min_length: int
+    max_length: int
+    warmup: int
+    score: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What the worker measured."""
+
+    versions: dict[str, str]
+    providers: tuple[str, ...]
+    parameter_bytes: int | None
+    """Of the baseline: unique parameters x 4."""
+    import_s: float
+    load_s: float
+    first_caption_s: float
+    cpu_s: float
+    loaded_rss_bytes: int | None
+    peak_rss_bytes: int | None
+    warmup_s: tuple[float, ...]
+    times: tuple[PictureTimes, ...]
+    captions: tuple[str, ...]
+    tokens: tuple[int, ...]
+    errors: tuple[str | None, ...]
+    log_probabilities: tuple[float, ...] = ()
+    scored_tokens: tuple[int, ...] = ()

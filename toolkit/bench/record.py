@@ -1,0 +1,158 @@
+"""Benchmark records: what one case did in one process, raw; one JSON line each. No statistics are stored.
+
+Lines go in, frozen dataclasses come out; and back. A report is computed from records alone.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtimes import document
+from runtimes.artifact import write_atomically
+from runtimes.errors import RecordError
+
+SCHEMA = 1
+# Schema history. 1 (2026-11): first; free to change until the first release tag.
+
+BASELINE = "hf-fp32"
+"""The case that others are compared with: transformers' own `generate` in FP32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFacts:
+    """The machine."""
+
+    cpu: str
+    cpu_features: tuple[str, ...]
+    cores: int
+    memory_bytes: int | None
+    system: str
+    python: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What every case of a run did."""
+
+    dataset: str
+    dataset_sha256: str
+    pictures: int
+    prompt: str | None
+    beams: int
+    min_length: int
+    max_length: int
+    threads: int
+    warmup: int
+    repeats: int
+    metric_counter: str | None
+    """Who counted n-grams: evaluate, nltk or own; None without references."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a case ran."""
+
+    runtime: str
+    checkpoint_sha256: str
+    recipe: str | None
+    recipe_sha256: str | None
+    manifest_digest: str | None
+    artifact_bytes: int
+    """Every file in an artifact's folder; of the baseline, unique parameters x 4 bytes."""
+    disk_bytes: int
+    """Of the baseline, the weight files as they are on disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureTimes:
+    """Seconds of one picture."""
+
+    total_s: float
+    read_s: float
+    """Read and preprocess."""
+    encode_s: float
+    first_token_s: float
+    token_s: tuple[float, ...]
+    """Each further token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureQuality:
+    """What was said of one picture, and the counts that scores are made of."""
+
+    file: str
+    caption: str
+    tokens: int
+    """Generated ones."""
+    error: str | None = None
+    matches: tuple[int, int, int, int] | None = None
+    totals: tuple[int, int, int, int] | None = None
+    hypothesis_length: int | None = None
+    reference_length: int | None = None
+    cider: float | None = None
+    rouge_l: float | None = None
+    log_probability: float | None = None
+    """Of the references, teacher-forced, summed, natural log."""
+    scored_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One case in one fresh process."""
+
+    schema: int
+    case: str
+    repeat: int
+    host: HostFacts
+    workload: Workload
+    subject: Subject | None
+    versions: dict[str, str]
+    providers: tuple[str, ...]
+    error: str | None = None
+    """Why the case has no figures."""
+    import_s: float | None = None
+    load_s: float | None = None
+    first_caption_s: float | None = None
+    """Of the first caption after loading: what the warm-up saves the others."""
+    cpu_s: float | None = None
+    """Of all threads, over the measured pictures."""
+    loaded_rss_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    """Highest resident memory from process start to the last measured caption."""
+    warmup_s: tuple[float, ...] = ()
+    times: tuple[PictureTimes, ...] = ()
+    quality: tuple[PictureQuality, ...] = ()
+    """Of the first repeat; captions do not change."""
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write all records so far; the file is whole at any moment."""
+    write_atomically(path, b"".join(document.canonical(document.to_json(record)) + b"\n" for record in records))
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read records.
+
+    Raises:
+        RecordError: A line cannot be read; says which and why.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise RecordError(str(path), f"cannot be read: {error.strerror}") from error
+    records: list[Record] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            parsed = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"{path}:{number}", f"not JSON ({error})") from error
+        if isinstance(parsed, dict) and isinstance(parsed.get("schema"), int) and parsed["schema"] > SCHEMA:
+            raise RecordError(f"{path}:{number}", f"record schema {parsed['schema']} is newer than {SCHEMA}; update blip-toolkit")
+        record, problems = document.from_json(Record, parsed)
+        if record is None:
+            raise RecordError(f"{path}:{number}", "; ".join(problems))
+        records.append(record)
+    if not records:
+        raise RecordError(str(path), "holds no records")
+    return records

@@ -1,0 +1,233 @@
+"""Statistics of a report: records go in, one row of figures per case comes out. Everything is computed from records alone.
+
+Times are pooled over pictures and repeats; a speed-up is the median of the repeats' own ratios, since the cases of a repeat ran next
+to each other. Quality changes are relative to the baseline's score on the same pictures, with a paired bootstrap 95 % interval.
+"""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+
+from exporters.bootstrap import Change, interval, paired_change
+from exporters.parity import drift_of_sums
+from runtimes.errors import RecordError
+from toolkit.bench.bleu import NgramCounts, bleu, bleu4_of_sums, count_matrix
+from toolkit.bench.record import BASELINE, PictureQuality, Record
+
+Row = dict[str, Any]
+
+KEYS = (
+    "case",
+    "runtime",
+    "seconds_per_image",
+    "seconds_per_image_p90",
+    "images_per_second",
+    "load_seconds",
+    "first_caption_seconds",
+    "encode_seconds",
+    "step_seconds",
+    "tokens_per_image",
+    "peak_rss_bytes",
+    "loaded_rss_bytes",
+    "cpu_seconds_per_image",
+    "artifact_bytes",
+    "bleu4",
+    "cider",
+    "rouge_l",
+    "drift",
+    "exact_match",
+    "speedup",
+    "size_ratio",
+    "peak_rss_ratio",
+    "bleu4_change",
+    "bleu4_change_low",
+    "bleu4_change_high",
+    "cider_change",
+    "cider_change_low",
+    "cider_change_high",
+    "recipe_sha256",
+    "error",
+    "seconds_per_image_low",
+    "seconds_per_image_high",
+    "speedup_low",
+    "speedup_high",
+    "import_seconds",
+    "read_seconds",
+    "first_token_seconds",
+    "disk_bytes",
+    "loaded_rss_ratio",
+    "bleu1",
+    "bleu2",
+    "bleu3",
+    "rouge_l_change",
+    "rouge_l_change_low",
+    "rouge_l_change_high",
+    "drift_low",
+    "drift_high",
+    "verdict",
+)
+"""Keys of a row, in this order; null where a figure was not measured.
+
+Ratios and speed-ups are against the baseline; changes are relative.
+"""
+
+
+def check_comparable(records: Sequence[Record], source: str) -> None:
+    """Refuse records of different machines or workloads in one table.
+
+    Raises:
+        RecordError: Names the first field that differs, with both values.
+    """
+    first = records[0]
+    for record in records[1:]:
+        for part in ("host", "workload"):
+            ours, theirs = vars(getattr(first, part)), vars(getattr(record, part))
+            for field, value in ours.items():
+                if theirs[field] != value:
+                    raise RecordError(source, f"holds records of different runs: {part} {field} is {value!r} and {theirs[field]!r}")
+
+
+def make_rows(records: Sequence[Record]) -> list[Row]:
+    """Return a row per case, in the order in which cases first ran."""
+    by_case: dict[str, list[Record]] = {}
+    for record in records:
+        by_case.setdefault(record.case, []).append(record)
+    baseline = [record for record in by_case.get(BASELINE, []) if record.error is None]
+    return [_row(case, listed, baseline) for case, listed in by_case.items()]
+
+
+def _row(case: str, listed: Sequence[Record], baseline: Sequence[Record]) -> Row:
+    row: Row = dict.fromkeys(KEYS)
+    row["case"] = case
+    good = [record for record in listed if record.error is None]
+    errors = [record.error for record in listed if record.error is not None]
+    if errors:
+        row["error"] = errors[0] if len(errors) == len(listed) else f"{len(errors)} of {len(listed)} repeats: {errors[0]}"
+    if not good:
+        return row
+    row |= _times(good)
+    subject = good[0].subject
+    assert subject is not None
+    row |= {
+        "runtime": subject.runtime,
+        "artifact_bytes": subject.artifact_bytes,
+        "disk_bytes": subject.disk_bytes,
+        "recipe_sha256": subject.recipe_sha256,
+    }
+    quality = next((record.quality for record in good if record.quality), ())
+    row |= _scores(quality)
+    if baseline:
+        row |= _ratios(row, good, baseline)
+        row |= _changes(quality, next((record.quality for record in baseline if record.quality), ()))
+    return row
+
+
+def _times(good: Sequence[Record]) -> Row:
+    pictures = [picture for record in good for picture in record.times]
+    per_repeat = [_per_image(record) for record in good]
+    totals = [picture.total_s for picture in pictures]
+    steps = [seconds for picture in pictures for seconds in picture.token_s]
+    tokens = [picture.tokens for record in good for picture in record.quality if picture.error is None]
+    return {
+        "seconds_per_image": median(totals),
+        "seconds_per_image_low": min(per_repeat),
+        "seconds_per_image_high": max(per_repeat),
+        "seconds_per_image_p90": float(np.quantile(totals, 0.9)),
+        "images_per_second": len(totals) / sum(totals),
+        "import_seconds": _median(good, lambda r: r.import_s),
+        "load_seconds": _median(good, lambda r: r.load_s),
+        "first_caption_seconds": _median(good, lambda r: r.first_caption_s),
+        "read_seconds": median(picture.read_s for picture in pictures),
+        "encode_seconds": median(picture.encode_s for picture in pictures),
+        "first_token_seconds": median(picture.first_token_s for picture in pictures),
+        "step_seconds": median(steps) if steps else None,
+        "tokens_per_image": fmean(tokens) if tokens else None,
+        "peak_rss_bytes": _median(good, lambda r: r.peak_rss_bytes),
+        "loaded_rss_bytes": _median(good, lambda r: r.loaded_rss_bytes),
+        "cpu_seconds_per_image": _median(good, lambda r: None if r.cpu_s is None else r.cpu_s / len(r.times)),
+    }
+
+
+def _per_image(record: Record) -> float:
+    return median(picture.total_s for picture in record.times)
+
+
+def _median(records: Sequence[Record], figure: Callable[[Record], float | None]) -> float | None:
+    values = [value for value in map(figure, records) if value is not None]
+    return median(values) if values else None
+
+
+def _scores(quality: Sequence[PictureQuality]) -> Row:
+    scored = [picture for picture in quality if picture.matches is not None]
+    if not scored:
+        return {}
+    one, two, three, four = bleu([_counts(picture) for picture in scored])
+    return {
+        "bleu1": one,
+        "bleu2": two,
+        "bleu3": three,
+        "bleu4": four,
+        "cider": fmean(picture.cider or 0.0 for picture in scored),
+        "rouge_l": fmean(picture.rouge_l or 0.0 for picture in scored),
+    }
+
+
+def _counts(picture: PictureQuality) -> NgramCounts:
+    assert picture.matches is not None
+    assert picture.totals is not None
+    assert picture.hypothesis_length is not None
+    assert picture.reference_length is not None
+    return NgramCounts(
+        matches=picture.matches,
+        totals=picture.totals,
+        hypothesis_length=picture.hypothesis_length,
+        reference_length=picture.reference_length,
+    )
+
+
+def _ratios(row: Row, good: Sequence[Record], baseline: Sequence[Record]) -> Row:
+    base_of_repeat = {record.repeat: _per_image(record) for record in baseline}
+    speedups = [base_of_repeat[record.repeat] / _per_image(record) for record in good if record.repeat in base_of_repeat]
+    base = _times(baseline)
+    subject = baseline[0].subject
+    assert subject is not None
+    base["artifact_bytes"] = subject.artifact_bytes
+    ratio = {
+        f"{name}_ratio": row[key] / base[key] if row[key] and base[key] else None
+        for name, key in (("size", "artifact_bytes"), ("peak_rss", "peak_rss_bytes"), ("loaded_rss", "loaded_rss_bytes"))
+    }
+    if not speedups:
+        return ratio
+    return {**ratio, "speedup": median(speedups), "speedup_low": min(speedups), "speedup_high": max(speedups)}
+
+
+def _changes(ours: Sequence[PictureQuality], theirs: Sequence[PictureQuality]) -> Row:
+    both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.error is None and b.error is None] if ours and theirs else []
+    if not both:
+        return {}
+    row: Row = {"exact_match": fmean(a.caption == b.caption for a, b in both)}
+    scored = [(a, b) for a, b in both if a.matches is not None and b.matches is not None]
+    if not scored:
+        return row
+    mine, base = [a for a, _ in scored], [b for _, b in scored]
+    row |= _change("bleu4", paired_change(count_matrix([*map(_counts, mine)]), count_matrix([*map(_counts, base)]), bleu4_of_sums))
+    row |= _change("cider", paired_change(_values(mine, "cider"), _values(base, "cider")))
+    row |= _change("rouge_l", paired_change(_values(mine, "rouge_l"), _values(base, "rouge_l")))
+    falls = _values(base, "log_probability") - _values(mine, "log_probability")
+    sums = np.stack([falls, _values(base, "scored_tokens")], axis=1)
+    row["drift"] = float(drift_of_sums(sums.sum(axis=0, keepdims=True))[0])
+    row["drift_low"], row["drift_high"] = interval(sums, drift_of_sums)
+    losses = [name for name in ("bleu4", "cider", "rouge_l") if (row[f"{name}_change_high"] or 0) < 0]
+    losses += ["drift"] if row["drift_low"] > 0 else []
+    row["verdict"] = f"loss: {', '.join(losses)}" if losses else "no clear loss"
+    return row
+
+
+def _change(name: str, change: Change) -> Row:
+    return {f"{name}_change": change.change, f"{name}_change_low": change.low, f"{name}_change_high": change.high}
+
+
+def _values(pictures: Sequence[PictureQuality], field: str) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    return np.array([getattr(picture, field) or 0.0 for picture in pictures], dtype=np.float64)

@@ -1,0 +1,259 @@
+"""Plan and run a benchmark: artifacts, a checkpoint and pictures go in; records come out, one per case and repeat.
+
+Every case runs in its own fresh process; repeats go round all cases, so that drift of a shared machine meets them alike. A case that fails
+is a record with its error, and the others go on.
+"""
+
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runtimes import document
+from runtimes.artifact import Artifact, open_artifact
+from runtimes.errors import ArtifactMissingError, RequestError
+from runtimes.host import read_host
+from runtimes.manifest import MANIFEST_NAME
+from toolkit.bench.datasets import Dataset
+from toolkit.bench.job import Job, Result
+from toolkit.bench.metrics import score_captions
+from toolkit.bench.ngrams import Counter
+from toolkit.bench.record import SCHEMA, HostFacts, PictureQuality, Record, Subject, Workload
+
+logger = logging.getLogger(__name__)
+
+NO_GPU = "not run: it is meant for a CUDA GPU and there is none here"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One row of the table to be."""
+
+    name: str
+    artifact: Artifact | None
+    """None: transformers on the checkpoint."""
+    checkpoint: Path | None = None
+    weight_files: tuple[Path, ...] = ()
+    checkpoint_sha256: str = ""
+
+
+def artifacts_in(paths: Sequence[Path]) -> list[Path]:
+    """Return artifacts as they are and folders of artifacts as what they hold, by name.
+
+    Raises:
+        ArtifactMissingError: A path is neither.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = [path] if (path / MANIFEST_NAME).is_file() else sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST_NAME}"))
+        if not inside:
+            raise ArtifactMissingError(path)
+        found += inside
+    return found
+
+
+def plan(artifacts: Sequence[Path], baseline: Case | None) -> list[Case]:
+    """Return the cases of a run, the baseline first.
+
+    Raises:
+        RequestError: An artifact was made from another checkpoint, or two have the same name.
+    """
+    opened = [open_artifact(path) for path in artifacts]
+    names = [artifact.manifest.recipe.get("name", artifact.path.name) for artifact in opened]
+    if len(set(names)) < len(names):
+        names = [artifact.manifest.name for artifact in opened]
+    if len(set(names)) < len(names):
+        raise RequestError(f"two artifacts have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+    sources = {artifact.manifest.source.sha256 for artifact in opened} | ({baseline.checkpoint_sha256} if baseline else set())
+    if len(sources) > 1:
+        raise RequestError("these artifacts were not all made from the same checkpoint, so their figures do not compare; bench them apart")
+    cases = [Case(name=name, artifact=artifact) for name, artifact in zip(names, opened, strict=True)]
+    return [baseline, *cases] if baseline else cases
+
+
+def run(
+    cases: Sequence[Case], dataset: Dataset, workload: Workload, counter: Counter | None, on_caption: Callable[[str], None]
+) -> Iterator[Record]:
+    """Run all cases, `workload.repeats` times round, and yield each record as it is made.
+
+    Args:
+        cases: From `plan`.
+        dataset: The pictures.
+        workload: What each case does.
+        counter: Who counts n-grams; None without references.
+        on_caption: Told the case's name at every caption, for progress.
+    """
+    host = host_facts()
+    for repeat in range(workload.repeats):
+        for case in cases:
+            yield _run_case(case, repeat, dataset, workload, host, counter, on_caption)
+
+
+def host_facts() -> HostFacts:
+    """Facts of this machine for the records."""
+    host = read_host()
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        memory = None
+    return HostFacts(
+        cpu=host.cpu,
+        cpu_features=tuple(sorted(host.cpu_features)),
+        cores=host.cores,
+        memory_bytes=memory,
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+    )
+
+
+def _run_case(
+    case: Case,
+    repeat: int,
+    dataset: Dataset,
+    workload: Workload,
+    host: HostFacts,
+    counter: Counter | None,
+    on_caption: Callable[[str], None],
+) -> Record:
+    score = repeat == 0 and counter is not None
+    device = case.artifact.manifest.target.device if case.artifact else "cpu"
+    job = Job(
+        artifact=str(case.artifact.path) if case.artifact else None,
+        checkpoint=str(case.checkpoint) if case.checkpoint else None,
+        device=device,
+        allow_bin=any(file.suffix == ".bin" for file in case.weight_files),
+        threads=workload.threads,
+        images=tuple(str(picture.path) for picture in dataset.pictures),
+        references=tuple(picture.captions for picture in dataset.pictures),
+        prompt=workload.prompt,
+        beams=workload.beams,
+        min_length=workload.min_length,
+        max_length=workload.max_length,
+        warmup=workload.warmup,
+        score=score,
+    )
+    absent = device == "cuda" and not read_host().cuda
+    result, error = (None, NO_GPU) if absent else _work(job, lambda: on_caption(case.name))
+    record = Record(
+        schema=SCHEMA, case=case.name, repeat=repeat, host=host, workload=workload, subject=None, versions={}, providers=(), error=error
+    )
+    if result is None:
+        logger.log(logging.WARNING if repeat == 0 else logging.INFO, "%s: %s", case.name, error)
+        return record
+    return replace(
+        record,
+        subject=_subject(case, result),
+        versions=result.versions,
+        providers=result.providers,
+        import_s=result.import_s,
+        load_s=result.load_s,
+        first_caption_s=result.first_caption_s,
+        cpu_s=result.cpu_s,
+        loaded_rss_bytes=result.loaded_rss_bytes,
+        peak_rss_bytes=result.peak_rss_bytes,
+        warmup_s=result.warmup_s,
+        times=result.times,
+        quality=_quality(dataset, result, counter, workload) if repeat == 0 else (),
+    )
+
+
+def _work(job: Job, on_caption: Callable[[], None]) -> tuple[Result | None, str | None]:
+    """Run a worker process; return its result, or why there is none."""
+    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(job.threads)), "TOKENIZERS_PARALLELISM": "false"}
+    with tempfile.TemporaryFile() as errors:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "toolkit.bench.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
+        )
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        try:
+            worker.stdin.write(document.canonical(document.to_json(job)))
+            worker.stdin.close()
+            for line in worker.stdout:
+                message = json.loads(line)
+                if "captioned" in message:
+                    on_caption()
+                elif "error" in message:
+                    return None, message["error"]
+                else:
+                    result, problems = document.from_json(Result, message["result"])
+                    assert result is not None, problems
+                    return result, None
+        except BrokenPipeError:
+            pass  # it ended before it read its job; its exit status tells why
+        except BaseException:
+            worker.kill()
+            raise
+        finally:
+            worker.stdout.close()
+            status = worker.wait()
+        errors.seek(0)
+        lines = errors.read().decode(errors="replace").strip().splitlines()
+    if status < 0:
+        return None, f"its process was ended by {signal.Signals(-status).name}" + (" (out of memory?)" if -status == signal.SIGKILL else "")
+    return None, f"its process failed: {lines[-1] if lines else f'exit code {status}'}"
+
+
+def _subject(case: Case, result: Result) -> Subject:
+    if case.artifact is None:
+        disk = sum(file.stat().st_size for file in case.weight_files)
+        assert result.parameter_bytes is not None
+        return Subject(
+            runtime="transformers",
+            checkpoint_sha256=case.checkpoint_sha256,
+            recipe=None,
+            recipe_sha256=None,
+            manifest_digest=None,
+            artifact_bytes=result.parameter_bytes,
+            disk_bytes=disk,
+        )
+    manifest = case.artifact.manifest
+    return Subject(
+        runtime=manifest.runtime,
+        checkpoint_sha256=manifest.source.sha256,
+        recipe=manifest.recipe.get("name"),
+        recipe_sha256=manifest.recipe.get("sha256"),
+        manifest_digest=manifest.digest,
+        artifact_bytes=case.artifact.total_bytes,
+        disk_bytes=case.artifact.total_bytes,
+    )
+
+
+def _quality(dataset: Dataset, result: Result, counter: Counter | None, workload: Workload) -> tuple[PictureQuality, ...]:
+    said = [
+        PictureQuality(file=picture.path.name, caption=caption, tokens=tokens, error=error)
+        for picture, caption, tokens, error in zip(dataset.pictures, result.captions, result.tokens, result.errors, strict=True)
+    ]
+    if counter is None:
+        return tuple(said)
+    captions = [_without_prompt(caption, workload.prompt) for caption in result.captions]
+    scores = score_captions(captions, [picture.captions for picture in dataset.pictures], counter.count)
+    return tuple(
+        replace(
+            picture,
+            matches=score.ngrams.matches,
+            totals=score.ngrams.totals,
+            hypothesis_length=score.ngrams.hypothesis_length,
+            reference_length=score.ngrams.reference_length,
+            cider=score.cider,
+            rouge_l=score.rouge_l,
+            log_probability=log_probability,
+            scored_tokens=scored,
+        )
+        if picture.error is None
+        else picture
+        for picture, score, log_probability, scored in zip(said, scores, result.log_probabilities, result.scored_tokens, strict=True)
+    )
+
+
+def _without_prompt(caption: str, prompt: str | None) -> str:
+    """Leave out the prompt, as the original repository does before it scores."""
+    return caption[len(prompt) :].strip() if prompt and caption.lower().startswith(prompt.strip().lower()) else caption

@@ -1,0 +1,144 @@
+"""Run one benchmark case in this fresh process: a job as JSON on stdin, progress and one result as JSON lines on stdout.
+
+Started as `python -m toolkit.bench.worker`. Memory is read before references are scored, which takes more of it than captioning does.
+"""
+
+import json
+import sys
+import time
+
+started = time.perf_counter()
+
+from pathlib import Path  # noqa: E402 - the clock above starts before anything heavy is imported
+from typing import Any  # noqa: E402
+
+from runtimes import document  # noqa: E402
+from runtimes.errors import ToolkitError  # noqa: E402
+from toolkit.bench.job import Job, Result  # noqa: E402
+from toolkit.bench.memory import peak_bytes, resident_bytes  # noqa: E402
+from toolkit.bench.record import PictureTimes  # noqa: E402
+
+
+def main() -> None:
+    """Read the job, run it, write the result; an input's fault is one line {"error": ...}."""
+    job, problems = document.from_json(Job, json.loads(sys.stdin.read()))
+    assert job is not None, problems
+    try:
+        _send({"result": document.to_json(run(job))})
+    except ToolkitError as error:
+        _send({"error": str(error)})
+
+
+def run(job: Job) -> Result:
+    """Load, caption everything, then score the references."""
+    captioner, import_s, load_s, described = _open(job)
+    loaded = resident_bytes()
+    decoding: dict[str, Any] = {
+        "prompt": job.prompt,
+        "beams": job.beams,
+        "min_length": job.min_length,
+        "max_length": job.max_length,
+    }
+    warmups = []
+    for turn in range(max(1, job.warmup)):
+        begun = time.perf_counter()
+        captioner.caption([job.images[turn % len(job.images)]], **decoding)
+        warmups.append(time.perf_counter() - begun)
+    captions, times = [], []
+    cpu = time.process_time()
+    for image in job.images:
+        laps = _Laps()
+        begun = time.perf_counter()
+        [caption] = captioner.caption([image], **decoding, clock=laps)
+        times.append(laps.times(time.perf_counter() - begun))
+        captions.append(caption)
+        _send({"captioned": 1})
+    cpu = time.process_time() - cpu
+    peak = peak_bytes()
+    prompt_tokens = len(captioner.caption_ids(job.prompt)) - 1 if job.prompt else 1
+    log_probabilities, scored_tokens = [], []
+    if job.score and any(job.references):
+        for image, references, caption in zip(job.images, job.references, captions, strict=True):
+            readable = caption.error is None
+            log_probabilities.append(float(captioner.score([image], [references])[0].sum()) if readable else 0.0)
+            scored_tokens.append(sum(len(captioner.caption_ids(reference)) - 1 for reference in references) if readable else 0)
+    return Result(
+        versions=described["versions"],
+        providers=described["providers"],
+        parameter_bytes=described["parameter_bytes"],
+        import_s=import_s,
+        load_s=load_s,
+        first_caption_s=warmups[0],
+        cpu_s=cpu,
+        loaded_rss_bytes=loaded,
+        peak_rss_bytes=peak,
+        warmup_s=tuple(warmups),
+        times=tuple(times),
+        captions=tuple(caption.text for caption in captions),
+        tokens=tuple(max(0, len(caption.token_ids) - prompt_tokens) for caption in captions),
+        errors=tuple(caption.error for caption in captions),
+        log_probabilities=tuple(log_probabilities),
+        scored_tokens=tuple(scored_tokens),
+    )
+
+
+def _open(job: Job) -> tuple[Any, float, float, dict[str, Any]]:
+    """Import what the case needs, load it, and tell how long both took."""
+    if job.artifact is None:
+        from exporters.reference import HfCaptioner, versions
+
+        import_s = time.perf_counter() - started
+        assert job.checkpoint is not None
+        baseline = HfCaptioner(Path(job.checkpoint), job.threads, allow_bin=job.allow_bin)
+        load_s = time.perf_counter() - started - import_s
+        described = {
+            "versions": versions(),
+            "providers": ("cpu",),
+            "parameter_bytes": 4 * sum(p.numel() for p in baseline.model.parameters()),
+        }
+        return baseline, import_s, load_s, described
+    from importlib import import_module
+
+    from runtimes.artifact import open_artifact
+    from runtimes.loading import RUNTIMES, load
+
+    manifest = open_artifact(Path(job.artifact)).manifest
+    import_module(RUNTIMES[manifest.runtime, manifest.contract].partition(":")[0])
+    import_s = time.perf_counter() - started
+    captioner = load(job.artifact, job.device, job.threads)
+    load_s = time.perf_counter() - started - import_s
+    description = captioner.session.describe()
+    return captioner, import_s, load_s, {"versions": description.versions, "providers": description.providers, "parameter_bytes": None}
+
+
+class _Laps:
+    """Collects the phases of one picture."""
+
+    def __init__(self) -> None:
+        self._once: dict[str, float] = {}
+        self._tokens: list[float] = []
+
+    def __call__(self, phase: str, seconds: float) -> None:
+        if phase == "token":
+            self._tokens.append(seconds)
+        else:
+            self._once[phase] = seconds
+
+    def times(self, total_s: float) -> PictureTimes:
+        return PictureTimes(
+            total_s=total_s,
+            read_s=self._once.get("read", 0.0),
+            encode_s=self._once.get("encode", 0.0),
+            first_token_s=self._once.get("first_token", 0.0),
+            token_s=tuple(self._tokens),
+        )
+
+
+def _send(message: dict[str, Any]) -> None:
+    sys.__stdout__.write(json.dumps(message) + "\n")  # type: ignore[union-attr]
+    sys.__stdout__.flush()  # type: ignore[union-attr]
+
+
+if __name__ == "__main__":
+    sys.stdout = sys.stderr  # what a library prints must not get between our lines
+    main()

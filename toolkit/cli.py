@@ -1,0 +1,64 @@
+"""The `toolkit` command: a table of commands, imported on use, so that help needs nothing but click.
+
+Results go to stdout; progress, warnings and errors to stderr. A `ToolkitError` becomes one line and exit code 1.
+"""
+
+import logging
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from runtimes.errors import ToolkitError
+
+COMMANDS = {
+    "export": ("toolkit.commands.export", "Turn a BLIP checkpoint into artifacts."),
+    "caption": ("toolkit.commands.caption", "Caption pictures with an artifact."),
+    "bench": ("toolkit.commands.bench", "Measure artifacts against the FP32 model."),
+    "report": ("toolkit.commands.report", "Make a table from benchmark records."),
+}
+"""Command → (module with an attribute `command`, one line of help), in the order of the data flow."""
+
+
+class LazyCommands(click.Group):
+    """A group whose commands live in COMMANDS and are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the data flow."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
+        """Run a command; the input's faults become one line."""
+        try:
+            return super().invoke(ctx)
+        except ToolkitError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", count=True, help="Say more on stderr (-vv: everything).")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors.")
+@click.version_option(package_name="blip-toolkit", prog_name="toolkit")
+def main(verbose: int, quiet: bool) -> None:
+    """Turn a BLIP image captioner into artifacts that run fast on a CPU, and show what it costs in quality."""
+    level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(message)s", force=True)
+    for noisy in ("PIL", "urllib3", "filelock", "fsspec", "huggingface_hub", "datasets"):
+        logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""`toolkit caption`: an artifact and pictures go in; one line per picture comes out."""
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+
+from runtimes.errors import OutputExistsError
+from toolkit.commands.options import decoding_options, output_file, overwrite_option, threads_option
+from toolkit.progress import progress
+
+
+@click.command(help="Caption pictures with an artifact.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@decoding_options
+@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures per run.")
+@click.option("--strip-prompt", is_flag=True, help="Leave the prompt out of the text.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@threads_option
+@output_file("Write the lines here instead of to stdout.")
+@overwrite_option
+@click.option("--json", "as_json", is_flag=True, help="JSON lines: image, caption, token_ids, score; or image, error.")
+def command(
+    path: Path,
+    images: tuple[str, ...],
+    prompt: str | None,
+    beams: int,
+    min_length: int,
+    max_length: int,
+    batch_size: int,
+    strip_prompt: bool,
+    device: str,
+    threads: int | None,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """PATH is an artifact or a folder of artifacts; IMAGE a file, a folder or a glob."""
+    from runtimes import load
+    from runtimes.artifact import write_atomically
+    from runtimes.captioner import Caption
+    from toolkit.pictures import expand
+
+    if output is not None and output.exists() and not overwrite:
+        raise OutputExistsError(output)
+    files = expand(images)
+    captioner = load(path, device, threads)
+
+    def lines() -> Iterator[tuple[str, Caption]]:
+        for start in range(0, len(files), batch_size):
+            batch = files[start : start + batch_size]
+            yield from zip(batch, captioner.caption(batch, prompt, beams, min_length, max_length, batch_size), strict=True)
+
+    failed, written = 0, []
+    # Lines that go to a terminal are progress enough.
+    with progress("caption", len(files), lines()) if output else nullcontext(lines()) as bar:
+        for image, caption in bar:
+            text = captioner.strip_prompt(caption, prompt) if strip_prompt and caption.error is None else caption.text
+            line = _json_line(image, text, caption) if as_json else f"{image}\t{text}"
+            if caption.error is not None:
+                failed += 1
+                click.echo(f"Error: {caption.error}", err=True)
+                if not as_json:
+                    continue
+            if output is None:
+                click.echo(line)
+            else:
+                written.append(line)
+    if output is not None:
+        write_atomically(output, "".join(f"{line}\n" for line in written).encode())
+    if failed:
+        raise click.ClickException(f"{failed} of {len(files)} pictures could not be captioned")
+
+
+def _json_line(image: str, text: str, caption: "Caption") -> str:  # type: ignore[name-defined]  # noqa: F821
+    if caption.error is not None:
+        return json.dumps({"image": image, "error": caption.error}, ensure_ascii=False)
+    return json.dumps({"image": image, "caption": text, "token_ids": caption.token_ids, "score": caption.score}, ensure_ascii=False)

@@ -1,0 +1,36 @@
+"""Options that several commands share: the same flag, the same words everywhere."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def threads_option(command: F) -> F:
+    """--threads."""
+    return click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the cores this process may use]")(command)
+
+
+def overwrite_option(command: F) -> F:
+    """--overwrite."""
+    return click.option("--overwrite", is_flag=True, help="Replace output that exists.")(command)
+
+
+def decoding_options(command: F) -> F:
+    """--prompt, --beams, --min-length, --max-length."""
+    for option in (
+        click.option("--max-length", type=int, default=20, show_default=True, help="Longest caption, in tokens with [DEC] and prompt."),
+        click.option("--min-length", type=int, default=0, show_default=True, help="Shortest caption, likewise."),
+        click.option("--beams", type=click.IntRange(min=1), default=1, show_default=True, help="Beams of the search; 1 is greedy."),
+        click.option("--prompt", help="Words that every caption starts with."),
+    ):
+        command = option(command)
+    return command
+
+
+def output_file(help_text: str) -> Callable[[F], F]:
+    """Build the --output option for one file."""
+    return click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help=help_text)
