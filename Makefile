@@ -4,8 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Arguments for pip, for example an index that carries torch's CPU build.
 PIP_ARGS ?=
+# A directory or a hub id.
 CHECKPOINT ?= models/blip-mini-coco
 ARTIFACTS ?= build/artifacts
+# More options for `make bench`, for example --dataset FILE --images DIR --limit 50.
+BENCH_ARGS ?=
 NAME := $(notdir $(CHECKPOINT))
 BASE := build/blip-base-random
 BASE_ARTIFACTS := build/artifacts-base
@@ -13,7 +16,7 @@ BASE_RECIPES := pytorch-fp32 pytorch-int8 onnx-fp32 onnx-int8 onnx-int8-vnni
 SOURCES := $(wildcard exporters/*.py runtimes/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-full export artifacts bench bench-base parity-latest readme golden clean
+.PHONY: help setup lint test test-full export artifacts base-artifacts bench bench-base parity-latest readme golden clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -42,25 +45,45 @@ export: setup ## Export every recipe of CHECKPOINT into ARTIFACTS (unchanged one
 
 artifacts: $(RECIPES:%=$(ARTIFACTS)/$(NAME)-%/manifest.json)
 
-$(ARTIFACTS)/$(NAME)-%/manifest.json: $(CHECKPOINT)/config.json $(SOURCES)
+$(ARTIFACTS)/$(NAME)-%/manifest.json: $(wildcard $(CHECKPOINT)/config.json) $(SOURCES)
 	$(BIN)/toolkit export $(CHECKPOINT) --recipe $* --output $(ARTIFACTS) --overwrite
 
 bench: export ## Benchmark every artifact against FP32 on the shipped pictures
-	$(BIN)/toolkit bench $(ARTIFACTS) --checkpoint $(CHECKPOINT) --output build/records.jsonl --overwrite
+	$(BIN)/toolkit bench $(ARTIFACTS)/$(NAME)-* --checkpoint $(CHECKPOINT) --output build/records.jsonl --overwrite $(BENCH_ARGS)
 
 $(BASE)/model.safetensors: tests/checkpoints.py | $(VENV)/.ready
 	$(BIN)/python -m tests.checkpoints base $(BASE)
 
 bench-base: setup $(BASE)/model.safetensors ## BLIP-base shapes, random weights, 20 forced tokens: the speed reference
 	@$(MAKE) --no-print-directory base-artifacts
-	$(BIN)/toolkit bench $(BASE_ARTIFACTS) --checkpoint $(BASE) --images toolkit/sample --limit 5 --tokens 20 --output build/bench-base.jsonl --overwrite
+	$(BIN)/toolkit bench $(BASE_ARTIFACTS) --checkpoint $(BASE) --images toolkit/sample --limit 5 --tokens 20 \
+		--output build/bench-base.jsonl --overwrite
 
-.PHONY: base-artifacts
 base-artifacts: $(BASE_RECIPES:%=$(BASE_ARTIFACTS)/$(notdir $(BASE))-%/manifest.json)
 
 # Random weights answer at random, so the gate reports and does not judge.
 $(BASE_ARTIFACTS)/$(notdir $(BASE))-%/manifest.json: $(BASE)/model.safetensors $(SOURCES)
 	$(BIN)/toolkit export $(BASE) --recipe $* --output $(BASE_ARTIFACTS) --overwrite --gate report
+
+# transformers 5 cannot live beside optimum-onnx 0.1, so it has an environment of its own; its FP32 artifacts are those of the first one.
+LATEST := .venv-latest
+$(LATEST)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet $(PIP_ARGS) 'transformers>=5,<6' --editable '.[torch,device,eval]'
+	touch $@
+
+parity-latest: export $(BASE)/model.safetensors $(LATEST)/.ready ## Parity and baseline speed with transformers 5
+	@$(MAKE) --no-print-directory base-artifacts BASE_RECIPES=onnx-fp32
+	$(LATEST)/bin/python -m tests.parity.latest $(CHECKPOINT) $(ARTIFACTS)/$(NAME)-pytorch-fp32 $(ARTIFACTS)/$(NAME)-onnx-fp32
+	for environment in $(VENV) $(LATEST) $(VENV) $(LATEST); do \
+		$$environment/bin/toolkit bench $(BASE_ARTIFACTS)/$(notdir $(BASE))-onnx-fp32 --checkpoint $(BASE) --images toolkit/sample \
+			--limit 3 --repeat 1 --tokens 20 || exit 1; done
+
+readme: setup ## Render README's tables from the committed records
+	$(BIN)/python -m tests.readme
+
+golden: setup ## Rewrite the expected outputs of tests; review the diff
+	$(BIN)/python -m tests.golden
 
 clean: ## Remove what was built, but not the environments
 	rm -rf build dist

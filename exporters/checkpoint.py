@@ -14,9 +14,10 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+import transformers
 from huggingface_hub import snapshot_download
 from PIL import Image
-from transformers import AutoTokenizer, BlipConfig, BlipImageProcessor
+from transformers import AutoTokenizer, BlipConfig
 
 from runtimes.blip import ACTIVATIONS, Blip
 from runtimes.errors import CheckpointError
@@ -107,7 +108,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
     config = _read_config(directory, source)
     files = _weight_files(directory, source, allow_bin=allow_bin)
     try:
-        processor = BlipImageProcessor.from_pretrained(directory)
+        processor = pillow_processor().from_pretrained(directory)
         tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its parsers raise
         raise CheckpointError(source, f"cannot read its picture processor or tokenizer: {_line(error)}") from error
@@ -134,6 +135,11 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
             source, f"pictures are resized to {checkpoint.image.height_px} px but the model takes {checkpoint.architecture.image_px} px"
         )
     return checkpoint
+
+
+def pillow_processor() -> Any:  # noqa: ANN401 - transformers is untyped
+    """Return the Pillow-based picture processor: from transformers 5 on it has its own name, and the plain one needs torchvision."""
+    return getattr(transformers, "BlipImageProcessorPil", None) or transformers.BlipImageProcessor
 
 
 def _find(source: str, revision: str | None, *, allow_bin: bool) -> Path:

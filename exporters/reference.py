@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import transformers
 
+from exporters.checkpoint import pillow_processor
 from exporters.parity import Picture, Reference
 from runtimes import document
 from runtimes.artifact import sha256_of, write_atomically
@@ -38,7 +39,7 @@ class HfCaptioner:
             self.model = transformers.BlipForConditionalGeneration.from_pretrained(
                 directory, dtype=torch.float32, use_safetensors=not allow_bin or None
             ).eval()
-            self._images = _image_processor().from_pretrained(directory)
+            self._images = pillow_processor().from_pretrained(directory)
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(directory, use_fast=True)
         except Exception as error:  # transformers raises whatever its parsers raise
             raise CheckpointError(
@@ -169,11 +170,6 @@ class _Lap:
 def versions() -> dict[str, str]:
     """Versions of what the baseline runs on."""
     return {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
-
-
-def _image_processor() -> Any:  # noqa: ANN401
-    """Return the Pillow-based processor: it has its own class from transformers 5 on, where the plain name became torchvision's."""
-    return getattr(transformers, "BlipImageProcessorPil", None) or transformers.BlipImageProcessor
 
 
 def find_reference(

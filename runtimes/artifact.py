@@ -1,12 +1,14 @@
 """An artifact on disk: open and verify a directory; write one so that a reader sees the old or the new one, never a mixture.
 
-Payload files carry their hash in their name. Replacing an artifact writes the new files beside the old, then replaces manifest.json
-(the commit point), then removes what is no longer referenced, all under an exclusive lock beside the directory.
+Payload files carry their hash in their name. A new artifact is made in a hidden folder beside its place and renamed when it is whole.
+Replacing one writes the new files beside the old, then replaces manifest.json (the commit point), then removes what is no longer
+referenced. Both happen under an exclusive lock beside the directory; what a killed writer left behind, the next one removes.
 """
 
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -41,7 +43,10 @@ class Artifact:
         Raises:
             ArtifactCorruptError: It is missing or differs.
         """
-        name = self.manifest.file_of(role)
+        try:
+            name = self.manifest.file_of(role)
+        except KeyError as error:
+            raise ArtifactCorruptError(self.path / MANIFEST_NAME, f"names no file with the role '{role}'") from error
         entry, path = self.manifest.files[name], self.path / name
         try:
             size = path.stat().st_size
@@ -87,8 +92,8 @@ def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], 
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
             guard_output(path, overwrite=overwrite)
-            created = not path.exists()
-            path.mkdir(exist_ok=True)
+            replacing = path.exists() and any(path.iterdir())
+            folder = path if replacing else _emptied(path.with_name(f".{path.name}.partial"))
             placed: list[Path] = []
             try:
                 files: dict[str, FileEntry] = {}
@@ -96,21 +101,31 @@ def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], 
                     digest = sha256_of(source)
                     name = f"{source.stem}-{digest[:8]}{source.suffix}"
                     files[name] = FileEntry(role=role, bytes=source.stat().st_size, sha256=digest)
-                    if not (path / name).exists():
-                        placed.append(path / name)
-                        _place(source, path / name)
+                    found = (folder / name).exists()
+                    if not found:
+                        placed.append(folder / name)
+                    if not found or sha256_of(folder / name) != digest:  # a damaged file is what the user may want to replace
+                        _place(source, folder / name)
                 sealed = replace(manifest, files=files, digest="").sealed()
-                write_atomically(path / MANIFEST_NAME, sealed.to_bytes())
-            except BaseException:
-                for file in placed:
-                    file.unlink(missing_ok=True)
-                if created:
-                    with contextlib.suppress(OSError):
+                write_atomically(folder / MANIFEST_NAME, sealed.to_bytes())
+                if not replacing:
+                    if path.exists():
                         path.rmdir()
+                    folder.rename(path)
+                    _sync_folder(path.parent)
+            except BaseException:
+                if not replacing:
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    current = (path / MANIFEST_NAME).read_bytes()  # the new one, if what failed or was interrupted came after it
+                    for file in placed:
+                        if file.name.encode() not in current:
+                            file.unlink(missing_ok=True)
                 raise
-            for file in path.iterdir():
-                if file.name != MANIFEST_NAME and file.name not in files and file.is_file():
-                    file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is written; what cannot be removed (Windows: a reader has it open) is the next one's
+                for file in path.iterdir():
+                    if file.name != MANIFEST_NAME and file.name not in files and file.is_file():
+                        file.unlink(missing_ok=True)
             return Artifact(path, sealed)
     except OSError as error:
         if isinstance(error, OutputExistsError | OutputError):
@@ -158,12 +173,20 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _emptied(folder: Path) -> Path:
+    """Make a folder, without what a killed writer left in it."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    return folder
+
+
 def _place(source: Path, target: Path) -> None:
     """Move a finished file to its name; on another file system, copy it."""
     with source.open("rb+") as stream:
         os.fsync(stream.fileno())
     try:
-        source.rename(target)
+        source.replace(target)
     except OSError:
         with source.open("rb") as reader, target.open("wb") as writer:
             while block := reader.read(BLOCK_BYTES):
@@ -174,12 +197,14 @@ def _place(source: Path, target: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
+    """Ask that names in a folder last; not every file system can, and what was renamed is renamed."""
     if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -199,4 +224,5 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # one that is left behind hinders nobody
+                lock.unlink(missing_ok=True)

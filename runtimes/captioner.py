@@ -69,6 +69,8 @@ class Captioner:
         Raises:
             RequestError: The request contradicts itself or the artifact's limits.
         """
+        if isinstance(images, str | bytes) or not isinstance(images, Sequence):
+            raise RequestError("images must be a list of pictures, even if it is one")
         prompt_ids = self.tokens.prompt_ids(prompt)
         decoding = self._decoding(prompt_ids, beams, min_length, max_length, length_penalty)
         if batch_size < 1:
@@ -81,6 +83,9 @@ class Captioner:
 
     def score(self, images: Sequence[ImageInput], captions: Sequence[str | Sequence[str]]) -> list[Float32]:
         """Return the natural-log probability of given captions, end token included, with every token given the right ones before it.
+
+        An INT8 artifact quantizes activations with one scale per run, so its scores depend a little on which captions share a run: compare
+        drifts of the same grouping only.
 
         Args:
             images: As for `caption`.

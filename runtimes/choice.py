@@ -35,8 +35,10 @@ def rank(manifests: Mapping[str, Manifest], host: Host, device: str = "auto") ->
         runtime_order = 0 if manifest.runtime == "ort" else 1
         if host.cuda and device != "cpu" and target.precision == "fp16":
             place, where, why = 0, "cuda", "FP16 on the GPU"
-        elif device == "cuda":
+        elif device == "cuda" and (not host.cuda or target.precision == "int8"):
             continue
+        elif device == "cuda":
+            place, where, why = 1, "cuda", "FP32 on the GPU, as there is no FP16 artifact"
         elif target.precision == "int8":
             tuned = ", ".join(target.cpu_features)
             place, where, why = 1, "cpu", f"INT8 tuned for this CPU ({tuned})" if tuned else "INT8 that is right on every CPU"

@@ -32,7 +32,8 @@ def from_json(cls: type[T], document: object) -> tuple[T | None, list[str]]:
     """
     problems: list[str] = []
     value = _read(cls, document, "", problems)
-    return (None, problems) if problems else (value, [])
+    shown = [problem if problem.isprintable() else repr(problem)[1:-1] for problem in problems]  # a key may hold anything
+    return (None, shown) if problems else (value, [])
 
 
 def _read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:  # noqa: ANN401
@@ -61,7 +62,10 @@ def _read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:  # noq
     if kind is Any or kind is object:
         return value
     if kind is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return _wrong(where, "a float", value, problems)
     if type(value) is not kind:
         return _wrong(where, kind.__name__, value, problems)
     return value

@@ -39,6 +39,8 @@ class Decoding:
             raise ValueError("beams must be at least 1")
         if self.min_length < 0 or self.max_length < 2 or self.min_length > self.max_length:
             raise ValueError("lengths must satisfy 0 <= min_length <= max_length and max_length >= 2")
+        if not -10 <= self.length_penalty <= 10:  # beyond, length ** length_penalty leaves float32
+            raise ValueError("length_penalty must be between -10 and 10")
 
 
 @dataclass(frozen=True, kw_only=True)

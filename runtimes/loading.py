@@ -4,6 +4,7 @@ The path is one artifact, or a folder of artifacts of one checkpoint, from which
 """
 
 import logging
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -56,45 +57,54 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None, *, 
         raise RequestError("threads must be at least 1")
     threads = threads or read_host().cores
     if (path / MANIFEST_NAME).is_file():
-        return _captioner(_open_again_if_replaced(path, device, threads), max_pixels)
-    return _captioner(_choose(path, device, threads), max_pixels)
+        return _open_again_if_replaced(path, device, threads, max_pixels)
+    return _choose(path, device, threads, max_pixels)
 
 
-def _captioner(opened: tuple[Artifact, Session], max_pixels: int) -> Captioner:
-    artifact, session = opened
-    tokens = Tokens(artifact.verified("tokenizer").read_bytes(), artifact.manifest.generation)
-    return Captioner(session, tokens, artifact.manifest, max_pixels)
-
-
-def _choose(path: Path, device: str, threads: int) -> tuple[Artifact, Session]:
+def _choose(path: Path, device: str, threads: int, max_pixels: int) -> Captioner:
     """Open the best artifact of a folder; one that cannot be had costs a warning and the next best."""
-    found = sorted(child.parent.name for child in path.glob(f"*/{MANIFEST_NAME}"))
+    found = sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}"))  # hidden ones are being made
     if not found:
         raise ArtifactMissingError(path)
     manifests = {name: open_artifact(path / name).manifest for name in found}
     if len({manifest.source.sha256 for manifest in manifests.values()}) > 1:
         raise RequestError(f"{path}: holds artifacts of different checkpoints; name one of {', '.join(found)}")
-    for choice in rank(manifests, read_host(), device):
+    host = read_host()
+    ranked = rank(manifests, host, device)
+    best = next(iter(rank(manifests, replace(host, libraries=frozenset(LIBRARIES)), device)), None)
+    if best is not None and best not in ranked:
+        logger.warning("%s; trying the next best", _missing(best.name, manifests[best.name].runtime))
+    for choice in ranked:
         try:
-            opened = _open_again_if_replaced(path / choice.name, choice.device, threads)
+            captioner = _open_again_if_replaced(path / choice.name, choice.device, threads, max_pixels)
         except (UnavailableError, MissingDependencyError) as error:
             logger.warning("%s: %s; trying the next best", choice.name, error)
             continue
         logger.info("using %s: %s", choice.name, choice.why)
-        return opened
+        return captioner
     raise UnavailableError(f"{path}: none of {', '.join(found)} can run here with device '{device}'")
 
 
-def _open_again_if_replaced(path: Path, device: str, threads: int) -> tuple[Artifact, Session]:
-    """Open an artifact; if an export replaced it between reading its manifest and its files, read the new manifest once."""
+def _open_again_if_replaced(path: Path, device: str, threads: int, max_pixels: int) -> Captioner:
+    """Open an artifact; if an export replaced it between reading its manifest and its files, read the new manifest."""
     artifact = open_artifact(path)
+    while True:
+        try:
+            session = _open_session(artifact, device, threads)
+            return Captioner(session, _tokens(artifact), artifact.manifest, max_pixels)
+        except ArtifactCorruptError:
+            again = open_artifact(path)
+            if again.manifest.digest == artifact.manifest.digest:
+                raise
+            artifact = again
+
+
+def _tokens(artifact: Artifact) -> Tokens:
+    file = artifact.verified("tokenizer")
     try:
-        return artifact, _open_session(artifact, device, threads)
-    except ArtifactCorruptError:
-        again = open_artifact(path)
-        if again.manifest.digest == artifact.manifest.digest:
-            raise
-        return again, _open_session(again, device, threads)
+        return Tokens(file.read_bytes(), artifact.manifest.generation)
+    except Exception as error:  # tokenizers raises nothing more special
+        raise ArtifactCorruptError(file, f"is not a tokenizer: {str(error).splitlines()[0]}") from error
 
 
 def _open_session(artifact: Artifact, device: str, threads: int) -> Session:
@@ -106,10 +116,9 @@ def _open_session(artifact: Artifact, device: str, threads: int) -> Session:
     try:
         session_class = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        library = LIBRARIES[manifest.runtime]
-        raise MissingDependencyError(
-            error.name or library, f"{artifact.path.name} (runtime '{manifest.runtime}')", manifest.runtime
-        ) from error
+        raise _missing(artifact.path.name, manifest.runtime, error.name) from error
+    except ImportError as error:  # it is there, and something that it is linked with is not
+        raise UnavailableError(f"{LIBRARIES[manifest.runtime]} is installed but cannot be imported: {error}") from error
     if missing := set(manifest.target.cpu_features) - read_host().cpu_features:
         logger.warning(
             "%s is tuned for CPUs with %s, which this one lacks: its captions may be wrong here; use a portable recipe",
@@ -125,3 +134,7 @@ def _open_session(artifact: Artifact, device: str, threads: int) -> Session:
         else:
             logger.warning("%s is meant for a GPU and there is none here; running it on the CPU, which is slow", artifact.path.name)
     return session_class.open(artifact, "cpu" if device == "auto" else device, threads)  # type: ignore[no-any-return]
+
+
+def _missing(artifact: str, runtime: str, package: str | None = None) -> MissingDependencyError:
+    return MissingDependencyError(package or LIBRARIES[runtime], f"{artifact} (runtime '{runtime}')", runtime)

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from runtimes import document
@@ -136,8 +136,8 @@ class Manifest:
         return (json.dumps(document.to_json(self), indent=1, ensure_ascii=False) + "\n").encode()
 
     def file_of(self, role: str) -> str:
-        """Return the name of the file that has the role."""
-        return next(name for name, entry in self.files.items() if entry.role == role)
+        """Return the name of the file that has the role; KeyError if there is none."""
+        return {entry.role: name for name, entry in self.files.items()}[role]
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -147,10 +147,16 @@ def read_manifest(path: Path) -> Manifest:
         ManifestVersionError: It was written by a newer toolkit.
         ManifestError: It is damaged; every problem is named.
     """
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise ManifestError(path, [f"cannot be read ({error.strerror})"]) from error
+    if len(content) > MAX_MANIFEST_BYTES:
         raise ManifestError(path, [f"larger than {MAX_MANIFEST_BYTES} bytes"])
     try:
-        parsed = json.loads(path.read_bytes(), object_pairs_hook=_no_twins)
+        parsed = json.loads(content, object_pairs_hook=_no_twins, parse_float=_plain_float)
+        digest = _digest(parsed) if isinstance(parsed, dict) else ""  # fails on halves of surrogate pairs
     except (ValueError, RecursionError) as error:
         raise ManifestError(path, [f"not JSON ({error})"]) from error
     schema = parsed.get("schema") if isinstance(parsed, dict) else None
@@ -159,11 +165,16 @@ def read_manifest(path: Path) -> Manifest:
     manifest, problems = document.from_json(Manifest, parsed)
     if manifest is None:
         raise ManifestError(path, problems)
-    if manifest.digest != _digest(parsed):
+    if manifest.digest != digest:
         raise ManifestError(path, ["its digest does not match its content"])
-    if unsafe := [name for name in manifest.files if Path(name).name != name or name in ("", ".", "..", MANIFEST_NAME)]:
+    if unsafe := [name for name in manifest.files if not _plain_name(name)]:
         raise ManifestError(path, [f"file name {name!r} is not a plain name" for name in unsafe])
     return manifest
+
+
+def _plain_name(name: str) -> bool:
+    """Whether a name means a file beside the manifest on every system; Windows takes more characters for separators."""
+    return name.isprintable() and PureWindowsPath(name).name == name and name not in ("", ".", "..", MANIFEST_NAME)
 
 
 def _digest(parsed: Mapping[str, Any]) -> str:
@@ -175,3 +186,11 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return dict(pairs)
+
+
+def _plain_float(text: str) -> float:
+    """Refuse a number in another spelling than ours: to the digest both are one value, and damage may be what changed the spelling."""
+    value = float(text)
+    if repr(value) != text:
+        raise ValueError(f"{text} should read {value!r}")
+    return value

@@ -49,7 +49,10 @@ class OrtSession:
         self._cross_names = [value.name for value in self._encoder.get_outputs()]
         self._past_names = [value.name for value in self._decoder.get_inputs() if value.name.startswith("past_")]
         self._present_names = [name.replace("past_", "present_", 1) for name in self._past_names]
-        past = next(value for value in self._decoder.get_inputs() if value.name.startswith("past_"))
+        inputs = {value.name: value for value in self._decoder.get_inputs()}
+        if not self._past_names or set(inputs) != {"token_ids", "positions", *self._cross_names, *self._past_names}:
+            raise ArtifactCorruptError(decoder, f"is not the decoder of {encoder.name}: it takes {', '.join(sorted(inputs))}")
+        past = inputs[self._past_names[0]]
         self._empty_shape, self._dtype = (past.shape[1], 0, past.shape[3]), ELEMENT_TYPES[past.type]
 
     @classmethod

@@ -24,6 +24,10 @@ COMMANDS = {
 class LazyCommands(click.Group):
     """A group whose commands live in COMMANDS and are imported on use."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever click passes
+        super().__init__(*args, **kwargs)
+        self.commands = {name: click.Command(name) for name in COMMANDS}  # click suggests these names where one is mistyped
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the data flow."""
         return list(COMMANDS)

@@ -56,6 +56,7 @@ MAY_IMPORT = {
     # What a person types: nothing heavy before a command runs.
     "toolkit": May("toolkit exporters runtimes numpy"),
     "toolkit.cli": May("toolkit runtimes click"),
+    "toolkit.progress": May("click"),
     "toolkit.commands": May("toolkit exporters runtimes click"),
     "toolkit.bench": May("toolkit exporters runtimes numpy", later="psutil"),
     "toolkit.bench.ngrams": May("toolkit.bench runtimes", later="nltk"),

@@ -38,7 +38,7 @@ def counts():
 
 def test_interval_equals_a_loop():
     values = np.random.default_rng(1).normal(5, 2, 37)
-    assert interval(values, RESAMPLES, SEED) == pytest.approx(outer([values[drawn].mean() for drawn in draws(37)]), abs=1e-12)
+    assert interval(values, resamples=RESAMPLES, seed=SEED) == pytest.approx(outer([values[drawn].mean() for drawn in draws(37)]), abs=1e-12)
 
 
 def test_change_of_a_mean_equals_a_loop():
@@ -64,9 +64,9 @@ def test_change_of_bleu_equals_a_loop(counts):
 
 def test_memory_bound_changes_no_draw(monkeypatch):
     values = np.random.default_rng(4).uniform(0, 1, 37)
-    whole = interval(values, RESAMPLES, SEED)
+    whole = interval(values, resamples=RESAMPLES, seed=SEED)
     monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", 37 * 3)
-    assert interval(values, RESAMPLES, SEED) == pytest.approx(whole, abs=1e-15)
+    assert interval(values, resamples=RESAMPLES, seed=SEED) == pytest.approx(whole, abs=1e-15)
 
 
 def test_seed_decides():

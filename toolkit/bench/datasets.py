@@ -97,4 +97,6 @@ def _coco(parsed: Mapping[str, Any], file: Path, images: Path | None) -> list[Pi
 
 
 def _captions(captions: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(captions, str):
+        raise TypeError("a list of captions, not one")  # its letters would be taken for captions
     return tuple(str(caption).strip() for caption in captions)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtimes import document
 from runtimes.artifact import write_atomically
-from runtimes.errors import RecordError
+from runtimes.errors import OutputError, RecordError
 
 SCHEMA = 1
 # Schema history. 1 (2026-11): first; free to change until the first release tag.
@@ -127,8 +127,15 @@ class Record:
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
-    """Write all records so far; the file is whole at any moment."""
-    write_atomically(path, b"".join(document.canonical(document.to_json(record)) + b"\n" for record in records))
+    """Write all records so far; the file is whole at any moment.
+
+    Raises:
+        OutputError: No room, no permission.
+    """
+    try:
+        write_atomically(path, b"".join(document.canonical(document.to_json(record)) + b"\n" for record in records))
+    except OSError as error:
+        raise OutputError(path, error.strerror or str(error)) from error
 
 
 def read_records(path: Path) -> list[Record]:
@@ -152,6 +159,11 @@ def read_records(path: Path) -> list[Record]:
         record, problems = document.from_json(Record, parsed)
         if record is None:
             raise RecordError(f"{path}:{number}", "; ".join(problems))
+        pictures = record.workload.pictures
+        if record.error is None and (
+            record.subject is None or pictures < 1 or len(record.times) != pictures or len(record.quality) not in (0, pictures)
+        ):
+            raise RecordError(f"{path}:{number}", f"has no error, and not the figures of {pictures} pictures")
         records.append(record)
     if not records:
         raise RecordError(str(path), "holds no records")

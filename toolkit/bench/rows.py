@@ -5,6 +5,7 @@ to each other. Quality changes are relative to the baseline's score on the same 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
@@ -94,8 +95,22 @@ def make_rows(records: Sequence[Record]) -> list[Row]:
     by_case: dict[str, list[Record]] = {}
     for record in records:
         by_case.setdefault(record.case, []).append(record)
+    by_case = {case: _of_readable(listed) for case, listed in by_case.items()}
     baseline = [record for record in by_case.get(BASELINE, []) if record.error is None]
     return [_row(case, listed, baseline) for case, listed in by_case.items()]
+
+
+def _of_readable(listed: Sequence[Record]) -> list[Record]:
+    """Leave out the times of pictures that could not be captioned: failing is fast."""
+    quality = next((record.quality for record in listed if record.quality), ())
+    if not any(picture.error for picture in quality):
+        return list(listed)
+    return [
+        replace(record, times=tuple(time for time, picture in zip(record.times, quality, strict=True) if picture.error is None))
+        if record.error is None
+        else record
+        for record in listed
+    ]
 
 
 def _row(case: str, listed: Sequence[Record], baseline: Sequence[Record]) -> Row:
@@ -144,8 +159,8 @@ def _times(good: Sequence[Record]) -> Row:
         "first_token_seconds": median(picture.first_token_s for picture in pictures),
         "step_seconds": median(steps) if steps else None,
         "tokens_per_image": fmean(tokens) if tokens else None,
-        "peak_rss_bytes": _median(good, lambda r: r.peak_rss_bytes),
-        "loaded_rss_bytes": _median(good, lambda r: r.loaded_rss_bytes),
+        "peak_rss_bytes": _median_bytes(good, lambda r: r.peak_rss_bytes),
+        "loaded_rss_bytes": _median_bytes(good, lambda r: r.loaded_rss_bytes),
         "cpu_seconds_per_image": _median(good, lambda r: None if r.cpu_s is None else r.cpu_s / len(r.times)),
     }
 
@@ -157,6 +172,11 @@ def _per_image(record: Record) -> float:
 def _median(records: Sequence[Record], figure: Callable[[Record], float | None]) -> float | None:
     values = [value for value in map(figure, records) if value is not None]
     return median(values) if values else None
+
+
+def _median_bytes(records: Sequence[Record], figure: Callable[[Record], int | None]) -> int | None:
+    value = _median(records, figure)
+    return None if value is None else round(value)
 
 
 def _scores(quality: Sequence[PictureQuality]) -> Row:

@@ -53,7 +53,7 @@ def artifacts_in(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        inside = [path] if (path / MANIFEST_NAME).is_file() else sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST_NAME}"))
+        inside = [path] if (path / MANIFEST_NAME).is_file() else sorted(manifest.parent for manifest in path.glob(f"[!.]*/{MANIFEST_NAME}"))
         if not inside:
             raise ArtifactMissingError(path)
         found += inside
@@ -142,6 +142,8 @@ def _run_case(
     )
     absent = device == "cuda" and not read_host().cuda
     result, error = (None, NO_GPU) if absent else _work(job, lambda: on_caption(case.name))
+    if result is not None and all(result.errors):
+        error, result = f"no picture could be captioned: {result.errors[0]}", None
     record = Record(
         schema=SCHEMA, case=case.name, repeat=repeat, host=host, workload=workload, subject=None, versions={}, providers=(), error=error
     )

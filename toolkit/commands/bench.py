@@ -1,22 +1,18 @@
 """`toolkit bench`: artifacts and pictures go in; records and a table come out."""
 
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from runtimes.errors import CheckpointError, OutputExistsError, RequestError
-from toolkit.commands.options import output_file, overwrite_option, threads_option
+from runtimes.errors import RequestError
+from toolkit.commands.options import guard_file, output_file, overwrite_option, threads_option
 from toolkit.progress import progress
 
-if TYPE_CHECKING:
-    from toolkit.bench.runner import Case
 
-logger = logging.getLogger(__name__)
-
-
-@click.command(help="Measure artifacts against the FP32 model.")
+@click.command(
+    help="Measure artifacts against the FP32 model.",
+    epilog="ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured.",
+)
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARTIFACT...")
 @click.option("--checkpoint", help="The checkpoint they were made from, for the baseline.  [default: the one that the artifacts name]")
 @click.option("--revision", help="Commit, tag or branch of a hub id.")
@@ -53,19 +49,19 @@ def command(
     overwrite: bool,
     layout: str,
 ) -> None:
-    """ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured."""
+    """Echo the table when all cases are done; records are kept as they are made."""
     from runtimes.host import read_host
+    from toolkit.bench.baseline import find_baseline
     from toolkit.bench.datasets import load_dataset
     from toolkit.bench.ngrams import pick_counter
     from toolkit.bench.record import Workload, write_records
     from toolkit.bench.render import RENDERERS
     from toolkit.bench.runner import artifacts_in, plan, run
 
-    if output is not None and output.exists() and not overwrite:
-        raise OutputExistsError(output)
+    guard_file(output, overwrite=overwrite)
     pictures = load_dataset(dataset or (None if images else "sample"), images, limit)
     paths = artifacts_in(artifacts)
-    cases = plan(paths, _baseline(checkpoint, revision, paths[0], allow_bin=allow_bin))
+    cases = plan(paths, find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin))
     counter = pick_counter() if pictures.has_references else None
     length = 20 if tokens is None else tokens + 1
     workload = Workload(
@@ -91,34 +87,3 @@ def command(
     click.echo(RENDERERS[layout](records), nl=False)
     if all(record.error for record in records):
         raise RequestError("every case failed")
-
-
-def _baseline(checkpoint: str | None, revision: str | None, artifact: Path, *, allow_bin: bool) -> "Case | None":
-    """Find the baseline; without its libraries or its checkpoint the artifacts are measured alone, and a line says so."""
-    from runtimes.artifact import open_artifact
-    from toolkit.bench.record import BASELINE
-    from toolkit.bench.runner import Case
-
-    source = open_artifact(artifact).manifest.source
-    try:
-        from exporters.checkpoint import open_checkpoint
-    except ModuleNotFoundError as error:
-        logger.warning("no baseline: %s is not installed; pip install 'blip-toolkit[export]'", error.name)
-        return None
-    beside = Path("models") / source.model
-    try:
-        opened = open_checkpoint(
-            checkpoint or (str(beside) if beside.is_dir() else source.model), revision or source.revision, allow_bin=allow_bin
-        )
-    except CheckpointError as error:
-        if checkpoint is not None:
-            raise
-        logger.warning("no baseline: %s; name the checkpoint with --checkpoint", error)
-        return None
-    return Case(
-        name=BASELINE,
-        artifact=None,
-        checkpoint=opened.directory,
-        weight_files=opened.weight_files,
-        checkpoint_sha256=opened.source.sha256,
-    )

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import click
 
-from runtimes.errors import OutputExistsError
-from toolkit.commands.options import decoding_options, output_file, overwrite_option, threads_option
+from runtimes.errors import OutputError
+from toolkit.commands.options import decoding_options, guard_file, output_file, overwrite_option, threads_option
 from toolkit.progress import progress
 
 
-@click.command(help="Caption pictures with an artifact.")
+@click.command(
+    help="Caption pictures with an artifact.",
+    epilog="PATH is an artifact or a folder of artifacts; IMAGE a file, a folder or a glob.",
+)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @decoding_options
@@ -38,14 +41,13 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """PATH is an artifact or a folder of artifacts; IMAGE a file, a folder or a glob."""
+    """Echo one line per picture; bad ones are error rows."""
     from runtimes import load
     from runtimes.artifact import write_atomically
     from runtimes.captioner import Caption
     from toolkit.pictures import expand
 
-    if output is not None and output.exists() and not overwrite:
-        raise OutputExistsError(output)
+    guard_file(output, overwrite=overwrite)
     files = expand(images)
     captioner = load(path, device, threads)
 
@@ -59,7 +61,7 @@ def command(
     with progress("caption", len(files), lines()) if output else nullcontext(lines()) as bar:
         for image, caption in bar:
             text = captioner.strip_prompt(caption, prompt) if strip_prompt and caption.error is None else caption.text
-            line = _json_line(image, text, caption) if as_json else f"{image}\t{text}"
+            line = _json_line(image, text, caption) if as_json else f"{_one_line(image)}\t{text}"
             if caption.error is not None:
                 failed += 1
                 click.echo(f"Error: {caption.error}", err=True)
@@ -70,12 +72,21 @@ def command(
             else:
                 written.append(line)
     if output is not None:
-        write_atomically(output, "".join(f"{line}\n" for line in written).encode())
+        try:
+            write_atomically(output, "".join(f"{line}\n" for line in written).encode())
+        except OSError as error:
+            raise OutputError(output, error.strerror or str(error)) from error
     if failed:
         raise click.ClickException(f"{failed} of {len(files)} pictures could not be captioned")
 
 
 def _json_line(image: str, text: str, caption: "Caption") -> str:  # type: ignore[name-defined]  # noqa: F821
+    row = {"image": image, "caption": text, "token_ids": caption.token_ids, "score": caption.score}
     if caption.error is not None:
-        return json.dumps({"image": image, "error": caption.error}, ensure_ascii=False)
-    return json.dumps({"image": image, "caption": text, "token_ids": caption.token_ids, "score": caption.score}, ensure_ascii=False)
+        row = {"image": image, "error": caption.error}
+    return json.dumps(row, ensure_ascii=not image.isprintable())
+
+
+def _one_line(name: str) -> str:
+    """Escape a name that holds line breaks, tabs or bytes that are no text."""
+    return name if name.isprintable() else ascii(name)

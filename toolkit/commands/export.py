@@ -11,7 +11,10 @@ from toolkit.commands.options import overwrite_option
 from toolkit.progress import progress
 
 
-@click.command(help="Turn a BLIP checkpoint into artifacts.")
+@click.command(
+    help="Turn a BLIP checkpoint into artifacts.",
+    epilog="CHECKPOINT is a directory in Hugging Face's layout or a hub id.",
+)
 @click.argument("checkpoint", required=False)
 @click.option(
     "--recipe", "recipes", multiple=True, metavar="NAME|FILE", help="What to make (repeatable); a name or a .json file.  [default: all]"
@@ -40,7 +43,7 @@ def command(
     allow_bin: bool,
     list_recipes: bool,
 ) -> None:
-    """CHECKPOINT is a directory in Hugging Face's layout or a hub id."""
+    """Echo the path of each artifact when it is complete."""
     if list_recipes:
         for recipe in RECIPES:
             click.echo(f"{recipe.name:<18} {recipe.why}")

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from runtimes.errors import OutputError, OutputExistsError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -34,3 +36,20 @@ def decoding_options(command: F) -> F:
 def output_file(help_text: str) -> Callable[[F], F]:
     """Build the --output option for one file."""
     return click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help=help_text)
+
+
+def guard_file(output: Path | None, *, overwrite: bool) -> None:
+    """Refuse an output file before any work is done.
+
+    Raises:
+        OutputExistsError: It is there and `overwrite` is false.
+        OutputError: Its folder is not there, or it is a device or a pipe, which writing would replace by a file.
+    """
+    if output is None:
+        return
+    if output.exists() and not overwrite:
+        raise OutputExistsError(output)
+    if output.exists() and not output.is_file():
+        raise OutputError(output, "it is not a regular file")
+    if not output.parent.is_dir():
+        raise OutputError(output, f"there is no folder {output.parent}")

@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 
-@click.command(help="Make a table from benchmark records.")
+@click.command(help="Make a table from benchmark records.", epilog="RECORDS is a .jsonl file that `toolkit bench` wrote.")
 @click.argument("records", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--format", "layout", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
 def command(records: Path, layout: str) -> None:
-    """RECORDS is a .jsonl file that `toolkit bench` wrote."""
+    """Echo the table."""
     from toolkit.bench.record import read_records
     from toolkit.bench.render import RENDERERS
     from toolkit.bench.rows import check_comparable

@@ -1,0 +1,177 @@
+"""Random-weight BLIP checkpoints in Hugging Face's layout: a size and a seed go in, a directory comes out. No network.
+
+    python -m tests.checkpoints base build/blip-base-random
+
+`tiny` (72 k parameters) captions in milliseconds: its weights are wide enough for captions to differ between pictures, and its end token
+is likely enough for some of them to end early. `base` has the shapes of BLIP-base (224 M parameters), for speed and memory.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from tokenizers import BertWordPieceTokenizer
+from transformers import BlipConfig, BlipForConditionalGeneration
+
+Shapes = Literal["tiny", "base"]
+
+FILES = ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "config.json")
+"""In the order of writing: a directory with a config.json is complete."""
+
+SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "[DEC]": 62, "[ENC]": 63}
+BASE_SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, "[DEC]": 30522, "[ENC]": 30523}
+"""Ids as in BERT's vocabulary with BLIP's two tokens behind it."""
+
+_WORDS = """
+a the of on in with and is at by to an two red blue green white black big small old young man woman child dog cat bird horse cow
+bed table chair house tree street car train boat ball picture photo plate bowl food large water snow grass
+sitting standing riding eating ##s ##ing . ,
+"""
+TINY_WORDS = tuple(_WORDS.split())
+
+MINI_VOCABULARY = Path(__file__).parents[1] / "models" / "blip-mini-coco" / "vocab.txt"
+
+TIED = ("text_decoder.cls.predictions.decoder.weight", "text_decoder.cls.predictions.decoder.bias")
+"""Second names of tensors that a file holds once."""
+
+
+def write_random_checkpoint(directory: Path, shapes: Shapes, seed: int) -> Path:
+    """Write a checkpoint of random weights; the same shapes and seed give the same bytes.
+
+    Args:
+        directory: Where; made if it is not there.
+        shapes: "tiny" or "base".
+        seed: Of the weights.
+
+    Raises:
+        FileExistsError: A complete checkpoint is there already.
+    """
+    if is_complete(directory):
+        raise FileExistsError(f"{directory}: holds a checkpoint already")
+    directory.mkdir(parents=True, exist_ok=True)
+    config = tiny_config() if shapes == "tiny" else base_config()
+    model = _random_model(config, seed, tiny=shapes == "tiny")
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in TIED}
+    safetensors.torch.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    _write_tokenizer(directory, tiny_vocabulary() if shapes == "tiny" else base_vocabulary(), SPECIAL if shapes == "tiny" else BASE_SPECIAL)
+    _write_json(directory / "preprocessor_config.json", processor_config(config.vision_config.image_size))
+    # Every id and size is written out: save_pretrained would leave out what equals transformers' defaults of today.
+    written = {**config.to_dict(), "architectures": ["BlipForConditionalGeneration"], "torch_dtype": "float32"}
+    _write_json(directory / "config.json", written)
+    return directory
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether all files of a checkpoint are there."""
+    return all((directory / name).is_file() for name in FILES)
+
+
+def tiny_config() -> BlipConfig:
+    """Return 2 + 2 layers of width 32 over pictures of 32 px and 64 words."""
+    width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 32}
+    ids = {"bos_token_id": 62, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
+    return BlipConfig(
+        text_config={**width, **ids, "vocab_size": 64, "encoder_hidden_size": 32, "max_position_embeddings": 32},
+        vision_config={**width, "image_size": 32, "patch_size": 16},
+    )
+
+
+def base_config() -> BlipConfig:
+    """Return BLIP-base's shapes: transformers' defaults have 8 text heads and vision weights of almost 0."""
+    return BlipConfig(text_config={"num_attention_heads": 12, "encoder_hidden_size": 768}, vision_config={"initializer_range": 0.02})
+
+
+def tiny_vocabulary() -> dict[str, int]:
+    """Return word → id: 64 words."""
+    return _vocabulary(64, SPECIAL, TINY_WORDS)
+
+
+def base_vocabulary() -> dict[str, int]:
+    """Return word → id: the 30,524 ids of BLIP-base with the shipped model's words, and made-up ones where those end."""
+    words = [word for word in MINI_VOCABULARY.read_text(encoding="utf-8").split("\n") if word and word not in BASE_SPECIAL]
+    return _vocabulary(30524, BASE_SPECIAL, words)
+
+
+def processor_config(side_px: int) -> dict[str, Any]:
+    """Return preprocessor_config.json as BLIP-base has it, but for the size."""
+    return {
+        "image_processor_type": "BlipImageProcessor",
+        "processor_class": "BlipProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": side_px, "width": side_px},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a checkpoint from the command line; one that is there already stays as it is."""
+    parser = argparse.ArgumentParser(prog="python -m tests.checkpoints", description="Write a BLIP checkpoint of random weights.")
+    parser.add_argument("shapes", choices=("tiny", "base"))
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    if is_complete(options.directory):
+        print(f"{options.directory}: holds a checkpoint already; left as it is")
+        return 0
+    print(write_random_checkpoint(options.directory, options.shapes, options.seed))
+    return 0
+
+
+def _random_model(config: BlipConfig, seed: int, *, tiny: bool) -> BlipForConditionalGeneration:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = BlipForConditionalGeneration(config)
+        if tiny:
+            for name, parameter in model.named_parameters():
+                if "norm" not in name.lower():
+                    parameter.normal_(0.0, 0.1)
+            model.text_decoder.cls.predictions.bias[config.text_config.sep_token_id] += 0.4  # captions of 3 to 20 tokens
+    return model.eval()
+
+
+def _vocabulary(size: int, special: dict[str, int], words: Sequence[str]) -> dict[str, int]:
+    """Put special tokens at their ids and words at the others in order, made-up ones where the words end."""
+    by_id = {number: token for token, number in special.items()}
+    fill = iter([*words, *(f"filler{number}" for number in range(size - len(words) - len(special)))])
+    vocabulary = {by_id.get(number) or next(fill): number for number in range(size)}
+    assert len(vocabulary) == size
+    assert next(fill, None) is None
+    return vocabulary
+
+
+def _write_tokenizer(directory: Path, vocabulary: dict[str, int], special: dict[str, int]) -> None:
+    tokenizer = BertWordPieceTokenizer(vocab=vocabulary, lowercase=True)
+    tokenizer.add_special_tokens(list(special))
+    tokenizer.save(str(directory / "tokenizer.json"))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    _write_json(
+        directory / "tokenizer_config.json",
+        {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": True,
+            "model_max_length": 512,
+            **names,
+            "bos_token": "[DEC]",
+            "additional_special_tokens": ["[ENC]"],
+            "model_input_names": ["input_ids", "attention_mask"],
+            "processor_class": "BlipProcessor",
+        },
+    )
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,316 @@
+"""`toolkit caption`: what goes to stdout, what to stderr, what is written, and what happens to bad pictures and bad requests."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import runtimes
+from toolkit.cli import main
+
+PROMPT = "a picture of"
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging():
+    """The command line sets up the root logger, on a stderr that ends with the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def artifact(tiny_artifacts):
+    return str(tiny_artifacts["onnx-fp32"])
+
+
+@pytest.fixture(scope="module")
+def captioner(artifact):
+    return runtimes.load(artifact)
+
+
+@pytest.fixture
+def pictures(drawn_pictures, tmp_path):
+    """A folder: 1.png, 2.PNG, deep/3.png, notes.txt and a picture cut in half, which is bad.jpg."""
+    folder = tmp_path / "pictures"
+    (folder / "deep").mkdir(parents=True)
+    for picture, name in zip(drawn_pictures, ("1.png", "2.PNG", "deep/3.png"), strict=False):
+        shutil.copy(picture.path, folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    whole = drawn_pictures[0].path.read_bytes()
+    (folder / "bad.jpg").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["caption", *map(str, arguments)], prog_name="toolkit")
+
+
+def names_in(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def lines_of(captioner, paths, **options):
+    captions = captioner.caption([str(path) for path in paths], **options)
+    return [f"{path}\t{caption.text}" for path, caption in zip(paths, captions, strict=True)]
+
+
+def errors_of(result):
+    """The lines of stderr; each has to be an error."""
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.splitlines()
+    assert [line for line in lines if not line.startswith("Error: ")] == []
+    return [line.removeprefix("Error: ") for line in lines]
+
+
+def test_text_lines(artifact, captioner, drawn_pictures):
+    paths = [picture.path for picture in drawn_pictures]
+    result = run(artifact, *paths)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == lines_of(captioner, paths)
+    assert len({line.split("\t")[1] for line in result.stdout.splitlines()}) > 8, "captions differ between pictures"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prompt": PROMPT},
+        {"beams": 3},
+        {"min_length": 9, "max_length": 9},
+        {"max_length": 5, "batch_size": 3},
+        {"prompt": PROMPT, "beams": 2, "min_length": 8, "max_length": 12, "batch_size": 16},
+    ],
+    ids=str,
+)
+def test_options_reach_the_search(artifact, captioner, drawn_pictures, options):
+    paths = [picture.path for picture in drawn_pictures[:5]]
+    arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    result = run(artifact, *paths, *arguments, "--threads", 1)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == lines_of(captioner, paths, **options)
+    assert result.stdout.splitlines() != lines_of(captioner, paths), "these options change something"
+
+
+def test_json_lines(artifact, captioner, drawn_pictures):
+    paths = [str(picture.path) for picture in drawn_pictures[:3]]
+    result = run(artifact, *paths, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    captions = captioner.caption(paths)
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        {"image": path, "caption": caption.text, "token_ids": list(caption.token_ids), "score": caption.score}
+        for path, caption in zip(paths, captions, strict=True)
+    ]
+
+
+def test_every_line_of_stdout_is_json_in_a_process_that_says_everything(artifact, captioner, pictures):
+    command = [sys.executable, "-m", "toolkit.cli", "-vv", "caption", artifact, str(pictures), "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    one, two, bad, three = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert list(bad) == ["image", "error"]
+    assert bad["image"] == str(pictures / "bad.jpg")
+    assert bad["error"].startswith(f"{pictures / 'bad.jpg'}: cannot be read: ")
+    for row, name in ((one, "1.png"), (two, "2.PNG"), (three, "deep/3.png")):
+        assert list(row) == ["image", "caption", "token_ids", "score"]
+        assert (row["image"], row["caption"]) == (str(pictures / name), captioner.caption([pictures / name])[0].text)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert [line for line in ended.stderr.splitlines() if line.startswith("Error: ")] == [
+        f"Error: {bad['error']}",
+        "Error: 1 of 4 pictures could not be captioned",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        (["{}"], ["1.png", "2.PNG", "bad.jpg", "deep/3.png"]),
+        (["{}/deep"], ["deep/3.png"]),
+        (["{}/?.png"], ["1.png"]),
+        (["{}/**/*.png"], ["1.png", "deep/3.png"]),
+        (["{}/deep", "{}/[12].*", "{}/1.png"], ["deep/3.png", "1.png", "2.PNG"]),
+    ],
+    ids=str,
+)
+def test_folders_and_globs(artifact, captioner, pictures, named, found):
+    result = run(artifact, *(name.format(pictures) for name in named))
+    readable = [pictures / name for name in found if name != "bad.jpg"]
+    assert result.stdout.splitlines() == lines_of(captioner, readable)
+    assert result.exit_code == (1 if "bad.jpg" in found else 0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_bad_pictures_are_errors_and_the_others_go_on(artifact, captioner, pictures, tmp_path, batch_size):
+    good, bad, missing, empty = pictures / "1.png", pictures / "bad.jpg", tmp_path / "none.png", tmp_path / "empty.png"
+    empty.touch()
+    last = pictures / "2.PNG"
+    result = run(artifact, good, bad, missing, pictures / "notes.txt", empty, last, "--batch-size", batch_size)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == lines_of(captioner, [good, last])
+    first, second, third, fourth, summary = errors_of(result)
+    assert first.startswith(f"{bad}: cannot be read: ")
+    assert second == f"{missing}: no such file"
+    assert third.startswith(f"{pictures / 'notes.txt'}: is not a picture that can be read (JPEG, PNG, ")
+    assert fourth == f"{empty}: is empty"
+    assert summary == "4 of 6 pictures could not be captioned"
+
+
+def test_a_bad_picture_keeps_its_place_among_json_lines(artifact, pictures, tmp_path):
+    output = tmp_path / "lines.jsonl"
+    result = run(artifact, pictures / "1.png", pictures / "bad.jpg", pictures / "2.PNG", "--json", "--output", output)
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [Path(row["image"]).name for row in rows] == ["1.png", "bad.jpg", "2.PNG"]
+    assert [list(row) for row in rows] == [
+        ["image", "caption", "token_ids", "score"],
+        ["image", "error"],
+        ["image", "caption", "token_ids", "score"],
+    ]
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert errors_of(result) == [rows[1]["error"], "1 of 3 pictures could not be captioned"]
+
+
+def test_strip_prompt(artifact, captioner, drawn_pictures):
+    paths = [str(picture.path) for picture in drawn_pictures[:4]]
+    whole, stripped = run(artifact, *paths, "--prompt", PROMPT), run(artifact, *paths, "--prompt", PROMPT, "--strip-prompt")
+    captions = [line.split("\t")[1] for line in whole.stdout.splitlines()]
+    assert all(caption.startswith(PROMPT) for caption in captions)
+    assert [line.split("\t")[1] for line in stripped.stdout.splitlines()] == [caption.removeprefix(PROMPT).strip() for caption in captions]
+    as_json = run(artifact, paths[0], "--prompt", PROMPT, "--strip-prompt", "--json")
+    row = json.loads(as_json.stdout)
+    assert row["caption"] == captions[0].removeprefix(PROMPT).strip()
+    assert row["token_ids"] == list(captioner.caption(paths[:1], PROMPT)[0].token_ids), "the ids stay whole"
+
+
+def test_output_file(artifact, captioner, drawn_pictures, tmp_path):
+    paths, output = [picture.path for picture in drawn_pictures[:2]], tmp_path / "captions.txt"
+    result = run(artifact, *paths, "--output", output)
+    assert (result.exit_code, result.output) == (0, "")
+    assert output.read_text().splitlines() == lines_of(captioner, paths)
+    kept = output.read_bytes()
+
+    refused = run(artifact, paths[0], "--output", output)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert errors_of(refused) == [f"{output}: exists already; nothing was changed. Use --overwrite to replace it."]
+    assert output.read_bytes() == kept
+
+    assert run(artifact, paths[0], "--output", output, "--overwrite").exit_code == 0
+    assert output.read_text().splitlines() == lines_of(captioner, paths[:1])
+    assert names_in(tmp_path) == ["captions.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (
+            ["{tmp}/none", "{picture}"],
+            "{tmp}/none: no artifact here (no manifest.json). Make one with: toolkit export CHECKPOINT --output {tmp}",
+        ),
+        (["{artifact}", "{tmp}"], "{tmp}: no pictures here"),
+        (["{artifact}", "{tmp}/*.jpg"], "{tmp}/*.jpg: no pictures here"),
+        (
+            ["{artifact}", "{picture}", "--output", "{tmp}/none/captions.txt"],
+            "{tmp}/none/captions.txt: cannot write: there is no folder {tmp}/none. Nothing was changed.",
+        ),
+        (["{artifact}", "{picture}", "--max-length", "33"], "max_length 33 is more than the 32 positions of this model"),
+        (["{artifact}", "{picture}", "--min-length", "21"], "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
+        (
+            ["{artifact}", "{picture}", "--prompt", PROMPT, "--max-length", "4"],
+            "the prompt takes 4 tokens, so max_length must be more than that; it is 4",
+        ),
+        (["{artifact}", "{picture}", "--beams", "32"], "32 beams are too many for a vocabulary of 64"),
+    ],
+    ids=lambda value: " ".join(value[2:]) if isinstance(value, list) else "",
+)
+def test_a_request_that_cannot_be_met_is_one_line(artifact, drawn_pictures, tmp_path, arguments, error):
+    names = {"artifact": artifact, "picture": str(drawn_pictures[0].path), "tmp": str(tmp_path)}
+    result = run(*(argument.format(**names) for argument in arguments))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert errors_of(result) == [error.format(**names)]
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "error"),
+    [
+        ("onnx-fp32", "onnxruntime has no CUDAExecutionProvider here; available: "),
+        ("onnx-fp16", "onnxruntime has no CUDAExecutionProvider here; available: "),
+        ("pytorch-fp32", "torch sees no CUDA device here; use --device cpu"),
+    ],
+)
+def test_a_gpu_that_is_ordered_and_not_there_is_one_line(tiny_artifacts, drawn_pictures, recipe, error):
+    result = run(tiny_artifacts[recipe], drawn_pictures[0].path, "--device", "cuda")
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = errors_of(result)
+    assert line.startswith(error)
+
+
+def test_a_folder_of_artifacts(tiny_artifacts, drawn_pictures, tmp_path):
+    folder = tmp_path / "artifacts"
+    for recipe in ("onnx-fp32", "onnx-int8"):
+        shutil.copytree(tiny_artifacts[recipe], folder / tiny_artifacts[recipe].name)
+    result = CliRunner().invoke(main, ["-v", "caption", str(folder), str(drawn_pictures[0].path), "--json"])
+    assert json.loads(result.stdout)["score"] == runtimes.load(tiny_artifacts["onnx-int8"]).caption([drawn_pictures[0].path])[0].score
+    assert result.stderr == "INFO using tiny-onnx-int8: INT8 that is right on every CPU\n"
+    refused = run(folder, drawn_pictures[0].path, "--device", "cuda")
+    assert errors_of(refused) == [f"{folder}: none of tiny-onnx-fp32, tiny-onnx-int8 can run here with device 'cuda'"]
+
+
+def test_a_damaged_artifact_is_one_line(tiny_artifacts, drawn_pictures, tmp_path):
+    damaged = shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "damaged")
+    (encoder,) = damaged.glob("encoder-*")
+    content = bytearray(encoder.read_bytes())
+    content[len(content) // 2] ^= 1
+    encoder.write_bytes(content)
+    result = run(damaged, drawn_pictures[0].path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    (error,) = errors_of(result)
+    assert error.startswith(f"{encoder}: sha256 is ")
+    assert error.endswith("Export or copy the artifact again.")
+
+
+ODD = [("line\nbreak\t.png", "'{}/line\\nbreak\\t.png'"), (os.fsdecode(b"caf\xe9.png"), "'{}/caf\\udce9.png'"), ("日本.png", "{}/日本.png")]
+"""Names that a file system takes → how they look on a line."""
+
+
+@pytest.mark.parametrize(("name", "shown"), ODD, ids=ascii)
+def test_odd_file_names(artifact, captioner, drawn_pictures, tmp_path, name, shown):
+    folder, output = tmp_path / "odd", tmp_path / "lines"
+    folder.mkdir()
+    shutil.copy(drawn_pictures[0].path, folder / name)
+    caption = captioner.caption([folder / name])[0]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "toolkit.cli", "caption", artifact, str(folder)]
+    text = subprocess.run(command, capture_output=True, check=False, env=strict)
+    assert (text.returncode, text.stdout.decode(), text.stderr) == (0, f"{shown.format(folder)}\t{caption.text}\n", b"")
+    result = run(artifact, folder, "--json", "--output", output)
+    assert (result.exit_code, result.output) == (0, "")
+    row = json.loads(output.read_text(encoding="utf-8"))
+    assert (row["image"], row["caption"], row["score"]) == (str(folder / name), caption.text, caption.score)
+
+
+def test_no_room_for_the_output_is_one_line(artifact, drawn_pictures, tmp_path):
+    output = tmp_path / "captions.txt"
+    output.write_text("old")
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4)); from toolkit.cli import main; main(sys.argv[1:])"
+    arguments = ["caption", artifact, str(drawn_pictures[0].path), "--output", str(output), "--overwrite"]
+    ended = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"Error: {output}: cannot write: File too large. Nothing was changed.\n"
+    assert output.read_text() == "old"
+    assert names_in(tmp_path) == ["captions.txt"]
+
+
+def test_a_pipe_is_not_replaced_by_a_file(artifact, drawn_pictures, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    result = run(artifact, drawn_pictures[0].path, "--output", pipe, "--overwrite")
+    assert result.exit_code == 1
+    assert errors_of(result) == [f"{pipe}: cannot write: it is not a regular file. Nothing was changed."]
+    assert pipe.is_fifo()

@@ -1,0 +1,214 @@
+"""`toolkit export`: artifact paths on stdout and nothing else, one line per fault, and output that was there stays."""
+
+import hashlib
+import json
+import logging
+import shutil
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+import runtimes
+from exporters.recipes import RECIPES
+from toolkit.cli import main
+
+NAMES = ["pytorch-fp32", "pytorch-int8", "pytorch-fp16", "onnx-fp32", "onnx-int8", "onnx-int8-vnni", "onnx-int8-arm64", "onnx-fp16"]
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging():
+    """The command line sets up the root logger, on a stderr that ends with the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["export", *map(str, arguments)], prog_name="toolkit")
+
+
+def error_of(result):
+    """The one line of stderr."""
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    return line.removeprefix("Error: ")
+
+
+def names_in(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def content_of(folder):
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_the_eight_recipes_are_listed():
+    result = run("--list")
+    assert (result.exit_code, result.stderr) == (0, "")
+    listed = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
+    assert [name for name, _ in listed] == NAMES
+    assert [why for _, why in listed] == [recipe.why for recipe in RECIPES]
+
+
+def test_each_path_is_printed_and_nothing_else(tiny_checkpoint, tiny_artifacts, drawn_pictures, tmp_path):
+    output = tmp_path / "deep" / "artifacts"
+    command = [sys.executable, "-m", "toolkit.cli", "-vv", "export", str(tiny_checkpoint), "--output", str(output), "--gate", "report"]
+    command += ["--recipe", "onnx-int8", "--recipe", "pytorch-int8"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stdout.splitlines() == [str(output / "tiny-onnx-int8"), str(output / "tiny-pytorch-int8")]
+    assert ended.returncode == 0
+    assert "Traceback" not in ended.stderr
+    assert [name for name in names_in(output) if not name.startswith(".reference-")] == ["tiny-onnx-int8", "tiny-pytorch-int8"]
+    image = drawn_pictures[0].path
+    for recipe in ("onnx-int8", "pytorch-int8"):
+        made, expected = output / f"tiny-{recipe}", tiny_artifacts[recipe]
+        assert {file.name for file in made.iterdir()} == {file.name for file in expected.iterdir()}, "files are named by their hash"
+        assert runtimes.load(made, threads=1).caption([image]) == runtimes.load(expected, threads=1).caption([image])
+        gate = json.loads((made / "manifest.json").read_bytes())["gate"]
+        assert (gate["mode"], gate["pictures"]) == ("report", 21), "the pictures that ship with the toolkit"
+
+
+def test_a_recipe_from_a_file(tiny_checkpoint, tmp_path):
+    recipe = {
+        "name": "mine",
+        "runtime": "torch",
+        "why": "A test.",
+        "decoder": {"weights": "qint8", "per_channel": True},
+        "drift_limit_nat": 0.5,
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(recipe))
+    result = run(tiny_checkpoint, "--recipe", tmp_path / "mine.json", "--output", tmp_path / "out", "--gate", "report")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{tmp_path / 'out' / 'tiny-mine'}\n", "")
+    manifest = json.loads((tmp_path / "out" / "tiny-mine" / "manifest.json").read_bytes())
+    assert {name: manifest["recipe"][name] for name in ("name", "why", "drift_limit_nat")} == {
+        "name": "mine",
+        "why": "A test.",
+        "drift_limit_nat": 0.5,
+    }
+    assert (manifest["recipe"]["encoder"]["weights"], manifest["recipe"]["decoder"]["weights"]) == ("fp32", "qint8")
+
+
+def test_existing_output_stays_and_overwrite_replaces_it(tiny_checkpoint, tmp_path):
+    arguments = (tiny_checkpoint, "--recipe", "pytorch-fp32", "--output", tmp_path, "--gate", "report")
+    artifact = tmp_path / "tiny-pytorch-fp32"
+    assert run(*arguments).stdout == f"{artifact}\n"
+    (artifact / "note").write_text("mine")
+    before = content_of(tmp_path)
+    refused = run(*arguments)
+    assert error_of(refused) == f"{artifact}: exists already; nothing was changed. Use --overwrite to replace it."
+    assert content_of(tmp_path) == before
+    replaced = run(*arguments, "--overwrite")
+    assert (replaced.exit_code, replaced.stdout, replaced.stderr) == (0, f"{artifact}\n", "")
+    assert content_of(artifact) == {name: digest for name, digest in content_of(artifact).items() if name != "note"}
+    assert runtimes.load(artifact).manifest.recipe["name"] == "pytorch-fp32"
+
+
+def test_what_is_no_artifact_is_never_replaced(tiny_checkpoint, tmp_path):
+    mine = tmp_path / "tiny-onnx-fp32"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    result = run(tiny_checkpoint, "--recipe", "onnx-fp32", "--output", tmp_path, "--overwrite")
+    assert error_of(result) == f"{mine}: cannot write: it is not an artifact, so --overwrite does not replace it. Nothing was changed."
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    assert names_in(tmp_path) == ["tiny-onnx-fp32"]
+
+
+def test_a_gate_that_is_not_passed_leaves_nothing(tiny_checkpoint, tmp_path):
+    recipe = {"name": "strict", "runtime": "torch", "why": "No drift at all.", "drift_limit_nat": -1.0}
+    recipe |= {part: {"weights": "qint8", "per_channel": True} for part in ("encoder", "decoder")}
+    (tmp_path / "strict.json").write_text(json.dumps(recipe))
+    result = run(tiny_checkpoint, "--recipe", tmp_path / "strict.json", "--output", tmp_path / "out")
+    error = error_of(result)
+    assert error.startswith("strict: drift is ")
+    assert error.endswith("the recipe allows -1.0. Nothing was written. --gate report writes it all the same and says so in its manifest.")
+    assert [name for name in names_in(tmp_path / "out") if not name.startswith(".reference-")] == []
+
+
+BERT = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
+VQA = {"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "error"),
+    [
+        (None, (), "{here}: no such checkpoint directory"),
+        ({"config.json": BERT}, (), "{here}: this is BertForMaskedLM, not a BLIP captioner (BlipForConditionalGeneration)"),
+        ({"config.json": VQA}, (), "{here}: this is BlipForQuestionAnswering, not a BLIP captioner (BlipForConditionalGeneration)"),
+        ({"config.json": {"model_type": "blip"}}, (), "{here}: has no model.safetensors"),
+        (
+            {"config.json": {"model_type": "blip"}, "pytorch_model.bin": {}},
+            (),
+            "{here}: has no model.safetensors, only pytorch_model.bin, which is a pickle; read it with --allow-bin if you trust its origin",
+        ),
+        ({}, ("--revision", "main"), "{here}: --revision is for hub ids, this is a directory"),
+        ({}, ("--recipe", "onnx-int3"), f"unknown recipe 'onnx-int3'; known: {', '.join(sorted(NAMES))}"),
+        (
+            {"r.json": {"name": "r", "per_chanel": True}},
+            ("--recipe", "{here}/r.json"),
+            "{here}/r.json: unknown recipe field(s) per_chanel; known: ",
+        ),
+        ({}, ("--recipe", "{here}/none.json"), "{here}/none.json: cannot read this recipe: "),
+    ],
+    ids=str,
+)
+def test_a_bad_checkpoint_or_recipe_is_one_line(tmp_path, files, arguments, error):
+    here = tmp_path / "checkpoint"
+    for name, content in (files or {}).items():
+        here.mkdir(exist_ok=True)
+        (here / name).write_text(json.dumps(content))
+    if files is not None:
+        here.mkdir(exist_ok=True)
+    result = run(here, *(argument.format(here=here) for argument in arguments), "--output", tmp_path / "out")
+    message = error_of(result)
+    assert message.startswith(error.format(here=here))
+    assert error.endswith((" ", ")")) or message == error.format(here=here)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "error"),
+    [
+        ("config.json", b"{", "{here}: cannot read config.json: "),
+        ("config.json", b"", "{here}: cannot read config.json: "),
+        ("model.safetensors", b"", "{here}: transformers cannot load it: Error while deserializing header: "),
+        ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "{here}: transformers cannot load it: Error while deserializing header: "),
+        ("tokenizer.json", b"{", "{here}: cannot read its picture processor or tokenizer: "),
+        ("preprocessor_config.json", b"{", "{here}: cannot read its picture processor or tokenizer: "),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line(tiny_checkpoint, tmp_path, name, damage, error):
+    here = shutil.copytree(tiny_checkpoint, tmp_path / "tiny")
+    (here / name).write_bytes(damage)
+    result = run(here, "--recipe", "pytorch-fp32", "--output", tmp_path / "out")
+    assert error_of(result).startswith(error.format(here=here))
+    out = tmp_path / "out"
+    assert not out.exists() or names_in(out) == []
+
+
+def test_a_hub_id_that_cannot_be_had_is_one_line(tmp_path):
+    result = run("nobody/no-such-checkpoint", "--output", tmp_path / "out")
+    assert error_of(result).startswith("nobody/no-such-checkpoint: no such directory, and it cannot be had from the hub: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_libraries_of_the_extra_it_says_what_to_install(tiny_checkpoint, tmp_path):
+    denied = (
+        "import sys\n"
+        "class Deny:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('torch', 'transformers', 'safetensors'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Deny())\n"
+        "from toolkit.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", denied, "export", str(tiny_checkpoint), "--output", str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "Error: safetensors is needed for exporting: pip install 'blip-toolkit[export]'\n"
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,77 @@
+"""`toolkit report`: records in, the table of the golden files out; bad records are one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from toolkit.bench.record import read_records
+from toolkit.bench.render import RENDERERS
+from toolkit.cli import main
+
+RECORDS = Path(__file__).parents[1] / "golden" / "records.jsonl"
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["report", *map(str, arguments)], prog_name="toolkit")
+
+
+@pytest.mark.parametrize("layout", RENDERERS)
+def test_prints_what_the_renderer_makes(layout):
+    result = run(RECORDS, "--format", layout)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == RENDERERS[layout](read_records(RECORDS))
+
+
+def test_the_default_is_for_people():
+    assert run(RECORDS).stdout == RENDERERS["md"](read_records(RECORDS))
+
+
+def changed(document, path, value):
+    *parents, last = path.split(".")
+    target = document
+    for name in parents:
+        target = target[name]
+    if value is None:
+        del target[last]
+    else:
+        target[last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (lambda line: [], ": holds no records"),
+        (lambda line: [line, "{"], ":2: not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+        (lambda line: [line, ""], ":2: not JSON (Expecting value: line 1 column 1 (char 0))"),
+        (lambda line: [line, line[:-40]], ":2: not JSON ("),
+        (lambda line: ["[]"], ":1: document: expected an object, got list"),
+        (lambda line: [json.dumps(changed(json.loads(line), "schema", 2))], ":1: record schema 2 is newer than 1; update blip-toolkit"),
+        (lambda line: [json.dumps(changed(json.loads(line), "host.cores", None))], ":1: missing host.cores"),
+        (lambda line: [json.dumps(changed(json.loads(line), "host.cores", "8"))], ":1: host.cores: expected int, got str"),
+        (
+            lambda line: [line, json.dumps(changed(json.loads(line), "host.cpu", "another"))],
+            ": holds records of different runs: host cpu is 'Example CPU' and 'another'",
+        ),
+        (
+            lambda line: [line, json.dumps(changed(json.loads(line), "workload.beams", 3))],
+            ": holds records of different runs: workload beams is 1 and 3",
+        ),
+        (lambda line: [json.dumps(changed(json.loads(line), "times", None))], ":1: has no error, and not the figures of 4 pictures"),
+    ],
+)
+def test_bad_records_are_one_line(tmp_path, lines, error):
+    line = RECORDS.read_text(encoding="utf-8").splitlines()[0]
+    file = tmp_path / "records.jsonl"
+    file.write_text("".join(f"{one}\n" for one in lines(line)))
+    result = run(file)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [result.stderr.rstrip("\n")]
+    assert result.stderr.startswith(f"Error: {file}{error}")
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    result = run(tmp_path / "none.jsonl")
+    assert (result.exit_code, result.output) == (1, f"Error: {tmp_path / 'none.jsonl'}: cannot be read: No such file or directory\n")

@@ -1,0 +1,119 @@
+"""What tests share: checkpoints, the artifacts made of them, and pictures. Nothing here uses the network.
+
+torch and transformers are imported by the fixtures that need them, so that the tests of small modules start at once.
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_EVALUATE_OFFLINE"] = "1"
+# torch's threads spin while they wait for each other: on a machine with other work, a tiny model takes 30 times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exporters.base import export
+from exporters.parity import GateMode, Picture
+from exporters.recipes import RECIPES, find_recipe
+
+ROOT = Path(__file__).parents[1]
+DATA_PICTURES = 100
+SHOWN_VERSIONS = ("torch", "transformers", "onnxruntime", "onnx", "numpy", "pillow")
+
+
+def pytest_report_header() -> str:
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in SHOWN_VERSIONS)
+    return f"{', '.join(versions)}; {platform.machine()}, {os.cpu_count()} cores"
+
+
+@pytest.fixture(scope="session")
+def drawn_pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
+    """16 smooth patterns of random colours, each with two captions of words that the tiny checkpoint knows."""
+    from tests.checkpoints import TINY_WORDS
+
+    folder, random = tmp_path_factory.mktemp("drawn"), np.random.default_rng(0)
+    pictures = []
+    for number in range(16):
+        colours = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        path = folder / f"drawn-{number:02}.png"
+        colours.resize((40, 32), Image.Resampling.BICUBIC).save(path)
+        captions = tuple(" ".join(random.choice(TINY_WORDS[:40], size=size)) for size in (4, 7))
+        pictures.append(Picture(path, captions))
+    return pictures
+
+
+@pytest.fixture(scope="session")
+def sample_pictures() -> list[Picture]:
+    """The photographs that ship with the toolkit."""
+    return _pictures(ROOT / "toolkit" / "sample")
+
+
+@pytest.fixture(scope="session")
+def data_pictures(sample_pictures: list[Picture]) -> list[Picture]:
+    """The first 100 photographs of the data folder; on a machine without it, those that ship with the toolkit."""
+    folder = Path(os.environ.get("BLIP_DATA", ROOT.parent / "shared" / "data"))
+    found = [
+        picture
+        for name in ("coco_val_cc_by", "train/coco_train_mini")
+        if (folder / name / "captions.json").is_file()
+        for picture in _pictures(folder / name)
+    ]
+    return found[:DATA_PICTURES] or sample_pictures
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BLIP of 72 k parameters; never write into it."""
+    from tests.checkpoints import write_random_checkpoint
+
+    return write_random_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny", "tiny", seed=1)
+
+
+@pytest.fixture(scope="session")
+def mini_checkpoint() -> Path:
+    """The captioner that ships with the repository."""
+    return ROOT / "models" / "blip-mini-coco"
+
+
+class Artifacts:
+    """Artifacts of one checkpoint by recipe name, each exported when it is first asked for."""
+
+    def __init__(self, checkpoint: Path, output: Path, pictures: list[Picture], gate: GateMode) -> None:
+        self._checkpoint, self._output, self._pictures, self._gate = checkpoint, output, pictures, gate
+        self._made: dict[str, Path] = {}
+
+    def __getitem__(self, recipe: str) -> Path:
+        from exporters.checkpoint import open_checkpoint
+
+        if recipe not in self._made:
+            checkpoint = open_checkpoint(str(self._checkpoint))
+            (self._made[recipe],) = export(checkpoint, [find_recipe(recipe)], self._output, self._pictures, gate=self._gate)
+        return self._made[recipe]
+
+
+@pytest.fixture(scope="session")
+def tiny_artifacts(tiny_checkpoint: Path, drawn_pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Recipe name → artifact of the tiny checkpoint, all shipped recipes; its weights are random, so the gate only reports."""
+    from exporters.checkpoint import open_checkpoint
+
+    output = tmp_path_factory.mktemp("tiny-artifacts")
+    paths = export(open_checkpoint(str(tiny_checkpoint)), RECIPES, output, drawn_pictures, gate="report")
+    return dict(zip([recipe.name for recipe in RECIPES], paths, strict=True))
+
+
+@pytest.fixture(scope="session")
+def mini_artifacts(mini_checkpoint: Path, sample_pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
+    """Recipe name → artifact of the shipped checkpoint, made on first use and past the gate."""
+    return Artifacts(mini_checkpoint, tmp_path_factory.mktemp("mini-artifacts"), sample_pictures, gate="enforce")
+
+
+def _pictures(folder: Path) -> list[Picture]:
+    listed = json.loads((folder / "captions.json").read_text(encoding="utf-8"))["images"]
+    return [Picture(folder / entry["file"], tuple(entry["captions"])) for entry in listed]

@@ -1,0 +1,40 @@
+"""Parity with another transformers than the exporters need: `python -m tests.parity.latest CHECKPOINT ARTIFACT...`.
+
+Greedy and beam 3, with and without prompt, on the shipped pictures; prints equal and tied captions, and fails on a difference.
+"""
+
+import sys
+from pathlib import Path
+
+import transformers
+
+import runtimes
+from exporters.parity import compare
+from exporters.reference import HfCaptioner, greedy_with_margins
+from toolkit.bench.datasets import load_dataset
+
+
+def main(checkpoint: str, artifacts: list[str]) -> int:
+    pictures = [picture.path for picture in load_dataset("sample").pictures]
+    reference = HfCaptioner(Path(checkpoint), threads=2)
+    captioners = {path: runtimes.load(path, "cpu") for path in artifacts}
+    failed = 0
+    for prompt in (None, "a picture of"):
+        greedy = [greedy_with_margins(reference, path, prompt) for path in pictures]
+        theirs = {1: ([ids for ids, _ in greedy], [margins for _, margins in greedy])}
+        beams = [list(caption.token_ids) for caption in reference.caption(pictures, prompt, beams=3)]
+        theirs[3] = (beams, [[] for _ in beams])  # a beam search has no margin per token: nothing counts as a tie
+        for width, (ids, margins) in theirs.items():
+            for path, captioner in captioners.items():
+                ours = [caption.token_ids for caption in captioner.caption(pictures, prompt, beams=width)]
+                found = compare(ours, ids, margins)
+                failed += len(found.different)
+                print(
+                    f"transformers {transformers.__version__}, {Path(path).name}, beams {width}, prompt {prompt!r}: "
+                    f"{found.equal} of {len(pictures)} equal, {found.ties} ties, {len(found.different)} different"
+                )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,238 @@
+"""Our captions against transformers' `generate`: the same token ids, scores and words, for both runtimes' FP32 artifacts.
+
+Token ids must be equal: a tie, which `exporters.parity.compare` would forgive, is none of these pictures.
+"""
+
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from exporters.base import export
+from exporters.checkpoint import open_checkpoint
+from exporters.parity import Agreement, Picture, compare
+from exporters.recipes import find_recipe
+from exporters.reference import HfCaptioner, greedy_with_margins
+from runtimes.captioner import Captioner
+from runtimes.host import usable_cores
+from runtimes.images import read_image
+from runtimes.loading import load
+from tests.checkpoints import write_random_checkpoint
+
+RUNTIMES = ("pytorch-fp32", "onnx-fp32")
+PROMPTS = (None, "a picture of")
+SEARCHES = [
+    {"num_beams": 1},
+    {"num_beams": 1, "min_length": 12},
+    {"num_beams": 2},
+    {"num_beams": 3},
+    {"num_beams": 5},
+    {"num_beams": 3, "length_penalty": 0.5},
+    {"num_beams": 3, "length_penalty": 2.0},
+    {"num_beams": 3, "min_length": 12},
+    {"num_beams": 3, "max_length": 8},
+    {"num_beams": 4, "min_length": 9, "max_length": 16, "length_penalty": 0.0},
+]
+OUR_NAMES = {"num_beams": "beams"}
+
+
+class Oracle:
+    """transformers' FP32 model of a checkpoint; what it said once is kept, since several tests ask the same."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.hf = HfCaptioner(checkpoint, threads=usable_cores())
+        self._said: dict[tuple, tuple[list[int], float | None]] = {}
+        self.greedy = cache(lambda path, prompt: greedy_with_margins(self.hf, path, prompt))
+
+    def say(self, picture: Picture, prompt: str | None, **search: float) -> tuple[list[int], float | None]:
+        """Return token ids to the end token and, of beam search, its score."""
+        key = (picture.path, prompt, *sorted(search.items()))
+        if key not in self._said:
+            text = {} if prompt is None else self.hf._tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+            pixels = self.hf._images(read_image(picture.path), return_tensors="pt").pixel_values
+            options = {"max_length": 20, **search}
+            with torch.inference_mode():
+                output = self.hf.model.generate(
+                    pixel_values=pixels, **text, do_sample=False, return_dict_in_generate=True, output_scores=True, **options
+                )
+            ids, end = output.sequences[0].tolist(), self.hf.model.config.text_config.sep_token_id
+            ids = ids[: ids.index(end) + 1] if end in ids else ids
+            self._said[key] = ids, float(output.sequences_scores[0]) if search["num_beams"] > 1 else None
+        return self._said[key]
+
+
+@pytest.fixture(scope="module")
+def captioner_of(tiny_artifacts, mini_artifacts) -> Callable[[str, str], Captioner]:
+    artifacts = {"tiny": tiny_artifacts, "mini": mini_artifacts}
+    return cache(lambda model, recipe: load(artifacts[model][recipe], device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def oracle_of(tiny_checkpoint, mini_checkpoint) -> Callable[[str], Oracle]:
+    checkpoints = {"tiny": tiny_checkpoint, "mini": mini_checkpoint}
+    return cache(lambda model: Oracle(checkpoints[model]))
+
+
+@pytest.fixture(scope="module")
+def pictures_of(drawn_pictures, sample_pictures) -> dict[str, list[Picture]]:
+    return {"tiny": drawn_pictures, "mini": sample_pictures}
+
+
+def caption(captioner: Captioner, pictures: list[Picture], prompt: str | None = None, batch_size: int = 1, **search: float):
+    ours = {OUR_NAMES.get(name, name): value for name, value in search.items()}
+    return captioner.caption([picture.path for picture in pictures], prompt, batch_size=batch_size, **ours)
+
+
+def assert_same(captioner: Captioner, oracle: Oracle, pictures: list[Picture], prompt: str | None, **search: float) -> None:
+    """Ids equal on every picture; scores of beam search equal to 1e-4; words equal transformers' decode."""
+    expected = [oracle.say(picture, prompt, **search) for picture in pictures]
+    captions = caption(captioner, pictures, prompt, **search)
+    assert [list(found.token_ids) for found in captions] == [ids for ids, _ in expected]
+    if search["num_beams"] > 1:
+        assert [found.score for found in captions] == pytest.approx([score for _, score in expected], abs=1e-4)
+    decoded = [oracle.hf._tokenizer.decode(ids, skip_special_tokens=True).strip() for ids, _ in expected]
+    assert [found.text for found in captions] == decoded
+
+
+def greedy_agreement(captioner: Captioner, oracle: Oracle, pictures: list[Picture], prompt: str | None) -> Agreement:
+    theirs = [oracle.greedy(picture.path, prompt) for picture in pictures]
+    ours = [found.token_ids for found in caption(captioner, pictures, prompt)]
+    return compare(ours, [ids for ids, _ in theirs], [margins for _, margins in theirs])
+
+
+def test_captions_of_the_tiny_checkpoint_vary_and_some_end_early(oracle_of, drawn_pictures):
+    for beams in (1, 3):
+        captions = [oracle_of("tiny").say(picture, None, num_beams=beams)[0] for picture in drawn_pictures]
+        assert len(set(map(tuple, captions))) >= 12
+        assert sum(len(ids) < 20 for ids in captions) >= 4
+        assert len(set(map(len, captions))) >= 3
+
+
+@pytest.mark.parametrize("recipe", RUNTIMES)
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("model", ["tiny", "mini"])
+def test_greedy_ids_equal_without_a_tie(captioner_of, oracle_of, pictures_of, model, prompt, recipe):
+    pictures = pictures_of[model]
+    agreement = greedy_agreement(captioner_of(model, recipe), oracle_of(model), pictures, prompt)
+    assert agreement == Agreement(equal=len(pictures), ties=0, different=())
+
+
+@pytest.mark.parametrize("recipe", RUNTIMES)
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+def test_every_search_of_the_tiny_model_equals_transformers(captioner_of, oracle_of, drawn_pictures, search, prompt, recipe):
+    assert_same(captioner_of("tiny", recipe), oracle_of("tiny"), drawn_pictures[:12], prompt, **search)
+
+
+@pytest.mark.parametrize("recipe", RUNTIMES)
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_beam_search_of_the_shipped_model_equals_transformers(captioner_of, oracle_of, sample_pictures, prompt, recipe):
+    assert_same(captioner_of("mini", recipe), oracle_of("mini"), sample_pictures, prompt, num_beams=3)
+
+
+@pytest.mark.parametrize("recipe", RUNTIMES)
+@pytest.mark.parametrize("search", [search for search in SEARCHES if search not in ({"num_beams": 1}, {"num_beams": 3})], ids=str)
+def test_other_searches_of_the_shipped_model_equal_transformers(captioner_of, oracle_of, sample_pictures, search, recipe):
+    assert_same(captioner_of("mini", recipe), oracle_of("mini"), sample_pictures[:2], "a picture of", **search)
+
+
+@pytest.mark.parametrize("recipe", RUNTIMES)
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("tokens", [1, 7, 20])
+def test_forced_length_gives_exactly_that_many_tokens(captioner_of, oracle_of, drawn_pictures, tokens, beams, recipe):
+    length = {"min_length": tokens + 1, "max_length": tokens + 1}
+    captions = caption(captioner_of("tiny", recipe), drawn_pictures, num_beams=beams, **length)
+    assert {len(found.token_ids) - 1 for found in captions} == {tokens}
+    assert not any(3 in found.token_ids for found in captions)
+    expected = [oracle_of("tiny").say(picture, None, num_beams=beams, **length)[0] for picture in drawn_pictures]
+    assert [list(found.token_ids) for found in captions] == expected
+
+
+@pytest.mark.parametrize("recipe", RUNTIMES)
+def test_greedy_score_is_the_mean_log_probability_of_its_tokens(captioner_of, oracle_of, drawn_pictures, recipe):
+    hf = oracle_of("tiny").hf
+    for picture, found in zip(drawn_pictures, caption(captioner_of("tiny", recipe), drawn_pictures), strict=True):
+        ids = torch.tensor([found.token_ids])
+        with torch.inference_mode():
+            seen = hf.model.vision_model(hf._pixels(picture.path)).last_hidden_state
+            logits = hf.model.text_decoder(input_ids=ids[:, :-1], encoder_hidden_states=seen).logits
+            expected = torch.log_softmax(logits[0], dim=-1).gather(1, ids[0, 1:, None]).mean()
+        assert found.score == pytest.approx(float(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize("recipe", RUNTIMES)
+@pytest.mark.parametrize("model", ["tiny", "mini"])
+def test_score_of_given_captions_equals_transformers(captioner_of, oracle_of, pictures_of, model, recipe):
+    pictures = pictures_of[model][:8]
+    paths, captions = [picture.path for picture in pictures], [picture.captions for picture in pictures]
+    ours, theirs = captioner_of(model, recipe).score(paths, captions), oracle_of(model).hf.score(paths, captions)
+    assert [len(row) for row in ours] == [len(listed) for listed in captions]
+    np.testing.assert_allclose(np.concatenate(ours), np.concatenate(theirs), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("recipe", RUNTIMES)
+def test_score_of_one_caption_is_that_of_the_same_caption_among_several(captioner_of, sample_pictures, recipe):
+    captioner, picture = captioner_of("mini", recipe), sample_pictures[0]
+    together = captioner.score([picture.path], [picture.captions])[0]
+    alone = [captioner.score([picture.path], [listed])[0][0] for listed in picture.captions]
+    np.testing.assert_allclose(alone, together, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("recipe", RUNTIMES)
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_captions_do_not_depend_on_batch_size(captioner_of, drawn_pictures, beams, prompt, recipe):
+    captioner = captioner_of("tiny", recipe)
+    alone = caption(captioner, drawn_pictures, prompt, num_beams=beams)
+    assert len({len(found.token_ids) for found in alone}) > 1  # some rows are dropped while others go on
+    for batch_size in (4, len(drawn_pictures)):
+        together = caption(captioner, drawn_pictures, prompt, batch_size, num_beams=beams)
+        assert [found.token_ids for found in together] == [found.token_ids for found in alone]
+        assert [found.text for found in together] == [found.text for found in alone]
+        assert [found.score for found in together] == pytest.approx([found.score for found in alone], abs=1e-5)
+
+
+@pytest.mark.parametrize("recipe", RUNTIMES)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_captions_of_the_shipped_model_do_not_depend_on_batch_size(captioner_of, oracle_of, sample_pictures, beams, recipe):
+    together = caption(captioner_of("mini", recipe), sample_pictures[:6], batch_size=6, num_beams=beams)
+    alone = [oracle_of("mini").say(picture, None, num_beams=beams)[0] for picture in sample_pictures[:6]]
+    assert [list(found.token_ids) for found in together] == alone
+
+
+def test_stripping_the_prompt_leaves_the_words_after_it(captioner_of, drawn_pictures):
+    captioner = captioner_of("tiny", "pytorch-fp32")
+    (found,) = caption(captioner, drawn_pictures[:1], "a picture of")
+    assert found.text == f"a picture of {captioner.strip_prompt(found, 'a picture of')}"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("recipe", RUNTIMES)
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_shipped_model_equals_transformers_on_100_pictures(captioner_of, oracle_of, data_pictures, prompt, recipe):
+    captioner, oracle = captioner_of("mini", recipe), oracle_of("mini")
+    assert greedy_agreement(captioner, oracle, data_pictures, prompt) == Agreement(equal=len(data_pictures), ties=0, different=())
+    assert_same(captioner, oracle, data_pictures, prompt, num_beams=3)
+
+
+@pytest.fixture(scope="module")
+def base(sample_pictures):
+    """BLIP-base shapes: transformers' captioner and ours by recipe. A gigabyte a copy, so not in pytest's folder, which stays."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = open_checkpoint(str(write_random_checkpoint(Path(folder) / "base", "base", seed=0)))
+        recipes = [find_recipe(name) for name in RUNTIMES]
+        paths = export(checkpoint, recipes, Path(folder), sample_pictures[:2])
+        yield Oracle(checkpoint.directory), {recipe.name: load(path) for recipe, path in zip(recipes, paths, strict=True)}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("recipe", RUNTIMES)
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_blip_base_shapes_equal_transformers(base, sample_pictures, beams, prompt, recipe):
+    oracle, captioners = base
+    assert_same(captioners[recipe], oracle, sample_pictures[:2], prompt, num_beams=beams)

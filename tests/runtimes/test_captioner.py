@@ -1,0 +1,266 @@
+"""`Captioner`: what users call. Whatever the pictures, captions come back in their order; whatever the request, one clear line.
+
+Against transformers it is compared in tests/parity; here the tiny artifacts are compared with themselves.
+"""
+
+import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import runtimes
+from runtimes.captioner import Caption
+from runtimes.errors import ImageReadError, RequestError
+from runtimes.generation import log_softmax
+
+RECIPES = ("onnx-fp32", "onnx-int8", "pytorch-fp32", "pytorch-int8")
+PROMPTS = (None, "a red dog ", "two")
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def captioner(request, tiny_artifacts):
+    return runtimes.load(tiny_artifacts[request.param], threads=1)
+
+
+@pytest.fixture(scope="module")
+def onnx(tiny_artifacts):
+    return runtimes.load(tiny_artifacts["onnx-fp32"], threads=1)
+
+
+@pytest.fixture(scope="module")
+def paths(drawn_pictures):
+    return [picture.path for picture in drawn_pictures[:8]]
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory, sample_pictures):
+    """Things that are no pictures → how their error begins."""
+    folder = tmp_path_factory.mktemp("bad")
+    content = sample_pictures[0].path.read_bytes()
+    (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "empty.png").touch()
+    (folder / "text.jpg").write_text("not a picture")
+    return {
+        folder / "cut.jpg": f"{folder}/cut.jpg: cannot be read: ",
+        folder / "empty.png": f"{folder}/empty.png: is empty",
+        str(folder / "text.jpg"): f"{folder}/text.jpg: is not a picture that can be read ",
+        folder / "none.jpg": f"{folder}/none.jpg: no such file",
+        folder: f"{folder}: cannot be read: ",
+        b"": "<bytes>: is empty",
+        content[:1000]: "<bytes>: cannot be read: ",
+    }
+
+
+def test_a_bad_picture_costs_only_itself(captioner, paths, bad):
+    mixed, begins = [], []
+    for number, (source, begin) in enumerate(bad.items()):
+        mixed += [paths[number], source]
+        begins += [None, begin]
+    mixed += [np.zeros((4, 4), np.float32), paths[7], None]
+    begins += ["<ndarray>: is an array float32[4,4]; ", None, "<NoneType>: is of type NoneType; "]
+    good = {str(path): caption for path, caption in zip(paths, captioner.caption(paths), strict=True)}
+    found = captioner.caption(mixed)
+    assert len(found) == len(mixed)
+    for source, begin, caption in zip(mixed, begins, found, strict=True):
+        if begin is None:
+            assert caption == good[str(source)]
+            assert caption.error is None
+        else:
+            assert caption == Caption(text="", token_ids=(), score=None, error=caption.error)
+            assert caption.error.startswith(begin)
+            assert caption.error.isprintable()
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 100])
+def test_batches_change_nothing(onnx, paths, bad, batch_size):
+    mixed = [paths[0], *list(bad)[:3], paths[1], paths[2], *list(bad)[3:], *paths[3:]]
+    one, many = onnx.caption(mixed), onnx.caption(mixed, batch_size=batch_size)
+    assert [(c.text, c.token_ids, c.error) for c in many] == [(c.text, c.token_ids, c.error) for c in one]
+    assert [c.score for c in many if c.error is None] == pytest.approx([c.score for c in one if c.error is None], abs=1e-5)
+    assert sum(c.error is None for c in many) == 8
+
+
+def test_captions_differ_between_pictures(captioner, paths):
+    assert len({caption.token_ids for caption in captioner.caption(paths)}) > 4
+
+
+def test_only_bad_pictures_and_none_at_all(captioner, bad):
+    assert captioner.caption([]) == []
+    assert captioner.score([], []) == []
+    assert [caption.text for caption in captioner.caption(list(bad), batch_size=3)] == [""] * len(bad)
+    assert all(caption.error for caption in captioner.caption(list(bad), batch_size=3))
+
+
+def test_a_picture_is_the_same_however_it_comes(captioner, sample_pictures):
+    path = sample_pictures[0].path
+    opened = Image.open(path)
+    lossless = io.BytesIO()
+    opened.save(lossless, "PNG")
+    ways = [path, str(path), path.read_bytes(), opened, np.asarray(opened), lossless.getvalue()]
+    assert len(set(captioner.caption(ways))) == 1
+    assert captioner.caption(ways)[0].error is None
+    assert len({float(score[0]) for score in captioner.score(ways, ["a red dog"] * 6)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"beams": 0}, "beams must be at least 1"),
+        ({"beams": -3}, "beams must be at least 1"),
+        ({"beams": 32}, "32 beams are too many for a vocabulary of 64"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"max_length": 33}, "max_length 33 is more than the 32 positions of this model"),
+        ({"max_length": 1}, "the prompt takes 1 tokens, so max_length must be more than that; it is 1"),
+        ({"max_length": -1}, "the prompt takes 1 tokens, so max_length must be more than that; it is -1"),
+        ({"min_length": 21}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
+        ({"min_length": -1}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
+        ({"length_penalty": 1e9}, "length_penalty must be between -10 and 10"),
+        ({"length_penalty": float("nan"), "beams": 2}, "length_penalty must be between -10 and 10"),
+        ({"prompt": "a red dog", "max_length": 4}, "the prompt takes 4 tokens, so max_length must be more than that; it is 4"),
+        ({"prompt": "a " * 40}, "the prompt takes 41 tokens, so max_length must be more than that; it is 20"),
+        ({"prompt": "a " * 40, "max_length": 32}, "the prompt takes 41 tokens, so max_length must be more than that; it is 32"),
+    ],
+)
+def test_requests_that_make_no_sense(captioner, paths, options, text):
+    for images in (paths[:1], []):
+        with pytest.raises(RequestError) as caught:
+            captioner.caption(images, **options)
+        assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("kind", [str, bytes, lambda path: path, lambda path: np.zeros((4, 4, 3), np.uint8)])
+def test_one_picture_that_is_not_in_a_list_is_named_as_such(onnx, paths, kind):
+    image = paths[0].read_bytes() if kind is bytes else kind(paths[0])
+    with pytest.raises(RequestError, match="images must be a list of pictures"):
+        onnx.caption(image)
+
+
+def test_requests_at_the_limits(captioner, paths):
+    for options in (
+        {"max_length": 32, "min_length": 32},
+        {"max_length": 2},
+        {"max_length": 5, "min_length": 5, "prompt": "a red dog"},
+        {"beams": 31},
+        {"beams": 3, "length_penalty": 10.0, "max_length": 32},
+        {"beams": 3, "length_penalty": -10.0, "max_length": 32},
+    ):
+        (caption,) = captioner.caption(paths[:1], **options)
+        assert caption.error is None
+        assert max(2, options.get("min_length", 0)) <= len(caption.token_ids) <= options.get("max_length", 20)
+    for beams in (1, 3):
+        captions = captioner.caption(paths, beams=beams, min_length=12, max_length=12)
+        assert {len(caption.token_ids) for caption in captions} == {12}
+
+
+def test_scores_of_what_cannot_be_scored(captioner, paths, bad):
+    for images, captions, text in (
+        (paths[:2], ["a dog"], "2 images but captions for 1"),
+        (paths[:1], [], "1 images but captions for 0"),
+        ([], ["a dog"], "0 images but captions for 1"),
+        (paths[:2], ["a dog", []], "score needs at least one caption per image"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            captioner.score(images, captions)
+        assert str(caught.value) == text
+    for source, begin in bad.items():
+        with pytest.raises(ImageReadError) as unread:
+            captioner.score([source], ["a dog"])
+        assert str(unread.value).startswith(begin)
+
+
+@pytest.mark.parametrize("recipe", ["onnx-fp32", "pytorch-fp32"])
+def test_a_score_is_the_sum_of_its_tokens(tiny_artifacts, recipe, paths):
+    """Against one caption at a time, token by token. Not for INT8, whose activations' scales depend on all that a run is given."""
+    captioner = runtimes.load(tiny_artifacts[recipe], threads=1)
+    captions = ["a red dog", "two", "a big horse sitting on the table in a street", ""]
+    (together,) = captioner.score(paths[:1], [captions])
+    assert (together.shape, together.dtype) == ((4,), np.float32)
+    pixels = captioner._pixels(paths[0])[None]
+    for caption, score in zip(captions, together, strict=True):
+        ids, total = captioner.caption_ids(caption), 0.0
+        state = captioner.session.encode(pixels)
+        for before, after in pairwise(ids):
+            logits, state = captioner.session.step(np.array([[before]]), state, np.array([0]))
+            total += float(log_softmax(logits[0, 0])[after])
+        assert score == pytest.approx(total, abs=1e-4)
+
+
+def test_a_caption_that_is_too_long_is_cut(onnx, paths):
+    long = "a dog " * 40
+    assert len(onnx.caption_ids(long)) == 32
+    (score,) = onnx.score(paths[:1], [long])
+    assert np.isfinite(score).all()
+    assert onnx.score(paths[:1], ["a dog " * 16]) == [score]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_caption_has_the_score_that_scoring_gives_it(onnx, paths, beams):
+    """Two ways to one number: step by step while searching, and all tokens in one run."""
+    captions = onnx.caption(paths, max_length=32, beams=beams)
+    scored = [float(onnx._score_one(onnx._pixels(path)[None], [list(c.token_ids)])[0]) for path, c in zip(paths, captions, strict=True)]
+    assert [caption.score * (len(caption.token_ids) - 1) for caption in captions] == pytest.approx(scored, abs=1e-3)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("prompt", ["a red dog", "A Red DOG ", "two"])
+def test_the_prompt_stays_and_can_be_stripped(captioner, paths, prompt, beams):
+    start = captioner.tokens.prompt_ids(prompt)
+    for caption in captioner.caption(paths, prompt=prompt, beams=beams):
+        assert caption.text.startswith(prompt.strip().lower())
+        assert list(caption.token_ids[: len(start)]) == start
+        rest = captioner.strip_prompt(caption, prompt)
+        assert rest == captioner.tokens.text(caption.token_ids[len(start) :])
+        assert not rest.startswith(" ")
+        assert "".join((prompt.lower() + rest).split()) == "".join(caption.text.split())
+        assert captioner.strip_prompt(caption, None) == caption.text
+
+
+def test_stripping_the_prompt_of_an_error(captioner, bad):
+    (caption,) = captioner.caption(list(bad)[:1], prompt="two")
+    assert captioner.strip_prompt(caption, "two") == ""
+
+
+def test_the_same_again(captioner, paths):
+    first = captioner.caption(paths, prompt="two", beams=2)
+    captioner.caption(paths[:3], batch_size=3, beams=3)
+    assert captioner.caption(paths, prompt="two", beams=2) == first
+
+
+def test_captioners_of_all_kinds_in_one_process(tiny_artifacts, paths):
+    """Each alone, then all open and taking turns: torch's engine and threads are the process', not the session's."""
+    alone = {}
+    for recipe in RECIPES:
+        alone[recipe] = runtimes.load(tiny_artifacts[recipe], threads=1).caption(paths)
+    opened = {recipe: runtimes.load(tiny_artifacts[recipe], threads=1) for recipe in (*RECIPES, *reversed(RECIPES))}
+    turns = {recipe: [opened[recipe].caption([path])[0] for path in paths] for recipe in opened}
+    by_picture = [{recipe: opened[recipe].caption([path])[0] for recipe in opened} for path in paths]
+    assert turns == alone
+    assert {recipe: [row[recipe] for row in by_picture] for recipe in opened} == alone
+
+
+def test_one_captioner_in_eight_threads(captioner, paths):
+    """The session keeps no state between calls, so that threads may share it."""
+    jobs = [(path, prompt, beams) for prompt in PROMPTS for beams in (1, 2) for path in paths] * 2
+    alone = {job: captioner.caption([job[0]], prompt=job[1], beams=job[2])[0] for job in set(jobs)}
+    start = threading.Barrier(8)
+
+    def run(worker):
+        start.wait()
+        mine = jobs[worker::8]
+        return [(job, captioner.caption([job[0]], prompt=job[1], beams=job[2])[0]) for job in mine]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [pair for pairs in pool.map(run, range(8)) for pair in pairs]
+    assert len(found) == len(jobs)
+    assert [job for job, caption in found if caption != alone[job]] == []
+
+
+def test_the_clock_is_told_every_phase(captioner, paths):
+    told = []
+    captions = captioner.caption(paths[:3], max_length=6, min_length=6, clock=lambda phase, seconds: told.append((phase, seconds >= 0)))
+    assert [len(caption.token_ids) for caption in captions] == [6, 6, 6]
+    assert told == [("read", True), ("encode", True), ("first_token", True), *[("token", True)] * 4] * 3

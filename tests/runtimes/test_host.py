@@ -1,0 +1,160 @@
+"""`host`: what the kernel's files say, as files below a root; and this machine, where only its own tools know better."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtimes.host import Host, quota_cores, read_host, usable_cores
+
+ROOT = Path(__file__).parents[2]
+
+ZEN = "fpu sse sse2 ssse3 fma sse4_2 popcnt avx f16c avx2 avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni avx512_bf16"
+HASWELL = "fpu sse sse2 ssse3 fma sse4_2 popcnt avx f16c avx2 bmi2"
+ALDER = "fpu sse4_2 avx avx2 fma avx_vnni"
+SAPPHIRE = f"{ZEN} amx_bf16 amx_tile amx_int8"
+KNIGHTS = "fpu avx avx2 avx512f avx512cd avx512er"
+PI4 = "fp asimd evtstrm crc32 cpuid"
+PI5 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+GRAVITON = f"{PI5} asimdfhm i8mm bf16 sve"
+
+
+def machine(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def x86(flags, name="Some CPU"):
+    blocks = (
+        f"processor\t: {core}\nvendor_id\t: Some\nmodel name\t: {name}\nflags\t\t: {flags}\nbugs\t\t: spectre_v1\n" for core in (0, 1)
+    )
+    return "\n".join(blocks)
+
+
+def arm(features):
+    return "\n".join(f"processor\t: {core}\nBogoMIPS\t: 108.00\nFeatures\t: {features}\nCPU part\t: 0xd0b\n" for core in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "features"),
+    [
+        (x86(ZEN), {"avx2", "avx512", "vnni"}),
+        (x86(HASWELL), {"avx2"}),
+        (x86(ALDER), {"avx2", "vnni"}),
+        (x86(SAPPHIRE), {"avx2", "avx512", "vnni", "amx"}),
+        (x86(KNIGHTS), {"avx2"}),
+        (x86("fpu avx512_vnni_like xavx2"), set()),
+        (arm(PI4), set()),
+        (arm(PI5), {"dotprod"}),
+        (arm(GRAVITON), {"dotprod", "i8mm"}),
+        ("", set()),
+        ("no colon here\n: \n:::\n", set()),
+    ],
+    ids=["zen4", "haswell", "alder-lake", "sapphire-rapids", "knights-landing", "lookalikes", "pi4", "pi5", "graviton3", "empty", "odd"],
+)
+def test_cpu_features(tmp_path, cpuinfo, features):
+    assert read_host(machine(tmp_path, {"proc/cpuinfo": cpuinfo})).cpu_features == frozenset(features)
+
+
+def test_flags_are_those_of_the_first_processor(tmp_path):
+    both = x86(HASWELL, "First") + "\n" + x86(ZEN, "Second")
+    host = read_host(machine(tmp_path, {"proc/cpuinfo": both}))
+    assert (host.cpu, host.cpu_features) == ("First", frozenset({"avx2"}))
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        (x86(ZEN, "AMD EPYC 9R14"), "AMD EPYC 9R14"),
+        (arm(PI5) + "\n", platform.machine()),
+        ("processor\t: 0\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n", "Raspberry Pi 5 Model B Rev 1.0"),
+        ("processor\t: 0\nHardware\t: BCM2835\n", "BCM2835"),
+        ("model name\t:\n", platform.machine()),
+        (None, platform.machine()),
+    ],
+)
+def test_the_name_of_the_cpu(tmp_path, cpuinfo, name):
+    assert read_host(machine(tmp_path, {} if cpuinfo is None else {"proc/cpuinfo": cpuinfo})).cpu == name
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "1600000 100000\n"}, 16),
+        ({"cpu.max": "200000 50000\n"}, 4),
+        ({"cpu.max": "100000\n"}, None),
+        ({"cpu.max": ""}, None),
+        ({"cpu.max": "many few\n"}, None),
+        ({"cpu.max": "100000 0\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "250000\n"}, None),
+        ({"cpu.max": "max 100000\n", "cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu.max": "200000 100000\n", "cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+    ],
+)
+def test_the_quota_of_a_container(tmp_path, files, cores):
+    root = machine(tmp_path, {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
+    assert quota_cores(root) == cores
+    granted = len(os.sched_getaffinity(0))
+    assert usable_cores(root) == min(granted, cores or granted)
+    assert read_host(root).cores == usable_cores(root)
+
+
+def test_affinity_bounds_the_cores(tmp_path):
+    root = machine(tmp_path, {"sys/fs/cgroup/cpu.max": "6400000 100000\n"})
+    (only, *_) = sorted(os.sched_getaffinity(0))
+    bound = f"import os, sys; os.sched_setaffinity(0, {{{only}}}); sys.path.insert(0, {str(ROOT)!r})\n"
+    ask = f"from pathlib import Path; from runtimes.host import usable_cores; print(usable_cores(Path({str(root)!r})))"
+    assert subprocess.run([sys.executable, "-c", bound + ask], capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "cuda"),
+    [
+        ({}, False),
+        ({"proc/driver/nvidia/version": "NVRM version: 550.54"}, True),
+        ({"dev/dxg": ""}, True),
+        ({"proc/driver/rtc": ""}, False),
+    ],
+)
+def test_a_gpu(tmp_path, files, cuda):
+    assert read_host(machine(tmp_path, files)).cuda is cuda
+
+
+def test_a_whole_machine(tmp_path):
+    root = machine(tmp_path, {"proc/cpuinfo": x86(ZEN, "AMD EPYC"), "sys/fs/cgroup/cpu.max": "100000 100000", "dev/dxg": ""})
+    assert read_host(root) == Host(
+        cpu="AMD EPYC",
+        machine=platform.machine(),
+        cpu_features=frozenset({"avx2", "avx512", "vnni"}),
+        cores=1,
+        libraries=frozenset({"ort", "torch"}),  # the development environment has both
+        cuda=True,
+    )
+
+
+@pytest.mark.parametrize(("gone", "left"), [(["torch"], ["ort"]), (["onnxruntime"], ["torch"]), (["torch", "onnxruntime"], [])])
+def test_libraries_that_are_not_installed(gone, left):
+    ask = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfor name in {gone!r}: sys.modules[name] = None\n"
+    ask += "from runtimes.host import read_host; print(sorted(read_host().libraries))"
+    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == f"{left}\n"
+
+
+def test_looking_starts_no_process(tmp_path):
+    """On ARM the kernel names no model, and `platform.processor()` would run `uname`."""
+    root = machine(tmp_path, {"proc/cpuinfo": arm(PI5)})
+    ask = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom runtimes.host import read_host\nseen = []\n"
+    ask += "sys.addaudithook(lambda event, _: seen.append(event) if event in ('subprocess.Popen', 'os.system', 'os.fork') else None)\n"
+    ask += f"read_host(Path({str(root)!r})); read_host(); print(seen)"
+    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == "[]\n"

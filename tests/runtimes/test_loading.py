@@ -1,0 +1,346 @@
+"""`load`: what is opened, what is chosen from a folder and said about it, and the one line that each thing amiss costs."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import runtimes
+import runtimes.loading
+from runtimes.artifact import open_artifact, write_artifact
+from runtimes.errors import (
+    ArtifactCorruptError,
+    ArtifactMissingError,
+    ManifestVersionError,
+    RequestError,
+    UnavailableError,
+    UnknownNameError,
+)
+from runtimes.host import read_host
+from runtimes.manifest import SCHEMA
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_artifacts):
+    """A function that makes a folder of artifacts by recipe."""
+
+    def make(*recipes):
+        for recipe in recipes:
+            shutil.copytree(tiny_artifacts[recipe], tmp_path / "folder" / recipe)
+        return tmp_path / "folder"
+
+    return make
+
+
+@pytest.fixture
+def picture(sample_pictures):
+    return sample_pictures[0].path
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A function that changes facts about this machine: what a test machine has no control over."""
+
+    def change(**facts):
+        changed = replace(read_host(), **facts)
+        monkeypatch.setattr(runtimes.loading, "read_host", lambda: changed)
+
+    return change
+
+
+def spoiled(artifact, into, role=None, content=None, **changes):
+    """A copy of an artifact with a file's content or fields of the manifest changed, sized and hashed anew."""
+    opened = open_artifact(artifact)
+    (into.parent / "parts").mkdir(parents=True, exist_ok=True)
+    payload = {}
+    for name, entry in opened.manifest.files.items():
+        payload[entry.role] = into.parent / "parts" / f"{entry.role}{Path(name).suffix}"
+        payload[entry.role].write_bytes(content if entry.role == role else (artifact / name).read_bytes())
+    return write_artifact(into, replace(opened.manifest, **changes), payload, overwrite=False).path
+
+
+def said(caplog):
+    return [(record.levelname, record.getMessage()) for record in caplog.records if record.name.startswith("runtimes")]
+
+
+def python(script, *arguments, **environment):
+    """What a fresh process prints: the log's lines, then the script's own."""
+    head = "import json, logging, sys\n" + f"sys.path.insert(0, {str(ROOT)!r})\n"
+    head += "logging.basicConfig(stream=sys.stdout, level=logging.INFO, format='%(levelname)s %(message)s')\n"
+    head += "import runtimes\nfrom runtimes.errors import ToolkitError\n"
+    tail = "\ndef show(path, *options):\n    try:\n        print('loaded', runtimes.load(path, *options).manifest.recipe['name'])\n"
+    tail += "    except ToolkitError as error:\n        print(type(error).__name__, error)\n"
+    ran = subprocess.run(
+        [sys.executable, "-c", head + tail + script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+def test_a_folder_gives_its_best_and_says_why(folder, caplog):
+    caplog.set_level(logging.INFO, "runtimes")
+    captioner = runtimes.load(folder("pytorch-int8", "onnx-fp32", "onnx-int8", "pytorch-fp32"))
+    assert captioner.manifest.recipe["name"] == "onnx-int8"
+    assert said(caplog) == [("INFO", "using onnx-int8: INT8 that is right on every CPU")]
+
+
+def test_what_is_being_made_is_not_chosen(folder, caplog):
+    path = folder("onnx-fp32", "onnx-int8")
+    (path / "onnx-int8").rename(path / ".onnx-int8.partial")
+    (path / "notes.txt").touch()
+    (path / "empty").mkdir()
+    assert runtimes.load(path).manifest.recipe["name"] == "onnx-fp32"
+
+
+def test_an_artifact_made_for_another_cpu(folder, tiny_artifacts, host, caplog):
+    host(cpu_features=frozenset({"avx2"}))
+    assert runtimes.load(folder("onnx-int8-vnni", "onnx-int8-arm64", "pytorch-fp32")).manifest.recipe["name"] == "pytorch-fp32"
+    assert said(caplog) == []
+    assert runtimes.load(tiny_artifacts["onnx-int8-vnni"]).manifest.recipe["name"] == "onnx-int8-vnni"
+    assert said(caplog) == [
+        (
+            "WARNING",
+            f"{tiny_artifacts['onnx-int8-vnni'].name} is tuned for CPUs with vnni, which this one lacks: "
+            "its captions may be wrong here; use a portable recipe",
+        )
+    ]
+
+
+def test_artifacts_of_different_checkpoints(tiny_artifacts, tmp_path):
+    source = open_artifact(tiny_artifacts["onnx-int8"]).manifest.source
+    spoiled(tiny_artifacts["onnx-fp32"], tmp_path / "all" / "one")
+    spoiled(tiny_artifacts["onnx-int8"], tmp_path / "all" / "two", source=replace(source, sha256="0" * 64))
+    shutil.rmtree(tmp_path / "all" / "parts")
+    with pytest.raises(RequestError) as caught:
+        runtimes.load(tmp_path / "all")
+    assert str(caught.value) == f"{tmp_path / 'all'}: holds artifacts of different checkpoints; name one of one, two"
+
+
+def test_nothing_there(tmp_path):
+    for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
+        (tmp_path / "file").touch()
+        with pytest.raises(ArtifactMissingError) as caught:
+            runtimes.load(path)
+        assert str(caught.value).startswith(f"{path}: no artifact here (no manifest.json).")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"device": "gpu"}, UnknownNameError, "unknown device 'gpu'; known: auto, cpu, cuda"),
+        ({"device": ""}, UnknownNameError, "unknown device ''; known: auto, cpu, cuda"),
+        ({"threads": 0}, RequestError, "threads must be at least 1"),
+        ({"threads": -2}, RequestError, "threads must be at least 1"),
+    ],
+)
+def test_options_that_make_no_sense(tiny_artifacts, options, error, text):
+    with pytest.raises(error) as caught:
+        runtimes.load(tiny_artifacts["onnx-int8"], **options)
+    assert str(caught.value) == text
+
+
+def test_threads_are_those_asked_for(tiny_artifacts):
+    for recipe in ("onnx-int8", "pytorch-int8"):
+        assert runtimes.load(tiny_artifacts[recipe], threads=1).session.describe().threads == 1
+        assert runtimes.load(tiny_artifacts[recipe]).session.describe().threads == read_host().cores
+
+
+def test_a_runtime_from_the_future(tiny_artifacts, tmp_path):
+    path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "new", contract="split/2")
+    with pytest.raises(UnknownNameError) as caught:
+        runtimes.load(path)
+    assert str(caught.value) == "unknown runtime 'ort split/2'; known: ort split/1, torch split/1"
+    path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "newer", schema=SCHEMA + 1)
+    with pytest.raises(ManifestVersionError, match=f"manifest schema {SCHEMA + 1} is newer than {SCHEMA}"):
+        runtimes.load(path)
+
+
+def test_cuda_that_is_not_there(tiny_artifacts):
+    named = [tiny_artifacts[recipe] for recipe in ("onnx-fp32", "onnx-fp16", "pytorch-fp32", "pytorch-int8")]
+    found = python("for path in sys.argv[1:]: show(path, 'cuda')", *named, CUDA_VISIBLE_DEVICES="-1")
+    assert [line.partition(" CUDAExecutionProvider")[0] for line in found[:2]] in (
+        ["UnavailableError onnxruntime has no"] * 2,
+        ["UnavailableError onnxruntime could not start"] * 2,  # the GPU build without a GPU
+    )
+    assert found[2:] == ["UnavailableError torch sees no CUDA device here; use --device cpu"] * 2
+
+
+def test_a_folder_without_what_cuda_can_run(folder, host):
+    host(cuda=False)
+    path = folder("onnx-fp16", "onnx-int8")
+    with pytest.raises(UnavailableError) as caught:
+        runtimes.load(path, device="cuda")
+    assert str(caught.value) == f"{path}: none of onnx-fp16, onnx-int8 can run here with device 'cuda'"
+
+
+def test_a_gpu_that_the_libraries_cannot_use_costs_a_warning_each(folder):
+    """The driver is there, or so it seems; onnxruntime and torch are builds without CUDA, or see no device."""
+    pretend = "import runtimes.loading, dataclasses\nfacts = dataclasses.replace(runtimes.loading.read_host(), cuda=True)\n"
+    pretend += "runtimes.loading.read_host = lambda: facts\nshow(sys.argv[1])"
+    first, second, *rest = python(pretend, folder("onnx-fp16", "pytorch-fp16", "onnx-int8"), CUDA_VISIBLE_DEVICES="-1")
+    assert first.startswith("WARNING onnx-fp16: onnxruntime ")
+    assert first.endswith("; trying the next best")
+    assert second == "WARNING pytorch-fp16: torch sees no CUDA device here; use --device cpu; trying the next best"
+    assert rest == ["INFO using onnx-int8: INT8 that is right on every CPU", "loaded onnx-int8"]
+
+
+@pytest.mark.parametrize("recipe", ["onnx-fp16", "pytorch-fp16"])
+def test_fp16_on_a_cpu_warns_and_captions(tiny_artifacts, recipe, host, picture, caplog):
+    host(cuda=False)
+    (caption,) = runtimes.load(tiny_artifacts[recipe]).caption([picture])
+    assert said(caplog) == [
+        ("WARNING", f"{tiny_artifacts[recipe].name} is meant for a GPU and there is none here; running it on the CPU, which is slow")
+    ]
+    caplog.clear()
+    captioner = runtimes.load(tiny_artifacts[recipe], device="cpu")
+    assert captioner.caption([picture]) == [caption]
+    assert caption.error is None
+    assert said(caplog) == []
+    assert (captioner.session.describe().device, captioner.session.describe().precision) == ("cpu", "fp16")
+
+
+WITHOUT = "for name in {names!r}: sys.modules[name] = None\n"
+"""Not installed: neither found nor imported."""
+
+BROKEN = """
+import importlib.abc, importlib.machinery
+
+class Broken(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name == {name!r} else None
+
+    def create_module(self, spec):
+        raise ImportError("libgomp.so.1: cannot open shared object file: No such file or directory")
+
+    def exec_module(self, module):
+        raise AssertionError
+
+sys.meta_path.insert(0, Broken())
+"""
+"""Installed, but something it is linked with is missing, as in slim containers."""
+
+
+def test_a_missing_library_costs_one_warning_and_the_next_best(folder):
+    path = folder("onnx-int8", "onnx-fp32", "pytorch-int8", "pytorch-fp32")
+    show = "show(sys.argv[1])"
+    assert python(WITHOUT.format(names=["onnxruntime"]) + show, path) == [
+        "WARNING onnxruntime is needed for onnx-int8 (runtime 'ort'): pip install 'blip-toolkit[ort]'; trying the next best",
+        "INFO using pytorch-int8: INT8 that is right on every CPU",
+        "loaded pytorch-int8",
+    ]
+    assert python(WITHOUT.format(names=["torch"]) + show, path) == [
+        "INFO using onnx-int8: INT8 that is right on every CPU",  # nothing better was missed
+        "loaded onnx-int8",
+    ]
+    assert python(WITHOUT.format(names=["onnxruntime", "safetensors"]) + show, path) == [
+        "WARNING onnxruntime is needed for onnx-int8 (runtime 'ort'): pip install 'blip-toolkit[ort]'; trying the next best",
+        *(
+            f"WARNING {name}: safetensors is needed for {name} (runtime 'torch'): pip install 'blip-toolkit[torch]'; trying the next best"
+            for name in ("pytorch-int8", "pytorch-fp32")
+        ),
+        f"UnavailableError {path}: none of onnx-fp32, onnx-int8, pytorch-fp32, pytorch-int8 can run here with device 'auto'",
+    ]
+
+
+def test_a_missing_library_of_a_named_artifact(tiny_artifacts):
+    onnx, torch = tiny_artifacts["onnx-int8"], tiny_artifacts["pytorch-int8"]
+    show = "for path in sys.argv[1:]: show(path)"
+    assert python(WITHOUT.format(names=["onnxruntime", "torch"]) + show, onnx, torch) == [
+        f"MissingDependencyError onnxruntime is needed for {onnx.name} (runtime 'ort'): pip install 'blip-toolkit[ort]'",
+        f"MissingDependencyError torch is needed for {torch.name} (runtime 'torch'): pip install 'blip-toolkit[torch]'",
+    ]
+
+
+def test_a_broken_library(tiny_artifacts, folder):
+    reason = "onnxruntime is installed but cannot be imported: libgomp.so.1: cannot open shared object file: No such file or directory"
+    path = folder("onnx-int8", "pytorch-fp32")
+    assert python(BROKEN.format(name="onnxruntime") + "for path in sys.argv[1:]: show(path)", tiny_artifacts["onnx-int8"], path) == [
+        f"UnavailableError {reason}",
+        f"WARNING onnx-int8: {reason}; trying the next best",
+        "INFO using pytorch-fp32: FP32, as there is no INT8 artifact that this machine can run",
+        "loaded pytorch-fp32",
+    ]
+
+
+def bad_contents(content):
+    return {
+        "empty": b"",
+        "cut": content[: len(content) * 2 // 3],
+        "nonsense": b"\x93" * 5000,
+        "text": b"<html>404 Not Found</html>",
+        "zeros": bytes(len(content)),
+    }
+
+
+@pytest.mark.parametrize("damage", list(bad_contents(b"")))
+@pytest.mark.parametrize(
+    ("recipe", "role"), [("onnx-int8", "encoder"), ("onnx-int8", "decoder"), ("onnx-int8", "tokenizer"), ("pytorch-int8", "weights")]
+)
+def test_a_bad_file_with_the_right_hash_is_one_line(tiny_artifacts, tmp_path, recipe, role, damage, capfd):
+    opened = open_artifact(tiny_artifacts[recipe])
+    path = spoiled(opened.path, tmp_path / "bad", role, bad_contents(opened.verified(role).read_bytes())[damage])
+    with pytest.raises(ArtifactCorruptError) as caught:
+        runtimes.load(path)
+    (file,) = path.glob(f"{role}-*")
+    assert str(caught.value).startswith(f"{file}: ")
+    assert str(caught.value).endswith(". Export or copy the artifact again.")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")  # nothing printed past us
+
+
+def test_graphs_and_weights_of_something_else(tiny_artifacts, tmp_path):
+    onnx, torch = open_artifact(tiny_artifacts["onnx-fp32"]), open_artifact(tiny_artifacts["pytorch-fp32"])
+    swapped = {
+        "two encoders": spoiled(onnx.path, tmp_path / "1", "decoder", onnx.verified("encoder").read_bytes()),
+        "two decoders": spoiled(onnx.path, tmp_path / "2", "encoder", onnx.verified("decoder").read_bytes()),
+        "other sizes": spoiled(torch.path, tmp_path / "3", architecture=replace(torch.manifest.architecture, text_width=64)),
+        "more layers": spoiled(torch.path, tmp_path / "4", architecture=replace(torch.manifest.architecture, vision_layers=3)),
+    }
+    for what, path in swapped.items():
+        with pytest.raises(ArtifactCorruptError) as caught:
+            runtimes.load(path)
+        assert "\n" not in str(caught.value), what
+
+
+def test_an_artifact_that_has_no_tokenizer(tiny_artifacts, tmp_path):
+    path = Path(shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "copy"))
+    manifest = open_artifact(path).manifest
+    files = {name: entry for name, entry in manifest.files.items() if entry.role != "tokenizer"}
+    (path / "manifest.json").write_bytes(replace(manifest, files=files, digest="").sealed().to_bytes())
+    with pytest.raises(ArtifactCorruptError) as caught:
+        runtimes.load(path)
+    assert str(caught.value) == f"{path}/manifest.json: names no file with the role 'tokenizer'. Export or copy the artifact again."
+
+
+def test_what_is_in_use_is_described(tiny_artifacts):
+    import onnxruntime
+    import torch
+
+    onnx = runtimes.load(tiny_artifacts["onnx-int8"], device="cpu", threads=1).session.describe()
+    assert (onnx.runtime, onnx.device, onnx.providers, onnx.precision) == ("ort", "cpu", ("CPUExecutionProvider",), "int8")
+    assert onnx.versions["onnxruntime"] == onnxruntime.__version__
+    int8 = runtimes.load(tiny_artifacts["pytorch-int8"], device="cpu", threads=1).session.describe()
+    assert (int8.runtime, int8.device, int8.precision) == ("torch", "cpu", "int8")
+    assert int8.providers == (torch.backends.quantized.engine,)
+    assert int8.versions == {"torch": torch.__version__}
+    fp32 = runtimes.load(tiny_artifacts["pytorch-fp32"], device="cpu", threads=1).session.describe()
+    assert (fp32.providers, fp32.precision) == (("cpu",), "fp32")
+
+
+def test_a_folder_holds_a_damaged_artifact(folder):
+    path = folder("onnx-int8", "onnx-fp32")
+    (path / "onnx-fp32" / "manifest.json").write_text(json.dumps({"schema": 1}))
+    with pytest.raises(ValueError, match=r"onnx-fp32/manifest\.json: missing"):
+        runtimes.load(path)

@@ -1,0 +1,218 @@
+"""Datasets: every format, the fixed choice of --limit, every way to fail, and the pictures that ship."""
+
+import hashlib
+import json
+import random
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from exporters.parity import Picture
+from runtimes.errors import DatasetError
+from toolkit.bench.datasets import SAMPLE, load_dataset
+
+NAMES = tuple(f"{letter}.jpg" for letter in "abcdefghij")
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def ours(names=NAMES):
+    return {"images": [{"file": name, "captions": [f" one {name}", f"two {name}\n"]} for name in names]}
+
+
+def coco(names=NAMES):
+    images = [{"id": 100 + number, "file_name": name, "width": 1} for number, name in enumerate(names)]
+    annotations = [
+        {"id": i, "image_id": image["id"], "caption": f"{count} {image['file_name']} "}
+        for i, (image, count) in enumerate((image, count) for count in ("one", "two") for image in reversed(images))
+    ]
+    return {"info": {}, "images": images, "annotations": annotations}
+
+
+def pictures(folder, names=NAMES):
+    return tuple(Picture(folder / name, (f"one {name}", f"two {name}")) for name in names)
+
+
+def test_captions_json_in_its_folder(tmp_path):
+    file = write(tmp_path / "holiday" / "captions.json", ours())
+    for name in (str(file), str(file.parent)):
+        dataset = load_dataset(name)
+        assert (dataset.name, dataset.pictures, dataset.has_references) == ("holiday", pictures(file.parent), True)
+
+
+def test_captions_json_with_pictures_elsewhere(tmp_path):
+    file = write(tmp_path / "texts" / "mine.json", ours())
+    dataset = load_dataset(str(file), tmp_path / "pictures")
+    assert (dataset.name, dataset.pictures) == ("mine", pictures(tmp_path / "pictures"))
+
+
+def test_coco_captions_with_images(tmp_path):
+    file = write(tmp_path / "annotations" / "captions_val2017.json", coco())
+    dataset = load_dataset(str(file), tmp_path / "val2017")
+    assert (dataset.name, dataset.pictures, dataset.has_references) == ("captions_val2017", pictures(tmp_path / "val2017"), True)
+
+
+def test_coco_pictures_without_captions_leave_the_set_without_references(tmp_path):
+    content = coco()
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != 103]
+    dataset = load_dataset(str(write(tmp_path / "captions.json", content)), tmp_path)
+    assert (len(dataset.pictures), dataset.pictures[3], dataset.has_references) == (10, Picture(tmp_path / "d.jpg", ()), False)
+
+
+def test_a_folder_alone_has_pictures_and_no_references(tmp_path):
+    for name in ("b.jpg", "deep/a.png", "notes.txt"):
+        write(tmp_path / name, "")
+    dataset = load_dataset(None, tmp_path)
+    assert (dataset.name, dataset.pictures, dataset.has_references) == (
+        str(tmp_path),
+        (Picture(tmp_path / "b.jpg", ()), Picture(tmp_path / "deep" / "a.png", ())),
+        False,
+    )
+
+
+@pytest.mark.parametrize("limit", [1, 3, 9])
+def test_a_limit_takes_a_fixed_choice_in_order(tmp_path, limit):
+    file = write(tmp_path / "holiday" / "captions.json", ours())
+    random.seed(limit)  # what others do with the global generator does not matter
+    dataset = load_dataset(str(file), limit=limit)
+    assert dataset.name == f"holiday ({limit} of 10)"
+    assert len(dataset.pictures) == limit
+    assert load_dataset(str(file), limit=limit) == dataset
+    everything = pictures(file.parent)
+    positions = [everything.index(picture) for picture in dataset.pictures]
+    assert positions == sorted(set(positions))
+
+
+def test_the_choice_of_a_limit_never_changes(tmp_path):
+    file = write(tmp_path / "captions.json", ours())
+    assert [picture.path.stem for picture in load_dataset(str(file), limit=3).pictures] == ["a", "g", "j"]
+    assert [picture.path.stem for picture in load_dataset("sample", limit=3).pictures] == ["bridge", "palace", "parrot"]
+
+
+@pytest.mark.parametrize("limit", [10, 11, None])
+def test_a_limit_of_all_or_more_changes_nothing(tmp_path, limit):
+    file = write(tmp_path / "holiday" / "captions.json", ours())
+    assert load_dataset(str(file), limit=limit) == load_dataset(str(file))
+
+
+def test_the_hash_is_of_pictures_and_references(tmp_path):
+    def digest(**contents):
+        for name in ("a.jpg", "b.jpg"):
+            write(tmp_path / name, contents.get(name[0], name))
+        texts = {"images": [{"file": name, "captions": [contents.get("caption", "a dog")]} for name in ("a.jpg", "b.jpg")]}
+        return load_dataset(str(write(tmp_path / "captions.json", texts))).sha256
+
+    first = digest()
+    digests = [first, digest(a="other"), digest(caption="a cat")]
+    assert len(set(digests)) == 3
+    assert digest() == first
+    rows = [[name, hashlib.sha256(name.encode()).hexdigest(), ["a dog"]] for name in ("a.jpg", "b.jpg")]
+    assert first == hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+    (tmp_path / "b.jpg").unlink()
+    assert load_dataset(str(tmp_path)).sha256 not in digests, "a picture that is missing becomes an error row later"
+
+
+NEITHER = "{file}: is neither {{'images': [{{'file', 'captions'}}]}} nor COCO's captions file"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (None, "{file}: cannot be read: No such file or directory"),
+        ("", "{file}: cannot be read: not JSON (Expecting value: line 1 column 1 (char 0))"),
+        ("{", "{file}: cannot be read: not JSON ("),
+        ("[" * 100_000, "{file}: cannot be read: not JSON ("),
+        ([], NEITHER),
+        (7, NEITHER),
+        ("null", NEITHER),
+        ({}, NEITHER),
+        ({"images": [{"file": "a.jpg"}]}, NEITHER),
+        ({"images": [{"captions": []}]}, NEITHER),
+        ({"images": [{"file": 7, "captions": []}]}, NEITHER),
+        ({"images": ["a.jpg"]}, NEITHER),
+        ({"images": 3}, NEITHER),
+        ({"images": [{"file": "a.jpg", "captions": 3}]}, NEITHER),
+        ({"images": [{"file": "a.jpg", "captions": "a dog"}]}, NEITHER),
+        ({"images": []}, "texts: holds no pictures"),
+        (coco(), "{file}: is COCO's captions file; name the folder of its pictures with --images"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_every_way_to_fail_is_one_line(tmp_path, content, error):
+    file = tmp_path / "texts" / "captions.json"
+    if content is not None:
+        write(file, content)
+    with pytest.raises(DatasetError) as raised:
+        load_dataset(str(file))
+    assert str(raised.value).startswith(error.format(file=file))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "with_images"),
+    [({"annotations": [{"image_id": 1}], "images": []}, True), ({"annotations": [], "images": [{"id": 1}]}, True)],
+)
+def test_a_broken_coco_file_is_one_line(tmp_path, broken, with_images):
+    file = write(tmp_path / "captions.json", broken)
+    with pytest.raises(DatasetError) as raised:
+        load_dataset(str(file), tmp_path if with_images else None)
+    assert str(raised.value) == NEITHER.format(file=file)
+
+
+@pytest.mark.parametrize(("make", "problem"), [(False, "no such folder of pictures"), (True, "holds no pictures")])
+def test_a_folder_without_pictures_is_one_line(tmp_path, make, problem):
+    folder = tmp_path / "mine"
+    if make:
+        write(folder / "notes.txt", "")
+    with pytest.raises(DatasetError) as raised:
+        load_dataset(None, folder)
+    assert str(raised.value) == f"{folder}: {problem}"
+
+
+LISTED = json.loads(SAMPLE.read_text(encoding="utf-8"))["images"]
+FREE = {"CC0-1.0", "Public domain", "CC-BY-2.0", "CC-BY-4.0"}
+
+
+def test_the_sample_is_a_handful_of_pictures():
+    dataset = load_dataset("sample")
+    assert (dataset.name, dataset.has_references) == ("sample", True)
+    assert 8 <= len(dataset.pictures) <= 25
+    assert sorted(picture.path.name for picture in dataset.pictures) == sorted(path.name for path in SAMPLE.parent.glob("*.jpg"))
+    assert len({hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in dataset.pictures}) == len(dataset.pictures)
+    assert len({caption for picture in dataset.pictures for caption in picture.captions}) == 5 * len(dataset.pictures)
+
+
+@pytest.mark.parametrize("entry", LISTED, ids=[entry["file"] for entry in LISTED])
+def test_a_sample_picture_is_what_its_entry_says(entry):
+    file = SAMPLE.parent / entry["file"]
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"]
+    with Image.open(file) as image:
+        assert (image.format, image.mode, list(image.size)) == ("JPEG", "RGB", entry["size"])
+        assert max(image.size) <= 512
+        extremes = image.resize((16, 16)).convert("HSV").getextrema()
+    assert extremes[1][1] > 25, "it has colours"
+    assert len(entry["captions"]) == len(set(entry["captions"])) == 5
+    assert all(6 <= len(caption.split()) <= 25 and caption[0].isupper() and caption.endswith(".") for caption in entry["captions"])
+    assert entry["licence"] in FREE
+    assert "(PyPI)" in entry["origin"] or "(Debian)" in entry["origin"]
+    assert entry["author"]
+    assert entry["licence_source"]
+
+
+def test_the_licence_of_each_sample_picture_is_in_the_text_beside_them():
+    table = {
+        line.split("|")[1].strip(): line
+        for line in (SAMPLE.parent / "LICENCES.md").read_text(encoding="utf-8").splitlines()
+        if ".jpg |" in line
+    }
+    assert sorted(table) == sorted(entry["file"] for entry in LISTED)
+    assert [
+        entry["file"] for entry in LISTED if not all(entry[key] in table[entry["file"]] for key in ("author", "licence", "origin"))
+    ] == []
+    credit = Path(SAMPLE.parent / "LICENCES.md").read_text(encoding="utf-8").partition("## Attribution")[2]
+    assert [entry["file"] for entry in LISTED if "BY" in entry["licence"] and f"`{entry['file']}`" not in credit] == []

@@ -1,0 +1,125 @@
+"""Reports as whole texts: hand-made records against golden files. `python -m tests.golden` writes them anew."""
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from toolkit.bench.record import read_records
+from toolkit.bench.render import RENDERERS, SCHEMA
+from toolkit.bench.rows import KEYS, make_rows
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+RECORDS = read_records(GOLDEN / "records.jsonl")
+NUMBER = re.compile(r"(-?\d+\.\d+(?:e[-+]?\d+)?)")
+"""Fractions: libraries may differ in the last bit of a logarithm."""
+
+
+@pytest.mark.parametrize("layout", RENDERERS)
+def test_equals_the_golden_file(layout):
+    made = NUMBER.split(RENDERERS[layout](RECORDS))
+    golden = NUMBER.split((GOLDEN / f"report.{layout}").read_text(encoding="utf-8"))
+    assert made[::2] == golden[::2], "everything but the fractions"
+    assert [float(number) for number in made[1::2]] == pytest.approx([float(number) for number in golden[1::2]], rel=1e-12, abs=0)
+
+
+def test_markdown_to_the_letter():
+    assert RENDERERS["md"](RECORDS) == (GOLDEN / "report.md").read_text(encoding="utf-8")
+
+
+def test_csv_and_json_say_the_same():
+    rows = json.loads(RENDERERS["json"](RECORDS))["rows"]
+    lines = list(csv.DictReader(io.StringIO(RENDERERS["csv"](RECORDS))))
+    assert [list(row) for row in rows] == [list(KEYS)] * 4
+    assert lines == [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
+    assert rows == make_rows(RECORDS)
+
+
+def test_json_says_where_and_on_what():
+    report = json.loads(RENDERERS["json"](RECORDS))
+    assert list(report) == ["schema", "host", "dataset", "workload", "versions", "rows"]
+    assert report["schema"] == SCHEMA == 1
+    assert report["dataset"] == {"name": "example", "sha256": "d0" * 32, "pictures": 4}
+    assert report["host"]["cpu"] == "Example CPU"
+    assert report["workload"]["repeats"] == 2
+    assert report["versions"] == {"transformers": "4.57.1", "torch": "2.10.0", "numpy": "2.3.0", "onnxruntime": "1.24.3"}
+
+
+def test_every_table_is_a_table():
+    tables = [part.splitlines() for part in RENDERERS["md"](RECORDS).split("\n\n") if part.startswith("|")]
+    assert len(tables) == 3
+    for table in tables:
+        assert {line.count("|") for line in table} == {table[0].count("|")}
+        assert {len(line) for line in table} == {len(table[0])}, "columns line up in a terminal"
+
+
+def test_failures_are_listed_with_their_errors():
+    failed = RENDERERS["md"](RECORDS).split("Failed:\n")[1].split("\n\n")[0].splitlines()
+    assert failed == [
+        "- pytorch-int8: 1 of 2 repeats: its process was ended by SIGKILL (out of memory?)",
+        "- onnx-fp16: not run: it is meant for a CUDA GPU and there is none here",
+    ]
+
+
+def test_where_everything_failed_there_is_no_table():
+    text = RENDERERS["md"]([record for record in RECORDS if record.case == "onnx-fp16"])
+    assert text.startswith(
+        "Failed:\n- onnx-fp16: not run: it is meant for a CUDA GPU and there is none here\n\nHost: Example CPU (avx2, vnni)"
+    )
+    assert "|" not in text
+
+
+def test_without_references_agreement_takes_the_place_of_scores():
+    bare = {"matches": None, "totals": None, "hypothesis_length": None, "reference_length": None, "cider": None, "rouge_l": None}
+    records = [
+        replace(
+            record,
+            workload=replace(record.workload, metric_counter=None),
+            quality=tuple(replace(picture, **bare, log_probability=None, scored_tokens=None) for picture in record.quality),
+        )
+        for record in RECORDS
+    ]
+    text = RENDERERS["md"](records)
+    assert text.split("\n\n")[1].splitlines() == [
+        "| case         | same captions |",
+        "|--------------|---------------|",
+        "| hf-fp32      | 100%          |",
+        "| onnx-int8    | 50%           |",
+        "| pytorch-int8 | 100%          |",
+    ]
+    assert "BLEU" not in text
+
+
+def test_without_a_baseline_nothing_is_compared():
+    text = RENDERERS["md"]([record for record in RECORDS if record.case == "onnx-int8"])
+    speed, quality, _ = text.split("\n\n")[:3]
+    assert [cell.strip() for cell in speed.splitlines()[2].split("|")[1:-1]] == [
+        "onnx-int8",
+        "0.500 ± 0.000",
+        "-",
+        "0.750",
+        "2.00",
+        "6.2",
+        "0.81",
+        "325",
+        "50",
+    ]
+    assert [cell.strip() for cell in quality.splitlines()[2].split("|")[1:-1]] == ["onnx-int8", "-", "-", "0.573", "1.125", "0.625", "-"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "one at a time, greedy, at most 20 tokens with [DEC], 2 threads"),
+        ({"beams": 3}, "one at a time, 3 beams, at most 20 tokens with [DEC], 2 threads"),
+        ({"min_length": 21, "max_length": 21}, "one at a time, greedy, 20 forced tokens, 2 threads"),
+    ],
+    ids=str,
+)
+def test_the_workload_is_told(changes, words):
+    records = [replace(record, workload=replace(record.workload, **changes)) for record in RECORDS]
+    assert words in RENDERERS["md"](records)

@@ -1,0 +1,47 @@
+"""The case that others are compared with: the checkpoint that artifacts name goes in, transformers' FP32 `generate` on it comes out."""
+
+import logging
+from pathlib import Path
+
+from runtimes.artifact import open_artifact
+from runtimes.errors import CheckpointError
+from toolkit.bench.record import BASELINE
+from toolkit.bench.runner import Case
+
+logger = logging.getLogger(__name__)
+
+
+def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, *, allow_bin: bool) -> Case | None:
+    """Find the baseline; without its libraries or its checkpoint the artifacts are measured alone, and a warning says so.
+
+    Args:
+        checkpoint: Directory or hub id; None takes what the artifact's manifest names, from `models/` or the hub.
+        revision: Of a hub id.
+        artifact: One of those to be compared.
+        allow_bin: The checkpoint may be a `.bin`.
+
+    Raises:
+        CheckpointError: The checkpoint that was asked for cannot be read.
+    """
+    source = open_artifact(artifact).manifest.source
+    try:
+        from exporters.checkpoint import open_checkpoint
+    except ModuleNotFoundError as error:
+        logger.warning("no baseline: %s is not installed; pip install 'blip-toolkit[export]'", error.name)
+        return None
+    beside = Path("models") / source.model
+    named = checkpoint or (str(beside) if beside.is_dir() else source.model)
+    try:
+        opened = open_checkpoint(named, revision or (None if checkpoint else source.revision), allow_bin=allow_bin)
+    except CheckpointError as error:
+        if checkpoint is not None:
+            raise
+        logger.warning("no baseline: %s; name the checkpoint with --checkpoint", error)
+        return None
+    return Case(
+        name=BASELINE,
+        artifact=None,
+        checkpoint=opened.directory,
+        weight_files=opened.weight_files,
+        checkpoint_sha256=opened.source.sha256,
+    )
