@@ -30,6 +30,9 @@ CONTRACT = "split/1"
 EXPORTERS = {"torch": "exporters.pytorch_dynamic", "ort": "exporters.onnx_dynamic"}
 """Runtime of a recipe → the module whose `build` makes its files and whose `REQUIRES` names what runs them."""
 
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+"""What the system says of an output that cannot be written: the user's business, unlike any other OSError."""
+
 WORKING_COPIES = 4
 """Room that an export needs, in FP32 copies of the weights: graphs, their quantized form, and the quantizer's own temporary file."""
 
@@ -87,7 +90,7 @@ def export(
                 write_artifact(paths[recipe.name], manifest, payload, overwrite=overwrite)
             yield paths[recipe.name]
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno in UNWRITABLE:
             raise OutputError(output, error.strerror or str(error)) from error
         raise
 

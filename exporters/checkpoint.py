@@ -19,8 +19,9 @@ from huggingface_hub import snapshot_download
 from PIL import Image
 from transformers import AutoTokenizer, BlipConfig
 
-from runtimes.blip import ACTIVATIONS, Blip
+from runtimes.blip import Blip
 from runtimes.errors import CheckpointError
+from runtimes.layers import ACTIVATIONS
 from runtimes.manifest import Architecture, GenerationSpec, ImageSpec, Source
 
 logger = logging.getLogger(__name__)
@@ -243,4 +244,6 @@ def _image_spec(processor: Any, source: str) -> ImageSpec:  # noqa: ANN401
 
 def _line(error: BaseException) -> str:
     """First line of an error's text, or its kind where it has none."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -55,6 +55,8 @@ def quantize(path: Path, component: Component) -> None:
     """Replace an FP32 graph by its dynamically quantized form, in place."""
     graph = onnx.load(path, load_external_data=False).graph
     nodes = [name for name in weight_products(graph) if not any(fnmatchcase(name, pattern) for pattern in component.keep_fp32)]
+    if not nodes:
+        return  # the quantizer reads an empty list as all nodes
     config = QuantizationConfig(
         is_static=False,
         format=QuantFormat.QOperator,

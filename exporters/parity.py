@@ -123,3 +123,14 @@ def check(captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], ref
         "device": captioner.session.describe().device,
         "reference": f"transformers {reference.transformers} FP32 generate",
     }
+
+
+def findings_line(findings: dict[str, Any]) -> str:
+    """Say a gate's findings in one line."""
+    # + 0.0: no minus before a zero
+    drift, low, high = (round(findings[key], 4) + 0.0 for key in ("drift_nat_per_token", "drift_low", "drift_high"))
+    verdict = "gate passed" if findings["passed"] else f"gate not passed ({findings['problem']})"
+    return (
+        f"{verdict}: {findings['exact_captions']} of {findings['pictures']} captions equal transformers', {findings['ties']} ties, drift "
+        f"{drift:+.4f} [{low:+.4f}, {high:+.4f}] nat/token"
+    )

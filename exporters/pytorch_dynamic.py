@@ -3,10 +3,12 @@
 INT8 tensors carry their scales beside them as `<name>.scales`; the tied table is stored once, the embedding reads the head's rows.
 """
 
+import errno
 from collections import Counter
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ from runtimes.blip import Blip
 from runtimes.int8 import quantize_rows
 from runtimes.pytorch import SCALES
 
-REQUIRES = {"torch": ">=2.10,<2.14", "safetensors": ">=0.5"}
+REQUIRES = {"torch": ">=2.10,<2.14"}
 
 
 def component_of(name: str) -> str:
@@ -46,7 +48,10 @@ def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict
         if tensor == TABLE:
             applied[component]["Embedding"] += 1
     path = directory / "weights.safetensors"
-    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in stored.items()}, path)
+    try:
+        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in stored.items()}, path)
+    except safetensors.SafetensorError as error:  # what a full disk becomes
+        raise OSError(errno.EIO, str(error)) from error
     return {"weights": path}, {component: dict(counts) for component, counts in applied.items()}
 
 

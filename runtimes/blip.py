@@ -9,35 +9,13 @@ P past tokens, T new tokens, M positions whose logits are wanted, V vocabulary.
 Sources: Li et al. 2022 (BLIP), Dosovitskiy et al. 2021 (ViT), Devlin et al. 2019 (BERT, post-norm).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from runtimes.layers import ACTIVATIONS, Conv2d, Embedding, LayerNorm, Linear, attend
 from runtimes.manifest import Architecture
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": functional.gelu,
-    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
-    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
-    "relu": functional.relu,
-}
-"""Activations of BLIP checkpoints by the name that their config uses."""
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention: query f[B,H,T,Dh], key and value f[B,H,N,Dh], mask f[T,N] added to the scores → f[B,H,T,Dh].
-
-    The ONNX exporter spells torch's fused operator with a scaled copy of the keys, which for cross-attention means copying all of them
-    at every token; there the formula is written out, scaling the query.
-    """
-    if not torch.onnx.is_in_onnx_export():
-        return functional.scaled_dot_product_attention(query, key, value, mask)
-    scores = (query * int(query.shape[-1]) ** -0.5) @ key.transpose(-1, -2)
-    if mask is not None:
-        scores = scores + mask
-    return torch.softmax(scores, dim=-1) @ value
 
 
 class VisionAttention(nn.Module):
@@ -46,8 +24,8 @@ class VisionAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.split = (3, heads, width // heads)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.projection = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.projection = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """f[B,N,D] → f[B,N,D]."""
@@ -61,8 +39,8 @@ class VisionMLP(nn.Module):
     def __init__(self, width: int, inner: int, activation: str) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[activation]
-        self.fc1 = nn.Linear(width, inner)
-        self.fc2 = nn.Linear(inner, width)
+        self.fc1 = Linear(width, inner)
+        self.fc2 = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """f[B,N,D] → f[B,N,D]."""
@@ -75,9 +53,9 @@ class VisionLayer(nn.Module):
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
         self.self_attn = VisionAttention(shape.vision_width, shape.vision_heads)
-        self.layer_norm1 = nn.LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
+        self.layer_norm1 = LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
         self.mlp = VisionMLP(shape.vision_width, shape.vision_inner, shape.vision_activation)
-        self.layer_norm2 = nn.LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
+        self.layer_norm2 = LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """f[B,N,D] → f[B,N,D]."""
@@ -91,7 +69,7 @@ class VisionEmbeddings(nn.Module):
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
         self.class_embedding = nn.Parameter(torch.zeros(1, 1, shape.vision_width))
-        self.patch_embedding = nn.Conv2d(3, shape.vision_width, kernel_size=shape.patch_px, stride=shape.patch_px)
+        self.patch_embedding = Conv2d(3, shape.vision_width, kernel_size=shape.patch_px, stride=shape.patch_px)
         self.position_embedding = nn.Parameter(torch.zeros(1, shape.vision_tokens, shape.vision_width))
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -108,7 +86,7 @@ class VisionModel(nn.Module):
         self.embeddings = VisionEmbeddings(shape)
         self.encoder = nn.Module()
         self.encoder.layers = nn.ModuleList(VisionLayer(shape) for _ in range(shape.vision_layers))
-        self.post_layernorm = nn.LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
+        self.post_layernorm = LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """f[B,3,S,S] → f[B,N,D]."""
@@ -124,9 +102,9 @@ class Projections(nn.Module):
     def __init__(self, width: int, source_width: int, heads: int) -> None:
         super().__init__()
         self.split = (heads, width // heads)
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(source_width, width)
-        self.value = nn.Linear(source_width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(source_width, width)
+        self.value = Linear(source_width, width)
 
     def key_value(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """f[B,N,D] → key and value f[B,H,N,Dh]."""
@@ -139,8 +117,8 @@ class AddNorm(nn.Module):
 
     def __init__(self, source_width: int, width: int, norm_eps: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(source_width, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=norm_eps)
+        self.dense = Linear(source_width, width)
+        self.LayerNorm = LayerNorm(width, eps=norm_eps)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """f[R,T,D'], f[R,T,D] → f[R,T,D]."""
@@ -178,7 +156,7 @@ class TextLayer(nn.Module):
         super().__init__()
         self.attention = TextAttention(shape, shape.text_width)
         self.crossattention = TextAttention(shape, shape.vision_width)
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(shape.text_width, shape.text_inner)})
+        self.intermediate = nn.ModuleDict({"dense": Linear(shape.text_width, shape.text_inner)})
         self.output = AddNorm(shape.text_inner, shape.text_width, shape.text_norm_eps)
         self.activation = ACTIVATIONS[shape.text_activation]
 
@@ -198,9 +176,9 @@ class TextEmbeddings(nn.Module):
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
-        self.word_embeddings: nn.Module = nn.Embedding(shape.vocabulary, shape.text_width)
-        self.position_embeddings = nn.Embedding(shape.max_positions, shape.text_width)
-        self.LayerNorm = nn.LayerNorm(shape.text_width, eps=shape.text_norm_eps)
+        self.word_embeddings: nn.Module = Embedding(shape.vocabulary, shape.text_width)
+        self.position_embeddings = Embedding(shape.max_positions, shape.text_width)
+        self.LayerNorm = LayerNorm(shape.text_width, eps=shape.text_norm_eps)
 
     def forward(self, token_ids: Tensor, past: int) -> Tensor:
         """token_ids i64[R,T] that follow `past` earlier ones → f[R,T,D]."""
@@ -215,11 +193,11 @@ class Predictions(nn.Module):
         super().__init__()
         self.transform = nn.ModuleDict(
             {
-                "dense": nn.Linear(shape.text_width, shape.text_width),
-                "LayerNorm": nn.LayerNorm(shape.text_width, eps=shape.text_norm_eps),
+                "dense": Linear(shape.text_width, shape.text_width),
+                "LayerNorm": LayerNorm(shape.text_width, eps=shape.text_norm_eps),
             }
         )
-        self.decoder: nn.Module = nn.Linear(shape.text_width, shape.vocabulary, bias=False)
+        self.decoder: nn.Module = Linear(shape.text_width, shape.vocabulary, bias=False)
         self.bias = nn.Parameter(torch.zeros(shape.vocabulary))
         self.activation = ACTIVATIONS[shape.text_activation]
 

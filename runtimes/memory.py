@@ -19,7 +19,8 @@ RUNNING_BYTES = 32 << 20
 def returning_freed_memory() -> Iterator[None]:
     """Give large freed blocks back to the system while the body runs."""
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        libc = ctypes.CDLL("libc.so.6")
+        mallopt, trim = libc.mallopt, libc.malloc_trim
     except (OSError, AttributeError):  # not glibc
         yield
         return
@@ -27,4 +28,5 @@ def returning_freed_memory() -> Iterator[None]:
     try:
         yield
     finally:
+        trim(0)
         mallopt(M_MMAP_THRESHOLD, RUNNING_BYTES)

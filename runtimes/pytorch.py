@@ -3,11 +3,11 @@
 Axes as in `runtimes.session`; H heads, P past tokens, N vision tokens, Dh width of a head.
 """
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from runtimes.int8 import Int8Embedding, Int8Linear, select_engine
 from runtimes.manifest import Architecture
 from runtimes.memory import returning_freed_memory
 from runtimes.session import Description, DeviceMemoryError, Float32, Int64
+from runtimes.tensors import TensorFile
 
 SCALES = ".scales"
 """A tensor `x.weight` with a sibling `x.weight.scales` is int8, one scale per row."""
@@ -50,6 +51,9 @@ class TorchSession:
             raise UnavailableError("torch sees no CUDA device here; use --device cpu")
         if device == "cuda" and manifest.target.precision == "int8":
             raise UnavailableError("INT8 artifacts of the torch runtime run on the CPU only; use --device cpu or an FP16 artifact")
+        if device == "cuda":
+            gc.collect()  # a model that was dropped before this one is loaded must not keep its memory
+            torch.cuda.empty_cache()
         engine = select_engine() if manifest.target.precision == "int8" else None
         with returning_freed_memory():
             model = load_model(artifact.verified("weights"), manifest.architecture)
@@ -117,28 +121,26 @@ def load_model(weights: Path, shape: Architecture) -> Blip:
         model = Blip(shape)
     plain: dict[str, Tensor] = {}
     try:
-        with safetensors.safe_open(weights, framework="pt") as file:
-            names = set(file.keys())
-            for name in sorted(names):
-                if name.endswith(SCALES):
-                    continue
+        with TensorFile(weights) as file:
+            names = file.names()
+            for name in names:
+                if name.endswith(SCALES) or (name.endswith(".bias") and f"{name.removesuffix('.bias')}.weight{SCALES}" in names):
+                    continue  # read with their weight
                 if name + SCALES not in names:
-                    plain[name] = file.get_tensor(name).clone()
+                    plain[name] = file.read(name)
                     continue
-                scales = file.get_tensor(name + SCALES)
+                module, scales = name.removesuffix(".weight"), file.read(name + SCALES)
                 if name == TABLE:
-                    table = file.get_tensor(name).clone()
-                    _replace(model, name.removesuffix(".weight"), Int8Embedding(table, scales))
+                    table = file.read(name)
+                    _replace(model, module, Int8Embedding(table, scales))
                     _replace(model, HEAD, Int8Linear(table, scales, None))
                 else:
-                    module = name.removesuffix(".weight")
-                    bias = file.get_tensor(f"{module}.bias") if f"{module}.bias" in names else None
-                    _replace(model, module, Int8Linear(file.get_tensor(name), scales, bias))
+                    bias = file.read(f"{module}.bias") if f"{module}.bias" in names else None
+                    _replace(model, module, Int8Linear(file.read(name), scales, bias))
         if TABLE in plain:
             plain[f"{HEAD}.weight"] = plain[TABLE]
-        expected = set(model.state_dict())
-        model.load_state_dict({name: tensor for name, tensor in plain.items() if name in expected}, strict=True, assign=True)
-    except Exception as error:  # safetensors and load_state_dict raise many kinds
+        model.load_state_dict(plain, strict=True, assign=True)
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:  # the reader's, packing's and load_state_dict's
         raise ArtifactCorruptError(weights, f"cannot be loaded: {str(error).splitlines()[0]}") from error
     return model
 

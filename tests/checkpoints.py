@@ -133,9 +133,9 @@ def _random_model(config: BlipConfig, seed: int, *, tiny: bool) -> BlipForCondit
         model = BlipForConditionalGeneration(config)
         if tiny:
             for name, parameter in model.named_parameters():
-                if "norm" not in name.lower():
-                    parameter.normal_(0.0, 0.1)
-            model.text_decoder.cls.predictions.bias[config.text_config.sep_token_id] += 0.4  # captions of 3 to 20 tokens
+                # Norms too: where all are 1 and 0, a swapped pair would not be seen.
+                parameter.normal_(1.0 if "norm" in name.lower() and name.endswith(".weight") else 0.0, 0.1)
+            model.text_decoder.cls.predictions.bias[config.text_config.sep_token_id] += 0.4
     return model.eval()
 
 

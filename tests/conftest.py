@@ -38,13 +38,13 @@ def drawn_pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
     """16 smooth patterns of random colours, each with two captions of words that the tiny checkpoint knows."""
     from tests.checkpoints import TINY_WORDS
 
-    folder, random = tmp_path_factory.mktemp("drawn"), np.random.default_rng(0)
+    folder, colour, word = tmp_path_factory.mktemp("drawn"), np.random.default_rng(0), np.random.default_rng(1)
     pictures = []
     for number in range(16):
-        colours = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        colours = Image.fromarray(colour.integers(0, 256, (4, 4, 3), dtype=np.uint8))
         path = folder / f"drawn-{number:02}.png"
         colours.resize((40, 32), Image.Resampling.BICUBIC).save(path)
-        captions = tuple(" ".join(random.choice(TINY_WORDS[:40], size=size)) for size in (4, 7))
+        captions = tuple(" ".join(word.choice(TINY_WORDS[:40], size=size)) for size in (4, 7))
         pictures.append(Picture(path, captions))
     return pictures
 
@@ -70,10 +70,10 @@ def data_pictures(sample_pictures: list[Picture]) -> list[Picture]:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BLIP of 72 k parameters; never write into it."""
+    """A random BLIP of 72 k parameters, of whose captions a third end early; never write into it."""
     from tests.checkpoints import write_random_checkpoint
 
-    return write_random_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny", "tiny", seed=1)
+    return write_random_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny", "tiny", seed=11)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", 
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """Return the pictures of a folder and of the folders in it, sorted by path."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    """Return the pictures of a folder and of the folders in it, sorted by path; hidden files are no pictures of the user's."""
+    return sorted(path for path in folder.rglob("[!.]*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def expand(names: Sequence[str]) -> list[str]:

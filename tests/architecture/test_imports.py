@@ -42,7 +42,9 @@ MAY_IMPORT = {
     "runtimes.tokens": May("runtimes.manifest tokenizers"),
     "runtimes.ort": May("runtimes numpy onnxruntime"),
     "runtimes.pytorch": May("runtimes torch safetensors"),
-    "runtimes.blip": May("runtimes.manifest torch"),
+    "runtimes.blip": May("runtimes.layers runtimes.manifest torch"),
+    "runtimes.layers": May("torch"),
+    "runtimes.tensors": May("torch"),
     "runtimes.int8": May("runtimes.errors torch"),
     # What runs on the build machine. The template, the recipes and the gate's verdict need none of the heavy libraries.
     "exporters": May("exporters runtimes numpy"),
@@ -221,7 +223,8 @@ def test_the_device_knows_only_what_a_device_has():
     third_party = {
         one.name.partition(".")[0]
         for module, source in KNOWN.items()
-        if module.startswith("runtimes.") and module not in ("runtimes.pytorch", "runtimes.blip", "runtimes.int8")
+        if module.startswith("runtimes.")
+        and module not in ("runtimes.pytorch", "runtimes.blip", "runtimes.int8", "runtimes.layers", "runtimes.tensors")
         for one in imports(module, source, KNOWN)
     }
     assert third_party - sys.stdlib_module_names == {"runtimes", "numpy", "PIL", "tokenizers", "onnxruntime"}
@@ -244,7 +247,11 @@ def test_the_table_names_only_what_there_is(prefix):
         ("runtimes.bad", "\n\ndef f():\n    from exporters import base", "runtimes.bad:4 imports exporters.base, which is above it"),
         ("exporters.bad", "from toolkit.cli import main", "exporters.bad:1 imports toolkit.cli, which is above it"),
         ("runtimes.ort", "import torch", "runtimes.ort:1 imports torch; runtimes.ort may import: runtimes numpy onnxruntime"),
-        ("runtimes.blip", "import transformers", "runtimes.blip:1 imports transformers; runtimes.blip may import: runtimes.manifest torch"),
+        (
+            "runtimes.blip",
+            "import transformers",
+            "runtimes.blip:1 imports transformers; runtimes.blip may import: runtimes.layers runtimes.manifest torch",
+        ),
         ("runtimes.session", "import torch as t", "runtimes.session:1 imports torch; runtimes.session may import: numpy"),
         ("runtimes.errors", "from . import host", "runtimes.errors:1 imports runtimes.host; runtimes.errors may import: "),
         ("exporters.bootstrap", "def f():\n    import onnx", "exporters.bootstrap:2 imports onnx; exporters.bootstrap may import: numpy"),

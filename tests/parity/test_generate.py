@@ -116,7 +116,7 @@ def test_captions_of_the_tiny_checkpoint_vary_and_some_end_early(oracle_of, draw
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("model", ["tiny", "mini"])
 def test_greedy_ids_equal_without_a_tie(captioner_of, oracle_of, pictures_of, model, prompt, recipe):
-    pictures = pictures_of[model]
+    pictures = pictures_of[model] if prompt is None else pictures_of[model][:8]
     agreement = greedy_agreement(captioner_of(model, recipe), oracle_of(model), pictures, prompt)
     assert agreement == Agreement(equal=len(pictures), ties=0, different=())
 
@@ -131,12 +131,12 @@ def test_every_search_of_the_tiny_model_equals_transformers(captioner_of, oracle
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_beam_search_of_the_shipped_model_equals_transformers(captioner_of, oracle_of, sample_pictures, prompt, recipe):
-    assert_same(captioner_of("mini", recipe), oracle_of("mini"), sample_pictures, prompt, num_beams=3)
+    assert_same(captioner_of("mini", recipe), oracle_of("mini"), sample_pictures[:8], prompt, num_beams=3)
 
 
 @pytest.mark.parametrize("recipe", RUNTIMES)
-@pytest.mark.parametrize("search", [search for search in SEARCHES if search not in ({"num_beams": 1}, {"num_beams": 3})], ids=str)
-def test_other_searches_of_the_shipped_model_equal_transformers(captioner_of, oracle_of, sample_pictures, search, recipe):
+@pytest.mark.parametrize("search", SEARCHES[4:8], ids=str)
+def test_wide_penalized_and_long_searches_of_the_shipped_model_equal_transformers(captioner_of, oracle_of, sample_pictures, search, recipe):
     assert_same(captioner_of("mini", recipe), oracle_of("mini"), sample_pictures[:2], "a picture of", **search)
 
 
@@ -167,7 +167,7 @@ def test_greedy_score_is_the_mean_log_probability_of_its_tokens(captioner_of, or
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("model", ["tiny", "mini"])
 def test_score_of_given_captions_equals_transformers(captioner_of, oracle_of, pictures_of, model, recipe):
-    pictures = pictures_of[model][:8]
+    pictures = pictures_of[model][:4]
     paths, captions = [picture.path for picture in pictures], [picture.captions for picture in pictures]
     ours, theirs = captioner_of(model, recipe).score(paths, captions), oracle_of(model).hf.score(paths, captions)
     assert [len(row) for row in ours] == [len(listed) for listed in captions]

@@ -244,12 +244,8 @@ def test_a_missing_library_costs_one_warning_and_the_next_best(folder):
         "INFO using onnx-int8: INT8 that is right on every CPU",  # nothing better was missed
         "loaded onnx-int8",
     ]
-    assert python(WITHOUT.format(names=["onnxruntime", "safetensors"]) + show, path) == [
+    assert python(WITHOUT.format(names=["onnxruntime", "torch"]) + show, path) == [
         "WARNING onnxruntime is needed for onnx-int8 (runtime 'ort'): pip install 'blip-toolkit[ort]'; trying the next best",
-        *(
-            f"WARNING {name}: safetensors is needed for {name} (runtime 'torch'): pip install 'blip-toolkit[torch]'; trying the next best"
-            for name in ("pytorch-int8", "pytorch-fp32")
-        ),
         f"UnavailableError {path}: none of onnx-fp32, onnx-int8, pytorch-fp32, pytorch-int8 can run here with device 'auto'",
     ]
 

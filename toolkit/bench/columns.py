@@ -27,6 +27,8 @@ def _seconds(row: Row) -> str:
     if row["seconds_per_image"] is None:
         return NOT_MEASURED
     spread = (row["seconds_per_image_high"] - row["seconds_per_image_low"]) / 2
+    if spread == 0:  # one repeat
+        return f"{row['seconds_per_image']:.3f}"
     return f"{row['seconds_per_image']:.3f} ± {spread:.3f}"
 
 

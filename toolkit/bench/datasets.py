@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from runtimes import document
 from runtimes.artifact import sha256_of
 from runtimes.errors import DatasetError
 from toolkit.pictures import in_folder
+
+logger = logging.getLogger(__name__)
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "captions.json"
 SEED = 0
@@ -35,7 +38,7 @@ class Dataset:
     def sha256(self) -> str:
         """Hash of all pictures and references."""
         rows = [
-            [picture.path.name, sha256_of(picture.path) if picture.path.is_file() else None, list(picture.captions)]
+            [shown_name(picture.path.name), sha256_of(picture.path) if picture.path.is_file() else None, list(picture.captions)]
             for picture in self.pictures
         ]
         return hashlib.sha256(document.canonical(rows)).hexdigest()
@@ -60,12 +63,20 @@ def load_dataset(name: str | None, images: Path | None = None, limit: int | None
     else:
         file = SAMPLE if name == "sample" else Path(name) / "captions.json" if Path(name).is_dir() else Path(name)
         dataset = Dataset("sample" if name == "sample" else _short(file), tuple(_read(file, images)))
+        if without := [picture.path.name for picture in dataset.pictures if not picture.captions]:
+            logger.warning("%s: %d pictures have no captions and are left out (first: %s)", dataset.name, len(without), without[0])
+            dataset = Dataset(dataset.name, tuple(picture for picture in dataset.pictures if picture.captions))
     if not dataset.pictures:
         raise DatasetError(dataset.name, "holds no pictures")
     if limit is not None and limit < len(dataset.pictures):
         chosen = sorted(random.Random(SEED).sample(range(len(dataset.pictures)), limit))
         dataset = Dataset(f"{dataset.name} ({limit} of {len(dataset.pictures)})", tuple(dataset.pictures[i] for i in chosen))
     return dataset
+
+
+def shown_name(name: str) -> str:
+    """Return a file name as text, even where its bytes are none."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _short(file: Path) -> str:

@@ -58,13 +58,17 @@ def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _versions(records: Sequence[Record]) -> dict[str, str]:
-    return {name: version for record in records for name, version in record.versions.items()}
+    return dict(sorted(item for record in records for item in record.versions.items()))
 
 
 def _facts(records: Sequence[Record]) -> str:
     host, work = records[0].host, records[0].workload
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(_versions(records).items()))
+    versions = ", ".join(f"{name} {version}" for name, version in _versions(records).items())
     lengths = (
         f"{work.max_length - 1} forced tokens" if work.min_length == work.max_length else f"at most {work.max_length} tokens with [DEC]"
     )
@@ -73,7 +77,8 @@ def _facts(records: Sequence[Record]) -> str:
     lines = [
         f"Host: {host.cpu} ({', '.join(host.cpu_features)}), {host.cores} cores{memory}, {host.system}, Python {host.python}; {versions}.",
         f"Workload: {work.pictures} pictures of {work.dataset} (sha256 {work.dataset_sha256[:12]}), one at a time, {search}, {lengths}, "
-        f"{work.threads} threads, {work.warmup} warm-up, {work.repeats} repeats interleaved, each case in its own process.",
+        f"{_count(work.threads, 'thread')}, {work.warmup} warm-up, {_count(work.repeats, 'repeat')} interleaved, "
+        "each case in its own process.",
         "Time is the median over pictures and repeats ± half the range of the repeats' medians; a speed-up is the median of the repeats' "
         f"ratios to {BASELINE} [lowest, highest]. Peak: highest resident memory from start to last caption.",
     ]

@@ -88,6 +88,8 @@ def check_comparable(records: Sequence[Record], source: str) -> None:
             for field, value in ours.items():
                 if theirs[field] != value:
                     raise RecordError(source, f"holds records of different runs: {part} {field} is {value!r} and {theirs[field]!r}")
+    if len({record.subject.checkpoint_sha256 for record in records if record.subject}) > 1:
+        raise RecordError(source, "holds records of different checkpoints")
 
 
 def make_rows(records: Sequence[Record]) -> list[Row]:
@@ -241,7 +243,7 @@ def _changes(ours: Sequence[PictureQuality], theirs: Sequence[PictureQuality]) -
     row["drift_low"], row["drift_high"] = interval(sums, drift_of_sums)
     losses = [name for name in ("bleu4", "cider", "rouge_l") if (row[f"{name}_change_high"] or 0) < 0]
     losses += ["drift"] if row["drift_low"] > 0 else []
-    row["verdict"] = f"loss: {', '.join(losses)}" if losses else "no clear loss"
+    row["verdict"] = None if ours is theirs else f"loss: {', '.join(losses)}" if losses else "no clear loss"
     return row
 
 

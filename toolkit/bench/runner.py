@@ -21,7 +21,7 @@ from runtimes.artifact import Artifact, open_artifact
 from runtimes.errors import ArtifactMissingError, RequestError
 from runtimes.host import read_host
 from runtimes.manifest import MANIFEST_NAME
-from toolkit.bench.datasets import Dataset
+from toolkit.bench.datasets import Dataset, shown_name
 from toolkit.bench.job import Job, Result
 from toolkit.bench.metrics import score_captions
 from toolkit.bench.ngrams import Counter
@@ -231,7 +231,7 @@ def _subject(case: Case, result: Result) -> Subject:
 
 def _quality(dataset: Dataset, result: Result, counter: Counter | None, workload: Workload) -> tuple[PictureQuality, ...]:
     said = [
-        PictureQuality(file=picture.path.name, caption=caption, tokens=tokens, error=error)
+        PictureQuality(file=shown_name(picture.path.name), caption=caption, tokens=tokens, error=error)
         for picture, caption, tokens, error in zip(dataset.pictures, result.captions, result.tokens, result.errors, strict=True)
     ]
     if counter is None:

@@ -126,11 +126,11 @@ class _Laps:
 
     def times(self, total_s: float) -> PictureTimes:
         return PictureTimes(
-            total_s=total_s,
-            read_s=self._once.get("read", 0.0),
-            encode_s=self._once.get("encode", 0.0),
-            first_token_s=self._once.get("first_token", 0.0),
-            token_s=tuple(self._tokens),
+            total_s=round(total_s, 6),  # microseconds: records stay readable, and no clock here is better
+            read_s=round(self._once.get("read", 0.0), 6),
+            encode_s=round(self._once.get("encode", 0.0), 6),
+            first_token_s=round(self._once.get("first_token", 0.0), 6),
+            token_s=tuple(round(seconds, 6) for seconds in self._tokens),
         )
 
 

@@ -1,5 +1,6 @@
 """`toolkit export`: a checkpoint goes in, artifacts come out; each path is printed when it is complete."""
 
+import logging
 from pathlib import Path
 from typing import cast
 
@@ -56,7 +57,8 @@ def command(
         from exporters.checkpoint import open_checkpoint
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a package", "exporting", "export") from error
-    from exporters.parity import GateMode
+    from exporters.parity import GateMode, findings_line
+    from runtimes.artifact import open_artifact
     from toolkit.bench.datasets import load_dataset
 
     opened = open_checkpoint(checkpoint, revision, allow_bin=allow_bin)
@@ -74,3 +76,5 @@ def command(
         for path in finished:
             bar.update(1)
             click.echo(str(path))
+            if logging.getLogger().isEnabledFor(logging.WARNING):
+                click.echo(f"  {findings_line(open_artifact(path).manifest.gate)}", err=True)

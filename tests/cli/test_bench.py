@@ -1,0 +1,291 @@
+"""`toolkit bench` from end to end on a tiny checkpoint: what the rows say, which cases fail alone, and what is refused."""
+
+import json
+import logging
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import runtimes
+from runtimes.artifact import open_artifact
+from runtimes.host import read_host
+from toolkit.bench.record import read_records
+from toolkit.bench.render import RENDERERS
+from toolkit.bench.rows import KEYS
+from toolkit.bench.runner import NO_GPU
+from toolkit.cli import main
+
+ISSUE_KEYS = (
+    "case runtime seconds_per_image seconds_per_image_p90 images_per_second load_seconds first_caption_seconds encode_seconds step_seconds "
+    "tokens_per_image peak_rss_bytes loaded_rss_bytes cpu_seconds_per_image artifact_bytes bleu4 cider rouge_l drift "
+    "exact_match speedup size_ratio peak_rss_ratio bleu4_change bleu4_change_low bleu4_change_high cider_change cider_change_low "
+    "cider_change_high recipe_sha256 error"
+)
+PARAMETERS = 71_936
+"""Of the tiny checkpoint, the tied head counted once."""
+PROMPT = "a picture of"
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging():
+    """The command line sets up the root logger, on a stderr that ends with the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def dataset(drawn_pictures, tmp_path_factory):
+    """captions.json of three drawn pictures."""
+    listed = [{"file": str(picture.path), "captions": list(picture.captions)} for picture in drawn_pictures[:3]]
+    return _captions(tmp_path_factory.mktemp("drawn-set") / "captions.json", listed)
+
+
+def _captions(file, listed):
+    file.write_text(json.dumps({"images": listed}), encoding="utf-8")
+    return file
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["bench", *map(str, arguments)], prog_name="toolkit")
+
+
+def error_of(result):
+    """The one line of stderr."""
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    return line.removeprefix("Error: ")
+
+
+def broken_copy(artifact, to):
+    """A copy with one bit of its encoder flipped."""
+    copy = shutil.copytree(artifact, to)
+    (encoder,) = copy.glob("encoder-*")
+    content = bytearray(encoder.read_bytes())
+    content[len(content) // 2] ^= 1
+    encoder.write_bytes(content)
+    return copy
+
+
+class Bench:
+    """One run of three artifacts, one that is broken and one for a GPU, against transformers."""
+
+    def __init__(self, artifacts, checkpoint, dataset, folder):
+        self.artifacts = {recipe: artifacts[recipe] for recipe in ("onnx-fp32", "pytorch-int8", "onnx-fp16")}
+        self.artifacts["onnx-int8"] = broken_copy(artifacts["onnx-int8"], folder / "broken")
+        self.output = folder / "r.jsonl"
+        order = ("onnx-fp32", "onnx-int8", "pytorch-int8", "onnx-fp16")
+        arguments = ("--checkpoint", checkpoint, "--dataset", dataset, "--repeat", 2, "--warmup", 1, "--threads", 1, "--format", "json")
+        self.result = run(*(self.artifacts[recipe] for recipe in order), *arguments, "--output", self.output)
+        self.records = read_records(self.output)
+        self.report = json.loads(self.result.stdout)
+        self.rows = {row["case"]: row for row in self.report["rows"]}
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_artifacts, tiny_checkpoint, dataset, tmp_path_factory):
+    return Bench(tiny_artifacts, tiny_checkpoint, dataset, tmp_path_factory.mktemp("bench"))
+
+
+def test_it_ends_well_and_says_what_did_not_run(bench):
+    assert bench.result.exit_code == 0
+    broken, absent = bench.result.stderr.splitlines()
+    assert broken.startswith(f"WARNING onnx-int8: {bench.artifacts['onnx-int8']}/encoder-")
+    assert absent.startswith("WARNING onnx-fp16: ")
+
+
+def test_rows_have_the_keys_that_programs_rely_on(bench):
+    assert set(ISSUE_KEYS.split()) <= set(KEYS)
+    assert [list(row) for row in bench.report["rows"]] == [list(KEYS)] * 5
+    assert (bench.report["schema"], bench.report["dataset"]["pictures"]) == (1, 3)
+
+
+def test_cases_take_turns_over_the_repeats(bench):
+    cases = ["hf-fp32", "onnx-fp32", "onnx-int8", "pytorch-int8", "onnx-fp16"]
+    assert [(record.repeat, record.case) for record in bench.records] == [(repeat, case) for repeat in (0, 1) for case in cases]
+    assert list(bench.rows) == cases
+
+
+def test_the_fp32_artifact_says_what_the_baseline_says(bench):
+    row = bench.rows["onnx-fp32"]
+    assert row["exact_match"] == 1.0
+    assert abs(row["drift"]) < 1e-3
+    assert [row[f"{name}_change"] for name in ("cider", "rouge_l")] == pytest.approx([0.0, 0.0])
+    first = {record.case: record for record in bench.records if record.repeat == 0}
+    captions = {case: [picture.caption for picture in record.quality] for case, record in first.items() if record.quality}
+    assert captions["onnx-fp32"] == captions["hf-fp32"]
+    assert all(captions["hf-fp32"])
+    assert [picture.tokens for picture in first["onnx-fp32"].quality] == [picture.tokens for picture in first["hf-fp32"].quality]
+    assert [picture.log_probability for picture in first["onnx-fp32"].quality] == pytest.approx(
+        [picture.log_probability for picture in first["hf-fp32"].quality], abs=1e-3
+    )
+
+
+def test_the_quantized_artifact_is_close(bench):
+    row = bench.rows["pytorch-int8"]
+    assert 0 < abs(row["drift"]) < 0.05
+    assert row["drift_low"] <= row["drift"] <= row["drift_high"]
+
+
+def test_sizes(bench, tiny_checkpoint):
+    for recipe in ("onnx-fp32", "pytorch-int8"):
+        total = sum(file.stat().st_size for file in bench.artifacts[recipe].iterdir())
+        assert (bench.rows[recipe]["artifact_bytes"], bench.rows[recipe]["disk_bytes"]) == (total, total)
+        assert bench.rows[recipe]["size_ratio"] == total / (4 * PARAMETERS)
+    base = bench.rows["hf-fp32"]
+    assert (base["artifact_bytes"], base["disk_bytes"]) == (4 * PARAMETERS, (tiny_checkpoint / "model.safetensors").stat().st_size)
+    assert (base["speedup"], base["size_ratio"], base["peak_rss_ratio"], base["exact_match"]) == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_what_ran_has_every_figure(bench):
+    for case in ("hf-fp32", "onnx-fp32", "pytorch-int8"):
+        row = bench.rows[case]
+        measured = [key for key in KEYS if not key.endswith(("_change", "_low", "_high")) and key not in ("recipe_sha256", "error", "verdict")]
+        assert [key for key in measured if row[key] is None] == [], case
+        positive = [key for key in measured if key.endswith(("seconds", "per_image", "per_second", "_bytes", "_ratio", "speedup", "_p90"))]
+        assert [key for key in positive if not row[key] > 0 or not math.isfinite(row[key])] == [], case
+        assert row["seconds_per_image_low"] <= row["seconds_per_image_high"]
+        assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
+        assert row["peak_rss_bytes"] >= row["loaded_rss_bytes"]
+        recipe = None if case == "hf-fp32" else open_artifact(bench.artifacts[case]).manifest.recipe["sha256"]
+        assert (row["recipe_sha256"], row["error"], row["verdict"] is None) == (recipe, None, case == "hf-fp32")
+    runtime = [bench.rows[case]["runtime"] for case in ("hf-fp32", "onnx-fp32", "pytorch-int8")]
+    assert runtime == ["transformers", "ort", "torch"]
+
+
+def test_what_failed_is_a_row_with_its_error_and_nothing_else(bench):
+    broken, absent = bench.rows["onnx-int8"], bench.rows["onnx-fp16"]
+    assert broken["error"].startswith(f"{bench.artifacts['onnx-int8']}/encoder-")
+    assert broken["error"].endswith("Export or copy the artifact again.")
+    assert absent["error"].startswith("onnxruntime has no CUDAExecutionProvider here" if read_host().cuda else NO_GPU)
+    for row in (broken, absent):
+        assert [key for key in KEYS if row[key] is not None] == ["case", "error"]
+
+
+def test_the_report_comes_again_from_the_records_alone(bench):
+    result = CliRunner().invoke(main, ["report", str(bench.output), "--format", "json"])
+    assert (result.exit_code, result.stdout) == (0, bench.result.stdout)
+    text = RENDERERS["md"](bench.records)
+    assert f"Failed:\n- onnx-int8: {bench.rows['onnx-int8']['error']}\n- onnx-fp16: {bench.rows['onnx-fp16']['error']}\n" in text
+
+
+def test_forced_tokens_and_a_folder_of_pictures(tiny_artifacts, tiny_checkpoint, drawn_pictures, tmp_path):
+    for picture in drawn_pictures[:2]:
+        shutil.copy(picture.path, tmp_path)
+    output = tmp_path / "r.jsonl"
+    arguments = ("--images", tmp_path, "--tokens", 5, "--repeat", 1, "--warmup", 1, "--threads", 1, "--output", output, "--format", "json")
+    result = run(tiny_artifacts["onnx-fp32"], tiny_artifacts["onnx-int8"], "--checkpoint", tiny_checkpoint, *arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = json.loads(result.stdout)["rows"]
+    assert [row["tokens_per_image"] for row in rows] == [5.0] * 3
+    assert {picture.tokens for record in read_records(output) for picture in record.quality} == {5}
+    assert [row["exact_match"] for row in rows[:2]] == [1.0, 1.0]
+    unscored = ("bleu1", "bleu4", "cider", "rouge_l", "drift", "bleu4_change", "cider_change", "verdict")
+    assert [(row["case"], key) for row in rows for key in unscored if row[key] is not None] == []
+    work = json.loads(result.stdout)["workload"]
+    assert (work["min_length"], work["max_length"], work["metric_counter"]) == (6, 6, None)
+
+
+def test_the_prompt_is_left_out_of_scoring(tiny_artifacts, drawn_pictures, tmp_path):
+    """References that are the artifact's own captions without the prompt: a perfect score, if nothing else is scored."""
+    artifact = tiny_artifacts["onnx-fp32"]
+    captioner = runtimes.load(artifact)
+    listed = []
+    for picture in drawn_pictures[:6]:
+        (caption,) = captioner.caption([picture.path], PROMPT, max_length=20)
+        stripped = captioner.strip_prompt(caption, PROMPT)
+        if len(stripped.split()) >= 5:
+            listed.append({"file": str(picture.path), "captions": [stripped]})
+    assert len(listed) >= 2
+    output = tmp_path / "r.jsonl"
+    arguments = ("--prompt", PROMPT, "--repeat", 1, "--warmup", 1, "--output", output, "--format", "json")
+    result = run(artifact, "--dataset", _captions(tmp_path / "captions.json", listed), *arguments)
+    assert result.exit_code == 0
+    assert result.stderr == "WARNING no baseline: tiny: no such checkpoint directory; name the checkpoint with --checkpoint\n"
+    (row,) = json.loads(result.stdout)["rows"]
+    assert [row[key] for key in ("bleu1", "bleu4", "rouge_l")] == pytest.approx([1.0, 1.0, 1.0])
+    (record,) = read_records(output)
+    assert all(picture.caption.startswith(PROMPT) for picture in record.quality), "what was said is kept whole"
+    assert [row[key] for key in ("speedup", "exact_match", "drift")] == [None] * 3
+
+
+HIDDEN = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "transformers", "safetensors", "optimum", "onnx")))
+from toolkit.cli import main
+main(sys.argv[1:])
+"""
+"""Hides the libraries of exporting: to Python they are not installed."""
+
+
+def test_without_transformers_the_artifacts_are_measured_alone(tiny_artifacts, tiny_checkpoint, dataset, tmp_path):
+    artifacts = [str(tiny_artifacts[recipe]) for recipe in ("onnx-fp32", "onnx-int8")]
+    arguments = ["--checkpoint", str(tiny_checkpoint), "--dataset", str(dataset), "--repeat", "1", "--warmup", "1", "--format", "json"]
+    command = [sys.executable, "-c", HIDDEN, "bench", *artifacts, *arguments]
+    environment = {**os.environ, "HF_EVALUATE_OFFLINE": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == 0
+    assert ended.stderr == "WARNING no baseline: safetensors is not installed; pip install 'blip-toolkit[export]'\n"
+    rows = json.loads(ended.stdout)["rows"]
+    assert [(row["case"], row["error"], row["speedup"]) for row in rows] == [("onnx-fp32", None, None), ("onnx-int8", None, None)]
+    assert all(row["cider"] is not None for row in rows)
+
+
+def test_where_every_case_fails_the_table_comes_and_exit_code_1(tiny_artifacts, dataset, tmp_path):
+    broken = broken_copy(tiny_artifacts["onnx-fp32"], tmp_path / "broken")
+    result = run(broken, "--dataset", dataset, "--repeat", 1)
+    assert result.exit_code == 1
+    assert result.stdout.startswith(f"Failed:\n- onnx-fp32: {broken}/encoder-")
+    assert result.stderr.splitlines()[-1] == "Error: every case failed"
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def names(tiny_artifacts, tiny_checkpoint, mini_checkpoint, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "kept.jsonl").write_text("mine")
+    return {
+        "fp32": tiny_artifacts["onnx-fp32"],
+        "int8": tiny_artifacts["onnx-int8"],
+        "tiny": tiny_checkpoint,
+        "mini": mini_checkpoint,
+        "tmp": tmp_path,
+        "sample": Path(__file__).parents[2] / "toolkit" / "sample",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("{tmp}/none", "{tmp}/none: no artifact here (no manifest.json). Make one with: toolkit export CHECKPOINT --output {tmp}"),
+        ("{fp32} {tmp}/empty", "{tmp}/empty: no artifact here (no manifest.json). Make one with: toolkit export CHECKPOINT --output {tmp}"),
+        ("{fp32} --output {tmp}/kept.jsonl", "{tmp}/kept.jsonl: exists already; nothing was changed. Use --overwrite to replace it."),
+        (
+            "{fp32} --output {tmp}/none/r.jsonl",
+            "{tmp}/none/r.jsonl: cannot write: there is no folder {tmp}/none. Nothing was changed.",
+        ),
+        ("{fp32} --checkpoint {tmp}/none", "{tmp}/none: no such checkpoint directory"),
+        (
+            "{fp32} --checkpoint {mini}",
+            "these artifacts were not all made from the same checkpoint, so their figures do not compare; bench them apart",
+        ),
+        ("{fp32} {fp32} --checkpoint {tiny}", "two artifacts have the same name: tiny-onnx-fp32"),
+        ("{fp32} --dataset {tmp}/none.json", "{tmp}/none.json: cannot be read: No such file or directory"),
+        ("{fp32} --images {tmp}/none", "{tmp}/none: no such folder of pictures"),
+        ("{fp32} --images {tmp}/empty", "{tmp}/empty: holds no pictures"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(names, arguments, error):
+    result = run(*(word.format(**names) for word in arguments.split()))
+    assert error_of(result) == error.format(**names)
+    assert sorted(file.name for file in names["tmp"].iterdir()) == ["empty", "kept.jsonl"]
+    assert (names["tmp"] / "kept.jsonl").read_text() == "mine"

@@ -1,0 +1,284 @@
+"""Exporting: what the gate lets through, and that nothing is lost or left half-written when it does not go well."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from exporters.base import export
+from exporters.checkpoint import Checkpoint, open_checkpoint
+from exporters.parity import Agreement, Picture, compare
+from exporters.recipes import Recipe, find_recipe
+from runtimes.artifact import open_artifact
+from runtimes.errors import GateError, OutputError, OutputExistsError
+from runtimes.loading import load
+
+FP32 = find_recipe("pytorch-fp32")
+INT8 = find_recipe("pytorch-int8")
+STRICT = replace(INT8, drift_limit_nat=-1.0)
+"""No INT8 copy of a random model is so much better than the original."""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint) -> Checkpoint:
+    return open_checkpoint(str(tiny_checkpoint))
+
+
+@pytest.fixture
+def pictures(drawn_pictures) -> list[Picture]:
+    return drawn_pictures[:4]
+
+
+def make(checkpoint: Checkpoint, output: Path, pictures: list[Picture], *recipes: Recipe, **options: object) -> list[Path]:
+    return list(export(checkpoint, recipes, output, pictures, **options))
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below a folder: bytes and time of its last change."""
+    return {
+        str(file.relative_to(folder)): (file.read_bytes(), file.stat().st_mtime_ns) for file in sorted(folder.rglob("*")) if file.is_file()
+    }
+
+
+def names(folder: Path) -> list[str]:
+    """What lies in an output folder, but for the reference run that later exports read."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".reference-"))
+
+
+def reference_file(folder: Path) -> Path:
+    (found,) = folder.glob(".reference-*.json")
+    return found
+
+
+class TestGate:
+    def test_a_quantized_artifact_that_drifts_too_far_fails_and_leaves_nothing(self, checkpoint, pictures, tmp_path):
+        with pytest.raises(GateError) as caught:
+            make(checkpoint, tmp_path, pictures, STRICT)
+        message = str(caught.value)
+        assert message.startswith("pytorch-int8: drift is ")
+        assert "the recipe allows -1.0. Nothing was written." in message
+        assert "\n" not in message
+        assert names(tmp_path) == []
+
+    @pytest.mark.parametrize("recipe", ["pytorch-int8", "onnx-int8"])
+    def test_a_quantized_artifact_within_its_limit_passes_and_says_how_far_it_is(self, checkpoint, pictures, tmp_path, recipe):
+        (path,) = make(checkpoint, tmp_path, pictures, replace(find_recipe(recipe), drift_limit_nat=0.1))
+        gate = open_artifact(path).manifest.gate
+        assert (gate["mode"], gate["passed"], gate["problem"], gate["pictures"], gate["drift_limit"]) == ("enforce", True, None, 4, 0.1)
+        assert -0.05 < gate["drift_low"] <= gate["drift_nat_per_token"] <= gate["drift_high"] < 0.05
+        assert gate["drift_nat_per_token"] != 0
+        assert gate["device"] == "cpu"
+        assert gate["reference"].startswith("transformers 4.")
+
+    def test_drift_is_the_rise_of_the_negative_log_probability_per_token(self, checkpoint, pictures, tmp_path):
+        first, second = make(checkpoint, tmp_path, pictures, FP32, replace(INT8, drift_limit_nat=0.1))
+        paths, captions = [picture.path for picture in pictures], [picture.captions for picture in pictures]
+        before, after = (sum(float(row.sum()) for row in load(path).score(paths, captions)) for path in (first, second))
+        tokens = sum(len(caption.split()) + 1 for listed in captions for caption in listed)  # every word is one token; and the end
+        assert open_artifact(second).manifest.gate["drift_nat_per_token"] == pytest.approx((before - after) / tokens, abs=1e-5)
+
+    def test_report_writes_it_all_the_same_and_the_manifest_says_that_it_failed(self, checkpoint, pictures, tmp_path):
+        (path,) = make(checkpoint, tmp_path, pictures, STRICT, gate="report")
+        gate = open_artifact(path).manifest.gate
+        assert (gate["mode"], gate["passed"]) == ("report", False)
+        assert gate["problem"].startswith("drift is ")
+        assert load(path).caption([pictures[0].path])[0].error is None
+
+    @pytest.mark.parametrize("recipe", ["pytorch-fp32", "onnx-fp32"])
+    def test_an_fp32_artifact_must_say_what_transformers_says(self, checkpoint, pictures, tmp_path, recipe):
+        """A kept reference run whose third picture has another fourth token stands for a checkpoint that was read wrongly."""
+        make(checkpoint, tmp_path, pictures, FP32)
+        kept = json.loads(reference_file(tmp_path).read_bytes())
+        kept["token_ids"][2][3] = 5 if kept["token_ids"][2][3] != 5 else 6
+        kept["margins_nat"][2] = [1.0] * len(kept["margins_nat"][2])
+        reference_file(tmp_path).write_text(json.dumps(kept))
+        shutil.rmtree(tmp_path / "tiny-pytorch-fp32")
+        with pytest.raises(GateError) as caught:
+            make(checkpoint, tmp_path, pictures, find_recipe(recipe))
+        expected = f"{recipe}: captions of 1 of 4 pictures differ from transformers' (first: {pictures[2].path.name}, token 3)."
+        assert str(caught.value).startswith(expected)
+        assert names(tmp_path) == []
+
+    def test_a_difference_where_the_reference_is_undecided_is_a_tie(self, checkpoint, pictures, tmp_path):
+        make(checkpoint, tmp_path, pictures, FP32)
+        kept = json.loads(reference_file(tmp_path).read_bytes())
+        kept["token_ids"][2][3] = 5 if kept["token_ids"][2][3] != 5 else 6
+        kept["margins_nat"][2][2] = 0.0005  # the first generated token stands at 1
+        reference_file(tmp_path).write_text(json.dumps(kept))
+        (path,) = make(checkpoint, tmp_path, pictures, FP32, overwrite=True)
+        gate = open_artifact(path).manifest.gate
+        assert (gate["passed"], gate["exact_captions"], gate["ties"]) == (True, 3, 1)
+
+    def test_drift_that_is_not_a_number_fails(self, checkpoint, pictures, tmp_path):
+        make(checkpoint, tmp_path, pictures, FP32)
+        kept = json.loads(reference_file(tmp_path).read_bytes())
+        kept["log_probabilities"][1][0] = float("nan")
+        reference_file(tmp_path).write_text(json.dumps(kept))
+        with pytest.raises(GateError, match=r"upper 95 % bound \+nan"):
+            make(checkpoint, tmp_path, pictures, INT8)
+
+    def test_artifacts_made_before_a_failure_remain(self, checkpoint, pictures, tmp_path):
+        made = []
+        with pytest.raises(GateError):
+            made.extend(export(checkpoint, [FP32, STRICT, find_recipe("onnx-fp32")], tmp_path, pictures))
+        assert names(tmp_path) == ["tiny-pytorch-fp32"]
+        assert load(tmp_path / "tiny-pytorch-fp32").caption([pictures[0].path])[0].error is None
+
+
+class TestCompare:
+    MARGINS = ((0.5, 0.0009, 0.2),)
+
+    @pytest.mark.parametrize(
+        ("ours", "expected"),
+        [
+            ((9, 1, 2, 3), Agreement(equal=1, ties=0, different=())),
+            ((9, 1, 7, 8, 9), Agreement(equal=0, ties=1, different=())),  # what follows a tie does not count
+            ((9, 7, 2, 3), Agreement(equal=0, ties=0, different=((0, 1),))),
+            ((9, 1, 2, 7), Agreement(equal=0, ties=0, different=((0, 3),))),
+            ((9, 1), Agreement(equal=0, ties=1, different=())),
+            ((9, 1, 2, 3, 4), Agreement(equal=0, ties=0, different=((0, 4),))),
+            ((7, 1, 2, 3), Agreement(equal=0, ties=0, different=((0, 0),))),  # the prompt was not generated: no margin, no tie
+        ],
+    )
+    def test_the_first_difference_decides(self, ours, expected):
+        assert compare([ours], [(9, 1, 2, 3)], self.MARGINS) == expected
+
+
+class TestReference:
+    def test_is_computed_once_per_checkpoint_and_pictures(self, checkpoint, pictures, tmp_path):
+        make(checkpoint, tmp_path, pictures, FP32)
+        before = (reference_file(tmp_path).read_bytes(), reference_file(tmp_path).stat().st_mtime_ns)
+        make(checkpoint, tmp_path, pictures, find_recipe("onnx-fp32"))
+        assert (reference_file(tmp_path).read_bytes(), reference_file(tmp_path).stat().st_mtime_ns) == before
+        make(checkpoint, tmp_path, pictures[:3], FP32, overwrite=True)
+        assert len(list(tmp_path.glob(".reference-*.json"))) == 2
+
+    @pytest.mark.parametrize("damaged", [b"", b"{", b'{"transformers": "4.57.6"}', b"[]"])
+    def test_that_cannot_be_read_is_computed_again(self, checkpoint, pictures, tmp_path, damaged):
+        make(checkpoint, tmp_path, pictures[:1], FP32)
+        expected = reference_file(tmp_path).read_bytes()
+        reference_file(tmp_path).write_bytes(damaged)
+        make(checkpoint, tmp_path, pictures[:1], FP32, overwrite=True)
+        assert reference_file(tmp_path).read_bytes() == expected
+
+
+class TestExistingOutput:
+    def test_is_refused_and_not_touched(self, checkpoint, pictures, tmp_path):
+        make(checkpoint, tmp_path, pictures, FP32)
+        before = contents(tmp_path)
+        with pytest.raises(OutputExistsError) as caught:
+            make(checkpoint, tmp_path, pictures, INT8, FP32)
+        expected = f"{tmp_path / 'tiny-pytorch-fp32'}: exists already; nothing was changed. Use --overwrite to replace it."
+        assert str(caught.value) == expected
+        assert contents(tmp_path) == before  # nor was the other recipe begun
+
+    def test_is_replaced_by_overwrite_and_its_old_files_go(self, checkpoint, pictures, tmp_path):
+        (path,) = make(checkpoint, tmp_path, pictures, replace(INT8, drift_limit_nat=0.1))
+        before = open_artifact(path).manifest
+        changed = replace(INT8, drift_limit_nat=0.1, encoder=replace(INT8.encoder, keep_fp32=("*fc1*",)))
+        assert make(checkpoint, tmp_path, pictures, changed, overwrite=True) == [path]
+        after = open_artifact(path).manifest
+        assert after.recipe["encoder"]["keep_fp32"] == ["*fc1*"]
+        assert after.file_of("weights") != before.file_of("weights")
+        assert sorted(file.name for file in path.iterdir()) == sorted([*after.files, "manifest.json"])
+        assert load(path).caption([pictures[0].path])[0].error is None
+
+    def test_survives_an_overwrite_that_the_gate_stops(self, checkpoint, pictures, tmp_path):
+        make(checkpoint, tmp_path, pictures, replace(INT8, drift_limit_nat=0.1))
+        before = contents(tmp_path)
+        with pytest.raises(GateError):
+            make(checkpoint, tmp_path, pictures, STRICT, overwrite=True)
+        assert contents(tmp_path) == before
+
+    def test_that_is_no_artifact_is_not_overwritten(self, checkpoint, pictures, tmp_path):
+        (tmp_path / "tiny-pytorch-fp32").mkdir()
+        (tmp_path / "tiny-pytorch-fp32" / "thesis.txt").write_text("important")
+        before = contents(tmp_path)
+        with pytest.raises(OutputError, match="it is not an artifact, so --overwrite does not replace it"):
+            make(checkpoint, tmp_path, pictures, FP32, overwrite=True)
+        assert contents(tmp_path) == before
+
+    def test_the_same_export_gives_the_same_files(self, checkpoint, pictures, tmp_path):
+        recipes = [FP32, find_recipe("onnx-int8")]
+        first, second = (
+            {path.name: open_artifact(path).manifest for path in make(checkpoint, tmp_path / run, pictures, *recipes, gate="report")}
+            for run in ("one", "two")
+        )
+        assert first == second
+
+
+class TestOutputThatCannotBeWritten:
+    def test_below_a_file(self, checkpoint, pictures, tmp_path):
+        (tmp_path / "taken").write_text("mine")
+        for output in (tmp_path / "taken", tmp_path / "taken" / "below"):
+            with pytest.raises(OutputError) as caught:
+                make(checkpoint, output, pictures, FP32)
+            assert str(caught.value).startswith(f"{output}: cannot write: ")
+        assert contents(tmp_path).keys() == {"taken"}
+        assert (tmp_path / "taken").read_text() == "mine"
+
+    def test_without_room_for_it_nothing_is_begun(self, checkpoint, pictures, tmp_path):
+        """A sparse file of the size of all free room stands for weights of which an export needs four copies."""
+        huge = tmp_path / "model.safetensors"
+        huge.touch()
+        os.truncate(huge, min(shutil.disk_usage(tmp_path).free, 1 << 42))
+        output = tmp_path / "out"
+        with pytest.raises(OutputError, match=r"an export of this checkpoint needs about \d+ MB and \d+ MB are free"):
+            make(replace(checkpoint, weight_files=(huge,)), output, pictures, FP32)
+        assert names(output) == []
+
+    def test_that_fills_up_while_writing_is_one_line_and_leaves_nothing(self, tiny_checkpoint, pictures, tmp_path):
+        recipes = ["pytorch-fp32", "onnx-fp32", "onnx-int8"]
+        for outcome in run_limited(tiny_checkpoint, pictures, tmp_path, recipes):
+            assert outcome["error"] == "OutputError"
+            assert outcome["message"].startswith(f"{tmp_path}: cannot write: ")
+            assert "\n" not in outcome["message"]
+        assert names(tmp_path) == []
+
+    def test_that_fills_up_during_an_overwrite_keeps_the_old_artifact(self, tiny_checkpoint, checkpoint, pictures, tmp_path):
+        recipes = ["pytorch-int8", "onnx-int8"]
+        make(checkpoint, tmp_path, pictures, *map(find_recipe, recipes), gate="report")
+        before = contents(tmp_path)
+        outcomes = run_limited(tiny_checkpoint, pictures, tmp_path, recipes)
+        assert [outcome["error"] for outcome in outcomes] == ["OutputError", "OutputError"]
+        assert contents(tmp_path) == before
+
+
+LIMIT_BYTES = 60_000
+"""Larger than a reference run, smaller than any file of weights."""
+
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+from exporters.base import export
+from exporters.checkpoint import open_checkpoint
+from exporters.parity import Picture
+from exporters.recipes import find_recipe
+
+source, output, recipes, limit, pictures = json.loads(sys.argv[1])
+checkpoint = open_checkpoint(source)
+pictures = [Picture(Path(path), tuple(captions)) for path, captions in pictures]
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+for recipe in recipes:
+    try:
+        list(export(checkpoint, [find_recipe(recipe)], Path(output), pictures, overwrite=True, gate="report"))
+    except Exception as error:
+        print("outcome", json.dumps({"error": type(error).__name__, "message": str(error)}))
+    else:
+        print("outcome", json.dumps({"error": None, "message": ""}))
+"""
+
+
+def run_limited(source: Path, pictures: list[Picture], output: Path, recipes: list[str]) -> list[dict[str, str]]:
+    """Export one recipe after the other in a process that can write no large file: writes fail half-way, as on a full disk."""
+    listed = [[str(picture.path), list(picture.captions)] for picture in pictures]
+    argument = json.dumps([str(source), str(output), recipes, LIMIT_BYTES, listed])
+    done = subprocess.run([sys.executable, "-c", LIMITED, argument], capture_output=True, text=True, check=True)
+    outcomes = [json.loads(line.removeprefix("outcome ")) for line in done.stdout.splitlines() if line.startswith("outcome ")]
+    assert len(outcomes) == len(recipes)
+    return outcomes
