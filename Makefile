@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP_ARGS ?=
 # A directory or a hub id.
 CHECKPOINT ?= models/blip-mini-coco
+override CHECKPOINT := $(patsubst %/,%,$(CHECKPOINT))
 ARTIFACTS ?= build/artifacts
 # More options for `make bench`, for example --dataset FILE --images DIR --limit 50.
 BENCH_ARGS ?=
@@ -45,7 +46,7 @@ export: setup ## Export every recipe of CHECKPOINT into ARTIFACTS (unchanged one
 
 artifacts: $(RECIPES:%=$(ARTIFACTS)/$(NAME)-%/manifest.json)
 
-$(ARTIFACTS)/$(NAME)-%/manifest.json: $(wildcard $(CHECKPOINT)/config.json) $(SOURCES)
+$(ARTIFACTS)/$(NAME)-%/manifest.json: $(wildcard $(CHECKPOINT)/*.json $(CHECKPOINT)/*.safetensors) $(SOURCES)
 	$(BIN)/toolkit export $(CHECKPOINT) --recipe $* --output $(ARTIFACTS) --overwrite
 
 bench: export ## Benchmark every artifact against FP32 on the shipped pictures

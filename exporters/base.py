@@ -11,12 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from exporters.output import output_paths
 from exporters.recipes import Recipe
 from runtimes import document
-from runtimes.artifact import guard_output, open_artifact, write_artifact
-from runtimes.errors import OutputError
+from runtimes.artifact import open_artifact, write_artifact
+from runtimes.errors import MissingDependencyError, OutputError
 from runtimes.host import read_host
 from runtimes.loading import load
 from runtimes.manifest import SCHEMA, Manifest, Target
@@ -67,19 +69,18 @@ def export(
     from exporters.parity import check
     from exporters.reference import find_reference
 
-    paths = {recipe.name: output / f"{checkpoint.name}-{recipe.name}" for recipe in recipes}
-    for path in paths.values():
-        guard_output(path, overwrite=overwrite)
+    paths = output_paths(checkpoint.name, recipes, output, overwrite=overwrite)
+    exporters = {recipe.runtime: _exporter(recipe.runtime) for recipe in recipes}
     try:
         output.mkdir(parents=True, exist_ok=True)
         _check_room(checkpoint, output)
         threads = read_host().cores
         on_step("reference captions (transformers, FP32)")
-        reference = find_reference(checkpoint.directory, checkpoint.source.sha256, pictures, threads, output, allow_bin=allow_bin)
+        reference = find_reference(checkpoint, pictures, threads, output, allow_bin=allow_bin)
         for recipe in recipes:
             on_step(recipe.name)
             with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as working:
-                staged = _build(checkpoint, recipe, Path(working), paths[recipe.name].name)
+                staged = _build(exporters[recipe.runtime], checkpoint, recipe, Path(working), paths[recipe.name].name)
                 captioner = load(staged, device="cpu", threads=threads)
                 findings = check(captioner, recipe, pictures, reference, gate)
                 del captioner
@@ -95,9 +96,15 @@ def export(
         raise
 
 
-def _build(checkpoint: "Checkpoint", recipe: Recipe, working: Path, name: str) -> Path:
+def _exporter(runtime: str) -> ModuleType:
+    try:
+        return import_module(EXPORTERS[runtime])
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(error.name or "a package", f"exporting for the runtime '{runtime}'", "export") from error
+
+
+def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, working: Path, name: str) -> Path:
     """Build and quantize; return a complete artifact in the working folder whose gate has not been asked yet."""
-    exporter = import_module(EXPORTERS[recipe.runtime])
     payload, applied = exporter.build(checkpoint, recipe, working)
     tokenizer = working / "tokenizer.json"
     tokenizer.write_bytes(checkpoint.tokenizer_json)
@@ -127,7 +134,7 @@ def _renamed(path: Path, role: str) -> Path:
 
 
 def _check_room(checkpoint: "Checkpoint", output: Path) -> None:
-    weights = sum(file.stat().st_size for file in checkpoint.weight_files)
+    weights = max(checkpoint.fp32_bytes, sum(file.stat().st_size for file in checkpoint.weight_files))
     free = shutil.disk_usage(output).free
     if free < WORKING_COPIES * weights:
         raise OutputError(

@@ -19,6 +19,7 @@ from huggingface_hub import snapshot_download
 from PIL import Image
 from transformers import AutoTokenizer, BlipConfig
 
+from exporters.output import name_of
 from runtimes.blip import Blip
 from runtimes.errors import CheckpointError
 from runtimes.layers import ACTIVATIONS
@@ -53,6 +54,12 @@ class Checkpoint:
     image: ImageSpec
     generation: GenerationSpec
     tokenizer_json: bytes
+
+    @property
+    def fp32_bytes(self) -> int:
+        """Size of all weights as FP32."""
+        with torch.device("meta"):
+            return sum(parameter.nbytes for parameter in Blip(self.architecture).parameters())
 
     def load_weights(self) -> dict[str, torch.Tensor]:
         """Read all tensors as f32 under the names of `runtimes.blip.Blip`; the tied head appears under both of its names.
@@ -113,18 +120,15 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
         tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its parsers raise
         raise CheckpointError(source, f"cannot read its picture processor or tokenizer: {_line(error)}") from error
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
     text = config.text_config
     checkpoint = Checkpoint(
-        name=Path(source.rstrip("/")).resolve().name if Path(source).is_dir() else source.rsplit("/", 1)[-1],
+        name=name_of(source),
         directory=directory,
         weight_files=files,
         source=Source(
-            model=source.rstrip("/").rsplit("/", 1)[-1] if Path(source).is_dir() else source, revision=revision, sha256=digest.hexdigest()
+            model=name_of(source) if Path(source).is_dir() else source,
+            revision=None if Path(source).is_dir() else directory.name,  # the hub's cache names folders by commit
+            sha256=_sha256(files, source),
         ),
         architecture=_architecture(config, source),
         image=_image_spec(processor, source),
@@ -161,9 +165,9 @@ def _read_config(directory: Path, source: str) -> Any:  # noqa: ANN401 - transfo
     path = directory / "config.json"
     try:
         raw = json.loads(path.read_bytes())
-        architectures = raw.get("architectures") or []
+        architectures = [str(name) for name in raw.get("architectures") or []]
         model_type = raw.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(source, f"cannot read config.json: {_line(error)}") from error
     if model_type != "blip" or (architectures and ARCHITECTURE not in architectures):
         found = ", ".join(architectures) or f"model type {model_type!r}"
@@ -200,6 +204,19 @@ def _read_tensors(file: Path) -> Mapping[str, torch.Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise CheckpointError(str(file), "holds something else than named tensors")
     return loaded
+
+
+def _sha256(files: tuple[Path, ...], source: str) -> str:
+    """Hash the weight files, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise CheckpointError(source, f"cannot read {file.name}: {_line(error)}") from error
+    return digest.hexdigest()
 
 
 def _architecture(config: Any, source: str) -> Architecture:  # noqa: ANN401

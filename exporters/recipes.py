@@ -5,6 +5,7 @@ A recipe is a row of `RECIPES` or a JSON file with the same fields; it is embedd
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,6 +50,8 @@ class Recipe:
     """Upper 95 % bound of the rise in negative log-probability per token; None: token ids must equal the checkpoint's."""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
+            raise ValueError("a recipe's name is lower-case letters, digits, '.', '_' and '-', for folders are named after it")
         for component in (self.encoder, self.decoder):
             if component.reduce_range and not component.quantized:
                 raise ValueError("reduce_range needs INT8 weights")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import transformers
 
-from exporters.checkpoint import pillow_processor
+from exporters.checkpoint import Checkpoint, pillow_processor
 from exporters.parity import Picture, Reference
 from runtimes import document
 from runtimes.artifact import sha256_of, write_atomically
@@ -75,7 +75,7 @@ class HfCaptioner:
             output = self.generate(pixels, prompt, beams, min_length, max_length, clock, scores=beams > 1)
             ids = self._trim(output.sequences[0].tolist())
             score = float(output.sequences_scores[0]) if beams > 1 else None
-            captions.append(Caption(text=self._tokenizer.decode(ids, skip_special_tokens=True).strip(), token_ids=tuple(ids), score=score))
+            captions.append(Caption(text=self._text(ids), token_ids=tuple(ids), score=score))
         return captions
 
     @torch.inference_mode()
@@ -97,8 +97,12 @@ class HfCaptioner:
             return self.model.generate(
                 pixel_values=pixels,
                 **inputs,
+                # Named, so that a checkpoint's own generation settings do not change what is compared.
                 do_sample=False,
                 num_beams=beams,
+                length_penalty=1.0,
+                repetition_penalty=1.0,
+                early_stopping=False,
                 min_length=min_length,
                 max_length=max_length,
                 use_cache=True,
@@ -134,6 +138,13 @@ class HfCaptioner:
                 )
             )
         return scores
+
+    def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
+        """Return a caption's text without the prompt it started with."""
+        return self._text(caption.token_ids[1 if prompt is None else len(self.caption_ids(prompt)) - 1 :])
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def caption_ids(self, caption: str) -> list[int]:
         """Return [DEC] words [SEP], cut where the model has no more positions."""
@@ -172,13 +183,17 @@ def versions() -> dict[str, str]:
     return {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
 
 
-def find_reference(
-    directory: Path, checkpoint_sha256: str, pictures: Sequence[Picture], threads: int, cache: Path, *, allow_bin: bool = False
-) -> Reference:
+def find_reference(checkpoint: Checkpoint, pictures: Sequence[Picture], threads: int, cache: Path, *, allow_bin: bool = False) -> Reference:
     """Run transformers on the gate's pictures, or read what an earlier export with the same checkpoint and pictures kept in `cache`."""
     key = hashlib.sha256(
         document.canonical(
-            [checkpoint_sha256, transformers.__version__, [[sha256_of(picture.path), list(picture.captions)] for picture in pictures]]
+            [
+                transformers.__version__,
+                checkpoint.source.sha256,
+                [document.to_json(part) for part in (checkpoint.architecture, checkpoint.image, checkpoint.generation)],
+                hashlib.sha256(checkpoint.tokenizer_json).hexdigest(),
+                [[sha256_of(picture.path), list(picture.captions)] for picture in pictures],
+            ]
         )
     ).hexdigest()
     kept = cache / f".reference-{key[:16]}.json"
@@ -189,7 +204,7 @@ def find_reference(
             reference = None
         if reference is not None:
             return reference
-    reference = _run(HfCaptioner(directory, threads, allow_bin=allow_bin), pictures)
+    reference = _run(HfCaptioner(checkpoint.directory, threads, allow_bin=allow_bin), pictures)
     cache.mkdir(parents=True, exist_ok=True)
     write_atomically(kept, document.canonical(document.to_json(reference)))
     return reference

@@ -14,7 +14,7 @@ from runtimes.errors import RequestError, ToolkitError, UnavailableError
 from runtimes.generation import Clock, Decoding, Hypothesis, generate, log_softmax
 from runtimes.images import MAX_PIXELS, ImageInput, preprocess, read_image
 from runtimes.manifest import Manifest
-from runtimes.session import DeviceMemoryError, Float32, Session
+from runtimes.session import DeviceMemoryError, Float32, Session, State
 from runtimes.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ class Captioner:
             beams: 1 is greedy search.
             min_length: No caption is shorter, in tokens with [DEC] and prompt.
             max_length: No caption is longer, likewise.
-            batch_size: Pictures per run; halved and retried where a GPU runs out of memory.
+            batch_size: Pictures per run; halved and retried where a GPU runs out of memory. INT8 activations share one scale per run, so
+                an INT8 artifact's captions may differ a little between batch sizes; FP32 ones do not.
             length_penalty: See `Decoding`.
             clock: Told the seconds of each phase, for benchmarks.
 
@@ -153,10 +154,8 @@ class Captioner:
 
     def _generate(self, pixels: Float32, prompt_ids: list[int], decoding: Decoding, clock: Clock) -> list[Hypothesis]:
         try:
-            started = perf_counter()
-            state = self.session.encode(pixels)
-            clock("encode", perf_counter() - started)
-            return generate(self.session, state, len(pixels), prompt_ids, self.manifest.generation, decoding, clock)
+            # No name is kept for the state: what the search drops must be free, and so must a batch that did not fit.
+            return generate(self.session, self._encode(pixels, clock), len(pixels), prompt_ids, self.manifest.generation, decoding, clock)
         except DeviceMemoryError as error:
             if len(pixels) == 1:
                 raise UnavailableError(f"not enough device memory for one picture: {error}. Use --device cpu.") from error
@@ -164,6 +163,12 @@ class Captioner:
         logger.warning("out of device memory with %d pictures at once; trying %d", len(pixels), half)
         parts = (pixels[:half], pixels[half:])
         return [found for part in parts for found in self._generate(part, prompt_ids, decoding, clock)]
+
+    def _encode(self, pixels: Float32, clock: Clock) -> State:
+        started = perf_counter()
+        state = self.session.encode(pixels)
+        clock("encode", perf_counter() - started)
+        return state
 
     def _score_one(self, pixels: Float32, ids: list[list[int]]) -> Float32:
         """Teacher-forced: pixels f32[1,3,S,S] and K captions → f32[K]. Padding on the right is never attended to by what counts."""

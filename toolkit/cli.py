@@ -60,6 +60,8 @@ def main(verbose: int, quiet: bool) -> None:
     """Turn a BLIP image captioner into artifacts that run fast on a CPU, and show what it costs in quality."""
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(message)s", force=True)
+    if not quiet:  # which artifact was chosen, and why
+        logging.getLogger("runtimes.loading").setLevel(min(level, logging.INFO))
     for noisy in ("PIL", "urllib3", "filelock", "fsspec", "huggingface_hub", "datasets"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
 

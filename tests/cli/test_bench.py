@@ -149,7 +149,9 @@ def test_sizes(bench, tiny_checkpoint):
 def test_what_ran_has_every_figure(bench):
     for case in ("hf-fp32", "onnx-fp32", "pytorch-int8"):
         row = bench.rows[case]
-        measured = [key for key in KEYS if not key.endswith(("_change", "_low", "_high")) and key not in ("recipe_sha256", "error", "verdict")]
+        measured = [
+            key for key in KEYS if not key.endswith(("_change", "_low", "_high")) and key not in ("recipe_sha256", "error", "verdict")
+        ]
         assert [key for key in measured if row[key] is None] == [], case
         positive = [key for key in measured if key.endswith(("seconds", "per_image", "per_second", "_bytes", "_ratio", "speedup", "_p90"))]
         assert [key for key in positive if not row[key] > 0 or not math.isfinite(row[key])] == [], case

@@ -205,7 +205,7 @@ class TestBin:
             def __reduce__(self):
                 return os.system, (f"touch {tmp_path / 'ran'}",)
 
-        (with_bin / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Touch()}))
+        (with_bin / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Touch()}, protocol=2))
         assert "pytorch_model.bin: damaged or unreadable: " in f"{with_bin}{problem_of(with_bin, allow_bin=True)}"
         assert not (tmp_path / "ran").exists()
 

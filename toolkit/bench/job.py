@@ -43,6 +43,8 @@ class Result:
     warmup_s: tuple[float, ...]
     times: tuple[PictureTimes, ...]
     captions: tuple[str, ...]
+    without_prompt: tuple[str, ...]
+    """What is scored."""
     tokens: tuple[int, ...]
     errors: tuple[str | None, ...]
     log_probabilities: tuple[float, ...] = ()

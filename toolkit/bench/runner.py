@@ -163,7 +163,7 @@ def _run_case(
         peak_rss_bytes=result.peak_rss_bytes,
         warmup_s=result.warmup_s,
         times=result.times,
-        quality=_quality(dataset, result, counter, workload) if repeat == 0 else (),
+        quality=_quality(dataset, result, counter) if repeat == 0 else (),
     )
 
 
@@ -229,15 +229,14 @@ def _subject(case: Case, result: Result) -> Subject:
     )
 
 
-def _quality(dataset: Dataset, result: Result, counter: Counter | None, workload: Workload) -> tuple[PictureQuality, ...]:
+def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple[PictureQuality, ...]:
     said = [
         PictureQuality(file=shown_name(picture.path.name), caption=caption, tokens=tokens, error=error)
         for picture, caption, tokens, error in zip(dataset.pictures, result.captions, result.tokens, result.errors, strict=True)
     ]
     if counter is None:
         return tuple(said)
-    captions = [_without_prompt(caption, workload.prompt) for caption in result.captions]
-    scores = score_captions(captions, [picture.captions for picture in dataset.pictures], counter.count)
+    scores = score_captions(result.without_prompt, [picture.captions for picture in dataset.pictures], counter.count)
     return tuple(
         replace(
             picture,
@@ -254,8 +253,3 @@ def _quality(dataset: Dataset, result: Result, counter: Counter | None, workload
         else picture
         for picture, score, log_probability, scored in zip(said, scores, result.log_probabilities, result.scored_tokens, strict=True)
     )
-
-
-def _without_prompt(caption: str, prompt: str | None) -> str:
-    """Leave out the prompt, as the original repository does before it scores."""
-    return caption[len(prompt) :].strip() if prompt and caption.lower().startswith(prompt.strip().lower()) else caption

@@ -4,6 +4,7 @@ Started as `python -m toolkit.bench.worker`. Memory is read before references ar
 """
 
 import json
+import os
 import sys
 import time
 
@@ -75,6 +76,7 @@ def run(job: Job) -> Result:
         warmup_s=tuple(warmups),
         times=tuple(times),
         captions=tuple(caption.text for caption in captions),
+        without_prompt=tuple(captioner.strip_prompt(caption, job.prompt) for caption in captions),
         tokens=tuple(max(0, len(caption.token_ids) - prompt_tokens) for caption in captions),
         errors=tuple(caption.error for caption in captions),
         log_probabilities=tuple(log_probabilities),
@@ -135,10 +137,11 @@ class _Laps:
 
 
 def _send(message: dict[str, Any]) -> None:
-    sys.__stdout__.write(json.dumps(message) + "\n")  # type: ignore[union-attr]
-    sys.__stdout__.flush()  # type: ignore[union-attr]
+    print(json.dumps(message), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    sys.stdout = sys.stderr  # what a library prints must not get between our lines
+    # What a library prints, from Python or from C, must not get between our lines.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     main()

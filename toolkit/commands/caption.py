@@ -19,7 +19,13 @@ from toolkit.progress import progress
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @decoding_options
-@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures per run.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Pictures per run; INT8 captions may differ a little with it.",
+)
 @click.option("--strip-prompt", is_flag=True, help="Leave the prompt out of the text.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @threads_option

@@ -51,9 +51,11 @@ def command(
         return
     if checkpoint is None:
         raise click.UsageError("Missing argument 'CHECKPOINT'.")
+    from exporters.base import export
+    from exporters.output import name_of, output_paths
+
     chosen = [find_recipe(name) for name in recipes] or list(RECIPES)
     try:
-        from exporters.base import export
         from exporters.checkpoint import open_checkpoint
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a package", "exporting", "export") from error
@@ -61,6 +63,7 @@ def command(
     from runtimes.artifact import open_artifact
     from toolkit.bench.datasets import load_dataset
 
+    output_paths(name_of(checkpoint), chosen, output, overwrite=overwrite)  # before anything is fetched or read
     opened = open_checkpoint(checkpoint, revision, allow_bin=allow_bin)
     with progress("export", len(chosen)) as bar:
         finished = export(
