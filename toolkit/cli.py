@@ -60,8 +60,9 @@ def main(verbose: int, quiet: bool) -> None:
     """Turn a BLIP image captioner into artifacts that run fast on a CPU, and show what it costs in quality."""
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(message)s", force=True)
-    if not quiet:  # which artifact was chosen, and why
-        logging.getLogger("runtimes.loading").setLevel(min(level, logging.INFO))
+    choice = logging.getLogger("runtimes.loading")  # which artifact was chosen, and why
+    choice.setLevel(logging.NOTSET if quiet else min(level, logging.INFO))
+    click.get_current_context().call_on_close(lambda: choice.setLevel(logging.NOTSET))
     for noisy in ("PIL", "urllib3", "filelock", "fsspec", "huggingface_hub", "datasets"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
 
