@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections import Counter
 from fnmatch import fnmatchcase
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,15 @@ from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import QuantizationConfig
 from transformers import PretrainedConfig
 
+from exporters import onnx_blocks
 from exporters.checkpoint import Checkpoint
-from exporters.onnx_graphs import export_graphs
+from exporters.onnx_graphs import export_graphs, weight_products
 from exporters.recipes import Component, Recipe
 
 REQUIRES = {"onnxruntime": ">=1.24.3"}
+
+LARGE = 1 << 14
+"""Elements from which on a float tensor is stored in half: a rounding of 2**-11 is small beside that of INT8."""
 
 WEIGHT_TYPES = {"qint8": QuantType.QInt8, "quint8": QuantType.QUInt8}
 
@@ -34,21 +39,19 @@ def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict
     model = checkpoint.load_model()
     if recipe.precision == "fp16":
         model = model.half()
-    files = export_graphs(model, directory)
+    components = {"encoder": recipe.encoder, "decoder": recipe.decoder}
+    files = export_graphs(model, directory, fused=[role for role, component in components.items() if component.quantized])
     del model
     applied: dict[str, dict[str, int]] = {}
-    for role, component in (("encoder", recipe.encoder), ("decoder", recipe.decoder)):
-        if component.quantized:
+    for role, component in components.items():
+        if component.block_size is not None:
+            onnx_blocks.quantize(files[role], component)
+        elif component.quantized:
             quantize(files[role], component)
+        if component.quantized:
+            halve(files[role])
         applied[role] = count_quantized(files[role])
     return files, applied
-
-
-def weight_products(graph: onnx.GraphProto) -> list[str]:
-    """Names of the MatMul nodes whose second factor is a constant, directly or through Identity (one tensor under two names)."""
-    constants = {tensor.name for tensor in graph.initializer}
-    constants |= {node.output[0] for node in graph.node if node.op_type == "Identity" and node.input[0] in constants}
-    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in constants]
 
 
 def quantize(path: Path, component: Component) -> None:
@@ -118,11 +121,28 @@ def _of_words(parameter: str, ids: str, output: str, *, per_word: bool) -> list[
     return [helper.make_node("Identity", [parameter], [output])]
 
 
+def halve(path: Path) -> None:
+    """Store the float tensors that quantizing left over (positions, patches) as FP16, in place; loading makes FP32 of them."""
+    model = onnx.load(path)
+    graph = model.graph
+    large = [
+        tensor
+        for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and prod(tensor.dims) >= LARGE and not tensor.name.endswith("_scale")
+    ]
+    for tensor in large:
+        graph.node.insert(0, helper.make_node("Cast", [f"{tensor.name}_half"], [tensor.name], f"{tensor.name}_half", to=TensorProto.FLOAT))
+        graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{tensor.name}_half"))
+        graph.initializer.remove(tensor)
+    onnx.save(model, path)
+
+
 def count_quantized(path: Path) -> dict[str, int]:
-    """Count what is quantized in a graph: integer products, and embedding lookups in an INT8 table."""
+    """Count what is quantized in a graph: integer products, and embedding lookups in an integer table."""
     graph = onnx.load(path, load_external_data=False).graph
     int8 = {tensor.name for tensor in graph.initializer if tensor.data_type in (TensorProto.INT8, TensorProto.UINT8)}
-    counts = Counter("MatMul" for node in graph.node if node.op_type == "MatMulInteger")
+    counts = Counter("MatMul" for node in graph.node if node.op_type in ("MatMulInteger", "MatMulNBits"))
+    counts.update("Embedding" for node in graph.node if node.op_type == "GatherBlockQuantized")
     counts.update("Conv" for node in graph.node if node.op_type == "ConvInteger")
     counts.update(
         "Embedding" for node in graph.node if node.op_type == "Gather" and node.input[0] in int8 and node.input[0].endswith("_quantized")

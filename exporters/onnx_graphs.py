@@ -12,12 +12,14 @@ P may be 0, so one decoder graph takes the prompt and every later token.
 
 import logging
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx
 import torch
 from torch import Tensor, nn
 
+from exporters.onnx_attention import fuse_self_attention
 from runtimes.blip import Blip
 
 OPSET = 17
@@ -79,12 +81,42 @@ class ColumnHead(nn.Module):
         return x @ self.table
 
 
-def export_graphs(model: Blip, directory: Path) -> dict[str, Path]:
+class JoinedProjections(nn.Module):
+    """Query, key and value of one decoder layer in one product: a third of the calls, and their input is quantized once."""
+
+    def __init__(self, query: nn.Linear, key: nn.Linear, value: nn.Linear) -> None:
+        super().__init__()
+        parts = (query, key, value)
+        self.width = query.out_features
+        self.qkv = nn.Linear(query.in_features, 3 * query.out_features, dtype=query.weight.dtype)
+        self.qkv.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
+        self.qkv.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """f[R,T,D] → query, key and value f[R,T,D]."""
+        return self.qkv(x).split(self.width, dim=-1)
+
+
+def export_graphs(model: Blip, directory: Path, *, fused: Collection[str] = ()) -> dict[str, Path]:
     """Write `encoder.onnx` and `decoder.onnx` of a module into a directory and return them by role.
 
-    The module's embedding and head are replaced by column lookups of one shared matrix: give it a module that is not used afterwards.
+    Layers are rebuilt as graphs want them (embedding and head share one matrix, query, key and value one product), which a module that is
+    used afterwards would not stand.
+
+    Args:
+        model: The FP32 or FP16 module.
+        directory: Where to write.
+        fused: Which of "encoder" and "decoder" may use ONNX Runtime's attention operator; the others keep to the ONNX standard.
     """
     shape = model.shape
+    if "encoder" in fused:
+        fuse_self_attention(model.vision_model)
+    if "decoder" in fused:
+        fuse_self_attention(model.text_decoder)
+    for layer in model.text_decoder.layers:
+        attention = layer.get_submodule("attention")
+        parts = attention.get_submodule("self")
+        attention.add_module("self", JoinedProjections(parts.query, parts.key, parts.value))  # type: ignore[arg-type]
     dtype = model.vision_model.post_layernorm.weight.dtype
     words = model.get_parameter("text_decoder.bert.embeddings.word_embeddings.weight")
     table = nn.Parameter(words.T.contiguous(), requires_grad=False)
@@ -146,3 +178,10 @@ def _export(
     for node in graph.graph.node:
         node.doc_string = ""
     onnx.save(graph, path)
+
+
+def weight_products(graph: onnx.GraphProto) -> list[str]:
+    """Names of the MatMul nodes whose second factor is a constant, directly or through Identity (one tensor under two names)."""
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {node.output[0] for node in graph.node if node.op_type == "Identity" and node.input[0] in constants}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in constants]

@@ -18,10 +18,12 @@ from runtimes.errors import RecipeError, UnknownNameError
 class Component:
     """How the constant weights of one component (encoder or decoder) are stored."""
 
-    weights: Literal["fp32", "fp16", "qint8", "quint8"] = "fp32"
-    """qint8: symmetric, signed; quint8: with a zero point."""
+    weights: Literal["fp32", "fp16", "qint8", "quint8", "qint4"] = "fp32"
+    """qint8 and qint4: symmetric, signed; quint8: with a zero point."""
     per_channel: bool = False
     """One scale per output channel instead of one per tensor."""
+    block_size: int | None = None
+    """That many neighbouring inputs of an output share a scale, in weights and in activations; a power of two."""
     reduce_range: bool = False
     """7 bits: U8S8 products saturate in 16 bits on x86 without VNNI (onnxruntime#6004)."""
     keep_fp32: tuple[str, ...] = ()
@@ -29,8 +31,12 @@ class Component:
 
     @property
     def quantized(self) -> bool:
-        """Whether products run in INT8."""
-        return self.weights in ("qint8", "quint8")
+        """Whether products run on integers."""
+        return self.weights in ("qint8", "quint8", "qint4")
+
+
+PRECISIONS: dict[Literal["int4", "int8", "fp16"], set[str]] = {"int4": {"qint4"}, "int8": {"qint8", "quint8"}, "fp16": {"fp16"}}
+"""Number format → weights that are stored in it, smallest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +59,18 @@ class Recipe:
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
             raise ValueError("a recipe's name is lower-case letters, digits, '.', '_' and '-', for folders are named after it")
         for component in (self.encoder, self.decoder):
-            if component.reduce_range and not component.quantized:
-                raise ValueError("reduce_range needs INT8 weights")
-            if self.runtime == "torch" and (component.weights == "quint8" or component.reduce_range):
-                raise ValueError("the torch runtime takes full-range qint8 weights only")
+            if component.reduce_range and (not component.quantized or component.block_size):
+                raise ValueError("reduce_range needs INT8 weights without blocks")
+            if component.block_size is not None and component.weights not in ("qint8", "qint4"):
+                raise ValueError("block_size needs qint8 or qint4 weights")
+            if component.block_size is not None and (component.block_size < 16 or component.block_size & (component.block_size - 1)):
+                raise ValueError("block_size must be a power of two, at least 16")
+            if component.block_size is not None and component.per_channel:
+                raise ValueError("a block has its own scale: block_size and per_channel exclude each other")
+            if component.weights == "qint4" and component.block_size is None:
+                raise ValueError("qint4 needs block_size")
+            if self.runtime == "torch" and (component.weights == "quint8" or component.reduce_range or component.block_size):
+                raise ValueError("the torch runtime takes full-range qint8 weights per channel only")
         if self.runtime == "torch" and any(c.quantized and not c.per_channel for c in (self.encoder, self.decoder)):
             raise ValueError("the torch runtime quantizes per channel only")
         if "fp16" in {self.encoder.weights, self.decoder.weights} and self.encoder.weights != self.decoder.weights:
@@ -65,10 +79,13 @@ class Recipe:
             raise ValueError("a recipe that is not fp32 needs drift_limit_nat")
 
     @property
-    def precision(self) -> Literal["fp32", "fp16", "int8"]:
-        """The smallest number format that products use."""
+    def precision(self) -> Literal["fp32", "fp16", "int8", "int4"]:
+        """The smallest number format of the weights."""
         weights = {self.encoder.weights, self.decoder.weights}
-        return "int8" if weights & {"qint8", "quint8"} else "fp16" if "fp16" in weights else "fp32"
+        for precision, names in PRECISIONS.items():
+            if weights & names:
+                return precision
+        return "fp32"
 
     @property
     def sha256(self) -> str:
@@ -78,6 +95,8 @@ class Recipe:
 
 _INT8 = Component(weights="qint8", per_channel=True)
 _INT7 = Component(weights="qint8", per_channel=True, reduce_range=True)
+_BLOCKS8 = Component(weights="qint8", block_size=256)
+_BLOCKS4 = Component(weights="qint4", block_size=128)
 _FP16 = Component(weights="fp16")
 
 RECIPES = (
@@ -103,10 +122,18 @@ RECIPES = (
     Recipe(
         name="onnx-int8",
         runtime="ort",
-        why="Portable INT8: 7-bit weights cannot saturate, so it is right on every CPU.",
+        why="Portable INT8: the encoder's 7-bit weights cannot saturate, so it is right on every CPU.",
         encoder=_INT7,
-        decoder=_INT7,
+        decoder=_BLOCKS8,
         drift_limit_nat=0.02,
+    ),
+    Recipe(
+        name="onnx-int4",
+        runtime="ort",
+        why="The smallest: an INT8 encoder, which is bound by arithmetic, and a 4-bit decoder, which is bound by memory.",
+        encoder=_INT7,
+        decoder=_BLOCKS4,
+        drift_limit_nat=0.05,
     ),
     Recipe(
         name="onnx-int8-vnni",
@@ -114,7 +141,7 @@ RECIPES = (
         why="Full-range weights for x86 with VNNI, which adds products in 32 bits.",
         cpu_features=("vnni",),
         encoder=_INT8,
-        decoder=_INT8,
+        decoder=_BLOCKS8,
         drift_limit_nat=0.02,
     ),
     Recipe(
@@ -123,7 +150,7 @@ RECIPES = (
         why="Full-range weights for 64-bit ARM with dot products, which add in 32 bits.",
         cpu_features=("dotprod",),
         encoder=_INT8,
-        decoder=_INT8,
+        decoder=_BLOCKS8,
         drift_limit_nat=0.02,
     ),
     Recipe(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from runtimes.layers import ACTIVATIONS, Conv2d, Embedding, LayerNorm, Linear, attend
+from runtimes.layers import ACTIVATIONS, Attend, Conv2d, Embedding, LayerNorm, Linear, SelfAttend, split_heads
 from runtimes.manifest import Architecture
 
 
@@ -23,14 +23,15 @@ class VisionAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.split = (3, heads, width // heads)
+        self.width = width
+        self.attend = SelfAttend(heads)
         self.qkv = Linear(width, 3 * width)
         self.projection = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """f[B,N,D] → f[B,N,D]."""
-        query, key, value = self.qkv(x).reshape(*x.shape[:2], *self.split).permute(2, 0, 3, 1, 4).unbind(0)
-        return self.projection(attend(query, key, value).transpose(1, 2).reshape(x.shape))
+        context, _ = self.attend(*self.qkv(x).split(self.width, dim=-1), None, None)
+        return self.projection(context)
 
 
 class VisionMLP(nn.Module):
@@ -99,17 +100,15 @@ class VisionModel(nn.Module):
 class Projections(nn.Module):
     """Query, key and value of one decoder attention; keys and values may come from another width."""
 
-    def __init__(self, width: int, source_width: int, heads: int) -> None:
+    def __init__(self, width: int, source_width: int) -> None:
         super().__init__()
-        self.split = (heads, width // heads)
         self.query = Linear(width, width)
         self.key = Linear(source_width, width)
         self.value = Linear(source_width, width)
 
-    def key_value(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """f[B,N,D] → key and value f[B,H,N,Dh]."""
-        shape = (*source.shape[:2], *self.split)
-        return self.key(source).reshape(shape).transpose(1, 2), self.value(source).reshape(shape).transpose(1, 2)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """f[R,T,D] → query, key and value f[R,T,D] of the same tokens."""
+        return self.query(x), self.key(x), self.value(x)
 
 
 class AddNorm(nn.Module):
@@ -125,28 +124,40 @@ class AddNorm(nn.Module):
         return self.LayerNorm(self.dense(x) + residual)
 
 
-class TextAttention(nn.Module):
-    """One attention of a decoder layer, with its projection and norm; the submodule is named `self` in checkpoints."""
+class SelfAttention(nn.Module):
+    """Attention over the cache, with its projections, output and norm; the submodule is named `self` in checkpoints."""
 
-    def __init__(self, shape: Architecture, source_width: int) -> None:
+    def __init__(self, shape: Architecture) -> None:
         super().__init__()
-        self.add_module("self", Projections(shape.text_width, source_width, shape.text_heads))
+        self.attend = SelfAttend(shape.text_heads)
+        self.add_module("self", Projections(shape.text_width, shape.text_width))
         self.output = AddNorm(shape.text_width, shape.text_width, shape.text_norm_eps)
 
-    @property
-    def projections(self) -> Projections:
-        """Query, key and value of this attention."""
-        return self.get_submodule("self")  # type: ignore[return-value]
+    def forward(self, x: Tensor, past: tuple[Tensor, Tensor], mask: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """X f[R,T,D], past K/V f[R,H,P,Dh], mask f[T,P+T] → f[R,T,D] and present K/V f[R,H,P+T,Dh]."""
+        context, present = self.attend(*self.get_submodule("self")(x), past, mask)
+        return self.output(context, x), present
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """X f[R,T,D] attends to key and value f[B,H,N,Dh], where B = R or the K rows of a picture share its entry → f[R,T,D].
 
-        Rows of a picture are neighbours, so [B*K,T] read as [B,K*T] is the fold of hypotheses into the query axis: no copy.
-        """
-        projections = self.projections
-        query = projections.query(x).reshape(key.shape[0], -1, *projections.split).transpose(1, 2)
-        context = attend(query, key, value, mask).transpose(1, 2).reshape(x.shape)
-        return self.output(context, x)
+class CrossAttention(nn.Module):
+    """Attention to the picture, whose keys and values the K rows of the picture share; the submodule is named `self` in checkpoints."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.heads = shape.text_heads
+        self.attend = Attend()
+        self.add_module("self", Projections(shape.text_width, shape.vision_width))
+        self.output = AddNorm(shape.text_width, shape.text_width, shape.text_norm_eps)
+
+    def key_value(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """f[B,N,D] → key and value f[B,H,N,Dh]."""
+        projections = self.get_submodule("self")
+        return tuple(split_heads(project(image), image.shape[0], self.heads) for project in (projections.key, projections.value))  # type: ignore[return-value,operator]
+
+    def forward(self, x: Tensor, cross: tuple[Tensor, Tensor], images: int, rows: int) -> Tensor:
+        """X f[R,T,D] of R = `rows` attends to key and value f[B,H,N,Dh] of B = `images` → f[R,T,D]."""
+        query = split_heads(self.get_submodule("self").query(x), images, self.heads)  # type: ignore[operator]
+        return self.output(self.attend(query, *cross).reshape(rows, -1, int(x.shape[-1])), x)
 
 
 class TextLayer(nn.Module):
@@ -154,20 +165,18 @@ class TextLayer(nn.Module):
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
-        self.attention = TextAttention(shape, shape.text_width)
-        self.crossattention = TextAttention(shape, shape.vision_width)
+        self.attention = SelfAttention(shape)
+        self.crossattention = CrossAttention(shape)
         self.intermediate = nn.ModuleDict({"dense": Linear(shape.text_width, shape.text_inner)})
         self.output = AddNorm(shape.text_inner, shape.text_width, shape.text_norm_eps)
         self.activation = ACTIVATIONS[shape.text_activation]
 
     def forward(
-        self, x: Tensor, past: tuple[Tensor, Tensor], cross: tuple[Tensor, Tensor], mask: Tensor
+        self, x: Tensor, past: tuple[Tensor, Tensor], cross: tuple[Tensor, Tensor], images: int, rows: int, mask: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """X f[R,T,D], past K/V f[R,H,P,Dh], cross K/V f[B,H,N,Dh], mask f[T,P+T] → f[R,T,D] and present K/V f[R,H,P+T,Dh]."""
-        key, value = self.attention.projections.key_value(x)
-        present = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
-        x = self.attention(x, *present, mask)
-        x = self.crossattention(x, *cross, None)
+        x, present = self.attention(x, past, mask)
+        x = self.crossattention(x, cross, images, rows)
         return self.output(self.activation(self.intermediate["dense"](x)), x), present
 
 
@@ -239,7 +248,7 @@ class Blip(nn.Module):
     def encode(self, pixels: Tensor) -> list[Tensor]:
         """Pixels f32[B,3,S,S] → cross-attention key and value f[B,H,N,Dh] of each decoder layer: k0, v0, k1, v1, ..."""
         image = self.vision_model(pixels.to(self.vision_model.post_layernorm.weight.dtype))
-        return [tensor for layer in self.text_decoder.layers for tensor in layer.crossattention.projections.key_value(image)]  # type: ignore[union-attr,operator]
+        return [tensor for layer in self.text_decoder.layers for tensor in layer.crossattention.key_value(image)]  # type: ignore[union-attr,operator]
 
     def decode(self, token_ids: Tensor, positions: Tensor, past: Sequence[Tensor], cross: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Feed new tokens and get the logits at some of them.
@@ -258,9 +267,10 @@ class Blip(nn.Module):
         new = torch.arange(count, device=token_ids.device)
         old = torch.arange(before + count, device=token_ids.device)
         mask = torch.where(old[None, :] <= new[:, None] + before, 0.0, torch.finfo(x.dtype).min).to(x.dtype)
+        images, rows = cross[0].shape[0], token_ids.shape[0]  # asked once for all layers: in a graph, every such question is five nodes
         present: list[Tensor] = []
         for number, layer in enumerate(self.text_decoder.layers):
             pair = slice(2 * number, 2 * number + 2)
-            x, layer_present = layer(x, past[pair], cross[pair], mask)
+            x, layer_present = layer(x, past[pair], cross[pair], images, rows, mask)
             present.extend(layer_present)
         return self.text_decoder.cls["predictions"](x.index_select(1, positions)).float(), present

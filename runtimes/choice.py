@@ -19,7 +19,8 @@ class Choice:
 def rank(manifests: Mapping[str, Manifest], host: Host, device: str = "auto") -> list[Choice]:
     """Order the artifacts that this host can run, best first.
 
-    FP16 where there is CUDA; else INT8 that fits this CPU, tuned before portable; else FP32; FP16 on a CPU last: it computes in FP32.
+    FP16 where there is CUDA; else INT8 that fits this CPU, tuned before portable; else INT4, which is smaller and less exact; else FP32;
+    FP16 on a CPU last: it computes in FP32.
     Between runtimes onnxruntime comes first: it is faster and needs less memory. What needs absent CPU features or libraries is left out.
 
     Args:
@@ -35,17 +36,19 @@ def rank(manifests: Mapping[str, Manifest], host: Host, device: str = "auto") ->
         runtime_order = 0 if manifest.runtime == "ort" else 1
         if host.cuda and device != "cpu" and target.precision == "fp16":
             place, where, why = 0, "cuda", "FP16 on the GPU"
-        elif device == "cuda" and (not host.cuda or target.precision == "int8"):
+        elif device == "cuda" and (not host.cuda or target.precision in ("int8", "int4")):
             continue
         elif device == "cuda":
             place, where, why = 1, "cuda", "FP32 on the GPU, as there is no FP16 artifact"
         elif target.precision == "int8":
             tuned = ", ".join(target.cpu_features)
             place, where, why = 1, "cpu", f"INT8 tuned for this CPU ({tuned})" if tuned else "INT8 that is right on every CPU"
+        elif target.precision == "int4":
+            place, where, why = 2, "cpu", "INT4, as there is no INT8 artifact that this machine can run"
         elif target.precision == "fp32":
-            place, where, why = 2, "cpu", "FP32, as there is no INT8 artifact that this machine can run"
+            place, where, why = 3, "cpu", "FP32, as there is no smaller artifact that this machine can run"
         else:
-            place, where, why = 3, "cpu", "FP16 on the CPU, as there is nothing else"
+            place, where, why = 4, "cpu", "FP16 on the CPU, as there is nothing else"
         # Among INT8 artifacts the runtime counts for more than the tuning: VNNI weights save no time, they are a little more exact.
         ranked.append(((place, runtime_order, -len(target.cpu_features), name), Choice(name=name, device=where, why=why)))
     return [choice for _, choice in sorted(ranked, key=lambda entry: entry[0])]

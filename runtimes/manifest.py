@@ -98,7 +98,7 @@ class Target:
     """Where the artifact is meant to run."""
 
     device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Literal["fp32", "fp16", "int8", "int4"]
     cpu_features: tuple[str, ...] = ()
     """CPU features without which the artifact is wrong or slow, in the words of `runtimes.host`."""
 

@@ -1,6 +1,7 @@
 """`toolkit export`: a checkpoint goes in, artifacts come out; each path is printed when it is complete."""
 
 import logging
+import os
 from pathlib import Path
 from typing import cast
 
@@ -45,6 +46,7 @@ def command(
     list_recipes: bool,
 ) -> None:
     """Echo the path of each artifact when it is complete."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its exporter warns of every operator that is not of the standard
     if list_recipes:
         for recipe in RECIPES:
             click.echo(f"{recipe.name:<18} {recipe.why}")
