@@ -20,7 +20,7 @@ class _Plain(torch.autograd.Function):
     """Attention of all tokens to all."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:  # noqa: ANN401
+    def forward(ctx: object, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         return SelfAttend(heads)(query, key, value, None, None)[0]
 
     @staticmethod
@@ -35,7 +35,7 @@ class _Cached(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: object,
         query: Tensor,
         key: Tensor,
         value: Tensor,

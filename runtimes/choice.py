@@ -46,7 +46,7 @@ def rank(manifests: Mapping[str, Manifest], host: Host, device: str = "auto") ->
         elif target.precision == "int4":
             place, where, why = 2, "cpu", "INT4, as there is no INT8 artifact that this machine can run"
         elif target.precision == "fp32":
-            place, where, why = 3, "cpu", "FP32, as there is no smaller artifact that this machine can run"
+            place, where, why = 3, "cpu", "FP32, as there is no INT8 or INT4 artifact that this machine can run"
         else:
             place, where, why = 4, "cpu", "FP16 on the CPU, as there is nothing else"
         # Among INT8 artifacts the runtime counts for more than the tuning: VNNI weights save no time, they are a little more exact.

@@ -54,6 +54,8 @@ MAY_IMPORT = {
     "exporters.reference": May("exporters runtimes numpy torch transformers"),
     "exporters.pytorch_dynamic": May("exporters runtimes torch safetensors"),
     "exporters.onnx_graphs": May("exporters runtimes torch onnx"),
+    "exporters.onnx_attention": May("runtimes torch"),
+    "exporters.onnx_blocks": May("exporters numpy onnx"),
     "exporters.onnx_dynamic": May("exporters runtimes numpy torch onnx onnxruntime optimum transformers"),
     # What a person types: nothing heavy before a command runs.
     "toolkit": May("toolkit exporters runtimes numpy"),

@@ -66,9 +66,10 @@ def host(features=VNNI, libraries=BOTH, cuda=False):
 
 
 GPU_FIRST = ["onnx-fp16@cuda", "pytorch-fp16@cuda"]
-CPU_VNNI = ["onnx-int8-vnni", "onnx-int8", "pytorch-int8", "onnx-fp32", "pytorch-fp32"]
-CPU_PLAIN = ["onnx-int8", "pytorch-int8", "onnx-fp32", "pytorch-fp32"]
-CPU_ARM = ["onnx-int8-arm64", "onnx-int8", "pytorch-int8", "onnx-fp32", "pytorch-fp32"]
+AFTER_INT8 = ["onnx-int4", "onnx-fp32", "pytorch-fp32"]
+CPU_VNNI = ["onnx-int8-vnni", "onnx-int8", "pytorch-int8", *AFTER_INT8]
+CPU_PLAIN = ["onnx-int8", "pytorch-int8", *AFTER_INT8]
+CPU_ARM = ["onnx-int8-arm64", "onnx-int8", "pytorch-int8", *AFTER_INT8]
 HALF = ["onnx-fp16", "pytorch-fp16"]
 
 
@@ -88,7 +89,7 @@ HALF = ["onnx-fp16", "pytorch-fp16"]
         (ALL, host(VNNI, cuda=True), "cuda", [*GPU_FIRST, "onnx-fp32@cuda", "pytorch-fp32@cuda"]),
         (ALL, host(VNNI), "cuda", []),
         # What one library can run.
-        (ALL, host(X86, ORT), "auto", ["onnx-int8", "onnx-fp32", "onnx-fp16"]),
+        (ALL, host(X86, ORT), "auto", ["onnx-int8", "onnx-int4", "onnx-fp32", "onnx-fp16"]),
         (ALL, host(X86, TORCH), "auto", ["pytorch-int8", "pytorch-fp32", "pytorch-fp16"]),
         (ALL, host(VNNI, TORCH, cuda=True), "auto", ["pytorch-fp16@cuda", "pytorch-int8", "pytorch-fp32"]),
         (ALL, host(VNNI, frozenset()), "auto", []),
@@ -100,6 +101,10 @@ HALF = ["onnx-fp16", "pytorch-fp16"]
         (("onnx-fp16", "onnx-fp32"), host(X86), "auto", ["onnx-fp32", "onnx-fp16"]),
         (("onnx-fp32", "pytorch-fp32"), host(VNNI, cuda=True), "auto", ["onnx-fp32", "pytorch-fp32"]),
         (("onnx-fp32", "pytorch-int8"), host(X86), "auto", ["pytorch-int8", "onnx-fp32"]),
+        (("onnx-fp32", "onnx-fp16", "onnx-int4"), host(X86), "auto", ["onnx-int4", "onnx-fp32", "onnx-fp16"]),
+        (("onnx-int4", "onnx-int8-vnni", "pytorch-int8"), host(X86, ORT), "auto", ["onnx-int4"]),
+        (("onnx-int4", "onnx-fp16"), host(VNNI, cuda=True), "auto", ["onnx-fp16@cuda", "onnx-int4"]),
+        (("onnx-int4", "onnx-fp32"), host(VNNI, cuda=True), "cuda", ["onnx-fp32@cuda"]),
         (("onnx-int8-vnni",), host(X86), "auto", []),
         (("onnx-int8-arm64",), host(VNNI), "auto", []),
         (("onnx-int8-arm64", "onnx-int8-vnni", "onnx-fp32"), host(X86), "auto", ["onnx-fp32"]),
@@ -120,7 +125,8 @@ def test_reasons():
         Choice(name="onnx-fp16", device="cuda", why="FP16 on the GPU"),
         Choice(name="onnx-int8-vnni", device="cpu", why="INT8 tuned for this CPU (vnni)"),
         Choice(name="onnx-int8", device="cpu", why="INT8 that is right on every CPU"),
-        Choice(name="onnx-fp32", device="cpu", why="FP32, as there is no INT8 artifact that this machine can run"),
+        Choice(name="onnx-int4", device="cpu", why="INT4, as there is no INT8 artifact that this machine can run"),
+        Choice(name="onnx-fp32", device="cpu", why="FP32, as there is no INT8 or INT4 artifact that this machine can run"),
     ]
     assert rank({"x": MANIFESTS["onnx-fp16"]}, host()) == [Choice(name="x", device="cpu", why="FP16 on the CPU, as there is nothing else")]
 

@@ -265,7 +265,7 @@ def test_a_broken_library(tiny_artifacts, folder):
     assert python(BROKEN.format(name="onnxruntime") + "for path in sys.argv[1:]: show(path)", tiny_artifacts["onnx-int8"], path) == [
         f"UnavailableError {reason}",
         f"WARNING onnx-int8: {reason}; trying the next best",
-        "INFO using pytorch-fp32: FP32, as there is no INT8 artifact that this machine can run",
+        "INFO using pytorch-fp32: FP32, as there is no INT8 or INT4 artifact that this machine can run",
         "loaded pytorch-fp32",
     ]
 
