@@ -1,0 +1,125 @@
+"""Recipes: every shipped one is found and can be written as a file; what no exporter can make is refused in one line."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from exporters.recipes import RECIPES, Component, Recipe, find_recipe
+from runtimes import document
+from runtimes.artifact import open_artifact
+from runtimes.errors import RecipeError, UnknownNameError
+
+
+class TestRecipes:
+    def test_recipe_names_are_unique_and_findable(self):
+        assert [find_recipe(recipe.name) for recipe in RECIPES] == list(RECIPES)
+        assert len({recipe.name for recipe in RECIPES}) == len(RECIPES)
+        assert len({recipe.sha256 for recipe in RECIPES}) == len(RECIPES)
+
+    @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+    def test_a_file_of_its_fields_gives_the_same_recipe(self, tmp_path, recipe):
+        file = tmp_path / "mine.json"
+        file.write_text(json.dumps(document.to_json(recipe)))
+        found = find_recipe(str(file))
+        assert found == recipe
+        assert found.sha256 == recipe.sha256
+
+    @pytest.mark.parametrize(
+        ("encoder", "decoder", "precision"),
+        [
+            ("fp32", "fp32", "fp32"),
+            ("fp16", "fp16", "fp16"),
+            ("qint8", "fp32", "int8"),
+            ("fp32", "quint8", "int8"),
+            ("qint8", "qint4", "int4"),
+            ("qint4", "fp32", "int4"),
+        ],
+    )
+    def test_precision_is_the_smallest_format_of_the_two(self, encoder, decoder, precision):
+        parts = [Component(weights=weights, block_size=32 if weights == "qint4" else None) for weights in (encoder, decoder)]
+        recipe = Recipe(name="m", runtime="ort", why="w", encoder=parts[0], decoder=parts[1], drift_limit_nat=0.1)
+        assert recipe.precision == precision
+
+    def test_the_hash_changes_with_any_field(self):
+        recipe = find_recipe("onnx-int8")
+        others = [replace(recipe, drift_limit_nat=0.021), replace(recipe, decoder=replace(recipe.decoder, keep_fp32=("x",)))]
+        assert len({one.sha256 for one in (recipe, *others)}) == 3
+
+    def test_the_manifest_holds_the_recipe_and_its_hash(self, tiny_artifacts):
+        for name, path in tiny_artifacts.items():
+            recipe = find_recipe(name)
+            assert open_artifact(path).manifest.recipe == {**document.to_json(recipe), "sha256": recipe.sha256}
+
+    def test_unknown_name_lists_the_known_ones(self):
+        with pytest.raises(UnknownNameError) as caught:
+            find_recipe("onnx-int3")
+        known = "onnx-fp16, onnx-fp32, onnx-int4, onnx-int8, onnx-int8-arm64, onnx-int8-vnni, pytorch-fp16, pytorch-fp32, pytorch-int8"
+        assert str(caught.value) == f"unknown recipe 'onnx-int3'; known: {known}"
+
+    def test_unknown_key_is_named_with_the_known_ones(self, tmp_path):
+        file = tmp_path / "mine.json"
+        file.write_text(json.dumps({"name": "mine", "runtime": "ort", "why": "Why not.", "encoder": {"per_chanel": True}, "bits": 4}))
+        with pytest.raises(RecipeError) as caught:
+            find_recipe(str(file))
+        message = str(caught.value)
+        assert message.startswith(f"{file}: ")
+        assert "unknown recipe field(s) bits; known: name, runtime, why, device, cpu_features, encoder, decoder, drift_limit_nat" in message
+        known = "weights, per_channel, block_size, reduce_range, keep_fp32"
+        assert f"unknown component field(s) encoder.per_chanel; known: {known}" in message
+
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            ("not json", "cannot read this recipe"),
+            ("[]", "document: expected an object, got list"),
+            ('{"runtime": "ort"}', "missing name, why"),
+            ('{"name": "m", "why": "w", "runtime": "tflite"}', "runtime: 'tflite' is not one of 'ort', 'torch'"),
+            ('{"name": "m", "why": "w", "runtime": "ort", "drift_limit_nat": "0.1"}', "drift_limit_nat: expected float, got str"),
+            ('{"name": "m", "why": "w", "runtime": "ort", "encoder": {"weights": "int4"}}', "encoder.weights: 'int4' is not one of"),
+        ],
+    )
+    def test_a_file_that_says_nonsense_is_refused_in_one_line(self, tmp_path, content, problem):
+        file = tmp_path / "mine.json"
+        file.write_text(content)
+        with pytest.raises(RecipeError) as caught:
+            find_recipe(str(file))
+        assert problem in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_a_missing_file_is_refused(self, tmp_path):
+        with pytest.raises(RecipeError, match="cannot read this recipe"):
+            find_recipe(str(tmp_path / "none.json"))
+
+    @pytest.mark.parametrize(
+        ("fields", "problem"),
+        [
+            ({"runtime": "ort", "encoder": {"reduce_range": True}}, "reduce_range needs INT8 weights without blocks"),
+            (
+                {"runtime": "ort", "encoder": {"weights": "qint8", "block_size": 32, "reduce_range": True}},
+                "needs INT8 weights without blocks",
+            ),
+            ({"runtime": "ort", "decoder": {"weights": "quint8", "block_size": 32}}, "block_size needs qint8 or qint4 weights"),
+            ({"runtime": "ort", "decoder": {"block_size": 32}}, "block_size needs qint8 or qint4 weights"),
+            ({"runtime": "ort", "decoder": {"weights": "qint8", "block_size": 8}}, "block_size must be a power of two, at least 16"),
+            ({"runtime": "ort", "decoder": {"weights": "qint4", "block_size": 48}}, "block_size must be a power of two, at least 16"),
+            ({"runtime": "ort", "decoder": {"weights": "qint4", "block_size": 0}}, "block_size must be a power of two, at least 16"),
+            (
+                {"runtime": "ort", "decoder": {"weights": "qint8", "block_size": 32, "per_channel": True}},
+                "a block has its own scale: block_size and per_channel exclude each other",
+            ),
+            ({"runtime": "ort", "decoder": {"weights": "qint4"}}, "qint4 needs block_size"),
+            ({"runtime": "torch", "decoder": {"weights": "qint4", "block_size": 32}}, "full-range qint8 weights per channel only"),
+            ({"runtime": "torch", "encoder": {"weights": "quint8", "per_channel": True}}, "full-range qint8 weights per channel only"),
+            ({"runtime": "torch", "decoder": {"weights": "qint8", "per_channel": True, "reduce_range": True}}, "full-range qint8"),
+            ({"runtime": "torch", "encoder": {"weights": "qint8"}}, "the torch runtime quantizes per channel only"),
+            ({"runtime": "ort", "encoder": {"weights": "fp16"}}, "fp16 is for both components or none"),
+            ({"runtime": "ort", "encoder": {"weights": "qint8"}, "drift_limit_nat": None}, "needs drift_limit_nat"),
+        ],
+    )
+    def test_combinations_that_no_exporter_can_make_are_refused(self, tmp_path, fields, problem):
+        file = tmp_path / "mine.json"
+        file.write_text(json.dumps({"name": "mine", "why": "Why not.", "drift_limit_nat": 0.1, **fields}))
+        with pytest.raises(RecipeError) as caught:
+            find_recipe(str(file))
+        assert problem in str(caught.value)

@@ -1,0 +1,110 @@
+"""What an artifact takes: every tensor is stored once, in the format of its recipe."""
+
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
+
+import pytest
+import safetensors.torch
+import torch
+from onnx import TensorProto, numpy_helper
+
+from runtimes.artifact import open_artifact
+from tests.exporters.graphs import graph_of
+
+BLOCKED = (("onnx-int8", 8), ("onnx-int4", 4), ("onnx-int8-vnni", 8))
+CROSS = ("crossattention.self.key.", "crossattention.self.value.")
+"""Of the text decoder's parameters, those that the encoder holds."""
+
+
+@pytest.fixture(scope="module")
+def parameters(mini_checkpoint) -> Mapping[str, torch.Tensor]:
+    """What the shipped model's file holds: every parameter once."""
+    return safetensors.torch.load_file(mini_checkpoint / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def matrices(parameters) -> dict[str, torch.Tensor]:
+    """The decoder's matrices that are multiplied by."""
+    return {
+        name: tensor
+        for name, tensor in parameters.items()
+        if name.startswith("text_decoder.") and tensor.ndim == 2 and "position" not in name and not any(part in name for part in CROSS)
+    }
+
+
+class TestStoredOnce:
+    @pytest.mark.parametrize(("recipe", "bits"), BLOCKED)
+    def test_quantized_weights_of_the_decoder_are_as_many_as_those_of_its_matrices(self, mini_artifacts, matrices, recipe, bits):
+        """The table is embedding and head: twice, it would add a fifth."""
+        codes = [tensor for tensor in graph_of(mini_artifacts[recipe], "decoder").initializer if tensor.data_type == TensorProto.UINT8]
+        assert sum(prod(tensor.dims) for tensor in codes) * 8 // bits == sum(tensor.numel() for tensor in matrices.values())
+        layers = open_artifact(mini_artifacts[recipe]).manifest.architecture.text_layers
+        assert len(codes) == 6 * layers + 2  # query, key and value are one
+
+    @pytest.mark.parametrize(("recipe", "bits"), BLOCKED)
+    def test_the_word_table_is_there_once_and_not_in_float(self, mini_artifacts, recipe, bits):
+        artifact = open_artifact(mini_artifacts[recipe])
+        shape = artifact.manifest.architecture
+        elements = shape.vocabulary * shape.text_width
+        tables = [
+            (tensor.data_type, prod(tensor.dims))
+            for role in ("encoder", "decoder")
+            for tensor in graph_of(artifact.path, role).initializer
+            if prod(tensor.dims) in (elements, elements // 2)
+        ]
+        assert tables == [(TensorProto.UINT8, elements * bits // 8)]
+
+    @pytest.mark.parametrize("recipe", [recipe for recipe, _ in BLOCKED])
+    def test_no_large_tensor_of_a_quantized_graph_is_in_fp32_but_scales(self, mini_artifacts, recipe):
+        large = {
+            (role, tensor.name, tensor.data_type)
+            for role in ("encoder", "decoder")
+            for tensor in graph_of(mini_artifacts[recipe], role).initializer
+            if prod(tensor.dims) >= 1 << 14 and not tensor.name.endswith(("_scale", "_quantized"))
+        }
+        assert large == {
+            ("encoder", "model.vision_model.embeddings.patch_embedding.weight_half", TensorProto.FLOAT16),
+            ("encoder", "model.vision_model.embeddings.position_embedding_half", TensorProto.FLOAT16),
+            ("decoder", "model.text_decoder.bert.embeddings.position_embeddings.weight_half", TensorProto.FLOAT16),
+        }
+
+    def test_fp32_graphs_hold_every_tensor_once(self, mini_artifacts):
+        seen = Counter(
+            (tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes())
+            for role in ("encoder", "decoder")
+            for tensor in graph_of(mini_artifacts["onnx-fp32"], role).initializer
+            if prod(tensor.dims) > 1000
+        )
+        assert [dims for (dims, _), count in seen.items() if count > 1] == []
+
+
+class TestSize:
+    def test_fp32_artifacts_are_as_large_as_their_unique_parameters(self, mini_artifacts, parameters):
+        total = sum(tensor.numel() for tensor in parameters.values())
+        for recipe in ("pytorch-fp32", "onnx-fp32"):
+            assert 1.0 <= open_artifact(mini_artifacts[recipe]).total_bytes / (4 * total) < 1.01
+
+    @pytest.mark.parametrize("recipe", ["pytorch-int8", "onnx-int8"])
+    def test_int8_artifacts_of_the_shipped_model_are_near_a_quarter(self, mini_artifacts, parameters, recipe):
+        total = sum(tensor.numel() for tensor in parameters.values())
+        assert 0.25 < open_artifact(mini_artifacts[recipe]).total_bytes / (4 * total) < 0.28
+
+    @pytest.mark.parametrize(("recipe", "bits"), BLOCKED)
+    def test_a_decoder_in_blocks_is_as_large_as_its_codes_scales_and_floats(self, mini_artifacts, parameters, matrices, recipe, bits):
+        artifact = open_artifact(mini_artifacts[recipe])
+        size = artifact.manifest.files[artifact.manifest.file_of("decoder")].bytes
+        expected = 0
+        for name, tensor in parameters.items():
+            if name in matrices:
+                block = 256 if bits == 8 and tensor.shape[1] % 256 == 0 else 128  # widths are 384 and 1536
+                expected += tensor.numel() * bits // 8 + tensor.numel() // block * 4
+            elif name.startswith("text_decoder.") and not any(part in name for part in CROSS):
+                expected += tensor.numel() * (2 if "position" in name else 4)
+        assert expected < size < expected + 50_000  # names and nodes of the graph
+
+    def test_manifest_states_the_size_of_every_file(self, tiny_artifacts):
+        for path in tiny_artifacts.values():
+            listed = {name: entry.bytes for name, entry in open_artifact(path).manifest.files.items()}
+            on_disk = {file.name: file.stat().st_size for file in path.iterdir() if file.name != "manifest.json"}
+            assert listed == on_disk
