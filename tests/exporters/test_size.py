@@ -101,7 +101,7 @@ class TestSize:
                 expected += tensor.numel() * bits // 8 + tensor.numel() // block * 4
             elif name.startswith("text_decoder.") and not any(part in name for part in CROSS):
                 expected += tensor.numel() * (2 if "position" in name else 4)
-        assert expected < size < expected + 50_000  # names and nodes of the graph
+        assert expected < size < expected + 60_000  # names and nodes of the graph
 
     def test_manifest_states_the_size_of_every_file(self, tiny_artifacts):
         for path in tiny_artifacts.values():
