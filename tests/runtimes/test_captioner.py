@@ -17,7 +17,7 @@ from runtimes.captioner import Caption
 from runtimes.errors import ImageReadError, RequestError
 from runtimes.generation import log_softmax
 
-RECIPES = ("onnx-fp32", "onnx-int8", "pytorch-fp32", "pytorch-int8")
+RECIPES = ("onnx-fp32", "onnx-int8", "onnx-int4", "pytorch-fp32", "pytorch-int8")
 PROMPTS = (None, "a red dog ", "two")
 
 
