@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exporters.checkpoint import TABLE, open_checkpoint
 from exporters.onnx_blocks import SHRINK, packed, quantize, quantize_blocks
 from exporters.recipes import Component
+from runtimes.loading import load
 from tests.exporters.graphs import graph_of, initializers, one_product
 
 WEIGHTS = {4: "qint4", 8: "qint8"}
@@ -173,6 +174,8 @@ class TestProduct:
         half_steps = np.broadcast_to(np.abs(blocks).max(-1, keepdims=True) / 254, blocks.shape).reshape(rows, 384)
         exact = x.astype(np.float64) @ matrix
         assert (np.abs(found - exact) <= half_steps @ np.abs(matrix) + 1e-4).all()
+        alone = np.concatenate([run(path, x=row[None])[0] for row in x])
+        np.testing.assert_allclose(alone, found, atol=1e-3)  # every row has its own steps, whatever is beside it
         assert np.sqrt(np.square(found - exact).mean()) < 0.01 * np.sqrt(np.square(exact).mean())
 
 
@@ -256,3 +259,18 @@ class TestShippedModel:
         parts = [np.abs(values) / (np.abs(dense).max(-1) / 8) for values in scales]
         (of_dense,) = [part for part in parts if np.isclose(part[..., None], SHRINK, rtol=1e-5).any(-1).all()]
         assert (of_dense < 0.999).mean() > 0.5
+
+    @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4"])
+    @pytest.mark.parametrize(("prompt", "beams"), [(None, 1), ("a picture of ", 3)])
+    def test_fp32_finds_its_captions_nearly_as_likely_as_its_own(self, mini_artifacts, sample_pictures, recipe, prompt, beams):
+        """Words may differ where two are as likely; what is lost per token may not exceed 0.02 nat, in batches and beams too."""
+        paths = [picture.path for picture in sample_pictures[:12]]
+        exact, blocked = (load(mini_artifacts[name], device="cpu", threads=1) for name in ("onnx-fp32", recipe))
+        nats = []
+        for captioner in (exact, blocked):
+            captions = captioner.caption(paths, prompt=prompt, beams=beams, batch_size=5)
+            assert [caption.error for caption in captions] == [None] * 12
+            assert all(caption.text.startswith((prompt or "").strip()) for caption in captions)
+            scores = [row[0] for row in exact.score(paths, [caption.text for caption in captions])]
+            nats.append(sum(float(score) for score in scores) / sum(len(caption.token_ids) for caption in captions))
+        assert nats[0] - nats[1] < 0.02
