@@ -80,7 +80,8 @@ def export(
         for recipe in recipes:
             on_step(recipe.name)
             with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as working:
-                staged = _build(exporters[recipe.runtime], checkpoint, recipe, Path(working), paths[recipe.name].name)
+                seen = checkpoint.at_scale(recipe.image_scale)
+                staged = _build(exporters[recipe.runtime], seen, recipe, Path(working), paths[recipe.name].name)
                 captioner = load(staged, device="cpu", threads=threads)
                 findings = check(captioner, recipe, pictures, reference, gate)
                 del captioner
@@ -117,7 +118,7 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, worki
         source=checkpoint.source,
         recipe={**document.to_json(recipe), "sha256": recipe.sha256},
         applied=applied,
-        target=Target(device=recipe.device, precision=recipe.precision, cpu_features=recipe.cpu_features),
+        target=Target(device=recipe.device, precision=recipe.precision, cpu_features=recipe.cpu_features, approximate=recipe.approximate),
         architecture=checkpoint.architecture,
         image=checkpoint.image,
         generation=checkpoint.generation,

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from PIL import Image
 from transformers import AutoTokenizer, BlipConfig
 
 from exporters.output import name_of
+from exporters.resolution import interpolate_positions, resized
 from runtimes.blip import Blip
 from runtimes.errors import CheckpointError
 from runtimes.layers import ACTIVATIONS
@@ -32,6 +33,7 @@ WEIGHTS, SHARDS, BIN = "model.safetensors", "model.safetensors.index.json", "pyt
 
 TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
 HEAD = "text_decoder.cls.predictions.decoder.weight"
+POSITIONS = "vision_model.embeddings.position_embedding"
 ALIASES: dict[str, str | None] = {
     HEAD: TABLE,  # tied: transformers, too, takes the word table for the head
     "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
@@ -51,9 +53,19 @@ class Checkpoint:
     weight_files: tuple[Path, ...]
     source: Source
     architecture: Architecture
+    """Sizes of what is made from it; its own ones, but for a copy from `at_scale`."""
+    stored: Architecture
+    """Sizes of the tensors in its files."""
     image: ImageSpec
     generation: GenerationSpec
     tokenizer_json: bytes
+
+    def at_scale(self, scale: float) -> "Checkpoint":
+        """Return the same checkpoint for pictures of `scale` times its patches per side; its positions are interpolated when loaded."""
+        if scale == 1:
+            return self
+        architecture, image = resized(self.stored, self.image, scale)
+        return replace(self, architecture=architecture, image=image)
 
     @property
     def fp32_bytes(self) -> int:
@@ -80,7 +92,7 @@ class Checkpoint:
         if TABLE in weights:
             weights[HEAD] = weights[TABLE]
         with torch.device("meta"):
-            expected = {name: tuple(tensor.shape) for name, tensor in Blip(self.architecture).state_dict().items()}
+            expected = {name: tuple(tensor.shape) for name, tensor in Blip(self.stored).state_dict().items()}
         problems = [f"missing tensor {name}" for name in sorted(set(expected) - set(weights))]
         problems += [f"unknown tensor {name}" for name in sorted(set(weights) - set(expected))]
         problems += [
@@ -91,6 +103,7 @@ class Checkpoint:
         if problems:
             shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
             raise CheckpointError(str(self.directory), f"weights do not fit the config: {shown}")
+        weights[POSITIONS] = interpolate_positions(weights[POSITIONS], self.architecture)
         return weights
 
     def load_model(self) -> Blip:
@@ -121,6 +134,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
     except Exception as error:  # transformers raises whatever its parsers raise
         raise CheckpointError(source, f"cannot read its picture processor or tokenizer: {_line(error)}") from error
     text = config.text_config
+    architecture = _architecture(config, source)
     checkpoint = Checkpoint(
         name=name_of(source),
         directory=directory,
@@ -130,7 +144,8 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
             revision=None if Path(source).is_dir() else directory.name,  # the hub's cache names folders by commit
             sha256=_sha256(files, source),
         ),
-        architecture=_architecture(config, source),
+        architecture=architecture,
+        stored=architecture,
         image=_image_spec(processor, source),
         generation=GenerationSpec(bos_id=text.bos_token_id, eos_id=text.sep_token_id, pad_id=text.pad_token_id),
         tokenizer_json=tokenizer.backend_tokenizer.to_str().encode(),

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from runtimes.host import Host
 from runtimes.manifest import Manifest
 
+LAST = 9
+"""Place behind all that compute what the checkpoint does."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -20,7 +23,7 @@ def rank(manifests: Mapping[str, Manifest], host: Host, device: str = "auto") ->
     """Order the artifacts that this host can run, best first.
 
     FP16 where there is CUDA; else INT8 that fits this CPU, tuned before portable; else INT4, which is smaller and less exact; else FP32;
-    FP16 on a CPU last: it computes in FP32.
+    FP16 on a CPU after that: it computes in FP32. Approximate ones come last: only a folder that holds nothing else gets one unnamed.
     Between runtimes onnxruntime comes first: it is faster and needs less memory. What needs absent CPU features or libraries is left out.
 
     Args:
@@ -49,6 +52,8 @@ def rank(manifests: Mapping[str, Manifest], host: Host, device: str = "auto") ->
             place, where, why = 3, "cpu", "FP32, as there is no INT8 or INT4 artifact that this machine can run"
         else:
             place, where, why = 4, "cpu", "FP16 on the CPU, as there is nothing else"
+        if target.approximate:
+            place, why = LAST, f"approximate ({target.precision.upper()}), as there is nothing else that this machine can run"
         # Among INT8 artifacts the runtime counts for more than the tuning: VNNI weights save no time, they are a little more exact.
         ranked.append(((place, runtime_order, -len(target.cpu_features), name), Choice(name=name, device=where, why=why)))
     return [choice for _, choice in sorted(ranked, key=lambda entry: entry[0])]

@@ -80,7 +80,8 @@ def _choose(path: Path, device: str, threads: int, max_pixels: int) -> Captioner
         except (UnavailableError, MissingDependencyError) as error:
             logger.warning("%s: %s; trying the next best", choice.name, error)
             continue
-        logger.info("using %s: %s", choice.name, choice.why)
+        level = logging.WARNING if manifests[choice.name].target.approximate else logging.INFO
+        logger.log(level, "using %s: %s", choice.name, choice.why)
         return captioner
     raise UnavailableError(f"{path}: none of {', '.join(found)} can run here with device '{device}'")
 

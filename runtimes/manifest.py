@@ -101,6 +101,8 @@ class Target:
     precision: Literal["fp32", "fp16", "int8", "int4"]
     cpu_features: tuple[str, ...] = ()
     """CPU features without which the artifact is wrong or slow, in the words of `runtimes.host`."""
+    approximate: bool = False
+    """It computes something else than the checkpoint, for speed, and runs where it is named or alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "exporters.recipes": May("runtimes.document runtimes.errors"),
     "exporters.bootstrap": May("numpy"),
     "exporters.checkpoint": May("exporters runtimes torch safetensors transformers huggingface_hub PIL"),
+    "exporters.resolution": May("runtimes.manifest torch"),
     "exporters.reference": May("exporters runtimes numpy torch transformers"),
     "exporters.pytorch_dynamic": May("exporters runtimes torch safetensors"),
     "exporters.onnx_graphs": May("exporters runtimes torch onnx"),
