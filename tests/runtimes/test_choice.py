@@ -3,9 +3,11 @@
 The shipped recipes give the manifests; the machines are those that users have.
 """
 
+from dataclasses import replace
+
 import pytest
 
-from exporters.recipes import RECIPES
+from exporters.recipes import RECIPES, find_recipe
 from runtimes.choice import Choice, rank
 from runtimes.host import Host
 from runtimes.manifest import SCHEMA, Architecture, GenerationSpec, ImageSpec, Manifest, Source, Target
@@ -47,7 +49,7 @@ def manifest(recipe):
         source=Source(model="m", revision=None, sha256="0"),
         recipe={},
         applied={},
-        target=Target(device=recipe.device, precision=recipe.precision, cpu_features=recipe.cpu_features),
+        target=Target(device=recipe.device, precision=recipe.precision, cpu_features=recipe.cpu_features, approximate=recipe.approximate),
         architecture=ARCHITECTURE,
         image=ImageSpec(height_px=32, width_px=32, resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), rescale=1 / 255),
         generation=GenerationSpec(bos_id=1, eos_id=2, pad_id=0),
@@ -57,7 +59,8 @@ def manifest(recipe):
     )
 
 
-MANIFESTS = {recipe.name: manifest(recipe) for recipe in RECIPES}
+MANIFESTS = {recipe.name: manifest(recipe) for recipe in RECIPES if not recipe.approximate}
+FAST = manifest(find_recipe("onnx-int8-fast"))
 ALL = tuple(MANIFESTS)
 
 
@@ -134,3 +137,23 @@ def test_reasons():
 def test_equals_are_ordered_by_name():
     twins = dict.fromkeys(("b", "a", "c"), MANIFESTS["onnx-int8"])
     assert [choice.name for choice in rank(twins, host())] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("beside", [(name,) for name in ALL] + [ALL])
+@pytest.mark.parametrize("machine", [host(VNNI), host(ARM), host(OLD_ARM, ORT), host(X86, cuda=True)])
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
+def test_an_approximate_artifact_stands_behind_all_others(beside, machine, device):
+    others = {name: MANIFESTS[name] for name in beside}
+    last = [] if device == "cuda" else ["a-fast-one"]
+    assert [choice.name for choice in rank({"a-fast-one": FAST, **others}, machine, device)] == [
+        *(choice.name for choice in rank(others, machine, device)),
+        *last,
+    ]
+
+
+def test_an_approximate_artifact_alone_says_what_it_is():
+    why = "approximate (INT8), as there is nothing else that this machine can run"
+    assert rank({"x": FAST}, host(X86, ORT)) == [Choice(name="x", device="cpu", why=why)]
+    # A GPU is for FP16 and FP32; a tuned CPU makes it no better.
+    tuned = replace(FAST, target=replace(FAST.target, cpu_features=("vnni",)))
+    assert [choice.name for choice in rank({"x": tuned, "y": MANIFESTS["onnx-fp16"]}, host())] == ["y", "x"]
