@@ -1,5 +1,7 @@
 """Smaller pictures: positions and captions against transformers' own `interpolate_pos_encoding`, and an artifact that says what it is."""
 
+import logging
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -105,3 +107,11 @@ def test_a_scale_outside_0_to_1_is_refused(scale):
 def test_an_approximate_recipe_cannot_be_token_exact():
     with pytest.raises(ValueError, match="approximate or not fp32 needs drift_limit_nat"):
         replace(SMALL, drift_limit_nat=None)
+
+
+def test_a_folder_that_holds_nothing_else_gives_it_with_a_warning(tiny_artifacts, tmp_path, caplog):
+    shutil.copytree(tiny_artifacts["onnx-int8-fast"], tmp_path / "fast")
+    with caplog.at_level(logging.INFO, logger="runtimes.loading"):
+        assert load(tmp_path, device="cpu").manifest.target.approximate
+    why = "approximate (INT8), as there is nothing else that this machine can run"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", f"using fast: {why}")]
