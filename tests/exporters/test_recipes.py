@@ -54,7 +54,7 @@ class TestRecipes:
     def test_unknown_name_lists_the_known_ones(self):
         with pytest.raises(UnknownNameError) as caught:
             find_recipe("onnx-int3")
-        known = "onnx-fp16, onnx-fp32, onnx-int4, onnx-int8, onnx-int8-arm64, onnx-int8-vnni, pytorch-fp16, pytorch-fp32, pytorch-int8"
+        known = "onnx-fp16, onnx-fp32, onnx-int4, onnx-int8, onnx-int8-arm64, onnx-int8-fast, onnx-int8-vnni, pytorch-fp16, pytorch-fp32, pytorch-int8"
         assert str(caught.value) == f"unknown recipe 'onnx-int3'; known: {known}"
 
     def test_unknown_key_is_named_with_the_known_ones(self, tmp_path):
@@ -64,7 +64,10 @@ class TestRecipes:
             find_recipe(str(file))
         message = str(caught.value)
         assert message.startswith(f"{file}: ")
-        assert "unknown recipe field(s) bits; known: name, runtime, why, device, cpu_features, encoder, decoder, drift_limit_nat" in message
+        assert (
+            "unknown recipe field(s) bits; known: name, runtime, why, device, cpu_features, encoder, decoder, image_scale, drift_limit_nat"
+            in message
+        )
         known = "weights, per_channel, block_size, reduce_range, keep_fp32"
         assert f"unknown component field(s) encoder.per_chanel; known: {known}" in message
 
