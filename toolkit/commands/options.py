@@ -13,7 +13,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def threads_option(command: F) -> F:
     """--threads."""
-    return click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the physical cores this process may use, within its CPU quota]")(command)
+    return click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the physical cores within the CPU quota]")(
+        command
+    )
 
 
 def overwrite_option(command: F) -> F:
