@@ -150,7 +150,7 @@ def test_what_ran_has_every_figure(bench):
     for case in ("hf-fp32", "onnx-fp32", "pytorch-int8"):
         row = bench.rows[case]
         measured = [
-            key for key in KEYS if not key.endswith(("_change", "_low", "_high")) and key not in ("recipe_sha256", "error", "verdict")
+            key for key in KEYS if not key.endswith(("_change", "_low", "_high")) and key not in ("recipe_sha256", "error", "verdict", "setting", "forced_tokens")
         ]
         assert [key for key in measured if row[key] is None] == [], case
         positive = [key for key in measured if key.endswith(("seconds", "per_image", "per_second", "_bytes", "_ratio", "speedup", "_p90"))]
@@ -170,7 +170,7 @@ def test_what_failed_is_a_row_with_its_error_and_nothing_else(bench):
     assert broken["error"].endswith("Export or copy the artifact again.")
     assert absent["error"].startswith("onnxruntime has no CUDAExecutionProvider here" if read_host().cuda else NO_GPU)
     for row in (broken, absent):
-        assert [key for key in KEYS if row[key] is not None] == ["case", "error"]
+        assert [key for key in KEYS if row[key] is not None] == ["case", "error", "batch_size", "threads"]
 
 
 def test_the_report_comes_again_from_the_records_alone(bench):

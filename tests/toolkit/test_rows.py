@@ -266,7 +266,7 @@ def test_without_a_baseline_there_are_figures_and_no_comparison():
 
 def test_a_failed_case_is_a_row_with_its_error():
     rows = rows_of(record(BASELINE, 0, [1.0]), failed("broken", 0, "first"), record(BASELINE, 1, [1.0]), failed("broken", 1, "second"))
-    assert rows["broken"] == {**dict.fromkeys(KEYS), "case": "broken", "error": "first"}
+    assert rows["broken"] == {**dict.fromkeys(KEYS), "case": "broken", "error": "first", "batch_size": 1, "threads": 2}
     assert rows[BASELINE]["error"] is None
 
 

@@ -30,7 +30,7 @@ from toolkit.progress import progress
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Threads that read pictures ahead of the model; 0: none. One keeps up with a model on a CPU; a GPU may take more.",
+    help="Threads that read pictures ahead of the model; 0: none. One helps where a core is free; a GPU may take more.",
 )
 @click.option("--strip-prompt", is_flag=True, help="Leave the prompt out of the text.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
