@@ -94,7 +94,7 @@ def check_comparable(records: Sequence[Record], source: str) -> None:
             for field, value in ours.items():
                 if theirs[field] != value and field not in SWEPT:
                     raise RecordError(source, f"holds records of different runs: {part} {field} is {value!r} and {theirs[field]!r}")
-    lengths = {setting_of(record).tokens: f"{record.workload.min_length} to {record.workload.max_length}" for record in records}
+    lengths = {setting_of(record).tokens: f"{record.workload.min_length} to {record.workload.max_length}" for record in reversed(records)}
     for record in records:
         if (theirs := f"{record.workload.min_length} to {record.workload.max_length}") != (ours := lengths[setting_of(record).tokens]):
             raise RecordError(source, f"holds records of different runs: captions of {theirs} and of {ours} tokens")
