@@ -6,7 +6,7 @@ A checkpoint directory goes in; an object with the same `caption` and `score` as
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -58,25 +58,35 @@ class HfCaptioner:
         beams: int = 1,
         min_length: int = 0,
         max_length: int = 20,
+        batch_size: int = 1,
         *,
         clock: Clock | None = None,
     ) -> list[Caption]:
-        """Caption pictures one by one; see `Captioner.caption`."""
-        captions = []
-        for image in images:
+        """Caption pictures; see `Captioner.caption`."""
+        captions: list[Caption] = []
+        for start in range(0, len(images), batch_size):
             started = perf_counter()
-            try:
-                pixels = self._pixels(image)
-            except ToolkitError as error:
-                captions.append(Caption(text="", token_ids=(), score=None, error=str(error)))
-                continue
+            pixels: list[torch.Tensor] = []
+            errors: list[str | None] = []
+            for image in images[start : start + batch_size]:
+                try:
+                    pixels.append(self._pixels(image))
+                    errors.append(None)
+                except ToolkitError as error:
+                    errors.append(str(error))
             if clock:
                 clock("read", perf_counter() - started)
-            output = self.generate(pixels, prompt, beams, min_length, max_length, clock, scores=beams > 1)
-            ids = self._trim(output.sequences[0].tolist())
-            score = float(output.sequences_scores[0]) if beams > 1 else None
-            captions.append(Caption(text=self._text(ids), token_ids=tuple(ids), score=score))
+            found = self._captions(torch.cat(pixels), prompt, beams, min_length, max_length, clock) if pixels else iter(())
+            captions += [next(found) if error is None else Caption(text="", token_ids=(), score=None, error=error) for error in errors]
         return captions
+
+    def _captions(
+        self, pixels: torch.Tensor, prompt: str | None, beams: int, min_length: int, max_length: int, clock: Clock | None
+    ) -> Iterator[Caption]:
+        output = self.generate(pixels, prompt, beams, min_length, max_length, clock, scores=beams > 1)
+        for row, sequence in enumerate(output.sequences.tolist()):
+            ids = self._trim(sequence)
+            yield Caption(text=self._text(ids), token_ids=tuple(ids), score=float(output.sequences_scores[row]) if beams > 1 else None)
 
     @torch.inference_mode()
     def generate(
@@ -90,8 +100,8 @@ class HfCaptioner:
         *,
         scores: bool = False,
     ) -> Any:  # noqa: ANN401 - transformers is untyped
-        """Run transformers' `generate` on pixels f32[1,3,S,S] and return its output, with the scores of every step if asked."""
-        inputs = {} if prompt is None else self._tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+        """Run transformers' `generate` on pixels f32[B,3,S,S] and return its output, with the scores of every step if asked."""
+        inputs = {} if prompt is None else self._tokenizer([prompt] * len(pixels), return_tensors="pt", return_token_type_ids=False)
         self._lap = _Lap(clock) if clock else None
         try:
             return self.model.generate(

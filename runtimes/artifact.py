@@ -37,6 +37,13 @@ class Artifact:
         """Size of every file in the folder, manifest included."""
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
+    @property
+    def component_bytes(self) -> dict[str, int]:
+        """Role → size of its file, as the manifest says; and the manifest's own."""
+        return {entry.role: entry.bytes for entry in self.manifest.files.values()} | {
+            "manifest": (self.path / MANIFEST_NAME).stat().st_size
+        }
+
     def verified(self, role: str) -> Path:
         """Return the path of a file after checking its size and hash against the manifest.
 

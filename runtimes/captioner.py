@@ -4,8 +4,10 @@ Composes picture reading, a runtime's session and the shared search; this is wha
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 
 import numpy as np
@@ -14,6 +16,7 @@ from runtimes.errors import RequestError, ToolkitError, UnavailableError
 from runtimes.generation import Clock, Decoding, Hypothesis, generate, log_softmax
 from runtimes.images import MAX_PIXELS, ImageInput, preprocess, read_image
 from runtimes.manifest import Manifest
+from runtimes.readahead import read_ahead
 from runtimes.session import DeviceMemoryError, Float32, Session, State
 from runtimes.tokens import Tokens
 
@@ -52,6 +55,7 @@ class Captioner:
         batch_size: int = 1,
         length_penalty: float = 1.0,
         *,
+        workers: int = 0,
         clock: Clock | None = None,
     ) -> list[Caption]:
         """Caption pictures; a bad one becomes a row with `error`, the others go on.
@@ -65,10 +69,30 @@ class Captioner:
             batch_size: Pictures per run; halved and retried where a GPU runs out of memory. INT8 activations share one scale per run, so
                 an INT8 artifact's captions may differ a little between batch sizes; FP32 ones do not.
             length_penalty: See `Decoding`.
-            clock: Told the seconds of each phase, for benchmarks.
+            workers: Threads that read pictures ahead of the model; 0 reads each batch before it runs. Captions are the same.
+            clock: Told the seconds of each phase, for benchmarks; "read" is what the model waited for its pictures.
 
         Raises:
             RequestError: The request contradicts itself or the artifact's limits.
+        """
+        return list(self.stream(images, prompt, beams, min_length, max_length, batch_size, length_penalty, workers=workers, clock=clock))
+
+    def stream(
+        self,
+        images: Sequence[ImageInput],
+        prompt: str | None = None,
+        beams: int = 1,
+        min_length: int = 0,
+        max_length: int = 20,
+        batch_size: int = 1,
+        length_penalty: float = 1.0,
+        *,
+        workers: int = 0,
+        clock: Clock | None = None,
+    ) -> Generator[Caption, None, None]:
+        """As `caption`, but each batch's captions come as soon as it is done, and no more than the pixels of two batches are in memory.
+
+        Close it to stop early: its threads end.
         """
         if isinstance(images, str | bytes) or not isinstance(images, Sequence):
             raise RequestError("images must be a list of pictures, even if it is one")
@@ -76,11 +100,9 @@ class Captioner:
         decoding = self._decoding(prompt_ids, beams, min_length, max_length, length_penalty)
         if batch_size < 1:
             raise RequestError("batch_size must be at least 1")
-        report = clock or (lambda phase, seconds: None)
-        captions: list[Caption] = []
-        for start in range(0, len(images), batch_size):
-            captions.extend(self._caption_batch(images[start : start + batch_size], prompt_ids, decoding, report))
-        return captions
+        if workers < 0:
+            raise RequestError("workers must not be negative")
+        return self._stream(images, prompt_ids, decoding, batch_size, workers, clock or (lambda phase, seconds: None))
 
     def score(self, images: Sequence[ImageInput], captions: Sequence[str | Sequence[str]]) -> list[Float32]:
         """Return the natural-log probability of given captions, end token included, with every token given the right ones before it.
@@ -134,20 +156,30 @@ class Captioner:
     def _pixels(self, image: ImageInput) -> Float32:
         return preprocess(read_image(image, max_pixels=self._max_pixels), self.manifest.image)
 
-    def _caption_batch(self, images: Sequence[ImageInput], prompt_ids: list[int], decoding: Decoding, clock: Clock) -> Iterator[Caption]:
-        started = perf_counter()
-        pixels: list[Float32] = []
-        errors: dict[int, str] = {}
-        for position, image in enumerate(images):
-            try:
-                pixels.append(self._pixels(image))
-            except ToolkitError as error:
-                errors[position] = str(error)
-        clock("read", perf_counter() - started)
+    def _read(self, image: ImageInput) -> Float32 | str:
+        """Return pixels f32[3,S,S], or why there are none."""
+        try:
+            return self._pixels(image)
+        except ToolkitError as error:
+            return str(error)
+
+    def _stream(
+        self, images: Sequence[ImageInput], prompt_ids: list[int], decoding: Decoding, batch_size: int, workers: int, clock: Clock
+    ) -> Generator[Caption, None, None]:
+        with closing(read_ahead(self._read, images, workers, ahead=batch_size + workers)) as reading:
+            for _ in range(0, len(images), batch_size):
+                started = perf_counter()
+                read = list(islice(reading, batch_size))
+                clock("read", perf_counter() - started)
+                yield from self._caption_batch(read, prompt_ids, decoding, clock)
+
+    def _caption_batch(self, read: list[Float32 | str], prompt_ids: list[int], decoding: Decoding, clock: Clock) -> Iterator[Caption]:
+        """Caption what `_read` gave."""
+        pixels = [found for found in read if not isinstance(found, str)]
         hypotheses = iter(self._generate(np.stack(pixels), prompt_ids, decoding, clock) if pixels else [])
-        for position in range(len(images)):
-            if position in errors:
-                yield Caption(text="", token_ids=(), score=None, error=errors[position])
+        for each in read:
+            if isinstance(each, str):
+                yield Caption(text="", token_ids=(), score=None, error=each)
             else:
                 found = next(hypotheses)
                 yield Caption(text=self.tokens.text(found.token_ids), token_ids=found.token_ids, score=found.score)

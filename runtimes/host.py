@@ -24,8 +24,16 @@ LIBRARIES = {"ort": "onnxruntime", "torch": "torch"}
 CUDA_SIGNS = ("proc/driver/nvidia/version", "dev/dxg")
 """Files of NVIDIA's driver on Linux and on Windows' Linux."""
 
-CPU_QUOTAS = (("sys/fs/cgroup/cpu.max", None), ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "sys/fs/cgroup/cpu/cpu.cfs_period_us"))
-"""Files of the quota and of its period of cgroup v2, where one file holds both, and v1."""
+CGROUPS = Path("proc/self/cgroup")
+QUOTAS = (
+    ("", ("sys/fs/cgroup", "sys/fs/cgroup/unified"), ("cpu.max", None)),
+    ("cpu", ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"), ("cpu.cfs_quota_us", "cpu.cfs_period_us")),
+)
+"""Of cgroup v2 and v1: the controller's name in `CGROUPS`, where its tree is mounted, and the files of the quota and of its period (v2
+has both in one)."""
+
+SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+"""Logical CPUs that share a core with this one, itself included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +45,7 @@ class Host:
     """Processor family as Python names it: x86_64, aarch64, arm64, AMD64."""
     cpu_features: frozenset[str]
     cores: int
-    """Cores this process may use."""
+    """Physical cores this process may keep busy: the default number of threads."""
     libraries: frozenset[str]
     """Runtimes whose library is installed."""
     cuda: bool
@@ -63,22 +71,57 @@ def read_host(root: Path = Path("/")) -> Host:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Cores this process may keep busy: its affinity, bounded by the cgroup's quota (v2 or v1)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may keep busy: the physical ones of its affinity, bounded by its cgroups' quota (v2 or v1).
+
+    Two threads on one core share its multipliers, so that a second one mostly waits.
+    """
+    cores = _physical_cores(root, sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, quota_cores(root) or cores))
 
 
-def quota_cores(root: Path = Path("/")) -> int | None:
-    """Cores' worth of time, rounded up, that the cgroup grants; None without a quota."""
-    for quota_file, period_file in CPU_QUOTAS:
+def _physical_cores(root: Path, cpus: list[int]) -> int:
+    """Count the cores of logical CPUs; one whose siblings are not told is a core."""
+    cores = set()
+    for cpu in cpus:
         try:
-            words = (root / quota_file).read_text().split()
-            period = int((root / period_file).read_text()) if period_file else int(words[1])
-            if words[0] != "max" and int(words[0]) > 0:
-                return math.ceil(int(words[0]) / period)
-        except (OSError, ValueError, IndexError, ZeroDivisionError):
-            continue
+            cores.add((root / SIBLINGS.format(cpu)).read_text().strip())
+        except OSError:
+            cores.add(f"alone {cpu}")
+    return len(cores)
+
+
+def quota_cores(root: Path = Path("/")) -> int | None:
+    """Cores' worth of time, rounded up, that the tightest cgroup from this process's own up to the root grants; None without a quota."""
+    own = _own_cgroups(root)
+    for controller, mounts, files in QUOTAS:
+        within = own.get(controller, Path())
+        quotas = [
+            cores for mount in mounts for level in (within, *within.parents) if (cores := _quota(root / mount / level, *files)) is not None
+        ]
+        if quotas:
+            return math.ceil(min(quotas))
     return None
+
+
+def _own_cgroups(root: Path) -> dict[str, Path]:
+    """Controller → this process's cgroup below the controller's mount; "" is v2's. A path that leaves the mount counts as its root."""
+    try:
+        lines = (root / CGROUPS).read_text().splitlines()
+    except OSError:
+        return {}
+    fields = [line.split(":", 2) for line in lines if line.count(":") >= 2]
+    paths = {name: Path(path.lstrip("/")) for _, names, path in fields for name in names.split(",")}
+    return {name: Path() if ".." in path.parts else path for name, path in paths.items()}
+
+
+def _quota(group: Path, quota_file: str, period_file: str | None) -> float | None:
+    """Cores' worth of time that one cgroup grants."""
+    try:
+        words = (group / quota_file).read_text().split()
+        period = int((group / period_file).read_text()) if period_file else int(words[1])
+        return int(words[0]) / period if words[0] != "max" and int(words[0]) > 0 and period > 0 else None
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:

@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "runtimes.artifact": May("runtimes.errors runtimes.manifest"),
     "runtimes.choice": May("runtimes.host runtimes.manifest"),
     "runtimes.session": May("numpy"),
+    "runtimes.readahead": May(""),
     "runtimes.images": May("runtimes.errors runtimes.manifest numpy PIL"),
     "runtimes.tokens": May("runtimes.manifest tokenizers"),
     "runtimes.ort": May("runtimes numpy onnxruntime"),

@@ -150,7 +150,10 @@ def test_what_ran_has_every_figure(bench):
     for case in ("hf-fp32", "onnx-fp32", "pytorch-int8"):
         row = bench.rows[case]
         measured = [
-            key for key in KEYS if not key.endswith(("_change", "_low", "_high")) and key not in ("recipe_sha256", "error", "verdict")
+            key
+            for key in KEYS
+            if not key.endswith(("_change", "_low", "_high"))
+            and key not in ("recipe_sha256", "error", "verdict", "setting", "forced_tokens")
         ]
         assert [key for key in measured if row[key] is None] == [], case
         positive = [key for key in measured if key.endswith(("seconds", "per_image", "per_second", "_bytes", "_ratio", "speedup", "_p90"))]
@@ -170,7 +173,7 @@ def test_what_failed_is_a_row_with_its_error_and_nothing_else(bench):
     assert broken["error"].endswith("Export or copy the artifact again.")
     assert absent["error"].startswith("onnxruntime has no CUDAExecutionProvider here" if read_host().cuda else NO_GPU)
     for row in (broken, absent):
-        assert [key for key in KEYS if row[key] is not None] == ["case", "error"]
+        assert [key for key in KEYS if row[key] is not None] == ["case", "error", "batch_size", "threads"]
 
 
 def test_the_report_comes_again_from_the_records_alone(bench):
@@ -195,6 +198,69 @@ def test_forced_tokens_and_a_folder_of_pictures(tiny_artifacts, tiny_checkpoint,
     assert [(row["case"], key) for row in rows for key in unscored if row[key] is not None] == []
     work = json.loads(result.stdout)["workload"]
     assert (work["min_length"], work["max_length"], work["metric_counter"]) == (6, 6, None)
+
+
+@pytest.fixture(scope="module")
+def sweep(tiny_artifacts, tiny_checkpoint, drawn_pictures, tmp_path_factory):
+    """One run over two batch sizes and forced and natural lengths; five pictures, the second not readable."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "pictures").mkdir()
+    for picture in drawn_pictures[:4]:
+        shutil.copy(picture.path, folder / "pictures")
+    (folder / "pictures" / "drawn-00b.png").write_bytes(b"no picture")
+    arguments = ("--images", folder / "pictures", "--repeat", 2, "--warmup", 1, "--threads", 1, "--output", folder / "r.jsonl")
+    result = run(tiny_artifacts["onnx-fp32"], "--checkpoint", tiny_checkpoint, "--batch-size", "1,3", "--tokens", "4,natural", *arguments)
+    return result, read_records(folder / "r.jsonl")
+
+
+def test_a_sweep_runs_every_combination_next_to_its_baseline(sweep):
+    result, records = sweep
+    assert (result.exit_code, result.stderr) == (0, "")
+    ran = [(record.repeat, record.workload.batch_size, record.workload.min_length, record.case) for record in records]
+    assert ran == [
+        (repeat, size, least, case) for repeat in (0, 1) for size in (1, 3) for least in (5, 0) for case in ("hf-fp32", "onnx-fp32")
+    ]
+    assert [len(record.times) for record in records if record.repeat == 1] == [5] * 4 + [2] * 4
+    assert result.stdout == RENDERERS["md"](records)
+    names = [line.split("|")[1].strip() for line in result.stdout.splitlines()[2:10]]
+    assert names == [f"{case} {label}" for label in ("b1 4tok", "b1 natural", "b3 4tok", "b3 natural") for case in ("hf-fp32", "onnx-fp32")]
+
+
+def test_captions_do_not_change_with_the_batch_nor_from_the_baseline(sweep):
+    """FP32: so transformers' batches say what its single pictures say, and the picture that cannot be read is one error in each."""
+    _, records = sweep
+    said = {(r.workload.min_length, r.workload.batch_size, r.case): [p.caption for p in r.quality] for r in records if r.repeat == 0}
+    for least in (5, 0):
+        assert len({tuple(captions) for (length, *_), captions in said.items() if length == least}) == 1
+    assert {tuple(picture.error is None for picture in record.quality) for record in records if record.repeat == 0} == {
+        (True, False, True, True, True)
+    }
+
+
+def test_a_sweep_has_growth_and_components(sweep, tiny_artifacts):
+    _, records = sweep
+    report = json.loads(RENDERERS["json"](records))
+    lines = [(case, at, value) for at in ("t1 4tok", "t1 natural") for case in ("hf-fp32", "onnx-fp32") for value in (1, 3)]
+    assert [(row["case"], row["at"], row["value"]) for row in report["growth"]] == lines
+    (components,) = report["components"]
+    sizes = {file.name.split("-")[0].split(".")[0]: file.stat().st_size for file in tiny_artifacts["onnx-fp32"].iterdir()}
+    assert components == {"case": "onnx-fp32", **sizes, "total": sum(sizes.values())}
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("--batch-size=1,x", "'x' is not a number from 1."),
+        ("--batch-size=0", "'0' is not a number from 1."),
+        ("--threads=1,,2", "'' is not a number from 1."),
+        ("--tokens=5,-1", "'-1' is not a number from 1."),
+        ("--tokens=five", "'five' is not a number from 1."),
+    ],
+)
+def test_lists_that_are_none(tiny_artifacts, option, problem):
+    result = run(tiny_artifacts["onnx-fp32"], option)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.rstrip().endswith(problem)
 
 
 def test_the_prompt_is_left_out_of_scoring(tiny_artifacts, drawn_pictures, tmp_path):
@@ -284,6 +350,7 @@ def names(tiny_artifacts, tiny_checkpoint, mini_checkpoint, tmp_path):
         ("{fp32} --dataset {tmp}/none.json", "{tmp}/none.json: cannot be read: No such file or directory"),
         ("{fp32} --images {tmp}/none", "{tmp}/none: no such folder of pictures"),
         ("{fp32} --images {tmp}/empty", "{tmp}/empty: holds no pictures"),
+        ("{fp32} --checkpoint {tiny} --images {sample} --limit 3 --batch-size 2,4", "a batch of 4 needs as many pictures; there are 3"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(names, arguments, error):

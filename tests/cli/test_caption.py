@@ -314,3 +314,16 @@ def test_a_pipe_is_not_replaced_by_a_file(artifact, drawn_pictures, tmp_path):
     assert result.exit_code == 1
     assert errors_of(result) == [f"{pipe}: cannot write: it is not a regular file. Nothing was changed."]
     assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_any_number_of_workers_writes_the_same_bytes(artifact, pictures, tmp_path, batch_size):
+    """A picture that cannot be read is among them."""
+    written = {}
+    for workers in (0, 1, 4):
+        output = tmp_path / f"{workers}.jsonl"
+        result = run(artifact, pictures, "--json", "--batch-size", batch_size, "--workers", workers, "--output", output)
+        assert (result.exit_code, len(errors_of(result))) == (1, 2)
+        written[workers] = output.read_bytes()
+    assert written[0] == written[1] == written[4]
+    assert [list(json.loads(line))[1] for line in written[0].splitlines()] == ["caption", "caption", "error", "caption"]

@@ -38,9 +38,9 @@ USAGES = {
 }
 OPTIONS = {
     "export": "recipe output revision overwrite gate allow-bin list help",
-    "caption": "prompt beams min-length max-length batch-size strip-prompt device threads output overwrite json help",
-    "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads output overwrite format help",
-    "report": "format help",
+    "caption": "prompt beams min-length max-length batch-size workers strip-prompt device threads output overwrite json help",
+    "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads batch-size output overwrite format help",
+    "report": "format table help",
 }
 
 HEAVY = ("numpy", "PIL", "onnxruntime", "tokenizers", "torch", "transformers", "onnx", "optimum", "evaluate", "nltk")
@@ -122,7 +122,7 @@ def test_version():
         (["caption", "artifact", "picture", "--beams", "0"], "Invalid value for '--beams': 0 is not in the range x>=1."),
         (["caption", "artifact", "picture", "--device", "tpu"], "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'."),
         (["caption", "artifact", "picture", "--threads", "0"], "Invalid value for '--threads': 0 is not in the range x>=1."),
-        (["bench", "artifact", "--tokens", "0"], "Invalid value for '--tokens': 0 is not in the range x>=1."),
+        (["bench", "artifact", "--tokens", "0"], "Invalid value for '--tokens': '0' is not a number from 1."),
         (["export", "checkpoint", "--gate", "off"], "Invalid value for '--gate': 'off' is not one of 'enforce', 'report'."),
     ],
     ids=" ".join,

@@ -75,3 +75,11 @@ def test_bad_records_are_one_line(tmp_path, lines, error):
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     result = run(tmp_path / "none.jsonl")
     assert (result.exit_code, result.output) == (1, f"Error: {tmp_path / 'none.jsonl'}: cannot be read: No such file or directory\n")
+
+
+def test_a_table_alone_that_the_records_do_not_have_is_one_line():
+    result = run(RECORDS, "--table", "components")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "Error: these records: hold nothing for the table 'components': it takes artifacts measured by a newer toolkit\n"
+    )

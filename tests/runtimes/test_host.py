@@ -1,5 +1,6 @@
 """`host`: what the kernel's files say, as files below a root; and this machine, where only its own tools know better."""
 
+import math
 import os
 import platform
 import subprocess
@@ -109,6 +110,47 @@ def test_the_quota_of_a_container(tmp_path, files, cores):
     granted = len(os.sched_getaffinity(0))
     assert usable_cores(root) == min(granted, cores or granted)
     assert read_host(root).cores == usable_cores(root)
+
+
+V2 = "0::/pod/box\n"
+V1 = "9:name=systemd:/else\n4:cpu,cpuacct:/pod/box\n"
+HIDDEN = "0::/../../pod\n"
+
+
+def v1(group, quota):
+    return {f"cpu/{group}cpu.cfs_quota_us": f"{quota}\n", f"cpu/{group}cpu.cfs_period_us": "100000\n"}
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        (V2, {"pod/box/cpu.max": "300000 100000", "pod/cpu.max": "800000 100000"}, 3),
+        (V2, {"pod/box/cpu.max": "max 100000", "pod/cpu.max": "200000 100000"}, 2),
+        (V2, {"pod/box/cpu.max": "800000 100000", "pod/cpu.max": "150000 100000"}, 2),
+        (V2, {"pod/box/cpu.max": "400000 100000", "cpu.max": "100000 100000"}, 1),
+        (V2, {"pod/cpu.max": "200000 50000"}, 4),
+        (V2, {"other/cpu.max": "100000 100000", "pod/box/in/cpu.max": "100000 100000"}, None),
+        (V2, {"unified/pod/cpu.max": "300000 100000"}, 3),
+        (HIDDEN, {"cpu.max": "300000 100000", "../pod/cpu.max": "100000 100000"}, 3),
+        (V1, v1("pod/box/", 300000) | v1("pod/", 200000) | v1("", -1), 2),
+        (V1, v1("pod/box/", 200000) | v1("", 700000), 2),
+        ("4:cpu\n\n::\n", {"cpu.max": "300000 100000"}, 3),
+        ("0::/a:b\n", {"a:b/cpu.max": "200000 100000"}, 2),
+    ],
+)
+def test_the_tightest_quota_from_the_process_up_to_the_root(tmp_path, own, files, cores):
+    root = machine(tmp_path, {"proc/self/cgroup": own} | {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
+    assert quota_cores(root) == cores
+
+
+@pytest.mark.parametrize(("siblings", "cores"), [("{}", 1.0), ("pairs", 0.5), (None, 1.0)], ids=["own core", "two a core", "not told"])
+def test_threads_that_share_a_core_count_once(tmp_path, siblings, cores):
+    """Every two CPUs of this process's affinity share a core, or none do."""
+    cpus = sorted(os.sched_getaffinity(0))
+    shared = {cpu: siblings and (siblings.format(cpu) if "{" in siblings else f"{number // 2}") for number, cpu in enumerate(cpus)}
+    topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    root = machine(tmp_path, {topology.format(cpu): f"{text}\n" for cpu, text in shared.items() if text})
+    assert usable_cores(root) == math.ceil(len(cpus) * cores)
 
 
 def test_affinity_bounds_the_cores(tmp_path):

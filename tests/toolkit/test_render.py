@@ -41,7 +41,7 @@ def test_csv_and_json_say_the_same():
 
 def test_json_says_where_and_on_what():
     report = json.loads(RENDERERS["json"](RECORDS))
-    assert list(report) == ["schema", "host", "dataset", "workload", "versions", "rows"]
+    assert list(report) == ["schema", "host", "dataset", "workload", "versions", "rows", "growth", "components"]
     assert report["schema"] == SCHEMA == 1
     assert report["dataset"] == {"name": "example", "sha256": "d0" * 32, "pictures": 4}
     assert report["host"]["cpu"] == "Example CPU"

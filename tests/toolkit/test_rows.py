@@ -266,7 +266,7 @@ def test_without_a_baseline_there_are_figures_and_no_comparison():
 
 def test_a_failed_case_is_a_row_with_its_error():
     rows = rows_of(record(BASELINE, 0, [1.0]), failed("broken", 0, "first"), record(BASELINE, 1, [1.0]), failed("broken", 1, "second"))
-    assert rows["broken"] == {**dict.fromkeys(KEYS), "case": "broken", "error": "first"}
+    assert rows["broken"] == {**dict.fromkeys(KEYS), "case": "broken", "error": "first", "batch_size": 1, "threads": 2}
     assert rows[BASELINE]["error"] is None
 
 
@@ -317,7 +317,8 @@ def test_rows_stand_in_the_order_in_which_cases_ran():
         ({"host": replace(HOST, cores=4)}, "host cores is 2 and 4"),
         ({"host": replace(HOST, python="3.12.0")}, "host python is '3.11.9' and '3.12.0'"),
         ({"workload": replace(WORKLOAD, dataset_sha256="1" * 64)}, f"workload dataset_sha256 is '{'0' * 64}' and '{'1' * 64}'"),
-        ({"workload": replace(WORKLOAD, threads=1)}, "workload threads is 2 and 1"),
+        ({"workload": replace(WORKLOAD, beams=3)}, "workload beams is 1 and 3"),
+        ({"workload": replace(WORKLOAD, max_length=30)}, "captions of 0 to 30 and of 0 to 20 tokens"),
         ({"workload": replace(WORKLOAD, prompt="a")}, "workload prompt is None and 'a'"),
         ({"workload": replace(WORKLOAD, metric_counter=None)}, "workload metric_counter is 'own' and None"),
         ({"host": replace(HOST, cores=4), "workload": replace(WORKLOAD, threads=1)}, "host cores is 2 and 4"),

@@ -42,7 +42,7 @@ def workload(pictures, **changes):
 
 def run(artifacts, pictures, counter=OWN, on_caption=lambda case: None, **changes):
     dataset = Dataset("drawn", tuple(pictures))
-    return list(runner.run(plan(artifacts, None), dataset, workload(len(dataset.pictures), **changes), counter, on_caption))
+    return list(runner.run(plan(artifacts, None), dataset, [workload(len(dataset.pictures), **changes)], counter, on_caption))
 
 
 def changed(artifact, to, **fields):
@@ -183,7 +183,7 @@ def test_a_process_that_is_killed_is_a_record_and_the_others_go_on(tiny_artifact
 
     paths = [tiny_artifacts[recipe] for recipe in ("onnx-fp32", "onnx-int8")]
     dataset = Dataset("drawn", tuple(many))
-    records = runner.run(plan(paths, None), dataset, workload(len(many)), None, kill_the_first)
+    records = runner.run(plan(paths, None), dataset, [workload(len(many))], None, kill_the_first)
     first = next(records)
     assert (first.case, first.error) == ("onnx-fp32", "its process was ended by SIGKILL (out of memory?)")
     assert (first.subject, first.times, first.quality) == (None, (), ())
@@ -199,6 +199,7 @@ def job(images=("a.jpg",)):
         device="cpu",
         allow_bin=False,
         threads=1,
+        batch_size=1,
         images=images,
         references=(),
         prompt=None,

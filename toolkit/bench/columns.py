@@ -71,7 +71,12 @@ def _drift(row: Row) -> str:
     return f"{drift:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
-CASE = Column("case", lambda row: row["case"])
+def shown_case(row: Row) -> str:
+    """Return the case's name, and what sets it apart within a sweep."""
+    return f"{row['case']} {row['setting']}" if row["setting"] else str(row["case"])
+
+
+CASE = Column("case", shown_case)
 
 SPEED = (
     CASE,
@@ -97,6 +102,9 @@ PHASES = (
     Column("loaded MB", _megabytes("loaded_rss_bytes", "loaded_rss_ratio")),
     Column("on disk MB", number("disk_bytes", "{:.0f}", 1e-6)),
 )
+
+SWEPT_PHASES = PHASES[:-1]
+"""In place of PHASES in a sweep: names are longer, and the disk does not change."""
 
 QUALITY = (
     CASE,

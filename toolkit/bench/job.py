@@ -15,6 +15,7 @@ class Job:
     device: str
     allow_bin: bool
     threads: int
+    batch_size: int
     images: tuple[str, ...]
     references: tuple[tuple[str, ...], ...]
     """Per image; scored when there are any and `score` is set."""
@@ -42,6 +43,7 @@ class Result:
     peak_rss_bytes: int | None
     warmup_s: tuple[float, ...]
     times: tuple[PictureTimes, ...]
+    """Of each batch."""
     captions: tuple[str, ...]
     without_prompt: tuple[str, ...]
     """What is scored."""

@@ -4,8 +4,9 @@ Lines go in, frozen dataclasses come out; and back. A report is computed from re
 """
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtimes import document
@@ -47,6 +48,13 @@ class Workload:
     repeats: int
     metric_counter: str | None
     """Who counted n-grams: evaluate, nltk or own; None without references."""
+    batch_size: int = 1
+    """Pictures per run of the model."""
+
+    @property
+    def runs(self) -> int:
+        """Times that the model runs, the last with what is left."""
+        return math.ceil(self.pictures / self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +70,13 @@ class Subject:
     """Every file in an artifact's folder; of the baseline, unique parameters x 4 bytes."""
     disk_bytes: int
     """Of the baseline, the weight files as they are on disk."""
+    components: dict[str, int] = field(default_factory=dict)
+    """What a file of an artifact is → its bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureTimes:
-    """Seconds of one picture."""
+    """Seconds of one run of the model: of one picture, or of a batch."""
 
     total_s: float
     read_s: float
@@ -123,7 +133,7 @@ class Record:
     warmup_s: tuple[float, ...] = ()
     times: tuple[PictureTimes, ...] = ()
     quality: tuple[PictureQuality, ...] = ()
-    """Of the first repeat; captions do not change."""
+    """Of each setting's first repeat; captions do not change."""
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
@@ -161,7 +171,7 @@ def read_records(path: Path) -> list[Record]:
             raise RecordError(f"{path}:{number}", "; ".join(problems))
         pictures = record.workload.pictures
         if record.error is None and (
-            record.subject is None or pictures < 1 or len(record.times) != pictures or len(record.quality) not in (0, pictures)
+            record.subject is None or pictures < 1 or len(record.times) != record.workload.runs or len(record.quality) not in (0, pictures)
         ):
             raise RecordError(f"{path}:{number}", f"has no error, and not the figures of {pictures} pictures")
         records.append(record)

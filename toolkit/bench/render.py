@@ -4,11 +4,16 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from runtimes import document
-from toolkit.bench.columns import AGREEMENT, PHASES, QUALITY, SPEED, Column
+from runtimes.errors import RecordError
+from toolkit.bench import growth
+from toolkit.bench.columns import AGREEMENT, PHASES, QUALITY, SPEED, SWEPT_PHASES, Column, shown_case
+from toolkit.bench.components import component_columns, component_rows
 from toolkit.bench.record import BASELINE, Record
 from toolkit.bench.rows import KEYS, Row, make_rows
+from toolkit.bench.sweep import setting_of, settings_of, values
 
 SCHEMA = 1
 """Of the JSON report. 1 (2026-11): first."""
@@ -19,19 +24,17 @@ def render_markdown(records: Sequence[Record]) -> str:
     rows = make_rows(records)
     good = [row for row in rows if row["seconds_per_image"] is not None]
     quality = QUALITY if any(row["bleu4"] is not None for row in good) else AGREEMENT
-    tables = [_table(columns, good) for columns in (SPEED, quality, PHASES)] if good else []
-    failures = [f"- {row['case']}: {row['error']}" for row in rows if row["error"]]
+    phases = SWEPT_PHASES if any(row["setting"] for row in rows) else PHASES
+    tables = [_table(columns, good) for columns in (SPEED, quality, phases)] if good else []
+    tables += [table(records) for table in (_growth_table, _component_table) if table(records)]
+    failures = [f"- {shown_case(row)}: {row['error']}" for row in rows if row["error"]]
     parts = [*tables, *(["Failed:\n" + "\n".join(failures)] if failures else []), _facts(records)]
     return "\n\n".join(parts) + "\n"
 
 
 def render_csv(records: Sequence[Record]) -> str:
     """Return one line per case with all keys of a row."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, KEYS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(make_rows(records))
-    return text.getvalue()
+    return _lines(KEYS, make_rows(records))
 
 
 def render_json(records: Sequence[Record]) -> str:
@@ -44,11 +47,62 @@ def render_json(records: Sequence[Record]) -> str:
         "workload": document.to_json(workload),
         "versions": _versions(records),
         "rows": make_rows(records),
+        "growth": growth.growth_rows(records),
+        "components": component_rows(records),
     }
     return json.dumps(report, indent=1, ensure_ascii=False) + "\n"
 
 
 RENDERERS: dict[str, Callable[[Sequence[Record]], str]] = {"md": render_markdown, "csv": render_csv, "json": render_json}
+
+
+def render_table(records: Sequence[Record], name: str, layout: str) -> str:
+    """Return one table of `TABLES` alone.
+
+    Raises:
+        RecordError: The records do not hold what it shows.
+    """
+    rows = TABLES[name].rows(records)
+    if not rows:
+        raise RecordError("these records", f"hold nothing for the table '{name}': {TABLES[name].needs}")
+    if layout == "json":
+        return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    if layout == "csv":
+        return _lines(list(rows[0]), [{key: " ".join(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows])
+    return f"{TABLES[name].markdown(records)}\n"
+
+
+def _growth_table(records: Sequence[Record]) -> str:
+    rows = growth.growth_rows(records)
+    return f"{_table(growth.GROWTH, rows)}\n\n{growth.LEGEND}" if rows else ""
+
+
+def _component_table(records: Sequence[Record]) -> str:
+    rows = component_rows(records)
+    return _table(component_columns(rows), rows) if rows else ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can stand alone."""
+
+    rows: Callable[[Sequence[Record]], list[Row]]
+    markdown: Callable[[Sequence[Record]], str]
+    needs: str
+
+
+TABLES = {
+    "growth": Table(growth.growth_rows, _growth_table, "it takes a run with several batch sizes, threads or tokens"),
+    "components": Table(component_rows, _component_table, "it takes artifacts measured by a newer toolkit"),
+}
+
+
+def _lines(keys: Sequence[str], rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
@@ -62,6 +116,21 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def _settings(records: Sequence[Record], search: str) -> str:
+    """Say how many pictures at a time, how, how long and with how many threads."""
+    batches, threads, tokens = (values(records, axis) for axis in ("batch_size", "threads", "tokens"))
+    forced = [count for count in tokens if count is not None]
+    lengths = [f"{_either(forced)} forced tokens"] if forced else []
+    longest = [record.workload.max_length for record in records if setting_of(record).tokens is None]
+    lengths += [f"at most {longest[0]} tokens with [DEC]"] if longest else []
+    at_a_time = "one" if batches == [1] else _either(batches)
+    return f"{at_a_time} at a time, {search}, {' or '.join(lengths)}, {_either(threads)} {'thread' if threads == [1] else 'threads'}"
+
+
+def _either(values: Sequence[int | None]) -> str:
+    return " or ".join(filter(None, (", ".join(map(str, values[:-1])), *map(str, values[-1:]))))
+
+
 def _versions(records: Sequence[Record]) -> dict[str, str]:
     return dict(sorted(item for record in records for item in record.versions.items()))
 
@@ -69,19 +138,18 @@ def _versions(records: Sequence[Record]) -> dict[str, str]:
 def _facts(records: Sequence[Record]) -> str:
     host, work = records[0].host, records[0].workload
     versions = ", ".join(f"{name} {version}" for name, version in _versions(records).items())
-    lengths = (
-        f"{work.max_length - 1} forced tokens" if work.min_length == work.max_length else f"at most {work.max_length} tokens with [DEC]"
-    )
     search = "greedy" if work.beams == 1 else f"{work.beams} beams"
     memory = f", {host.memory_bytes / 2**30:.0f} GiB" if host.memory_bytes else ""
     lines = [
         f"Host: {host.cpu} ({', '.join(host.cpu_features)}), {host.cores} cores{memory}, {host.system}, Python {host.python}; {versions}.",
-        f"Workload: {work.pictures} pictures of {work.dataset} (sha256 {work.dataset_sha256[:12]}), one at a time, {search}, {lengths}, "
-        f"{_count(work.threads, 'thread')}, {work.warmup} warm-up, {_count(work.repeats, 'repeat')} interleaved, "
+        f"Workload: {work.pictures} pictures of {work.dataset} (sha256 {work.dataset_sha256[:12]}), "
+        f"{_settings(records, search)}, {work.warmup} warm-up, {_count(work.repeats, 'repeat')} interleaved, "
         "each case in its own process.",
         "Time is the median over pictures and repeats ± half the range of the repeats' medians; a speed-up is the median of the repeats' "
         f"ratios to {BASELINE} [lowest, highest]. Peak: highest resident memory from start to last caption.",
     ]
+    if len(settings_of(records)) > 1:
+        lines.append("Cases: b pictures per run of the model (times are per picture, a batch's divided), t threads, tok forced tokens.")
     if work.metric_counter:
         lines.append(
             f"BLEU: COCO's (closest reference length, no smoothing), n-grams counted by {work.metric_counter}; changes are relative to "

@@ -5,7 +5,6 @@ to each other. Quality changes are relative to the baseline's score on the same 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
@@ -16,6 +15,8 @@ from exporters.parity import drift_of_sums
 from runtimes.errors import RecordError
 from toolkit.bench.bleu import NgramCounts, bleu, bleu4_of_sums, count_matrix
 from toolkit.bench.record import BASELINE, PictureQuality, Record
+from toolkit.bench.sweep import SWEPT, Setting, setting_of, settings_of
+from toolkit.bench.times import per_picture
 
 Row = dict[str, Any]
 
@@ -68,10 +69,15 @@ KEYS = (
     "drift_low",
     "drift_high",
     "verdict",
+    "setting",
+    "batch_size",
+    "threads",
+    "forced_tokens",
 )
 """Keys of a row, in this order; null where a figure was not measured.
 
-Ratios and speed-ups are against the baseline; changes are relative.
+Ratios and speed-ups are against the baseline with the same setting; changes are relative. `setting` says for people what differs between
+the settings of a run (null if nothing does); `forced_tokens` is null where captions have their natural length. Times are per picture.
 """
 
 
@@ -86,38 +92,38 @@ def check_comparable(records: Sequence[Record], source: str) -> None:
         for part in ("host", "workload"):
             ours, theirs = vars(getattr(first, part)), vars(getattr(record, part))
             for field, value in ours.items():
-                if theirs[field] != value:
+                if theirs[field] != value and field not in SWEPT:
                     raise RecordError(source, f"holds records of different runs: {part} {field} is {value!r} and {theirs[field]!r}")
+    lengths = {setting_of(record).tokens: f"{record.workload.min_length} to {record.workload.max_length}" for record in reversed(records)}
+    for record in records:
+        if (theirs := f"{record.workload.min_length} to {record.workload.max_length}") != (ours := lengths[setting_of(record).tokens]):
+            raise RecordError(source, f"holds records of different runs: captions of {theirs} and of {ours} tokens")
     if len({record.subject.checkpoint_sha256 for record in records if record.subject}) > 1:
         raise RecordError(source, "holds records of different checkpoints")
 
 
 def make_rows(records: Sequence[Record]) -> list[Row]:
-    """Return a row per case, in the order in which cases first ran."""
-    by_case: dict[str, list[Record]] = {}
+    """Return a row per case and setting, in the order in which they first ran."""
+    labels = settings_of(records)
+    groups = group(records)
+    rows = []
+    for (case, setting), listed in groups.items():
+        baseline = [record for record in groups.get((BASELINE, setting), []) if record.error is None]
+        rows.append(_row(case, setting, labels[setting] or None, listed, baseline))
+    return rows
+
+
+def group(records: Sequence[Record]) -> dict[tuple[str, Setting], list[Record]]:
+    """Return the records of each case and setting, their times per picture that could be captioned."""
+    groups: dict[tuple[str, Setting], list[Record]] = {}
     for record in records:
-        by_case.setdefault(record.case, []).append(record)
-    by_case = {case: _of_readable(listed) for case, listed in by_case.items()}
-    baseline = [record for record in by_case.get(BASELINE, []) if record.error is None]
-    return [_row(case, listed, baseline) for case, listed in by_case.items()]
+        groups.setdefault((record.case, setting_of(record)), []).append(record)
+    return {key: per_picture(listed) for key, listed in groups.items()}
 
 
-def _of_readable(listed: Sequence[Record]) -> list[Record]:
-    """Leave out the times of pictures that could not be captioned: failing is fast."""
-    quality = next((record.quality for record in listed if record.quality), ())
-    if not any(picture.error for picture in quality):
-        return list(listed)
-    return [
-        replace(record, times=tuple(time for time, picture in zip(record.times, quality, strict=True) if picture.error is None))
-        if record.error is None
-        else record
-        for record in listed
-    ]
-
-
-def _row(case: str, listed: Sequence[Record], baseline: Sequence[Record]) -> Row:
+def _row(case: str, setting: Setting, label: str | None, listed: Sequence[Record], baseline: Sequence[Record]) -> Row:
     row: Row = dict.fromkeys(KEYS)
-    row["case"] = case
+    row |= {"case": case, "setting": label, "batch_size": setting.batch_size, "threads": setting.threads, "forced_tokens": setting.tokens}
     good = [record for record in listed if record.error is None]
     errors = [record.error for record in listed if record.error is not None]
     if errors:

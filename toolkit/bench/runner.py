@@ -80,21 +80,31 @@ def plan(artifacts: Sequence[Path], baseline: Case | None) -> list[Case]:
 
 
 def run(
-    cases: Sequence[Case], dataset: Dataset, workload: Workload, counter: Counter | None, on_caption: Callable[[str], None]
+    cases: Sequence[Case],
+    dataset: Dataset,
+    workloads: Sequence[Workload],
+    counter: Counter | None,
+    on_caption: Callable[[str], None],
 ) -> Iterator[Record]:
-    """Run all cases, `workload.repeats` times round, and yield each record as it is made.
+    """Run all cases with each workload, `repeats` times round, and yield each record as it is made.
 
     Args:
         cases: From `plan`.
         dataset: The pictures.
-        workload: What each case does.
+        workloads: What each case does; the cases of one workload run next to each other.
         counter: Who counts n-grams; None without references.
         on_caption: Told the case's name at every caption, for progress.
+
+    Raises:
+        RequestError: A batch would hold more pictures than there are.
     """
+    if (largest := max(workload.batch_size for workload in workloads)) > len(dataset.pictures):
+        raise RequestError(f"a batch of {largest} needs as many pictures; there are {len(dataset.pictures)}")
     host = host_facts()
-    for repeat in range(workload.repeats):
-        for case in cases:
-            yield _run_case(case, repeat, dataset, workload, host, counter, on_caption)
+    for repeat in range(workloads[0].repeats):
+        for workload in workloads:
+            for case in cases:
+                yield _run_case(case, repeat, dataset, workload, host, counter, on_caption)
 
 
 def host_facts() -> HostFacts:
@@ -131,6 +141,7 @@ def _run_case(
         device=device,
         allow_bin=any(file.suffix == ".bin" for file in case.weight_files),
         threads=workload.threads,
+        batch_size=workload.batch_size,
         images=tuple(str(picture.path) for picture in dataset.pictures),
         references=tuple(picture.captions for picture in dataset.pictures),
         prompt=workload.prompt,
@@ -182,7 +193,8 @@ def _work(job: Job, on_caption: Callable[[], None]) -> tuple[Result | None, str 
             for line in worker.stdout:
                 message = json.loads(line)
                 if "captioned" in message:
-                    on_caption()
+                    for _ in range(message["captioned"]):
+                        on_caption()
                 elif "error" in message:
                     return None, message["error"]
                 else:
@@ -226,6 +238,7 @@ def _subject(case: Case, result: Result) -> Subject:
         manifest_digest=manifest.digest,
         artifact_bytes=case.artifact.total_bytes,
         disk_bytes=case.artifact.total_bytes,
+        components=case.artifact.component_bytes,
     )
 
 

@@ -40,20 +40,23 @@ def run(job: Job) -> Result:
         "min_length": job.min_length,
         "max_length": job.max_length,
     }
+    decoding["batch_size"] = size = job.batch_size
     warmups = []
     for turn in range(max(1, job.warmup)):
+        batch = [job.images[(turn * size + place) % len(job.images)] for place in range(size)]
         begun = time.perf_counter()
-        captioner.caption([job.images[turn % len(job.images)]], **decoding)
+        captioner.caption(batch, **decoding)
         warmups.append(time.perf_counter() - begun)
-    captions, times = [], []
+    captions: list[Any] = []
+    times = []
     cpu = time.process_time()
-    for image in job.images:
+    for start in range(0, len(job.images), size):
         laps = _Laps()
         begun = time.perf_counter()
-        [caption] = captioner.caption([image], **decoding, clock=laps)
+        found = captioner.caption(job.images[start : start + size], **decoding, clock=laps)
         times.append(laps.times(time.perf_counter() - begun))
-        captions.append(caption)
-        _send({"captioned": 1})
+        captions += found
+        _send({"captioned": len(found)})
     cpu = time.process_time() - cpu
     peak = peak_bytes()
     prompt_tokens = len(captioner.caption_ids(job.prompt)) - 1 if job.prompt else 1
@@ -114,7 +117,7 @@ def _open(job: Job) -> tuple[Any, float, float, dict[str, Any]]:
 
 
 class _Laps:
-    """Collects the phases of one picture."""
+    """Collects the phases of one batch."""
 
     def __init__(self) -> None:
         self._once: dict[str, float] = {}

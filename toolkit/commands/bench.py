@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from runtimes.errors import RequestError
-from toolkit.commands.options import guard_file, output_file, overwrite_option, threads_option
+from toolkit.commands.options import guard_file, lengths, numbers, output_file, overwrite_option
 from toolkit.progress import progress
 
 
@@ -26,8 +26,13 @@ from toolkit.progress import progress
 )
 @click.option("--beams", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--prompt", help="Words that every caption starts with; left out when scored.")
-@click.option("--tokens", type=click.IntRange(min=1), help="Force captions to this many tokens (for speed).")
-@threads_option
+@click.option(
+    "--tokens",
+    type=lengths,
+    help="Force captions to this many tokens; a list, in which 'natural' may stand, is a sweep.  [default: natural]",
+)
+@click.option("--threads", type=numbers, help="CPU threads; a list is a sweep.  [default: the physical cores within the CPU quota]")
+@click.option("--batch-size", "batch_sizes", type=numbers, default="1", show_default=True, help="Pictures per run; a list is a sweep.")
 @output_file("Keep the records here (.jsonl).")
 @overwrite_option
 @click.option("--format", "layout", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
@@ -43,8 +48,9 @@ def command(
     warmup: int,
     beams: int,
     prompt: str | None,
-    tokens: int | None,
-    threads: int | None,
+    tokens: tuple[int | None, ...] | None,
+    threads: tuple[int, ...] | None,
+    batch_sizes: tuple[int, ...],
     output: Path | None,
     overwrite: bool,
     layout: str,
@@ -57,30 +63,31 @@ def command(
     from toolkit.bench.record import Workload, write_records
     from toolkit.bench.render import RENDERERS
     from toolkit.bench.runner import artifacts_in, plan, run
+    from toolkit.bench.sweep import NATURAL_LENGTH, sweep
 
     guard_file(output, overwrite=overwrite)
     pictures = load_dataset(dataset or (None if images else "sample"), images, limit)
     paths = artifacts_in(artifacts)
     cases = plan(paths, find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin))
     counter = pick_counter() if pictures.has_references else None
-    length = 20 if tokens is None else tokens + 1
     workload = Workload(
         dataset=pictures.name,
         dataset_sha256=pictures.sha256,
         pictures=len(pictures.pictures),
         prompt=prompt,
         beams=beams,
-        min_length=0 if tokens is None else length,
-        max_length=length,
-        threads=threads or read_host().cores,
+        min_length=0,
+        max_length=NATURAL_LENGTH,
+        threads=read_host().cores,
         warmup=warmup,
         repeats=repeat,
         metric_counter=counter.name if counter else None,
     )
-    total = len(cases) * repeat * len(pictures.pictures)
+    workloads = sweep(workload, batch_sizes, threads or (workload.threads,), tokens or (None,))
+    total = len(workloads) * len(cases) * repeat * len(pictures.pictures)
     records = []
     with progress("bench", total) as bar:
-        for record in run(cases, pictures, workload, counter, lambda case: bar.update(1, case)):
+        for record in run(cases, pictures, workloads, counter, lambda case: bar.update(1, case)):
             records.append(record)
             if output is not None:
                 write_records(output, records)

@@ -13,7 +13,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def threads_option(command: F) -> F:
     """--threads."""
-    return click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the cores this process may use]")(command)
+    return click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the physical cores within the CPU quota]")(
+        command
+    )
+
+
+NATURAL = "natural"
+
+
+def numbers(value: str) -> tuple[int, ...]:
+    """Read a number or a comma list of them: each once, in order."""
+    parts = [part.strip() for part in value.split(",")]
+    if wrong := [part for part in parts if not (part.isascii() and part.isdigit() and int(part) > 0)]:
+        raise click.BadParameter(f"{wrong[0]!r} is not a number from 1.")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def lengths(value: str) -> tuple[int | None, ...]:
+    """Likewise, or 'natural' in place of a number, which becomes None."""
+    parts = [part.strip() for part in value.split(",")]
+    return tuple(dict.fromkeys(None if part == NATURAL else numbers(part)[0] for part in parts))
 
 
 def overwrite_option(command: F) -> F:
