@@ -45,11 +45,11 @@ class OpenVinoEngine:
 
     def inputs(self, role: str) -> list[str]:
         """See `Engine.inputs`."""
-        return [port.any_name for port in self._compiled[role].inputs]
+        return [_name(port) for port in self._compiled[role].inputs]
 
     def outputs(self, role: str) -> list[str]:
         """See `Engine.outputs`."""
-        return [port.any_name for port in self._compiled[role].outputs]
+        return [_name(port) for port in self._compiled[role].outputs]
 
     def run(self, role: str, feeds: dict[str, Any]) -> dict[str, Any]:
         """See `Engine.run`."""
@@ -78,3 +78,8 @@ class OpenVinoEngine:
             threads=self._threads,
             precision=floats["decoder"],
         )
+
+
+def _name(port: Any) -> str:  # noqa: ANN401
+    """Of a port's names, the one that the graph was exported with; folded nodes leave theirs, which are paths, on the port too."""
+    return next(str(name) for name in sorted(port.names) if "/" not in name)
