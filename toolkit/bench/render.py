@@ -19,9 +19,9 @@ def render_markdown(records: Sequence[Record]) -> str:
     rows = make_rows(records)
     good = [row for row in rows if row["seconds_per_image"] is not None]
     quality = QUALITY if any(row["bleu4"] is not None for row in good) else AGREEMENT
-    tables = [_table(columns, good) for columns in (SPEED, quality, PHASES)] if good else []
+    tables = [table(columns, good) for columns in (SPEED, quality, PHASES)] if good else []
     failures = [f"- {row['case']}: {row['error']}" for row in rows if row["error"]]
-    parts = [*tables, *(["Failed:\n" + "\n".join(failures)] if failures else []), _facts(records)]
+    parts = [*tables, *(["Failed:\n" + "\n".join(failures)] if failures else []), facts(records)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -51,7 +51,8 @@ def render_json(records: Sequence[Record]) -> str:
 RENDERERS: dict[str, Callable[[Sequence[Record]], str]] = {"md": render_markdown, "csv": render_csv, "json": render_json}
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """Return a Markdown table."""
     cells = [[column.title for column in columns], *([column.cell(row) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]
@@ -66,7 +67,8 @@ def _versions(records: Sequence[Record]) -> dict[str, str]:
     return dict(sorted(item for record in records for item in record.versions.items()))
 
 
-def _facts(records: Sequence[Record]) -> str:
+def facts(records: Sequence[Record]) -> str:
+    """Return what all rows share: machine, workload, and what the figures mean."""
     host, work = records[0].host, records[0].workload
     versions = ", ".join(f"{name} {version}" for name, version in _versions(records).items())
     lengths = (

@@ -58,7 +58,8 @@ def artifacts_in(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         marks = [path / name for name in (MANIFEST_NAME, PEER_NAME) if (path / name).is_file()]
-        inside = [mark.parent for mark in marks or sorted(file for name in (MANIFEST_NAME, PEER_NAME) for file in path.glob(f"[!.]*/{name}"))]
+        marks = marks or sorted(mark for name in (MANIFEST_NAME, PEER_NAME) for mark in path.glob(f"[!.]*/{name}"))
+        inside = [mark.parent for mark in marks]
         if not inside:
             raise ArtifactMissingError(path)
         found += inside

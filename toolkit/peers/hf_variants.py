@@ -1,7 +1,7 @@
 """transformers' own model in other precisions: a checkpoint goes in, a folder in transformers' layout comes out; and a captioner from it.
 
 `hf-int8` is the published recipe: `torch.ao.quantization.quantize_dynamic` on the Linear layers with its defaults (INT8, one scale per
-tensor). It is opened from its saved state, which is smaller than the checkpoint, and quantized in place, which peaks lower than the default.
+tensor). It is opened from its saved state, which is smaller than the checkpoint, and in place, which peaks lower than the default.
 """
 
 import shutil
@@ -25,7 +25,7 @@ CONFIG_NAME = "config.json"
 class Int8Captioner(HfCaptioner):
     """Linear layers in dynamic INT8."""
 
-    def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401, ARG002
+    def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401
         config = transformers.BlipConfig.from_pretrained(directory)
         with transformers.modeling_utils.no_init_weights():
             model = _quantized(transformers.BlipForConditionalGeneration(config))
@@ -37,7 +37,7 @@ class Int8Captioner(HfCaptioner):
 class Bf16Captioner(HfCaptioner):
     """Weights and activations in bfloat16."""
 
-    def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401, ARG002
+    def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401
         return transformers.BlipForConditionalGeneration.from_pretrained(directory, dtype=torch.bfloat16)
 
     def _pixels(self, image: ImageInput) -> torch.Tensor:
@@ -71,7 +71,7 @@ def open_bf16(path: Path, threads: int) -> tuple[HfCaptioner, Description]:
 def _quantized(model: nn.Module) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, and the published method all the same
-        return torch.ao.quantization.quantize_dynamic(model.eval(), {nn.Linear}, dtype=torch.qint8, inplace=True)  # type: ignore[no-any-return]
+        return torch.ao.quantization.quantize_dynamic(model.eval(), {nn.Linear}, dtype=torch.qint8, inplace=True)
 
 
 def _copy_settings(sources: Sources, folder: Path) -> None:

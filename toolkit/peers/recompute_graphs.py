@@ -8,8 +8,6 @@ Self-attention has a cache, cross-attention has none: its keys and values are ma
 winml-cli's BLIP and OpenVINO's BLIP example split the model. The operators are whatever torch's exporter makes of transformers' modules.
 """
 
-import logging
-import warnings
 from pathlib import Path
 
 import torch
@@ -17,7 +15,7 @@ import transformers
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from exporters.onnx_graphs import OPSET, layer_names
+from exporters.onnx_graphs import export_graph, layer_names
 from toolkit.peers.folder import Sources
 
 
@@ -30,7 +28,7 @@ class Vision(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """f32[B,3,S,S] → f32[B,N,D]."""
-        return self.model(pixel_values=pixels).last_hidden_state  # type: ignore[no-any-return]
+        return self.model(pixel_values=pixels).last_hidden_state
 
 
 class Text(nn.Module):
@@ -67,7 +65,7 @@ def export_recompute_graphs(checkpoint: Path, folder: Path) -> dict[str, Path]:
     rows, before, new, tokens = 2, 3, 4, (vision.image_size // vision.patch_size) ** 2 + 1
     kv = [torch.zeros(rows, heads, before, text.hidden_size // heads) for _ in past]
     files = {role: folder / f"{role}.onnx" for role in ("encoder", "decoder")}
-    _export(
+    export_graph(
         Vision(model.vision_model),
         (torch.zeros(2, 3, vision.image_size, vision.image_size),),
         files["encoder"],
@@ -75,7 +73,7 @@ def export_recompute_graphs(checkpoint: Path, folder: Path) -> dict[str, Path]:
         ["encoder_hidden_states"],
         {"pixels": {0: "images"}, "encoder_hidden_states": {0: "images"}},
     )
-    _export(
+    export_graph(
         Text(model.text_decoder),
         (torch.ones(rows, new, dtype=torch.int64), torch.zeros(rows, tokens, vision.hidden_size), *kv),
         files["decoder"],
@@ -90,14 +88,3 @@ def export_recompute_graphs(checkpoint: Path, folder: Path) -> dict[str, Path]:
         },
     )
     return files
-
-
-def _export(
-    module: nn.Module, example: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str], axes: dict[str, dict[int, str]]
-) -> None:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the exporter announces its retirement, tracing warns of Python branches
-        torch.onnx.export(
-            module.eval(), example, str(path), input_names=inputs, output_names=outputs, dynamic_axes=axes, opset_version=OPSET, dynamo=False
-        )
