@@ -17,7 +17,7 @@ BASE_RECIPES := pytorch-fp32 pytorch-int8 onnx-fp32 onnx-int8 onnx-int8-vnni onn
 SOURCES := $(wildcard exporters/*.py runtimes/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-full export artifacts base-artifacts bench bench-base parity-latest readme golden clean
+.PHONY: help setup lint test test-full export artifacts base-artifacts bench bench-base bench-peers peers parity-latest readme golden clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -65,6 +65,34 @@ base-artifacts: $(BASE_RECIPES:%=$(BASE_ARTIFACTS)/$(notdir $(BASE))-%/manifest.
 # Random weights answer at random, so the gate reports and does not judge.
 $(BASE_ARTIFACTS)/$(notdir $(BASE))-%/manifest.json: $(BASE)/model.safetensors $(SOURCES)
 	$(BIN)/toolkit export $(BASE) --recipe $* --output $(BASE_ARTIFACTS) --overwrite --gate report
+
+# OpenVINO and NNCF are measured, never needed, so they have an environment of their own. Preparing a peer whose package is missing costs a line.
+OTHERS := .venv-peers
+BLIP_DATA ?= ../shared/data
+PEERS := build/peers
+PEER_NAMES := hf-int8 hf-bf16 ort-recompute-fp32 openvino-fp32 openvino-int8 openvino-recompute-int8
+PEER_RECIPES := pytorch-int8 onnx-int8 onnx-int4
+$(OTHERS)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(OTHERS)
+	$(OTHERS)/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[export,eval,device,peers]'
+	touch $@
+
+bench-peers: setup $(OTHERS)/.ready $(BASE)/model.safetensors ## Our recipes beside transformers' and OpenVINO's, in one run
+	@$(MAKE) --no-print-directory base-artifacts BASE_RECIPES='onnx-fp32 $(PEER_RECIPES)'
+	@$(MAKE) --no-print-directory artifacts RECIPES='onnx-fp32 $(PEER_RECIPES)'
+	@$(MAKE) --no-print-directory peers NAME=$(notdir $(BASE)) PEER_CHECKPOINT=$(BASE) PEER_ARTIFACTS=$(BASE_ARTIFACTS)
+	@$(MAKE) --no-print-directory peers PEER_CHECKPOINT=$(CHECKPOINT) PEER_ARTIFACTS=$(ARTIFACTS)
+	$(OTHERS)/bin/toolkit bench $(PEER_RECIPES:%=$(BASE_ARTIFACTS)/$(notdir $(BASE))-%) $(PEERS)/$(notdir $(BASE)) --checkpoint $(BASE) \
+		--images toolkit/sample --limit 5 --tokens 20 --output build/bench-peers.jsonl --overwrite
+	$(OTHERS)/bin/toolkit bench $(PEER_RECIPES:%=$(ARTIFACTS)/$(NAME)-%) $(PEERS)/$(NAME) --checkpoint $(CHECKPOINT) \
+		--dataset $(BLIP_DATA)/coco_val_cc_by --repeat 1 --output build/bench-peers-quality.jsonl --overwrite
+	$(OTHERS)/bin/python -m toolkit.peers.table build/bench-peers.jsonl build/bench-peers-quality.jsonl
+
+peers: $(PEER_NAMES:%=$(PEERS)/$(NAME)/%/peer.json)
+
+$(PEERS)/$(NAME)/%/peer.json: $(SOURCES) $(wildcard toolkit/peers/*.py)
+	$(OTHERS)/bin/python -m toolkit.peers $* --checkpoint $(PEER_CHECKPOINT) --graphs $(PEER_ARTIFACTS)/$(NAME)-onnx-fp32 \
+		--calibration $(BLIP_DATA)/train/coco_train_mini --output $(PEERS)/$(NAME) --overwrite
 
 # transformers 5 cannot live beside optimum-onnx 0.1, so it has an environment of its own; its FP32 artifacts are those of the first one.
 LATEST := .venv-latest

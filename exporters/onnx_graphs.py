@@ -134,7 +134,7 @@ def export_graphs(model: Blip, directory: Path, *, fused: Collection[str] = ()) 
     }
     by_layer = {name: axes[kind] for kind, listed in names.items() for name in listed}
     encoder, decoder = directory / "encoder.onnx", directory / "decoder.onnx"
-    _export(
+    export_graph(
         Encoder(model),
         (torch.zeros(2, 3, shape.image_px, shape.image_px),),
         encoder,
@@ -142,7 +142,7 @@ def export_graphs(model: Blip, directory: Path, *, fused: Collection[str] = ()) 
         names["cross"],
         {"pixels": {0: "images"}, **{name: by_layer[name] for name in names["cross"]}},
     )
-    _export(
+    export_graph(
         Decoder(model),
         (torch.zeros(rows, new, dtype=torch.int64), torch.arange(new), *kv, *cross),
         decoder,
@@ -158,9 +158,19 @@ def export_graphs(model: Blip, directory: Path, *, fused: Collection[str] = ()) 
     return {"encoder": encoder, "decoder": decoder}
 
 
-def _export(
+def export_graph(
     module: nn.Module, example: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str], axes: dict[str, dict[int, str]]
 ) -> None:
+    """Trace a module on an example and write its graph.
+
+    Args:
+        module: What to export.
+        example: Its arguments; the sizes of axes that `axes` does not name are taken from them.
+        path: Where to write.
+        inputs: Names of its arguments.
+        outputs: Names of its results.
+        axes: Input or output → axis → name of each axis whose size may change.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the TorchScript exporter announces its retirement at every call; the torch range is pinned

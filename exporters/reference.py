@@ -36,9 +36,7 @@ class HfCaptioner:
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         try:
-            self.model = transformers.BlipForConditionalGeneration.from_pretrained(
-                directory, dtype=torch.float32, use_safetensors=not allow_bin or None
-            ).eval()
+            self.model = self._model(directory, allow_bin=allow_bin).eval()
             self._images = pillow_processor().from_pretrained(directory)
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(directory, use_fast=True)
         except Exception as error:  # transformers raises whatever its parsers raise
@@ -49,6 +47,12 @@ class HfCaptioner:
         self._lap: _Lap | None = None
         self.model.vision_model.register_forward_hook(lambda *_: self._lap and self._lap("encode"))
         self.model.text_decoder.register_forward_hook(lambda *_: self._lap and self._lap.token())
+
+    def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401 - transformers is untyped
+        """Load the model; another precision of the same model overrides this."""
+        return transformers.BlipForConditionalGeneration.from_pretrained(
+            directory, dtype=torch.float32, use_safetensors=not allow_bin or None
+        )
 
     @torch.inference_mode()
     def caption(
@@ -137,7 +141,7 @@ class HfCaptioner:
                 attended[row, : len(sequence) - 1] = 1
             embeddings = self.model.vision_model(self._pixels(image)).last_hidden_state.expand(len(ids), -1, -1)
             logits = self.model.text_decoder(input_ids=inputs, attention_mask=attended, encoder_hidden_states=embeddings).logits
-            log_probabilities = torch.log_softmax(logits, dim=-1)
+            log_probabilities = torch.log_softmax(logits.float(), dim=-1)
             scores.append(
                 np.array(
                     [

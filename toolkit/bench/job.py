@@ -25,6 +25,8 @@ class Job:
     max_length: int
     warmup: int
     score: bool
+    peer: str | None = None
+    """Path of a prepared peer, in place of an artifact."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,10 +25,10 @@ def render_markdown(records: Sequence[Record]) -> str:
     good = [row for row in rows if row["seconds_per_image"] is not None]
     quality = QUALITY if any(row["bleu4"] is not None for row in good) else AGREEMENT
     phases = SWEPT_PHASES if any(row["setting"] for row in rows) else PHASES
-    tables = [_table(columns, good) for columns in (SPEED, quality, phases)] if good else []
-    tables += [table(records) for table in (_growth_table, _component_table) if table(records)]
+    tables = [table(columns, good) for columns in (SPEED, quality, phases)] if good else []
+    tables += [text for text in (_growth_table(records), _component_table(records)) if text]
     failures = [f"- {shown_case(row)}: {row['error']}" for row in rows if row["error"]]
-    parts = [*tables, *(["Failed:\n" + "\n".join(failures)] if failures else []), _facts(records)]
+    parts = [*tables, *(["Failed:\n" + "\n".join(failures)] if failures else []), facts(records)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -74,12 +74,12 @@ def render_table(records: Sequence[Record], name: str, layout: str) -> str:
 
 def _growth_table(records: Sequence[Record]) -> str:
     rows = growth.growth_rows(records)
-    return f"{_table(growth.GROWTH, rows)}\n\n{growth.LEGEND}" if rows else ""
+    return f"{table(growth.GROWTH, rows)}\n\n{growth.LEGEND}" if rows else ""
 
 
 def _component_table(records: Sequence[Record]) -> str:
     rows = component_rows(records)
-    return _table(component_columns(rows), rows) if rows else ""
+    return table(component_columns(rows), rows) if rows else ""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def _lines(keys: Sequence[str], rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """Return a Markdown table."""
     cells = [[column.title for column in columns], *([column.cell(row) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]
@@ -135,7 +136,8 @@ def _versions(records: Sequence[Record]) -> dict[str, str]:
     return dict(sorted(item for record in records for item in record.versions.items()))
 
 
-def _facts(records: Sequence[Record]) -> str:
+def facts(records: Sequence[Record]) -> str:
+    """Return what all rows share: machine, workload, and what the figures mean."""
     host, work = records[0].host, records[0].workload
     versions = ", ".join(f"{name} {version}" for name, version in _versions(records).items())
     search = "greedy" if work.beams == 1 else f"{work.beams} beams"

@@ -26,6 +26,8 @@ from toolkit.bench.job import Job, Result
 from toolkit.bench.metrics import score_captions
 from toolkit.bench.ngrams import Counter
 from toolkit.bench.record import SCHEMA, HostFacts, PictureQuality, Record, Subject, Workload
+from toolkit.peers.catalogue import find_peer
+from toolkit.peers.folder import PEER_NAME, folder_bytes, is_peer, read_folder
 
 logger = logging.getLogger(__name__)
 
@@ -39,25 +41,29 @@ class Case:
 
     name: str
     artifact: Artifact | None
-    """None: transformers on the checkpoint."""
+    """None: transformers on the checkpoint, or a peer."""
+    peer: Path | None = None
+    """A folder that `toolkit.peers` prepared."""
     checkpoint: Path | None = None
     weight_files: tuple[Path, ...] = ()
     checkpoint_sha256: str = ""
 
 
 def artifacts_in(paths: Sequence[Path]) -> list[Path]:
-    """Return artifacts as they are and folders of artifacts as what they hold, by name.
+    """Return artifacts and prepared peers as they are and folders of them as what they hold, by name; artifacts come first.
 
     Raises:
         ArtifactMissingError: A path is neither.
     """
     found: list[Path] = []
     for path in paths:
-        inside = [path] if (path / MANIFEST_NAME).is_file() else sorted(manifest.parent for manifest in path.glob(f"[!.]*/{MANIFEST_NAME}"))
+        marks = [path / name for name in (MANIFEST_NAME, PEER_NAME) if (path / name).is_file()]
+        marks = marks or sorted(mark for name in (MANIFEST_NAME, PEER_NAME) for mark in path.glob(f"[!.]*/{name}"))
+        inside = [mark.parent for mark in marks]
         if not inside:
             raise ArtifactMissingError(path)
         found += inside
-    return found
+    return sorted(found, key=is_peer)
 
 
 def plan(artifacts: Sequence[Path], baseline: Case | None) -> list[Case]:
@@ -66,7 +72,8 @@ def plan(artifacts: Sequence[Path], baseline: Case | None) -> list[Case]:
     Raises:
         RequestError: An artifact was made from another checkpoint, or two have the same name.
     """
-    opened = [open_artifact(path) for path in artifacts]
+    peers = [path for path in artifacts if is_peer(path)]
+    opened = [open_artifact(path) for path in artifacts if path not in peers]
     names = [artifact.manifest.recipe.get("name", artifact.path.name) for artifact in opened]
     if len(set(names)) < len(names):
         names = [artifact.manifest.name for artifact in opened]
@@ -76,6 +83,11 @@ def plan(artifacts: Sequence[Path], baseline: Case | None) -> list[Case]:
     if len(sources) > 1:
         raise RequestError("these artifacts were not all made from the same checkpoint, so their figures do not compare; bench them apart")
     cases = [Case(name=name, artifact=artifact) for name, artifact in zip(names, opened, strict=True)]
+    for path in peers:
+        peer = read_folder(path)
+        if {peer.checkpoint_sha256} != sources:
+            raise RequestError(f"{path}: this peer was not made from the artifacts' checkpoint, so its figures do not compare")
+        cases.append(Case(name=peer.name, artifact=None, peer=path, checkpoint_sha256=peer.checkpoint_sha256))
     return [baseline, *cases] if baseline else cases
 
 
@@ -138,6 +150,7 @@ def _run_case(
     job = Job(
         artifact=str(case.artifact.path) if case.artifact else None,
         checkpoint=str(case.checkpoint) if case.checkpoint else None,
+        peer=str(case.peer) if case.peer else None,
         device=device,
         allow_bin=any(file.suffix == ".bin" for file in case.weight_files),
         threads=workload.threads,
@@ -217,6 +230,17 @@ def _work(job: Job, on_caption: Callable[[], None]) -> tuple[Result | None, str 
 
 
 def _subject(case: Case, result: Result) -> Subject:
+    if case.peer is not None:
+        size = folder_bytes(case.peer)
+        return Subject(
+            runtime=find_peer(case.name).runtime,
+            checkpoint_sha256=case.checkpoint_sha256,
+            recipe=None,
+            recipe_sha256=None,
+            manifest_digest=None,
+            artifact_bytes=size,
+            disk_bytes=size,
+        )
     if case.artifact is None:
         disk = sum(file.stat().st_size for file in case.weight_files)
         assert result.parameter_bytes is not None

@@ -89,6 +89,14 @@ def run(job: Job) -> Result:
 
 def _open(job: Job) -> tuple[Any, float, float, dict[str, Any]]:
     """Import what the case needs, load it, and tell how long both took."""
+    if job.peer is not None:
+        from toolkit.peers.folder import opener
+
+        open_peer = opener(Path(job.peer))
+        import_s = time.perf_counter() - started
+        captioner, description = open_peer(Path(job.peer), job.threads)
+        load_s = time.perf_counter() - started - import_s
+        return captioner, import_s, load_s, {"versions": description.versions, "providers": description.providers, "parameter_bytes": None}
     if job.artifact is None:
         from exporters.reference import HfCaptioner, versions
 
