@@ -27,7 +27,7 @@ class Peer:
 
 TRANSFORMERS = "transformers' modules"
 OURS = "our onnx-fp32"
-RECOMPUTE = "transformers' modules as a vision and a text graph, cross K/V recomputed at each token"
+RECOMPUTE = "transformers' modules, split; cross K/V recomputed"
 
 PEERS = (
     Peer(
