@@ -65,6 +65,7 @@ MAY_IMPORT = {
     "toolkit.commands": May("toolkit exporters runtimes click"),
     "toolkit.bench": May("toolkit exporters runtimes numpy", later="psutil"),
     "toolkit.bench.ngrams": May("toolkit.bench runtimes", later="nltk"),
+    "toolkit.bench.limits_worker": May("toolkit.bench runtimes numpy", later="onnxruntime"),
     "toolkit.bench.evaluate_worker": May("", later="evaluate"),
 }
 """Module prefix → what its modules may import; the longest prefix wins."""

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 
 from runtimes import document
-from toolkit.bench.columns import AGREEMENT, PHASES, QUALITY, SPEED, Column
+from toolkit.bench.columns import AGREEMENT, LIMITS, PHASES, QUALITY, SPEED, Column
+from toolkit.bench.limits import Limits
 from toolkit.bench.record import BASELINE, Record
 from toolkit.bench.rows import KEYS, Row, make_rows
 
@@ -19,7 +20,8 @@ def render_markdown(records: Sequence[Record]) -> str:
     rows = make_rows(records)
     good = [row for row in rows if row["seconds_per_image"] is not None]
     quality = QUALITY if any(row["bleu4"] is not None for row in good) else AGREEMENT
-    tables = [_table(columns, good) for columns in (SPEED, quality, PHASES)] if good else []
+    limited = (LIMITS,) if any(row["token_limit_seconds"] is not None for row in good) else ()
+    tables = [_table(columns, good) for columns in (SPEED, quality, PHASES, *limited)] if good else []
     failures = [f"- {row['case']}: {row['error']}" for row in rows if row["error"]]
     parts = [*tables, *(["Failed:\n" + "\n".join(failures)] if failures else []), _facts(records)]
     return "\n\n".join(parts) + "\n"
@@ -43,6 +45,7 @@ def render_json(records: Sequence[Record]) -> str:
         "dataset": {"name": workload.dataset, "sha256": workload.dataset_sha256, "pictures": workload.pictures},
         "workload": document.to_json(workload),
         "versions": _versions(records),
+        "limits": None if (limits := _limits(records)) is None else document.to_json(limits),
         "rows": make_rows(records),
     }
     return json.dumps(report, indent=1, ensure_ascii=False) + "\n"
@@ -66,6 +69,10 @@ def _versions(records: Sequence[Record]) -> dict[str, str]:
     return dict(sorted(item for record in records for item in record.versions.items()))
 
 
+def _limits(records: Sequence[Record]) -> Limits | None:
+    return next((record.limits for record in records if record.limits), None)
+
+
 def _facts(records: Sequence[Record]) -> str:
     host, work = records[0].host, records[0].workload
     versions = ", ".join(f"{name} {version}" for name, version in _versions(records).items())
@@ -86,5 +93,12 @@ def _facts(records: Sequence[Record]) -> str:
         lines.append(
             f"BLEU: COCO's (closest reference length, no smoothing), n-grams counted by {work.metric_counter}; changes are relative to "
             f"{BASELINE} with a paired bootstrap 95 % interval over pictures; drift: rise of the references' negative log-probability."
+        )
+    if limits := _limits(records):
+        integers = "" if limits.int8_macs_per_s is None else f" and {limits.int8_macs_per_s / 1e9:.0f} in INT8"
+        lines.append(
+            f"Limits: before the cases, {_count(limits.threads, 'thread')} read {limits.bytes_per_s / 1e9:.1f} GB/s and {limits.library} "
+            f"multiplied {limits.float_macs_per_s / 1e9:.0f} GMAC/s in FP32{integers} (best of several); an encode cannot take less than "
+            "its products at that rate, a token not less than reading its weights and cross K/V, unless they fit in the cache."
         )
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from exporters.bootstrap import Change, interval, paired_change
 from exporters.parity import drift_of_sums
 from runtimes.errors import RecordError
 from toolkit.bench.bleu import NgramCounts, bleu, bleu4_of_sums, count_matrix
+from toolkit.bench.limits import encode_limit_s, token_limit_s
 from toolkit.bench.record import BASELINE, PictureQuality, Record
 
 Row = dict[str, Any]
@@ -68,10 +69,17 @@ KEYS = (
     "drift_low",
     "drift_high",
     "verdict",
+    "encode_macs",
+    "encode_limit_seconds",
+    "encode_limit_share",
+    "token_bytes",
+    "token_limit_seconds",
+    "token_limit_share",
 )
 """Keys of a row, in this order; null where a figure was not measured.
 
-Ratios and speed-ups are against the baseline; changes are relative.
+Ratios and speed-ups are against the baseline; changes are relative. A limit is what this machine could do at best, its share the limit
+over the time that was measured.
 """
 
 
@@ -125,6 +133,7 @@ def _row(case: str, listed: Sequence[Record], baseline: Sequence[Record]) -> Row
     if not good:
         return row
     row |= _times(good)
+    row |= _limits(row, good[0])
     subject = good[0].subject
     assert subject is not None
     row |= {
@@ -164,6 +173,21 @@ def _times(good: Sequence[Record]) -> Row:
         "peak_rss_bytes": _median_bytes(good, lambda r: r.peak_rss_bytes),
         "loaded_rss_bytes": _median_bytes(good, lambda r: r.loaded_rss_bytes),
         "cpu_seconds_per_image": _median(good, lambda r: None if r.cpu_s is None else r.cpu_s / len(r.times)),
+    }
+
+
+def _limits(row: Row, record: Record) -> Row:
+    limits, work = record.limits, record.arithmetic
+    if limits is None or work is None:
+        return {}
+    encode_s, token_s = encode_limit_s(limits, work), token_limit_s(limits, work)
+    return {
+        "encode_macs": work.encode_float_macs + work.encode_int8_macs,
+        "encode_limit_seconds": encode_s,
+        "encode_limit_share": encode_s / row["encode_seconds"] if encode_s and row["encode_seconds"] else None,
+        "token_bytes": work.token_weight_bytes + work.token_cross_bytes,
+        "token_limit_seconds": token_s,
+        "token_limit_share": token_s / row["step_seconds"] if row["step_seconds"] else None,
     }
 
 

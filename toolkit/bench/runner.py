@@ -4,33 +4,29 @@ Every case runs in its own fresh process; repeats go round all cases, so that dr
 is a record with its error, and the others go on.
 """
 
-import json
 import logging
 import os
 import platform
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtimes import document
 from runtimes.artifact import Artifact, open_artifact
 from runtimes.errors import ArtifactMissingError, RequestError
 from runtimes.host import read_host
 from runtimes.manifest import MANIFEST_NAME
+from toolkit.bench.arithmetic import arithmetic_of, baseline_arithmetic
+from toolkit.bench.child import ask
 from toolkit.bench.datasets import Dataset, shown_name
 from toolkit.bench.job import Job, Result
+from toolkit.bench.limits import measure_limits
 from toolkit.bench.metrics import score_captions
 from toolkit.bench.ngrams import Counter
-from toolkit.bench.record import SCHEMA, HostFacts, PictureQuality, Record, Subject, Workload
+from toolkit.bench.record import BASELINE, SCHEMA, HostFacts, PictureQuality, Record, Subject, Workload
 
 logger = logging.getLogger(__name__)
 
 NO_GPU = "not run: it is meant for a CUDA GPU and there is none here"
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +87,15 @@ def run(
         counter: Who counts n-grams; None without references.
         on_caption: Told the case's name at every caption, for progress.
     """
-    host = host_facts()
+    host, limits = host_facts(), measure_limits(workload.threads)
+    manifests = {case.name: case.artifact.manifest for case in cases if case.artifact}
+    arithmetic = {name: arithmetic_of(manifest) for name, manifest in manifests.items() if manifest.target.device == "cpu"}
+    for manifest in manifests.values():
+        arithmetic[BASELINE] = baseline_arithmetic(manifest.architecture)  # all of them are of one checkpoint
     for repeat in range(workload.repeats):
         for case in cases:
-            yield _run_case(case, repeat, dataset, workload, host, counter, on_caption)
+            record = _run_case(case, repeat, dataset, workload, host, counter, on_caption)
+            yield record if record.error else replace(record, limits=limits, arithmetic=arithmetic.get(case.name))
 
 
 def host_facts() -> HostFacts:
@@ -169,39 +170,7 @@ def _run_case(
 
 def _work(job: Job, on_caption: Callable[[], None]) -> tuple[Result | None, str | None]:
     """Run a worker process; return its result, or why there is none."""
-    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(job.threads)), "TOKENIZERS_PARALLELISM": "false"}
-    with tempfile.TemporaryFile() as errors:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "toolkit.bench.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
-        )
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        try:
-            worker.stdin.write(document.canonical(document.to_json(job)))
-            worker.stdin.close()
-            for line in worker.stdout:
-                message = json.loads(line)
-                if "captioned" in message:
-                    on_caption()
-                elif "error" in message:
-                    return None, message["error"]
-                else:
-                    result, problems = document.from_json(Result, message["result"])
-                    assert result is not None, problems
-                    return result, None
-        except BrokenPipeError:
-            pass  # it ended before it read its job; its exit status tells why
-        except BaseException:
-            worker.kill()
-            raise
-        finally:
-            worker.stdout.close()
-            status = worker.wait()
-        errors.seek(0)
-        lines = errors.read().decode(errors="replace").strip().splitlines()
-    if status < 0:
-        return None, f"its process was ended by {signal.Signals(-status).name}" + (" (out of memory?)" if -status == signal.SIGKILL else "")
-    return None, f"its process failed: {lines[-1] if lines else f'exit code {status}'}"
+    return ask("toolkit.bench.worker", job, Result, threads=job.threads, on_caption=on_caption)
 
 
 def _subject(case: Case, result: Result) -> Subject:
