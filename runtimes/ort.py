@@ -36,6 +36,9 @@ class OrtState:
 class OrtSession:
     """BLIP's graphs on an execution provider."""
 
+    profiles: Path | None = None
+    """Folder where onnxruntime writes what every operator takes, when a session ends; for measuring only, it slows every run."""
+
     def __init__(self, encoder: Path, decoder: Path, *, device: str, threads: int, precision: str) -> None:
         if PROVIDERS[device][0] not in onnxruntime.get_available_providers():
             raise UnavailableError(
@@ -99,6 +102,8 @@ class OrtSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = ERRORS
+        if self.profiles is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(self.profiles / path.stem)
         try:
             # Its fallback would retry on other providers and print; we choose the provider and report errors ourselves.
             session = onnxruntime.InferenceSession(path, options, providers=list(PROVIDERS[self._device]), enable_fallback=0)

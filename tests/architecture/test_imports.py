@@ -66,6 +66,7 @@ MAY_IMPORT = {
     "toolkit.bench": May("toolkit exporters runtimes numpy", later="psutil"),
     "toolkit.bench.ngrams": May("toolkit.bench runtimes", later="nltk"),
     "toolkit.bench.limits_worker": May("toolkit.bench runtimes numpy", later="onnxruntime"),
+    "toolkit.bench.torch_trace": May("toolkit.bench runtimes torch"),
     "toolkit.bench.evaluate_worker": May("", later="evaluate"),
 }
 """Module prefix → what its modules may import; the longest prefix wins."""

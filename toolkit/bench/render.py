@@ -21,7 +21,7 @@ def render_markdown(records: Sequence[Record]) -> str:
     good = [row for row in rows if row["seconds_per_image"] is not None]
     quality = QUALITY if any(row["bleu4"] is not None for row in good) else AGREEMENT
     limited = (LIMITS,) if any(row["token_limit_seconds"] is not None for row in good) else ()
-    tables = [_table(columns, good) for columns in (SPEED, quality, PHASES, *limited)] if good else []
+    tables = [table(columns, good) for columns in (SPEED, quality, PHASES, *limited)] if good else []
     failures = [f"- {row['case']}: {row['error']}" for row in rows if row["error"]]
     parts = [*tables, *(["Failed:\n" + "\n".join(failures)] if failures else []), _facts(records)]
     return "\n\n".join(parts) + "\n"
@@ -54,7 +54,8 @@ def render_json(records: Sequence[Record]) -> str:
 RENDERERS: dict[str, Callable[[Sequence[Record]], str]] = {"md": render_markdown, "csv": render_csv, "json": render_json}
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """Return a Markdown table whose columns line up in a terminal."""
     cells = [[column.title for column in columns], *([column.cell(row) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]

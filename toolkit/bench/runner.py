@@ -124,24 +124,8 @@ def _run_case(
     counter: Counter | None,
     on_caption: Callable[[str], None],
 ) -> Record:
-    score = repeat == 0 and counter is not None
-    device = case.artifact.manifest.target.device if case.artifact else "cpu"
-    job = Job(
-        artifact=str(case.artifact.path) if case.artifact else None,
-        checkpoint=str(case.checkpoint) if case.checkpoint else None,
-        device=device,
-        allow_bin=any(file.suffix == ".bin" for file in case.weight_files),
-        threads=workload.threads,
-        images=tuple(str(picture.path) for picture in dataset.pictures),
-        references=tuple(picture.captions for picture in dataset.pictures),
-        prompt=workload.prompt,
-        beams=workload.beams,
-        min_length=workload.min_length,
-        max_length=workload.max_length,
-        warmup=workload.warmup,
-        score=score,
-    )
-    absent = device == "cuda" and not read_host().cuda
+    job = job_of(case, dataset, workload, score=repeat == 0 and counter is not None)
+    absent = job.device == "cuda" and not read_host().cuda
     result, error = (None, NO_GPU) if absent else _work(job, lambda: on_caption(case.name))
     if result is not None and all(result.errors):
         error, result = f"no picture could be captioned: {result.errors[0]}", None
@@ -165,6 +149,25 @@ def _run_case(
         warmup_s=result.warmup_s,
         times=result.times,
         quality=_quality(dataset, result, counter) if repeat == 0 else (),
+    )
+
+
+def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> Job:
+    """Say what one process does for a case."""
+    return Job(
+        artifact=str(case.artifact.path) if case.artifact else None,
+        checkpoint=str(case.checkpoint) if case.checkpoint else None,
+        device=case.artifact.manifest.target.device if case.artifact else "cpu",
+        allow_bin=any(file.suffix == ".bin" for file in case.weight_files),
+        threads=workload.threads,
+        images=tuple(str(picture.path) for picture in dataset.pictures),
+        references=tuple(picture.captions for picture in dataset.pictures),
+        prompt=workload.prompt,
+        beams=workload.beams,
+        min_length=workload.min_length,
+        max_length=workload.max_length,
+        warmup=workload.warmup,
+        score=score,
     )
 
 

@@ -30,6 +30,8 @@ from toolkit.progress import progress
 @threads_option
 @output_file("Keep the records here (.jsonl).")
 @overwrite_option
+@click.option("--profile", is_flag=True, help="Show where a caption's time goes instead: a separate, slower run of the artifacts alone.")
+@click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
 @click.option("--format", "layout", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
 def command(
     artifacts: tuple[Path, ...],
@@ -47,6 +49,8 @@ def command(
     threads: int | None,
     output: Path | None,
     overwrite: bool,
+    profile: bool,
+    as_json: bool,
     layout: str,
 ) -> None:
     """Echo the table when all cases are done; records are kept as they are made."""
@@ -54,15 +58,20 @@ def command(
     from toolkit.bench.baseline import find_baseline
     from toolkit.bench.datasets import load_dataset
     from toolkit.bench.ngrams import pick_counter
+    from toolkit.bench.profile import profile_cases
+    from toolkit.bench.profile_tables import RENDERERS as PROFILE_RENDERERS
     from toolkit.bench.record import Workload, write_records
     from toolkit.bench.render import RENDERERS
     from toolkit.bench.runner import artifacts_in, plan, run
 
+    if profile and output is not None:
+        raise RequestError("--profile keeps no records, so it takes no --output")
+    layout = "json" if as_json else layout
     guard_file(output, overwrite=overwrite)
     pictures = load_dataset(dataset or (None if images else "sample"), images, limit)
     paths = artifacts_in(artifacts)
-    cases = plan(paths, find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin))
-    counter = pick_counter() if pictures.has_references else None
+    cases = plan(paths, None if profile else find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin))
+    counter = pick_counter() if pictures.has_references and not profile else None
     length = 20 if tokens is None else tokens + 1
     workload = Workload(
         dataset=pictures.name,
@@ -77,6 +86,13 @@ def command(
         repeats=repeat,
         metric_counter=counter.name if counter else None,
     )
+    if profile:
+        with progress("profile", 2 * len(cases) * len(pictures.pictures)) as bar:
+            profiles = list(profile_cases(cases, pictures, workload, lambda case: bar.update(1, case)))
+        click.echo(PROFILE_RENDERERS[layout](profiles), nl=False)
+        if all(one.error for one in profiles):
+            raise RequestError("every case failed")
+        return
     total = len(cases) * repeat * len(pictures.pictures)
     records = []
     with progress("bench", total) as bar:

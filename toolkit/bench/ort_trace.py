@@ -1,0 +1,54 @@
+"""ONNX Runtime's profiler: a session that captions goes in, the seconds of every run and operator come out.
+
+A session writes its profile when it ends, as JSON events with times in microseconds: "model_run" is one run of the engine, and events of
+the category "Node" that end in "_kernel_time" are operators.
+"""
+
+import gc
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from runtimes.captioner import Captioner
+from runtimes.ort import OrtSession
+from toolkit.bench.operators import BETWEEN
+from toolkit.bench.trace import COMPONENT, Trace
+
+RUN, OPERATOR = "model_run", "_kernel_time"
+
+
+class OrtTracer:
+    """See `Tracer`."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._skipped: Counter[str] = Counter()
+        OrtSession.profiles = Path(self._folder.name)
+
+    def start(self, captioner: Captioner, warmed_up: list[str]) -> None:
+        """See `Tracer.start`."""
+        self._skipped = Counter(COMPONENT[phase] for phase in warmed_up if phase in COMPONENT)
+
+    def read(self) -> Trace:
+        """See `Tracer.read`."""
+        OrtSession.profiles = None
+        gc.collect()
+        trace = Trace()
+        for file in Path(self._folder.name).iterdir():
+            component = next(name for name in ("encoder", "decoder") if file.name.startswith(name))
+            add_events(trace, component, file, self._skipped[component])
+        self._folder.cleanup()
+        return trace
+
+
+def add_events(trace: Trace, component: str, file: Path, skipped: int) -> None:
+    """Add a component's profile to a trace, but for its first runs."""
+    events = json.loads(file.read_bytes())
+    runs = sorted((event["ts"], event["dur"]) for event in events if event["name"] == RUN)[skipped:]
+    operators = trace.operators[component]
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith(OPERATOR) and runs and event["ts"] >= runs[0][0]:
+            operators[event["args"]["op_name"]] += event["dur"] / 1e6
+    trace.runs[component] += [duration / 1e6 for _, duration in runs]
+    operators[BETWEEN] = max(0.0, sum(trace.runs[component]) - sum(operators.values()))
