@@ -66,7 +66,8 @@ MAY_IMPORT = {
     "toolkit.bench": May("toolkit exporters runtimes numpy", later="psutil"),
     "toolkit.bench.ngrams": May("toolkit.bench runtimes", later="nltk"),
     "toolkit.bench.limits_worker": May("toolkit.bench runtimes numpy", later="onnxruntime"),
-    "toolkit.bench.torch_trace": May("toolkit.bench runtimes torch"),
+    "toolkit.bench.ort_trace": May("toolkit.bench runtimes onnxruntime"),
+    "toolkit.bench.torch_trace": May("toolkit.bench runtimes", later="torch"),
     "toolkit.bench.evaluate_worker": May("", later="evaluate"),
 }
 """Module prefix → what its modules may import; the longest prefix wins."""

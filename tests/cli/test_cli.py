@@ -39,7 +39,7 @@ USAGES = {
 OPTIONS = {
     "export": "recipe output revision overwrite gate allow-bin list help",
     "caption": "prompt beams min-length max-length batch-size strip-prompt device threads output overwrite json help",
-    "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads output overwrite format help",
+    "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads output overwrite profile json format help",
     "report": "format help",
 }
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-BETWEEN = "between operators"
-"""In a runtime's run, and in none of its operators."""
+BETWEEN = "-"
+"""Stands for what a run of the runtime takes and none of its operators does."""
 
 CLASSES: dict[str, tuple[str, ...]] = {
     "integer products": (
@@ -34,7 +34,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     ),
     "lookup": ("Gather", "GatherBlockQuantized", "aten::embedding", "aten::index", "aten::index_select"),
     "additions": ("Add", "Sub", "Mul", "Div", "aten::add", "aten::add_", "aten::sub", "aten::mul", "aten::mul_", "aten::div"),
-    BETWEEN: (BETWEEN,),
+    "between operators": (BETWEEN,),
 }
 """Class → operators of onnxruntime and of torch."""
 

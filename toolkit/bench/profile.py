@@ -49,7 +49,8 @@ def profile_cases(cases: Sequence[Case], dataset: Dataset, workload: Workload, o
     """Profile artifacts, each in its own fresh process."""
     for case in cases:
         job = job_of(case, dataset, workload, score=False)
-        profile, error = None, NO_GPU
+        profile: Profile | None = None
+        error: str | None = NO_GPU
         if job.device != "cuda" or read_host().cuda:
             told = lambda name=case.name: on_caption(name)  # noqa: E731 - binds this turn's name
             profile, error = ask("toolkit.bench.profile_worker", job, Profile, threads=job.threads, on_caption=told)

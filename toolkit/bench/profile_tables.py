@@ -33,11 +33,15 @@ def _python(row: Row) -> str:
 
 
 def _names(row: Row) -> str:
-    names = row["operators"].split(" ")
+    names = [name.removeprefix("aten::") for name in row["operators"].split(" ")]
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
-STAGES = (Column("stage", lambda row: TITLES.get(row["name"], row["name"])), *_MS, Column("of it Python ms", _python))
+def _stage(row: Row) -> str:
+    return TITLES.get(row["name"], str(row["name"]))
+
+
+STAGES = (Column("stage", _stage), *_MS, Column("of it Python ms", _python))
 OPERATORS = (*_MS, Column("operators", _names))
 
 
@@ -52,7 +56,7 @@ def make_rows(profiled: Profiled) -> list[Row]:
     for part, operators in sorted(profiled.profile.operators.items(), reverse=True):
         for name, members in by_class(operators).items():
             row = _row(profiled.case, part, name, sum(members.values()), sum(operators.values()))
-            rows.append(row | {"operators": " ".join(member.replace(" ", "-") for member in members)})
+            rows.append(row | {"operators": " ".join(members)})
     return rows
 
 
@@ -67,8 +71,8 @@ def render_markdown(profiles: Sequence[Profiled]) -> str:
         parts.append("Failed:\n" + "\n".join(failures))
     if len(parts) > bool(failures):
         parts.append(
-            "Means over pictures. Stages are timed without a profiler and operators in a second pass with it, which slows them: take speed\n"
-            "from the first table, or from a run without --profile, and from the others only what is large."
+            "Means over pictures. Stages are timed without a profiler, operators in a second pass with one, which slows them:\n"
+            "read speed from the stages, or from a run without --profile, and from the operators only which of them are large."
         )
     return "\n\n".join(parts) + "\n"
 

@@ -1,6 +1,8 @@
-"""What a runtime did in a component, as its profiler saw it: the common form of `ort_trace` and `torch_trace`."""
+"""What a runtime did while it captioned, as its profiler saw it: the common form of `ort_trace` and `torch_trace`."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,16 +14,26 @@ COMPONENT = {"encode": "encoder", "first_token": "decoder", "token": "decoder"}
 
 @dataclass(frozen=True)
 class Trace:
-    """Seconds by component ("encoder", "decoder")."""
+    """What was seen after the warm-up."""
 
-    runs: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """Of each run of the runtime's engine, in order."""
-    operators: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """Of each operator, all runs together."""
+    operators: dict[str, defaultdict[str, float]] = field(
+        default_factory=lambda: {component: defaultdict(float) for component in ("encoder", "decoder")}
+    )
+    """Component → operator → seconds, all runs together."""
+    runs: list[float] = field(default_factory=list)
+    """Seconds of each run in its operators, in order; empty where `Tracer.timing_runs` tells of runs."""
 
 
 class Tracer(Protocol):
-    """A runtime's profiler. Made before the artifact is loaded."""
+    """A runtime's profiler."""
+
+    def timing_runs(self) -> AbstractContextManager[list[float]]:
+        """Note the seconds of every call of the runtime's engine while the body runs; stays empty where there is no such call."""
+        ...
+
+    def open(self) -> None:
+        """Profile the artifact that is loaded next."""
+        ...
 
     def start(self, captioner: Captioner, warmed_up: list[str]) -> None:
         """Begin: what follows counts. Told of the phases that ran before on this captioner."""
@@ -30,3 +42,12 @@ class Tracer(Protocol):
     def read(self) -> Trace:
         """End, when nothing refers to the captioner any more."""
         ...
+
+
+def outside_runs(phases: list[str], seconds: list[float], runs: Iterator[float]) -> dict[str, float]:
+    """Return what each phase took outside the engine's runs, all of the phase together."""
+    outside: defaultdict[str, float] = defaultdict(float)
+    for phase, taken in zip(phases, seconds, strict=True):
+        if phase in COMPONENT:
+            outside[phase] += taken - next(runs)
+    return outside
