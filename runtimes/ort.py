@@ -38,6 +38,9 @@ class OrtState:
 class OrtSession:
     """BLIP's graphs on an execution provider."""
 
+    profiles: Path | None = None
+    """Folder where onnxruntime writes what every operator takes, when a session ends; for measuring only, it slows every run."""
+
     def __init__(self, encoder: Path, decoder: Path, *, device: str, threads: int, precision: str) -> None:
         if PROVIDERS[device][0] not in onnxruntime.get_available_providers():
             raise UnavailableError(
@@ -111,6 +114,8 @@ class OrtSession:
         options.enable_mem_pattern = False  # it plans one block for a run's activations and keeps it beside the arena: 21 MB on BLIP-base
         # The two sessions have threads of their own; those that spin after a run take the cores from the other's (README, "Decisions").
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if self.profiles is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(self.profiles / path.stem)
         try:
             # Its fallback would retry on other providers and print; we choose the provider and report errors ourselves.
             session = onnxruntime.InferenceSession(path, options, providers=list(PROVIDERS[self._device]), enable_fallback=0)

@@ -75,6 +75,9 @@ MAY_IMPORT = {
     "toolkit.peers.openvino_engine": May("toolkit.peers runtimes numpy openvino"),
     "toolkit.peers.openvino_graphs": May("toolkit.peers runtimes openvino nncf"),
     "toolkit.bench.ngrams": May("toolkit.bench runtimes", later="nltk"),
+    "toolkit.bench.limits_worker": May("toolkit.bench runtimes numpy", later="onnxruntime"),
+    "toolkit.bench.ort_trace": May("toolkit.bench runtimes onnxruntime"),
+    "toolkit.bench.torch_trace": May("toolkit.bench runtimes", later="torch"),
     "toolkit.bench.evaluate_worker": May("", later="evaluate"),
 }
 """Module prefix → what its modules may import; the longest prefix wins."""

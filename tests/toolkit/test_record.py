@@ -11,6 +11,8 @@ import pytest
 
 from runtimes import document
 from runtimes.errors import OutputError, RecordError
+from toolkit.bench.arithmetic import Arithmetic
+from toolkit.bench.limits import Limits
 from toolkit.bench.record import SCHEMA, HostFacts, PictureQuality, PictureTimes, Record, Subject, Workload, read_records, write_records
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "records.jsonl"
@@ -74,6 +76,8 @@ FULL = Record(
         ),
         PictureQuality(file="b.jpg", caption="", tokens=0, error="b.jpg: is empty"),
     ),
+    limits=Limits(threads=2, bytes_per_s=2e10, float_macs_per_s=5e10, int8_macs_per_s=1e11, library="onnxruntime"),
+    arithmetic=Arithmetic(encode_float_macs=1, encode_int8_macs=2, token_weight_bytes=3, token_cross_bytes=4),
 )
 FAILED = Record(
     schema=SCHEMA,
@@ -112,8 +116,10 @@ def test_one_line_a_record_in_utf8(tmp_path):
 
 
 def test_the_golden_records_are_written_as_they_are(tmp_path):
+    """They are older than the limits, which are null then."""
     write_records(tmp_path / "r.jsonl", read_records(GOLDEN))
-    assert (tmp_path / "r.jsonl").read_bytes() == GOLDEN.read_bytes()
+    written = (tmp_path / "r.jsonl").read_bytes().replace(b'{"arithmetic":null,', b"{").replace(b'"limits":null,', b"")
+    assert written == GOLDEN.read_bytes()
 
 
 @pytest.mark.parametrize(

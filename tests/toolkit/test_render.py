@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.bench.arithmetic import Arithmetic
+from toolkit.bench.limits import Limits
 from toolkit.bench.record import read_records
 from toolkit.bench.render import RENDERERS, SCHEMA
 from toolkit.bench.rows import KEYS, make_rows
@@ -41,8 +43,9 @@ def test_csv_and_json_say_the_same():
 
 def test_json_says_where_and_on_what():
     report = json.loads(RENDERERS["json"](RECORDS))
-    assert list(report) == ["schema", "host", "dataset", "workload", "versions", "rows", "growth", "components"]
+    assert list(report) == ["schema", "host", "dataset", "workload", "versions", "limits", "rows", "growth", "components"]
     assert report["schema"] == SCHEMA == 1
+    assert report["limits"] == []
     assert report["dataset"] == {"name": "example", "sha256": "d0" * 32, "pictures": 4}
     assert report["host"]["cpu"] == "Example CPU"
     assert report["workload"]["repeats"] == 2
@@ -55,6 +58,20 @@ def test_every_table_is_a_table():
     for table in tables:
         assert {line.count("|") for line in table} == {table[0].count("|")}
         assert {len(line) for line in table} == {len(table[0])}, "columns line up in a terminal"
+
+
+def test_limits_have_a_table_and_a_line_where_they_were_measured():
+    limits = Limits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
+    work = Arithmetic(encode_float_macs=5 * 10**9, encode_int8_macs=4 * 10**9, token_weight_bytes=90_000_000, token_cross_bytes=10_000_000)
+    measured = [replace(record, limits=limits, arithmetic=work) if record.case == "onnx-int8" else record for record in RECORDS]
+    text = RENDERERS["md"](measured)
+    table = text.split("\n\n")[3].splitlines()
+    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in table}
+    assert cells["case"] == ["encode GMAC", "encode ms", "limit ms", "of limit", "token MB", "token ms", "limit ms", "of limit"]
+    assert cells["onnx-int8"] == ["9.0", "250.0", "120.0", "48%", "100.0", "62.50", "5.00", "8%"]
+    assert cells["hf-fp32"][2:4] == ["-", "-"]
+    assert "2 threads read 20.0 GB/s and onnxruntime multiplied 50 GMAC/s in FP32 and 200 in INT8" in text
+    assert json.loads(RENDERERS["json"](measured))["limits"][0]["bytes_per_s"] == 20e9
 
 
 def test_failures_are_listed_with_their_errors():

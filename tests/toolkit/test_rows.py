@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from runtimes.errors import RecordError
+from toolkit.bench.arithmetic import Arithmetic
+from toolkit.bench.limits import Limits
 from toolkit.bench.record import BASELINE, HostFacts, PictureQuality, PictureTimes, Record, Subject, Workload
 from toolkit.bench.rows import KEYS, check_comparable, make_rows
 
@@ -149,10 +151,29 @@ def test_times_are_pooled_over_pictures_and_repeats():
             "artifact_bytes": 1000,
             "disk_bytes": 500,
             **dict.fromkeys(("speedup_low", "speedup_high", "bleu4_change_low", "bleu4_change_high", "cider_change_low")),
+            **dict.fromkeys(("token_bytes", "encode_limit_seconds", "token_limit_seconds")),
             **dict.fromkeys(("cider_change_high", "rouge_l_change_low", "rouge_l_change_high", "drift_low", "drift_high")),
         }
     )
     assert [type(row[key]) for key in ("peak_rss_bytes", "loaded_rss_bytes")] == [int, int]
+
+
+def test_limits_are_set_against_what_was_measured():
+    measured = record("onnx-int8", 0, [picture(1.0, 0.5, (0.02, 0.02))])
+    limits = Limits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
+    work = Arithmetic(encode_float_macs=5 * 10**9, encode_int8_macs=30 * 10**9, token_weight_bytes=90_000_000, token_cross_bytes=10_000_000)
+    row = rows_of(replace(measured, limits=limits, arithmetic=work))["onnx-int8"]
+    figures = {key: row[key] for key in KEYS if key.startswith(("encode_limit", "token_limit", "encode_macs", "token_bytes"))}
+    assert figures == pytest.approx(
+        {
+            "encode_macs": 35e9,
+            "encode_limit_seconds": 0.25,
+            "encode_limit_share": 0.5,
+            "token_bytes": 100_000_000,
+            "token_limit_seconds": 0.005,
+            "token_limit_share": 0.25,
+        }
+    )
 
 
 def test_a_speed_up_is_the_median_of_the_repeats_own_ratios():

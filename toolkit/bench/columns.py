@@ -106,6 +106,18 @@ PHASES = (
 SWEPT_PHASES = PHASES[:-1]
 """In place of PHASES in a sweep: names are longer, and the disk does not change."""
 
+LIMITS = (
+    CASE,
+    Column("encode GMAC", number("encode_macs", "{:.1f}", 1e-9)),
+    Column("encode ms", number("encode_seconds", "{:.1f}", 1e3)),
+    Column("limit ms", number("encode_limit_seconds", "{:.1f}", 1e3)),
+    Column("of limit", number("encode_limit_share", "{:.0%}")),
+    Column("token MB", number("token_bytes", "{:.1f}", 1e-6)),
+    Column("token ms", number("step_seconds", "{:.2f}", 1e3)),
+    Column("limit ms", number("token_limit_seconds", "{:.2f}", 1e3)),
+    Column("of limit", number("token_limit_share", "{:.0%}")),
+)
+
 QUALITY = (
     CASE,
     Column("drift nat/token", _drift),

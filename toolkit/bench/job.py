@@ -10,7 +10,7 @@ class Job:
     """One case for one process."""
 
     artifact: str | None
-    """Path of an artifact; None runs transformers on the checkpoint."""
+    """Path of an artifact; None runs transformers on the checkpoint, or a peer."""
     checkpoint: str | None
     device: str
     allow_bin: bool

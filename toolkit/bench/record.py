@@ -12,6 +12,8 @@ from pathlib import Path
 from runtimes import document
 from runtimes.artifact import write_atomically
 from runtimes.errors import OutputError, RecordError
+from toolkit.bench.arithmetic import Arithmetic
+from toolkit.bench.limits import Limits
 
 SCHEMA = 1
 # Schema history. 1 (2026-11): first; free to change until the first release tag.
@@ -134,6 +136,10 @@ class Record:
     times: tuple[PictureTimes, ...] = ()
     quality: tuple[PictureQuality, ...] = ()
     """Of each setting's first repeat; captions do not change."""
+    limits: Limits | None = None
+    """Of the machine with the workload's threads, measured before the run's first case."""
+    arithmetic: Arithmetic | None = None
+    """The least that the case must compute and read."""
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

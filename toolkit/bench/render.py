@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from runtimes import document
 from runtimes.errors import RecordError
 from toolkit.bench import growth
-from toolkit.bench.columns import AGREEMENT, PHASES, QUALITY, SPEED, SWEPT_PHASES, Column, shown_case
+from toolkit.bench.columns import AGREEMENT, LIMITS, PHASES, QUALITY, SPEED, SWEPT_PHASES, Column, shown_case
 from toolkit.bench.components import component_columns, component_rows
+from toolkit.bench.limits import Limits
 from toolkit.bench.record import BASELINE, Record
 from toolkit.bench.rows import KEYS, Row, make_rows
 from toolkit.bench.sweep import setting_of, settings_of, values
@@ -25,7 +26,8 @@ def render_markdown(records: Sequence[Record]) -> str:
     good = [row for row in rows if row["seconds_per_image"] is not None]
     quality = QUALITY if any(row["bleu4"] is not None for row in good) else AGREEMENT
     phases = SWEPT_PHASES if any(row["setting"] for row in rows) else PHASES
-    tables = [table(columns, good) for columns in (SPEED, quality, phases)] if good else []
+    limited = (LIMITS,) if any(row["token_limit_seconds"] is not None for row in good) else ()
+    tables = [table(columns, good) for columns in (SPEED, quality, phases, *limited)] if good else []
     tables += [text for text in (_growth_table(records), _component_table(records)) if text]
     failures = [f"- {shown_case(row)}: {row['error']}" for row in rows if row["error"]]
     parts = [*tables, *(["Failed:\n" + "\n".join(failures)] if failures else []), facts(records)]
@@ -46,6 +48,7 @@ def render_json(records: Sequence[Record]) -> str:
         "dataset": {"name": workload.dataset, "sha256": workload.dataset_sha256, "pictures": workload.pictures},
         "workload": document.to_json(workload),
         "versions": _versions(records),
+        "limits": [document.to_json(limits) for limits in _limits(records)],
         "rows": make_rows(records),
         "growth": growth.growth_rows(records),
         "components": component_rows(records),
@@ -106,7 +109,7 @@ def _lines(keys: Sequence[str], rows: Sequence[Row]) -> str:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """Return a Markdown table."""
+    """Return a Markdown table whose columns line up in a terminal."""
     cells = [[column.title for column in columns], *([column.cell(row) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]
@@ -136,6 +139,11 @@ def _versions(records: Sequence[Record]) -> dict[str, str]:
     return dict(sorted(item for record in records for item in record.versions.items()))
 
 
+def _limits(records: Sequence[Record]) -> list[Limits]:
+    """Return the machine's limits, one for each number of threads."""
+    return list({record.limits.threads: record.limits for record in records if record.limits}.values())
+
+
 def facts(records: Sequence[Record]) -> str:
     """Return what all rows share: machine, workload, and what the figures mean."""
     host, work = records[0].host, records[0].workload
@@ -157,4 +165,17 @@ def facts(records: Sequence[Record]) -> str:
             f"BLEU: COCO's (closest reference length, no smoothing), n-grams counted by {work.metric_counter}; changes are relative to "
             f"{BASELINE} with a paired bootstrap 95 % interval over pictures; drift: rise of the references' negative log-probability."
         )
+    if limits := _limits(records):
+        lines.append(
+            f"Limits: before the cases, {'; '.join(map(_reached, limits))} (best of several); an encode cannot take less than "
+            "its products at that rate, a token not less than reading its weights and cross K/V, unless they fit in the cache."
+        )
     return "\n".join(lines)
+
+
+def _reached(limits: Limits) -> str:
+    integers = "" if limits.int8_macs_per_s is None else f" and {limits.int8_macs_per_s / 1e9:.0f} in INT8"
+    return (
+        f"{_count(limits.threads, 'thread')} read {limits.bytes_per_s / 1e9:.1f} GB/s and {limits.library} "
+        f"multiplied {limits.float_macs_per_s / 1e9:.0f} GMAC/s in FP32{integers}"
+    )

@@ -14,6 +14,7 @@ from exporters.bootstrap import Change, interval, paired_change
 from exporters.parity import drift_of_sums
 from runtimes.errors import RecordError
 from toolkit.bench.bleu import NgramCounts, bleu, bleu4_of_sums, count_matrix
+from toolkit.bench.limits import encode_limit_s, token_bytes, token_limit_s
 from toolkit.bench.record import BASELINE, PictureQuality, Record
 from toolkit.bench.sweep import SWEPT, Setting, setting_of, settings_of
 from toolkit.bench.times import per_picture
@@ -73,11 +74,18 @@ KEYS = (
     "batch_size",
     "threads",
     "forced_tokens",
+    "encode_macs",
+    "encode_limit_seconds",
+    "encode_limit_share",
+    "token_bytes",
+    "token_limit_seconds",
+    "token_limit_share",
 )
 """Keys of a row, in this order; null where a figure was not measured.
 
 Ratios and speed-ups are against the baseline with the same setting; changes are relative. `setting` says for people what differs between
 the settings of a run (null if nothing does); `forced_tokens` is null where captions have their natural length. Times are per picture.
+A limit is what this machine could do at best with those threads, its share the limit over the time that was measured.
 """
 
 
@@ -131,6 +139,7 @@ def _row(case: str, setting: Setting, label: str | None, listed: Sequence[Record
     if not good:
         return row
     row |= _times(good)
+    row |= _limits(row, good[0])
     subject = good[0].subject
     assert subject is not None
     row |= {
@@ -170,6 +179,22 @@ def _times(good: Sequence[Record]) -> Row:
         "peak_rss_bytes": _median_bytes(good, lambda r: r.peak_rss_bytes),
         "loaded_rss_bytes": _median_bytes(good, lambda r: r.loaded_rss_bytes),
         "cpu_seconds_per_image": _median(good, lambda r: None if r.cpu_s is None else r.cpu_s / len(r.times)),
+    }
+
+
+def _limits(row: Row, record: Record) -> Row:
+    limits, work = record.limits, record.arithmetic
+    if limits is None or work is None:
+        return {}
+    size = record.workload.batch_size
+    encode_s, token_s = encode_limit_s(limits, work), token_limit_s(limits, work, size)
+    return {
+        "encode_macs": work.encode_float_macs + work.encode_int8_macs,
+        "encode_limit_seconds": encode_s,
+        "encode_limit_share": encode_s / row["encode_seconds"] if encode_s and row["encode_seconds"] else None,
+        "token_bytes": round(token_bytes(work, size)),
+        "token_limit_seconds": token_s,
+        "token_limit_share": token_s / row["step_seconds"] if row["step_seconds"] else None,
     }
 
 

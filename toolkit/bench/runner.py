@@ -4,35 +4,31 @@ Every case runs in its own fresh process; repeats go round all cases, so that dr
 is a record with its error, and the others go on.
 """
 
-import json
 import logging
 import os
 import platform
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtimes import document
 from runtimes.artifact import Artifact, open_artifact
 from runtimes.errors import ArtifactMissingError, RequestError
 from runtimes.host import read_host
 from runtimes.manifest import MANIFEST_NAME
+from toolkit.bench.arithmetic import Arithmetic, arithmetic_of, baseline_arithmetic
+from toolkit.bench.child import ask
 from toolkit.bench.datasets import Dataset, shown_name
 from toolkit.bench.job import Job, Result
+from toolkit.bench.limits import measure_limits
 from toolkit.bench.metrics import score_captions
 from toolkit.bench.ngrams import Counter
-from toolkit.bench.record import SCHEMA, HostFacts, PictureQuality, Record, Subject, Workload
+from toolkit.bench.record import BASELINE, SCHEMA, HostFacts, PictureQuality, Record, Subject, Workload
 from toolkit.peers.catalogue import find_peer
 from toolkit.peers.folder import PEER_NAME, folder_bytes, is_peer, read_folder
 
 logger = logging.getLogger(__name__)
 
 NO_GPU = "not run: it is meant for a CUDA GPU and there is none here"
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +108,23 @@ def run(
     """
     if (largest := max(workload.batch_size for workload in workloads)) > len(dataset.pictures):
         raise RequestError(f"a batch of {largest} needs as many pictures; there are {len(dataset.pictures)}")
-    host = host_facts()
+    host, arithmetic = host_facts(), _arithmetic(cases)
+    limits = {threads: measure_limits(threads) for threads in dict.fromkeys(workload.threads for workload in workloads)}
     for repeat in range(workloads[0].repeats):
         for workload in workloads:
             for case in cases:
-                yield _run_case(case, repeat, dataset, workload, host, counter, on_caption)
+                record = _run_case(case, repeat, dataset, workload, host, counter, on_caption)
+                work = arithmetic.get(case.name)
+                yield record if record.error else replace(record, limits=limits[workload.threads], arithmetic=work)
+
+
+def _arithmetic(cases: Sequence[Case]) -> dict[str, Arithmetic]:
+    """Return what each case must compute on a CPU, by its name; a peer's is not known."""
+    manifests = {case.name: case.artifact.manifest for case in cases if case.artifact}
+    known = {name: arithmetic_of(manifest) for name, manifest in manifests.items() if manifest.target.device == "cpu"}
+    # An approximate artifact has smaller pictures than the baseline.
+    exact = [manifest for manifest in manifests.values() if not manifest.target.approximate]
+    return known | ({BASELINE: baseline_arithmetic(exact[0].architecture)} if exact else {})
 
 
 def host_facts() -> HostFacts:
@@ -145,26 +153,8 @@ def _run_case(
     counter: Counter | None,
     on_caption: Callable[[str], None],
 ) -> Record:
-    score = repeat == 0 and counter is not None
-    device = case.artifact.manifest.target.device if case.artifact else "cpu"
-    job = Job(
-        artifact=str(case.artifact.path) if case.artifact else None,
-        checkpoint=str(case.checkpoint) if case.checkpoint else None,
-        peer=str(case.peer) if case.peer else None,
-        device=device,
-        allow_bin=any(file.suffix == ".bin" for file in case.weight_files),
-        threads=workload.threads,
-        batch_size=workload.batch_size,
-        images=tuple(str(picture.path) for picture in dataset.pictures),
-        references=tuple(picture.captions for picture in dataset.pictures),
-        prompt=workload.prompt,
-        beams=workload.beams,
-        min_length=workload.min_length,
-        max_length=workload.max_length,
-        warmup=workload.warmup,
-        score=score,
-    )
-    absent = device == "cuda" and not read_host().cuda
+    job = job_of(case, dataset, workload, score=repeat == 0 and counter is not None)
+    absent = job.device == "cuda" and not read_host().cuda
     result, error = (None, NO_GPU) if absent else _work(job, lambda: on_caption(case.name))
     if result is not None and all(result.errors):
         error, result = f"no picture could be captioned: {result.errors[0]}", None
@@ -191,42 +181,30 @@ def _run_case(
     )
 
 
+def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> Job:
+    """Say what one process does for a case."""
+    return Job(
+        artifact=str(case.artifact.path) if case.artifact else None,
+        checkpoint=str(case.checkpoint) if case.checkpoint else None,
+        peer=str(case.peer) if case.peer else None,
+        device=case.artifact.manifest.target.device if case.artifact else "cpu",
+        allow_bin=any(file.suffix == ".bin" for file in case.weight_files),
+        threads=workload.threads,
+        batch_size=workload.batch_size,
+        images=tuple(str(picture.path) for picture in dataset.pictures),
+        references=tuple(picture.captions for picture in dataset.pictures),
+        prompt=workload.prompt,
+        beams=workload.beams,
+        min_length=workload.min_length,
+        max_length=workload.max_length,
+        warmup=workload.warmup,
+        score=score,
+    )
+
+
 def _work(job: Job, on_caption: Callable[[], None]) -> tuple[Result | None, str | None]:
     """Run a worker process; return its result, or why there is none."""
-    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(job.threads)), "TOKENIZERS_PARALLELISM": "false"}
-    with tempfile.TemporaryFile() as errors:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "toolkit.bench.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
-        )
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        try:
-            worker.stdin.write(document.canonical(document.to_json(job)))
-            worker.stdin.close()
-            for line in worker.stdout:
-                message = json.loads(line)
-                if "captioned" in message:
-                    for _ in range(message["captioned"]):
-                        on_caption()
-                elif "error" in message:
-                    return None, message["error"]
-                else:
-                    result, problems = document.from_json(Result, message["result"])
-                    assert result is not None, problems
-                    return result, None
-        except BrokenPipeError:
-            pass  # it ended before it read its job; its exit status tells why
-        except BaseException:
-            worker.kill()
-            raise
-        finally:
-            worker.stdout.close()
-            status = worker.wait()
-        errors.seek(0)
-        lines = errors.read().decode(errors="replace").strip().splitlines()
-    if status < 0:
-        return None, f"its process was ended by {signal.Signals(-status).name}" + (" (out of memory?)" if -status == signal.SIGKILL else "")
-    return None, f"its process failed: {lines[-1] if lines else f'exit code {status}'}"
+    return ask("toolkit.bench.worker", job, Result, threads=job.threads, on_caption=on_caption)
 
 
 def _subject(case: Case, result: Result) -> Subject:

@@ -35,6 +35,8 @@ from toolkit.progress import progress
 @click.option("--batch-size", "batch_sizes", type=numbers, default="1", show_default=True, help="Pictures per run; a list is a sweep.")
 @output_file("Keep the records here (.jsonl).")
 @overwrite_option
+@click.option("--profile", is_flag=True, help="Show where a caption's time goes instead: a separate, slower run of the artifacts alone.")
+@click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
 @click.option("--format", "layout", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
 def command(
     artifacts: tuple[Path, ...],
@@ -53,6 +55,8 @@ def command(
     batch_sizes: tuple[int, ...],
     output: Path | None,
     overwrite: bool,
+    profile: bool,
+    as_json: bool,
     layout: str,
 ) -> None:
     """Echo the table when all cases are done; records are kept as they are made."""
@@ -60,16 +64,23 @@ def command(
     from toolkit.bench.baseline import find_baseline
     from toolkit.bench.datasets import load_dataset
     from toolkit.bench.ngrams import pick_counter
+    from toolkit.bench.profile import profile_cases
+    from toolkit.bench.profile_tables import RENDERERS as PROFILE_RENDERERS
     from toolkit.bench.record import Workload, write_records
     from toolkit.bench.render import RENDERERS
     from toolkit.bench.runner import artifacts_in, plan, run
     from toolkit.bench.sweep import NATURAL_LENGTH, sweep
 
+    if profile and output is not None:
+        raise RequestError("--profile keeps no records, so it takes no --output")
+    if profile and (batch_sizes != (1,) or max(map(len, (threads or (), tokens or ()))) > 1):
+        raise RequestError("--profile is of one setting, a picture at a time: it takes no --batch-size and no list")
+    layout = "json" if as_json else layout
     guard_file(output, overwrite=overwrite)
     pictures = load_dataset(dataset or (None if images else "sample"), images, limit)
     paths = artifacts_in(artifacts)
-    cases = plan(paths, find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin))
-    counter = pick_counter() if pictures.has_references else None
+    cases = plan(paths, None if profile else find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin))
+    counter = pick_counter() if pictures.has_references and not profile else None
     workload = Workload(
         dataset=pictures.name,
         dataset_sha256=pictures.sha256,
@@ -84,6 +95,13 @@ def command(
         metric_counter=counter.name if counter else None,
     )
     workloads = sweep(workload, batch_sizes, threads or (workload.threads,), tokens or (None,))
+    if profile:
+        with progress("profile", 2 * len(cases) * len(pictures.pictures)) as bar:
+            profiles = list(profile_cases(cases, pictures, workloads[0], lambda case: bar.update(1, case)))
+        click.echo(PROFILE_RENDERERS[layout](profiles), nl=False)
+        if all(one.error for one in profiles):
+            raise RequestError("every case failed")
+        return
     total = len(workloads) * len(cases) * repeat * len(pictures.pictures)
     records = []
     with progress("bench", total) as bar:
