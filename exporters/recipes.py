@@ -27,7 +27,7 @@ class Component:
     reduce_range: bool = False
     """7 bits: U8S8 products saturate in 16 bits on x86 without VNNI (onnxruntime#6004)."""
     keep_fp32: tuple[str, ...] = ()
-    """Glob patterns of node or module names that stay in float."""
+    """Glob patterns of node or module names that stay in float; the ONNX exporter stores the large ones of them as FP16."""
 
     @property
     def quantized(self) -> bool:
