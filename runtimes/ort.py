@@ -112,7 +112,7 @@ class OrtSession:
         options.intra_op_num_threads = self._threads
         options.log_severity_level = ERRORS
         options.enable_mem_pattern = False  # it plans one block for a run's activations and keeps it beside the arena: 21 MB on BLIP-base
-        # The two sessions have threads of their own: those that spin after a run take a core from the other (README, "How it gets its speed").
+        # The two sessions have threads of their own: those that spin after a run take a core from the other (README on speed).
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if self.profiles is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(self.profiles / path.stem)
