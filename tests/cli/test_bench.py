@@ -213,6 +213,7 @@ def sweep(tiny_artifacts, tiny_checkpoint, drawn_pictures, tmp_path_factory):
     return result, read_records(folder / "r.jsonl")
 
 
+@pytest.mark.full
 def test_a_sweep_runs_every_combination_next_to_its_baseline(sweep):
     result, records = sweep
     assert (result.exit_code, result.stderr) == (0, "")
@@ -226,6 +227,7 @@ def test_a_sweep_runs_every_combination_next_to_its_baseline(sweep):
     assert names == [f"{case} {label}" for label in ("b1 4tok", "b1 natural", "b3 4tok", "b3 natural") for case in ("hf-fp32", "onnx-fp32")]
 
 
+@pytest.mark.full
 def test_captions_do_not_change_with_the_batch_nor_from_the_baseline(sweep):
     """FP32: so transformers' batches say what its single pictures say, and the picture that cannot be read is one error in each."""
     _, records = sweep
@@ -237,6 +239,7 @@ def test_captions_do_not_change_with_the_batch_nor_from_the_baseline(sweep):
     }
 
 
+@pytest.mark.full
 def test_a_sweep_has_growth_and_components(sweep, tiny_artifacts):
     _, records = sweep
     report = json.loads(RENDERERS["json"](records))

@@ -44,7 +44,7 @@ class Exported:
         return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
 
 
-@pytest.fixture(scope="module", params=["tiny_checkpoint", "mini_checkpoint"])
+@pytest.fixture(scope="module", params=["tiny_checkpoint", pytest.param("mini_checkpoint", marks=pytest.mark.full)])
 def exported(request, tmp_path_factory) -> Exported:
     return Exported(request.getfixturevalue(request.param), tmp_path_factory.mktemp("graphs"))
 

@@ -247,6 +247,7 @@ class TestTiedTable:
         assert (narrowed.mean() > 0.5) == narrowed.any() == (bits == 4)
 
 
+@pytest.mark.full
 class TestShippedModel:
     def test_only_the_table_of_the_4_bit_decoder_has_its_full_range_everywhere(self, mini_artifacts, mini_checkpoint):
         weights = open_checkpoint(str(mini_checkpoint)).load_weights()

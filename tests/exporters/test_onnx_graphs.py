@@ -71,7 +71,10 @@ def test_quantized_graphs_use_these_operators_of_onnx_runtime_and_no_other(tiny_
     onnx.checker.check_model(model)
 
 
-@pytest.mark.parametrize(("artifacts", "checkpoint"), [("tiny_artifacts", "tiny_checkpoint"), ("mini_artifacts", "mini_checkpoint")])
+@pytest.mark.parametrize(
+    ("artifacts", "checkpoint"),
+    [("tiny_artifacts", "tiny_checkpoint"), pytest.param("mini_artifacts", "mini_checkpoint", marks=pytest.mark.full)],
+)
 @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4", "onnx-int8-vnni"])
 def test_float_tensors_that_stay_equal_the_checkpoint_the_large_ones_in_half(request, artifacts, checkpoint, recipe):
     weights = open_checkpoint(str(request.getfixturevalue(checkpoint))).load_weights()
