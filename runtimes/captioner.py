@@ -34,6 +34,8 @@ class Caption:
     """Natural-log probability of the generated tokens / generated length ** length_penalty."""
     error: str | None = None
     """One line if the picture could not be captioned; then there is no text."""
+    code: str | None = None
+    """Of the error, see `ToolkitError.code`."""
 
 
 class Captioner:
@@ -156,12 +158,12 @@ class Captioner:
     def _pixels(self, image: ImageInput) -> Float32:
         return preprocess(read_image(image, max_pixels=self._max_pixels), self.manifest.image)
 
-    def _read(self, image: ImageInput) -> Float32 | str:
+    def _read(self, image: ImageInput) -> Float32 | ToolkitError:
         """Return pixels f32[3,S,S], or why there are none."""
         try:
             return self._pixels(image)
         except ToolkitError as error:
-            return str(error)
+            return error.with_traceback(None)  # which would keep the picture in memory
 
     def _stream(
         self, images: Sequence[ImageInput], prompt_ids: list[int], decoding: Decoding, batch_size: int, workers: int, clock: Clock
@@ -173,13 +175,15 @@ class Captioner:
                 clock("read", perf_counter() - started)
                 yield from self._caption_batch(read, prompt_ids, decoding, clock)
 
-    def _caption_batch(self, read: list[Float32 | str], prompt_ids: list[int], decoding: Decoding, clock: Clock) -> Iterator[Caption]:
+    def _caption_batch(
+        self, read: list[Float32 | ToolkitError], prompt_ids: list[int], decoding: Decoding, clock: Clock
+    ) -> Iterator[Caption]:
         """Caption what `_read` gave."""
-        pixels = [found for found in read if not isinstance(found, str)]
+        pixels = [found for found in read if not isinstance(found, ToolkitError)]
         hypotheses = iter(self._generate(np.stack(pixels), prompt_ids, decoding, clock) if pixels else [])
         for each in read:
-            if isinstance(each, str):
-                yield Caption(text="", token_ids=(), score=None, error=each)
+            if isinstance(each, ToolkitError):
+                yield Caption(text="", token_ids=(), score=None, error=str(each), code=each.code)
             else:
                 found = next(hypotheses)
                 yield Caption(text=self.tokens.text(found.token_ids), token_ids=found.token_ids, score=found.score)

@@ -1,19 +1,54 @@
 """The closed set of errors a user can meet: what happened, where, what to do.
 
 Every class is a `ToolkitError` and also the standard exception a caller would expect, so that code which knows only the
-standard library still catches it. Commands turn a `ToolkitError` into one line and exit code 1; anything else is a bug of ours.
+standard library still catches it, and has a `code` for programs, which stays the same while messages may change. Commands turn a
+`ToolkitError` into one line and exit code 1; anything else is a bug of ours.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 
 class ToolkitError(Exception):
     """Base of all errors that are the input's or the machine's fault, not ours."""
 
+    code: ClassVar[str] = ""
+    """What happened, as a word for programs; every class has its own."""
+
+
+@contextlib.contextmanager
+def renamed(error: Callable[[str], ToolkitError]) -> Iterator[None]:
+    """Turn whatever a library raises in the body into one of ours: `error` makes it from the first line of what the library said.
+
+    Libraries promise no closed set: onnxruntime's exceptions have no common base, tokenizers raises bare `Exception`, and Rust's panics
+    are a `BaseException` that is neither a wish to stop nor ours.
+
+    Raises:
+        ToolkitError: From `error`, or one raised in the body, as it is.
+        OutOfMemoryError: The body ran out of memory.
+    """
+    try:
+        yield
+    except (ToolkitError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except MemoryError as failure:
+        raise OutOfMemoryError from failure
+    except BaseException as failure:
+        raise error(first_line(failure)) from failure
+
+
+def first_line(failure: BaseException) -> str:
+    """Return the first line that an exception says, printable; its kind if it says nothing."""
+    text = next((line.strip() for line in str(failure).splitlines() if line.strip()), type(failure).__name__)
+    return text if text.isprintable() else ascii(text)[1:-1]
+
 
 class ArtifactMissingError(ToolkitError, FileNotFoundError):
     """There is no artifact at the path."""
+
+    code = "ARTIFACT_MISSING"
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path}: no artifact here (no manifest.json). Make one with: toolkit export CHECKPOINT --output {path.parent}")
@@ -22,12 +57,34 @@ class ArtifactMissingError(ToolkitError, FileNotFoundError):
 class ArtifactCorruptError(ToolkitError, ValueError):
     """A file of an artifact is not what its manifest declares."""
 
+    code = "ARTIFACT_CORRUPT"
+
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}. Export or copy the artifact again.")
 
 
+class ArtifactCrashError(ToolkitError, RuntimeError):
+    """Opening an artifact in a process of its own ended that process."""
+
+    code = "ARTIFACT_CRASH"
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}. Do not open it outside of a process of its own; export or copy the artifact again.")
+
+
+class GraphRefusedError(ToolkitError, ValueError):
+    """A graph is what its manifest declares, byte for byte, and holds what no exporter of ours makes."""
+
+    code = "GRAPH_REFUSED"
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: refused before it is run: {problem}. Export the artifact again with this toolkit.")
+
+
 class ManifestError(ToolkitError, ValueError):
     """manifest.json cannot be read; all problems are named at once."""
+
+    code = "MANIFEST_INVALID"
 
     def __init__(self, path: Path, problems: Iterable[str]) -> None:
         super().__init__(f"{path}: {'; '.join(problems)}. Export or copy the artifact again.")
@@ -36,12 +93,16 @@ class ManifestError(ToolkitError, ValueError):
 class ManifestVersionError(ToolkitError, ValueError):
     """The artifact was written by a newer toolkit."""
 
+    code = "MANIFEST_TOO_NEW"
+
     def __init__(self, path: Path, found: int, known: int) -> None:
         super().__init__(f"{path}: manifest schema {found} is newer than {known}, the newest that this toolkit reads. Update blip-toolkit.")
 
 
 class UnknownNameError(ToolkitError, KeyError):
     """A recipe, runtime or dataset by that name is not known."""
+
+    code = "NAME_UNKNOWN"
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self._message = f"unknown {kind} '{name}'; known: {', '.join(sorted(known))}"
@@ -54,6 +115,8 @@ class UnknownNameError(ToolkitError, KeyError):
 class MissingDependencyError(ToolkitError, ImportError):
     """A package that this step needs is not installed."""
 
+    code = "DEPENDENCY_MISSING"
+
     def __init__(self, package: str, needed_for: str, extra: str) -> None:
         super().__init__(f"{package} is needed for {needed_for}: pip install 'blip-toolkit[{extra}]'")
 
@@ -61,9 +124,22 @@ class MissingDependencyError(ToolkitError, ImportError):
 class UnavailableError(ToolkitError, RuntimeError):
     """An engine, provider or device that was asked for by name cannot be had on this machine."""
 
+    code = "UNAVAILABLE"
+
+
+class OutOfMemoryError(ToolkitError, MemoryError):
+    """This machine has not the memory that a step needs."""
+
+    code = "OUT_OF_MEMORY"
+
+    def __init__(self, what: str = "this artifact") -> None:
+        super().__init__(f"not enough memory for {what}. Take a smaller artifact or batch, or a machine with more.")
+
 
 class ImageReadError(ToolkitError, ValueError):
     """A picture cannot be read."""
+
+    code = "IMAGE_UNREADABLE"
 
     def __init__(self, source: str, problem: str) -> None:
         super().__init__(f"{source}: {problem}")
@@ -72,6 +148,8 @@ class ImageReadError(ToolkitError, ValueError):
 class CheckpointError(ToolkitError, ValueError):
     """A checkpoint is missing, unreadable or not a BLIP captioner."""
 
+    code = "CHECKPOINT_UNUSABLE"
+
     def __init__(self, source: str, problem: str) -> None:
         super().__init__(f"{source}: {problem}")
 
@@ -79,13 +157,19 @@ class CheckpointError(ToolkitError, ValueError):
 class RecipeError(ToolkitError, ValueError):
     """A recipe file says something that no exporter understands."""
 
+    code = "RECIPE_INVALID"
+
 
 class GateError(ToolkitError, ValueError):
     """An exported artifact differs from its checkpoint by more than its recipe allows; nothing was written."""
 
+    code = "GATE_FAILED"
+
 
 class OutputExistsError(ToolkitError, FileExistsError):
     """The output is there already."""
+
+    code = "OUTPUT_EXISTS"
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path}: exists already; nothing was changed. Use --overwrite to replace it.")
@@ -94,6 +178,8 @@ class OutputExistsError(ToolkitError, FileExistsError):
 class OutputError(ToolkitError, OSError):
     """The output cannot be written (no room, no permission, in use)."""
 
+    code = "OUTPUT_UNWRITABLE"
+
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: cannot write: {problem}. Nothing was changed.")
 
@@ -101,9 +187,13 @@ class OutputError(ToolkitError, OSError):
 class RequestError(ToolkitError, ValueError):
     """A caption, benchmark or report request that cannot be carried out as asked."""
 
+    code = "REQUEST_INVALID"
+
 
 class DatasetError(ToolkitError, ValueError):
     """A set of pictures or captions cannot be used."""
+
+    code = "DATASET_UNUSABLE"
 
     def __init__(self, source: str, problem: str) -> None:
         super().__init__(f"{source}: {problem}")
@@ -111,6 +201,8 @@ class DatasetError(ToolkitError, ValueError):
 
 class RecordError(ToolkitError, ValueError):
     """A file of benchmark records cannot be read."""
+
+    code = "RECORD_UNREADABLE"
 
     def __init__(self, source: str, problem: str) -> None:
         super().__init__(f"{source}: {problem}")

@@ -116,7 +116,7 @@ def preprocess(image: Image.Image, spec: ImageSpec) -> NDArray[np.float32]:
 def _decode(file: BinaryIO, max_pixels: int) -> Image.Image:
     """Decodes the first frame of a seekable file, H * W bounded before, upright and RGB after."""
     if not file.read(1):
-        raise _UnfitError("is empty")
+        raise _UnfitError("is empty; copy it again")
     image = _open(file)
     in_python = image.format == "PPM" and image.tile[0].codec_name != "raw"
     _check_size(*image.size, min(max_pixels, MAX_PPM_PIXELS) if in_python else max_pixels)
@@ -148,9 +148,9 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
-        raise _UnfitError(f"has no pixels ({width}x{height})")
+        raise _UnfitError(f"has no pixels ({width}x{height}); save it again")
     if width * height > max_pixels or max(width, height) > MAX_SIDE_PX:
-        raise _UnfitError(f"is too large: {width}x{height} pixels; at most {max_pixels:,} in all and {MAX_SIDE_PX:,} a side")
+        raise _UnfitError(f"is too large: {width}x{height} pixels; at most {max_pixels:,} in all and {MAX_SIDE_PX:,} a side; scale it down")
 
 
 def _from_array(array: object, max_pixels: int) -> Image.Image:
@@ -176,7 +176,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         low, high = cast("tuple[float, float]", image.getextrema())
         top = 65535 if image.mode == "I" else 255
         if not 0 <= low <= high <= top:
-            raise _UnfitError(f"has grey values from {low} to {high}, outside 0 to {top}")
+            raise _UnfitError(f"has grey values from {low} to {high}, outside 0 to {top}; save it with 8 bits")
         if image.mode == "F" and high <= 1:
             image = image.point(lambda value: value * 255.0 + 0.5).convert("L")
         elif image.mode == "I" and (high > 255 or image.format == "PPM"):  # Pillow scales any PPM of more than 8 bits to 16
@@ -191,10 +191,10 @@ def _shown(source: object, name: str | None) -> str:
 
 def _problem(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"is not a picture that can be read ({', '.join(FORMATS)}), or its start is damaged"
+        return f"is not a picture that can be read ({', '.join(FORMATS)}), or its start is damaged; save it as one of these"
     if isinstance(error, Image.DecompressionBombError):
-        return "is too large: more pixels than Pillow opens"
+        return "is too large: more pixels than Pillow opens; scale it down"
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        return "no such file; check the path"
     reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split()) or type(error).__name__
-    return reason if isinstance(error, _UnfitError) else f"cannot be read: {reason}"
+    return reason if isinstance(error, _UnfitError) else f"cannot be read: {reason}; copy or save it again"

@@ -3,6 +3,7 @@
 Results go to stdout; progress, warnings and errors to stderr. A `ToolkitError` becomes one line and exit code 1.
 """
 
+import json
 import logging
 import sys
 from importlib import import_module
@@ -19,6 +20,8 @@ COMMANDS = {
     "report": ("toolkit.commands.report", "Make a table from benchmark records."),
 }
 """Command → (module with an attribute `command`, one line of help), in the order of the data flow."""
+
+AS_JSON = "toolkit.as_json"
 
 
 class LazyCommands(click.Group):
@@ -44,11 +47,18 @@ class LazyCommands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether a program reads what the command says."""
+        ctx.meta[AS_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
-        """Run a command; the input's faults become one line."""
+        """Run a command; the input's faults become one line, and with --json an object on stdout as well."""
         try:
             return super().invoke(ctx)
         except ToolkitError as error:
+            if ctx.meta[AS_JSON]:
+                click.echo(json.dumps({"error": str(error), "code": error.code}))
             raise click.ClickException(str(error)) from error
 
 

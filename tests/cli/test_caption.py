@@ -114,7 +114,7 @@ def test_every_line_of_stdout_is_json_in_a_process_that_says_everything(artifact
     command = [sys.executable, "-m", "toolkit.cli", "-vv", "caption", artifact, str(pictures), "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     one, two, bad, three = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert list(bad) == ["image", "error"]
+    assert list(bad) == ["image", "error", "code"]
     assert bad["image"] == str(pictures / "bad.jpg")
     assert bad["error"].startswith(f"{pictures / 'bad.jpg'}: cannot be read: ")
     for row, name in ((one, "1.png"), (two, "2.PNG"), (three, "deep/3.png")):
@@ -156,9 +156,9 @@ def test_bad_pictures_are_errors_and_the_others_go_on(artifact, captioner, pictu
     assert result.stdout.splitlines() == lines_of(captioner, [good, last])
     first, second, third, fourth, summary = errors_of(result)
     assert first.startswith(f"{bad}: cannot be read: ")
-    assert second == f"{missing}: no such file"
+    assert second == f"{missing}: no such file; check the path"
     assert third.startswith(f"{pictures / 'notes.txt'}: is not a picture that can be read (JPEG, PNG, ")
-    assert fourth == f"{empty}: is empty"
+    assert fourth == f"{empty}: is empty; copy it again"
     assert summary == "4 of 6 pictures could not be captioned"
 
 
@@ -169,7 +169,7 @@ def test_a_bad_picture_keeps_its_place_among_json_lines(artifact, pictures, tmp_
     assert [Path(row["image"]).name for row in rows] == ["1.png", "bad.jpg", "2.PNG"]
     assert [list(row) for row in rows] == [
         ["image", "caption", "token_ids", "score"],
-        ["image", "error"],
+        ["image", "error", "code"],
         ["image", "caption", "token_ids", "score"],
     ]
     assert (result.exit_code, result.stdout) == (1, "")

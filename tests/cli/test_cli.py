@@ -38,7 +38,7 @@ USAGES = {
 }
 OPTIONS = {
     "export": "recipe output revision overwrite gate allow-bin list help",
-    "caption": "prompt beams min-length max-length batch-size workers strip-prompt device threads output overwrite json help",
+    "caption": "prompt beams min-length max-length batch-size workers max-pixels strip-prompt device threads output overwrite json help",
     "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads batch-size output overwrite"
     " profile json format help",
     "report": "format table help",
@@ -139,3 +139,10 @@ def test_a_fault_of_the_input_is_one_line_and_exit_code_1(tmp_path):
     result = run("report", str(tmp_path / "none.jsonl"))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"Error: {tmp_path / 'none.jsonl'}: cannot be read: No such file or directory\n"
+
+
+def test_with_json_a_fault_is_an_object_with_a_code_as_well(tmp_path):
+    result = run("caption", str(tmp_path / "none"), "picture.jpg", "--json")
+    row = json.loads(result.stdout)
+    assert (result.exit_code, row["code"]) == (1, "ARTIFACT_MISSING")
+    assert result.stderr == f"Error: {row['error']}\n"

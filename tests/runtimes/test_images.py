@@ -548,7 +548,7 @@ def test_files_that_are_no_picture(content, problem, tmp_path):
 
 
 def test_paths_that_are_no_file(tmp_path):
-    with pytest.raises(ImageReadError, match=r"absent\.jpg: no such file$"):
+    with pytest.raises(ImageReadError, match=r"absent\.jpg: no such file; check the path$"):
         read_image(tmp_path / "absent.jpg")
     with pytest.raises(ImageReadError, match="Is a directory"):
         read_image(tmp_path)
@@ -567,7 +567,7 @@ def test_errors_are_one_line_that_names_the_picture(tmp_path):
         read_image(path)
     assert "two\\nlines.jpg" in str(caught.value)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ImageReadError, match=r"^picture 3: is empty$") as caught:
+    with pytest.raises(ImageReadError, match=r"^picture 3: is empty; copy it again$") as caught:
         read_image(b"", name="picture 3")
     assert isinstance(caught.value, ToolkitError)
     assert isinstance(caught.value, ValueError)
@@ -592,7 +592,8 @@ def test_whatever_pillow_raises(raised, problem):
 
     with pytest.raises(ImageReadError) as caught:
         read_image(Broken())
-    assert str(caught.value) == f"<Broken>: {f'cannot be read: {problem}' if problem else 'is too large: more pixels than Pillow opens'}"
+    said = f"cannot be read: {problem}; copy or save it again" if problem else "is too large: more pixels than Pillow opens; scale it down"
+    assert str(caught.value) == f"<Broken>: {said}"
     assert caught.value.__cause__ is raised
 
 

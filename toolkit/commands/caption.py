@@ -32,12 +32,15 @@ from toolkit.progress import progress
     show_default=True,
     help="Threads that read pictures ahead of the model; 0: none. One helps where a core is free; a GPU may take more.",
 )
+@click.option(
+    "--max-pixels", type=click.IntRange(min=1), help="Larger pictures are refused before they are decoded.  [default: 50 million]"
+)
 @click.option("--strip-prompt", is_flag=True, help="Leave the prompt out of the text.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @threads_option
 @output_file("Write the lines here instead of to stdout.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="JSON lines: image, caption, token_ids, score; or image, error.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines: image, caption, token_ids, score; or image, error, code.")
 def command(
     path: Path,
     images: tuple[str, ...],
@@ -47,6 +50,7 @@ def command(
     max_length: int,
     batch_size: int,
     workers: int,
+    max_pixels: int | None,
     strip_prompt: bool,
     device: str,
     threads: int | None,
@@ -57,11 +61,12 @@ def command(
     """Echo one line per picture; bad ones are error rows."""
     from runtimes import load
     from runtimes.artifact import write_atomically
+    from runtimes.images import MAX_PIXELS
     from toolkit.pictures import expand
 
     guard_file(output, overwrite=overwrite)
     files = expand(images)
-    captioner = load(path, device, threads)
+    captioner = load(path, device, threads, max_pixels=max_pixels or MAX_PIXELS)
 
     failed, written = 0, []
     with ExitStack() as stack:
@@ -92,7 +97,7 @@ def command(
 def _json_line(image: str, text: str, caption: "Caption") -> str:  # type: ignore[name-defined]  # noqa: F821
     row = {"image": image, "caption": text, "token_ids": caption.token_ids, "score": caption.score}
     if caption.error is not None:
-        row = {"image": image, "error": caption.error}
+        row = {"image": image, "error": caption.error, "code": caption.code}
     return json.dumps(row, ensure_ascii=not image.isprintable())
 
 

@@ -1,0 +1,97 @@
+"""The closed set of errors: each has a code of its own, and whatever a library raises becomes one of them."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+from runtimes import errors
+from runtimes.errors import ArtifactCorruptError, OutOfMemoryError, RequestError, ToolkitError, renamed
+
+ROOT = Path(__file__).parents[2]
+CODES = {
+    "ArtifactMissingError": "ARTIFACT_MISSING",
+    "ArtifactCorruptError": "ARTIFACT_CORRUPT",
+    "ArtifactCrashError": "ARTIFACT_CRASH",
+    "GraphRefusedError": "GRAPH_REFUSED",
+    "ManifestError": "MANIFEST_INVALID",
+    "ManifestVersionError": "MANIFEST_TOO_NEW",
+    "UnknownNameError": "NAME_UNKNOWN",
+    "MissingDependencyError": "DEPENDENCY_MISSING",
+    "UnavailableError": "UNAVAILABLE",
+    "OutOfMemoryError": "OUT_OF_MEMORY",
+    "ImageReadError": "IMAGE_UNREADABLE",
+    "CheckpointError": "CHECKPOINT_UNUSABLE",
+    "RecipeError": "RECIPE_INVALID",
+    "GateError": "GATE_FAILED",
+    "OutputExistsError": "OUTPUT_EXISTS",
+    "OutputError": "OUTPUT_UNWRITABLE",
+    "RequestError": "REQUEST_INVALID",
+    "DatasetError": "DATASET_UNUSABLE",
+    "RecordError": "RECORD_UNREADABLE",
+}
+"""Programs rely on these: a code is never changed or given to something else; a new class adds a row."""
+
+
+class Panic(BaseException):
+    """As Rust's panics reach Python: no `Exception`."""
+
+
+def ours():
+    return [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ToolkitError) and kind is not ToolkitError]
+
+
+def test_every_error_has_its_code():
+    assert {kind.__name__: kind.code for kind in ours()} == CODES
+    assert len(set(CODES.values())) == len(CODES)
+
+
+def test_every_error_is_also_one_of_the_standard_library():
+    for kind in ours():
+        assert [base for base in kind.__mro__ if base.__module__ == "builtins" and base not in (Exception, BaseException, object)], kind
+
+
+def test_the_set_is_closed():
+    """No other module of the three packages makes a ToolkitError of its own."""
+    names = {kind.__name__ for kind in ours()} | {"ToolkitError"}
+    elsewhere = [
+        f"{file.relative_to(ROOT)}: {node.name}"
+        for package in ("runtimes", "exporters", "toolkit")
+        for file in (ROOT / package).rglob("*.py")
+        if file.name != "errors.py"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and names & {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+    ]
+    assert elsewhere == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (Exception("untagged enum"), "untagged enum"),
+        (Panic("called `Option::unwrap()` on a `None` value\nnote: run with"), "called `Option::unwrap()` on a `None` value"),
+        (RuntimeError("\n  two\nlines"), "two"),
+        (ValueError(""), "ValueError"),
+        (ValueError("bell \a"), "bell \\x07"),
+        (RecursionError("too deep"), "too deep"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_a_library_raises_becomes_ours(raised, said):
+    with pytest.raises(ArtifactCorruptError) as caught, renamed(lambda problem: ArtifactCorruptError(Path("x"), problem)):
+        raise raised
+    assert str(caught.value) == f"x: {said}. Export or copy the artifact again."
+    assert caught.value.__cause__ is raised
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), RequestError("ours")])
+def test_a_wish_to_stop_and_our_own_pass(raised):
+    with pytest.raises(type(raised)) as caught, renamed(lambda problem: ArtifactCorruptError(Path("x"), problem)):
+        raise raised
+    assert caught.value is raised
+
+
+def test_no_memory_is_not_damage():
+    with pytest.raises(OutOfMemoryError, match="not enough memory for this artifact"), renamed(lambda _: RequestError("")):
+        raise MemoryError
