@@ -7,7 +7,6 @@ Everything is made in a working folder beside the output, so what was there befo
 import errno
 import importlib.metadata
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +17,7 @@ from exporters.output import output_paths
 from exporters.recipes import Recipe
 from runtimes import document
 from runtimes.artifact import open_artifact, write_artifact
+from runtimes.atomic import working_folder
 from runtimes.errors import MissingDependencyError, OutputError
 from runtimes.host import read_host
 from runtimes.loading import load
@@ -79,9 +79,9 @@ def export(
         reference = find_reference(checkpoint, pictures, threads, output, allow_bin=allow_bin)
         for recipe in recipes:
             on_step(recipe.name)
-            with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as working:
+            with working_folder(output, ".export-") as working:
                 seen = checkpoint.at_scale(recipe.image_scale)
-                staged = _build(exporters[recipe.runtime], seen, recipe, Path(working), paths[recipe.name].name)
+                staged = _build(exporters[recipe.runtime], seen, recipe, working, paths[recipe.name].name)
                 captioner = load(staged, device="cpu", threads=threads)
                 findings = check(captioner, recipe, pictures, reference, gate)
                 del captioner

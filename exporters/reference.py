@@ -3,6 +3,7 @@
 A checkpoint directory goes in; an object with the same `caption` and `score` as our `Captioner` comes out, and the gate's `Reference`.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -18,9 +19,10 @@ import transformers
 from exporters.checkpoint import Checkpoint, pillow_processor
 from exporters.parity import Picture, Reference
 from runtimes import document
-from runtimes.artifact import sha256_of, write_atomically
+from runtimes.artifact import sha256_of
+from runtimes.atomic import locked, write_atomically
 from runtimes.captioner import Caption
-from runtimes.errors import CheckpointError, ToolkitError
+from runtimes.errors import CheckpointError, OutputError, ToolkitError
 from runtimes.generation import Clock
 from runtimes.images import ImageInput, read_image
 from runtimes.session import Float32
@@ -220,7 +222,8 @@ def find_reference(checkpoint: Checkpoint, pictures: Sequence[Picture], threads:
             return reference
     reference = _run(HfCaptioner(checkpoint.directory, threads, allow_bin=allow_bin), pictures)
     cache.mkdir(parents=True, exist_ok=True)
-    write_atomically(kept, document.canonical(document.to_json(reference)))
+    with contextlib.suppress(OutputError), locked(kept):  # another export is keeping the same
+        write_atomically(kept, document.canonical(document.to_json(reference)))
     return reference
 
 

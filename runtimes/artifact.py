@@ -7,22 +7,14 @@ referenced. Both happen under an exclusive lock beside the directory; what a kil
 
 import contextlib
 import hashlib
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runtimes.atomic import locked, place, sync_folder, write_atomically
 from runtimes.errors import ArtifactCorruptError, ArtifactMissingError, OutputError, OutputExistsError
 from runtimes.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows: no advisory locks in the standard library
-    fcntl = None  # type: ignore[assignment]
-
-BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -97,7 +89,7 @@ def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], 
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
+        with locked(path):
             guard_output(path, overwrite=overwrite)
             replacing = path.exists() and any(path.iterdir())
             folder = path if replacing else _emptied(path.with_name(f".{path.name}.partial"))
@@ -112,14 +104,14 @@ def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], 
                     if not found:
                         placed.append(folder / name)
                     if not found or sha256_of(folder / name) != digest:  # a damaged file is what the user may want to replace
-                        _place(source, folder / name)
+                        place(source, folder / name)
                 sealed = replace(manifest, files=files, digest="").sealed()
                 write_atomically(folder / MANIFEST_NAME, sealed.to_bytes())
                 if not replacing:
                     if path.exists():
                         path.rmdir()
                     folder.rename(path)
-                    _sync_folder(path.parent)
+                    sync_folder(path.parent)
             except BaseException:
                 if not replacing:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -157,23 +149,6 @@ def guard_output(path: Path, *, overwrite: bool) -> None:
         raise OutputError(path, "it is not an artifact, so --overwrite does not replace it")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there completely or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)  # mkstemp is private; an artifact is read by whoever runs it
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
 def sha256_of(path: Path) -> str:
     """Hash a file block by block."""
     with path.open("rb") as stream:
@@ -186,50 +161,3 @@ def _emptied(folder: Path) -> Path:
         shutil.rmtree(folder)
     folder.mkdir()
     return folder
-
-
-def _place(source: Path, target: Path) -> None:
-    """Move a finished file to its name; on another file system, copy it."""
-    with source.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    try:
-        source.replace(target)
-    except OSError:
-        with source.open("rb") as reader, target.open("wb") as writer:
-            while block := reader.read(BLOCK_BYTES):
-                writer.write(block)
-            writer.flush()
-            os.fsync(writer.fileno())
-    target.chmod(0o644)
-
-
-def _sync_folder(path: Path) -> None:
-    """Ask that names in a folder last; not every file system can, and what was renamed is renamed."""
-    if os.name == "posix":
-        with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the writer's lock of an artifact: a file beside its directory, so that the directory holds nothing but the artifact."""
-    if fcntl is None:
-        yield
-        return
-    lock = path.parent / f".{path.name}.lock"
-    with lock.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(path, "another process is writing it") from error
-        if not lock.exists() or not os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
-            raise OutputError(path, "another process has just written it")  # we hold the lock of a file that it removed
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # one that is left behind hinders nobody
-                lock.unlink(missing_ok=True)

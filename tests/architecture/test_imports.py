@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "runtimes.memory": May(""),
     "runtimes.host": May(""),
     "runtimes.manifest": May("runtimes.document runtimes.errors"),
-    "runtimes.artifact": May("runtimes.errors runtimes.manifest"),
+    "runtimes.atomic": May("runtimes.errors"),
+    "runtimes.artifact": May("runtimes.atomic runtimes.errors runtimes.manifest"),
     "runtimes.choice": May("runtimes.host runtimes.manifest"),
     "runtimes.session": May("numpy"),
     "runtimes.readahead": May(""),
@@ -97,8 +98,8 @@ APART = (("runtimes.ort", "runtimes.pytorch"), ("runtimes.ort", "runtimes.blip")
 SHARED_BY_COMMANDS = "toolkit.commands.options"
 """Not a command itself; commands import no other of their kind."""
 
-GUARDED = {("runtimes.artifact", "fcntl")}
-"""Imports at module top that may fail: fcntl is not on Windows, and nothing but the writer's lock needs it."""
+GUARDED = {("runtimes.atomic", "fcntl")}
+"""Imports at module top that may fail: fcntl is not on Windows, and nothing but writers' locks needs it."""
 
 
 @dataclass(frozen=True)

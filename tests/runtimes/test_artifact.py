@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import runtimes
-from runtimes.artifact import open_artifact, sha256_of, write_artifact, write_atomically
+from runtimes.artifact import open_artifact, sha256_of, write_artifact
 from runtimes.errors import ArtifactCorruptError, ArtifactMissingError, ManifestError, OutputError, OutputExistsError
 
 ROOT = Path(__file__).parents[2]
@@ -191,18 +191,6 @@ def test_exporting_again_repairs_a_damaged_file(artifact, tmp_path, damage):
     write_artifact(artifact, opened.manifest, payload, overwrite=True)
     assert file.read_bytes() == content
     assert is_whole(artifact)
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "file"
-    write_atomically(path, b"one")
-    write_atomically(path, b"two")
-    assert path.read_bytes() == b"two"
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "x").touch()
-    with pytest.raises(OSError, match=r"[Dd]irectory"):
-        write_atomically(tmp_path / "folder", b"three")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]
 
 
 WRITER = """

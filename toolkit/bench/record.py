@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtimes import document
-from runtimes.artifact import write_atomically
+from runtimes.atomic import write_atomically
 from runtimes.errors import OutputError, RecordError
 from toolkit.bench.arithmetic import Arithmetic
 from toolkit.bench.limits import Limits

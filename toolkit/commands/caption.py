@@ -60,7 +60,7 @@ def command(
 ) -> None:
     """Echo one line per picture; bad ones are error rows."""
     from runtimes import load
-    from runtimes.artifact import write_atomically
+    from runtimes.atomic import write_atomically
     from runtimes.images import MAX_PIXELS
     from toolkit.pictures import expand
 

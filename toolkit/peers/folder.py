@@ -6,7 +6,6 @@ Sources go in, a folder comes out; a folder goes in, a captioner that the benchm
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtimes import document
 from runtimes.artifact import Artifact
+from runtimes.atomic import working_folder
 from runtimes.errors import ArtifactCorruptError, MissingDependencyError, OutputExistsError
 from runtimes.manifest import Manifest
 from toolkit.peers.catalogue import Peer, find_peer
@@ -61,8 +61,8 @@ def prepare(peer: Peer, sources: Sources, output: Path, *, overwrite: bool) -> P
         raise OutputExistsError(path)
     write = _function(peer.prepare, peer.name)
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".peer-", dir=output) as working:
-        made = Path(working) / peer.name
+    with working_folder(output, ".peer-") as working:
+        made = working / peer.name
         made.mkdir()
         shutil.copyfile(sources.graphs.verified("tokenizer"), made / TOKENIZER_NAME)
         write(sources, made)

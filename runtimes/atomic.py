@@ -1,0 +1,140 @@
+"""Output that is there completely or not at all: contents go in; a file or folder under its final name comes out, or what was there stays.
+
+Everything is made under a hidden name in the same folder, so on the same file system; synced; renamed; and the folder is synced. A writer
+holds a lock beside its output. What a killed one left behind, the next one removes.
+"""
+
+import contextlib
+import errno
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from runtimes.errors import OutputError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: no advisory locks in the standard library
+    fcntl = None  # type: ignore[assignment]
+
+BLOCK_BYTES = 1 << 20
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there completely or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)  # mkstemp is private; an artifact is read by whoever runs it
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def place(source: Path, target: Path) -> None:
+    """Move a finished file to its name; on another file system, copy it."""
+    with source.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    try:
+        source.replace(target)
+    except OSError:
+        with source.open("rb") as reader, target.open("wb") as writer:
+            while block := reader.read(BLOCK_BYTES):
+                writer.write(block)
+            writer.flush()
+            os.fsync(writer.fileno())
+    target.chmod(0o644)
+
+
+def sync_folder(path: Path) -> None:
+    """Ask that names in a folder last; not every file system can, and what was renamed is renamed."""
+    if os.name == "posix":
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the writer's lock of an output: a file beside it, so that a folder holds nothing but what it is for.
+
+    Raises:
+        OutputError: Another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    lock = path.parent / f".{path.name}.lock"
+    with lock.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(path, "another process is writing it") from error
+        if not lock.exists() or not os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+            raise OutputError(path, "another process has just written it")  # we hold the lock of a file that it removed
+        try:
+            for left in path.parent.glob(f".{glob.escape(path.name)}-????????.tmp"):
+                left.unlink(missing_ok=True)
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # one that is left behind hinders nobody
+                lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def working_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a hidden folder for what is not finished and remove it afterwards; and those of the same prefix whose makers were killed.
+
+    A living maker holds a lock on its folder.
+    """
+    for left in parent.glob(f"{glob.escape(prefix)}*"):
+        with contextlib.suppress(OSError):
+            descriptor = _hold(left)
+            shutil.rmtree(left)
+            os.close(descriptor)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        try:
+            held = _hold(folder)
+        except (BlockingIOError, FileNotFoundError):  # another maker took it for one that was left
+            continue
+        except OSError:  # a file system without locks: nobody there removes what was left
+            held = None
+        if folder.exists():
+            break
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _hold(folder: Path) -> int:
+    """Lock a folder itself, as long as the descriptor is open.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+        OSError: Its file system has no locks.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
