@@ -92,15 +92,18 @@ def _physical_cores(root: Path, cpus: list[int]) -> int:
 
 def quota_cores(root: Path = Path("/")) -> int | None:
     """Cores' worth of time, rounded up, that the tightest cgroup from this process's own up to the root grants; None without a quota."""
-    own = _own_cgroups(root)
-    for controller, mounts, files in QUOTAS:
-        within = own.get(controller, Path())
-        quotas = [
-            cores for mount in mounts for level in (within, *within.parents) if (cores := _quota(root / mount / level, *files)) is not None
-        ]
+    for controller, _, files in QUOTAS:
+        quotas = [cores for group in cpu_cgroups(root, controller) if (cores := _quota(group, *files)) is not None]
         if quotas:
             return math.ceil(min(quotas))
     return None
+
+
+def cpu_cgroups(root: Path, controller: str) -> list[Path]:
+    """Folders of this process's cgroup of a controller in `QUOTAS`, and of those above it, wherever the tree may be mounted."""
+    within = _own_cgroups(root).get(controller, Path())
+    mounts = next(mounts for name, mounts, _ in QUOTAS if name == controller)
+    return [root / mount / level for mount in mounts for level in (within, *within.parents)]
 
 
 def _own_cgroups(root: Path) -> dict[str, Path]:

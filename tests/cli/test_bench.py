@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 import runtimes
 from runtimes.artifact import open_artifact
 from runtimes.host import read_host
+from toolkit.bench.commit import source_commit
 from toolkit.bench.record import read_records
 from toolkit.bench.render import RENDERERS
 from toolkit.bench.rows import KEYS
@@ -115,6 +117,14 @@ def test_cases_take_turns_over_the_repeats(bench):
     assert list(bench.rows) == cases
 
 
+def test_records_say_when_and_with_which_source(bench):
+    assert {record.commit for record in bench.records} == {source_commit()}
+    began = [record.measured_at for record in bench.records]
+    assert [moment for moment in began if not re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", moment)] == []
+    assert began == sorted(began)
+    assert (bench.report["commit"], bench.report["measured_at"]) == (source_commit(), began[0])
+
+
 def test_the_fp32_artifact_says_what_the_baseline_says(bench):
     row = bench.rows["onnx-fp32"]
     assert row["exact_match"] == 1.0
@@ -153,7 +163,7 @@ def test_what_ran_has_every_figure(bench):
             key
             for key in KEYS
             if not key.endswith(("_change", "_low", "_high"))
-            and key not in ("recipe_sha256", "error", "verdict", "setting", "forced_tokens")
+            and key not in ("recipe_sha256", "error", "verdict", "setting", "forced_tokens", "hash_seconds", "joules_per_image")
         ]
         assert [key for key in measured if row[key] is None] == [], case
         positive = [key for key in measured if key.endswith(("seconds", "per_image", "per_second", "_bytes", "_ratio", "speedup", "_p90"))]

@@ -43,7 +43,19 @@ def test_csv_and_json_say_the_same():
 
 def test_json_says_where_and_on_what():
     report = json.loads(RENDERERS["json"](RECORDS))
-    assert list(report) == ["schema", "host", "dataset", "workload", "versions", "limits", "rows", "growth", "components"]
+    assert list(report) == [
+        "schema",
+        "host",
+        "dataset",
+        "workload",
+        "versions",
+        "commit",
+        "measured_at",
+        "limits",
+        "rows",
+        "growth",
+        "components",
+    ]
     assert report["schema"] == SCHEMA == 1
     assert report["limits"] == []
     assert report["dataset"] == {"name": "example", "sha256": "d0" * 32, "pictures": 4}

@@ -140,6 +140,8 @@ def test_times_are_pooled_over_pictures_and_repeats():
             "import_seconds": 3.0,
             "load_seconds": 0.6,
             "first_caption_seconds": 2.5,
+            "startup_seconds": 6.1,  # 4 + 0.5 + 2 and 2 + 0.7 + 3
+            "hash_seconds": None,
             "read_seconds": 0.0125,
             "encode_seconds": 0.5,
             "first_token_seconds": 0.125,
@@ -151,6 +153,8 @@ def test_times_are_pooled_over_pictures_and_repeats():
             "artifact_bytes": 1000,
             "disk_bytes": 500,
             **dict.fromkeys(("speedup_low", "speedup_high", "bleu4_change_low", "bleu4_change_high", "cider_change_low")),
+            "joules_per_image": None,
+            **dict.fromkeys(("energy_change_low", "energy_change_high")),
             **dict.fromkeys(("token_bytes", "encode_limit_seconds", "token_limit_seconds")),
             **dict.fromkeys(("cider_change_high", "rouge_l_change_low", "rouge_l_change_high", "drift_low", "drift_high")),
         }
@@ -190,6 +194,20 @@ def test_a_speed_up_is_the_median_of_the_repeats_own_ratios():
     assert [fast[key] for key in ("speedup", "speedup_low", "speedup_high")] == pytest.approx([2.0, 2.0, 2.5])
     assert [fast[key] for key in ("size_ratio", "peak_rss_ratio", "loaded_rss_ratio")] == pytest.approx([0.25, 0.4, 0.5])
     assert [base[key] for key in ("speedup", "speedup_low", "speedup_high", "size_ratio", "peak_rss_ratio", "loaded_rss_ratio")] == [1] * 6
+
+
+def test_energy_is_per_caption_and_changes_against_the_same_repeat():
+    rows = rows_of(
+        record(BASELINE, 0, [1.0, 1.0], energy_j=40.0),
+        record("ours", 0, [1.0, 1.0], energy_j=10.0),
+        record(BASELINE, 1, [1.0, 1.0], energy_j=60.0),
+        record("ours", 1, [1.0, 1.0], energy_j=18.0),
+        record("dark", 1, [1.0, 1.0]),
+    )
+    ours = rows["ours"]
+    assert (rows[BASELINE]["joules_per_image"], ours["joules_per_image"], rows["dark"]["joules_per_image"]) == (25.0, 7.0, None)
+    assert [ours[f"energy_change{end}"] for end in ("", "_low", "_high")] == pytest.approx([-0.725, -0.75, -0.7])
+    assert (rows[BASELINE]["energy_change"], rows["dark"]["energy_change"]) == (0.0, None)
 
 
 def test_a_repeat_whose_baseline_failed_has_no_ratio():

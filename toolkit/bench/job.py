@@ -51,5 +51,8 @@ class Result:
     """What is scored."""
     tokens: tuple[int, ...]
     errors: tuple[str | None, ...]
+    hash_s: float | None = None
+    energy_j: float | None = None
+    throttled_s: float | None = None
     log_probabilities: tuple[float, ...] = ()
     scored_tokens: tuple[int, ...] = ()

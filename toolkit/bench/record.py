@@ -140,6 +140,16 @@ class Record:
     """Of the machine with the workload's threads, measured before the run's first case."""
     arithmetic: Arithmetic | None = None
     """The least that the case must compute and read."""
+    hash_s: float | None = None
+    """Part of `load_s`: checking that the artifact's files are what its manifest says."""
+    energy_j: float | None = None
+    """Of the processor packages over the measured pictures, whatever else ran and idling included; None where no counter can be read."""
+    throttled_s: float | None = None
+    """Over the measured pictures, that heat or a CPU quota held cores back; None where the system does not tell."""
+    measured_at: str | None = None
+    """When the case began: UTC, as 2026-11-24T09:30:00Z."""
+    commit: str | None = None
+    """Of the toolkit's source tree, with +dirty where it was changed; None of an installed wheel."""
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

@@ -48,6 +48,8 @@ def render_json(records: Sequence[Record]) -> str:
         "dataset": {"name": workload.dataset, "sha256": workload.dataset_sha256, "pictures": workload.pictures},
         "workload": document.to_json(workload),
         "versions": _versions(records),
+        "commit": records[0].commit,
+        "measured_at": records[0].measured_at,
         "limits": [document.to_json(limits) for limits in _limits(records)],
         "rows": make_rows(records),
         "growth": growth.growth_rows(records),

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from exporters.bootstrap import Change, interval, paired_change
-from exporters.parity import drift_of_sums
 from runtimes.errors import RecordError
-from toolkit.bench.bleu import NgramCounts, bleu, bleu4_of_sums, count_matrix
 from toolkit.bench.limits import encode_limit_s, token_bytes, token_limit_s
-from toolkit.bench.record import BASELINE, PictureQuality, Record
+from toolkit.bench.quality import changes, scores
+from toolkit.bench.record import BASELINE, Record
 from toolkit.bench.sweep import SWEPT, Setting, setting_of, settings_of
 from toolkit.bench.times import per_picture
 
@@ -80,12 +78,19 @@ KEYS = (
     "token_bytes",
     "token_limit_seconds",
     "token_limit_share",
+    "startup_seconds",
+    "hash_seconds",
+    "joules_per_image",
+    "energy_change",
+    "energy_change_low",
+    "energy_change_high",
 )
 """Keys of a row, in this order; null where a figure was not measured.
 
 Ratios and speed-ups are against the baseline with the same setting; changes are relative. `setting` says for people what differs between
 the settings of a run (null if nothing does); `forced_tokens` is null where captions have their natural length. Times are per picture.
-A limit is what this machine could do at best with those threads, its share the limit over the time that was measured.
+A limit is what this machine could do at best with those threads, its share the limit over the time that was measured. Start-up is import,
+load (hashing is part of it) and the first caption together.
 """
 
 
@@ -149,10 +154,10 @@ def _row(case: str, setting: Setting, label: str | None, listed: Sequence[Record
         "recipe_sha256": subject.recipe_sha256,
     }
     quality = next((record.quality for record in good if record.quality), ())
-    row |= _scores(quality)
+    row |= scores(quality)
     if baseline:
         row |= _ratios(row, good, baseline)
-        row |= _changes(quality, next((record.quality for record in baseline if record.quality), ()))
+        row |= changes(quality, next((record.quality for record in baseline if record.quality), ()))
     return row
 
 
@@ -171,6 +176,8 @@ def _times(good: Sequence[Record]) -> Row:
         "import_seconds": _median(good, lambda r: r.import_s),
         "load_seconds": _median(good, lambda r: r.load_s),
         "first_caption_seconds": _median(good, lambda r: r.first_caption_s),
+        "startup_seconds": _median(good, _startup),
+        "hash_seconds": _median(good, lambda r: r.hash_s),
         "read_seconds": median(picture.read_s for picture in pictures),
         "encode_seconds": median(picture.encode_s for picture in pictures),
         "first_token_seconds": median(picture.first_token_s for picture in pictures),
@@ -179,6 +186,7 @@ def _times(good: Sequence[Record]) -> Row:
         "peak_rss_bytes": _median_bytes(good, lambda r: r.peak_rss_bytes),
         "loaded_rss_bytes": _median_bytes(good, lambda r: r.loaded_rss_bytes),
         "cpu_seconds_per_image": _median(good, lambda r: None if r.cpu_s is None else r.cpu_s / len(r.times)),
+        "joules_per_image": _median(good, _joules),
     }
 
 
@@ -202,6 +210,16 @@ def _per_image(record: Record) -> float:
     return median(picture.total_s for picture in record.times)
 
 
+def _startup(record: Record) -> float | None:
+    parts = (record.import_s, record.load_s, record.first_caption_s)
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _joules(record: Record) -> float | None:
+    return None if record.energy_j is None else record.energy_j / len(record.times)
+
+
 def _median(records: Sequence[Record], figure: Callable[[Record], float | None]) -> float | None:
     values = [value for value in map(figure, records) if value is not None]
     return median(values) if values else None
@@ -212,37 +230,9 @@ def _median_bytes(records: Sequence[Record], figure: Callable[[Record], int | No
     return None if value is None else round(value)
 
 
-def _scores(quality: Sequence[PictureQuality]) -> Row:
-    scored = [picture for picture in quality if picture.matches is not None]
-    if not scored:
-        return {}
-    one, two, three, four = bleu([_counts(picture) for picture in scored])
-    return {
-        "bleu1": one,
-        "bleu2": two,
-        "bleu3": three,
-        "bleu4": four,
-        "cider": fmean(picture.cider or 0.0 for picture in scored),
-        "rouge_l": fmean(picture.rouge_l or 0.0 for picture in scored),
-    }
-
-
-def _counts(picture: PictureQuality) -> NgramCounts:
-    assert picture.matches is not None
-    assert picture.totals is not None
-    assert picture.hypothesis_length is not None
-    assert picture.reference_length is not None
-    return NgramCounts(
-        matches=picture.matches,
-        totals=picture.totals,
-        hypothesis_length=picture.hypothesis_length,
-        reference_length=picture.reference_length,
-    )
-
-
 def _ratios(row: Row, good: Sequence[Record], baseline: Sequence[Record]) -> Row:
-    base_of_repeat = {record.repeat: _per_image(record) for record in baseline}
-    speedups = [base_of_repeat[record.repeat] / _per_image(record) for record in good if record.repeat in base_of_repeat]
+    speedups = _over(baseline, good, _per_image)
+    energies = [ratio - 1 for ratio in _over(good, baseline, _joules)]
     base = _times(baseline)
     subject = baseline[0].subject
     assert subject is not None
@@ -251,36 +241,14 @@ def _ratios(row: Row, good: Sequence[Record], baseline: Sequence[Record]) -> Row
         f"{name}_ratio": row[key] / base[key] if row[key] and base[key] else None
         for name, key in (("size", "artifact_bytes"), ("peak_rss", "peak_rss_bytes"), ("loaded_rss", "loaded_rss_bytes"))
     }
-    if not speedups:
-        return ratio
-    return {**ratio, "speedup": median(speedups), "speedup_low": min(speedups), "speedup_high": max(speedups)}
+    return {**ratio, **_middle("speedup", speedups), **_middle("energy_change", energies)}
 
 
-def _changes(ours: Sequence[PictureQuality], theirs: Sequence[PictureQuality]) -> Row:
-    both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.error is None and b.error is None] if ours and theirs else []
-    if not both:
-        return {}
-    row: Row = {"exact_match": fmean(a.caption == b.caption for a, b in both)}
-    scored = [(a, b) for a, b in both if a.matches is not None and b.matches is not None]
-    if not scored:
-        return row
-    mine, base = [a for a, _ in scored], [b for _, b in scored]
-    row |= _change("bleu4", paired_change(count_matrix([*map(_counts, mine)]), count_matrix([*map(_counts, base)]), bleu4_of_sums))
-    row |= _change("cider", paired_change(_values(mine, "cider"), _values(base, "cider")))
-    row |= _change("rouge_l", paired_change(_values(mine, "rouge_l"), _values(base, "rouge_l")))
-    falls = _values(base, "log_probability") - _values(mine, "log_probability")
-    sums = np.stack([falls, _values(base, "scored_tokens")], axis=1)
-    row["drift"] = float(drift_of_sums(sums.sum(axis=0, keepdims=True))[0])
-    row["drift_low"], row["drift_high"] = interval(sums, drift_of_sums)
-    losses = [name for name in ("bleu4", "cider", "rouge_l") if (row[f"{name}_change_high"] or 0) < 0]
-    losses += ["drift"] if row["drift_low"] > 0 else []
-    row["verdict"] = None if ours is theirs else f"loss: {', '.join(losses)}" if losses else "no clear loss"
-    return row
+def _over(ones: Sequence[Record], others: Sequence[Record], figure: Callable[[Record], float | None]) -> list[float]:
+    """Return one case's figure over another's of the same repeat, which ran next to it."""
+    other_of = {record.repeat: value for record in others if (value := figure(record))}
+    return [value / other_of[record.repeat] for record in ones if record.repeat in other_of and (value := figure(record)) is not None]
 
 
-def _change(name: str, change: Change) -> Row:
-    return {f"{name}_change": change.change, f"{name}_change_low": change.low, f"{name}_change_high": change.high}
-
-
-def _values(pictures: Sequence[PictureQuality], field: str) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    return np.array([getattr(picture, field) or 0.0 for picture in pictures], dtype=np.float64)
+def _middle(name: str, values: Sequence[float]) -> Row:
+    return {name: median(values), f"{name}_low": min(values), f"{name}_high": max(values)} if values else {}

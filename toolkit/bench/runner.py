@@ -9,6 +9,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from runtimes.artifact import Artifact, open_artifact
@@ -17,6 +18,7 @@ from runtimes.host import read_host
 from runtimes.manifest import MANIFEST_NAME
 from toolkit.bench.arithmetic import Arithmetic, arithmetic_of, baseline_arithmetic
 from toolkit.bench.child import ask
+from toolkit.bench.commit import source_commit
 from toolkit.bench.datasets import Dataset, shown_name
 from toolkit.bench.job import Job, Result
 from toolkit.bench.limits import measure_limits
@@ -155,11 +157,22 @@ def _run_case(
 ) -> Record:
     job = job_of(case, dataset, workload, score=repeat == 0 and counter is not None)
     absent = job.device == "cuda" and not read_host().cuda
+    began = datetime.now(UTC)
     result, error = (None, NO_GPU) if absent else _work(job, lambda: on_caption(case.name))
     if result is not None and all(result.errors):
         error, result = f"no picture could be captioned: {result.errors[0]}", None
     record = Record(
-        schema=SCHEMA, case=case.name, repeat=repeat, host=host, workload=workload, subject=None, versions={}, providers=(), error=error
+        schema=SCHEMA,
+        case=case.name,
+        repeat=repeat,
+        host=host,
+        workload=workload,
+        subject=None,
+        versions={},
+        providers=(),
+        error=error,
+        measured_at=f"{began:%Y-%m-%dT%H:%M:%SZ}",
+        commit=source_commit(),
     )
     if result is None:
         logger.log(logging.WARNING if repeat == 0 else logging.INFO, "%s: %s", case.name, error)
@@ -172,7 +185,10 @@ def _run_case(
         import_s=result.import_s,
         load_s=result.load_s,
         first_caption_s=result.first_caption_s,
+        hash_s=result.hash_s,
         cpu_s=result.cpu_s,
+        energy_j=result.energy_j,
+        throttled_s=result.throttled_s,
         loaded_rss_bytes=result.loaded_rss_bytes,
         peak_rss_bytes=result.peak_rss_bytes,
         warmup_s=result.warmup_s,

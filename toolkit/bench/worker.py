@@ -15,9 +15,11 @@ from typing import Any  # noqa: E402
 
 from runtimes import document  # noqa: E402
 from runtimes.errors import ToolkitError  # noqa: E402
+from toolkit.bench.energy import EnergyMeter  # noqa: E402
 from toolkit.bench.job import Job, Result  # noqa: E402
 from toolkit.bench.memory import peak_bytes, resident_bytes  # noqa: E402
 from toolkit.bench.record import PictureTimes  # noqa: E402
+from toolkit.bench.throttling import ThrottleMeter  # noqa: E402
 
 
 def main() -> None:
@@ -49,15 +51,16 @@ def run(job: Job) -> Result:
         warmups.append(time.perf_counter() - begun)
     captions: list[Any] = []
     times = []
-    cpu = time.process_time()
+    cpu, energy, throttling = time.process_time(), EnergyMeter(), ThrottleMeter()
     for start in range(0, len(job.images), size):
         laps = _Laps()
         begun = time.perf_counter()
         found = captioner.caption(job.images[start : start + size], **decoding, clock=laps)
         times.append(laps.times(time.perf_counter() - begun))
         captions += found
+        energy.update()
         _send({"captioned": len(found)})
-    cpu = time.process_time() - cpu
+    cpu, throttled = time.process_time() - cpu, throttling.seconds()
     peak = peak_bytes()
     prompt_tokens = len(captioner.caption_ids(job.prompt)) - 1 if job.prompt else 1
     log_probabilities, scored_tokens = [], []
@@ -74,6 +77,8 @@ def run(job: Job) -> Result:
         load_s=load_s,
         first_caption_s=warmups[0],
         cpu_s=cpu,
+        energy_j=energy.joules,
+        throttled_s=throttled,
         loaded_rss_bytes=loaded,
         peak_rss_bytes=peak,
         warmup_s=tuple(warmups),
