@@ -21,7 +21,7 @@ from runtimes.atomic import working_folder
 from runtimes.errors import MissingDependencyError, OutputError
 from runtimes.host import read_host
 from runtimes.loading import load
-from runtimes.manifest import SCHEMA, Manifest, Target
+from runtimes.manifest import SCHEMA, Manifest
 
 if TYPE_CHECKING:
     from exporters.checkpoint import Checkpoint
@@ -118,7 +118,7 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, worki
         source=checkpoint.source,
         recipe={**document.to_json(recipe), "sha256": recipe.sha256},
         applied=applied,
-        target=Target(device=recipe.device, precision=recipe.precision, cpu_features=recipe.cpu_features, approximate=recipe.approximate),
+        target=recipe.target,
         architecture=checkpoint.architecture,
         image=checkpoint.image,
         generation=checkpoint.generation,

@@ -12,6 +12,7 @@ from typing import Literal
 
 from runtimes import document
 from runtimes.errors import RecipeError, UnknownNameError
+from runtimes.manifest import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,11 @@ class Recipe:
             if weights & names:
                 return precision
         return "fp32"
+
+    @property
+    def target(self) -> Target:
+        """Where its artifacts are meant to run."""
+        return Target(device=self.device, precision=self.precision, cpu_features=self.cpu_features, approximate=self.approximate)
 
     @property
     def sha256(self) -> str:

@@ -1,10 +1,11 @@
-"""Which artifact of a folder to run: manifests and host facts go in, an order with reasons comes out. A pure function."""
+"""Which of several artifacts to run here, or which recipe to export: host facts go in, an order with reasons comes out. A pure function."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from runtimes.host import Host
-from runtimes.manifest import Manifest
+from runtimes.manifest import Target
 
 LAST = 9
 """Place behind all that compute what the checkpoint does."""
@@ -19,24 +20,38 @@ class Choice:
     why: str
 
 
-def rank(manifests: Mapping[str, Manifest], host: Host, device: str = "auto") -> list[Choice]:
-    """Order the artifacts that this host can run, best first.
+class Runnable(Protocol):
+    """What is chosen from: a manifest, or a recipe before there is one."""
+
+    @property
+    def runtime(self) -> str:
+        """Who runs it."""
+        ...
+
+    @property
+    def target(self) -> Target:
+        """Where it is meant to run."""
+        ...
+
+
+def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list[Choice]:
+    """Order the artifacts, or the recipes, that this host can run, best first.
 
     FP16 where there is CUDA; else INT8 that fits this CPU, tuned before portable; else INT4, which is smaller and less exact; else FP32;
     FP16 on a CPU after that: it computes in FP32. Approximate ones come last: only a folder that holds nothing else gets one unnamed.
     Between runtimes onnxruntime comes first: it is faster and needs less memory. What needs absent CPU features or libraries is left out.
 
     Args:
-        manifests: Artifact name → manifest.
+        held: Name → manifest or recipe.
         host: This machine.
         device: "auto", "cpu" or "cuda".
     """
     ranked: list[tuple[tuple[int, int, int, str], Choice]] = []
-    for name, manifest in manifests.items():
-        target = manifest.target
-        if manifest.runtime not in host.libraries or not host.cpu_features.issuperset(target.cpu_features):
+    for name, one in held.items():
+        target = one.target
+        if one.runtime not in host.libraries or not host.cpu_features.issuperset(target.cpu_features):
             continue
-        runtime_order = 0 if manifest.runtime == "ort" else 1
+        runtime_order = 0 if one.runtime == "ort" else 1
         if host.cuda and device != "cpu" and target.precision == "fp16":
             place, where, why = 0, "cuda", "FP16 on the GPU"
         elif device == "cuda" and (not host.cuda or target.precision in ("int8", "int4")):

@@ -22,6 +22,7 @@ from runtimes.errors import (
 from runtimes.host import LIBRARIES, read_host
 from runtimes.images import MAX_PIXELS
 from runtimes.manifest import MANIFEST_NAME
+from runtimes.saturation import misfit, product_for, right_here
 from runtimes.session import Session
 from runtimes.tokens import Tokens
 
@@ -70,6 +71,7 @@ def _choose(path: Path, device: str, threads: int, max_pixels: int) -> Captioner
     if len({manifest.source.sha256 for manifest in manifests.values()}) > 1:
         raise RequestError(f"{path}: holds artifacts of different checkpoints; name one of {', '.join(found)}")
     host = read_host()
+    manifests = right_here(manifests, host, product_for(manifests.values()))
     ranked = rank(manifests, host, device)
     best = next(iter(rank(manifests, replace(host, libraries=frozenset(LIBRARIES)), device)), None)
     if best is not None and best not in ranked:
@@ -120,12 +122,8 @@ def _open_session(artifact: Artifact, device: str, threads: int) -> Session:
         raise _missing(artifact.path.name, manifest.runtime, error.name) from error
     except ImportError as error:  # it is there, and something that it is linked with is not
         raise UnavailableError(f"{LIBRARIES[manifest.runtime]} is installed but cannot be imported: {error}") from error
-    if missing := set(manifest.target.cpu_features) - read_host().cpu_features:
-        logger.warning(
-            "%s is tuned for CPUs with %s, which this one lacks: its captions may be wrong here; use a portable recipe",
-            artifact.path.name,
-            ", ".join(sorted(missing)),
-        )
+    if problem := misfit(manifest, read_host(), product_for([manifest])):
+        logger.warning("%s %s", artifact.path.name, problem.why)
     if device == "auto" and manifest.target.device == "cuda":
         if read_host().cuda:
             try:

@@ -39,6 +39,8 @@ MAY_IMPORT = {
     "runtimes.artifact": May("runtimes.atomic runtimes.errors runtimes.manifest"),
     "runtimes.choice": May("runtimes.host runtimes.manifest"),
     "runtimes.session": May("numpy"),
+    "runtimes.matmul_graph": May("numpy"),
+    "runtimes.saturation": May("runtimes.host runtimes.manifest runtimes.matmul_graph numpy", later="onnxruntime"),
     "runtimes.readahead": May(""),
     "runtimes.images": May("runtimes.errors runtimes.manifest numpy PIL"),
     "runtimes.tokens": May("runtimes.manifest tokenizers"),
@@ -50,7 +52,7 @@ MAY_IMPORT = {
     "runtimes.int8": May("runtimes.errors torch"),
     # What runs on the build machine. The template, the recipes and the gate's verdict need none of the heavy libraries.
     "exporters": May("exporters runtimes numpy"),
-    "exporters.recipes": May("runtimes.document runtimes.errors"),
+    "exporters.recipes": May("runtimes.document runtimes.errors runtimes.manifest"),
     "exporters.bootstrap": May("numpy"),
     "exporters.checkpoint": May("exporters runtimes torch safetensors transformers huggingface_hub PIL"),
     "exporters.resolution": May("runtimes.manifest torch"),

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from exporters.recipes import RECIPES, find_recipe
+from runtimes import document
 from runtimes.choice import Choice, rank
 from runtimes.host import Host
-from runtimes.manifest import SCHEMA, Architecture, GenerationSpec, ImageSpec, Manifest, Source, Target
+from runtimes.manifest import SCHEMA, Architecture, GenerationSpec, ImageSpec, Manifest, Source
 
 X86 = frozenset({"avx2"})
 VNNI = frozenset({"avx2", "avx512", "vnni"})
@@ -47,9 +48,9 @@ def manifest(recipe):
         contract="split/1",
         toolkit="0",
         source=Source(model="m", revision=None, sha256="0"),
-        recipe={},
+        recipe=document.to_json(recipe),
         applied={},
-        target=Target(device=recipe.device, precision=recipe.precision, cpu_features=recipe.cpu_features, approximate=recipe.approximate),
+        target=recipe.target,
         architecture=ARCHITECTURE,
         image=ImageSpec(height_px=32, width_px=32, resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), rescale=1 / 255),
         generation=GenerationSpec(bos_id=1, eos_id=2, pad_id=0),

@@ -9,9 +9,9 @@ import onnx
 import onnxruntime
 import pytest
 
+from runtimes.matmul_graph import FLOATS, INTEGERS, matmul_model
 from toolkit.bench.arithmetic import Arithmetic
 from toolkit.bench.limits import Limits, encode_limit_s, measure_limits, token_limit_s
-from toolkit.bench.matmul_graph import FLOATS, INTEGERS, matmul_model
 
 LIMITS = Limits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
 WORK = Arithmetic(

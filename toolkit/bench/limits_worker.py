@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from runtimes import document
+from runtimes.matmul_graph import FLOATS, INTEGERS, Product, matmul_model
 from toolkit.bench.answer import Send, answer
 from toolkit.bench.limits import Limits, Question
-from toolkit.bench.matmul_graph import FLOATS, INTEGERS, Product, matmul_model
 
 BUFFER_BYTES = 256 << 20
 """Several times the cache of usual machines."""

@@ -1,0 +1,108 @@
+"""Whether 8-bit weights multiply as they should on this CPU, and so whether an artifact is right here.
+
+x86 without VNNI adds two u8·s8 products in 16 bits (`VPMADDUBSW`), so that full-range weights saturate: an artifact that was right where it
+was made says wrong things here (onnxruntime#6004). A CPU's flags do not settle it: emulators and virtual machines show flags that they do
+not have, or hide what they have. So onnxruntime multiplies one small product whose answer is known, which takes it half a millisecond.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from runtimes.host import Host
+from runtimes.manifest import Manifest
+from runtimes.matmul_graph import INTEGERS, matmul_model
+
+ROWS, INPUTS, OUTPUTS = 4, 64, 16
+"""Several rows, as an encoder has: one row may take another path through the library."""
+LARGEST = 255, 127
+"""Of u8 activations and s8 weights: two such products are 64,770, twice what 16 bits hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """What came out where every element should be the same known sum."""
+
+    expected: int
+    found: int
+
+    @property
+    def right(self) -> bool:
+        """Whether nothing saturated."""
+        return self.found == self.expected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misfit:
+    """Why an artifact is not for this CPU."""
+
+    wrong: bool
+    """Its captions are wrong here; otherwise it may only be slow."""
+    why: str
+
+
+@cache
+def largest_product() -> Product:
+    """Multiply the largest numbers of both kinds with onnxruntime, here and now.
+
+    Raises:
+        ImportError: onnxruntime is not there or cannot start.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    activation, weight = LARGEST
+    model = matmul_model(INTEGERS, ROWS, np.full((INPUTS, OUTPUTS), weight, np.int8))
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (sums,) = session.run(None, {"a": np.full((ROWS, INPUTS), activation, np.uint8)})
+    expected = activation * weight * INPUTS
+    return Product(expected=expected, found=int(sums.flat[np.abs(sums - expected).argmax()]))
+
+
+def product_for(manifests: Iterable[Manifest]) -> Product | None:
+    """Ask onnxruntime where one of the artifacts needs it; None where none does, or where there is no onnxruntime to run it."""
+    if not any(map(full_range, manifests)):
+        return None
+    try:
+        return largest_product()
+    except ImportError:  # who opens the artifact says so
+        return None
+
+
+def misfit(manifest: Manifest, host: Host, product: Product | None) -> Misfit | None:
+    """Say what is wrong with running an artifact on this CPU, if anything; the product is that of `product_for`."""
+    missing = ", ".join(sorted(set(manifest.target.cpu_features) - host.cpu_features))
+    tuned = f"is tuned for CPUs with {missing}, which this one lacks"
+    if full_range(manifest) and product is not None and not product.right:
+        saturates = f"integer products saturate here ({product.found:,} where {product.expected:,} is right)"
+        cause = f"{tuned}; {saturates}" if missing else f"has weights of full range, and {saturates}"
+        return Misfit(wrong=True, why=f"{cause}: its captions are wrong here; use a portable recipe, for example onnx-int8")
+    if not missing:
+        return None
+    known = product is not None and product.right
+    return Misfit(
+        wrong=False, why=f"{tuned}; " + ("its products are right here, but may be slow" if known else "it may be wrong or slow here")
+    )
+
+
+def right_here(manifests: Mapping[str, Manifest], host: Host, product: Product | None) -> dict[str, Manifest]:
+    """Leave out artifacts whose captions would be wrong on this CPU, whatever its flags say."""
+    misfits = {name: misfit(manifest, host, product) for name, manifest in manifests.items()}
+    return {name: manifest for name, manifest in manifests.items() if (found := misfits[name]) is None or not found.wrong}
+
+
+def full_range(manifest: Manifest) -> bool:
+    """Whether a component's weights use all of 8 bits in onnxruntime's integer products; those in blocks are multiplied otherwise."""
+    if manifest.runtime != "ort":
+        return False  # in torch the activations have 7 bits (`runtimes.int8`)
+    components = (manifest.recipe.get("encoder"), manifest.recipe.get("decoder"))
+    return any(
+        isinstance(component, Mapping)
+        and component.get("weights") == "qint8"
+        and not component.get("reduce_range")
+        and not component.get("block_size")
+        for component in components
+    )
