@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from runtimes import document
 from runtimes.errors import RecordError
 from toolkit.bench import growth
-from toolkit.bench.columns import AGREEMENT, LIMITS, PHASES, QUALITY, SPEED, SWEPT_PHASES, Column, shown_case
-from toolkit.bench.components import component_columns, component_rows
+from toolkit.bench.columns import Column, shown_case
+from toolkit.bench.components import component_rows
 from toolkit.bench.limits import Limits
 from toolkit.bench.record import BASELINE, Record
 from toolkit.bench.rows import KEYS, Row, make_rows
+from toolkit.bench.sheets import Sheet, component_sheet, growth_sheet, sheets
 from toolkit.bench.sweep import setting_of, settings_of, values
 
 SCHEMA = 1
@@ -23,12 +24,7 @@ SCHEMA = 1
 def render_markdown(records: Sequence[Record]) -> str:
     """Return tables for people; facts that all rows share stand once, below."""
     rows = make_rows(records)
-    good = [row for row in rows if row["seconds_per_image"] is not None]
-    quality = QUALITY if any(row["bleu4"] is not None for row in good) else AGREEMENT
-    phases = SWEPT_PHASES if any(row["setting"] for row in rows) else PHASES
-    limited = (LIMITS,) if any(row["token_limit_seconds"] is not None for row in good) else ()
-    tables = [table(columns, good) for columns in (SPEED, quality, phases, *limited)] if good else []
-    tables += [text for text in (_growth_table(records), _component_table(records)) if text]
+    tables = [_markdown(sheet) for sheet in sheets(records, rows)]
     failures = [f"- {shown_case(row)}: {row['error']}" for row in rows if row["error"]]
     parts = [*tables, *(["Failed:\n" + "\n".join(failures)] if failures else []), facts(records)]
     return "\n\n".join(parts) + "\n"
@@ -67,39 +63,33 @@ def render_table(records: Sequence[Record], name: str, layout: str) -> str:
     Raises:
         RecordError: The records do not hold what it shows.
     """
-    rows = TABLES[name].rows(records)
-    if not rows:
+    sheet = TABLES[name].sheet(records)
+    if not sheet.rows:
         raise RecordError("these records", f"hold nothing for the table '{name}': {TABLES[name].needs}")
     if layout == "json":
-        return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(sheet.rows, indent=1, ensure_ascii=False) + "\n"
     if layout == "csv":
-        return _lines(list(rows[0]), [{key: " ".join(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows])
-    return f"{TABLES[name].markdown(records)}\n"
-
-
-def _growth_table(records: Sequence[Record]) -> str:
-    rows = growth.growth_rows(records)
-    return f"{table(growth.GROWTH, rows)}\n\n{growth.LEGEND}" if rows else ""
-
-
-def _component_table(records: Sequence[Record]) -> str:
-    rows = component_rows(records)
-    return table(component_columns(rows), rows) if rows else ""
+        rows = [{key: " ".join(v) if isinstance(v, list) else v for key, v in row.items()} for row in sheet.rows]
+        return _lines(list(rows[0]), rows)
+    return f"{_markdown(sheet)}\n"
 
 
 @dataclass(frozen=True)
 class Table:
     """A table that can stand alone."""
 
-    rows: Callable[[Sequence[Record]], list[Row]]
-    markdown: Callable[[Sequence[Record]], str]
+    sheet: Callable[[Sequence[Record]], Sheet]
     needs: str
 
 
 TABLES = {
-    "growth": Table(growth.growth_rows, _growth_table, "it takes a run with several batch sizes, threads or tokens"),
-    "components": Table(component_rows, _component_table, "it takes artifacts measured by a newer toolkit"),
+    "growth": Table(growth_sheet, "it takes a run with several batch sizes, threads or tokens"),
+    "components": Table(component_sheet, "it takes artifacts measured by a newer toolkit"),
 }
+
+
+def _markdown(sheet: Sheet) -> str:
+    return table(sheet.columns, sheet.rows) + (f"\n\n{sheet.note}" if sheet.note else "")
 
 
 def _lines(keys: Sequence[str], rows: Sequence[Row]) -> str:
