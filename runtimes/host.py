@@ -1,12 +1,14 @@
 """Facts about this machine that decide which artifact fits it and how many threads it gets. Nothing heavy is imported."""
 
+import contextlib
 import importlib.util
-import math
 import os
 import platform
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from runtimes.cgroups import quota_cores
 
 CPU_FEATURES = {
     "avx2": ("avx2",),
@@ -23,14 +25,6 @@ LIBRARIES = {"ort": "onnxruntime", "torch": "torch"}
 
 CUDA_SIGNS = ("proc/driver/nvidia/version", "dev/dxg")
 """Files of NVIDIA's driver on Linux and on Windows' Linux."""
-
-CGROUPS = Path("proc/self/cgroup")
-QUOTAS = (
-    ("", ("sys/fs/cgroup", "sys/fs/cgroup/unified"), ("cpu.max", None)),
-    ("cpu", ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"), ("cpu.cfs_quota_us", "cpu.cfs_period_us")),
-)
-"""Of cgroup v2 and v1: the controller's name in `CGROUPS`, where its tree is mounted, and the files of the quota and of its period (v2
-has both in one)."""
 
 SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 """Logical CPUs that share a core with this one, itself included."""
@@ -90,41 +84,14 @@ def _physical_cores(root: Path, cpus: list[int]) -> int:
     return len(cores)
 
 
-def quota_cores(root: Path = Path("/")) -> int | None:
-    """Cores' worth of time, rounded up, that the tightest cgroup from this process's own up to the root grants; None without a quota."""
-    for controller, _, files in QUOTAS:
-        quotas = [cores for group in cpu_cgroups(root, controller) if (cores := _quota(group, *files)) is not None]
-        if quotas:
-            return math.ceil(min(quotas))
+def memory_bytes(root: Path = Path("/")) -> int | None:
+    """Memory of the machine, whatever a container grants of it; None where the system does not tell."""
+    with contextlib.suppress(OSError, StopIteration, ValueError, IndexError):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("MemTotal:")).split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None
-
-
-def cpu_cgroups(root: Path, controller: str) -> list[Path]:
-    """Folders of this process's cgroup of a controller in `QUOTAS`, and of those above it, wherever the tree may be mounted."""
-    within = _own_cgroups(root).get(controller, Path())
-    mounts = next(mounts for name, mounts, _ in QUOTAS if name == controller)
-    return [root / mount / level for mount in mounts for level in (within, *within.parents)]
-
-
-def _own_cgroups(root: Path) -> dict[str, Path]:
-    """Controller → this process's cgroup below the controller's mount; "" is v2's. A path that leaves the mount counts as its root."""
-    try:
-        lines = (root / CGROUPS).read_text().splitlines()
-    except OSError:
-        return {}
-    fields = [line.split(":", 2) for line in lines if line.count(":") >= 2]
-    paths = {name: Path(path.lstrip("/")) for _, names, path in fields for name in names.split(",")}
-    return {name: Path() if ".." in path.parts else path for name, path in paths.items()}
-
-
-def _quota(group: Path, quota_file: str, period_file: str | None) -> float | None:
-    """Cores' worth of time that one cgroup grants."""
-    try:
-        words = (group / quota_file).read_text().split()
-        period = int((group / period_file).read_text()) if period_file else int(words[1])
-        return int(words[0]) / period if words[0] != "max" and int(words[0]) > 0 and period > 0 else None
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.host import Host, quota_cores, read_host, usable_cores
+from runtimes.cgroups import memory_limit_bytes, quota_cores
+from runtimes.host import Host, memory_bytes, read_host, usable_cores
 
 ROOT = Path(__file__).parents[2]
 
@@ -141,6 +142,46 @@ def v1(group, quota):
 def test_the_tightest_quota_from_the_process_up_to_the_root(tmp_path, own, files, cores):
     root = machine(tmp_path, {"proc/self/cgroup": own} | {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
     assert quota_cores(root) == cores
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "limit"),
+    [
+        ("", {}, None),
+        ("", {"memory.max": "max"}, None),
+        ("", {"memory.max": f"{2 * GIB}"}, 2 * GIB),
+        ("", {"memory.max": "much"}, None),
+        (V2, {"pod/box/memory.max": f"{3 * GIB}", "pod/memory.max": f"{2 * GIB}", "memory.max": "max"}, 2 * GIB),
+        (V2, {"pod/box/memory.max": f"{GIB}", "pod/memory.max": f"{2 * GIB}"}, GIB),
+        (V2, {"other/memory.max": f"{GIB}"}, None),
+        (HIDDEN, {"memory.max": f"{GIB}", "../pod/memory.max": "1"}, GIB),
+        ("5:memory:/pod/box\n", {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
+        ("5:memory:/pod/box\n", {"memory/pod/memory.limit_in_bytes": f"{GIB}"}, GIB),
+        (V1, {"memory/memory.limit_in_bytes": f"{GIB}", "memory/pod/box/memory.limit_in_bytes": "4096"}, GIB),
+    ],
+)
+def test_the_memory_of_a_container(tmp_path, own, files, limit):
+    root = machine(tmp_path, {"proc/self/cgroup": own} | {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
+    assert memory_limit_bytes(root) == limit
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "total"),
+    [
+        ("MemTotal:        8049152 kB\nMemFree:          123 kB\n", 8_049_152 * 1024),
+        ("MemFree: 123 kB\n", None),
+        ("MemTotal: plenty kB\n", None),
+        ("MemTotal:\n", None),
+        (None, None),
+    ],
+)
+def test_the_memory_of_the_machine(tmp_path, meminfo, total):
+    """Where the kernel's file says nothing, the C library does."""
+    root = machine(tmp_path, {} if meminfo is None else {"proc/meminfo": meminfo})
+    assert memory_bytes(root) == (total or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 @pytest.mark.parametrize(("siblings", "cores"), [("{}", 1.0), ("pairs", 0.5), (None, 1.0)], ids=["own core", "two a core", "not told"])

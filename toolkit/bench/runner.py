@@ -5,7 +5,6 @@ is a record with its error, and the others go on.
 """
 
 import logging
-import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from runtimes.artifact import Artifact, open_artifact
 from runtimes.errors import ArtifactMissingError, RequestError
-from runtimes.host import read_host
+from runtimes.host import memory_bytes, read_host
 from runtimes.manifest import MANIFEST_NAME
 from toolkit.bench.arithmetic import Arithmetic, arithmetic_of, baseline_arithmetic
 from toolkit.bench.child import ask
@@ -132,15 +131,11 @@ def _arithmetic(cases: Sequence[Case]) -> dict[str, Arithmetic]:
 def host_facts() -> HostFacts:
     """Facts of this machine for the records."""
     host = read_host()
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        memory = None
     return HostFacts(
         cpu=host.cpu,
         cpu_features=tuple(sorted(host.cpu_features)),
         cores=host.cores,
-        memory_bytes=memory,
+        memory_bytes=memory_bytes(),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
     )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from runtimes.host import QUOTAS, cpu_cgroups
+from runtimes.cgroups import cpu_cgroups
 
 HEAT = "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_total_time_ms"
 """Of each core and its package, milliseconds; kernels since 5.7."""
@@ -27,7 +27,7 @@ class ThrottleMeter:
 def _counters(root: Path) -> dict[str, float]:
     """File, and a key in it → seconds so far."""
     found = {str(file): int(text) / 1e3 for file in root.glob(HEAT) if (text := _text(file).strip()).isdigit()}
-    for group in (group for controller, _, _ in QUOTAS for group in cpu_cgroups(root, controller)):
+    for group in cpu_cgroups(root):
         pairs = (line.split() for line in _text(group / "cpu.stat").splitlines())
         found |= {f"{group} {key}": int(value) * QUOTA_UNITS[key] for key, value in pairs if key in QUOTA_UNITS}
     return found
