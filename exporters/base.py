@@ -19,6 +19,7 @@ from runtimes import document
 from runtimes.artifact import open_artifact, write_artifact
 from runtimes.atomic import working_folder
 from runtimes.errors import MissingDependencyError, OutputError
+from runtimes.graph import read_graph
 from runtimes.host import read_host
 from runtimes.loading import load
 from runtimes.manifest import SCHEMA, Manifest
@@ -122,6 +123,7 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, worki
         architecture=checkpoint.architecture,
         image=checkpoint.image,
         generation=checkpoint.generation,
+        graphs={role: read_graph(file, file.read_bytes()).spec for role, file in payload.items() if file.suffix == ".onnx"},
         files={},
         requires=exporter.REQUIRES,
         gate={},

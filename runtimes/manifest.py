@@ -106,6 +106,18 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GraphSpec:
+    """What an ONNX graph takes, gives and computes, as `runtimes.graph` reads it from the file."""
+
+    inputs: dict[str, str]
+    """Name → type and axes: `float32[rows,4,past,8]`; an axis with a name may have any size."""
+    outputs: dict[str, str]
+    operators: dict[str, dict[str, int]]
+    """Domain → operator → how often."""
+    opsets: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything a runtime must know to caption with an artifact, and everything a person may ask about it."""
 
@@ -123,6 +135,8 @@ class Manifest:
     architecture: Architecture
     image: ImageSpec
     generation: GenerationSpec
+    graphs: dict[str, GraphSpec]
+    """Role of an ONNX file → what it computes; no other graph is run."""
     files: dict[str, FileEntry]
     requires: dict[str, str]
     gate: dict[str, Any]

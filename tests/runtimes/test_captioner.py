@@ -70,7 +70,7 @@ def test_a_bad_picture_costs_only_itself(captioner, paths, bad):
             assert caption == good[str(source)]
             assert caption.error is None
         else:
-            assert caption == Caption(text="", token_ids=(), score=None, error=caption.error)
+            assert caption == Caption(text="", token_ids=(), score=None, error=caption.error, code="IMAGE_UNREADABLE")
             assert caption.error.startswith(begin)
             assert caption.error.isprintable()
 

@@ -54,6 +54,7 @@ def manifest(recipe):
         architecture=ARCHITECTURE,
         image=ImageSpec(height_px=32, width_px=32, resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), rescale=1 / 255),
         generation=GenerationSpec(bos_id=1, eos_id=2, pad_id=0),
+        graphs={},
         files={},
         requires={},
         gate={},

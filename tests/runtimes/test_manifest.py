@@ -18,6 +18,7 @@ from runtimes.manifest import (
     Architecture,
     FileEntry,
     GenerationSpec,
+    GraphSpec,
     ImageSpec,
     Manifest,
     Source,
@@ -59,6 +60,14 @@ def small_manifest(**changes):
             height_px=32, width_px=32, resample="bicubic", mean=(0.48145466, 0.4578275, 0.5), std=(0.26862954, 0.1, 0.3), rescale=1 / 255
         ),
         "generation": GenerationSpec(bos_id=62, eos_id=3, pad_id=0),
+        "graphs": {
+            "encoder": GraphSpec(
+                inputs={"pixels": "float32[images,3,32,32]"},
+                outputs={"cross_key_0": "float32[images,4,vision_tokens,8]"},
+                operators={"ai.onnx": {"MatMul": 12}},
+                opsets={"ai.onnx": 17},
+            )
+        },
         "files": {"encoder-3fa9c1d2.onnx": FileEntry(role="encoder", bytes=12, sha256="cd" * 32)},
         "requires": {"onnxruntime": ">=1.24.3"},
         "gate": {"drift": 0.0030000000000000005, "passed": True, "problem": None},
@@ -150,7 +159,8 @@ def test_all_problems_are_named_at_once(written, plain):
     plain["applied"]["encoder"]["MatMul"] = "12"
     plain["requires"] = None
     known = (
-        "schema, name, runtime, contract, toolkit, source, recipe, applied, target, architecture, image, generation, files, requires, gate"
+        "schema, name, runtime, contract, toolkit, source, recipe, applied, target, architecture, image, generation, graphs, files, "
+        "requires, gate"
     )
     assert sorted(problems(written(plain))) == sorted(
         [
