@@ -10,7 +10,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runtimes.errors import OutputError
@@ -23,13 +23,13 @@ except ModuleNotFoundError:  # Windows: no advisory locks in the standard librar
 BLOCK_BYTES = 1 << 20
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file so that it is there completely or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            stream.writelines([content] if isinstance(content, bytes) else content)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(0o644)  # mkstemp is private; an artifact is read by whoever runs it
@@ -71,13 +71,17 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the writer's lock of an output: a file beside it, so that a folder holds nothing but what it is for.
 
     Raises:
-        OutputError: Another process holds it.
+        OutputError: Another process holds it, or there can be none.
     """
     if fcntl is None:
         yield
         return
     lock = path.parent / f".{path.name}.lock"
-    with lock.open("w") as stream:
+    try:
+        held = lock.open("w")
+    except OSError as error:
+        raise OutputError(path, error.strerror or str(error)) from error
+    with held as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -105,11 +105,10 @@ class UnknownNameError(ToolkitError, KeyError):
     code = "NAME_UNKNOWN"
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        self._message = f"unknown {kind} '{name}'; known: {', '.join(sorted(known))}"
-        super().__init__(self._message)
+        super().__init__(f"unknown {kind} '{name}'; known: {', '.join(sorted(known))}")
 
     def __str__(self) -> str:
-        return self._message  # KeyError would show the repr
+        return str(self.args[0])  # KeyError would show the repr
 
 
 class MissingDependencyError(ToolkitError, ImportError):
@@ -145,6 +144,15 @@ class ImageReadError(ToolkitError, ValueError):
         super().__init__(f"{source}: {problem}")
 
 
+class ImageCrashError(ToolkitError, RuntimeError):
+    """Reading or captioning a picture ends the process that does it, also when it is the only one."""
+
+    code = "IMAGE_CRASH"
+
+    def __init__(self, source: str, death: str) -> None:
+        super().__init__(f"{source}: ended the process that captioned it, twice, the second time alone ({death})")
+
+
 class CheckpointError(ToolkitError, ValueError):
     """A checkpoint is missing, unreadable or not a BLIP captioner."""
 
@@ -171,8 +179,8 @@ class OutputExistsError(ToolkitError, FileExistsError):
 
     code = "OUTPUT_EXISTS"
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path}: exists already; nothing was changed. Use --overwrite to replace it.")
+    def __init__(self, path: Path, remedy: str = "Use --overwrite to replace it.") -> None:
+        super().__init__(f"{path}: exists already; nothing was changed. {remedy}")
 
 
 class OutputError(ToolkitError, OSError):
@@ -206,3 +214,14 @@ class RecordError(ToolkitError, ValueError):
 
     def __init__(self, source: str, problem: str) -> None:
         super().__init__(f"{source}: {problem}")
+
+
+def relayed(code: str, message: str) -> ToolkitError:
+    """Return the error that another process raised, from its code and its message."""
+    kinds = [ToolkitError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    kind = next(kind for kind in kinds if kind.code == code)
+    error = kind.__new__(kind)
+    error.args = (message,)
+    return error

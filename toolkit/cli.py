@@ -5,13 +5,13 @@ Results go to stdout; progress, warnings and errors to stderr. A `ToolkitError` 
 
 import json
 import logging
-import sys
 from importlib import import_module
 from typing import Any
 
 import click
 
 from runtimes.errors import ToolkitError
+from toolkit.logs import CHOICE, log_to_stderr
 
 COMMANDS = {
     "export": ("toolkit.commands.export", "Turn a BLIP checkpoint into artifacts."),
@@ -69,12 +69,8 @@ class LazyCommands(click.Group):
 def main(verbose: int, quiet: bool) -> None:
     """Turn a BLIP image captioner into artifacts that run fast on a CPU, and show what it costs in quality."""
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(message)s", force=True)
-    choice = logging.getLogger("runtimes.loading")  # which artifact was chosen, and why
-    choice.setLevel(logging.NOTSET if quiet else min(level, logging.INFO))
-    click.get_current_context().call_on_close(lambda: choice.setLevel(logging.NOTSET))
-    for noisy in ("PIL", "urllib3", "filelock", "fsspec", "huggingface_hub", "datasets"):
-        logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+    log_to_stderr(level)
+    click.get_current_context().call_on_close(lambda: CHOICE.setLevel(logging.NOTSET))
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ MAY_IMPORT = {
     "exporters.onnx_dynamic": May("exporters runtimes numpy torch onnx onnxruntime optimum transformers"),
     # What a person types: nothing heavy before a command runs.
     "toolkit": May("toolkit exporters runtimes numpy"),
+    "toolkit.logs": May(""),
+    "toolkit.batch": May("toolkit.batch toolkit.logs runtimes"),
     "toolkit.cli": May("toolkit runtimes click"),
     "toolkit.progress": May("click"),
     "toolkit.commands": May("toolkit exporters runtimes click"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtimes import errors
-from runtimes.errors import ArtifactCorruptError, OutOfMemoryError, RequestError, ToolkitError, renamed
+from runtimes.errors import ArtifactCorruptError, OutOfMemoryError, RequestError, ToolkitError, relayed, renamed
 
 ROOT = Path(__file__).parents[2]
 CODES = {
@@ -22,6 +22,7 @@ CODES = {
     "UnavailableError": "UNAVAILABLE",
     "OutOfMemoryError": "OUT_OF_MEMORY",
     "ImageReadError": "IMAGE_UNREADABLE",
+    "ImageCrashError": "IMAGE_CRASH",
     "CheckpointError": "CHECKPOINT_UNUSABLE",
     "RecipeError": "RECIPE_INVALID",
     "GateError": "GATE_FAILED",
@@ -95,3 +96,10 @@ def test_a_wish_to_stop_and_our_own_pass(raised):
 def test_no_memory_is_not_damage():
     with pytest.raises(OutOfMemoryError, match="not enough memory for this artifact"), renamed(lambda _: RequestError("")):
         raise MemoryError
+
+
+@pytest.mark.parametrize("kind", ours(), ids=lambda kind: kind.code)
+def test_an_error_of_another_process_is_the_same_here(kind):
+    error = relayed(kind.code, "x: what, where. What to do.")
+    assert type(error) is kind
+    assert str(error) == "x: what, where. What to do."

@@ -1,14 +1,19 @@
 """`toolkit caption`: an artifact and pictures go in; one line per picture comes out."""
 
-import json
-from contextlib import ExitStack, closing, nullcontext
+import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from runtimes.errors import OutputError
+from runtimes.errors import RequestError
 from toolkit.commands.options import decoding_options, guard_file, output_file, overwrite_option, threads_option
 from toolkit.progress import progress
+
+if TYPE_CHECKING:
+    from toolkit.batch.job import Job
+    from toolkit.batch.rows import Row
 
 
 @click.command(
@@ -40,6 +45,7 @@ from toolkit.progress import progress
 @threads_option
 @output_file("Write the lines here instead of to stdout.")
 @overwrite_option
+@click.option("--resume", is_flag=True, help="Go on with an --output whose run was stopped; what was captioned stays.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: image, caption, token_ids, score; or image, error, code.")
 def command(
     path: Path,
@@ -56,51 +62,69 @@ def command(
     threads: int | None,
     output: Path | None,
     overwrite: bool,
+    resume: bool,
     as_json: bool,
 ) -> None:
     """Echo one line per picture; bad ones are error rows."""
-    from runtimes import load
-    from runtimes.atomic import write_atomically
-    from runtimes.images import MAX_PIXELS
+    from toolkit.batch.job import Job, Request
     from toolkit.pictures import expand
 
-    guard_file(output, overwrite=overwrite)
+    if resume and output is None:
+        raise RequestError("--resume goes on with an --output; name it")
+    guard_file(output, overwrite=overwrite or resume)
     files = expand(images)
-    captioner = load(path, device, threads, max_pixels=max_pixels or MAX_PIXELS)
-
-    failed, written = 0, []
-    with ExitStack() as stack:
-        captions = stack.enter_context(closing(captioner.stream(files, prompt, beams, min_length, max_length, batch_size, workers=workers)))
-        # Lines that go to a terminal are progress enough.
-        bar = stack.enter_context(progress("caption", len(files), captions) if output else nullcontext(captions))
-        for image, caption in zip(files, bar, strict=True):
-            text = captioner.strip_prompt(caption, prompt) if strip_prompt and caption.error is None else caption.text
-            line = _json_line(image, text, caption) if as_json else f"{_one_line(image)}\t{text}"
-            if caption.error is not None:
-                failed += 1
-                click.echo(f"Error: {caption.error}", err=True)
-                if not as_json:
-                    continue
-            if output is None:
-                click.echo(line)
-            else:
-                written.append(line)
-    if output is not None:
-        try:
-            write_atomically(output, "".join(f"{line}\n" for line in written).encode())
-        except OSError as error:
-            raise OutputError(output, error.strerror or str(error)) from error
-    if failed:
+    request = Request(
+        prompt=prompt,
+        beams=beams,
+        min_length=min_length,
+        max_length=max_length,
+        batch_size=batch_size,
+        max_pixels=max_pixels,
+        strip_prompt=strip_prompt,
+    )
+    job = Job(
+        artifact=str(path),
+        device=device,
+        threads=threads,
+        readers=workers,
+        request=request,
+        images=tuple(files),
+        log_level=logging.getLogger().level,
+    )
+    write = {"overwrite": overwrite, "resume": resume, "as_json": as_json}
+    if failed := _write(output, job, **write) if output else _echo(job, as_json=as_json):
         raise click.ClickException(f"{failed} of {len(files)} pictures could not be captioned")
 
 
-def _json_line(image: str, text: str, caption: "Caption") -> str:  # type: ignore[name-defined]  # noqa: F821
-    row = {"image": image, "caption": text, "token_ids": caption.token_ids, "score": caption.score}
-    if caption.error is not None:
-        row = {"image": image, "error": caption.error, "code": caption.code}
-    return json.dumps(row, ensure_ascii=not image.isprintable())
+def _echo(job: "Job", *, as_json: bool) -> int:
+    """Caption in this process, lines to stdout: they are progress enough."""
+    from toolkit.batch.captioning import rows_of
+    from toolkit.batch.rows import json_line, text_line
+
+    failed = 0
+    for row in rows_of(job):
+        failed += _told(row)
+        if as_json or "error" not in row:
+            click.echo(json_line(row) if as_json else text_line(row))
+    return failed
 
 
-def _one_line(name: str) -> str:
-    """Escape a name that holds line breaks, tabs or bytes that are no text."""
-    return name if name.isprintable() else ascii(name)
+def _write(output: Path, job: "Job", *, overwrite: bool, resume: bool, as_json: bool) -> int:
+    """Caption in a process of its own, lines to a file."""
+    from toolkit.batch.output import caption_into
+
+    with progress("caption", len(job.images)) as bar:
+
+        def tell(rows: Sequence["Row"]) -> None:
+            for row in rows:
+                _told(row)
+            bar.update(len(rows))
+
+        return caption_into(output, job, overwrite=overwrite, resume=resume, as_json=as_json, on_rows=tell, on_resumed=bar.update)
+
+
+def _told(row: "Row") -> bool:
+    """Say what is wrong with a picture, if something is."""
+    if "error" in row:
+        click.echo(f"Error: {row['error']}", err=True)
+    return "error" in row

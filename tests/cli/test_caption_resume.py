@@ -1,0 +1,268 @@
+"""`toolkit caption --output --resume`: a run that is killed anywhere goes on where it stopped, and ends in the bytes of an unbroken one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runtimes.artifact import sha256_of
+
+COMMAND = [sys.executable, "-m", "toolkit.cli", "caption"]
+
+
+@pytest.fixture(scope="module")
+def artifact(tiny_artifacts):
+    return str(tiny_artifacts["onnx-int8"])
+
+
+@pytest.fixture(scope="module")
+def pictures(drawn_pictures, tmp_path_factory):
+    """60 pictures, of which the 8th is cut off and the 31st is no picture."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(60):
+        shutil.copy(drawn_pictures[number % 16].path, folder / f"{number:02}.png")
+    (folder / "07.png").write_bytes((folder / "07.png").read_bytes()[:-200])
+    (folder / "30.png").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "captions.jsonl"
+
+
+def start(*arguments):
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(*arguments):
+    process = start(*arguments)
+    stdout, stderr = process.communicate()
+    assert "Traceback" not in stderr
+    return process.returncode, stdout, stderr.splitlines()
+
+
+def names_in(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def wait_until(condition):
+    while not condition():
+        time.sleep(0.002)
+
+
+def partial(output):
+    return output.with_name(output.name + ".partial")
+
+
+def lines_in(file):
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def kill_after(process, output, lines):
+    """End a run the hard way when its journal holds that many lines."""
+    wait_until(lambda: lines_in(partial(output)) >= lines or process.poll() is not None)
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def unbroken(artifact, pictures, tmp_path_factory):
+    """Batch size → the bytes of a run that nothing disturbed."""
+    made = {}
+    for size in (1, 4):
+        file = tmp_path_factory.mktemp("unbroken") / "captions.jsonl"
+        code, stdout, errors = run(artifact, pictures, "--json", "--output", file, "--batch-size", size)
+        assert (code, stdout, errors[-1]) == (1, "", "Error: 2 of 60 pictures could not be captioned")
+        assert names_in(file.parent) == ["captions.jsonl"]
+        made[size] = file.read_bytes()
+    return made
+
+
+@pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.full)])
+def test_killed_and_resumed_gives_the_bytes_of_an_unbroken_run(artifact, pictures, unbroken, output, size):
+    command = [artifact, pictures, "--json", "--output", output, "--batch-size", size, "--resume"]
+    for lines in (9, 40):
+        kill_after(start(*command), output, lines)
+        assert not output.exists()
+        for line in partial(output).read_bytes().splitlines(keepends=True)[:-1]:
+            json.loads(line)
+    code, _, errors = run(*command)
+    assert (code, errors[-1]) == (1, "Error: 2 of 60 pictures could not be captioned")
+    assert output.read_bytes() == unbroken[size]
+    assert names_in(output.parent) == ["captions.jsonl"]
+
+    again = run(*command)  # nothing to do
+    assert again == (1, "", ["Error: 2 of 60 pictures could not be captioned"])
+    assert output.read_bytes() == unbroken[size]
+
+
+@pytest.mark.full
+def test_text_lines_are_resumed_too(artifact, pictures, output):
+    whole = output.with_name("whole")
+    run(artifact, pictures, "--output", whole)
+    kill_after(start(artifact, pictures, "--output", output), output, 20)
+    assert run(artifact, pictures, "--output", output, "--resume")[0] == 1
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_an_unfinished_run_is_neither_overwritten_nor_mixed(artifact, tiny_artifacts, pictures, output):
+    command = [artifact, pictures, "--json", "--output", output]
+    kill_after(start(*command), output, 20)
+    kept = partial(output).read_bytes()
+    assert run(*command)[2] == [
+        f"Error: {partial(output)}: exists already; nothing was changed. "
+        "It is a run that was stopped: go on with --resume, or start again with --overwrite."
+    ]
+    code, stdout, errors = run(*command, "--resume", "--beams", 3, "--prompt", "a picture of", "--max-pixels", 1000)
+    assert (code, len(errors), json.loads(stdout)["code"]) == (1, 1, "REQUEST_INVALID")
+    assert errors[0].startswith(f"Error: {partial(output)}: was begun otherwise, and its captions would be mixed (")
+    told = [part.split()[0] for part in errors[0].partition("(")[2].split("; ")]
+    assert told == ["prompt", "beams", "max_pixels"]
+    other = run(tiny_artifacts["onnx-fp32"], *command[1:], "--resume")
+    assert "captions would be mixed (artifact '" in other[2][0]
+    assert partial(output).read_bytes() == kept
+    assert not output.exists()
+    code, _, errors = run(artifact, pictures / "00.png", "--json", "--output", output, "--overwrite")
+    assert (code, errors, lines_in(output), names_in(output.parent)) == (0, [], 1, [output.name])
+
+
+def test_a_finished_output_is_not_touched_by_a_resumed_run_of_other_pictures(artifact, pictures, output):
+    assert run(artifact, pictures / "00.png", "--json", "--output", output)[0] == 0
+    kept = output.read_bytes()
+    for more in ([], ["--resume"]):
+        code, _, errors = run(artifact, pictures, "--json", "--output", output, *more)
+        assert (code, errors) == (1, [f"Error: {output}: exists already; nothing was changed. Use --overwrite to replace it."])
+    assert output.read_bytes() == kept
+
+
+@pytest.mark.full
+def test_a_picture_that_changed_since_is_captioned_again(artifact, pictures, output, tmp_path, drawn_pictures):
+    folder = Path(shutil.copytree(pictures, tmp_path / "copies"))
+    command = [artifact, folder, "--json", "--output", output, "--resume"]
+    kill_after(start(*command), output, 40)
+    shutil.copy(drawn_pictures[9].path, folder / "07.png")
+    (folder / "61.png").write_bytes((folder / "00.png").read_bytes())
+    assert run(*command)[0] == 1
+    rows = [json.loads(line) for line in output.read_bytes().splitlines()]
+    assert [Path(row["image"]).name for row in rows] == names_in(folder)
+    assert rows[7]["caption"] == rows[9]["caption"]
+    assert [Path(row["image"]).name for row in rows if "error" in row] == ["30.png"]
+
+
+def test_two_runs_into_one_output(artifact, pictures, output):
+    first = start(artifact, pictures, "--json", "--output", output)
+    wait_until(partial(output).exists)
+    second = run(artifact, pictures, "--json", "--output", output, "--resume")
+    assert second[2] == [f"Error: {output}: cannot write: another process is writing it. Nothing was changed."]
+    first.communicate()
+    assert lines_in(output) == 60
+
+
+def test_ctrl_c_says_how_to_go_on(artifact, pictures, output):
+    process = start(artifact, pictures, "--json", "--output", output)
+    wait_until(lambda: lines_in(partial(output)) > 10)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    stopped, aborted = [line for line in errors.splitlines() if line and not line.startswith("Error: ")]
+    assert stopped.startswith("WARNING stopped with ")
+    assert stopped.endswith(" of 60 pictures done; --resume goes on")
+    assert aborted == "Aborted!"
+
+
+def test_no_room_keeps_what_was_captioned(artifact, pictures, unbroken, output):
+    command = ["caption", artifact, str(pictures), "--json", "--output", str(output), "--resume"]
+    for room in (2000, 8000):
+        limited = (
+            f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}));"
+            "from toolkit.cli import main; main(sys.argv[1:])"
+        )
+        ended = subprocess.run([sys.executable, "-c", limited, *command], capture_output=True, text=True, check=False)
+        assert ended.returncode == 1
+        assert "Error: " + str(output) + ": cannot write: File too large; the captions " in ended.stderr
+        assert not output.exists()
+        assert partial(output).read_bytes().endswith(b"}\n") or partial(output).stat().st_size == room
+    assert run(*command[1:])[0] == 1
+    assert output.read_bytes() == unbroken[1]
+
+
+class TestAPictureThatEndsItsProcess:
+    """A real end: the process is killed as soon as it has opened the picture, which takes seconds to decode."""
+
+    @pytest.fixture
+    def folder(self, drawn_pictures, tmp_path):
+        folder = tmp_path / "pictures"
+        folder.mkdir()
+        for number in range(12):
+            shutil.copy(drawn_pictures[number].path, folder / f"{number:02}.png")
+        (folder / "05.pgm").write_bytes(b"P2 1900 2000 255\n" + b"0 " * (1900 * 2000))  # Pillow decodes such numbers in Python: 7 s
+        return folder
+
+    def kill_whoever_opens(self, picture, supervisor, times):
+        """End a child of the supervisor whenever it holds the picture open; return how often."""
+        killed = set()
+        while supervisor.poll() is None and len(killed) < times:
+            for child in psutil.Process(supervisor.pid).children():
+                try:
+                    held = {str(link.readlink()) for link in Path(f"/proc/{child.pid}/fd").iterdir()}
+                except OSError:
+                    continue
+                if str(picture) in held and child.pid not in killed:
+                    killed.add(child.pid)
+                    os.kill(child.pid, signal.SIGSEGV)
+            time.sleep(0.002)
+        return len(killed)
+
+    @pytest.mark.parametrize("size", [1, pytest.param(3, marks=pytest.mark.full)])
+    def test_it_is_an_error_and_the_others_are_captioned(self, artifact, folder, output, size):
+        process = start(artifact, folder, "--json", "--output", output, "--batch-size", size)
+        times = 2 if size == 1 else 3
+        assert self.kill_whoever_opens(folder / "05.pgm", process, times) == times
+        _, errors = process.communicate()
+        rows = [json.loads(line) for line in output.read_bytes().splitlines()]
+        assert [Path(row["image"]).name for row in rows] == names_in(folder)
+        (crashed,) = [row for row in rows if "error" in row]
+        said = f"{folder / '05.pgm'}: ended the process that captioned it, twice, the second time alone (SIGSEGV)"
+        assert crashed == {
+            "image": str(folder / "05.pgm"),
+            "error": said,
+            "code": "IMAGE_CRASH",
+            "sha256": sha256_of(folder / "05.pgm"),
+        }
+        assert errors.splitlines() == [f"Error: {said}", "Error: 1 of 13 pictures could not be captioned"]
+        (folder / "05.pgm").write_bytes(b"")
+        whole = output.with_name("whole.jsonl")
+        run(artifact, folder, "--json", "--output", whole, "--batch-size", size)
+        others = [json.loads(line) for line in whole.read_bytes().splitlines()]
+        if size == 1:  # of three, the crashed one's two neighbours shared its run
+            assert [row for row in rows if row != crashed] == [row for row in others if "error" not in row]
+
+    @pytest.mark.full
+    def test_once_is_no_reason(self, artifact, folder, output):
+        """Somebody killed the process, or memory ran out for a moment: tried again alone, the picture is fine."""
+        (folder / "05.pgm").write_bytes(b"P2 600 600 255\n" + b"0 " * 360_000)
+        process = start(artifact, folder, "--json", "--output", output)
+        assert self.kill_whoever_opens(folder / "05.pgm", process, 1) == 1
+        assert process.communicate()[1] == ""
+        assert process.returncode == 0
+        assert lines_in(output) == 13
+
+
+def test_an_artifact_that_ends_every_process_is_not_the_pictures_fault(artifact, pictures, output):
+    process = start(artifact, pictures, "--json", "--output", output)
+    while process.poll() is None:
+        for child in psutil.Process(process.pid).children():
+            os.kill(child.pid, signal.SIGILL)
+        time.sleep(0.01)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.startswith(f"Error: {artifact}: opening it ended a process (SIGILL)")
+    assert names_in(output.parent) == []

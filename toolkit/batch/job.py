@@ -1,0 +1,42 @@
+"""What a captioning process is told and what it says first: the two ends of its pipe, as dataclasses."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What decides, besides the artifact, what is said of a picture."""
+
+    prompt: str | None
+    beams: int
+    min_length: int
+    max_length: int
+    batch_size: int
+    max_pixels: int | None
+    """None: what the runtime refuses by itself."""
+    strip_prompt: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Pictures for one process."""
+
+    artifact: str
+    device: str
+    threads: int | None
+    readers: int
+    """Threads that read pictures ahead of the model."""
+    request: Request
+    images: tuple[str, ...]
+    log_level: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """What is really in use."""
+
+    artifact: str
+    """The manifest's digest."""
+    device: str
+    versions: dict[str, str]
+    """Of the libraries that compute."""

@@ -1,0 +1,115 @@
+"""Captions of many pictures as one file: pictures and a request go in; the file is there when every picture has its row, and not before.
+
+Pictures are captioned in another process (`toolkit.batch.supervisor`); their rows wait in a journal (`toolkit.batch.journal`).
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from runtimes import document
+from runtimes.atomic import locked, write_atomically
+from runtimes.errors import OutputError, OutputExistsError
+from toolkit.batch.job import Job, Ready
+from toolkit.batch.journal import Journal, partial_of
+from toolkit.batch.rows import Row, json_line, text_line
+from toolkit.batch.supervisor import supervise
+
+logger = logging.getLogger(__name__)
+
+
+def caption_into(
+    output: Path,
+    job: Job,
+    *,
+    overwrite: bool,
+    resume: bool,
+    as_json: bool,
+    on_rows: Callable[[Sequence[Row]], None],
+    on_resumed: Callable[[int], None],
+) -> int:
+    """Caption pictures and write the file.
+
+    Args:
+        output: The file; lines in the order of the job's pictures.
+        job: Each picture once.
+        overwrite: Replace the file, and start again where a run was stopped.
+        resume: Go on where a run was stopped; with nothing to go on from, start.
+        as_json: JSON lines, bad pictures included; else text lines of good ones.
+        on_rows: Told of each batch's rows as they are made.
+        on_resumed: Told how many pictures had a row already.
+
+    Returns:
+        How many pictures could not be captioned.
+
+    Raises:
+        OutputExistsError: The file or an unfinished run is there, and nobody said what to do with it.
+        OutputError: It cannot be written, or another process is writing it.
+        ToolkitError: What is wrong with artifact or request.
+    """
+    images = job.images
+    with locked(output):
+        partial = partial_of(output)
+        if output.exists() and not overwrite:
+            if resume and not partial.exists() and as_json and (failed := _failed_of(output, images)) is not None:
+                on_resumed(len(images))
+                return failed
+            if not (resume and partial.exists()):
+                raise OutputExistsError(output)
+        if not resume:
+            if partial.exists() and not overwrite:
+                raise OutputExistsError(partial, "It is a run that was stopped: go on with --resume, or start again with --overwrite.")
+            partial.unlink(missing_ok=True)
+        with closing(Journal(output, images)) as journal:
+            on_resumed(journal.done)
+            _caption_rest(journal, job, on_rows)
+            lines = _lines(journal, as_json=as_json)
+            if output.exists() and not overwrite and output.read_bytes() != b"".join(lines):
+                raise OutputExistsError(output)  # somebody put it there since; not what a kill left between writing it and the next line
+            try:
+                write_atomically(output, _lines(journal, as_json=as_json))
+            except OSError as error:
+                raise OutputError(output, f"{error.strerror or error}; the captions are in {partial.name}, and --resume goes on") from error
+            failed = journal.failed
+            journal.close(remove=True)
+            return failed
+
+
+def _caption_rest(journal: Journal, job: Job, on_rows: Callable[[Sequence[Row]], None]) -> None:
+    """Give every picture a row. A batch counts as a whole: those of its pictures that have rows are captioned with the others again."""
+    images, size = job.images, job.request.batch_size
+    batches = [images[start : start + size] for start in range(0, len(images), size)]
+    todo = [batch for batch in batches if not all(map(journal.has, batch))]
+    begun = False
+
+    def begin(ready: Ready) -> None:
+        nonlocal begun
+        settings = document.to_json(ready) | document.to_json(job.request)
+        journal.begin(settings)
+        begun = True
+
+    try:
+        for rows in supervise(job, todo, begin, proven=journal.done > journal.failed):
+            journal.add(rows)
+            on_rows(rows)
+    except BaseException:
+        if begun:
+            logger.warning("stopped with %d of %d pictures done; --resume goes on", journal.done, len(images))
+        raise
+
+
+def _lines(journal: Journal, *, as_json: bool) -> Iterator[bytes]:
+    for row in journal.rows():
+        if as_json or "error" not in row:
+            yield f"{json_line(row) if as_json else text_line(row)}\n".encode()
+
+
+def _failed_of(output: Path, images: Sequence[str]) -> int | None:
+    """Return how many rows of a finished file are errors; None if it is not the file of these pictures."""
+    try:
+        rows = [json.loads(line) for line in output.read_bytes().splitlines()]
+        return sum("error" in row for row in rows) if [row["image"] for row in rows] == list(images) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
