@@ -222,6 +222,6 @@ def relayed(code: str, message: str) -> ToolkitError:
     for kind in kinds:
         kinds += kind.__subclasses__()
     kind = next(kind for kind in kinds if kind.code == code)
-    error = kind.__new__(kind)
+    error: ToolkitError = kind.__base__.__new__(kind)  # type: ignore[union-attr]  # its own arguments are in the message
     error.args = (message,)
     return error
