@@ -66,7 +66,14 @@ def test_json_says_where_and_on_what():
 
 def test_every_table_is_a_table():
     tables = [part.splitlines() for part in RENDERERS["md"](RECORDS).split("\n\n") if part.startswith("|")]
-    assert len(tables) == 3
+    assert [table[0].split("|")[2].strip() for table in tables] == [
+        "s/image",
+        "CPU s/image",
+        "drift nat/token",
+        "BLEU-4, change %",
+        "disk MB",
+        "read ms",
+    ]
     for table in tables:
         assert {line.count("|") for line in table} == {table[0].count("|")}
         assert {len(line) for line in table} == {len(table[0])}, "columns line up in a terminal"
@@ -77,9 +84,9 @@ def test_limits_have_a_table_and_a_line_where_they_were_measured():
     work = Arithmetic(encode_float_macs=5 * 10**9, encode_int8_macs=4 * 10**9, token_weight_bytes=90_000_000, token_cross_bytes=10_000_000)
     measured = [replace(record, limits=limits, arithmetic=work) if record.case == "onnx-int8" else record for record in RECORDS]
     text = RENDERERS["md"](measured)
-    table = text.split("\n\n")[3].splitlines()
+    table = text.split("\n\n")[6].splitlines()
     cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in table}
-    assert cells["case"] == ["encode GMAC", "encode ms", "limit ms", "of limit", "token MB", "token ms", "limit ms", "of limit"]
+    assert cells["case"] == ["GMAC", "encode ms", "limit ms", "share", "token MB", "token ms", "limit ms", "share"]
     assert cells["onnx-int8"] == ["9.0", "250.0", "120.0", "48%", "100.0", "62.50", "5.00", "8%"]
     assert cells["hf-fp32"][2:4] == ["-", "-"]
     assert "2 threads read 20.0 GB/s and onnxruntime multiplied 50 GMAC/s in FP32 and 200 in INT8" in text
@@ -113,7 +120,7 @@ def test_without_references_agreement_takes_the_place_of_scores():
         for record in RECORDS
     ]
     text = RENDERERS["md"](records)
-    assert text.split("\n\n")[1].splitlines() == [
+    assert text.split("\n\n")[2].splitlines() == [
         "| case         | same captions |",
         "|--------------|---------------|",
         "| hf-fp32      | 100%          |",
@@ -125,19 +132,48 @@ def test_without_references_agreement_takes_the_place_of_scores():
 
 def test_without_a_baseline_nothing_is_compared():
     text = RENDERERS["md"]([record for record in RECORDS if record.case == "onnx-int8"])
-    speed, quality, _ = text.split("\n\n")[:3]
-    assert [cell.strip() for cell in speed.splitlines()[2].split("|")[1:-1]] == [
-        "onnx-int8",
-        "0.500",
-        "-",
-        "0.750",
-        "2.00",
-        "6.2",
-        "0.81",
-        "325",
-        "50",
+    rows = [part.splitlines()[2].strip("| ").split("|") for part in text.split("\n\n") if part.startswith("|")]
+    assert [[cell.strip() for cell in row[1:]] for row in rows] == [
+        ["0.500", "-", "0.750", "2.00", "6.2"],
+        ["0.81", "150", "325", "50"],
+        ["-", "-", "-"],
+        ["0.573", "1.125", "0.625"],
+        ["50", "0.25", "0.12", "-", "0.500", "0.88"],
+        ["62.5", "250.0", "62.50", "62.50"],
     ]
-    assert [cell.strip() for cell in quality.splitlines()[2].split("|")[1:-1]] == ["onnx-int8", "-", "-", "0.573", "1.125", "0.625", "-"]
+
+
+def test_the_best_figure_of_a_column_is_marked():
+    marked = [line for line in RENDERERS["md"](RECORDS).splitlines() if " * " in line and line.startswith("|")]
+    assert {line.split("|")[1].strip(" !") for line in marked} == {"onnx-int8"}, "it is the best throughout"
+    alone = RENDERERS["md"]([record for record in RECORDS if record.case == "onnx-int8"])
+    assert " * " not in alone
+
+
+def test_what_cannot_be_trusted_is_marked_with_the_reason():
+    text = RENDERERS["md"](RECORDS)
+    names = [line.split("|")[1].strip() for line in text.split("\n\n")[0].splitlines()[2:]]
+    assert names == ["hf-fp32 !", "onnx-int8 !", "pytorch-int8 !"]
+    assert "Unstable (!):\n- hf-fp32: 2 of 3 repeats; 8 of 10 runs of the model; repeats 18% apart; " in text
+    assert [row["unstable"] for row in make_rows(RECORDS)][3] is None, "a case that failed has no times"
+
+
+def test_energy_is_a_column_where_it_was_measured():
+    text = RENDERERS["md"](RECORDS)
+    assert "Energy: not measured (no RAPL counter can be read here); CPU s/image is the processor time of all threads." in text
+    assert "J/image" not in text
+    energies = {"hf-fp32": 100.0, "onnx-int8": 25.0}
+    measured = [replace(record, energy_j=energies.get(record.case)) for record in RECORDS]
+    cost = RENDERERS["md"](measured).split("\n\n")[1].splitlines()
+    assert [line.split("|")[-2].strip() for line in cost] == ["J/image", "-" * 15, "25.00", "6.25 (-75%) *", "not measured"]
+    assert "Energy: RAPL's processor packages while captioning, whatever else ran and idling included" in RENDERERS["md"](measured)
+
+
+def test_the_moment_and_the_source_are_told():
+    dated = [replace(record, measured_at="2026-11-24T09:30:00Z", commit="0123456789abcdef" + "0" * 24 + "+dirty") for record in RECORDS]
+    assert "\nMeasured: 2026-11-24T09:30:00Z, commit 0123456+dirty.\n" in RENDERERS["md"](dated)
+    installed = [replace(record, commit=None) for record in dated]
+    assert "\nMeasured: 2026-11-24T09:30:00Z, installed toolkit.\n" in RENDERERS["md"](installed)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ from pathlib import Path
 DIRTY = "+dirty"
 """Follows a commit whose tracked files were changed since."""
 
+SHOWN = 7
+"""Characters of a commit that people are shown."""
+
 
 @cache
 def source_commit(file: Path = Path(__file__)) -> str | None:
@@ -16,6 +19,12 @@ def source_commit(file: Path = Path(__file__)) -> str | None:
     """
     tracked = _git(file, "ls-files", "--error-unmatch", file.name)
     return tracked and _git(file, "describe", "--always", "--exclude=*", "--abbrev=40", f"--dirty={DIRTY}")
+
+
+def shown_commit(commit: str) -> str:
+    """Shorten a commit for people."""
+    sha, dirty, _ = commit.partition(DIRTY)
+    return sha[:SHOWN] + dirty
 
 
 def _git(file: Path, *arguments: str) -> str | None:

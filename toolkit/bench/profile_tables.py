@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from runtimes import document
 from toolkit.bench.columns import NOT_MEASURED, Column, number
+from toolkit.bench.markdown import table
 from toolkit.bench.operators import by_class
 from toolkit.bench.profile import Profile, Profiled
-from toolkit.bench.render import table
 from toolkit.bench.rows import Row
 
 SCHEMA = 1

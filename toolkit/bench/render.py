@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from runtimes import document
 from runtimes.errors import RecordError
 from toolkit.bench import growth
-from toolkit.bench.columns import Column, shown_case
+from toolkit.bench.columns import UNSTABLE, shown_case
 from toolkit.bench.components import component_rows
-from toolkit.bench.limits import Limits
-from toolkit.bench.record import BASELINE, Record
+from toolkit.bench.facts import facts, limits_of, versions_of
+from toolkit.bench.markdown import table
+from toolkit.bench.record import Record
 from toolkit.bench.rows import KEYS, Row, make_rows
 from toolkit.bench.sheets import Sheet, component_sheet, growth_sheet, sheets
-from toolkit.bench.sweep import setting_of, settings_of, values
 
 SCHEMA = 1
 """Of the JSON report. 1 (2026-11): first."""
@@ -24,10 +24,14 @@ SCHEMA = 1
 def render_markdown(records: Sequence[Record]) -> str:
     """Return tables for people; facts that all rows share stand once, below."""
     rows = make_rows(records)
-    tables = [_markdown(sheet) for sheet in sheets(records, rows)]
-    failures = [f"- {shown_case(row)}: {row['error']}" for row in rows if row["error"]]
-    parts = [*tables, *(["Failed:\n" + "\n".join(failures)] if failures else []), facts(records)]
-    return "\n\n".join(parts) + "\n"
+    parts = [_markdown(sheet) for sheet in sheets(records, rows)]
+    parts.append(_listed(f"Unstable ({UNSTABLE.strip()}):", [f"- {shown_case(row)}: {row['unstable']}" for row in rows if row["unstable"]]))
+    parts.append(_listed("Failed:", [f"- {shown_case(row)}: {row['error']}" for row in rows if row["error"]]))
+    return "\n\n".join(filter(None, [*parts, facts(records)])) + "\n"
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([title, *lines]) if lines else ""
 
 
 def render_csv(records: Sequence[Record]) -> str:
@@ -43,10 +47,10 @@ def render_json(records: Sequence[Record]) -> str:
         "host": document.to_json(records[0].host),
         "dataset": {"name": workload.dataset, "sha256": workload.dataset_sha256, "pictures": workload.pictures},
         "workload": document.to_json(workload),
-        "versions": _versions(records),
+        "versions": versions_of(records),
         "commit": records[0].commit,
         "measured_at": records[0].measured_at,
-        "limits": [document.to_json(limits) for limits in _limits(records)],
+        "limits": [document.to_json(limits) for limits in limits_of(records)],
         "rows": make_rows(records),
         "growth": growth.growth_rows(records),
         "components": component_rows(records),
@@ -98,76 +102,3 @@ def _lines(keys: Sequence[str], rows: Sequence[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """Return a Markdown table whose columns line up in a terminal."""
-    cells = [[column.title for column in columns], *([column.cell(row) for column in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _settings(records: Sequence[Record], search: str) -> str:
-    """Say how many pictures at a time, how, how long and with how many threads."""
-    batches, threads, tokens = (values(records, axis) for axis in ("batch_size", "threads", "tokens"))
-    forced = [count for count in tokens if count is not None]
-    lengths = [f"{_either(forced)} forced tokens"] if forced else []
-    longest = [record.workload.max_length for record in records if setting_of(record).tokens is None]
-    lengths += [f"at most {longest[0]} tokens with [DEC]"] if longest else []
-    at_a_time = "one" if batches == [1] else _either(batches)
-    return f"{at_a_time} at a time, {search}, {' or '.join(lengths)}, {_either(threads)} {'thread' if threads == [1] else 'threads'}"
-
-
-def _either(values: Sequence[int | None]) -> str:
-    return " or ".join(filter(None, (", ".join(map(str, values[:-1])), *map(str, values[-1:]))))
-
-
-def _versions(records: Sequence[Record]) -> dict[str, str]:
-    return dict(sorted(item for record in records for item in record.versions.items()))
-
-
-def _limits(records: Sequence[Record]) -> list[Limits]:
-    """Return the machine's limits, one for each number of threads."""
-    return list({record.limits.threads: record.limits for record in records if record.limits}.values())
-
-
-def facts(records: Sequence[Record]) -> str:
-    """Return what all rows share: machine, workload, and what the figures mean."""
-    host, work = records[0].host, records[0].workload
-    versions = ", ".join(f"{name} {version}" for name, version in _versions(records).items())
-    search = "greedy" if work.beams == 1 else f"{work.beams} beams"
-    memory = f", {host.memory_bytes / 2**30:.0f} GiB" if host.memory_bytes else ""
-    lines = [
-        f"Host: {host.cpu} ({', '.join(host.cpu_features)}), {host.cores} cores{memory}, {host.system}, Python {host.python}; {versions}.",
-        f"Workload: {work.pictures} pictures of {work.dataset} (sha256 {work.dataset_sha256[:12]}), "
-        f"{_settings(records, search)}, {work.warmup} warm-up, {_count(work.repeats, 'repeat')} interleaved, "
-        "each case in its own process.",
-        "Time is the median over pictures and repeats ± half the range of the repeats' medians; a speed-up is the median of the repeats' "
-        f"ratios to {BASELINE} [lowest, highest]. Peak: highest resident memory from start to last caption.",
-    ]
-    if len(settings_of(records)) > 1:
-        lines.append("Cases: b pictures per run of the model (times are per picture, a batch's divided), t threads, tok forced tokens.")
-    if work.metric_counter:
-        lines.append(
-            f"BLEU: COCO's (closest reference length, no smoothing), n-grams counted by {work.metric_counter}; changes are relative to "
-            f"{BASELINE} with a paired bootstrap 95 % interval over pictures; drift: rise of the references' negative log-probability."
-        )
-    if limits := _limits(records):
-        lines.append(
-            f"Limits: before the cases, {'; '.join(map(_reached, limits))} (best of several); an encode cannot take less than "
-            "its products at that rate, a token not less than reading its weights and cross K/V, unless they fit in the cache."
-        )
-    return "\n".join(lines)
-
-
-def _reached(limits: Limits) -> str:
-    integers = "" if limits.int8_macs_per_s is None else f" and {limits.int8_macs_per_s / 1e9:.0f} in INT8"
-    return (
-        f"{_count(limits.threads, 'thread')} read {limits.bytes_per_s / 1e9:.1f} GB/s and {limits.library} "
-        f"multiplied {limits.float_macs_per_s / 1e9:.0f} GMAC/s in FP32{integers}"
-    )

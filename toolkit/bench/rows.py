@@ -14,6 +14,7 @@ from runtimes.errors import RecordError
 from toolkit.bench.limits import encode_limit_s, token_bytes, token_limit_s
 from toolkit.bench.quality import changes, scores
 from toolkit.bench.record import BASELINE, Record
+from toolkit.bench.stability import doubts
 from toolkit.bench.sweep import SWEPT, Setting, setting_of, settings_of
 from toolkit.bench.times import per_picture
 
@@ -84,13 +85,14 @@ KEYS = (
     "energy_change",
     "energy_change_low",
     "energy_change_high",
+    "unstable",
 )
 """Keys of a row, in this order; null where a figure was not measured.
 
 Ratios and speed-ups are against the baseline with the same setting; changes are relative. `setting` says for people what differs between
 the settings of a run (null if nothing does); `forced_tokens` is null where captions have their natural length. Times are per picture.
 A limit is what this machine could do at best with those threads, its share the limit over the time that was measured. Start-up is import,
-load (hashing is part of it) and the first caption together.
+load (hashing is part of it) and the first caption together. `unstable` says why the times cannot be trusted (null where they can).
 """
 
 
@@ -145,6 +147,7 @@ def _row(case: str, setting: Setting, label: str | None, listed: Sequence[Record
         return row
     row |= _times(good)
     row |= _limits(row, good[0])
+    row["unstable"] = "; ".join(doubts(good)) or None
     subject = good[0].subject
     assert subject is not None
     row |= {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from toolkit.bench import growth
-from toolkit.bench.columns import AGREEMENT, LIMITS, PHASES, QUALITY, SPEED, SWEPT_PHASES, Column
+from toolkit.bench.columns import AGREEMENT, COST, ENERGY, LIMITS, QUALITY, SCORES, SPEED, STAGES, START, Column
 from toolkit.bench.components import component_columns, component_rows
 from toolkit.bench.record import Record
 from toolkit.bench.rows import Row
@@ -24,13 +24,16 @@ class Sheet:
 def sheets(records: Sequence[Record], rows: Sequence[Row]) -> list[Sheet]:
     """Return the tables that the records have figures for."""
     good = [row for row in rows if row["seconds_per_image"] is not None]
-    quality = QUALITY if any(row["bleu4"] is not None for row in good) else AGREEMENT
-    phases = SWEPT_PHASES if any(row["setting"] for row in rows) else PHASES
+    scored = good if any(row["bleu4"] is not None for row in good) else []
     limited = good if any(row["token_limit_seconds"] is not None for row in good) else []
+    energy = (ENERGY,) if any(row["joules_per_image"] is not None for row in good) else ()
     found = [
-        Sheet("Speed, memory, size", SPEED, good),
-        Sheet("Quality", quality, good),
-        Sheet("Start-up and stages", phases, good),
+        Sheet("Speed", SPEED, good),
+        Sheet("Memory and size", (*COST, *energy), good),
+        Sheet("Quality", QUALITY if scored else AGREEMENT, good),
+        Sheet("Scores", SCORES, scored),
+        Sheet("Start-up", START, good),
+        Sheet("Stages", STAGES, good),
         Sheet("Against the machine's limits", LIMITS, limited),
         growth_sheet(records),
         component_sheet(records),

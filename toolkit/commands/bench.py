@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from runtimes.errors import RequestError
-from toolkit.commands.options import guard_file, lengths, numbers, output_file, overwrite_option
+from toolkit.commands.options import guard_file, lengths, numbers, output_file, overwrite_option, quiet_option
 from toolkit.progress import progress
 
 
@@ -35,6 +35,7 @@ from toolkit.progress import progress
 @click.option("--batch-size", "batch_sizes", type=numbers, default="1", show_default=True, help="Pictures per run; a list is a sweep.")
 @output_file("Keep the records here (.jsonl).")
 @overwrite_option
+@quiet_option
 @click.option("--profile", is_flag=True, help="Show where a caption's time goes instead: a separate, slower run of the artifacts alone.")
 @click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
 @click.option("--format", "layout", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)

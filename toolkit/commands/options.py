@@ -1,5 +1,6 @@
 """Options that several commands share: the same flag, the same words everywhere."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +34,16 @@ def lengths(value: str) -> tuple[int | None, ...]:
     """Likewise, or 'natural' in place of a number, which becomes None."""
     parts = [part.strip() for part in value.split(",")]
     return tuple(dict.fromkeys(None if part == NATURAL else numbers(part)[0] for part in parts))
+
+
+def quiet_option(command: F) -> F:
+    """--quiet: the same as the toolkit's own, where people look for it."""
+
+    def hush(context: click.Context, option: click.Parameter, quiet: bool) -> None:
+        if quiet:
+            logging.getLogger().setLevel(logging.ERROR)
+
+    return click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=hush, help="Say nothing on stderr but errors.")(command)
 
 
 def overwrite_option(command: F) -> F:

@@ -11,16 +11,17 @@ from pathlib import Path
 import click
 
 from runtimes.errors import ToolkitError
-from toolkit.bench.columns import CASE, NOT_MEASURED, QUALITY, SPEED, Column
+from toolkit.bench.columns import CASE, COST, NOT_MEASURED, QUALITY, SCORES, SPEED, Column
+from toolkit.bench.facts import facts
+from toolkit.bench.markdown import table
 from toolkit.bench.record import BASELINE, Record, read_records
-from toolkit.bench.render import facts, table
 from toolkit.bench.rows import Row, check_comparable, make_rows
 from toolkit.peers.catalogue import PEERS, TRANSFORMERS
 
 GRAPHS = {BASELINE: TRANSFORMERS, **{peer.name: peer.graph for peer in PEERS}}
 OWN_GRAPHS = "ours"
 SPEED_TITLES = ("s/image", "speed-up", "peak MB", "size MB")
-QUALITY_TITLES = ("drift nat/token", "same captions", "BLEU-4", "CIDEr-D")
+QUALITY_TITLES = ("drift nat/token", "same captions", "BLEU-4, change %", "CIDEr-D, change %")
 
 
 def render_peers(speed: Sequence[Record], quality: Sequence[Record]) -> str:
@@ -29,8 +30,8 @@ def render_peers(speed: Sequence[Record], quality: Sequence[Record]) -> str:
     columns = [
         CASE,
         Column("whose graph", lambda row: GRAPHS.get(row["case"], OWN_GRAPHS)),
-        *(column for column in SPEED if column.title in SPEED_TITLES),
-        *(_of(judged, column) for column in QUALITY if column.title in QUALITY_TITLES),
+        *(column for column in (*SPEED, *COST) if column.title in SPEED_TITLES),
+        *(_of(judged, column) for column in (*QUALITY, *SCORES) if column.title in QUALITY_TITLES),
     ]
     failures = [f"- {row['case']}: {row['error']}" for row in [*rows, *judged.values()] if row["error"]]
     parts = [
