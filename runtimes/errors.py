@@ -8,7 +8,7 @@ standard library still catches it, and has a `code` for programs, which stays th
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ToolkitError(Exception):
@@ -222,6 +222,7 @@ def relayed(code: str, message: str) -> ToolkitError:
     for kind in kinds:
         kinds += kind.__subclasses__()
     kind = next(kind for kind in kinds if kind.code == code)
-    error: ToolkitError = kind.__base__.__new__(kind)  # type: ignore[union-attr]  # its own arguments are in the message
+    base: Any = kind.__base__  # whose layout it has; its own arguments are in the message
+    error: ToolkitError = base.__new__(kind)
     error.args = (message,)
     return error
