@@ -41,7 +41,7 @@ OPTIONS = {
     "caption": "prompt beams min-length max-length batch-size workers max-pixels strip-prompt device threads output overwrite"
     " resume json help",
     "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads batch-size output overwrite"
-    " profile json format help",
+    " quiet profile json format help",
     "report": "format table help",
 }
 
