@@ -241,6 +241,13 @@ def _architecture(config: Any, source: str) -> Architecture:  # noqa: ANN401
     for activation in (vision.hidden_act, text.hidden_act):
         if activation not in ACTIVATIONS:
             raise CheckpointError(source, f"activation {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
+    try:
+        return _sizes(vision, text)
+    except ValueError as error:
+        raise CheckpointError(source, f"config.json describes no captioner: {error}") from error
+
+
+def _sizes(vision: Any, text: Any) -> Architecture:  # noqa: ANN401
     return Architecture(
         image_px=vision.image_size,
         patch_px=vision.patch_size,

@@ -21,7 +21,8 @@ from runtimes.protobuf import Slice, Wire, tags
 OPERATORS = {
     "ai.onnx": (
         "Add Cast Concat Constant ConstantOfShape Conv Div DynamicQuantizeLinear Equal Erf Expand Gather Identity LayerNormalization "
-        "LessOrEqual MatMul MatMulInteger Mul Range Relu Reshape Shape Sigmoid Slice Softmax Split Squeeze Sub Transpose Unsqueeze Where"
+        "LessOrEqual MatMul MatMulInteger Mul Range Relu Reshape Shape Sigmoid Slice Softmax Split Squeeze Sub Tanh Transpose Unsqueeze "
+        "Where"
     ),
     "com.microsoft": "GatherBlockQuantized MatMulNBits MultiHeadAttention",
 }

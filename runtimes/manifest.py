@@ -5,8 +5,9 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
@@ -17,6 +18,25 @@ MANIFEST_NAME = "manifest.json"
 SCHEMA = 1
 # Schema history. 1 (2026-11): first; free to change until the first release tag.
 MAX_MANIFEST_BYTES = 1 << 20
+
+Activation = Literal["gelu", "gelu_new", "quick_gelu", "relu"]
+
+MOST = {
+    "image_px": 4096,
+    "patch_px": 4096,
+    "vision_layers": 256,
+    "text_layers": 256,
+    "vocabulary": 1 << 20,
+    "max_positions": 1 << 16,
+    "height_px": 4096,
+    "width_px": 4096,
+}
+"""Field → its largest value: far above any BLIP, and low enough that a forged manifest cannot make a device run out of memory."""
+MOST_OTHER = 1 << 16
+"""Of every other size of a model: widths and heads."""
+MOST_SCALE = 1e6
+MOST_BYTES = 1 << 40
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +49,24 @@ class Architecture:
     vision_inner: int
     vision_layers: int
     vision_heads: int
-    vision_activation: str
+    vision_activation: Activation
     vision_norm_eps: float
     text_width: int
     text_inner: int
     text_layers: int
     text_heads: int
-    text_activation: str
+    text_activation: Activation
     text_norm_eps: float
     vocabulary: int
     max_positions: int
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no model has."""
+        _check_sizes(self)
+        if self.image_px % self.patch_px or self.vision_width % self.vision_heads or self.text_width % self.text_heads:
+            raise ValueError("image_px, vision_width and text_width must be multiples of patch_px, vision_heads and text_heads")
+        if not (0 < self.vision_norm_eps < 1 and 0 < self.text_norm_eps < 1):
+            raise ValueError("vision_norm_eps and text_norm_eps must lie between 0 and 1")
 
     @property
     def vision_tokens(self) -> int:
@@ -61,6 +89,12 @@ class ImageSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     rescale: float
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no picture."""
+        _check_sizes(self)
+        if not all(abs(value) < MOST_SCALE for value in (*self.mean, *self.std, self.rescale)) or 0 in (*self.std, self.rescale):
+            raise ValueError(f"mean, std and rescale must be below {MOST_SCALE:.0f}, and the last two not 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +125,11 @@ class FileEntry:
     role: str
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        """Refuse what no file has."""
+        if not 0 <= self.bytes <= MOST_BYTES or not SHA256.fullmatch(self.sha256):
+            raise ValueError("bytes or sha256 are none of a file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +182,16 @@ class Manifest:
     digest: str = ""
     """sha256 of the canonical JSON of all other fields."""
 
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit each other."""
+        ids = (self.generation.bos_id, self.generation.eos_id, self.generation.pad_id)
+        if not all(0 <= token < self.architecture.vocabulary for token in ids):
+            raise ValueError("generation holds an id that is not in the vocabulary")
+        if {self.image.height_px, self.image.width_px} != {self.architecture.image_px}:
+            raise ValueError("image is not of the size that architecture takes")
+        if len({entry.role for entry in self.files.values()}) != len(self.files):
+            raise ValueError("two files have the same role")
+
     def sealed(self) -> "Manifest":
         """Return a copy that carries the digest of its own content."""
         return replace(self, digest=_digest(document.to_json(self)))
@@ -186,6 +235,14 @@ def read_manifest(path: Path) -> Manifest:
     if unsafe := [name for name in manifest.files if not _plain_name(name)]:
         raise ManifestError(path, [f"file name {name!r} is not a plain name" for name in unsafe])
     return manifest
+
+
+def _check_sizes(sizes: Architecture | ImageSpec) -> None:
+    """Refuse a size below one or above `MOST`."""
+    for field in fields(sizes):
+        value, most = getattr(sizes, field.name), MOST.get(field.name, MOST_OTHER)
+        if type(value) is int and not 1 <= value <= most:
+            raise ValueError(f"{field.name} is {value}, not 1 to {most}")
 
 
 def _plain_name(name: str) -> bool:

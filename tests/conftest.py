@@ -15,13 +15,11 @@ import json
 import platform
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from exporters.base import export
 from exporters.parity import GateMode, Picture
-from exporters.recipes import RECIPES, find_recipe
+from exporters.recipes import find_recipe
 
 ROOT = Path(__file__).parents[1]
 DATA_PICTURES = 100
@@ -36,17 +34,9 @@ def pytest_report_header() -> str:
 @pytest.fixture(scope="session")
 def drawn_pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
     """16 smooth patterns of random colours, each with two captions of words that the tiny checkpoint knows."""
-    from tests.checkpoints import TINY_WORDS
+    from tests.tiny import draw_pictures
 
-    folder, colour, word = tmp_path_factory.mktemp("drawn"), np.random.default_rng(0), np.random.default_rng(1)
-    pictures = []
-    for number in range(16):
-        colours = Image.fromarray(colour.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-        path = folder / f"drawn-{number:02}.png"
-        colours.resize((40, 32), Image.Resampling.BICUBIC).save(path)
-        captions = tuple(" ".join(word.choice(TINY_WORDS[:40], size=size)) for size in (4, 7))
-        pictures.append(Picture(path, captions))
-    return pictures
+    return draw_pictures(tmp_path_factory.mktemp("drawn"))
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +61,9 @@ def data_pictures(sample_pictures: list[Picture]) -> list[Picture]:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BLIP of 72 k parameters, of whose captions a third end early; never write into it."""
-    from tests.checkpoints import write_random_checkpoint
+    from tests.tiny import write_tiny_checkpoint
 
-    return write_random_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny", "tiny", seed=11)
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -101,11 +91,9 @@ class Artifacts:
 @pytest.fixture(scope="session")
 def tiny_artifacts(tiny_checkpoint: Path, drawn_pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Recipe name → artifact of the tiny checkpoint, all shipped recipes; its weights are random, so the gate only reports."""
-    from exporters.checkpoint import open_checkpoint
+    from tests.tiny import export_tiny
 
-    output = tmp_path_factory.mktemp("tiny-artifacts")
-    paths = export(open_checkpoint(str(tiny_checkpoint)), RECIPES, output, drawn_pictures, gate="report")
-    return dict(zip([recipe.name for recipe in RECIPES], paths, strict=True))
+    return export_tiny(tiny_checkpoint, drawn_pictures, tmp_path_factory.mktemp("tiny-artifacts"))
 
 
 @pytest.fixture(scope="session")

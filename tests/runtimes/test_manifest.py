@@ -26,6 +26,8 @@ from runtimes.manifest import (
     read_manifest,
 )
 
+NAMED = re.compile("expected|missing|unknown|not one of|newer|plain name|must|not 1 to|of a file|not in the|not of the|same role")
+
 
 def small_manifest(**changes):
     fields = {
@@ -262,6 +264,42 @@ def test_values_that_json_has_and_we_have_not(written, plain, where, value, prob
 
 
 @pytest.mark.parametrize(
+    ("part", "field", "value", "problem"),
+    [
+        ("architecture", "vocabulary", 1 << 40, "architecture: vocabulary is 1099511627776, not 1 to 1048576"),
+        ("architecture", "vision_width", 0, "architecture: vision_width is 0, not 1 to 65536"),
+        ("architecture", "text_heads", 3, "architecture: image_px, vision_width and text_width must be multiples of"),
+        ("architecture", "patch_px", 15, "architecture: image_px, vision_width and text_width must be multiples of"),
+        ("architecture", "text_norm_eps", 0.0, "architecture: vision_norm_eps and text_norm_eps must lie between 0 and 1"),
+        ("architecture", "vision_activation", "swish", "architecture.vision_activation: 'swish' is not one of"),
+        ("image", "width_px", 33, "manifest: image is not of the size that architecture takes"),
+        ("image", "height_px", 1 << 20, "image: height_px is 1048576, not 1 to 4096"),
+        ("image", "std", [1.0, 0.0, 1.0], "image: mean, std and rescale must be below 1000000, and the last two not 0"),
+        ("image", "rescale", 1e300, "image: mean, std and rescale must be below 1000000, and the last two not 0"),
+        ("generation", "eos_id", 64, "manifest: generation holds an id that is not in the vocabulary"),
+        ("generation", "pad_id", -1, "manifest: generation holds an id that is not in the vocabulary"),
+    ],
+)
+def test_sizes_that_no_model_has(written, plain, part, field, value, problem):
+    """A forged manifest has a right digest, and must not make a device run out of memory."""
+    plain[part][field] = value
+    (found, *rest) = problems(written(sealed(plain)))
+    assert found.startswith(problem)
+    assert rest == []
+
+
+@pytest.mark.parametrize(("field", "value"), [("bytes", -1), ("bytes", 1 << 50), ("sha256", "cd" * 31), ("sha256", "CD" * 32)])
+def test_entries_of_no_file(written, plain, field, value):
+    plain["files"]["encoder-3fa9c1d2.onnx"][field] = value
+    assert problems(written(sealed(plain))) == ["files.encoder-3fa9c1d2.onnx: bytes or sha256 are none of a file"]
+
+
+def test_two_files_of_one_role(written, plain):
+    plain["files"]["other.onnx"] = plain["files"]["encoder-3fa9c1d2.onnx"]
+    assert problems(written(sealed(plain))) == ["manifest: two files have the same role"]
+
+
+@pytest.mark.parametrize(
     "name", ["../x", "a/b", "/x", "..", ".", "", "manifest.json", "./a", "a/", "a\0b", "a\nb", "\x1b[2J", "a\\b", "c:b"]
 )
 def test_a_file_name_that_is_not_plain(written, plain, name):
@@ -271,7 +309,7 @@ def test_a_file_name_that_is_not_plain(written, plain, name):
 
 def test_every_file_name_that_is_not_plain_is_named(written, plain):
     (entry,) = plain["files"].values()
-    plain["files"] = {"a/b": entry, "fine.onnx": entry, "..": entry}
+    plain["files"] = {name: {**entry, "role": name} for name in ("a/b", "fine.onnx", "..")}
     assert problems(written(sealed(plain))) == ["file name 'a/b' is not a plain name", "file name '..' is not a plain name"]
 
 
@@ -324,7 +362,10 @@ def test_mutants_with_a_right_digest_are_read_or_named(tmp_path):
         try:
             manifest = read_manifest(path)
         except (ManifestError, ManifestVersionError) as error:
-            assert re.search(r"expected|missing|unknown|not one of|newer|plain name", str(error)), error  # noqa: PT017
+            assert re.search(
+                r"expected|missing|unknown|not one of|newer|plain name|must be|must lie|are none|not in the|not of the|same role",
+                str(error),
+            ), error
             assert str(error).isprintable()  # noqa: PT017
         else:
             assert document.from_json(Manifest, document.to_json(manifest)) == (manifest, [])

@@ -1,0 +1,87 @@
+"""Mutated pictures of every format: `read_image` gives what Pillow's `convert("RGB")` gives of the same bytes, or `ImageReadError`.
+
+Where Pillow's own value is not ours on purpose, the oracle says so: EXIF turns a picture, greys of more than 8 bits are scaled and not
+clipped. A picture of which only the EXIF block is broken, so that Pillow itself gives up, must still be one of its seed's eight turns.
+"""
+
+import io
+import random
+import resource
+import time
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, TiffImagePlugin
+
+from runtimes.errors import ImageReadError
+from runtimes.images import FORMATS, read_image
+from tests.fuzz.mutate import damaged
+from tests.fuzz.tally import Tally
+from tests.pictures import FILES, PALETTE, RGB, encode, exif
+
+MAX_PIXELS = 1_000_000
+"""Smaller than the default, so that thousands of cases take a minute and not an hour."""
+MAX_SECONDS = 10
+MAX_GROWTH_KB = 400_000
+
+SEEDS = {
+    **FILES,
+    **{f"{form} turned": encode(RGB, form.upper(), exif=exif(6)) for form in ("jpeg", "png", "webp", "tiff", "avif")},
+    "png palette turned": encode(PALETTE, "PNG", exif=exif(8)),
+}
+
+
+def run(count: int, seed: int) -> Tally:
+    """Try mutated pictures, each kind of file equally often."""
+    tally = Tally("mutated pictures", "Pillow's pixels of the same bytes, or a named error; never over 10 s or 400 MB")
+    chance, kinds = random.Random(seed), list(SEEDS)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(count):
+        kind = kinds[number % len(kinds)]
+        how, data = damaged(SEEDS[kind], chance)
+        case, started = f"picture {number}, seed {seed}: {kind}, {how}", time.perf_counter()
+        try:
+            found = np.asarray(read_image(data, max_pixels=MAX_PIXELS))
+        except ImageReadError as error:
+            tally.note(error.code, None if str(error).isprintable() else f"{case}: {error!r}")
+        except Exception as error:
+            tally.note("another exception", f"{case}: {error!r}")
+        else:
+            tally.note("pixels", None if any(map(found_in(found), expected(data, SEEDS[kind]))) else f"{case}: other pixels than Pillow's")
+        if time.perf_counter() - started > MAX_SECONDS:
+            tally.broken.append(f"{case}: took {time.perf_counter() - started:.0f} s")
+    if (grown := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) > MAX_GROWTH_KB:
+        tally.broken.append(f"the process grew by {grown} kB")
+    return tally
+
+
+def found_in(found):
+    """A function that compares pixels with these."""
+    return lambda wanted: np.array_equal(found, wanted)
+
+
+def expected(data, seed):
+    """Every array that a right answer may be: as it lies, and as its EXIF turns it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            yield np.asarray(rgb(image))
+            yield np.asarray(rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=FORMATS))))
+        except Exception:
+            for turn in (None, *Image.Transpose):
+                whole = Image.open(io.BytesIO(seed)).convert("RGB")
+                yield np.asarray(whole if turn is None else whole.transpose(turn))
+
+
+def rgb(image):
+    """Pillow's conversion, with greys of more than 8 bits scaled."""
+    image.load()
+    if image.mode.startswith("I;16"):
+        bits = image.tag_v2.get(258, (16,))[0] if isinstance(image, TiffImagePlugin.TiffImageFile) else 16
+        return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8)).convert("RGB")
+    if image.mode == "I" and (image.getextrema()[1] > 255 or image.format == "PPM"):
+        return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
+    if image.mode == "F" and image.getextrema()[1] <= 1:
+        return Image.fromarray((np.asarray(image) * 255.0 + 0.5).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,36 @@
+"""The tiny captioner that most tests use: drawn pictures, a random checkpoint of 72 k parameters, and its artifacts."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from exporters.base import export
+from exporters.checkpoint import open_checkpoint
+from exporters.parity import Picture
+from exporters.recipes import RECIPES
+from tests.checkpoints import TINY_WORDS, write_random_checkpoint
+
+
+def draw_pictures(folder: Path) -> list[Picture]:
+    """16 smooth patterns of random colours, each with two captions of words that the tiny checkpoint knows."""
+    colour, word = np.random.default_rng(0), np.random.default_rng(1)
+    pictures = []
+    for number in range(16):
+        colours = Image.fromarray(colour.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        path = folder / f"drawn-{number:02}.png"
+        colours.resize((40, 32), Image.Resampling.BICUBIC).save(path)
+        captions = tuple(" ".join(word.choice(TINY_WORDS[:40], size=size)) for size in (4, 7))
+        pictures.append(Picture(path, captions))
+    return pictures
+
+
+def write_tiny_checkpoint(folder: Path) -> Path:
+    """A third of its captions end early."""
+    return write_random_checkpoint(folder, "tiny", seed=11)
+
+
+def export_tiny(checkpoint: Path, pictures: list[Picture], output: Path) -> dict[str, Path]:
+    """Recipe name → artifact, all shipped recipes; the weights are random, so the gate only reports."""
+    paths = export(open_checkpoint(str(checkpoint)), RECIPES, output, pictures, gate="report")
+    return dict(zip([recipe.name for recipe in RECIPES], paths, strict=True))
