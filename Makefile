@@ -38,7 +38,13 @@ lint: setup ## Format, lint and type checks
 test: setup ## Tests that need only Python
 	$(BIN)/python -m pytest -m "not full"
 
-test-full: setup ## The other tests: BLIP-base shapes, many pictures, the built wheel
+# The reference loop in JavaScript; its packages come from the registry that npm is set up for.
+LOOP := tests/js/node_modules/.package-lock.json
+$(LOOP): tests/js/package-lock.json
+	cd tests/js && npm ci
+	touch $@
+
+test-full: setup $(LOOP) ## The other tests: BLIP-base shapes, many pictures, the built wheel, the loop in JavaScript (needs Node)
 	$(BIN)/python -m pytest -m full
 
 export: setup ## Export every recipe of CHECKPOINT into ARTIFACTS (unchanged ones are kept)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.full
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("toolkit", "exporters", "runtimes")
-NOT_SOURCE = (".*", "build", "dist", "*.egg-info", "__pycache__", "*.safetensors")
+NOT_SOURCE = (".*", "build", "dist", "*.egg-info", "__pycache__", "node_modules", "*.safetensors")
 HEAVY = {"torch", "transformers", "optimum", "onnx", "safetensors", "evaluate", "nltk", "datasets", "psutil", "scipy", "pandas"}
 
 

@@ -1,0 +1,79 @@
+"""The reference loop in JavaScript: from resized pictures alone it finds the ids that Python finds, with every ONNX recipe for CPUs.
+
+It needs Node and what `make test-full` installs beside it; a machine without them fails here.
+"""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import runtimes
+from exporters.recipes import RECIPES
+from runtimes.artifact import open_artifact
+from runtimes.images import read_image
+
+pytestmark = pytest.mark.full
+
+LOOP = Path(__file__).parent / "caption.mjs"
+RECIPES_OF_ORT = [recipe.name for recipe in RECIPES if recipe.runtime == "ort" and recipe.device == "cpu"]
+MOST_LINES = 150
+
+
+def loop(*arguments):
+    node = shutil.which("node")
+    assert node, "the reference loop needs Node 18 or newer"
+    assert (LOOP.parent / "node_modules").is_dir(), "the reference loop needs its packages: make tests/js/node_modules/.package-lock.json"
+    return subprocess.run([node, str(LOOP), *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def resized(artifact, pictures, folder):
+    """Pictures as RGB PNG files of the size that an artifact takes."""
+    spec = open_artifact(artifact).manifest.image
+    files = [folder / f"{picture.path.stem}.png" for picture in pictures]
+    for picture, file in zip(pictures, files, strict=True):
+        read_image(picture.path).resize((spec.width_px, spec.height_px), Image.Resampling[spec.resample.upper()]).save(file)
+    return files
+
+
+def compare(artifact, pictures, folder):
+    """Both captions of each picture: ids equal, scores to seven digits; Python reads the picture as it came."""
+    files = resized(artifact, pictures, folder)
+    ended = loop(artifact, *files)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    rows = [json.loads(line) for line in ended.stdout.splitlines()]
+    expected = runtimes.load(artifact, threads=1).caption([str(picture.path) for picture in pictures])
+    assert [row["image"] for row in rows] == [str(file) for file in files]
+    assert [tuple(row["token_ids"]) for row in rows] == [caption.token_ids for caption in expected]
+    assert [row["score"] for row in rows] == pytest.approx([caption.score for caption in expected], abs=1e-5)
+    return expected
+
+
+@pytest.mark.parametrize("recipe", RECIPES_OF_ORT)
+def test_a_random_model_of_odd_sizes(tiny_artifacts, drawn_pictures, tmp_path, recipe):
+    captions = compare(tiny_artifacts[recipe], drawn_pictures, tmp_path)
+    lengths = {len(caption.token_ids) for caption in captions}
+    assert max(lengths) == 20, "some end at the limit"
+    assert min(lengths) < 20, "and some by their end token"
+
+
+@pytest.mark.parametrize("recipe", ["onnx-fp32", "onnx-int8", "onnx-int4"])
+def test_the_shipped_model(mini_artifacts, sample_pictures, tmp_path, recipe):
+    compare(mini_artifacts[recipe], sample_pictures[:6], tmp_path)
+
+
+def test_what_it_cannot_do_is_one_line(tiny_artifacts, drawn_pictures, tmp_path):
+    ended = loop(tiny_artifacts["pytorch-fp32"], drawn_pictures[0].path)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"Error: {tiny_artifacts['pytorch-fp32']}: is for torch with contract split/1, this loop for ort with split/1\n"
+    ended = loop(tiny_artifacts["onnx-fp32"], drawn_pictures[0].path)
+    side = open_artifact(tiny_artifacts["onnx-fp32"]).manifest.image.width_px
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"Error: {drawn_pictures[0].path}: is 40x32; resize it to {side}x{side} first\n"
+
+
+def test_it_is_short_enough_to_read():
+    assert len(LOOP.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
