@@ -55,8 +55,9 @@ artifacts: $(RECIPES:%=$(ARTIFACTS)/$(NAME)-%/manifest.json)
 $(ARTIFACTS)/$(NAME)-%/manifest.json: $(wildcard $(CHECKPOINT)/*.json $(CHECKPOINT)/*.safetensors) $(SOURCES)
 	$(BIN)/toolkit export $(CHECKPOINT) --recipe $* --output $(ARTIFACTS) --overwrite
 
-bench: export ## Benchmark every artifact against FP32 on the shipped pictures
-	$(BIN)/toolkit bench $(ARTIFACTS)/$(NAME)-* --checkpoint $(CHECKPOINT) --output build/records.jsonl --overwrite $(BENCH_ARGS)
+bench: export ## Benchmark every artifact against FP32 on the shipped pictures; ends with a report to open in a browser
+	$(BIN)/toolkit bench $(ARTIFACTS)/$(NAME)-* --checkpoint $(CHECKPOINT) --output build/records.jsonl --report build/report.html \
+		--overwrite $(BENCH_ARGS)
 
 $(BASE)/model.safetensors: tests/checkpoints.py | $(VENV)/.ready
 	$(BIN)/python -m tests.checkpoints base $(BASE)

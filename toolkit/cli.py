@@ -17,7 +17,7 @@ COMMANDS = {
     "export": ("toolkit.commands.export", "Turn a BLIP checkpoint into artifacts."),
     "caption": ("toolkit.commands.caption", "Caption pictures with an artifact."),
     "bench": ("toolkit.commands.bench", "Measure artifacts against the FP32 model."),
-    "report": ("toolkit.commands.report", "Make a table from benchmark records."),
+    "report": ("toolkit.commands.report", "Make a table or a page from benchmark records."),
 }
 """Command → (module with an attribute `command`, one line of help), in the order of the data flow."""
 

@@ -111,4 +111,4 @@ def test_a_sweep_is_refused(tiny_artifacts, option):
 
 def test_no_records_are_kept(tiny_artifacts, tmp_path):
     result = run(tiny_artifacts["onnx-int8"], "--profile", "--output", tmp_path / "r.jsonl")
-    assert (result.exit_code, result.stderr) == (1, "Error: --profile keeps no records, so it takes no --output\n")
+    assert (result.exit_code, result.stderr) == (1, "Error: --profile keeps no records, so it takes no --output and no --report\n")

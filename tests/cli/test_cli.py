@@ -27,7 +27,7 @@ Commands:
   export   Turn a BLIP checkpoint into artifacts.
   caption  Caption pictures with an artifact.
   bench    Measure artifacts against the FP32 model.
-  report   Make a table from benchmark records.
+  report   Make a table or a page from benchmark records.
 """
 
 USAGES = {
@@ -40,9 +40,9 @@ OPTIONS = {
     "export": "recipe output revision overwrite gate allow-bin list help",
     "caption": "prompt beams min-length max-length batch-size workers max-pixels strip-prompt device threads output overwrite"
     " resume json help",
-    "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads batch-size output overwrite"
-    " quiet profile json format help",
-    "report": "format table help",
+    "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads batch-size output"
+    " report overwrite quiet profile json format help",
+    "report": "format table dataset images no-images output overwrite help",
 }
 
 HEAVY = ("numpy", "PIL", "onnxruntime", "tokenizers", "torch", "transformers", "onnx", "optimum", "evaluate", "nltk")
@@ -120,7 +120,7 @@ def test_version():
         (["export"], "Missing argument 'CHECKPOINT'."),
         (["bench"], "Missing argument 'ARTIFACT...'."),
         (["report"], "Missing argument 'RECORDS'."),
-        (["report", "records", "--format", "xml"], "Invalid value for '--format': 'xml' is not one of 'md', 'csv', 'json'."),
+        (["report", "records", "--format", "xml"], "Invalid value for '--format': 'xml' is not one of 'md', 'csv', 'json', 'html'."),
         (["caption", "artifact", "picture", "--beams", "0"], "Invalid value for '--beams': 0 is not in the range x>=1."),
         (["caption", "artifact", "picture", "--device", "tpu"], "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'."),
         (["caption", "artifact", "picture", "--threads", "0"], "Invalid value for '--threads': 0 is not in the range x>=1."),

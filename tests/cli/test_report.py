@@ -1,6 +1,7 @@
 """`toolkit report`: records in, the table of the golden files out; bad records are one line."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 from toolkit.bench.record import read_records
 from toolkit.bench.render import RENDERERS
 from toolkit.cli import main
+from toolkit.report.page import render_html
 
 RECORDS = Path(__file__).parents[1] / "golden" / "records.jsonl"
 
@@ -22,6 +24,39 @@ def test_prints_what_the_renderer_makes(layout):
     result = run(RECORDS, "--format", layout)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == RENDERERS[layout](read_records(RECORDS))
+
+
+def test_writes_a_page(tmp_path):
+    file = tmp_path / "report.html"
+    result = run(RECORDS, "--format", "html", "--no-images", "-o", file)
+    assert (result.exit_code, result.output) == (0, "")
+    assert file.read_text(encoding="utf-8") == render_html(read_records(RECORDS))
+    again = run(RECORDS, "--format", "html", "--no-images", "-o", file)
+    assert (again.exit_code, again.stderr) == (1, f"Error: {file}: exists already; nothing was changed. Use --overwrite to replace it.\n")
+    assert run(RECORDS, "-o", file, "--overwrite").exit_code == 0
+    assert file.read_text(encoding="utf-8") == RENDERERS["md"](read_records(RECORDS))
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--format", "html", "--table", "growth"], "a page has all tables: --table is of the other formats"),
+        (["--no-images"], "--dataset, --images and --no-images are of a page: --format html"),
+        (["--dataset", "sample"], "--dataset, --images and --no-images are of a page: --format html"),
+    ],
+)
+def test_options_that_do_not_go_together(options, error):
+    result = run(RECORDS, *options)
+    assert (result.exit_code, result.output) == (1, f"Error: {error}\n")
+
+
+def test_a_page_without_its_libraries_says_what_to_install(monkeypatch):
+    for module in [name for name in sys.modules if name.startswith("toolkit.report")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    result = run(RECORDS, "--format", "html")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: jinja2 is needed for a page: pip install 'blip-toolkit[report]'\n"
 
 
 def test_the_default_is_for_people():

@@ -54,7 +54,8 @@ def test_what_is_in_it(wheel):
     packed = {name for name in names if ".dist-info/" not in name}
     sources = {str(file.relative_to(ROOT)) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
     sample = {str(file.relative_to(ROOT)) for file in (ROOT / "toolkit" / "sample").iterdir() if file.suffix in (".jpg", ".json", ".md")}
-    assert packed == sources | sample | {f"{package}/py.typed" for package in PACKAGES}
+    page = {f"toolkit/report/page.{kind}" for kind in ("html", "css", "js")}
+    assert packed == sources | sample | page | {f"{package}/py.typed" for package in PACKAGES}
     assert "toolkit/sample/captions.json" in sample
     assert "toolkit/sample/LICENCES.md" in sample
     assert len(sample) >= 8 + 2
@@ -70,7 +71,7 @@ def test_its_metadata(wheel):
     )
     assert base == ["click", "numpy", "pillow", "tokenizers"]
     extras = sorted(line.split()[1] for line in lines if line.startswith("Provides-Extra: "))
-    assert extras == ["dev", "device", "eval", "export", "ort", "ort-gpu", "peers", "torch"]
+    assert extras == ["dev", "device", "eval", "export", "ort", "ort-gpu", "peers", "report", "torch"]
     assert "Requires-Python: >=3.11" in lines
     (entry_points,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("entry_points.txt")]
     assert entry_points.split() == ["[console_scripts]", "toolkit", "=", "toolkit.cli:main"]

@@ -152,6 +152,11 @@ class Record:
     """Of the toolkit's source tree, with +dirty where it was changed; None of an installed wheel."""
 
 
+def to_lines(records: Sequence[Record]) -> bytes:
+    """Return records as they are kept: a line of JSON each."""
+    return b"".join(document.canonical(document.to_json(record)) + b"\n" for record in records)
+
+
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write all records so far; the file is whole at any moment.
 
@@ -159,7 +164,7 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
         OutputError: No room, no permission.
     """
     try:
-        write_atomically(path, b"".join(document.canonical(document.to_json(record)) + b"\n" for record in records))
+        write_atomically(path, to_lines(records))
     except OSError as error:
         raise OutputError(path, error.strerror or str(error)) from error
 

@@ -34,6 +34,7 @@ from toolkit.progress import progress
 @click.option("--threads", type=numbers, help="CPU threads; a list is a sweep.  [default: the physical cores within the CPU quota]")
 @click.option("--batch-size", "batch_sizes", type=numbers, default="1", show_default=True, help="Pictures per run; a list is a sweep.")
 @output_file("Keep the records here (.jsonl).")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write a page for a browser too (.html).")
 @overwrite_option
 @quiet_option
 @click.option("--profile", is_flag=True, help="Show where a caption's time goes instead: a separate, slower run of the artifacts alone.")
@@ -55,6 +56,7 @@ def command(
     threads: tuple[int, ...] | None,
     batch_sizes: tuple[int, ...],
     output: Path | None,
+    report: Path | None,
     overwrite: bool,
     profile: bool,
     as_json: bool,
@@ -71,13 +73,17 @@ def command(
     from toolkit.bench.render import RENDERERS
     from toolkit.bench.runner import artifacts_in, plan, run
     from toolkit.bench.sweep import NATURAL_LENGTH, sweep
+    from toolkit.report.file import need_libraries, write_text
 
-    if profile and output is not None:
-        raise RequestError("--profile keeps no records, so it takes no --output")
+    if profile and (output or report):
+        raise RequestError("--profile keeps no records, so it takes no --output and no --report")
     if profile and (batch_sizes != (1,) or max(map(len, (threads or (), tokens or ()))) > 1):
         raise RequestError("--profile is of one setting, a picture at a time: it takes no --batch-size and no list")
     layout = "json" if as_json else layout
     guard_file(output, overwrite=overwrite)
+    guard_file(report, overwrite=overwrite)
+    if report is not None:
+        need_libraries()
     pictures = load_dataset(dataset or (None if images else "sample"), images, limit)
     paths = artifacts_in(artifacts)
     cases = plan(paths, None if profile else find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin))
@@ -111,5 +117,10 @@ def command(
             if output is not None:
                 write_records(output, records)
     click.echo(RENDERERS[layout](records), nl=False)
+    if report is not None:
+        from toolkit.report.page import render_html
+
+        write_text(report, render_html(records, pictures))
+        click.echo(f"Open in a browser: {report}", err=True)
     if all(record.error for record in records):
         raise RequestError("every case failed")

@@ -1,20 +1,57 @@
-"""`toolkit report`: benchmark records go in, a table comes out."""
+"""`toolkit report`: benchmark records go in; a table or a page comes out."""
 
 from pathlib import Path
 
 import click
 
+from runtimes.errors import RequestError
+from toolkit.commands.options import guard_file, output_file, overwrite_option
 
-@click.command(help="Make a table from benchmark records.", epilog="RECORDS is a .jsonl file that `toolkit bench` wrote.")
+
+@click.command(
+    help="Make a table or a page from benchmark records.",
+    epilog="RECORDS is a .jsonl file that `toolkit bench` wrote.",
+)
 @click.argument("records", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--format", "layout", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
+@click.option("--format", "layout", type=click.Choice(["md", "csv", "json", "html"]), default="md", show_default=True)
 @click.option("--table", type=click.Choice(["growth", "components"]), help="This table alone: growth over a sweep, or bytes of components.")
-def command(records: Path, layout: str, table: str | None) -> None:
-    """Echo the table."""
+@click.option("--dataset", help="Of a page: the pictures, named as in `bench`.  [default: the shipped ones, where those were measured]")
+@click.option("--images", type=click.Path(file_okay=False, path_type=Path), help="Likewise, a folder.")
+@click.option("--no-images", is_flag=True, help="Of a page: captions without pictures.")
+@output_file("Write here instead of to stdout; a page is one file that needs no other.")
+@overwrite_option
+def command(
+    records: Path,
+    layout: str,
+    table: str | None,
+    dataset: str | None,
+    images: Path | None,
+    no_images: bool,
+    output: Path | None,
+    overwrite: bool,
+) -> None:
+    """Echo the report, or write it."""
     from toolkit.bench.record import read_records
     from toolkit.bench.render import RENDERERS, render_table
     from toolkit.bench.rows import check_comparable
+    from toolkit.report.file import need_libraries, write_text
 
+    if layout == "html" and table:
+        raise RequestError("a page has all tables: --table is of the other formats")
+    if (dataset or images or no_images) and layout != "html":
+        raise RequestError("--dataset, --images and --no-images are of a page: --format html")
+    guard_file(output, overwrite=overwrite)
     listed = read_records(records)
     check_comparable(listed, str(records))
-    click.echo(render_table(listed, table, layout) if table else RENDERERS[layout](listed), nl=False)
+    if layout == "html":
+        need_libraries()
+        from toolkit.report.page import render_html
+        from toolkit.report.pictures import pictures_of
+
+        text = render_html(listed, None if no_images else pictures_of(listed, dataset, images))
+    else:
+        text = render_table(listed, table, layout) if table else RENDERERS[layout](listed)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(output, text)

@@ -1,0 +1,143 @@
+"""The page: records, and a dataset for pictures, go in; the text of one HTML file, which needs nothing else, comes out."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+from exporters.recipes import RECIPES
+from toolkit.bench.columns import shown_case
+from toolkit.bench.datasets import Dataset
+from toolkit.bench.facts import facts
+from toolkit.bench.record import BASELINE, Record, to_lines
+from toolkit.bench.rows import Row, make_rows
+from toolkit.bench.sheets import Sheet, sheets
+from toolkit.bench.sweep import setting_of
+from toolkit.report.axes import shown_time
+from toolkit.report.captions import base_case, comparisons
+from toolkit.report.plots import make_plots
+from toolkit.report.recommendation import UNSTABLE, recommend
+from toolkit.report.reproduction import commands
+from toolkit.report.theme import DARK, LIGHT
+from toolkit.report.thumbnails import thumbnails
+
+MOST_CARDS = 200
+"""Pictures whose captions are shown: a page of more is slow, and who reads them all."""
+
+SECTIONS = {"why": "Why", "tables": "Figures", "plots": "Plots", "captions": "Captions", "facts": "Again"}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One of the figures on top."""
+
+    name: str
+    value: str
+    note: str
+
+
+def render_html(records: Sequence[Record], dataset: Dataset | None = None) -> str:
+    """Return the page.
+
+    Args:
+        records: Of one run.
+        dataset: The pictures they were measured on, to show them; without it captions stand alone.
+    """
+    rows = make_rows(records)
+    advice = recommend(rows, RECIPES)
+    of_setting = [record for record in records if _shown(record, advice.chosen or rows[0])]
+    compared = comparisons(of_setting)
+    cards = compared[:MOST_CARDS]
+    places = [card.place for card in cards]
+    headline, _, rest = advice.sentence.partition(": ")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(_read("page.html"))
+    return page.render(
+        advice=advice,
+        headline=(headline[0].upper() + headline[1:], rest),
+        subject=_subject(records),
+        sections=[(anchor, name) for anchor, name in SECTIONS.items() if cards or anchor != "captions"],
+        tiles=_tiles(advice.chosen),
+        notices=_notices(rows),
+        sheets=[_texts(sheet, advice.chosen) for sheet in sheets(records, rows)],
+        plots=make_plots(records, rows, advice.chosen),
+        cards=cards,
+        left_out=len(compared) - len(cards),
+        base=base_case(of_setting),
+        compared=list(cards[0].distances) if cards else [],
+        pictures=thumbnails(dataset, places) if dataset else {},
+        references={place: dataset.pictures[place].captions for place in places} if dataset else {},
+        facts=facts(records).splitlines(),
+        checkpoint=next((record.subject.checkpoint_sha256 for record in records if record.subject), None),
+        commands=commands(records),
+        raw=base64.b64encode(to_lines(records)).decode("ascii"),
+        colours=_colours(),
+        style=_read("page.css"),
+        script=_read("page.js"),
+    )
+
+
+def _read(name: str) -> str:
+    return (files("toolkit.report") / name).read_text(encoding="utf-8")
+
+
+def _shown(record: Record, row: Row) -> bool:
+    """Whether a record has the setting of a row: of a sweep, captions and most plots show one."""
+    return tuple(vars(setting_of(record)).values()) == (row["batch_size"], row["threads"], row["forced_tokens"])
+
+
+def _subject(records: Sequence[Record]) -> str:
+    host, work = records[0].host, records[0].workload
+    return f"{work.pictures} pictures of {work.dataset}, {host.cpu}, {host.cores} cores"
+
+
+def _tiles(row: Row | None) -> list[Tile]:
+    """Return the figures of the chosen row that were measured."""
+    if row is None:
+        return []
+    low, high = row["seconds_per_image_low"], row["seconds_per_image_high"]
+    speed = (
+        ""
+        if row["speedup"] is None
+        else f"{row['speedup']:.2f}x [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}] of {BASELINE}'s speed"
+    )
+    tiles = [
+        Tile("time per picture", shown_time(row["seconds_per_image"]), speed or f"{shown_time(low)} to {shown_time(high)} over repeats")
+    ]
+    for name, key, ratio in (("size", "artifact_bytes", "size_ratio"), ("peak memory", "peak_rss_bytes", "peak_rss_ratio")):
+        if row[key] is not None:
+            tiles.append(Tile(name, f"{row[key] / 1e6:.0f} MB", "" if row[ratio] is None else f"{row[ratio]:.0%} of {BASELINE}'s"))
+    if row["drift"] is not None:
+        tiles.append(Tile("drift", f"{row['drift']:+.4f}", f"[{row['drift_low']:+.4f}, {row['drift_high']:+.4f}] nat/token"))
+    elif row["exact_match"] is not None:
+        tiles.append(Tile("same captions", f"{row['exact_match']:.0%}", f"as {BASELINE}"))
+    return tiles
+
+
+def _notices(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return what went wrong and what not to trust, by case."""
+    found = [
+        (title, [(shown_case(row), row[key]) for row in rows if row[key]]) for title, key in (("Failed", "error"), ("Unstable", UNSTABLE))
+    ]
+    return [(title, listed) for title, listed in found if listed]
+
+
+def _texts(sheet: Sheet, chosen: Row | None) -> dict[str, object]:
+    """Return what a table says, a line for each row, and whether it is the chosen one's."""
+    lines = [([column.cell(row) for column in sheet.columns], row is chosen) for row in sheet.rows]
+    return {"title": sheet.title, "note": sheet.note, "head": [column.title for column in sheet.columns], "lines": lines}
+
+
+def _colours() -> str:
+    """Return the style sheet's variables: light, dark where the system or the reader says so, and light on paper."""
+    light, dark = (
+        "".join(f"--{name}: {colour}; " for name, colour in colours.items()) + f"color-scheme: {scheme};"
+        for scheme, colours in (("light", LIGHT), ("dark", DARK))
+    )
+    return (
+        f":root {{ {light} }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme=light]) {{ {dark} }} }}\n"
+        f":root[data-theme=dark] {{ {dark} }}\n"
+        f"@media print {{ :root:root:root {{ {light} }} }}"
+    )

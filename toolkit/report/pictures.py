@@ -1,0 +1,39 @@
+"""Which pictures records were measured on: records and what the user says of them go in, the dataset comes out."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtimes.errors import DatasetError
+from toolkit.bench.datasets import Dataset, load_dataset
+from toolkit.bench.record import Record
+from toolkit.report.reproduction import whole_set
+
+logger = logging.getLogger(__name__)
+
+SHIPPED = "sample"
+
+
+def pictures_of(records: Sequence[Record], dataset: str | None, images: Path | None) -> Dataset | None:
+    """Find the pictures; None where the user names none and they are not the shipped ones.
+
+    Args:
+        records: Of one run.
+        dataset: As in `load_dataset`.
+        images: Likewise.
+
+    Raises:
+        DatasetError: They cannot be read, or are not those of the records.
+    """
+    work = records[0].workload
+    name, limit = whole_set(work.dataset)
+    if dataset is None and images is None:
+        if name != SHIPPED:
+            logger.warning("no thumbnails: name the pictures of %s with --dataset or --images", name)
+            return None
+        dataset = SHIPPED
+    found = load_dataset(dataset, images, limit)
+    if found.sha256 != work.dataset_sha256:
+        problem = f"is not what these records were measured on ({work.dataset}); --no-images leaves pictures out"
+        raise DatasetError(str(dataset or images), problem)
+    return found

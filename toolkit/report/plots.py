@@ -1,0 +1,79 @@
+"""The plots of a page: records and their rows go in; a plot for each question they can answer comes out."""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from toolkit.bench.columns import shown_case
+from toolkit.bench.record import PictureTimes, Record
+from toolkit.bench.rows import Row, group
+from toolkit.report.bars import Bars, Part, bars_plot, stack_plot
+from toolkit.report.pareto import MEASURES, SIZE, pareto_plot
+from toolkit.report.spread import spread_plot
+from toolkit.report.svg import FIRST, FOURTH, SECOND, THIRD, Plot
+from toolkit.report.throughput import throughput_plot
+
+STAGES: tuple[tuple[str, str, Callable[[PictureTimes], float]], ...] = (
+    ("read", FIRST, lambda time: time.read_s),
+    ("encode", SECOND, lambda time: time.encode_s),
+    ("first token", THIRD, lambda time: time.first_token_s),
+    ("further tokens", FOURTH, lambda time: sum(time.token_s)),
+)
+START = (("import", FIRST, "import_seconds"), ("load", SECOND, "load_seconds"), ("first caption", THIRD, "first_caption_seconds"))
+
+PEAK = "Files of the artifact; highest resident memory from the process's start to its last caption."
+
+
+def make_plots(records: Sequence[Record], rows: Sequence[Row], chosen: Row | None) -> list[Plot]:
+    """Return the plots that the records have figures for.
+
+    Of a sweep, all but the throughput show one setting: the chosen row's, else the first.
+    """
+    measured = [row for row in rows if row["seconds_per_image"] is not None]
+    if not measured:
+        return []
+    of_setting = chosen or measured[0]
+    one = sorted((row for row in measured if _setting(row) == _setting(of_setting)), key=lambda row: row["seconds_per_image"])
+    cases, mark = [shown_case(row) for row in one], shown_case(chosen) if chosen else None
+    times = {(case, *vars(setting).values()): listed for (case, setting), listed in group(records).items()}
+    pooled = [[time for record in times[row["case"], *_setting(row)] for time in record.times] for row in one]
+    found = [pareto_plot(one, measure, chosen) for measure in MEASURES]
+    if not any(found):
+        found = [pareto_plot(one, SIZE, chosen)]
+    found += [
+        bars_plot(
+            "size",
+            "Size and memory",
+            PEAK,
+            cases,
+            mark,
+            [_megabytes("size", "artifact_bytes", one), _megabytes("peak memory", "peak_rss_bytes", one)],
+        ),
+        stack_plot(
+            "stages",
+            "Where the time goes, ms per picture",
+            "Means over pictures and repeats.",
+            cases,
+            mark,
+            [
+                Part(title=title, colour=colour, values=[fmean(map(stage, listed)) * 1e3 for listed in pooled])
+                for title, colour, stage in STAGES
+            ],
+            "{:.1f}",
+        ),
+        spread_plot(cases, mark, [[time.total_s for time in listed] for listed in pooled]),
+    ]
+    started = [row for row in one if all(row[key] is not None for _, _, key in START)]
+    if started:
+        parts = [Part(title=title, colour=colour, values=[row[key] for row in started]) for title, colour, key in START]
+        note = "In a fresh process, up to the first caption's end."
+        found.append(stack_plot("start", "Start-up, s", note, [shown_case(row) for row in started], mark, parts, "{:.2f}"))
+    found.append(throughput_plot(measured, chosen))
+    return [plot for plot in found if plot]
+
+
+def _setting(row: Row) -> tuple[int, int, int | None]:
+    return row["batch_size"], row["threads"], row["forced_tokens"]
+
+
+def _megabytes(title: str, key: str, rows: Sequence[Row]) -> Bars:
+    return Bars(title=title, unit="MB", values=[None if row[key] is None else row[key] / 1e6 for row in rows])
