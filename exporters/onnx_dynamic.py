@@ -26,7 +26,7 @@ from exporters.checkpoint import Checkpoint
 from exporters.onnx_graphs import export_graphs, weight_products
 from exporters.recipes import Component, Recipe
 
-REQUIRES = {"onnxruntime": ">=1.24.3"}
+REQUIRES = {"onnxruntime": ">=1.27"}
 
 LARGE = 1 << 14
 """Elements from which on a float tensor is stored in half: a rounding of 2**-11 is small beside that of INT8."""

@@ -100,7 +100,15 @@ class Recipe:
     @property
     def target(self) -> Target:
         """Where its artifacts are meant to run."""
-        return Target(device=self.device, precision=self.precision, cpu_features=self.cpu_features, approximate=self.approximate)
+        return Target(
+            device=self.device,
+            precision=self.precision,
+            cpu_features=self.cpu_features,
+            approximate=self.approximate,
+            # Weights in blocks are multiplied otherwise, and in torch the activations have 7 bits (`runtimes.int8`).
+            full_range=self.runtime == "ort"
+            and any(part.weights == "qint8" and not part.reduce_range and not part.block_size for part in (self.encoder, self.decoder)),
+        )
 
     @property
     def sha256(self) -> str:

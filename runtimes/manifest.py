@@ -142,6 +142,8 @@ class Target:
     """CPU features without which the artifact is wrong or slow, in the words of `runtimes.host`."""
     approximate: bool = False
     """It computes something else than the checkpoint, for speed, and runs where it is named or alone."""
+    full_range: bool = False
+    """Its INT8 weights use all of 8 bits in products that saturate on x86 without VNNI (`runtimes.saturation`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,15 @@ not have, or hide what they have. So onnxruntime multiplies one small product wh
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 
+from runtimes.choice import Runnable
 from runtimes.host import Host
-from runtimes.manifest import Manifest
 from runtimes.matmul_graph import INTEGERS, matmul_model
+
+R = TypeVar("R", bound=Runnable)
 
 ROWS, INPUTS, OUTPUTS = 4, 64, 16
 """Several rows, as an encoder has: one row may take another path through the library."""
@@ -62,9 +65,9 @@ def largest_product() -> Product:
     return Product(expected=expected, found=int(sums.flat[np.abs(sums - expected).argmax()]))
 
 
-def product_for(manifests: Iterable[Manifest]) -> Product | None:
-    """Ask onnxruntime where one of the artifacts needs it; None where none does, or where there is no onnxruntime to run it."""
-    if not any(map(full_range, manifests)):
+def product_for(held: Iterable[Runnable]) -> Product | None:
+    """Ask onnxruntime where one of the artifacts needs to know; None where none does, or where there is no onnxruntime to run it."""
+    if not any(one.target.full_range for one in held):
         return None
     try:
         return largest_product()
@@ -72,11 +75,11 @@ def product_for(manifests: Iterable[Manifest]) -> Product | None:
         return None
 
 
-def misfit(manifest: Manifest, host: Host, product: Product | None) -> Misfit | None:
-    """Say what is wrong with running an artifact on this CPU, if anything; the product is that of `product_for`."""
-    missing = ", ".join(sorted(set(manifest.target.cpu_features) - host.cpu_features))
+def misfit(one: Runnable, host: Host, product: Product | None) -> Misfit | None:
+    """Say what is wrong with running an artifact, or one of a recipe, on this CPU, if anything; the product is that of `product_for`."""
+    missing = ", ".join(sorted(set(one.target.cpu_features) - host.cpu_features))
     tuned = f"is tuned for CPUs with {missing}, which this one lacks"
-    if full_range(manifest) and product is not None and not product.right:
+    if one.target.full_range and product is not None and not product.right:
         saturates = f"integer products saturate here ({product.found:,} where {product.expected:,} is right)"
         cause = f"{tuned}; {saturates}" if missing else f"has weights of full range, and {saturates}"
         return Misfit(wrong=True, why=f"{cause}: its captions are wrong here; use a portable recipe, for example onnx-int8")
@@ -88,21 +91,7 @@ def misfit(manifest: Manifest, host: Host, product: Product | None) -> Misfit | 
     )
 
 
-def right_here(manifests: Mapping[str, Manifest], host: Host, product: Product | None) -> dict[str, Manifest]:
-    """Leave out artifacts whose captions would be wrong on this CPU, whatever its flags say."""
-    misfits = {name: misfit(manifest, host, product) for name, manifest in manifests.items()}
-    return {name: manifest for name, manifest in manifests.items() if (found := misfits[name]) is None or not found.wrong}
-
-
-def full_range(manifest: Manifest) -> bool:
-    """Whether a component's weights use all of 8 bits in onnxruntime's integer products; those in blocks are multiplied otherwise."""
-    if manifest.runtime != "ort":
-        return False  # in torch the activations have 7 bits (`runtimes.int8`)
-    components = (manifest.recipe.get("encoder"), manifest.recipe.get("decoder"))
-    return any(
-        isinstance(component, Mapping)
-        and component.get("weights") == "qint8"
-        and not component.get("reduce_range")
-        and not component.get("block_size")
-        for component in components
-    )
+def right_here(held: Mapping[str, R], host: Host, product: Product | None) -> dict[str, R]:
+    """Leave out what would caption wrongly on this CPU, whatever its flags say."""
+    misfits = {name: misfit(one, host, product) for name, one in held.items()}
+    return {name: one for name, one in held.items() if (found := misfits[name]) is None or not found.wrong}

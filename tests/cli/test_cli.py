@@ -28,6 +28,7 @@ Commands:
   caption  Caption pictures with an artifact.
   bench    Measure artifacts against the FP32 model.
   report   Make a table or a page from benchmark records.
+  doctor   Tell what this machine can run, and what is wrong with it.
 """
 
 USAGES = {
@@ -35,6 +36,10 @@ USAGES = {
     "caption": ("[OPTIONS] PATH IMAGE...", "PATH is an artifact or a folder of artifacts; IMAGE a file, a folder or a glob."),
     "bench": ("[OPTIONS] ARTIFACT...", "ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured."),
     "report": ("[OPTIONS] RECORDS", "RECORDS is a .jsonl file that `toolkit bench` wrote."),
+    "doctor": (
+        "[OPTIONS] [ARTIFACT]",
+        "ARTIFACT is an artifact or a folder of them. Exit code 1 where there is a problem: no captions, wrong ones, a known hole.",
+    ),
 }
 OPTIONS = {
     "export": "recipe output revision overwrite gate allow-bin list help",
@@ -43,6 +48,7 @@ OPTIONS = {
     "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads batch-size output"
     " report overwrite quiet profile json format help",
     "report": "format table dataset images no-images output overwrite help",
+    "doctor": "json help",
 }
 
 HEAVY = ("numpy", "PIL", "onnxruntime", "tokenizers", "torch", "transformers", "onnx", "optimum", "evaluate", "nltk")

@@ -8,7 +8,7 @@ import pytest
 
 from exporters.recipes import RECIPES, Component, Recipe
 from runtimes.host import Host, read_host
-from runtimes.saturation import Misfit, Product, full_range, largest_product, misfit, product_for, right_here
+from runtimes.saturation import Misfit, Product, largest_product, misfit, product_for, right_here
 from tests.runtimes.test_choice import manifest
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_the_product_is_what_this_cpu_gives():
 
 
 def test_full_range_weights_are_those_of_the_tuned_recipes():
-    assert {name for name, held in SHIPPED.items() if full_range(held)} == TUNED
+    assert {name for name, held in SHIPPED.items() if held.target.full_range} == TUNED
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_full_range_weights_are_those_of_the_tuned_recipes():
 def test_a_recipe_of_ones_own_is_judged_by_its_weights(encoder, full):
     """It need not name CPU features."""
     own = manifest(Recipe(name="own", runtime="ort", why="w", encoder=encoder, drift_limit_nat=1.0))
-    assert full_range(own) is full
+    assert own.target.full_range is full
     found = misfit(own, host("avx2"), SATURATED)
     assert (found is not None and found.wrong) is full
 

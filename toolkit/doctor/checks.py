@@ -1,0 +1,82 @@
+"""What facts mean for a person: engines, the self-check and artifacts go in, findings come out. Pure functions."""
+
+from collections.abc import Mapping, Sequence
+
+from runtimes.artifact import Artifact
+from runtimes.choice import Choice
+from runtimes.host import LIBRARIES, Host
+from runtimes.saturation import Product, misfit
+from toolkit.doctor.engines import Engine
+from toolkit.doctor.finding import NOTE, PROBLEM, WARNING, Finding
+from toolkit.doctor.machine import Machine
+from toolkit.doctor.versions import satisfies
+
+PORTABLE = "onnx-int8"
+EXPORT = f"toolkit export CHECKPOINT --recipe {PORTABLE}"
+ENGINE = "pip install 'blip-toolkit[ort]'"
+
+
+def check_engines(machine: Machine, engines: Mapping[str, Engine]) -> list[Finding]:
+    """Say which engines are missing or do not start."""
+    if not engines:
+        return [Finding(level=PROBLEM, text="no engine is installed, so nothing can caption here", remedy=ENGINE)]
+    found = []
+    for engine in engines.values():
+        if engine.error is not None:
+            text = f"{engine.library} is installed and does not work: {engine.error}"
+            found.append(Finding(level=PROBLEM, text=text, remedy=f"pip install --force-reinstall {engine.library}"))
+    if "ort" not in engines:
+        found.append(Finding(level=WARNING, text="onnxruntime, the faster engine, is not installed", remedy=ENGINE))
+    torch = engines.get("torch")
+    if torch and torch.offer and not torch.offer.providers:
+        found.append(Finding(level=WARNING, text="torch has no quantized engine here, so pytorch-int8 cannot run", remedy=EXPORT))
+    if machine.nvidia_driver and not any(engine.offer and engine.offer.cuda for engine in engines.values()):
+        text = "there is an NVIDIA driver, and no engine here uses it"
+        found.append(Finding(level=NOTE, text=text, remedy="pip install 'blip-toolkit[ort-gpu]' in place of [ort]"))
+    return found
+
+
+def check_product(host: Host, product: Product | None) -> list[Finding]:
+    """Say what the self-check of integer products means for recipes."""
+    if product is None or product.right:
+        return []
+    sums = f"integer products of full range saturate here ({product.found:,} where {product.expected:,} is right)"
+    hidden = "vnni" in host.cpu_features
+    text = f"{sums} although the CPU shows vnni, as in an emulator" if hidden else f"{sums}, as on every x86 CPU without VNNI"
+    return [Finding(level=WARNING if hidden else NOTE, text=text, remedy=f"portable recipes, for example {PORTABLE}, are right here")]
+
+
+def check_artifacts(
+    artifacts: Sequence[Artifact],
+    chosen: Sequence[Choice],
+    host: Host,
+    machine: Machine,
+    packages: Mapping[str, str],
+    product: Product | None,
+) -> list[Finding]:
+    """Say which artifacts are wrong, slow or cannot run here; in a folder that holds a better one, that is no more than a note."""
+    spared = len(artifacts) > 1 and bool(chosen)
+    problem, warning = (NOTE, NOTE) if spared else (PROBLEM, WARNING)
+    found = []
+    if len(artifacts) > 1 and not chosen:
+        found.append(Finding(level=PROBLEM, text="none of these artifacts can run here", remedy=EXPORT))
+    memory = min((bound for bound in (machine.memory_bytes, machine.memory_limit_bytes) if bound is not None), default=None)
+    for artifact in artifacts:
+        name, manifest = artifact.path.resolve().name, artifact.manifest
+        if manifest.runtime not in host.libraries:
+            text = f"{name} needs {LIBRARIES.get(manifest.runtime, manifest.runtime)}, which is not here or does not work"
+            found.append(Finding(level=problem, text=text, remedy=f"pip install 'blip-toolkit[{manifest.runtime}]'"))
+        for package, ranges in manifest.requires.items():
+            there = packages.get(package) or packages.get(f"{package}-gpu")
+            if there is not None and not satisfies(there, ranges):
+                text = f"{name} needs {package} {ranges}, and {there} is installed"
+                found.append(Finding(level=problem, text=text, remedy=f"pip install '{package}{ranges}'"))
+        if unfit := misfit(manifest, host, product):
+            found.append(Finding(level=problem if unfit.wrong else warning, text=f"{name} {unfit.why}", remedy=EXPORT))
+        if manifest.target.device == "cuda" and not host.cuda:
+            text = f"{name} is meant for a GPU and there is none here; on the CPU it is slow"
+            found.append(Finding(level=warning, text=text, remedy=EXPORT))
+        if memory is not None and artifact.total_bytes > memory:
+            text = f"{name} has {artifact.total_bytes / 2**20:,.0f} MiB of files; this process may use {memory / 2**20:,.0f} MiB of memory"
+            found.append(Finding(level=problem, text=text, remedy="a smaller recipe, for example onnx-int4"))
+    return found

@@ -1,0 +1,84 @@
+"""The whole examination: facts of the machine, of the engines and of artifacts go in, findings and a recommendation come out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from exporters.recipes import RECIPES
+from runtimes.artifact import Artifact, open_artifact
+from runtimes.choice import Choice, Runnable, rank
+from runtimes.errors import ArtifactMissingError
+from runtimes.host import Host, read_host
+from runtimes.manifest import MANIFEST_NAME
+from runtimes.saturation import Product, right_here
+from toolkit.doctor.checks import check_artifacts, check_engines, check_product
+from toolkit.doctor.engines import Engine, ask_engines
+from toolkit.doctor.finding import LEVELS, PROBLEM, Finding
+from toolkit.doctor.holes import find_holes, old_tarfile
+from toolkit.doctor.machine import Machine, installed, read_machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """All that the doctor says."""
+
+    machine: Machine
+    packages: dict[str, str]
+    """Installed package → version."""
+    engines: dict[str, Engine]
+    recipes: tuple[Choice, ...]
+    """Recipes that run here, best first."""
+    artifacts: tuple[Choice, ...] | None
+    """Likewise of the artifacts that were asked about; None where none was."""
+    findings: tuple[Finding, ...]
+    """Worst first."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is a problem."""
+        return all(finding.level != PROBLEM for finding in self.findings)
+
+
+def examine(path: Path | None) -> Examination:
+    """Examine this machine, and how it gets on with an artifact or with a folder of them.
+
+    Raises:
+        ArtifactMissingError, ManifestError, ManifestVersionError: The path holds no artifact that can be read.
+    """
+    artifacts = None if path is None else _artifacts(path)
+    machine, packages, shown = read_machine(), installed(), read_host()
+    engines = ask_engines(shown)
+    host = replace(shown, libraries=frozenset(runtime for runtime, engine in engines.items() if engine.offer))
+    product = engines["ort"].offer.product if "ort" in engines and engines["ort"].offer else None
+    recipes = _ranked({recipe.name: recipe for recipe in RECIPES}, host, product)
+    chosen = None if artifacts is None else _ranked({one.path.name: one.manifest for one in artifacts}, host, product)
+    findings = [
+        *find_holes(packages),
+        *check_engines(machine, engines),
+        *check_product(host, product),
+        *(check_artifacts(artifacts, chosen or (), host, machine, packages, product) if artifacts is not None else ()),
+        *old_tarfile(),
+    ]
+    return Examination(
+        machine=machine,
+        packages=packages,
+        engines=engines,
+        recipes=recipes,
+        artifacts=chosen,
+        findings=tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level))),
+    )
+
+
+def _ranked(held: Mapping[str, Runnable], host: Host, product: Product | None) -> tuple[Choice, ...]:
+    """What `runtimes.load` would take of them, best first: the same two functions."""
+    return tuple(rank(right_here(held, host, product), host))
+
+
+def _artifacts(path: Path) -> list[Artifact]:
+    """Open an artifact, or those of a folder."""
+    if (path / MANIFEST_NAME).is_file():
+        return [open_artifact(path)]
+    found = sorted(path.glob(f"[!.]*/{MANIFEST_NAME}"))
+    if not found:
+        raise ArtifactMissingError(path)
+    return [open_artifact(file.parent) for file in found]

@@ -1,0 +1,24 @@
+"""What the doctor found: how bad, what, and what to do."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+PROBLEM: Literal["problem"] = "problem"
+"""Nothing captions here, captions are wrong, or a version has a known hole: exit code 1."""
+WARNING: Literal["warning"] = "warning"
+"""It works, and not as it was meant to."""
+NOTE: Literal["note"] = "note"
+"""Good to know."""
+
+LEVELS = (PROBLEM, WARNING, NOTE)
+"""Worst first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of advice."""
+
+    level: Literal["problem", "warning", "note"]
+    text: str
+    remedy: str | None
+    """What to do or to type; None where nothing needs to be done."""
