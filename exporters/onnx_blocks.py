@@ -52,6 +52,8 @@ def quantize_blocks(weight: Float32, bits: int, block: int, parts: Sequence[floa
 
 def _rounded(blocks: Float32, scales: Float32, half: int) -> tuple[Float32, Float32, Float32]:
     """Blocks f32[...,n] and scales f32[...,1] → signed codes f32[...,n], the scales and the squared error f32[...,1]."""
+    half_scales = scales.astype(np.float16).astype(np.float32)  # codes are made with the scale that is stored
+    scales = np.where(np.isfinite(half_scales) & (half_scales != 0), half_scales, scales)
     codes = np.clip(np.rint(blocks / np.where(scales == 0, np.float32(1), scales)), -half, half - 1)
     return codes, scales, np.square(codes * scales - blocks).sum(-1, keepdims=True)
 

@@ -10,7 +10,6 @@ import tempfile
 import warnings
 from collections import Counter
 from fnmatch import fnmatchcase
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,10 @@ from transformers import PretrainedConfig
 from exporters import onnx_blocks
 from exporters.checkpoint import Checkpoint
 from exporters.onnx_graphs import export_graphs, weight_products
+from exporters.onnx_storage import store
 from exporters.recipes import Component, Recipe
 
 REQUIRES = {"onnxruntime": ">=1.27"}
-
-LARGE = 1 << 14
-"""Elements from which on a float tensor is stored in half: a rounding of 2**-11 is small beside that of INT8."""
 
 WEIGHT_TYPES = {"qint8": QuantType.QInt8, "quint8": QuantType.QUInt8}
 
@@ -43,15 +40,15 @@ def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict
     files = export_graphs(model, directory, fused=[role for role, component in components.items() if component.quantized])
     del model
     applied: dict[str, dict[str, int]] = {}
+    stored: dict[str, Path] = {}
     for role, component in components.items():
         if component.block_size is not None:
             onnx_blocks.quantize(files[role], component)
         elif component.quantized:
             quantize(files[role], component)
-        if component.quantized:
-            halve(files[role])
         applied[role] = count_quantized(files[role])
-    return files, applied
+        stored |= store(files[role], quantized=component.quantized)
+    return stored, applied
 
 
 def quantize(path: Path, component: Component) -> None:
@@ -119,22 +116,6 @@ def _of_words(parameter: str, ids: str, output: str, *, per_word: bool) -> list[
     if per_word:
         return [helper.make_node("Gather", [parameter, ids], [output], axis=0)]
     return [helper.make_node("Identity", [parameter], [output])]
-
-
-def halve(path: Path) -> None:
-    """Store the float tensors that quantizing left over (positions, patches) as FP16, in place; loading makes FP32 of them."""
-    model = onnx.load(path)
-    graph = model.graph
-    large = [
-        tensor
-        for tensor in graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and prod(tensor.dims) >= LARGE and not tensor.name.endswith("_scale")
-    ]
-    for tensor in large:
-        graph.node.insert(0, helper.make_node("Cast", [f"{tensor.name}_half"], [tensor.name], f"{tensor.name}_half", to=TensorProto.FLOAT))
-        graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{tensor.name}_half"))
-        graph.initializer.remove(tensor)
-    onnx.save(model, path)
 
 
 def count_quantized(path: Path) -> dict[str, int]:

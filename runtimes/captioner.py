@@ -38,13 +38,26 @@ class Caption:
     """Of the error, see `ToolkitError.code`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """Where the time of opening an artifact went, in seconds."""
+
+    import_s: float = 0.0
+    """The runtime's library, if it was not imported before."""
+    hash_s: float = 0.0
+    """Checking the files, in a thread beside importing and loading."""
+
+
 class Captioner:
     """An artifact that is ready to caption. Made by `runtimes.load`."""
 
-    def __init__(self, session: Session, tokens: Tokens, manifest: Manifest, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self, session: Session, tokens: Tokens, manifest: Manifest, max_pixels: int = MAX_PIXELS, opening: Opening | None = None
+    ) -> None:
         self.session = session
         self.tokens = tokens
         self.manifest = manifest
+        self.opening = opening or Opening()
         self._max_pixels = max_pixels
 
     def caption(

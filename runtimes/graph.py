@@ -24,7 +24,10 @@ OPERATORS = {
         "LessOrEqual MatMul MatMulInteger Mul Range Relu Reshape Shape Sigmoid Slice Softmax Split Squeeze Sub Tanh Transpose Unsqueeze "
         "Where"
     ),
-    "com.microsoft": "GatherBlockQuantized MatMulNBits MultiHeadAttention",
+    "com.microsoft": (
+        "BiasGelu DynamicQuantizeMatMul FusedMatMul GatherBlockQuantized Gelu MatMulIntegerToFloat MatMulNBits MultiHeadAttention "
+        "SkipLayerNormalization"
+    ),
 }
 """Domain → what our exporters can make; nothing else is ever run."""
 

@@ -4,12 +4,14 @@ The path is one artifact, or a folder of artifacts of one checkpoint, from which
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
-from runtimes.artifact import Artifact, open_artifact
-from runtimes.captioner import Captioner
+from runtimes.artifact import open_artifact
+from runtimes.captioner import Captioner, Opening
 from runtimes.choice import rank
 from runtimes.errors import (
     ArtifactCorruptError,
@@ -21,7 +23,8 @@ from runtimes.errors import (
 )
 from runtimes.host import LIBRARIES, read_host
 from runtimes.images import MAX_PIXELS
-from runtimes.manifest import MANIFEST_NAME
+from runtimes.manifest import MANIFEST_NAME, Manifest
+from runtimes.payload import Payload, opened
 from runtimes.saturation import misfit, product_for, right_here
 from runtimes.session import Session
 from runtimes.tokens import Tokens
@@ -37,7 +40,19 @@ RUNTIMES = {
 """(runtime, contract) of a manifest → the session that runs it, imported only by `load`. A new recipe adds nothing here."""
 
 
-def load(path: str | Path, device: str = "auto", threads: int | None = None, *, max_pixels: int = MAX_PIXELS) -> Captioner:
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """How an artifact is to be opened; see `load`."""
+
+    device: str
+    threads: int
+    max_pixels: int
+    verify: bool
+
+
+def load(
+    path: str | Path, device: str = "auto", threads: int | None = None, *, max_pixels: int = MAX_PIXELS, verify: bool = True
+) -> Captioner:
     """Open an artifact, or the best one of a folder of artifacts.
 
     Args:
@@ -45,6 +60,7 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None, *, 
         device: "auto" takes the GPU where the artifact is meant for one and it can be had; "cpu" and "cuda" are orders.
         threads: CPU threads; None takes the cores that this process may use.
         max_pixels: Larger pictures are refused before they are decoded.
+        verify: False leaves the files' hashes unchecked; their sizes are checked all the same.
 
     Raises:
         ArtifactMissingError, ArtifactCorruptError, ManifestError, ManifestVersionError: The path holds no artifact that can be read.
@@ -56,13 +72,13 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None, *, 
         raise UnknownNameError("device", device, DEVICES)
     if threads is not None and threads < 1:
         raise RequestError("threads must be at least 1")
-    threads = threads or read_host().cores
+    wish = _Wish(device=device, threads=threads or read_host().cores, max_pixels=max_pixels, verify=verify)
     if (path / MANIFEST_NAME).is_file():
-        return _open_again_if_replaced(path, device, threads, max_pixels)
-    return _choose(path, device, threads, max_pixels)
+        return _open_again_if_replaced(path, wish)
+    return _choose(path, wish)
 
 
-def _choose(path: Path, device: str, threads: int, max_pixels: int) -> Captioner:
+def _choose(path: Path, wish: _Wish) -> Captioner:
     """Open the best artifact of a folder; one that cannot be had costs a warning and the next best."""
     found = sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}"))  # hidden ones are being made
     if not found:
@@ -72,29 +88,29 @@ def _choose(path: Path, device: str, threads: int, max_pixels: int) -> Captioner
         raise RequestError(f"{path}: holds artifacts of different checkpoints; name one of {', '.join(found)}")
     host = read_host()
     manifests = right_here(manifests, host, product_for(manifests.values()))
-    ranked = rank(manifests, host, device)
-    best = next(iter(rank(manifests, replace(host, libraries=frozenset(LIBRARIES)), device)), None)
+    ranked = rank(manifests, host, wish.device)
+    best = next(iter(rank(manifests, replace(host, libraries=frozenset(LIBRARIES)), wish.device)), None)
     if best is not None and best not in ranked:
         logger.warning("%s; trying the next best", _missing(best.name, manifests[best.name].runtime))
     for choice in ranked:
         try:
-            captioner = _open_again_if_replaced(path / choice.name, choice.device, threads, max_pixels)
+            captioner = _open_again_if_replaced(path / choice.name, replace(wish, device=choice.device))
         except (UnavailableError, MissingDependencyError) as error:
             logger.warning("%s: %s; trying the next best", choice.name, error)
             continue
         level = logging.WARNING if manifests[choice.name].target.approximate else logging.INFO
         logger.log(level, "using %s: %s", choice.name, choice.why)
         return captioner
-    raise UnavailableError(f"{path}: none of {', '.join(found)} can run here with device '{device}'")
+    raise UnavailableError(f"{path}: none of {', '.join(found)} can run here with device '{wish.device}'")
 
 
-def _open_again_if_replaced(path: Path, device: str, threads: int, max_pixels: int) -> Captioner:
+def _open_again_if_replaced(path: Path, wish: _Wish) -> Captioner:
     """Open an artifact; if an export replaced it between reading its manifest and its files, read the new manifest."""
     artifact = open_artifact(path)
     while True:
         try:
-            session = _open_session(artifact, device, threads)
-            return Captioner(session, _tokens(artifact), artifact.manifest, max_pixels)
+            with opened(artifact, verify=wish.verify) as payload:
+                return _open(payload, wish)
         except ArtifactCorruptError:
             again = open_artifact(path)
             if again.manifest.digest == artifact.manifest.digest:
@@ -102,37 +118,53 @@ def _open_again_if_replaced(path: Path, device: str, threads: int, max_pixels: i
             artifact = again
 
 
-def _tokens(artifact: Artifact) -> Tokens:
-    file = artifact.verified("tokenizer")
+def _open(payload: Payload, wish: _Wish) -> Captioner:
+    """Import what runs the artifact, while its files are being hashed, and hand them over."""
+    manifest = payload.artifact.manifest
+    begun = perf_counter()
+    session_class = _session_class(payload.artifact.path.name, manifest)
+    import_s = perf_counter() - begun
+    session = _open_session(session_class, payload, wish)
+    tokens = _tokens(payload)
+    payload.confirm()
+    return Captioner(session, tokens, manifest, wish.max_pixels, Opening(import_s=import_s, hash_s=payload.hash_s))
+
+
+def _tokens(payload: Payload) -> Tokens:
+    content = payload.read("tokenizer")
     try:
-        return Tokens(file.read_bytes(), artifact.manifest.generation)
+        return Tokens(content, payload.artifact.manifest.generation)
     except Exception as error:  # tokenizers raises nothing more special
-        raise ArtifactCorruptError(file, f"is not a tokenizer: {str(error).splitlines()[0]}") from error
+        path = payload.artifact.path_of("tokenizer")
+        raise ArtifactCorruptError(path, f"is not a tokenizer: {str(error).splitlines()[0]}") from error
 
 
-def _open_session(artifact: Artifact, device: str, threads: int) -> Session:
-    manifest = artifact.manifest
+def _session_class(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - a class with `open`, by name
     target = RUNTIMES.get((manifest.runtime, manifest.contract))
     if target is None:
         raise UnknownNameError("runtime", f"{manifest.runtime} {manifest.contract}", [" ".join(key) for key in RUNTIMES])
     module, _, name = target.partition(":")
     try:
-        session_class = getattr(import_module(module), name)
+        return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        raise _missing(artifact.path.name, manifest.runtime, error.name) from error
+        raise _missing(artifact, manifest.runtime, error.name) from error
     except ImportError as error:  # it is there, and something that it is linked with is not
         raise UnavailableError(f"{LIBRARIES[manifest.runtime]} is installed but cannot be imported: {error}") from error
+
+
+def _open_session(session_class: Any, payload: Payload, wish: _Wish) -> Session:  # noqa: ANN401
+    name, manifest = payload.artifact.path.name, payload.artifact.manifest
     if problem := misfit(manifest, read_host(), product_for([manifest])):
-        logger.warning("%s %s", artifact.path.name, problem.why)
-    if device == "auto" and manifest.target.device == "cuda":
+        logger.warning("%s %s", name, problem.why)
+    if wish.device == "auto" and manifest.target.device == "cuda":
         if read_host().cuda:
             try:
-                return session_class.open(artifact, "cuda", threads)  # type: ignore[no-any-return]
+                return session_class.open(payload, "cuda", wish.threads)  # type: ignore[no-any-return]
             except UnavailableError as error:
-                logger.warning("%s; running %s on the CPU", error, artifact.path.name)
+                logger.warning("%s; running %s on the CPU", error, name)
         else:
-            logger.warning("%s is meant for a GPU and there is none here; running it on the CPU, which is slow", artifact.path.name)
-    return session_class.open(artifact, "cpu" if device == "auto" else device, threads)  # type: ignore[no-any-return]
+            logger.warning("%s is meant for a GPU and there is none here; running it on the CPU, which is slow", name)
+    return session_class.open(payload, "cpu" if wish.device == "auto" else wish.device, wish.threads)  # type: ignore[no-any-return]
 
 
 def _missing(artifact: str, runtime: str, package: str | None = None) -> MissingDependencyError:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactCorruptError, UnavailableError
+from runtimes.graph import check_graph
 from runtimes.memory import returning_freed_memory
+from runtimes.payload import Payload
 from runtimes.session import Description, DeviceMemoryError, Float32, Int64
 
 logger = logging.getLogger(__name__)
@@ -41,35 +42,30 @@ class OrtSession:
     profiles: Path | None = None
     """Folder where onnxruntime writes what every operator takes, when a session ends; for measuring only, it slows every run."""
 
-    def __init__(self, encoder: Path, decoder: Path, *, device: str, threads: int, precision: str) -> None:
+    def __init__(self, payload: Payload, *, device: str, threads: int) -> None:
         if PROVIDERS[device][0] not in onnxruntime.get_available_providers():
             raise UnavailableError(
                 f"onnxruntime has no {PROVIDERS[device][0]} here; available: {', '.join(onnxruntime.get_available_providers())}. "
                 "For CUDA: pip install 'blip-toolkit[ort-gpu]' in place of [ort]."
             )
-        self._device, self._threads, self._precision = device, threads, precision
+        self._device, self._threads, self._precision = device, threads, payload.artifact.manifest.target.precision
         with returning_freed_memory():
-            self._encoder = self._open(encoder)
-            self._decoder = self._open(decoder)
+            self._encoder = self._open(payload, "encoder")
+            self._decoder = self._open(payload, "decoder")
         self._cross_names = [value.name for value in self._encoder.get_outputs()]
         self._past_names = [value.name for value in self._decoder.get_inputs() if value.name.startswith("past_")]
         self._present_names = [name.replace("past_", "present_", 1) for name in self._past_names]
         inputs = {value.name: value for value in self._decoder.get_inputs()}
         if not self._past_names or set(inputs) != {"token_ids", "positions", *self._cross_names, *self._past_names}:
-            raise ArtifactCorruptError(decoder, f"is not the decoder of {encoder.name}: it takes {', '.join(sorted(inputs))}")
+            wanted = ", ".join(sorted(inputs))
+            raise ArtifactCorruptError(payload.artifact.path_of("decoder"), f"is not this encoder's decoder: it takes {wanted}")
         past = inputs[self._past_names[0]]
         self._empty_shape, self._dtype = (past.shape[1], 0, past.shape[3]), ELEMENT_TYPES[past.type]
 
     @classmethod
-    def open(cls, artifact: Artifact, device: str, threads: int) -> "OrtSession":
-        """Open an artifact's graphs after checking their hashes."""
-        return cls(
-            artifact.verified("encoder"),
-            artifact.verified("decoder"),
-            device=device,
-            threads=threads,
-            precision=artifact.manifest.target.precision,
-        )
+    def open(cls, payload: Payload, device: str, threads: int) -> "OrtSession":
+        """Open an artifact's graphs."""
+        return cls(payload, device=device, threads=threads)
 
     def encode(self, pixels: Float32) -> OrtState:
         """See `Session.encode`."""
@@ -107,18 +103,22 @@ class OrtSession:
             precision=self._precision,
         )
 
-    def _open(self, path: Path) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+    def _open(self, payload: Payload, role: str) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+        """Make a session of a graph's own bytes; its weights are mapped from the one file beside it, which is checked before."""
+        graph, path, weights = payload.read(role), payload.artifact.path_of(role), payload.mappable(f"{role}-weights")
+        check_graph(path, graph, role, payload.artifact.manifest, {weights.name: payload.artifact.manifest.files[weights.name].bytes})
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = ERRORS
         options.enable_mem_pattern = False  # it plans one block for a run's activations and keeps it beside the arena: 21 MB on BLIP-base
         # The two sessions have threads of their own: those that spin after a run take a core from the other (README on speed).
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
         if self.profiles is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(self.profiles / path.stem)
         try:
             # Its fallback would retry on other providers and print; we choose the provider and report errors ourselves.
-            session = onnxruntime.InferenceSession(path, options, providers=list(PROVIDERS[self._device]), enable_fallback=0)
+            session = onnxruntime.InferenceSession(graph, options, providers=list(PROVIDERS[self._device]), enable_fallback=0)
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise ArtifactCorruptError(
                 path, f"onnxruntime {onnxruntime.__version__} cannot load it: {str(error).splitlines()[0]}"

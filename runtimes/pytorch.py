@@ -5,18 +5,17 @@ Axes as in `runtimes.session`; H heads, P past tokens, N vision tokens, Dh width
 
 import gc
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from runtimes.artifact import Artifact
 from runtimes.blip import Blip
 from runtimes.errors import ArtifactCorruptError, UnavailableError
 from runtimes.int8 import Int8Embedding, Int8Linear, select_engine
 from runtimes.manifest import Architecture
 from runtimes.memory import returning_freed_memory
+from runtimes.payload import Payload
 from runtimes.session import Description, DeviceMemoryError, Float32, Int64
 from runtimes.tensors import TensorFile
 
@@ -44,9 +43,9 @@ class TorchSession:
         self._dtype = model.vision_model.post_layernorm.weight.dtype
 
     @classmethod
-    def open(cls, artifact: Artifact, device: str, threads: int) -> "TorchSession":
-        """Load an artifact's weights after checking their hash."""
-        manifest = artifact.manifest
+    def open(cls, payload: Payload, device: str, threads: int) -> "TorchSession":
+        """Load an artifact's weights."""
+        manifest = payload.artifact.manifest
         if device == "cuda" and not torch.cuda.is_available():
             raise UnavailableError("torch sees no CUDA device here; use --device cpu")
         if device == "cuda" and manifest.target.precision == "int8":
@@ -56,7 +55,7 @@ class TorchSession:
             torch.cuda.empty_cache()
         engine = select_engine() if manifest.target.precision == "int8" else None
         with returning_freed_memory():
-            model = load_model(artifact.verified("weights"), manifest.architecture)
+            model = load_model(payload, manifest.architecture)
         return cls(model, device=device, threads=threads, precision=manifest.target.precision, engine=engine)
 
     @torch.inference_mode()
@@ -111,37 +110,38 @@ class _device_memory:  # noqa: N801 - a context manager, used like a function
             raise DeviceMemoryError(str(error).splitlines()[0]) from error
 
 
-def load_model(weights: Path, shape: Architecture) -> Blip:
-    """Build the module from a safetensors file; int8 tensors are packed one by one, so no second copy of the file is ever held.
+def load_model(payload: Payload, shape: Architecture) -> Blip:
+    """Build the module from an artifact's safetensors file; int8 tensors are packed one by one, so no second copy of the file is ever held.
 
     Raises:
-        ArtifactCorruptError: The file's tensors are not those of the architecture.
+        ArtifactCorruptError: The file is not what its manifest says, or its tensors are not those of the architecture.
     """
     with torch.device("meta"):
         model = Blip(shape)
     plain: dict[str, Tensor] = {}
+    stream = payload.stream("weights")
     try:
-        with TensorFile(weights) as file:
-            names = file.names()
-            for name in names:
-                if name.endswith(SCALES) or (name.endswith(".bias") and f"{name.removesuffix('.bias')}.weight{SCALES}" in names):
-                    continue  # read with their weight
-                if name + SCALES not in names:
-                    plain[name] = file.read(name)
-                    continue
-                module, scales = name.removesuffix(".weight"), file.read(name + SCALES)
-                if name == TABLE:
-                    table = file.read(name)
-                    _replace(model, module, Int8Embedding(table, scales))
-                    _replace(model, HEAD, Int8Linear(table, scales, None))
-                else:
-                    bias = file.read(f"{module}.bias") if f"{module}.bias" in names else None
-                    _replace(model, module, Int8Linear(file.read(name), scales, bias))
+        file = TensorFile(stream)
+        names = file.names()
+        for name in names:
+            if name.endswith(SCALES) or (name.endswith(".bias") and f"{name.removesuffix('.bias')}.weight{SCALES}" in names):
+                continue  # read with their weight
+            if name + SCALES not in names:
+                plain[name] = file.read(name)
+                continue
+            module, scales = name.removesuffix(".weight"), file.read(name + SCALES)
+            if name == TABLE:
+                table = file.read(name)
+                _replace(model, module, Int8Embedding(table, scales))
+                _replace(model, HEAD, Int8Linear(table, scales, None))
+            else:
+                bias = file.read(f"{module}.bias") if f"{module}.bias" in names else None
+                _replace(model, module, Int8Linear(file.read(name), scales, bias))
         if TABLE in plain:
             plain[f"{HEAD}.weight"] = plain[TABLE]
         model.load_state_dict(plain, strict=True, assign=True)
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:  # the reader's, packing's and load_state_dict's
-        raise ArtifactCorruptError(weights, f"cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ArtifactCorruptError(payload.artifact.path_of("weights"), f"cannot be loaded: {str(error).splitlines()[0]}") from error
     return model
 
 

@@ -1,4 +1,4 @@
-"""Read a safetensors file tensor by tensor: a path goes in, torch tensors of their own memory come out.
+"""Read a safetensors file tensor by tensor: an open file goes in, torch tensors of their own memory come out.
 
 The library maps the whole file, and pages that were touched count as this process' memory until the mapping goes: 231 MB more at the peak
 of BLIP-base INT8. Here only the tensor that is asked for is read. The header is bounded and checked before any tensor is made.
@@ -7,9 +7,8 @@ Format: 8 bytes little-endian length, JSON of name → dtype, shape, data_offset
 
 import json
 import math
+import os
 from io import BufferedReader
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -21,29 +20,19 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "I8": torch.int8}
 
 
 class TensorFile:
-    """An open safetensors file.
+    """An open safetensors file, which the caller closes.
 
     Raises:
-        ValueError: On opening, the header is not what the format says; on reading, the file has become shorter.
+        ValueError: At once, the header is not what the format says; on reading, the file has become shorter.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._stream = path.open("rb")
+    def __init__(self, stream: BufferedReader) -> None:
+        self._stream = stream
         try:
-            self._entries, self._start = _header(self._stream)
-            self._check(path.stat().st_size - self._start)
+            self._entries, self._start = _header(stream)
+            self._check(os.fstat(stream.fileno()).st_size - self._start)
         except (AttributeError, KeyError, IndexError, TypeError) as error:
-            self._stream.close()
             raise ValueError("its header is not that of a safetensors file") from error
-        except ValueError:
-            self._stream.close()
-            raise
-
-    def __enter__(self) -> "TensorFile":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stream.close()
 
     def names(self) -> list[str]:
         """Return all tensors' names in the order of their data."""

@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "runtimes.manifest": May("runtimes.document runtimes.errors"),
     "runtimes.atomic": May("runtimes.errors"),
     "runtimes.artifact": May("runtimes.atomic runtimes.errors runtimes.manifest"),
+    "runtimes.payload": May("runtimes.artifact runtimes.errors runtimes.manifest"),
     "runtimes.choice": May("runtimes.host runtimes.manifest"),
     "runtimes.contract": May("runtimes.manifest"),
     "runtimes.protobuf": May(""),
@@ -65,6 +66,7 @@ MAY_IMPORT = {
     "exporters.onnx_graphs": May("exporters runtimes torch onnx"),
     "exporters.onnx_attention": May("runtimes torch"),
     "exporters.onnx_blocks": May("exporters numpy onnx"),
+    "exporters.onnx_storage": May("runtimes numpy onnx onnxruntime"),
     "exporters.onnx_dynamic": May("exporters runtimes numpy torch onnx onnxruntime optimum transformers"),
     # What a person types: nothing heavy before a command runs.
     "toolkit": May("toolkit exporters runtimes numpy"),

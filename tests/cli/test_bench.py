@@ -71,7 +71,7 @@ def error_of(result):
 def broken_copy(artifact, to):
     """A copy with one bit of its encoder flipped."""
     copy = shutil.copytree(artifact, to)
-    (encoder,) = copy.glob("encoder-*")
+    (encoder,) = copy.glob("encoder-*.onnx")
     content = bytearray(encoder.read_bytes())
     content[len(content) // 2] ^= 1
     encoder.write_bytes(content)

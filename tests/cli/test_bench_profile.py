@@ -93,7 +93,7 @@ def test_operators_are_parts_of_what_the_profiled_pass_took(profiled):
 
 def test_a_case_that_fails_is_told_and_the_others_go_on(tiny_artifacts, folder, tmp_path):
     broken = shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "broken")
-    next(broken.glob("encoder-*")).write_bytes(b"none")
+    next(broken.glob("encoder-*.onnx")).write_bytes(b"none")
     result = run(broken, tiny_artifacts["onnx-int8"], "--images", folder, "--profile", "--warmup", 1)
     assert result.exit_code == 0
     assert f"Failed:\n- onnx-fp32: {broken}/encoder-" in result.stdout

@@ -264,7 +264,7 @@ def test_a_folder_of_artifacts(tiny_artifacts, drawn_pictures, tmp_path):
 
 def test_a_damaged_artifact_is_one_line(tiny_artifacts, drawn_pictures, tmp_path):
     damaged = shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "damaged")
-    (encoder,) = damaged.glob("encoder-*")
+    (encoder,) = damaged.glob("encoder-*.onnx")
     content = bytearray(encoder.read_bytes())
     content[len(content) // 2] ^= 1
     encoder.write_bytes(content)

@@ -21,7 +21,15 @@ ONNX_DECODER_PRODUCTS = 6 * TINY_LAYERS + 2
 
 
 def graph_of(artifact: Path, role: str) -> onnx.GraphProto:
-    return onnx.load(open_artifact(artifact).verified(role)).graph
+    return onnx.load(open_artifact(artifact).path_of(role)).graph
+
+
+def stored(artifact: Path, role: str) -> list[onnx.TensorProto]:
+    """The tensors of a graph, each content that its file of weights holds once: two names may lead to one place."""
+    places = {}
+    for number, tensor in enumerate(onnx.load(open_artifact(artifact).path_of(role), load_external_data=False).graph.initializer):
+        places.setdefault({entry.key: entry.value for entry in tensor.external_data}.get("offset", f"inside {number}"), tensor.name)
+    return [tensor for tensor in graph_of(artifact, role).initializer if tensor.name in places.values()]
 
 
 def initializers(path: Path) -> dict[str, np.ndarray]:

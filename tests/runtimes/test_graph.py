@@ -57,15 +57,20 @@ def test_reads_what_the_library_reads(tiny_artifacts, recipe, role):
     counted = Counter((node.domain or "ai.onnx", node.op_type) for node in library.graph.node)
     assert {(domain, name): count for domain, names in found.spec.operators.items() for name, count in names.items()} == counted
     assert found.spec.opsets == {opset.domain or "ai.onnx": opset.version for opset in library.opset_import}
-    assert found.external == {}
+    weights = open_artifact(tiny_artifacts[recipe]).path_of(f"{role}-weights")
+    assert found.external == {weights.name: weights.stat().st_size}
 
 
 @pytest.mark.parametrize("recipe", ONNX_RECIPES)
 def test_what_we_export_passes(tiny_artifacts, recipe):
-    manifest = open_artifact(tiny_artifacts[recipe]).manifest
+    artifact = open_artifact(tiny_artifacts[recipe])
+    manifest = artifact.manifest
     assert set(manifest.graphs) == {"encoder", "decoder"}
     for role in manifest.graphs:
-        check_graph(PATH, content(tiny_artifacts[recipe], role), role, manifest)
+        name = manifest.file_of(f"{role}-weights")
+        check_graph(PATH, content(artifact.path, role), role, manifest, {name: manifest.files[name].bytes})
+        with pytest.raises(GraphRefusedError, match=rf"its tensors are in the file '{name}', which the manifest does not declare"):
+            check_graph(PATH, content(artifact.path, role), role, manifest)
 
 
 def test_the_list_holds_nothing_that_reaches_outside_or_nests():
@@ -311,12 +316,14 @@ def test_tensors_in_the_declared_file_and_within_it(manifest, model):
     tensor = model.graph.initializer[0]
     tensor.external_data[0].value, tensor.external_data[1].value = "weights.bin", "4096"
     data, end = model.SerializeToString(), 4096 + int(tensor.external_data[2].value)
-    assert read_graph(PATH, data).external == {"weights.bin": end}
-    check_graph(PATH, data, "encoder", manifest, {"weights.bin": end})
+    name = manifest.file_of("encoder-weights")
+    size = manifest.files[name].bytes
+    assert read_graph(PATH, data).external == {"weights.bin": end, name: size}
+    check_graph(PATH, data, "encoder", manifest, {"weights.bin": end, name: size})
     with pytest.raises(GraphRefusedError, match=rf"a tensor ends at byte {end} of weights\.bin, which has {end - 1}"):
-        check_graph(PATH, data, "encoder", manifest, {"weights.bin": end - 1})
+        check_graph(PATH, data, "encoder", manifest, {"weights.bin": end - 1, name: size})
     with pytest.raises(GraphRefusedError, match="does not declare"):
-        check_graph(PATH, data, "encoder", manifest, {"other.bin": end})
+        check_graph(PATH, data, "encoder", manifest, {"other.bin": end, name: size})
 
 
 def test_what_protobuf_merges_is_refused(encoder):

@@ -35,7 +35,8 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
 def test_reads_what_the_library_wrote(tmp_path):
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file(tensors(), path, metadata={"format": "pt"})
-    with TensorFile(path) as file:
+    with path.open("rb") as stream:
+        file = TensorFile(stream)
         found = {name: file.read(name) for name in file.names()}
     assert set(found) == set(tensors())
     for name, tensor in tensors().items():
@@ -61,15 +62,15 @@ def test_reads_what_the_library_wrote(tmp_path):
     ],
 )  # fmt: skip
 def test_a_damaged_header_is_refused_before_any_tensor_is_made(tmp_path, header, data, problem):
-    with pytest.raises(ValueError, match=problem):
-        TensorFile(write(tmp_path / "w.safetensors", header, data))
+    with write(tmp_path / "w.safetensors", header, data).open("rb") as stream, pytest.raises(ValueError, match=problem):
+        TensorFile(stream)
 
 
 def test_a_header_that_claims_too_much_is_not_read(tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes((MAX_HEADER_BYTES + 1).to_bytes(8, "little") + b"{}")
-    with pytest.raises(ValueError, match="more than"):
-        TensorFile(path)
+    with path.open("rb") as stream, pytest.raises(ValueError, match="more than"):
+        TensorFile(stream)
 
 
 def test_loading_leaves_the_symbolic_half_of_torch_unimported(tiny_artifacts):

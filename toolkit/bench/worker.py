@@ -75,6 +75,7 @@ def run(job: Job) -> Result:
         parameter_bytes=described["parameter_bytes"],
         import_s=import_s,
         load_s=load_s,
+        hash_s=captioner.opening.hash_s if job.artifact is not None and job.peer is None else None,
         first_caption_s=warmups[0],
         cpu_s=cpu,
         energy_j=energy.joules,
@@ -115,15 +116,11 @@ def _open(job: Job) -> tuple[Any, float, float, dict[str, Any]]:
             "parameter_bytes": 4 * sum(p.numel() for p in baseline.model.parameters()),
         }
         return baseline, import_s, load_s, described
-    from importlib import import_module
+    from runtimes.loading import load
 
-    from runtimes.artifact import open_artifact
-    from runtimes.loading import RUNTIMES, load
-
-    manifest = open_artifact(Path(job.artifact)).manifest
-    import_module(RUNTIMES[manifest.runtime, manifest.contract].partition(":")[0])
     import_s = time.perf_counter() - started
     captioner = load(job.artifact, job.device, job.threads)
+    import_s += captioner.opening.import_s  # `load` imports the runtime's library while the files are being hashed
     load_s = time.perf_counter() - started - import_s
     description = captioner.session.describe()
     return captioner, import_s, load_s, {"versions": description.versions, "providers": description.providers, "parameter_bytes": None}

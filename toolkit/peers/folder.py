@@ -64,7 +64,7 @@ def prepare(peer: Peer, sources: Sources, output: Path, *, overwrite: bool) -> P
     with working_folder(output, ".peer-") as working:
         made = working / peer.name
         made.mkdir()
-        shutil.copyfile(sources.graphs.verified("tokenizer"), made / TOKENIZER_NAME)
+        shutil.copyfile(sources.graphs.path_of("tokenizer"), made / TOKENIZER_NAME)
         write(sources, made)
         written = PeerFolder(name=peer.name, checkpoint_sha256=sources.checkpoint.source.sha256, manifest=sources.graphs.manifest)
         (made / PEER_NAME).write_bytes(document.canonical(document.to_json(written)))

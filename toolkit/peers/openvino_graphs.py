@@ -20,12 +20,12 @@ from toolkit.peers.recompute_graphs import export_recompute_graphs
 def prepare_fp32(sources: Sources, folder: Path) -> None:
     """Write our graphs in FP32."""
     for role in ("encoder", "decoder"):
-        _save(openvino.convert_model(sources.graphs.verified(role)), folder, role)
+        _save(openvino.convert_model(sources.graphs.path_of(role)), folder, role)
 
 
 def prepare_int8(sources: Sources, folder: Path) -> None:
     """Write our graphs with NNCF's INT8."""
-    _write_int8({role: sources.graphs.verified(role) for role in ("encoder", "decoder")}, sources, folder)
+    _write_int8({role: sources.graphs.path_of(role) for role in ("encoder", "decoder")}, sources, folder)
 
 
 def prepare_recompute_int8(sources: Sources, folder: Path) -> None:
