@@ -18,6 +18,7 @@ COMMANDS = {
     "caption": ("toolkit.commands.caption", "Caption pictures with an artifact."),
     "bench": ("toolkit.commands.bench", "Measure artifacts against the FP32 model."),
     "report": ("toolkit.commands.report", "Make a table or a page from benchmark records."),
+    "compare": ("toolkit.commands.compare", "Tell what changed between two benchmark runs."),
     "doctor": ("toolkit.commands.doctor", "Tell what this machine can run, and what is wrong with it."),
 }
 """Command → (module with an attribute `command`, one line of help), in the order of the data flow."""

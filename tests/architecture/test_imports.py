@@ -88,6 +88,7 @@ MAY_IMPORT = {
     "toolkit.report.pareto": May("toolkit.report toolkit.bench matplotlib"),
     "toolkit.report.spread": May("toolkit.report numpy"),
     "toolkit.report.throughput": May("toolkit.report toolkit.bench matplotlib"),
+    "toolkit.compare": May("toolkit.compare toolkit.bench exporters runtimes numpy"),
     "toolkit.peers": May("toolkit.peers toolkit.bench exporters runtimes numpy"),
     "toolkit.peers.__main__": May("toolkit exporters runtimes click"),
     "toolkit.peers.catalogue": May("runtimes.errors"),

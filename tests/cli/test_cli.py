@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from toolkit.cli import COMMANDS, main
+from toolkit.commands.compare import LIMITS
 
 GROUP_HELP = """\
 Usage: toolkit [OPTIONS] COMMAND [ARGS]...
@@ -28,6 +29,7 @@ Commands:
   caption  Caption pictures with an artifact.
   bench    Measure artifacts against the FP32 model.
   report   Make a table or a page from benchmark records.
+  compare  Tell what changed between two benchmark runs.
   doctor   Tell what this machine can run, and what is wrong with it.
 """
 
@@ -35,7 +37,8 @@ USAGES = {
     "export": ("[OPTIONS] [CHECKPOINT]", "CHECKPOINT is a directory in Hugging Face's layout or a hub id."),
     "caption": ("[OPTIONS] PATH IMAGE...", "PATH is an artifact or a folder of artifacts; IMAGE a file, a folder or a glob."),
     "bench": ("[OPTIONS] ARTIFACT...", "ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured."),
-    "report": ("[OPTIONS] RECORDS", "RECORDS is a .jsonl file that `toolkit bench` wrote."),
+    "report": ("[OPTIONS] RECORDS...", "RECORDS is a .jsonl file that `toolkit bench` wrote; several show change over time."),
+    "compare": ("[OPTIONS] A B", LIMITS),
     "doctor": (
         "[OPTIONS] [ARTIFACT]",
         "ARTIFACT is an artifact or a folder of them. Exit code 1 where there is a problem: no captions, wrong ones, a known hole.",
@@ -48,6 +51,7 @@ OPTIONS = {
     "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads batch-size output"
     " report overwrite quiet profile json format help",
     "report": "format table dataset images no-images output overwrite help",
+    "compare": "case fail-if strict different-hosts different-workloads different-checkpoints quiet json help",
     "doctor": "json help",
 }
 
@@ -125,7 +129,7 @@ def test_version():
         (["caption"], "Missing argument 'PATH'."),
         (["export"], "Missing argument 'CHECKPOINT'."),
         (["bench"], "Missing argument 'ARTIFACT...'."),
-        (["report"], "Missing argument 'RECORDS'."),
+        (["report"], "Missing argument 'RECORDS...'."),
         (["report", "records", "--format", "xml"], "Invalid value for '--format': 'xml' is not one of 'md', 'csv', 'json', 'html'."),
         (["caption", "artifact", "picture", "--beams", "0"], "Invalid value for '--beams': 0 is not in the range x>=1."),
         (["caption", "artifact", "picture", "--device", "tpu"], "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'."),

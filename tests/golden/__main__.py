@@ -3,19 +3,57 @@
 What changed shows in `git diff tests/golden`. The records are made by hand: powers of two, so that sums are exact on every machine.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
-from toolkit.bench.record import read_records
+from toolkit.bench.record import Record, read_records
 from toolkit.bench.render import RENDERERS
+from toolkit.compare import history, render
+from toolkit.compare.limits import read_limit
+from toolkit.compare.pairing import Run, Tolerated, pair_up
 
 HERE = Path(__file__).parent
+LIMITS = ("seconds_per_image>+5%", "drift>0.01", "joules_per_image>+5%")
+
+
+def before_and_after() -> tuple[Run, Run]:
+    """Return the records as they are, and as if the encoder of one case had become slower and another case smaller."""
+    records = read_records(HERE / "records.jsonl")
+    moments = ("2026-11-20T09:30:00Z", "2026-11-24T09:30:00Z")
+    commits = ("a" * 40, "b" * 40 + "+dirty")
+    before, after = (
+        [replace(record, measured_at=moment, commit=commit) for record in records] for moment, commit in zip(moments, commits, strict=True)
+    )
+    return Run(name="before.jsonl", records=before), Run(name="after.jsonl", records=[_changed(record) for record in after])
+
+
+def _changed(record: Record) -> Record:
+    if record.case == "onnx-int8":
+        slower = tuple(replace(one, total_s=one.total_s + one.encode_s, encode_s=2 * one.encode_s) for one in record.times)
+        return replace(record, times=slower, versions={**record.versions, "onnxruntime": "1.25.0"})
+    if record.case == "pytorch-int8" and record.subject:
+        return replace(record, subject=replace(record.subject, artifact_bytes=record.subject.artifact_bytes // 2))
+    return record
+
+
+def compared() -> dict[str, str]:
+    """Return name of a golden file → its text, for two runs."""
+    before, after = before_and_after()
+    limits = [read_limit(text) for text in LIMITS]
+    lines = [render.line_of(paired, limits, strict=False) for paired in pair_up(before, after, (), Tolerated())]
+    return {
+        "compare.md": render.render_markdown(before, after, lines),
+        "compare.json": render.render_json(before, after, lines),
+        **{f"history.{layout}": make([after, before]) for layout, make in history.RENDERERS.items()},
+    }
 
 
 def main() -> None:
-    """Write report.md, report.csv and report.json."""
+    """Write the reports of one run and of two."""
     records = read_records(HERE / "records.jsonl")
-    for layout, render in RENDERERS.items():
-        (HERE / f"report.{layout}").write_text(render(records), encoding="utf-8", newline="\n")
+    reports = {f"report.{layout}": make(records) for layout, make in RENDERERS.items()}
+    for name, text in {**reports, **compared()}.items():
+        (HERE / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -137,6 +137,7 @@ def test_times_are_pooled_over_pictures_and_repeats():
             "seconds_per_image_low": 1.0,
             "seconds_per_image_high": 1.6,
             "images_per_second": 6 / 7.8,
+            "tokens_per_second": 5 / 1.5,
             "import_seconds": 3.0,
             "load_seconds": 0.6,
             "first_caption_seconds": 2.5,

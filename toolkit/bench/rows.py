@@ -4,13 +4,14 @@ Times are pooled over pictures and repeats; a speed-up is the median of the repe
 to each other. Quality changes are relative to the baseline's score on the same pictures, with a paired bootstrap 95 % interval.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
 from runtimes.errors import RecordError
+from toolkit.bench.figures import FIGURES, Figure, joules_per_image, over, seconds_per_image, speedups
 from toolkit.bench.limits import encode_limit_s, token_bytes, token_limit_s
 from toolkit.bench.quality import changes, scores
 from toolkit.bench.record import BASELINE, Record
@@ -86,13 +87,15 @@ KEYS = (
     "energy_change_low",
     "energy_change_high",
     "unstable",
+    "tokens_per_second",
 )
 """Keys of a row, in this order; null where a figure was not measured.
 
 Ratios and speed-ups are against the baseline with the same setting; changes are relative. `setting` says for people what differs between
 the settings of a run (null if nothing does); `forced_tokens` is null where captions have their natural length. Times are per picture.
 A limit is what this machine could do at best with those threads, its share the limit over the time that was measured. Start-up is import,
-load (hashing is part of it) and the first caption together. `unstable` says why the times cannot be trusted (null where they can).
+load (hashing is part of it) and the first caption together. `unstable` says why the times cannot be trusted (null where they can). Tokens
+per second are those after a caption's first.
 """
 
 
@@ -166,7 +169,7 @@ def _row(case: str, setting: Setting, label: str | None, listed: Sequence[Record
 
 def _times(good: Sequence[Record]) -> Row:
     pictures = [picture for record in good for picture in record.times]
-    per_repeat = [_per_image(record) for record in good]
+    per_repeat = [seconds_per_image(record) for record in good]
     totals = [picture.total_s for picture in pictures]
     steps = [seconds for picture in pictures for seconds in picture.token_s]
     tokens = [picture.tokens for record in good for picture in record.quality if picture.error is None]
@@ -176,21 +179,21 @@ def _times(good: Sequence[Record]) -> Row:
         "seconds_per_image_high": max(per_repeat),
         "seconds_per_image_p90": float(np.quantile(totals, 0.9)),
         "images_per_second": len(totals) / sum(totals),
-        "import_seconds": _median(good, lambda r: r.import_s),
-        "load_seconds": _median(good, lambda r: r.load_s),
-        "first_caption_seconds": _median(good, lambda r: r.first_caption_s),
-        "startup_seconds": _median(good, _startup),
-        "hash_seconds": _median(good, lambda r: r.hash_s),
         "read_seconds": median(picture.read_s for picture in pictures),
         "encode_seconds": median(picture.encode_s for picture in pictures),
         "first_token_seconds": median(picture.first_token_s for picture in pictures),
         "step_seconds": median(steps) if steps else None,
+        "tokens_per_second": len(steps) / sum(steps) if steps else None,
         "tokens_per_image": fmean(tokens) if tokens else None,
-        "peak_rss_bytes": _median_bytes(good, lambda r: r.peak_rss_bytes),
-        "loaded_rss_bytes": _median_bytes(good, lambda r: r.loaded_rss_bytes),
-        "cpu_seconds_per_image": _median(good, lambda r: None if r.cpu_s is None else r.cpu_s / len(r.times)),
-        "joules_per_image": _median(good, _joules),
+        **{key: _median(key, good, figure) for key, figure in FIGURES.items()},
     }
+
+
+def _median(key: str, records: Sequence[Record], figure: Figure) -> float | None:
+    values = [value for value in map(figure, records) if value is not None]
+    if not values:
+        return None
+    return round(median(values)) if key.endswith("_bytes") else median(values)
 
 
 def _limits(row: Row, record: Record) -> Row:
@@ -209,33 +212,8 @@ def _limits(row: Row, record: Record) -> Row:
     }
 
 
-def _per_image(record: Record) -> float:
-    return median(picture.total_s for picture in record.times)
-
-
-def _startup(record: Record) -> float | None:
-    parts = (record.import_s, record.load_s, record.first_caption_s)
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
-
-
-def _joules(record: Record) -> float | None:
-    return None if record.energy_j is None else record.energy_j / len(record.times)
-
-
-def _median(records: Sequence[Record], figure: Callable[[Record], float | None]) -> float | None:
-    values = [value for value in map(figure, records) if value is not None]
-    return median(values) if values else None
-
-
-def _median_bytes(records: Sequence[Record], figure: Callable[[Record], int | None]) -> int | None:
-    value = _median(records, figure)
-    return None if value is None else round(value)
-
-
 def _ratios(row: Row, good: Sequence[Record], baseline: Sequence[Record]) -> Row:
-    speedups = _over(baseline, good, _per_image)
-    energies = [ratio - 1 for ratio in _over(good, baseline, _joules)]
+    energies = [ratio - 1 for ratio in over(good, baseline, joules_per_image)]
     base = _times(baseline)
     subject = baseline[0].subject
     assert subject is not None
@@ -244,13 +222,7 @@ def _ratios(row: Row, good: Sequence[Record], baseline: Sequence[Record]) -> Row
         f"{name}_ratio": row[key] / base[key] if row[key] and base[key] else None
         for name, key in (("size", "artifact_bytes"), ("peak_rss", "peak_rss_bytes"), ("loaded_rss", "loaded_rss_bytes"))
     }
-    return {**ratio, **_middle("speedup", speedups), **_middle("energy_change", energies)}
-
-
-def _over(ones: Sequence[Record], others: Sequence[Record], figure: Callable[[Record], float | None]) -> list[float]:
-    """Return one case's figure over another's of the same repeat, which ran next to it."""
-    other_of = {record.repeat: value for record in others if (value := figure(record))}
-    return [value / other_of[record.repeat] for record in ones if record.repeat in other_of and (value := figure(record)) is not None]
+    return {**ratio, **_middle("speedup", speedups(good, baseline)), **_middle("energy_change", energies)}
 
 
 def _middle(name: str, values: Sequence[float]) -> Row:

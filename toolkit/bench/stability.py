@@ -7,6 +7,7 @@ where every picture is the same work, in the encoder.
 from collections.abc import Sequence
 from statistics import median
 
+from toolkit.bench.figures import seconds_per_image
 from toolkit.bench.record import Record
 
 SPREAD = 0.10
@@ -41,7 +42,7 @@ def _few_runs(records: Sequence[Record]) -> str | None:
 
 
 def _spread(records: Sequence[Record]) -> str | None:
-    medians = [median(time.total_s for time in record.times) for record in records]
+    medians = [seconds_per_image(record) for record in records]
     spread = (max(medians) - min(medians)) / median(medians)
     return f"repeats {spread:.0%} apart" if spread >= SPREAD else None
 

@@ -10,9 +10,9 @@ from toolkit.commands.options import guard_file, output_file, overwrite_option
 
 @click.command(
     help="Make a table or a page from benchmark records.",
-    epilog="RECORDS is a .jsonl file that `toolkit bench` wrote.",
+    epilog="RECORDS is a .jsonl file that `toolkit bench` wrote; several show change over time.",
 )
-@click.argument("records", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("records", nargs=-1, required=True, metavar="RECORDS...", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--format", "layout", type=click.Choice(["md", "csv", "json", "html"]), default="md", show_default=True)
 @click.option("--table", type=click.Choice(["growth", "components"]), help="This table alone: growth over a sweep, or bytes of components.")
 @click.option("--dataset", help="Of a page: the pictures, named as in `bench`.  [default: the shipped ones, where those were measured]")
@@ -21,7 +21,7 @@ from toolkit.commands.options import guard_file, output_file, overwrite_option
 @output_file("Write here instead of to stdout; a page is one file that needs no other.")
 @overwrite_option
 def command(
-    records: Path,
+    records: tuple[Path, ...],
     layout: str,
     table: str | None,
     dataset: str | None,
@@ -31,9 +31,9 @@ def command(
     overwrite: bool,
 ) -> None:
     """Echo the report, or write it."""
-    from toolkit.bench.record import read_records
     from toolkit.bench.render import RENDERERS, render_table
-    from toolkit.bench.rows import check_comparable
+    from toolkit.compare.history import render_history
+    from toolkit.compare.pairing import read_run
     from toolkit.report.file import need_libraries, write_text
 
     if layout == "html" and table:
@@ -41,9 +41,11 @@ def command(
     if (dataset or images or no_images) and layout != "html":
         raise RequestError("--dataset, --images and --no-images are of a page: --format html")
     guard_file(output, overwrite=overwrite)
-    listed = read_records(records)
-    check_comparable(listed, str(records))
-    if layout == "html":
+    runs = [read_run(path) for path in records]
+    listed = runs[0].records
+    if len(runs) > 1:
+        text = render_history(runs, layout, table)
+    elif layout == "html":
         need_libraries()
         from toolkit.report.page import render_html
         from toolkit.report.pictures import pictures_of
