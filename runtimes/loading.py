@@ -155,7 +155,7 @@ def _session_class(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - 
 def _open_session(session_class: Any, payload: Payload, wish: _Wish) -> Session:  # noqa: ANN401
     name, manifest = payload.artifact.path.name, payload.artifact.manifest
     if problem := misfit(manifest, read_host(), product_for([manifest])):
-        logger.warning("%s %s", name, problem.why)
+        logger.warning("%s %s; use a portable recipe, for example onnx-int8", name, problem.why)
     if wish.device == "auto" and manifest.target.device == "cuda":
         if read_host().cuda:
             try:

@@ -82,7 +82,7 @@ def misfit(one: Runnable, host: Host, product: Product | None) -> Misfit | None:
     if one.target.full_range and product is not None and not product.right:
         saturates = f"integer products saturate here ({product.found:,} where {product.expected:,} is right)"
         cause = f"{tuned}; {saturates}" if missing else f"has weights of full range, and {saturates}"
-        return Misfit(wrong=True, why=f"{cause}: its captions are wrong here; use a portable recipe, for example onnx-int8")
+        return Misfit(wrong=True, why=f"{cause}: its captions are wrong here")
     if not missing:
         return None
     known = product is not None and product.right

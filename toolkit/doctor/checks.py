@@ -56,7 +56,7 @@ def check_artifacts(
 ) -> list[Finding]:
     """Say which artifacts are wrong, slow or cannot run here; in a folder that holds a better one, that is no more than a note."""
     spared = len(artifacts) > 1 and bool(chosen)
-    problem, warning = (NOTE, NOTE) if spared else (PROBLEM, WARNING)
+    problem, warning, export = (NOTE, NOTE, None) if spared else (PROBLEM, WARNING, EXPORT)
     found = []
     if len(artifacts) > 1 and not chosen:
         found.append(Finding(level=PROBLEM, text="none of these artifacts can run here", remedy=EXPORT))
@@ -72,10 +72,10 @@ def check_artifacts(
                 text = f"{name} needs {package} {ranges}, and {there} is installed"
                 found.append(Finding(level=problem, text=text, remedy=f"pip install '{package}{ranges}'"))
         if unfit := misfit(manifest, host, product):
-            found.append(Finding(level=problem if unfit.wrong else warning, text=f"{name} {unfit.why}", remedy=EXPORT))
+            found.append(Finding(level=problem if unfit.wrong else warning, text=f"{name} {unfit.why}", remedy=export))
         if manifest.target.device == "cuda" and not host.cuda:
             text = f"{name} is meant for a GPU and there is none here; on the CPU it is slow"
-            found.append(Finding(level=warning, text=text, remedy=EXPORT))
+            found.append(Finding(level=warning, text=text, remedy=export))
         if memory is not None and artifact.total_bytes > memory:
             text = f"{name} has {artifact.total_bytes / 2**20:,.0f} MiB of files; this process may use {memory / 2**20:,.0f} MiB of memory"
             found.append(Finding(level=problem, text=text, remedy="a smaller recipe, for example onnx-int4"))
