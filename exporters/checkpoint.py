@@ -6,6 +6,7 @@ Only data is read: safetensors, JSON, and a `.bin` through torch's weights-only 
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 ARCHITECTURE = "BlipForConditionalGeneration"
 WEIGHTS, SHARDS, BIN = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+CARD = "README.md"
 
 TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
 HEAD = "text_decoder.cls.predictions.decoder.weight"
@@ -143,6 +145,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
             model=name_of(source) if Path(source).is_dir() else source,
             revision=None if Path(source).is_dir() else directory.name,  # the hub's cache names folders by commit
             sha256=_sha256(files, source),
+            licence=_licence(directory),
         ),
         architecture=architecture,
         stored=architecture,
@@ -169,7 +172,7 @@ def _find(source: str, revision: str | None, *, allow_bin: bool) -> Path:
         return Path(source)
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or Path(source).exists():
         raise CheckpointError(source, "no such checkpoint directory")
-    patterns = ["*.json", "*.safetensors", "vocab.txt"] + (["*.bin"] if allow_bin else [])
+    patterns = ["*.json", "*.safetensors", "vocab.txt", CARD] + (["*.bin"] if allow_bin else [])
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except Exception as error:  # offline, unknown id, no access: huggingface_hub raises many kinds
@@ -232,6 +235,17 @@ def _sha256(files: tuple[Path, ...], source: str) -> str:
         except OSError as error:
             raise CheckpointError(source, f"cannot read {file.name}: {_line(error)}") from error
     return digest.hexdigest()
+
+
+def _licence(directory: Path) -> str | None:
+    """Return the licence that a model card states in the front matter that the hub reads."""
+    try:
+        card = (directory / CARD).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
+    stated = front and re.search(r"^license:[ \t]*([\w.+-]+)[ \t]*$", front[1], re.MULTILINE)
+    return stated[1] if stated else None
 
 
 def _architecture(config: Any, source: str) -> Architecture:  # noqa: ANN401

@@ -13,6 +13,7 @@ import numpy as np
 
 from exporters.bootstrap import Float64, interval
 from exporters.recipes import Recipe
+from runtimes.artifact import sha256_of
 from runtimes.captioner import Captioner
 from runtimes.errors import GateError
 
@@ -122,6 +123,7 @@ def check(captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], ref
         "drift_limit": recipe.drift_limit_nat,
         "device": captioner.session.describe().device,
         "reference": f"transformers {reference.transformers} FP32 generate",
+        "captions": {sha256_of(path): list(said) for path, said in zip(paths, ids, strict=True)},
     }
 
 

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from runtimes.errors import OutputError
 
@@ -25,11 +26,18 @@ BLOCK_BYTES = 1 << 20
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file so that it is there completely or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
+    with whole_file(path) as stream:
+        stream.writelines([content] if isinstance(content, bytes) else content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write that gets its name when the block has ended well, and is removed otherwise."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.writelines([content] if isinstance(content, bytes) else content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(0o644)  # mkstemp is private; an artifact is read by whoever runs it

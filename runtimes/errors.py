@@ -99,6 +99,33 @@ class ManifestVersionError(ToolkitError, ValueError):
         super().__init__(f"{path}: manifest schema {found} is newer than {known}, the newest that this toolkit reads. Update blip-toolkit.")
 
 
+class ArchiveError(ToolkitError, ValueError):
+    """A package's archive is not as `toolkit package` writes it; nothing of it was kept."""
+
+    code = "ARCHIVE_INVALID"
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}. Nothing of it was kept; copy or package it again.")
+
+
+class DigestError(ToolkitError, ValueError):
+    """An artifact is whole, and another one than its sender told of."""
+
+    code = "DIGEST_DIFFERS"
+
+    def __init__(self, path: Path, found: str, wanted: str) -> None:
+        super().__init__(f"{path}: its manifest's digest is {found}, not {wanted}. Ask the sender which package this is; do not use it.")
+
+
+class GoldenError(ToolkitError, ValueError):
+    """On this machine an artifact captions otherwise than where it was packaged, or it holds no proof that it does not."""
+
+    code = "GOLDEN_DIFFERS"
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}. Do not use it here: compare `toolkit doctor` of both machines, take a portable recipe.")
+
+
 class UnknownNameError(ToolkitError, KeyError):
     """A recipe, runtime or dataset by that name is not known."""
 

@@ -116,6 +116,8 @@ class Source:
     revision: str | None
     sha256: str
     """Of the checkpoint's weight file."""
+    licence: str | None = None
+    """As its model card states it; None where it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +221,15 @@ def read_manifest(path: Path) -> Manifest:
             content = stream.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise ManifestError(path, [f"cannot be read ({error.strerror})"]) from error
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """Read and check the bytes of a manifest; `path` is what errors call it.
+
+    Raises:
+        ManifestVersionError, ManifestError: See `read_manifest`.
+    """
     if len(content) > MAX_MANIFEST_BYTES:
         raise ManifestError(path, [f"larger than {MAX_MANIFEST_BYTES} bytes"])
     try:

@@ -16,6 +16,9 @@ from toolkit.logs import CHOICE, log_to_stderr
 COMMANDS = {
     "export": ("toolkit.commands.export", "Turn a BLIP checkpoint into artifacts."),
     "caption": ("toolkit.commands.caption", "Caption pictures with an artifact."),
+    "package": ("toolkit.commands.package", "Pack an artifact into one file that proves itself."),
+    "unpack": ("toolkit.commands.unpack", "Unpack a package, checked before it is there."),
+    "verify": ("toolkit.commands.verify", "Verify an artifact or a package on this machine."),
     "bench": ("toolkit.commands.bench", "Measure artifacts against the FP32 model."),
     "report": ("toolkit.commands.report", "Make a table or a page from benchmark records."),
     "compare": ("toolkit.commands.compare", "Tell what changed between two benchmark runs."),

@@ -39,6 +39,9 @@ MAY_IMPORT = {
     "runtimes.atomic": May("runtimes.errors"),
     "runtimes.artifact": May("runtimes.atomic runtimes.errors runtimes.manifest"),
     "runtimes.payload": May("runtimes.artifact runtimes.errors runtimes.manifest"),
+    "runtimes.archive_forms": May(""),
+    "runtimes.archive": May("runtimes.archive_forms runtimes.atomic runtimes.errors runtimes.manifest"),
+    "runtimes.damage": May("runtimes.artifact runtimes.graph runtimes.manifest runtimes.protobuf"),
     "runtimes.choice": May("runtimes.host runtimes.manifest"),
     "runtimes.contract": May("runtimes.manifest"),
     "runtimes.protobuf": May(""),
@@ -75,6 +78,8 @@ MAY_IMPORT = {
     "toolkit.cli": May("toolkit runtimes click"),
     "toolkit.progress": May("click"),
     "toolkit.commands": May("toolkit exporters runtimes click"),
+    "toolkit.packaging": May("toolkit.packaging toolkit.bench runtimes"),
+    "toolkit.packaging.goldens": May("runtimes numpy PIL"),
     "toolkit.bench": May("toolkit exporters runtimes numpy", later="psutil"),
     # The page: its text and its plots know of bench, bench knows nothing of them.
     "toolkit.report": May("toolkit.report toolkit.bench exporters.recipes runtimes"),

@@ -27,6 +27,9 @@ Options:
 Commands:
   export   Turn a BLIP checkpoint into artifacts.
   caption  Caption pictures with an artifact.
+  package  Pack an artifact into one file that proves itself.
+  unpack   Unpack a package, checked before it is there.
+  verify   Verify an artifact or a package on this machine.
   bench    Measure artifacts against the FP32 model.
   report   Make a table or a page from benchmark records.
   compare  Tell what changed between two benchmark runs.
@@ -36,6 +39,12 @@ Commands:
 USAGES = {
     "export": ("[OPTIONS] [CHECKPOINT]", "CHECKPOINT is a directory in Hugging Face's layout or a hub id."),
     "caption": ("[OPTIONS] PATH IMAGE...", "PATH is an artifact or a folder of artifacts; IMAGE a file, a folder or a glob."),
+    "package": (
+        "[OPTIONS] ARTIFACT",
+        "ARTIFACT is an artifact's folder. Pass the printed digest on by another way than the file: verify --sha256 compares it.",
+    ),
+    "unpack": ("[OPTIONS] FILE", "FILE is what `toolkit package` wrote."),
+    "verify": ("[OPTIONS] PATH", "PATH is an artifact's folder, or a file that `toolkit package` wrote."),
     "bench": ("[OPTIONS] ARTIFACT...", "ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured."),
     "report": ("[OPTIONS] RECORDS...", "RECORDS is a .jsonl file that `toolkit bench` wrote; several show change over time."),
     "compare": ("[OPTIONS] A B", LIMITS),
@@ -48,6 +57,9 @@ OPTIONS = {
     "export": "recipe output revision overwrite gate allow-bin list help",
     "caption": "prompt beams min-length max-length batch-size workers max-pixels strip-prompt device threads output overwrite"
     " resume json help",
+    "package": "output records overwrite help",
+    "unpack": "output sha256 help",
+    "verify": "sha256 untrusted threads json help",
     "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads batch-size output"
     " report overwrite quiet profile json format help",
     "report": "format table dataset images no-images output overwrite help",

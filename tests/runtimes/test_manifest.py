@@ -171,7 +171,7 @@ def test_all_problems_are_named_at_once(written, plain):
             "missing contract",
             "schema: expected int, got bool",
             "unknown source field(s) source.sha265",
-            "known: model, revision, sha256",
+            "known: model, revision, sha256, licence",
             "applied.encoder.MatMul: expected int, got str",
             "target.precision: 'int3' is not one of 'fp32', 'fp16', 'int8', 'int4'",
             "target.cpu_features[1]: expected str, got int",

@@ -1,0 +1,26 @@
+"""`toolkit verify`: an artifact or a package goes in; what was checked on this machine comes out."""
+
+import json
+from pathlib import Path
+
+import click
+
+from toolkit.commands.options import threads_option
+
+
+@click.command(
+    help="Verify an artifact or a package on this machine.",
+    epilog="PATH is an artifact's folder, or a file that `toolkit package` wrote.",
+)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--sha256", metavar="DIGEST", help="Of its manifest, as the sender told it.")
+@click.option("--untrusted", is_flag=True, help="Open its graphs in a process of their own first, with limits of memory and time.")
+@threads_option
+@click.option("--json", "as_json", is_flag=True, help="The report as a JSON object.")
+def command(path: Path, sha256: str | None, untrusted: bool, threads: int | None, as_json: bool) -> None:
+    """Echo the report; what is wrong is an error."""
+    from runtimes import document
+    from runtimes.verify import summary, verify
+
+    report = verify(path, sha256=sha256, untrusted=untrusted, threads=threads)
+    click.echo(json.dumps(document.to_json(report)) if as_json else "\n".join(summary(report)))

@@ -1,0 +1,91 @@
+"""Make a package: an artifact goes in; an archive of it, its golden captions and its model card comes out."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from runtimes.archive import form_of, write_archive
+from runtimes.archive_forms import BLOCK_BYTES, FORMS, Member
+from runtimes.artifact import Artifact, open_artifact
+from runtimes.atomic import locked, whole_file
+from runtimes.errors import ArtifactCorruptError, OutputError, OutputExistsError, ToolkitError
+from runtimes.golden import LOGITS_ROLE, ROLE
+from runtimes.loading import load
+from runtimes.manifest import FileEntry, Manifest
+from runtimes.verify import verify
+from toolkit.packaging.card import CARD, CARD_ROLE, card
+from toolkit.packaging.goldens import record
+
+ADDED = (ROLE, LOGITS_ROLE, CARD_ROLE, "wheel", "requirements")
+"""Roles (before a colon) that packaging adds; of an artifact that comes from a package they are made anew."""
+
+Files = Mapping[str, tuple[str, bytes]]
+"""File name → (role, content)."""
+
+
+def default_output(artifact: Path) -> Path:
+    """Return where a package goes that nobody named: beside the artifact."""
+    resolved = artifact.resolve()
+    return resolved.with_name(resolved.name + FORMS[0].suffix)
+
+
+def package(artifact_path: Path, output: Path, *, measured: str | None = None, wheels: Files | None = None, overwrite: bool = False) -> str:
+    """Verify an artifact, record its golden captions and write the package.
+
+    Args:
+        artifact_path: The artifact's folder.
+        output: The archive; its suffix says which kind.
+        measured: A table for the model card.
+        wheels: Wheels and what pins them.
+        overwrite: Replace an archive that exists.
+
+    Returns:
+        The digest of the package's manifest.
+
+    Raises:
+        OutputExistsError, OutputError, ArchiveError: Before anything is run, where that can be known.
+        ToolkitError: What `runtimes.verify.verify` raises.
+    """
+    form_of(output)
+    if output.exists() and not overwrite:
+        raise OutputExistsError(output)
+    verify(artifact_path)
+    artifact = open_artifact(artifact_path)
+    added = {**record(load(artifact_path, "cpu"), artifact_path), **(wheels or {})}
+    kept = {name: entry for name, entry in artifact.manifest.files.items() if entry.role.partition(":")[0] not in ADDED}
+    added[CARD] = (CARD_ROLE, card(replace(artifact.manifest, files=kept), measured, offline=wheels is not None).encode())
+    entries = {
+        name: FileEntry(role=role, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, (role, content) in sorted(added.items())
+    }
+    manifest = replace(artifact.manifest, files={**entries, **kept}, digest="").sealed()
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with locked(output), whole_file(output) as stream:
+            write_archive(stream, output, manifest, _members(artifact, manifest, added))
+    except ToolkitError:
+        raise
+    except OSError as error:
+        raise OutputError(output, error.strerror or str(error)) from error
+    return manifest.digest
+
+
+def _members(artifact: Artifact, manifest: Manifest, added: Files) -> Iterator[Member]:
+    for name, entry in manifest.files.items():
+        blocks = iter([added[name][1]]) if name in added else _hashed(artifact.path / name, entry)
+        yield Member(name=name, size=entry.bytes, blocks=blocks)
+
+
+def _hashed(path: Path, entry: FileEntry) -> Iterator[bytes]:
+    """Read a file that was verified before; if it has become another one since, nothing is packaged."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(BLOCK_BYTES):
+                digest.update(block)
+                yield block
+    except OSError as error:
+        raise ArtifactCorruptError(path, f"cannot be read ({error.strerror})") from error
+    if digest.hexdigest() != entry.sha256:
+        raise ArtifactCorruptError(path, "changed while it was packaged")
