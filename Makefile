@@ -115,7 +115,7 @@ parity-latest: export $(BASE)/model.safetensors $(LATEST)/.ready ## Parity and b
 		$$environment/bin/toolkit bench $(BASE_ARTIFACTS)/$(notdir $(BASE))-onnx-fp32 --checkpoint $(BASE) --images toolkit/sample \
 			--limit 3 --repeat 1 --tokens 20 || exit 1; done
 
-readme: setup ## Render README's tables from the committed records
+readme: setup ## Render README's tables and picture from the committed records
 	$(BIN)/python -m tests.readme
 
 golden: setup ## Rewrite the expected outputs of tests; review the diff

@@ -1,33 +1,75 @@
-"""Keep README's generated tables equal to committed records: `python -m tests.readme` rewrites them, a test compares.
+"""Keep README's generated tables and pictures equal to committed records: `python -m tests.readme` rewrites them, a test compares.
 
-Records live in tests/golden/published/<name>.jsonl; the README marks where each table stands.
+Records live in tests/golden/published/<name>.jsonl; the README marks where each table and each picture stands. A picture is a file beside
+its records. Its bytes depend on matplotlib's version, so what is compared is all that it says: title, description, names, numbers.
 """
 
 import re
+from functools import cache
+from html import escape
 from pathlib import Path
+from xml.etree import ElementTree
 
 from toolkit.bench.record import Record, read_records
 from toolkit.bench.render import render_markdown
 from toolkit.bench.rows import check_comparable
 from toolkit.peers.table import render_peers
+from toolkit.report.plots import first_plot
+from toolkit.report.svg import Plot, standalone
+from toolkit.report.theme import DARK, LIGHT
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PUBLISHED = ROOT / "tests" / "golden" / "published"
 PEERS = "peers"
 """The table that joins two files of records: this one and the one of quality."""
-MARKED = re.compile(r"(<!-- table (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (?P<kind>table|picture) (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
-def with_tables(text: str) -> str:
-    """Return the README's text with every marked table rendered from its records."""
+def rendered(text: str) -> str:
+    """Return the README's text with every marked table and picture made from its records."""
 
-    def table(match: re.Match[str]) -> str:
-        name = match["name"]
-        rendered = render_peers(published(name), published(f"{name}-quality")) if name == PEERS else render_markdown(published(name))
-        return f"{match[1]}{rendered}{match[3]}"
+    def part(match: re.Match[str]) -> str:
+        made = {"table": table, "picture": picture}[match["kind"]](match["name"])
+        return f"{match[1]}{made}{match['end']}"
 
-    return MARKED.sub(table, text)
+    return MARKED.sub(part, text)
+
+
+def table(name: str) -> str:
+    """Return a table's Markdown."""
+    return render_peers(published(name), published(f"{name}-quality")) if name == PEERS else render_markdown(published(name))
+
+
+def picture(name: str) -> str:
+    """Return the element that shows a picture, with what it shows in words."""
+    shown = escape(f"{plot(name).title}. {plot(name).description}")
+    return f'<img src="{file_of(name).relative_to(ROOT).as_posix()}" width="620" alt="{shown}">\n'
+
+
+def pictures(text: str) -> list[str]:
+    """Return the names of the README's pictures."""
+    return [match["name"] for match in MARKED.finditer(text) if match["kind"] == "picture"]
+
+
+def file_of(name: str) -> Path:
+    """Return where a picture is kept."""
+    return PUBLISHED / f"{name}.svg"
+
+
+@cache
+def plot(name: str) -> Plot:
+    """Draw a picture."""
+    drawn = first_plot(published(name))
+    assert drawn is not None, f"{name}: nothing to compare"
+    return drawn
+
+
+def said(svg: str) -> list[str]:
+    """Return all that a picture says, in its order."""
+    return [
+        "".join(element.itertext()) for element in ElementTree.fromstring(svg).iter() if element.tag.endswith(("title", "desc", "text"))
+    ]
 
 
 def published(name: str) -> list[Record]:
@@ -39,4 +81,6 @@ def published(name: str) -> list[Record]:
 
 
 if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text()))
+    for name in pictures(README.read_text()):
+        file_of(name).write_text(standalone(plot(name), LIGHT, DARK), encoding="utf-8")
+    README.write_text(rendered(README.read_text()))

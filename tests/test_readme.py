@@ -1,13 +1,20 @@
-"""README: its tables are those of the committed records, and the same recipes stand in both."""
+"""README: its tables and pictures are those of the committed records, and the same recipes stand in both."""
 
 import re
 
-from tests.readme import PUBLISHED, README, with_tables
+from tests.readme import PUBLISHED, README, file_of, pictures, plot, rendered, said
 from toolkit.bench.record import read_records
 
 
-def test_tables_are_rendered_from_the_committed_records():
-    assert with_tables(README.read_text()) == README.read_text()
+def test_tables_and_pictures_are_those_of_the_committed_records():
+    assert rendered(README.read_text()) == README.read_text(), "run make readme"
+
+
+def test_picture_files_say_what_the_committed_records_say():
+    names = pictures(README.read_text())
+    assert names == ["quality"]
+    for name in names:
+        assert said(file_of(name).read_text(encoding="utf-8")) == said(plot(name).svg), "run make readme"
 
 
 def test_every_published_recipe_has_one_hash():

@@ -14,7 +14,7 @@ BEST = " *"
 
 def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """Return a table, or several where one is too wide; a single cell may still be."""
-    first, *others = ([column.title, *_marked(column, rows)] for column in columns)
+    first, *others = ([column.title, *marked(column, rows)] for column in columns)
     parts: list[list[list[str]]] = []
     for cells in others:
         if not parts or _width([*parts[-1], cells]) > WIDTH:
@@ -23,7 +23,7 @@ def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     return "\n\n".join(_lines(part) for part in parts)
 
 
-def _marked(column: Column, rows: Sequence[Row]) -> list[str]:
+def marked(column: Column, rows: Sequence[Row]) -> list[str]:
     """Write a column's cells; a mark goes to the best one, and to all whose figure looks the same."""
     texts = [column.cell(row) for row in rows]
     key = column.lowest or column.highest

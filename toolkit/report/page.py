@@ -11,6 +11,7 @@ from exporters.recipes import RECIPES
 from toolkit.bench.columns import shown_case
 from toolkit.bench.datasets import Dataset
 from toolkit.bench.facts import facts
+from toolkit.bench.markdown import marked
 from toolkit.bench.record import BASELINE, Record, to_lines
 from toolkit.bench.rows import Row, make_rows
 from toolkit.bench.sheets import Sheet, sheets
@@ -125,7 +126,8 @@ def _notices(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _texts(sheet: Sheet, chosen: Row | None) -> dict[str, object]:
     """Return what a table says, a line for each row, and whether it is the chosen one's."""
-    lines = [([column.cell(row) for column in sheet.columns], row is chosen) for row in sheet.rows]
+    columns = [marked(column, sheet.rows) for column in sheet.columns]
+    lines = [(cells, row is chosen) for cells, row in zip(zip(*columns, strict=True), sheet.rows, strict=True)]
     return {"title": sheet.title, "note": sheet.note, "head": [column.title for column in sheet.columns], "lines": lines}
 
 

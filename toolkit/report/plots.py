@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
+from exporters.recipes import RECIPES
 from toolkit.bench.columns import shown_case
 from toolkit.bench.record import PictureTimes, Record
-from toolkit.bench.rows import Row, group
+from toolkit.bench.rows import Row, group, make_rows
 from toolkit.report.bars import Bars, Part, bars_plot, stack_plot
 from toolkit.report.pareto import MEASURES, SIZE, pareto_plot
+from toolkit.report.recommendation import recommend
 from toolkit.report.spread import spread_plot
 from toolkit.report.svg import FIRST, FOURTH, SECOND, THIRD, Plot
 from toolkit.report.throughput import throughput_plot
@@ -69,6 +71,12 @@ def make_plots(records: Sequence[Record], rows: Sequence[Row], chosen: Row | Non
         found.append(stack_plot("start", "Start-up, s", note, [shown_case(row) for row in started], mark, parts, "{:.2f}"))
     found.append(throughput_plot(measured, chosen))
     return [plot for plot in found if plot]
+
+
+def first_plot(records: Sequence[Record]) -> Plot | None:
+    """Return the one plot to show where there is room for one: quality against time; None where there is nothing to compare."""
+    rows = make_rows(records)
+    return next(iter(make_plots(records, rows, recommend(rows, RECIPES).chosen)), None)
 
 
 def _setting(row: Row) -> tuple[int, int, int | None]:
