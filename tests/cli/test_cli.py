@@ -57,7 +57,7 @@ OPTIONS = {
     "export": "recipe output revision overwrite gate allow-bin list help",
     "caption": "prompt beams min-length max-length batch-size workers max-pixels strip-prompt device threads output overwrite"
     " resume json help",
-    "package": "output records overwrite help",
+    "package": "output records with-wheels platform python overwrite help",
     "unpack": "output sha256 help",
     "verify": "sha256 untrusted threads json help",
     "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads batch-size output"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.commands.options import overwrite_option
+from toolkit.commands.options import guard_file, overwrite_option
 
 
 @click.command(
@@ -19,14 +19,38 @@ from toolkit.commands.options import overwrite_option
     help="The file; .tar.gz or .zip.  [default: ARTIFACT.tar.gz beside the artifact]",
 )
 @click.option("--records", type=click.Path(dir_okay=False, path_type=Path), help="Records of `toolkit bench` for the model card's table.")
+@click.option(
+    "--with-wheels", is_flag=True, help="Add this toolkit and all that captioning needs, so that a device installs from the file."
+)
+@click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    metavar="P",
+    help="The device, as pip names it: manylinux_2_28_aarch64 (repeatable).  [default: this machine]",
+)
+@click.option("--python", metavar="X.Y", help="The device's Python.  [default: this one's]")
 @overwrite_option
-def command(artifact: Path, output: Path | None, records: Path | None, overwrite: bool) -> None:
-    """Echo the file and the digest of its manifest."""
+def command(
+    artifact: Path,
+    output: Path | None,
+    records: Path | None,
+    with_wheels: bool,
+    platforms: tuple[str, ...],
+    python: str | None,
+    overwrite: bool,
+) -> None:
+    """Echo the digest of the package's manifest and the file."""
     from runtimes.artifact import open_artifact
     from toolkit.packaging.card import measured_table
     from toolkit.packaging.package import default_output, package
+    from toolkit.packaging.wheels import collect
 
+    if (platforms or python) and not with_wheels:
+        raise click.UsageError("--platform and --python are of the wheels: give --with-wheels too.")
     output = output or default_output(artifact)
+    guard_file(output, overwrite=overwrite)
     table = measured_table(records, open_artifact(artifact).manifest) if records else None
-    digest = package(artifact, output, measured=table, overwrite=overwrite)
+    wheels = collect(platforms, python) if with_wheels else None
+    digest = package(artifact, output, measured=table, wheels=wheels, overwrite=overwrite)
     click.echo(f"{digest}  {output}")

@@ -16,8 +16,9 @@ from runtimes.manifest import FileEntry, Manifest
 from runtimes.verify import verify
 from toolkit.packaging.card import CARD, CARD_ROLE, card
 from toolkit.packaging.goldens import record
+from toolkit.packaging.wheels import REQUIREMENTS_ROLE, WHEEL_ROLE
 
-ADDED = (ROLE, LOGITS_ROLE, CARD_ROLE, "wheel", "requirements")
+ADDED = (ROLE, LOGITS_ROLE, CARD_ROLE, WHEEL_ROLE, REQUIREMENTS_ROLE)
 """Roles (before a colon) that packaging adds; of an artifact that comes from a package they are made anew."""
 
 Files = Mapping[str, tuple[str, bytes]]
