@@ -42,7 +42,7 @@ class Misfit:
     """Why an artifact is not for this CPU."""
 
     wrong: bool
-    """Its captions are wrong here; otherwise it may only be slow."""
+    """Products of its weights are, and so may its captions be; otherwise it may only be slow."""
     why: str
 
 
@@ -82,7 +82,7 @@ def misfit(one: Runnable, host: Host, product: Product | None) -> Misfit | None:
     if one.target.full_range and product is not None and not product.right:
         saturates = f"integer products saturate here ({product.found:,} where {product.expected:,} is right)"
         cause = f"{tuned}; {saturates}" if missing else f"has weights of full range, and {saturates}"
-        return Misfit(wrong=True, why=f"{cause}: its captions are wrong here")
+        return Misfit(wrong=True, why=f"{cause}: its captions may be wrong here")
     if not missing:
         return None
     known = product is not None and product.right
@@ -92,6 +92,6 @@ def misfit(one: Runnable, host: Host, product: Product | None) -> Misfit | None:
 
 
 def right_here(held: Mapping[str, R], host: Host, product: Product | None) -> dict[str, R]:
-    """Leave out what would caption wrongly on this CPU, whatever its flags say."""
+    """Leave out what this CPU multiplies wrongly, whatever its flags say."""
     misfits = {name: misfit(one, host, product) for name, one in held.items()}
     return {name: one for name, one in held.items() if (found := misfits[name]) is None or not found.wrong}

@@ -144,6 +144,18 @@ def test_the_command_line_helps_within_the_budget(allowed):
     assert (code, loaded) == (0, [])
 
 
+def test_the_doctor_examines_within_the_budget(tiny_artifacts, allowed):
+    run = "import toolkit.cli\nfrom click.testing import CliRunner\n"
+    run += f"result = CliRunner().invoke(toolkit.cli.main, ['doctor', {str(tiny_artifacts['onnx-int8'])!r}, '--json'])\n"
+    (code, healthy, denied) = python(
+        DENY.format(allowed=allowed),
+        run,
+        "print(json.dumps(result.exit_code)); print(json.dumps(json.loads(result.stdout)['healthy'])); print(json.dumps(denied))",
+    )
+    assert (code, healthy) == (0, True)
+    assert {"torch", "transformers", "onnx", "safetensors"} & set(denied) == set()
+
+
 def test_the_finder_does_refuse(allowed):
     deny = DENY.format(allowed=allowed)
     assert python(deny, "try:\n    import torch\nexcept ModuleNotFoundError as error:\n    print(json.dumps([error.name, denied]))") == [

@@ -50,7 +50,7 @@ USAGES = {
     "compare": ("[OPTIONS] A B", LIMITS),
     "doctor": (
         "[OPTIONS] [ARTIFACT]",
-        "ARTIFACT is an artifact or a folder of them. Exit code 1 where there is a problem: no captions, wrong ones, a known hole.",
+        "ARTIFACT is an artifact or a folder of them. Exit code 1 where there is a problem: no captions, wrong products, a known hole.",
     ),
 }
 OPTIONS = {

@@ -13,8 +13,10 @@ from PIL import Image
 
 import runtimes
 from exporters.recipes import RECIPES
+from runtimes.archive import unpack
 from runtimes.artifact import open_artifact
 from runtimes.images import read_image
+from toolkit.packaging.package import package
 
 pytestmark = pytest.mark.full
 
@@ -63,6 +65,37 @@ def test_a_random_model_of_odd_sizes(tiny_artifacts, drawn_pictures, tmp_path, r
 @pytest.mark.parametrize("recipe", ["onnx-fp32", "onnx-int8", "onnx-int4"])
 def test_the_shipped_model(mini_artifacts, sample_pictures, tmp_path, recipe):
     compare(mini_artifacts[recipe], sample_pictures[:6], tmp_path)
+
+
+@pytest.fixture(scope="module")
+def unpacked(tiny_artifacts, tmp_path_factory):
+    """A package as it lies on a device."""
+    folder = tmp_path_factory.mktemp("package")
+    package(tiny_artifacts["onnx-int8"], folder / "package.tar.gz")
+    unpack(folder / "package.tar.gz", folder / "unpacked")
+    return folder / "unpacked"
+
+
+def test_golden_captions_are_replayed(unpacked):
+    ended = loop(unpacked)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    pictures = json.loads((unpacked / "golden.json").read_text())["pictures"]
+    assert ended.stdout.splitlines() == [f"{picture['resized']}: same ids" for picture in pictures]
+
+
+@pytest.mark.parametrize(("tie_nat", "code"), [(0.0, 1), (1e9, 0)])
+def test_another_golden_caption_is_a_difference_unless_it_was_a_tie(unpacked, tmp_path, tie_nat, code):
+    folder = shutil.copytree(unpacked, tmp_path / "other")
+    golden = json.loads((folder / "golden.json").read_text())
+    (greedy,) = [caption for caption in golden["pictures"][0]["captions"] if caption["beams"] == 1]
+    ids = list(greedy["token_ids"])
+    greedy["token_ids"][2] += 1
+    golden["tie_nat"] = tie_nat
+    (folder / "golden.json").write_text(json.dumps(golden))
+    ended = loop(folder)
+    said = "a tie at token 2" if tie_nat else f"{','.join(map(str, ids))} differ from {','.join(map(str, greedy['token_ids']))}"
+    assert (ended.returncode, ended.stderr) == (code, "")
+    assert ended.stdout.splitlines()[0] == f"{golden['pictures'][0]['resized']}: {said}"
 
 
 def test_what_it_cannot_do_is_one_line(tiny_artifacts, drawn_pictures, tmp_path):

@@ -8,7 +8,7 @@ import click
 
 @click.command(
     help="Tell what this machine can run, and what is wrong with it.",
-    epilog="ARTIFACT is an artifact or a folder of them. Exit code 1 where there is a problem: no captions, wrong ones, a known hole.",
+    epilog="ARTIFACT is an artifact or a folder of them. Exit code 1 where there is a problem: no captions, wrong products, a known hole.",
 )
 @click.argument("artifact", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
