@@ -17,7 +17,7 @@ BASE_RECIPES := pytorch-fp32 pytorch-int8 onnx-fp32 onnx-int8 onnx-int4 onnx-int
 SOURCES := $(wildcard exporters/*.py runtimes/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-full export artifacts base-artifacts bench bench-base bench-peers peers parity-latest readme golden clean
+.PHONY: help setup lint test test-full fuzz export artifacts base-artifacts bench bench-base bench-peers peers parity-latest readme golden clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ $(LOOP): tests/js/package-lock.json
 
 test-full: setup $(LOOP) ## The other tests: BLIP-base shapes, many pictures, the built wheel, the loop in JavaScript (needs Node)
 	$(BIN)/python -m pytest -m full
+
+fuzz: setup ## Damaged and forged artifacts, hostile archives, mutated pictures: thousands, counted (minutes)
+	$(BIN)/python -m tests.fuzz
 
 export: setup ## Export every recipe of CHECKPOINT into ARTIFACTS (unchanged ones are kept)
 	@$(MAKE) --no-print-directory artifacts RECIPES="$$($(BIN)/toolkit export --list | cut -d' ' -f1 | tr '\n' ' ')"

@@ -8,11 +8,12 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
-from runtimes.errors import RequestError, ToolkitError, UnavailableError
+from runtimes.errors import ArtifactCorruptError, RequestError, ToolkitError, UnavailableError, renamed
 from runtimes.generation import Clock, Decoding, Hypothesis, generate, log_softmax
 from runtimes.images import MAX_PIXELS, ImageInput, preprocess, read_image
 from runtimes.manifest import Manifest
@@ -144,7 +145,8 @@ class Captioner:
             if not hypotheses:
                 raise RequestError("score needs at least one caption per image")
             ids = [self.caption_ids(caption) for caption in hypotheses]
-            scores.append(self._score_one(self._pixels(image)[None], ids))
+            with renamed(self._failed):
+                scores.append(self._score_one(self._pixels(image)[None], ids))
         return scores
 
     def caption_ids(self, caption: str) -> list[int]:
@@ -167,6 +169,10 @@ class Captioner:
             return Decoding(beams=beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty)
         except ValueError as error:
             raise RequestError(str(error)) from error
+
+    def _failed(self, problem: str) -> ToolkitError:
+        """A runtime checks a graph's shapes when it runs: that it loaded does not mean that it can."""
+        return ArtifactCorruptError(Path(self.manifest.name), f"failed while it ran: {problem}")
 
     def _pixels(self, image: ImageInput) -> Float32:
         return preprocess(read_image(image, max_pixels=self._max_pixels), self.manifest.image)
@@ -193,7 +199,8 @@ class Captioner:
     ) -> Iterator[Caption]:
         """Caption what `_read` gave."""
         pixels = [found for found in read if not isinstance(found, ToolkitError)]
-        hypotheses = iter(self._generate(np.stack(pixels), prompt_ids, decoding, clock) if pixels else [])
+        with renamed(self._failed):
+            hypotheses = iter(self._generate(np.stack(pixels), prompt_ids, decoding, clock) if pixels else [])
         for each in read:
             if isinstance(each, ToolkitError):
                 yield Caption(text="", token_ids=(), score=None, error=str(each), code=each.code)

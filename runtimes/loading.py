@@ -20,6 +20,7 @@ from runtimes.errors import (
     RequestError,
     UnavailableError,
     UnknownNameError,
+    renamed,
 )
 from runtimes.host import LIBRARIES, read_host
 from runtimes.images import MAX_PIXELS
@@ -131,12 +132,9 @@ def _open(payload: Payload, wish: _Wish) -> Captioner:
 
 
 def _tokens(payload: Payload) -> Tokens:
-    content = payload.read("tokenizer")
-    try:
+    content, path = payload.read("tokenizer"), payload.artifact.path_of("tokenizer")
+    with renamed(lambda problem: ArtifactCorruptError(path, f"is not a tokenizer: {problem}")):
         return Tokens(content, payload.artifact.manifest.generation)
-    except Exception as error:  # tokenizers raises nothing more special
-        path = payload.artifact.path_of("tokenizer")
-        raise ArtifactCorruptError(path, f"is not a tokenizer: {str(error).splitlines()[0]}") from error
 
 
 def _session_class(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - a class with `open`, by name

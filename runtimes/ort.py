@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from runtimes.errors import ArtifactCorruptError, UnavailableError
+from runtimes.errors import ArtifactCorruptError, UnavailableError, renamed
 from runtimes.graph import check_graph
 from runtimes.memory import returning_freed_memory
 from runtimes.payload import Payload
@@ -116,13 +116,9 @@ class OrtSession:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
         if self.profiles is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(self.profiles / path.stem)
-        try:
+        with renamed(lambda problem: ArtifactCorruptError(path, f"onnxruntime {onnxruntime.__version__} cannot load it: {problem}")):
             # Its fallback would retry on other providers and print; we choose the provider and report errors ourselves.
             session = onnxruntime.InferenceSession(graph, options, providers=list(PROVIDERS[self._device]), enable_fallback=0)
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            raise ArtifactCorruptError(
-                path, f"onnxruntime {onnxruntime.__version__} cannot load it: {str(error).splitlines()[0]}"
-            ) from error
         if session.get_providers()[0] != PROVIDERS[self._device][0]:
             raise UnavailableError(
                 f"onnxruntime could not start {PROVIDERS[self._device][0]}; it fell back to {session.get_providers()[0]}"

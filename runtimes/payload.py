@@ -68,7 +68,8 @@ class Payload:
             ArtifactCorruptError: It is missing or differs from the manifest.
         """
         checked = self._checked(role)
-        return checked.stream.read() if checked.content is None else checked.content
+        size = self.artifact.manifest.files[checked.path.name].bytes
+        return checked.stream.read(size) if checked.content is None else checked.content
 
     def stream(self, role: str) -> BufferedReader:
         """Return an open file, at its start, which the payload closes; errors as for `read`."""

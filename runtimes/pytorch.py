@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from runtimes.blip import Blip
-from runtimes.errors import ArtifactCorruptError, UnavailableError
+from runtimes.errors import ArtifactCorruptError, UnavailableError, renamed
 from runtimes.int8 import Int8Embedding, Int8Linear, select_engine
 from runtimes.manifest import Architecture
 from runtimes.memory import returning_freed_memory
@@ -119,8 +119,8 @@ def load_model(payload: Payload, shape: Architecture) -> Blip:
     with torch.device("meta"):
         model = Blip(shape)
     plain: dict[str, Tensor] = {}
-    stream = payload.stream("weights")
-    try:
+    stream, path = payload.stream("weights"), payload.artifact.path_of("weights")
+    with renamed(lambda problem: ArtifactCorruptError(path, f"cannot be loaded: {problem}")):  # packing raises whatever torch does
         file = TensorFile(stream)
         names = file.names()
         for name in names:
@@ -140,8 +140,6 @@ def load_model(payload: Payload, shape: Architecture) -> Blip:
         if TABLE in plain:
             plain[f"{HEAD}.weight"] = plain[TABLE]
         model.load_state_dict(plain, strict=True, assign=True)
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:  # the reader's, packing's and load_state_dict's
-        raise ArtifactCorruptError(payload.artifact.path_of("weights"), f"cannot be loaded: {str(error).splitlines()[0]}") from error
     return model
 
 

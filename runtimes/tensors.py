@@ -31,7 +31,7 @@ class TensorFile:
         try:
             self._entries, self._start = _header(stream)
             self._check(os.fstat(stream.fileno()).st_size - self._start)
-        except (AttributeError, KeyError, IndexError, TypeError) as error:
+        except (AttributeError, KeyError, IndexError, TypeError, RecursionError) as error:
             raise ValueError("its header is not that of a safetensors file") from error
 
     def names(self) -> list[str]:
@@ -55,7 +55,9 @@ class TensorFile:
             begin, stop = entry["data_offsets"]
             if entry["dtype"] not in DTYPES:
                 raise ValueError(f"{name} is of type {entry['dtype']}")
-            if any(type(size) is not int or size < 0 for size in entry["shape"]):
+            if {type(begin), type(stop)} != {int}:
+                raise ValueError(f"{name} has offsets that are no whole numbers")
+            if any(type(size) is not int or not 0 <= size <= data_bytes for size in entry["shape"]):
                 raise ValueError(f"{name} has shape {entry['shape']}")
             if begin != end or stop - begin != math.prod(entry["shape"]) * DTYPES[entry["dtype"]].itemsize:
                 raise ValueError(f"{name} does not fit its place")

@@ -1,9 +1,11 @@
 """Words ↔ token ids with the `tokenizers` library alone: a prompt or caption goes in, ids come out; and back."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from runtimes.errors import ArtifactCorruptError, ToolkitError, renamed
 from runtimes.manifest import GenerationSpec
 
 
@@ -16,6 +18,11 @@ class Tokens:
         self._tokenizer.no_truncation()
         self._spec = spec
 
+    def _ids(self, text: str) -> list[int]:
+        """Return `[CLS] words [SEP]`."""
+        with renamed(_failed):
+            return list(self._tokenizer.encode(text).ids)
+
     def prompt_ids(self, prompt: str | None) -> list[int]:
         """Return what a caption starts with: [DEC], then the prompt's words.
 
@@ -23,12 +30,18 @@ class Tokens:
         """
         if prompt is None:
             return [self._spec.bos_id]
-        return [self._spec.bos_id, *self._tokenizer.encode(prompt).ids[1:-1]]
+        return [self._spec.bos_id, *self._ids(prompt)[1:-1]]
 
     def caption_ids(self, caption: str) -> list[int]:
         """Return a complete caption as the decoder should have said it: [DEC] words [SEP]."""
-        return [self._spec.bos_id, *self._tokenizer.encode(caption).ids[1:-1], self._spec.eos_id]
+        return [self._spec.bos_id, *self._ids(caption)[1:-1], self._spec.eos_id]
 
     def text(self, token_ids: Iterable[int]) -> str:
         """Return the words of ids; special tokens are left out."""
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
+        with renamed(_failed):
+            return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
+
+
+def _failed(problem: str) -> ToolkitError:
+    """What a tokenizer that loaded may still be unable to do."""
+    return ArtifactCorruptError(Path("tokenizer.json"), f"cannot turn words into ids and back: {problem}")

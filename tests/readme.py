@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tests.fuzz import tally
 from toolkit.bench.record import Record, read_records
 from toolkit.bench.render import render_markdown
 from toolkit.bench.rows import check_comparable
@@ -23,6 +24,8 @@ README = ROOT / "README.md"
 PUBLISHED = ROOT / "tests" / "golden" / "published"
 PEERS = "peers"
 """The table that joins two files of records: this one and the one of quality."""
+FUZZ = "fuzz"
+"""The table of what `make fuzz` kept."""
 MARKED = re.compile(r"(<!-- (?P<kind>table|picture) (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
@@ -38,6 +41,8 @@ def rendered(text: str) -> str:
 
 def table(name: str) -> str:
     """Return a table's Markdown."""
+    if name == FUZZ:
+        return tally.render(PUBLISHED / f"{name}.json")
     return render_peers(published(name), published(f"{name}-quality")) if name == PEERS else render_markdown(published(name))
 
 

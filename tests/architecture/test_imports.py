@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "runtimes.saturation": May("runtimes.choice runtimes.host runtimes.matmul_graph numpy", later="onnxruntime"),
     "runtimes.readahead": May(""),
     "runtimes.images": May("runtimes.errors runtimes.manifest numpy PIL"),
-    "runtimes.tokens": May("runtimes.manifest tokenizers"),
+    "runtimes.tokens": May("runtimes.errors runtimes.manifest tokenizers"),
     "runtimes.ort": May("runtimes numpy onnxruntime"),
     "runtimes.pytorch": May("runtimes torch safetensors"),
     "runtimes.blip": May("runtimes.layers runtimes.manifest torch"),

@@ -4,6 +4,7 @@ Where Pillow's own value is not ours on purpose, the oracle says so: EXIF turns 
 clipped. A picture of which only the EXIF block is broken, so that Pillow itself gives up, must still be one of its seed's eight turns.
 """
 
+import contextlib
 import io
 import random
 import resource
@@ -69,6 +70,8 @@ def expected(data, seed):
             yield np.asarray(rgb(image))
             yield np.asarray(rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=FORMATS))))
         except Exception:
+            with contextlib.suppress(Exception):  # an AVIF with its EXIF block renamed
+                yield np.asarray(rgb(Image.open(io.BytesIO(data.replace(b"Exif", b"skip", 1)), formats=FORMATS)))
             for turn in (None, *Image.Transpose):
                 whole = Image.open(io.BytesIO(seed)).convert("RGB")
                 yield np.asarray(whole if turn is None else whole.transpose(turn))

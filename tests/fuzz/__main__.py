@@ -1,0 +1,64 @@
+"""Try everything and keep the counts: `make fuzz`, or `python -m tests.fuzz [--seed N] [--scale F] [--output FILE]`.
+
+Exit code 1 if a promise was broken; the cases are printed with the seed that makes them again.
+"""
+
+import argparse
+import importlib.metadata
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.fuzz import archives, damage, forge, pictures
+from tests.fuzz.tally import Tally, render, write
+from tests.tiny import draw_pictures, export_tiny, write_tiny_checkpoint
+
+RECIPES = ("onnx-int8", "onnx-int4", "onnx-fp32", "pytorch-int8", "pytorch-fp32")
+VERSIONS = ("onnxruntime", "pillow", "tokenizers", "torch", "numpy")
+COUNTS = {"pictures": 12_000, "artifacts": 7_000, "archives": 4_000, "forged": 2_100}
+
+
+def tallies(folder: Path, seed: int, scale: float, crashes: list[str]) -> Iterator[Tally]:
+    """Make the tiny artifacts and run every part."""
+    counts = {part: int(count * scale) for part, count in COUNTS.items()}
+    drawn = draw_pictures(folder)
+    made = export_tiny(write_tiny_checkpoint(folder / "tiny"), drawn, folder / "artifacts")
+    seeds = [made[recipe] for recipe in RECIPES]
+    for part in ("damage", "forge", "archives"):
+        (folder / part).mkdir()
+    yield pictures.run(counts["pictures"], seed)
+    yield damage.run(seeds, counts["artifacts"], seed, folder / "damage")
+    yield damage.every_bit(made["onnx-int8"], folder / "damage")
+    yield archives.hostile(made["onnx-int8"], folder / "archives")
+    yield archives.damage(made["onnx-int8"], counts["archives"], seed, folder / "archives")
+    tally, found = forge.run(seeds, counts["forged"], seed, folder / "forge", drawn[0].path)
+    crashes += found
+    yield tally
+
+
+def main() -> int:
+    """Run, print and keep."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Try hostile input; exit code 1 if a promise was broken.")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0, help="times the usual counts")
+    parser.add_argument("--output", type=Path, default=Path("build/fuzz.json"))
+    chosen = parser.parse_args()
+    done: list[Tally] = []
+    crashes: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        started = time.perf_counter()
+        for tally in tallies(Path(folder), chosen.seed, chosen.scale, crashes):
+            took, started = time.perf_counter() - started, time.perf_counter()
+            print(f"{tally.name}: {tally.tried:,} in {took:.0f} s, {len(tally.broken)} broken", file=sys.stderr)
+            print(*tally.broken, sep="\n", end="\n" if tally.broken else "", file=sys.stderr)
+            done.append(tally)
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS}
+    write(done, chosen.output, seed=chosen.seed, versions=versions, crashes=crashes)
+    print(render(chosen.output))
+    return 1 if any(tally.broken for tally in done) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Hand-made hostile archives and damaged honest ones: each is a named error, and nothing of it is left anywhere."""
+
+import random
+import resource
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from runtimes.archive import unpack, write_archive
+from runtimes.archive_forms import FORMS, Member
+from runtimes.artifact import open_artifact
+from runtimes.errors import ToolkitError
+from runtimes.manifest import MANIFEST_NAME
+from tests.fuzz import hostile_tar, hostile_zip
+from tests.fuzz.mutate import damaged
+from tests.fuzz.tally import Tally
+
+HOSTILE = {".tar.gz": hostile_tar, ".zip": hostile_zip}
+BOMB_BYTES = 200 << 20
+MAX_SECONDS, MAX_GROWN_KB = 5, 100_000
+UNDAMAGED = "unpacked as if undamaged"
+
+
+def hostile(artifact: Path, folder: Path, bomb_bytes: int = BOMB_BYTES) -> Tally:
+    """Try every hand-made archive; they differ in one thing each from one that unpacks."""
+    tally = Tally("hand-made hostile archives", "a named error, nothing written, under 5 s and 100 MB")
+    files = files_of(artifact)
+    for suffix, made in HOSTILE.items():
+        honest = Tally("honest", "unpacks")
+        attempt(honest, folder, suffix, made.honest_archive(files), f"{suffix}: the honest one", files)
+        if honest.outcomes != {UNDAMAGED: 1}:
+            tally.broken.append(f"{suffix}: what the hostile ones differ from does not unpack: {honest}")
+        for name, content in made.archives(files, bomb_bytes):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            attempt(tally, folder, suffix, content, f"{suffix}: {name}")
+            if (grown := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) > MAX_GROWN_KB:
+                tally.broken.append(f"{suffix}: {name}: the process grew by {grown} kB")
+    return tally
+
+
+def damage(artifact: Path, count: int, seed: int, folder: Path) -> Tally:
+    """Try honest archives that were damaged."""
+    tally = Tally("damaged archives", "a named error, nothing written")
+    chance = random.Random(seed)
+    honest = {form.suffix: packed(artifact, folder / f"honest{form.suffix}") for form in FORMS}
+    for number in range(count):
+        suffix = list(honest)[number % len(honest)]
+        how, content = damaged(honest[suffix], chance)
+        attempt(tally, folder, suffix, content, f"archive {number}, seed {seed}: {suffix}, {how}", files_of(artifact))
+    return tally
+
+
+def attempt(tally: Tally, folder: Path, suffix: str, content: bytes, case: str, honest: Mapping[str, bytes] | None = None) -> None:
+    """Unpack an archive in a folder of its own, beside which nothing may appear.
+
+    Args:
+        tally: Where to note it.
+        folder: Where to try.
+        suffix: Of the archive.
+        content: Of the archive.
+        case: What to call it.
+        honest: Files that may come out: damage to bits that carry nothing leaves them as they were.
+    """
+    yard = folder / "yard"
+    (yard / "inner").mkdir(parents=True)
+    archive = yard / f"archive{suffix}"
+    archive.write_bytes(content)
+    started = time.perf_counter()
+    fault = None
+    try:
+        unpack(archive, yard / "inner" / "out")
+    except ToolkitError as error:
+        outcome = error.code
+        if not str(error).isprintable():
+            fault = f"{case}: {error!r}"
+    except Exception as error:
+        outcome, fault = "another exception", f"{case}: {error!r}"
+    else:
+        found = {file.name: file.read_bytes() for file in (yard / "inner" / "out").iterdir()}
+        outcome, fault = (UNDAMAGED, None) if found == honest else ("unpacked", f"{case}: unpacked")
+    if (took := time.perf_counter() - started) > MAX_SECONDS:
+        fault = f"{case}: took {took:.1f} s"
+    kept = {"inner", "inner/out", archive.name} | ({f"inner/out/{name}" for name in honest} if honest else set())
+    left = sorted(str(file.relative_to(yard)) for file in yard.rglob("*"))
+    if set(left) - kept or (outcome not in (UNDAMAGED, "unpacked") and left != [archive.name, "inner"]):
+        fault = f"{case}: left {left}"
+    tally.note(outcome, fault)
+    remove(yard)
+
+
+def remove(yard: Path) -> None:
+    """Remove a tree without following what may be links."""
+    for file in sorted(yard.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
+    yard.rmdir()
+
+
+def files_of(artifact: Path) -> dict[str, bytes]:
+    """An artifact's files, the manifest first."""
+    names = [MANIFEST_NAME, *open_artifact(artifact).manifest.files]
+    return {name: (artifact / name).read_bytes() for name in names}
+
+
+def packed(artifact: Path, path: Path) -> bytes:
+    """The honest archive of an artifact."""
+    manifest = open_artifact(artifact).manifest
+    with path.open("w+b") as stream:
+        content = {name: (artifact / name).read_bytes() for name in manifest.files}
+        write_archive(stream, path, manifest, [Member(name=n, size=len(c), blocks=iter([c])) for n, c in content.items()])
+    written = path.read_bytes()
+    path.unlink()
+    return written

@@ -1,0 +1,98 @@
+"""Loads forged artifacts and captions with them, each in a process of its own: paths come in by standard input, what happened goes out.
+
+    python -m tests.fuzz.child PICTURE
+
+Everything is imported first and each case is a fork, so a case costs milliseconds. A line of JSON per path: `outcome` (our code,
+"captioned", "exception ..." or the name of the signal that ended it), `seconds`, `grown_kb` and `deeds`, which holds whatever the case did
+that loading and captioning must not do.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import onnxruntime  # noqa: F401 - before the fork
+import torch
+
+import runtimes
+import runtimes.loading
+import runtimes.ort
+import runtimes.pytorch
+from runtimes.errors import ToolkitError
+
+MEMORY_BYTES = 2 << 30
+"""A case may take so much more than what is imported; what wants more is told that there is none."""
+SECONDS = 20
+STATM = Path("/proc/self/statm")
+DEEDS = (
+    "pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn",
+    "socket.connect", "socket.bind", "socket.getaddrinfo", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink",
+    "os.truncate", "shutil.rmtree",
+)  # fmt: skip
+
+
+def attempt(path: str, picture: str) -> dict[str, Any]:
+    """Load an artifact and caption a picture with it; Python's audit events tell what else was done."""
+    deeds: list[str] = []
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        if event in DEEDS or writes or (event == "ctypes.dlopen" and arguments[0] != "libc.so.6"):
+            deeds.append(f"{event} {arguments!r}")
+
+    sys.addaudithook(watch)
+    try:
+        (caption,) = runtimes.load(path, threads=1).caption([picture], beams=2, max_length=8)
+        outcome = "captioned" if caption.error is None else f"row {caption.code}"
+        said = caption.error or ""
+    except ToolkitError as error:
+        outcome, said = error.code, str(error)
+    except BaseException as error:
+        outcome, said = f"exception {type(error).__name__}", repr(error)
+    return {"outcome": outcome, "said": said[:500], "deeds": deeds}
+
+
+def in_fork(path: str, picture: str) -> dict[str, Any]:
+    """Run a case in a fork with limits and wait for its end."""
+    reader, writer = os.pipe()
+    before, started = resident_kb(), time.perf_counter()
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_AS, (mapped_bytes() + MEMORY_BYTES,) * 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        signal.alarm(3 * SECONDS)
+        os.write(writer, json.dumps(attempt(path, picture)).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        told = stream.read()
+    _, status, used = os.wait4(child, 0)
+    row = json.loads(told) if told else {"outcome": ended(status), "said": "", "deeds": []}
+    return {**row, "seconds": time.perf_counter() - started, "grown_kb": used.ru_maxrss - before}
+
+
+def ended(status: int) -> str:
+    """How a process ended that told nothing."""
+    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
+
+
+def mapped_bytes() -> int:
+    """Address space of this process."""
+    return int(STATM.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+
+
+def resident_kb() -> int:
+    """Resident memory of this process."""
+    return int(STATM.read_text(encoding="ascii").split()[1]) * resource.getpagesize() // 1024
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        print(json.dumps(in_fork(json.loads(line), sys.argv[1])), flush=True)

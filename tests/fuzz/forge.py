@@ -1,0 +1,295 @@
+"""Artifacts forged with right hashes: edited fields, shapes, dtypes, operators and tensors, sealed again so that they reach the parsers.
+
+Each is loaded and captions in a process of its own. It is a named error or it captions; it writes nothing, starts nothing, and stays within
+time and memory. A crash of onnxruntime itself ends only that process: it is counted and listed, not forbidden.
+"""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+
+from runtimes import document
+from runtimes.artifact import open_artifact
+from runtimes.errors import ToolkitError
+from runtimes.graph import ELEMENTS, OPERATORS, read_graph
+from runtimes.manifest import MANIFEST_NAME, FileEntry, Manifest
+from tests.fuzz.mutate import damaged
+from tests.fuzz.parsers import sha256
+from tests.fuzz.tally import Tally
+
+MAX_SECONDS, MAX_GROWN_KB = 10, 512_000
+VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 1, 3, 7, 64, 1 << 16, 1 << 31, 1 << 62, 1 << 70, 0.5, -0.0, 1e-30, 1e300, "", "x", "../x", "cpu", [], ["a"], {},
+)  # fmt: skip
+NUMBERS = (0, 1, -1, 2, 3, 8, 16, 64, 255, 1 << 16, 1 << 31, (1 << 31) - 1, 1 << 40, -(1 << 63), (1 << 63) - 1)
+WORDS = [name for names in OPERATORS.values() for name in names.split()]
+WORDS += ["Loop", "If", "Scan", "PyOp", "StringNormalizer", "Resize", "DequantizeLinear"]
+INTEGERS = (onnx.AttributeProto.INT, onnx.AttributeProto.INTS)
+PROMISE = "no write, no code, under 10 s and 512 MB; a named error, a caption, or a crash in the child only"
+
+
+def run(seeds: Sequence[Path], count: int, seed: int, folder: Path, picture: Path) -> tuple[Tally, list[str]]:
+    """Try forged artifacts; return the tally and the list of crashes."""
+    tally = Tally("forged artifacts, hashes made right", PROMISE)
+    chance, crashes = random.Random(seed), []
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.fuzz.child", str(picture)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child:
+        for number in range(count):
+            source, path = seeds[number % len(seeds)], folder / "forged"
+            how = forged(source, path, chance)
+            child.stdin.write(json.dumps(str(path)) + "\n")
+            child.stdin.flush()
+            row = json.loads(child.stdout.readline())
+            case = f"forgery {number}, seed {seed}: {source.name}, {how}"
+            tally.note(row["outcome"], broken(row, case))
+            if row["outcome"].startswith("SIG"):
+                crashes.append(f"{case}: {row['outcome']}")
+            if [file.name for file in folder.iterdir()] != ["forged"]:
+                tally.broken.append(f"{case}: wrote beside itself")
+            shutil.rmtree(path)
+        child.stdin.close()
+    return tally, crashes
+
+
+def broken(row: dict[str, Any], case: str) -> str | None:
+    """Say which promise a case broke."""
+    if row["deeds"]:
+        return f"{case}: {row['deeds']}"
+    if row["outcome"].startswith(("exception", "exit", "SIGALRM", "SIGXCPU", "SIGKILL")):
+        return f"{case}: {row['outcome']} {row['said']}"
+    if row["seconds"] > MAX_SECONDS or row["grown_kb"] > MAX_GROWN_KB:
+        return f"{case}: {row['seconds']:.1f} s, {row['grown_kb']} kB"
+    return None
+
+
+def forged(source: Path, path: Path, chance: random.Random) -> str:
+    """Write a forged copy of an artifact and say what was done."""
+    manifest = open_artifact(source).manifest
+    content = {name: (source / name).read_bytes() for name in manifest.files}
+    name = chance.choice([MANIFEST_NAME, *content])
+    how = f"{name.partition('-')[0]}: "
+    parsed = None
+    if name == MANIFEST_NAME:
+        parsed = document.to_json(manifest)
+        how += edit(parsed, chance, keep=("files", "digest", "schema"))
+    elif name.endswith(".onnx") and chance.random() < 0.75:
+        model = onnx.load_from_string(content[name])
+        how += " and ".join(chance.choice(GRAPH_EDITS)(model, chance) for _ in range(chance.choice((1, 1, 2))))
+        content[name] = model.SerializeToString()
+    elif name.endswith(".json") and chance.random() < 0.75:
+        tokenizer = json.loads(content[name])
+        how += edit(tokenizer, chance)
+        content[name] = json.dumps(tokenizer).encode()
+    elif name.endswith(".safetensors") and chance.random() < 0.75:
+        how += edit_header(content, name, chance)
+    else:
+        kind, content[name] = damaged(content[name], chance)
+        how += kind
+    write(path, manifest, content, parsed)
+    return how
+
+
+def write(path: Path, manifest: Manifest, content: dict[str, bytes], parsed: Any = None) -> None:
+    """Write an artifact whose hashes, sizes, digest and declared graphs are those of its content."""
+    files = {
+        name: FileEntry(role=entry.role, bytes=len(content[name]), sha256=sha256(content[name])) for name, entry in manifest.files.items()
+    }
+    graphs = dict(manifest.graphs)
+    for name, entry in files.items():
+        if entry.role in graphs:
+            try:
+                graphs[entry.role] = read_graph(path, content[name]).spec
+            except ToolkitError:
+                continue  # what cannot be read stays as it was declared
+    path.mkdir()
+    for name, data in content.items():
+        (path / name).write_bytes(data)
+    parsed = parsed or document.to_json(replace(manifest, graphs=graphs))
+    parsed["files"] = {name: document.to_json(entry) for name, entry in files.items()}
+    digest = sha256(document.canonical({key: value for key, value in parsed.items() if key != "digest"}))
+    (path / MANIFEST_NAME).write_text(json.dumps({**parsed, "digest": digest}))
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key) of JSON values."""
+    for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        yield value, key
+        if isinstance(item, dict | list):
+            yield from places(item)
+
+
+def edit(parsed: Any, chance: random.Random, keep: tuple[str, ...] = ()) -> str:
+    """Change one to three values of a JSON document; numbers become other numbers more often than not."""
+    done = []
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        holder, key = chance.choice([(holder, key) for holder, key in places(parsed) if key not in keep or holder is not parsed])
+        old = holder[key]
+        if chance.random() < 0.1:
+            holder.pop(key)
+            done.append(f"no {key}")
+            continue
+        alike = [value for value in VALUES if type(value) is type(old)]
+        holder[key] = chance.choice(alike if alike and chance.random() < 0.6 else VALUES)
+        done.append(f"{key}={holder[key]!r}"[:60])
+    return ", ".join(done)
+
+
+def edit_header(content: dict[str, bytes], name: str, chance: random.Random) -> str:
+    """Change the header of a safetensors file."""
+    data = content[name]
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    if chance.random() < 0.3:
+        first, second = chance.sample([key for key in header if key != "__metadata__"], 2)
+        header[first], header[second] = header[second], header[first]
+        how = f"{first} and {second} changed places"
+    elif chance.random() < 0.3:
+        entry = header[chance.choice([key for key in header if key != "__metadata__"])]
+        entry["dtype"], entry["shape"] = chance.choice(("I8", "F16", "F32", "BOOL")), [*entry["shape"], chance.choice(NUMBERS)]
+        how = f"{entry['dtype']} {entry['shape']}"
+    else:
+        how = edit(header, chance)
+    text = json.dumps(header).encode()
+    content[name] = len(text).to_bytes(8, "little") + text + data[8 + length :]
+    return how
+
+
+def other_operator(model: onnx.ModelProto, chance: random.Random) -> str:
+    node = chance.choice(model.graph.node)
+    was, node.op_type = node.op_type, chance.choice(WORDS)
+    return f"{was} is {node.op_type}"
+
+
+def other_domain(model: onnx.ModelProto, chance: random.Random) -> str:
+    node = chance.choice(model.graph.node)
+    node.domain = chance.choice(("", "com.microsoft", "ai.onnx.ml", "com.microsoft.nchwc"))
+    return f"{node.op_type} of {node.domain!r}"
+
+
+def other_input(model: onnx.ModelProto, chance: random.Random) -> str:
+    """A node reads something else, which may be its own output, or nothing."""
+    node = chance.choice([node for node in model.graph.node if node.input])
+    place = chance.randrange(len(node.input))
+    names = [name for other in model.graph.node for name in (*other.input, *other.output)]
+    node.input[place] = chance.choice((chance.choice(names), chance.choice(names), "", node.output[0]))
+    return f"{node.op_type} reads {node.input[place]!r}"
+
+
+def fewer_inputs(model: onnx.ModelProto, chance: random.Random) -> str:
+    node = chance.choice([node for node in model.graph.node if node.input])
+    node.input.pop()
+    return f"{node.op_type} has {len(node.input)} inputs"
+
+
+def more_inputs(model: onnx.ModelProto, chance: random.Random) -> str:
+    node = chance.choice(model.graph.node)
+    node.input.extend(chance.choice([tensor.name for tensor in model.graph.initializer]) for _ in range(chance.choice((1, 2, 9))))
+    return f"{node.op_type} has {len(node.input)} inputs"
+
+
+def other_attribute(model: onnx.ModelProto, chance: random.Random) -> str:
+    node = chance.choice([node for node in model.graph.node if any(a.type in INTEGERS for a in node.attribute)])
+    attribute = chance.choice([a for a in node.attribute if a.type in INTEGERS])
+    if attribute.type == onnx.AttributeProto.INT:
+        attribute.i = chance.choice(NUMBERS)
+    else:
+        attribute.ints[:] = [chance.choice(NUMBERS) for _ in range(chance.choice((0, len(attribute.ints), 5)))]
+    return f"{node.op_type} {attribute.name}={attribute.i or list(attribute.ints)}"
+
+
+def no_attribute(model: onnx.ModelProto, chance: random.Random) -> str:
+    node = chance.choice([node for node in model.graph.node if node.attribute])
+    removed = node.attribute.pop(chance.randrange(len(node.attribute)))
+    return f"{node.op_type} without {removed.name}"
+
+
+def inline(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Tensors whose bytes are in the graph's own file."""
+    return [tensor for tensor in model.graph.initializer if tensor.data_location != TensorProto.EXTERNAL]
+
+
+def other_place(model: onnx.ModelProto, chance: random.Random) -> str:
+    """A tensor of the weights' file lies elsewhere, in it or beside it."""
+    tensors = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    if not tensors:
+        return no_node(model, chance)
+    entry = chance.choice(chance.choice(tensors).external_data)
+    paths = ("manifest.json", "../forged/manifest.json", "/etc/passwd", "", ".", "\0")
+    entry.value = chance.choice(paths) if entry.key == "location" else str(chance.choice((*NUMBERS, int(entry.value) + 4)))
+    return f"{entry.key} is {entry.value}"
+
+
+def other_dims(model: onnx.ModelProto, chance: random.Random) -> str:
+    """The same bytes under another shape, or fewer or more bytes that fit it."""
+    tensor = chance.choice(inline(model))
+    was = list(tensor.dims)
+    tensor.dims[:] = chance.choice((was[::-1], [*was, 1], [0, *was], was[1:], [2 * side for side in was], [1 << 31, *was]))
+    size = {number: size for number, (_, size) in ELEMENTS.items()}[tensor.data_type]
+    wanted = size
+    for side in tensor.dims:
+        wanted *= side
+    if wanted < 1 << 20 and chance.random() < 0.7:
+        tensor.raw_data = (tensor.raw_data * (wanted // max(len(tensor.raw_data), 1) + 1))[:wanted] or bytes(wanted)
+    return f"{tensor.name} {was} is {list(tensor.dims)}"
+
+
+def other_type(model: onnx.ModelProto, chance: random.Random) -> str:
+    """Another element type with as many bytes as it needs."""
+    tensor = chance.choice(inline(model))
+    tensor.data_type = chance.choice([*ELEMENTS, TensorProto.DOUBLE, TensorProto.STRING, TensorProto.BFLOAT16])
+    if tensor.data_type in ELEMENTS and tensor.HasField("raw_data"):
+        count = 1
+        for side in tensor.dims:
+            count *= side
+        tensor.raw_data = (tensor.raw_data * 8)[: count * ELEMENTS[tensor.data_type][1]]
+    return f"{tensor.name} of type {tensor.data_type}"
+
+
+def other_numbers(model: onnx.ModelProto, chance: random.Random) -> str:
+    """Extreme values in the tensors that say shapes and places."""
+    small = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT64]
+    small += [a.t for node in model.graph.node for a in node.attribute if a.name == "value" and a.t.data_type == TensorProto.INT64]
+    tensor = chance.choice(small)
+    count = len(tensor.raw_data) // 8
+    tensor.raw_data = b"".join(chance.choice(NUMBERS).to_bytes(8, "little", signed=True) for _ in range(count))
+    return f"numbers of {tensor.name or 'a constant'}"
+
+
+def no_node(model: onnx.ModelProto, chance: random.Random) -> str:
+    return f"no {model.graph.node.pop(chance.randrange(len(model.graph.node))).op_type}"
+
+
+def no_tensor(model: onnx.ModelProto, chance: random.Random) -> str:
+    return f"no {model.graph.initializer.pop(chance.randrange(len(model.graph.initializer))).name}"
+
+
+def other_version(model: onnx.ModelProto, chance: random.Random) -> str:
+    if chance.random() < 0.3:
+        model.ir_version = chance.choice((0, 1, 99))
+        return f"IR {model.ir_version}"
+    opset = chance.choice(model.opset_import)
+    opset.version = chance.choice((0, 1, 7, 13, 21, 25, 99))
+    return f"{opset.domain or 'ai.onnx'} {opset.version}"
+
+
+GRAPH_EDITS: tuple[Callable[[onnx.ModelProto, random.Random], str], ...] = (
+    other_operator, other_domain, other_input, other_input, fewer_inputs, more_inputs, other_attribute, other_attribute, no_attribute,
+    other_dims, other_dims, other_place, other_place, other_type, other_numbers, other_numbers, no_node, no_tensor, other_version,
+)  # fmt: skip

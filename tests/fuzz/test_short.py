@@ -1,0 +1,53 @@
+"""A short part of the fuzzing, with every test run; `make fuzz` tries thousands."""
+
+import pytest
+
+from tests.fuzz import archives, damage, forge, pictures
+
+
+def test_pictures():
+    assert pictures.run(1500, seed=7).broken == []
+
+
+def test_damaged_artifacts(tiny_artifacts, tmp_path):
+    seeds = [tiny_artifacts[recipe] for recipe in ("onnx-int8", "pytorch-int8")]
+    assert damage.run(seeds, 150, seed=7, folder=tmp_path).broken == []
+
+
+def test_flipped_bits_of_a_manifest(tiny_artifacts, tmp_path):
+    """Every 40th; those of a small manifest are all tried in tests/runtimes/test_manifest.py."""
+    size = (tiny_artifacts["onnx-int8"] / "manifest.json").stat().st_size
+    assert damage.every_bit(tiny_artifacts["onnx-int8"], tmp_path, range(0, 8 * size, 40)).broken == []
+
+
+def test_hostile_archives(tiny_artifacts, tmp_path):
+    tally = archives.hostile(tiny_artifacts["onnx-int8"], tmp_path, bomb_bytes=8 << 20)
+    assert tally.broken == []
+    assert tally.tried >= 60
+
+
+def test_damaged_archives(tiny_artifacts, tmp_path):
+    assert archives.damage(tiny_artifacts["onnx-int8"], 100, seed=7, folder=tmp_path).broken == []
+
+
+def test_forged_artifacts(tiny_artifacts, drawn_pictures, tmp_path):
+    tally, crashes = forge.run([tiny_artifacts["onnx-int8"]], 25, seed=7, folder=tmp_path, picture=drawn_pictures[0].path)
+    assert tally.broken == []
+    assert crashes == []
+
+
+@pytest.mark.parametrize("what", ["same", "spaces"])
+def test_the_fuzzing_can_fail(tiny_artifacts, tmp_path, what):
+    """What is not damaged loads, and that is noted as a broken promise."""
+    from runtimes.manifest import MANIFEST_NAME
+    from tests.fuzz.tally import Tally
+
+    path = tiny_artifacts["onnx-int8"]
+    if what == "spaces":
+        import shutil
+
+        path = shutil.copytree(path, tmp_path / "copy")
+        (path / MANIFEST_NAME).write_bytes((path / MANIFEST_NAME).read_bytes() + b"\n")
+    tally = Tally("x", "x")
+    damage.attempt(tally, path, "nothing was done", known=set())
+    assert tally.broken == ["nothing was done: loaded"]
