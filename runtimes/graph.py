@@ -31,6 +31,17 @@ OPERATORS = {
 }
 """Domain → what our exporters can make; nothing else is ever run."""
 
+REQUIRED = {
+    "DynamicQuantizeMatMul": 3,
+    "FusedMatMul": 2,
+    "GatherBlockQuantized": 3,
+    "MatMulIntegerToFloat": 4,
+    "MatMulNBits": 3,
+    "MultiHeadAttention": 3,
+    "SkipLayerNormalization": 3,
+}
+"""Operator of onnxruntime's own → how many inputs it has at least: `MultiHeadAttention` with two ended the process (1.32)."""
+
 ELEMENTS = {
     1: ("float32", 4),
     2: ("uint8", 1),
@@ -174,8 +185,11 @@ class _Reader:
 
     def _node(self, where: Slice) -> None:
         operator = domain = None
+        inputs: list[bool] = []
         for name, value in self._fields("node", where):
-            if name == "attribute":
+            if name == "input":
+                inputs.append(value[1] > value[0])
+            elif name == "attribute":
                 for part, inner in self._fields("attribute", value):
                     if part == "t":
                         self._tensor(inner, external=False)
@@ -185,7 +199,10 @@ class _Reader:
                 domain = value
         if operator is None:
             raise ValueError("a node has no operator")
-        self._operators[self._text(domain) or STANDARD, self._text(operator)] += 1
+        kind = self._text(operator)
+        if not all(inputs[: (least := REQUIRED.get(kind, 0))]) or len(inputs) < least:
+            raise ValueError(f"{kind} has not the {least} inputs that it needs")
+        self._operators[self._text(domain) or STANDARD, kind] += 1
 
     def _tensor(self, where: Slice, *, external: bool) -> None:
         """Compare a tensor's bytes with its dims; of one that lies in another file, note how far it reaches."""

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from toolkit.packaging.package import package
+
 ROOT = Path(__file__).parents[2]
 BUDGET = ("numpy", "PIL", "tokenizers", "onnxruntime", "click")
 OURS = ("runtimes", "exporters", "toolkit")
@@ -169,6 +171,17 @@ def test_captioning_opens_no_socket_starts_no_process_and_writes_nothing(tiny_ar
     assert [error for _, _, error in captions] == [None] * 4
     assert seen == []
     assert written == []
+
+
+def test_verifying_reads_no_pickle_opens_no_socket_and_starts_no_process(tiny_artifacts, tmp_path):
+    """Golden captions are replayed, and the archive unpacked; only --untrusted starts a process."""
+    package(tiny_artifacts["onnx-int8"], tmp_path / "tiny.zip")
+    verify = (
+        f"from pathlib import Path\nfrom runtimes.verify import verify\nreport = verify(Path({str(tmp_path / 'tiny.zip')!r}), threads=1)\n"
+    )
+    (replayed, (seen, _)) = python(WATCH, verify, "print(json.dumps(report.golden is not None))", REPORT)
+    assert replayed
+    assert seen == []
 
 
 def test_the_watch_does_see():

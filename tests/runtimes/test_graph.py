@@ -89,6 +89,14 @@ def spoil_count(model):
     model.graph.node.append(helper.make_node("Identity", ["pixels"], ["unused"]))
 
 
+def spoil_arity(model):
+    del next(node for node in model.graph.node if node.op_type == "MultiHeadAttention").input[2:]
+
+
+def spoil_missing(model):
+    next(node for node in model.graph.node if node.op_type == "MultiHeadAttention").input[1] = ""
+
+
 def spoil_subgraph(model):
     inner = helper.make_graph([], "inner", [], [])
     model.graph.node[3].attribute.append(helper.make_attribute("body", inner))
@@ -262,6 +270,8 @@ def largest(model):
 
 SPOILERS = {name.removeprefix("spoil_"): spoil for name, spoil in list(globals().items()) if name.startswith("spoil_")}
 SAID = {
+    "arity": "MultiHeadAttention has not the 3 inputs that it needs",
+    "missing": "MultiHeadAttention has not the 3 inputs that it needs",
     "operator": "it computes Loop of ai.onnx, which no exporter",
     "domain": "of evil, which no exporter",
     "count": "its operators are not those that the manifest declares",
