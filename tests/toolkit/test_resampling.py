@@ -1,5 +1,6 @@
 """Intervals of changes: against every possible draw, enumerated in plain Python, and in cases where the answer is plain."""
 
+import math
 from itertools import product
 from statistics import median
 
@@ -15,6 +16,19 @@ def of_pictures(a, b, *, paired, statistic=medians, resamples=2000):
     return change.change, change.low, change.high
 
 
+SLACK = 0.01
+"""Student's quantile is approximated, to 0.3 % here."""
+
+STUDENT = {2: 4.302653, 4: 2.776445, 6: 2.446912, 8: 2.306004, 18: 2.100922}
+"""Degrees of freedom → the 97.5 % quantile of Student's distribution, from a printed table; the normal one is 1.959964."""
+
+
+def narrowed(end, change, repeats):
+    """Undo the widening of an end, by the table."""
+    factor = math.sqrt(repeats / (repeats - 1)) * STUDENT[2 * repeats - 2] / 1.959964
+    return (1 + change) * ((1 + end) / (1 + change)) ** (1 / factor) - 1
+
+
 def every_draw(a, b, *, paired):
     """Every equally likely change of the median, over repeats of both and pictures of one or of both."""
     pictures = list(product(range(len(a[0])), repeat=len(a[0])))
@@ -25,12 +39,13 @@ def every_draw(a, b, *, paired):
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_ends_are_those_of_all_possible_draws(paired):
-    a, b = [[1.0, 2.0, 4.0], [1.1, 2.2, 4.4]], [[0.8, 1.5, 3.6], [0.9, 1.8, 3.0]]
+    a, b = [[1.0, 2.0], [1.1, 2.2], [1.05, 1.9]], [[0.8, 1.5], [0.9, 1.8], [0.85, 1.4]]
     possible = sorted(every_draw(a, b, paired=paired))
     change, low, high = of_pictures(a, b, paired=paired, resamples=50_000)
-    assert change == pytest.approx(median([0.8, 1.5, 3.6, 0.9, 1.8, 3.0]) / median([1.0, 2.0, 4.0, 1.1, 2.2, 4.4]) - 1)
-    share_below, share_above = np.mean(np.array(possible) < low - 1e-9), np.mean(np.array(possible) > high + 1e-9)
-    up_to_low, up_to_high = np.mean(np.array(possible) <= low + 1e-9), np.mean(np.array(possible) >= high - 1e-9)
+    assert change == pytest.approx(median([*b[0], *b[1], *b[2]]) / median([*a[0], *a[1], *a[2]]) - 1)
+    low, high = (narrowed(end, change, 3) for end in (low, high))
+    share_below, share_above = np.mean(np.array(possible) < low - SLACK), np.mean(np.array(possible) > high + SLACK)
+    up_to_low, up_to_high = np.mean(np.array(possible) <= low + SLACK), np.mean(np.array(possible) >= high - SLACK)
     assert (share_below <= 0.03, up_to_low >= 0.02) == (True, True)
     assert (share_above <= 0.03, up_to_high >= 0.02) == (True, True)
 
@@ -46,7 +61,8 @@ def test_pictures_that_differ_alike_cancel_out():
 
 def test_repeats_that_differ_widen_the_interval():
     _, low, high = of_pictures([[1.0] * 5, [1.0] * 5], [[0.8] * 5, [1.2] * 5], paired=True)
-    assert (low, high) == pytest.approx((-0.2, 0.2))
+    assert [narrowed(end, 0.0, 2) for end in (low, high)] == pytest.approx([-0.2, 0.2], abs=0.01)
+    assert low < -0.4 < 0.5 < high, "two repeats tell little"
 
 
 def test_one_repeat_has_no_interval():
@@ -58,7 +74,24 @@ def test_one_repeat_has_no_interval():
 def test_repeats_of_a_process():
     change = change_of_repeats([100.0, 110.0, 105.0], [50.0, 60.0, 55.0])
     assert change.change == pytest.approx(55 / 105 - 1)
-    assert (change.low, change.high) == (pytest.approx(50 / 110 - 1, abs=0.03), pytest.approx(60 / 100 - 1, abs=0.03))
+    ends = [narrowed(end, change.change, 3) for end in (change.low, change.high)]
+    assert ends == pytest.approx([50 / 110 - 1, 60 / 100 - 1], abs=0.01), "the lowest of one over the highest of the other, and back"
+
+
+def test_what_falls_to_nothing_falls_by_all_of_it():
+    change = change_of_repeats([1.0, 1.0], [0.0, 0.0])
+    assert (change.change, change.low, change.high) == (-1.0, -1.0, -1.0)
+
+
+def test_few_changes_that_are_none_look_clear():
+    """Two runs of three processes each that differ by chance alone: about one in twenty, and no more."""
+    generator = np.random.default_rng(3)
+    runs = generator.normal(100, 3, size=(400, 2, 3)).tolist()
+    changes = [change_of_repeats(a, b, resamples=400) for a, b in runs]
+    assert 0.005 < np.mean([change.low > 0 or change.high < 0 for change in changes]) < 0.06
+
+
+def test_nothing_to_compare():
     nothing = change_of_repeats([], [1.0])
     assert (nothing.change, nothing.low, nothing.high) == (None, None, None)
 

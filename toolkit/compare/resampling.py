@@ -2,12 +2,14 @@
 
 Two things are drawn, with replacement. Repeats, of A and of B apart: each is a process of its own, and A's ran at other times than B's.
 And pictures, the same ones for A and B: what makes a picture long or short for both cancels out. A figure of a whole process has repeats
-alone. With a single repeat nothing tells how much a process differs from the next, so that there is no interval.
+alone. With a single repeat nothing tells how much a process differs from the next, so that there is no interval; with few it is widened.
 
 Axes: S resamples, R repeats, N pictures, K numbers a picture.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +49,7 @@ def change_of_pictures(a: Float64, b: Float64, statistic: Statistic, *, paired: 
             for one, drawn in ((a, pictures), (b, others))
         )
         changes.append(np.divide(afters, befores, out=np.ones_like(afters), where=befores != 0) - 1)
-    return relative(before, after, np.concatenate(changes))
+    return _widened(relative(before, after, np.concatenate(changes)), min(len(a), len(b)))
 
 
 def change_of_repeats(a: Sequence[float], b: Sequence[float], *, resamples: int = RESAMPLES) -> Change:
@@ -71,6 +73,31 @@ def relative(before: float, after: float, resampled: Float64 | None = None) -> C
 def medians(numbers: Float64) -> Float64:
     """Take the median of the first number, f64[S,P,K] → f64[S]."""
     return np.asarray(np.median(numbers[:, :, 0], axis=1))
+
+
+def _widened(change: Change, repeats: int) -> Change:
+    """Widen an interval from few repeats, which the bootstrap makes too narrow: a set drawn from n has (n - 1) / n of their variance.
+
+    Hesterberg 2015, "What Teachers Should Know about the Bootstrap": by the root of n / (n - 1) and by Student's quantile over the normal
+    one, about the change itself; here on the logarithm, so that nothing changes by less than -100 %. Without it 11 of 100 changes that
+    were none looked clear with 3 repeats of a process, and 31 with 2.
+    """
+    if change.change is None or change.low is None or change.high is None or change.low in (change.high, -1):
+        return change
+    factor = math.sqrt(repeats / (repeats - 1)) * _student(2 * (repeats - 1)) / _NORMAL
+    middle = math.log1p(change.change)
+    low, high = (math.expm1(middle + (math.log1p(end) - middle) * factor) for end in (change.low, change.high))
+    return Change(change.change, low, high)
+
+
+_NORMAL = NormalDist().inv_cdf(TAILS[1])
+
+
+def _student(freedom: int) -> float:
+    """Approximate Student's quantile of the upper tail (Cornish and Fisher's expansion; 3 % off at 2 degrees of freedom, 0.3 % at 4)."""
+    z = _NORMAL
+    terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
+    return z + sum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
 
 
 def _drawn(one: Float64, pictures: npt.NDArray[np.int64], repeats: npt.NDArray[np.int64]) -> Float64:
