@@ -17,11 +17,13 @@ import runtimes
 from runtimes.artifact import open_artifact
 from runtimes.host import read_host
 from toolkit.bench.commit import source_commit
+from toolkit.bench.datasets import load_dataset
 from toolkit.bench.record import read_records
 from toolkit.bench.render import RENDERERS
 from toolkit.bench.rows import KEYS
 from toolkit.bench.runner import NO_GPU
 from toolkit.cli import main
+from toolkit.report.page import render_html
 
 ISSUE_KEYS = (
     "case runtime seconds_per_image seconds_per_image_p90 images_per_second load_seconds first_caption_seconds encode_seconds step_seconds "
@@ -84,10 +86,10 @@ class Bench:
     def __init__(self, artifacts, checkpoint, dataset, folder):
         self.artifacts = {recipe: artifacts[recipe] for recipe in ("onnx-fp32", "pytorch-int8", "onnx-fp16")}
         self.artifacts["onnx-int8"] = broken_copy(artifacts["onnx-int8"], folder / "broken")
-        self.output = folder / "r.jsonl"
+        self.output, self.page = folder / "r.jsonl", folder / "r.html"
         order = ("onnx-fp32", "onnx-int8", "pytorch-int8", "onnx-fp16")
         arguments = ("--checkpoint", checkpoint, "--dataset", dataset, "--repeat", 2, "--warmup", 1, "--threads", 1, "--format", "json")
-        self.result = run(*(self.artifacts[recipe] for recipe in order), *arguments, "--output", self.output)
+        self.result = run(*(self.artifacts[recipe] for recipe in order), *arguments, "--output", self.output, "--report", self.page)
         self.records = read_records(self.output)
         self.report = json.loads(self.result.stdout)
         self.rows = {row["case"]: row for row in self.report["rows"]}
@@ -100,9 +102,14 @@ def bench(tiny_artifacts, tiny_checkpoint, dataset, tmp_path_factory):
 
 def test_it_ends_well_and_says_what_did_not_run(bench):
     assert bench.result.exit_code == 0
-    broken, absent = bench.result.stderr.splitlines()
+    broken, absent, page = bench.result.stderr.splitlines()
     assert broken.startswith(f"WARNING onnx-int8: {bench.artifacts['onnx-int8']}/encoder-")
     assert absent.startswith("WARNING onnx-fp16: ")
+    assert page == f"Open in a browser: {bench.page}"
+
+
+def test_the_page_is_that_of_its_records_and_pictures(bench, dataset):
+    assert bench.page.read_text(encoding="utf-8") == render_html(bench.records, load_dataset(str(dataset)))
 
 
 def test_rows_have_the_keys_that_programs_rely_on(bench):
@@ -303,6 +310,7 @@ HIDDEN = """
 import sys
 sys.modules.update(dict.fromkeys(("torch", "transformers", "safetensors", "optimum", "onnx")))
 from toolkit.cli import main
+from toolkit.report.page import render_html
 main(sys.argv[1:])
 """
 """Hides the libraries of exporting: to Python they are not installed."""

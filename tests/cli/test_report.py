@@ -2,14 +2,17 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from toolkit.bench.record import read_records
+from toolkit.bench.record import read_records, write_records
 from toolkit.bench.render import RENDERERS
 from toolkit.cli import main
+from toolkit.compare.history import history_sheet
+from toolkit.compare.pairing import Run
 from toolkit.report.page import render_html
 
 RECORDS = Path(__file__).parents[1] / "golden" / "records.jsonl"
@@ -35,6 +38,17 @@ def test_writes_a_page(tmp_path):
     assert (again.exit_code, again.stderr) == (1, f"Error: {file}: exists already; nothing was changed. Use --overwrite to replace it.\n")
     assert run(RECORDS, "-o", file, "--overwrite").exit_code == 0
     assert file.read_text(encoding="utf-8") == RENDERERS["md"](read_records(RECORDS))
+
+
+def test_a_page_of_several_files_is_the_newest_ones_with_their_history(tmp_path):
+    later = tmp_path / "later.jsonl"
+    records = [replace(record, measured_at="2026-11-24T12:00:00Z") for record in read_records(RECORDS)]
+    write_records(later, records)
+    result = run(later, RECORDS, "--format", "html", "--no-images")
+    assert (result.exit_code, result.stderr) == (0, "")
+    history = history_sheet([Run(name=str(file), records=read_records(file)) for file in (RECORDS, later)])
+    assert result.stdout == render_html(records, None, history)
+    assert "<summary>Change over time</summary>" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -160,9 +160,10 @@ def by_file(files):
 def test_words_that_differ_are_marked(page):
     card = page.find_element(By.CSS_SELECTOR, ".card")
     first = COMPARED[0]
-    marked = [mark.text for mark in card.find_elements(By.CSS_SELECTOR, ".saying mark")]
-    assert marked == [words for saying in first.sayings for words, new in saying.runs if new]
-    assert marked != []
+    for tag, kind in (("mark", "new"), ("del", "gone")):
+        marked = [element.text for element in card.find_elements(By.CSS_SELECTOR, f".saying {tag}")]
+        assert marked == [words for saying in first.sayings for words, what in saying.runs if what == kind]
+    assert card.find_elements(By.TAG_NAME, "mark") != []
 
 
 def paper(page):
@@ -294,6 +295,7 @@ def test_the_raw_records_can_be_kept(page, downloads):
 
 
 def test_it_prints(page):
+    emulate(page, media="print")
     content = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"])
     assert content.startswith(b"%PDF-")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)

@@ -22,11 +22,12 @@ def said(case, *captions, errors=()):
 @pytest.mark.parametrize(
     ("words", "base", "runs", "distance"),
     [
-        ("a cat", "a cat", [("a cat", False)], 0),
-        ("a big cat", "a cat", [("a", False), ("big", True), ("cat", False)], 1 / 5),
-        ("a cat", "a big cat", [("a cat", False)], 1 / 5),
-        ("two dogs", "a cat", [("two dogs", True)], 1),
-        ("", "a cat", [], 1),
+        ("a cat", "a cat", [("a cat", "same")], 0),
+        ("a big cat", "a cat", [("a", "same"), ("big", "new"), ("cat", "same")], 1 / 5),
+        ("a cat", "a big cat", [("a", "same"), ("big", "gone"), ("cat", "same")], 1 / 5),
+        ("a wild dog", "a cat", [("a", "same"), ("wild dog", "new")], 3 / 5),
+        ("two dogs", "a cat", [("two dogs", "new")], 1),
+        ("", "a cat", [("a cat", "gone")], 1),
         ("", "", [], 0),
     ],
 )

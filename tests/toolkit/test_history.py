@@ -11,7 +11,7 @@ from runtimes.errors import RequestError
 from tests.golden.__main__ import before_and_after
 from tests.toolkit.test_rows import HOST, failed, record
 from toolkit.bench.record import BASELINE
-from toolkit.compare.history import KEYS, RENDERERS, history_rows, render_history
+from toolkit.compare.history import KEYS, RENDERERS, history_rows, history_sheet, newest, render_history
 from toolkit.compare.pairing import Run
 
 
@@ -65,10 +65,15 @@ def test_layouts_say_the_same():
     assert lines == [{key: "" if row[key] is None else str(row[key]) for key in KEYS} for row in rows]
 
 
-def test_what_is_of_one_file():
+def test_one_table_is_of_one_file_and_a_file_is_given_once():
     one, two = before_and_after()
-    for layout, table in (("md", "growth"), ("html", None)):
-        with pytest.raises(RequestError, match="--table and pages are of one file of records; several show change over time, as md, csv"):
-            render_history([one, two], layout, table)
+    with pytest.raises(RequestError, match="--table is of one file of records; several show change over time"):
+        render_history([one, two], "md", "growth")
     with pytest.raises(RequestError, match="a file of records is given twice"):
         render_history([one, one], "md", None)
+
+
+def test_the_newest_is_the_one_that_was_measured_last():
+    one, two = before_and_after()
+    assert newest([two, one]).name == newest([one, two]).name == two.name
+    assert [row["file"] for row in history_sheet([two, one]).rows][:2] == [one.name, two.name]

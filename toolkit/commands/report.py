@@ -32,7 +32,7 @@ def command(
 ) -> None:
     """Echo the report, or write it."""
     from toolkit.bench.render import RENDERERS, render_table
-    from toolkit.compare.history import render_history
+    from toolkit.compare.history import history_sheet, newest, render_history
     from toolkit.compare.pairing import read_run
     from toolkit.report.file import need_libraries, write_text
 
@@ -42,17 +42,18 @@ def command(
         raise RequestError("--dataset, --images and --no-images are of a page: --format html")
     guard_file(output, overwrite=overwrite)
     runs = [read_run(path) for path in records]
-    listed = runs[0].records
-    if len(runs) > 1:
-        text = render_history(runs, layout, table)
-    elif layout == "html":
+    if layout == "html":
         need_libraries()
         from toolkit.report.page import render_html
         from toolkit.report.pictures import pictures_of
 
-        text = render_html(listed, None if no_images else pictures_of(listed, dataset, images))
+        listed = newest(runs).records
+        pictures = None if no_images else pictures_of(listed, dataset, images)
+        text = render_html(listed, pictures, history_sheet(runs) if len(runs) > 1 else None)
+    elif len(runs) > 1:
+        text = render_history(runs, layout, table)
     else:
-        text = render_table(listed, table, layout) if table else RENDERERS[layout](listed)
+        text = render_table(runs[0].records, table, layout) if table else RENDERERS[layout](runs[0].records)
     if output is None:
         click.echo(text, nl=False)
     else:

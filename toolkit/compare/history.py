@@ -10,6 +10,7 @@ from toolkit.bench.columns import NOT_MEASURED, Column, shown_case
 from toolkit.bench.commit import shown_commit
 from toolkit.bench.markdown import table
 from toolkit.bench.rows import Row, make_rows
+from toolkit.bench.sheets import Sheet
 from toolkit.compare.pairing import Run, differences
 
 FIGURES = (
@@ -56,13 +57,23 @@ UNCHANGED = "="
 
 
 def history_rows(runs: Sequence[Run]) -> list[Row]:
-    """Return the rows of each case together, in the order of their moments; runs that have none come first, as they were given."""
-    ordered = sorted(runs, key=lambda run: run.records[0].measured_at or "")
+    """Return the rows of each case together, in the order of their moments; runs that have none come first, as they were given.
+
+    Raises:
+        RequestError: A file is given twice.
+    """
+    if len({run.name for run in runs}) < len(runs):
+        raise RequestError("a file of records is given twice")
+    ordered = sorted(runs, key=_moment)
     found: dict[tuple[str, int, int, int | None], list[tuple[Run, Row]]] = {}
     for run in ordered:
         for row in make_rows(run.records):
             found.setdefault((row["case"], row["batch_size"], row["threads"], row["forced_tokens"]), []).append((run, row))
     return [_row(place, entries) for entries in found.values() for place in range(len(entries))]
+
+
+def _moment(run: Run) -> str:
+    return run.records[0].measured_at or ""
 
 
 def _row(place: int, entries: Sequence[tuple[Run, Row]]) -> Row:
@@ -109,6 +120,16 @@ LEGEND = (
 )
 
 
+def history_sheet(runs: Sequence[Run]) -> Sheet:
+    """Return the table for people."""
+    return Sheet("Change over time", COLUMNS, [row for row in history_rows(runs) if row["seconds_per_image"] is not None], LEGEND)
+
+
+def newest(runs: Sequence[Run]) -> Run:
+    """Return the run that was measured last."""
+    return sorted(runs, key=_moment)[-1]
+
+
 def render_markdown(runs: Sequence[Run]) -> str:
     """Return the table, and below it what does not compare and what cannot be trusted."""
     rows = history_rows(runs)
@@ -144,10 +165,8 @@ def render_history(runs: Sequence[Run], layout: str, table_name: str | None) -> 
     """Return the change over time.
 
     Raises:
-        RequestError: A page or one table of a report was asked for, or a file is given twice.
+        RequestError: One table of a report was asked for.
     """
-    if table_name is not None or layout not in RENDERERS:
-        raise RequestError("--table and pages are of one file of records; several show change over time, as md, csv or json")
-    if len({run.name for run in runs}) < len(runs):
-        raise RequestError("a file of records is given twice")
+    if table_name is not None:
+        raise RequestError("--table is of one file of records; several show change over time")
     return RENDERERS[layout](runs)

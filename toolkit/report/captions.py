@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import groupby
+from typing import Literal, TypeAlias
 
 from toolkit.bench.record import BASELINE, PictureQuality, Record
+
+Run: TypeAlias = tuple[str, Literal["same", "new", "gone"]]
+"""Words in a row: in the baseline's caption too, in its place, or, where it goes on without a replacement, only there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +16,7 @@ class Saying:
     """One caption and who said it."""
 
     cases: tuple[str, ...]
-    runs: tuple[tuple[str, bool], ...]
-    """Words in a row, and whether the baseline's caption does not have them there."""
+    runs: tuple[Run, ...]
     error: str | None = None
 
 
@@ -59,12 +61,16 @@ def base_case(records: Sequence[Record]) -> str | None:
     return BASELINE if BASELINE in said else next(iter(said), None)
 
 
-def difference(words: Sequence[str], base: Sequence[str]) -> tuple[tuple[tuple[str, bool], ...], float]:
+def difference(words: Sequence[str], base: Sequence[str]) -> tuple[tuple[Run, ...], float]:
     """Cut a caption into runs of words that the other one has there or not; return also the part of both captions' words that differ."""
     matcher = SequenceMatcher(None, base, words, autojunk=False)
-    marked = [(words[place], operation != "equal") for operation, _, _, start, end in matcher.get_opcodes() for place in range(start, end)]
-    runs = tuple((" ".join(word for word, _ in run), new) for new, run in groupby(marked, key=lambda pair: pair[1]))
-    return runs, 1 - matcher.ratio()
+    runs: list[Run] = []
+    for operation, base_start, base_end, start, end in matcher.get_opcodes():
+        if operation == "delete":
+            runs.append((" ".join(base[base_start:base_end]), "gone"))
+        else:
+            runs.append((" ".join(words[start:end]), "same" if operation == "equal" else "new"))
+    return tuple(runs), 1 - matcher.ratio()
 
 
 def _compare(place: int, pictures: dict[str, PictureQuality], base: str) -> Comparison:

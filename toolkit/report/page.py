@@ -39,12 +39,13 @@ class Tile:
     note: str
 
 
-def render_html(records: Sequence[Record], dataset: Dataset | None = None) -> str:
+def render_html(records: Sequence[Record], dataset: Dataset | None = None, history: Sheet | None = None) -> str:
     """Return the page.
 
     Args:
         records: Of one run.
         dataset: The pictures they were measured on, to show them; without it captions stand alone.
+        history: How it came to that: the table of this run and earlier ones.
     """
     rows = make_rows(records)
     advice = recommend(rows, RECIPES)
@@ -61,7 +62,7 @@ def render_html(records: Sequence[Record], dataset: Dataset | None = None) -> st
         sections=[(anchor, name) for anchor, name in SECTIONS.items() if cards or anchor != "captions"],
         tiles=_tiles(advice.chosen),
         notices=_notices(rows),
-        sheets=[_texts(sheet, advice.chosen) for sheet in sheets(records, rows)],
+        sheets=[_texts(sheet, advice.chosen) for sheet in (*([history] if history else []), *sheets(records, rows))],
         plots=make_plots(records, rows, advice.chosen),
         cards=cards,
         left_out=len(compared) - len(cards),
@@ -119,7 +120,8 @@ def _tiles(row: Row | None) -> list[Tile]:
 def _notices(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return what went wrong and what not to trust, by case."""
     found = [
-        (title, [(shown_case(row), row[key]) for row in rows if row[key]]) for title, key in (("Failed", "error"), ("Unstable", UNSTABLE))
+        (title, [(shown_case(row), row[key]) for row in rows if row[key]])
+        for title, key in (("failed", "error"), ("with times that cannot be trusted", UNSTABLE))
     ]
     return [(title, listed) for title, listed in found if listed]
 
