@@ -52,11 +52,15 @@ def form_of(path: Path) -> Form:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file starts as an archive does."""
+    """Whether a file starts as an archive does.
+
+    Raises:
+        ArchiveError: It cannot be read.
+    """
     if not path.is_file():
         return False
-    with path.open("rb") as stream:
-        start = stream.read(4)
+    with _Source(path) as source:
+        start = source.read(4)
     return any(start.startswith(form.magic) for form in FORMS)
 
 

@@ -5,6 +5,7 @@ Weights are found without the libraries that wrote them.
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -47,7 +48,11 @@ def zeroed_layer(artifact: Artifact) -> Iterator[tuple[Path, str]]:
     layer = max(_tensors(source) if role == "weights" else _initializers(artifact), key=lambda layer: layer.size)
     size = max(1, layer.size // PART)
     with tempfile.TemporaryDirectory(prefix="toolkit-verify-") as folder:
-        copy = Path(shutil.copytree(artifact.path, Path(folder) / artifact.path.name))
+        copy = Path(folder)
+        for name in artifact.manifest.files:
+            if name != source.name:
+                _same(artifact.path / name, copy / name)
+        shutil.copyfile(source, copy / source.name)
         with (copy / source.name).open("rb+") as stream:
             stream.seek(layer.start + (layer.size - size) // 2)
             stream.write(bytes(size))
@@ -55,6 +60,14 @@ def zeroed_layer(artifact: Artifact) -> Iterator[tuple[Path, str]]:
         sealed = replace(artifact.manifest, files={**artifact.manifest.files, source.name: changed}).sealed()
         (copy / MANIFEST_NAME).write_bytes(sealed.to_bytes())
         yield copy, layer.name
+
+
+def _same(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _tensors(file: Path) -> Iterator[Layer]:

@@ -1,6 +1,7 @@
 """Verifying: every kind of damage is named, other captions are found, ties are counted, and each run proves that it can fail."""
 
 import json
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from runtimes import damage
 from runtimes.archive import unpack
 from runtimes.artifact import open_artifact, sha256_of
-from runtimes.errors import ArtifactCorruptError, ArtifactCrashError, DigestError, GoldenError
+from runtimes.errors import ArtifactCorruptError, ArtifactCrashError, DigestError, GoldenError, OutputError
 from runtimes.trial import open_apart
 from runtimes.verify import summary, verify
 from toolkit.packaging.package import package
@@ -118,6 +119,13 @@ def test_goldens_that_notice_nothing_are_called_weak(folder):
     report = verify(folder)
     assert (report.golden_noticed, report.golden.same_machine, report.golden.logits_bound) == (False, False, 10.0)
     assert "WEAK" in summary(report)[-1]
+
+
+def test_no_room_for_copies_is_an_error_of_ours(archive, folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    for path in (archive, folder):
+        with pytest.raises(OutputError, match="nowhere: cannot write"):
+            verify(path)
 
 
 @pytest.mark.parametrize(

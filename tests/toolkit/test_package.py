@@ -7,16 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import runtimes
+from exporters.checkpoint import open_checkpoint
 from runtimes import document
 from runtimes.archive import unpack
 from runtimes.artifact import open_artifact, sha256_of
-from runtimes.errors import ArchiveError, ArtifactCorruptError, GoldenError, OutputExistsError
+from runtimes.errors import ArchiveError, ArtifactCorruptError, GoldenError, OutputExistsError, RecordError
+from toolkit.bench.record import read_records, write_records
+from toolkit.bench.render import render_markdown
+from toolkit.cli import main
+from toolkit.packaging.card import measured_table
 from toolkit.packaging.package import package
+from toolkit.packaging.wheels import compatible
 
 CAT = Path(__file__).parents[2] / "toolkit" / "sample" / "cat.jpg"
+GOLDEN_RECORDS = Path(__file__).parents[1] / "golden" / "records.jsonl"
 ROOT_FILES = ["README.md", "golden-cat.jpg", "golden-cat.png", "golden-coffee.jpg", "golden-coffee.png", "golden-logits.f32"]
 ROOT_FILES += ["golden-parrot.jpg", "golden-parrot.png", "golden.json", "manifest.json"]
 
@@ -127,3 +135,80 @@ def test_an_artifact_that_says_something_else_than_at_export_is_not_packaged(tin
                 package(artifact, tmp_path / "b.zip")
     assert document.to_json(open_artifact(artifact).manifest)["gate"]["captions"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "a.zip"]
+
+
+def test_a_gate_notes_the_captions_that_it_saw(tiny_artifacts, drawn_pictures):
+    artifact = tiny_artifacts["onnx-int8"]
+    paths = [picture.path for picture in drawn_pictures]
+    said = [list(caption.token_ids) for caption in runtimes.load(artifact, "cpu").caption(paths)]
+    assert open_artifact(artifact).manifest.gate["captions"] == {sha256_of(path): ids for path, ids in zip(paths, said, strict=True)}
+
+
+def test_the_card_carries_the_table_of_records_of_this_artifact_only(tiny_artifacts, tmp_path):
+    records, artifact = read_records(GOLDEN_RECORDS), tiny_artifacts["onnx-int8"]
+    manifest = open_artifact(artifact).manifest
+    with pytest.raises(RecordError, match="holds no records of tiny-onnx-int8"):
+        measured_table(GOLDEN_RECORDS, manifest)
+    case = next(record.case for record in records if record.subject and record.subject.manifest_digest)
+    ours = [
+        replace(record, subject=replace(record.subject, manifest_digest=manifest.digest)) if record.case == case else record
+        for record in records
+    ]
+    write_records(tmp_path / "r.jsonl", ours)
+    table = measured_table(tmp_path / "r.jsonl", manifest)
+    cases = {record.case for record in ours if record.subject and record.subject.manifest_digest in (manifest.digest, None)}
+    assert table == render_markdown([record for record in ours if record.case in cases])
+    written = CliRunner().invoke(main, ["package", str(artifact), "-o", str(tmp_path / "a.zip"), "--records", str(tmp_path / "r.jsonl")])
+    assert (written.exit_code, written.stderr) == (0, "")
+    unpack(tmp_path / "a.zip", tmp_path / "a")
+    assert f"## Measured\n\n{table}\n## Limits" in (tmp_path / "a" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlanguage: en\nlicense: bsd-3-clause\n---\n# x\n", "bsd-3-clause"),
+        ("# x\nlicense: mit\n", None),
+        ("---\nlicense: [mit, apache]\n---\n", None),
+        ("---\nlanguage: en\n---\nlicense: mit\n", None),
+        (None, None),
+    ],
+)
+def test_the_licence_is_the_one_that_the_checkpoints_card_states(tiny_checkpoint, tmp_path, card, licence):
+    checkpoint = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+    if card is not None:
+        (checkpoint / "README.md").write_text(card)
+    assert open_checkpoint(str(checkpoint)).source.licence == licence
+
+
+class TestCommands:
+    def test_the_way_from_an_artifact_to_a_verified_folder(self, tiny_artifacts, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        artifact = shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "tiny.v1")
+        packed = CliRunner().invoke(main, ["package", "tiny.v1"])
+        digest, name = packed.stdout.split()
+        assert (packed.exit_code, packed.stderr, Path(name)) == (0, "", artifact.with_name("tiny.v1.tar.gz"))
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert CliRunner().invoke(main, ["unpack", name, "--sha256", digest]).output == "tiny.v1\n"
+        for path in ("tiny.v1", name):
+            verified = CliRunner().invoke(main, ["verify", path, "--sha256", digest, "--json"])
+            assert (verified.exit_code, verified.stderr) == (0, "")
+            assert json.loads(verified.stdout)["golden"]["equal"] == 6
+        assert "as the sender told" in CliRunner().invoke(main, ["verify", "tiny.v1", "--sha256", digest]).stdout
+
+    def test_what_is_wrong_is_one_line_and_an_object(self, tiny_artifacts, tmp_path):
+        (tmp_path / "a.zip").write_bytes(b"PK\x03\x04")
+        failed = CliRunner().invoke(main, ["verify", str(tmp_path / "a.zip"), "--json"])
+        assert (failed.exit_code, len(failed.stderr.splitlines())) == (1, 1)
+        assert json.loads(failed.stdout)["code"] == "ARCHIVE_INVALID"
+        failed = CliRunner().invoke(main, ["package", str(tiny_artifacts["onnx-int8"]), "-o", str(tmp_path / "a.zip")])
+        assert failed.stderr == f"Error: {tmp_path / 'a.zip'}: exists already; nothing was changed. Use --overwrite to replace it.\n"
+        failed = CliRunner().invoke(main, ["package", str(tiny_artifacts["onnx-int8"]), "--platform", "win_amd64"])
+        assert (failed.exit_code, "give --with-wheels too" in failed.stderr) == (2, True)
+
+
+def test_a_newer_glibc_runs_wheels_of_older_ones():
+    found = compatible("manylinux_2_28_aarch64")
+    assert (found[0], found[-1], "manylinux_2_17_aarch64" in found) == ("manylinux_2_28_aarch64", "manylinux_2_5_aarch64", True)
+    assert compatible("macosx_14_0_arm64") == ["macosx_14_0_arm64"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from toolkit.commands.options import guard_file, overwrite_option
+from toolkit.progress import progress
 
 
 @click.command(
@@ -52,5 +53,6 @@ def command(
     guard_file(output, overwrite=overwrite)
     table = measured_table(records, open_artifact(artifact).manifest) if records else None
     wheels = collect(platforms, python) if with_wheels else None
-    digest = package(artifact, output, measured=table, wheels=wheels, overwrite=overwrite)
+    with progress("package", open_artifact(artifact).total_bytes) as bar:
+        digest = package(artifact, output, measured=table, wheels=wheels, overwrite=overwrite, on_bytes=bar.update)
     click.echo(f"{digest}  {output}")

@@ -1,7 +1,7 @@
 """Make a package: an artifact goes in; an archive of it, its golden captions and its model card comes out."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,15 @@ def default_output(artifact: Path) -> Path:
     return resolved.with_name(resolved.name + FORMS[0].suffix)
 
 
-def package(artifact_path: Path, output: Path, *, measured: str | None = None, wheels: Files | None = None, overwrite: bool = False) -> str:
+def package(
+    artifact_path: Path,
+    output: Path,
+    *,
+    measured: str | None = None,
+    wheels: Files | None = None,
+    overwrite: bool = False,
+    on_bytes: Callable[[int], None] = lambda count: None,
+) -> str:
     """Verify an artifact, record its golden captions and write the package.
 
     Args:
@@ -40,6 +48,7 @@ def package(artifact_path: Path, output: Path, *, measured: str | None = None, w
         measured: A table for the model card.
         wheels: Wheels and what pins them.
         overwrite: Replace an archive that exists.
+        on_bytes: Told of every block of the artifact that is written, for progress.
 
     Returns:
         The digest of the package's manifest.
@@ -64,7 +73,7 @@ def package(artifact_path: Path, output: Path, *, measured: str | None = None, w
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with locked(output), whole_file(output) as stream:
-            write_archive(stream, output, manifest, _members(artifact, manifest, added))
+            write_archive(stream, output, manifest, _members(artifact, manifest, added, on_bytes))
     except ToolkitError:
         raise
     except OSError as error:
@@ -72,13 +81,13 @@ def package(artifact_path: Path, output: Path, *, measured: str | None = None, w
     return manifest.digest
 
 
-def _members(artifact: Artifact, manifest: Manifest, added: Files) -> Iterator[Member]:
+def _members(artifact: Artifact, manifest: Manifest, added: Files, on_bytes: Callable[[int], None]) -> Iterator[Member]:
     for name, entry in manifest.files.items():
-        blocks = iter([added[name][1]]) if name in added else _hashed(artifact.path / name, entry)
+        blocks = iter([added[name][1]]) if name in added else _hashed(artifact.path / name, entry, on_bytes)
         yield Member(name=name, size=entry.bytes, blocks=blocks)
 
 
-def _hashed(path: Path, entry: FileEntry) -> Iterator[bytes]:
+def _hashed(path: Path, entry: FileEntry, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
     """Read a file that was verified before; if it has become another one since, nothing is packaged."""
     digest = hashlib.sha256()
     try:
@@ -86,6 +95,7 @@ def _hashed(path: Path, entry: FileEntry) -> Iterator[bytes]:
             while block := stream.read(BLOCK_BYTES):
                 digest.update(block)
                 yield block
+                on_bytes(len(block))
     except OSError as error:
         raise ArtifactCorruptError(path, f"cannot be read ({error.strerror})") from error
     if digest.hexdigest() != entry.sha256:
