@@ -30,6 +30,10 @@ KEPT_BYTES = 16 << 20
 """Files up to this size stay in memory from their hash to their parser: graphs without weights and tokenizers are far below it."""
 
 
+MAX_READ_BYTES = 256 << 20
+"""Of a graph or a tokenizer, which are parsed as a whole; weights are not."""
+
+
 @dataclass(frozen=True)
 class _Checked:
     """A file that was what the manifest says."""
@@ -69,6 +73,8 @@ class Payload:
         """
         checked = self._checked(role)
         size = self.artifact.manifest.files[checked.path.name].bytes
+        if size > MAX_READ_BYTES:
+            raise ArtifactCorruptError(checked.path, f"has {size} bytes, more than the {MAX_READ_BYTES} that are read at once")
         return checked.stream.read(size) if checked.content is None else checked.content
 
     def stream(self, role: str) -> BufferedReader:

@@ -11,7 +11,7 @@ import pytest
 import runtimes
 from runtimes.artifact import open_artifact, sha256_of
 from runtimes.errors import ArtifactCorruptError
-from runtimes.payload import KEPT_BYTES, opened
+from runtimes.payload import KEPT_BYTES, MAX_READ_BYTES, opened
 
 ROLES = ["encoder", "encoder-weights", "decoder", "decoder-weights", "tokenizer"]
 
@@ -154,3 +154,14 @@ def test_no_descriptor_and_no_thread_is_left(artifact):
     with opened(artifact) as payload:
         payload.stream("encoder")
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_file_that_is_read_whole_has_a_limit(artifact):
+    """A forged manifest may declare a tokenizer of any size; the file is sparse here."""
+    file = artifact.path_of("tokenizer")
+    os.truncate(file, MAX_READ_BYTES + 1)
+    entry = replace(artifact.manifest.files[file.name], bytes=MAX_READ_BYTES + 1, sha256=sha256_of(file))
+    files = artifact.manifest.files | {file.name: entry}
+    forged = replace(artifact, manifest=replace(artifact.manifest, files=files, digest="").sealed())
+    with opened(forged) as payload, pytest.raises(ArtifactCorruptError, match="more than the 268435456 that are read at once"):
+        payload.read("tokenizer")
