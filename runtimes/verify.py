@@ -119,7 +119,8 @@ def summary(report: Report) -> list[str]:
         f"  digest    {report.digest}, {compared}",
         f"  files     {report.files} and the manifest, {report.bytes / 1e6:.1f} MB: sizes and hashes as declared, nothing else is there",
         f"            a flipped bit in a copy of {report.flipped_bit} was caught",
-        f"  graphs    opened{', in a process of their own first' if report.tried_apart else ''} ({', '.join(report.providers)})",
+        f"  model     {'opened in a process of its own, then here' if report.tried_apart else 'opened'} ({', '.join(report.providers)}); "
+        "a graph's inputs, outputs and operators are as declared",
     ]
     if golden is None:
         return [*lines, "  captions  none to compare with: only a package (toolkit package) carries golden captions"]

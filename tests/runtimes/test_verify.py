@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from exporters.recipes import RECIPES
 from runtimes import damage
 from runtimes.archive import unpack
 from runtimes.artifact import open_artifact, sha256_of
@@ -53,6 +54,14 @@ def test_a_package_is_verified_as_archive_and_as_folder(archive, folder):
     assert from_folder.golden_noticed is True
     assert from_folder.flipped_bit.startswith("encoder-")
     assert any("6 of 6 as recorded on this kind of machine, 0 ties" in line for line in summary(from_folder))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("recipe", [recipe.name for recipe in RECIPES])
+def test_every_recipe_can_be_packaged_and_proves_itself(tiny_artifacts, tmp_path, recipe):
+    package(tiny_artifacts[recipe], tmp_path / "a.zip")
+    report = verify(tmp_path / "a.zip", untrusted=True)
+    assert (report.golden.equal, report.golden_noticed) == (6, True)
 
 
 def test_an_artifact_without_golden_captions_says_so(tiny_artifacts):
