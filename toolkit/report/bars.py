@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from toolkit.report.axes import name_rows, say_above
-from toolkit.report.svg import ACCENT, INK, MUTED, Plot, new_figure, render
+from toolkit.report.svg import ACCENT, INK, MUTED, Plot, finish, new_figure
 
 ROW_IN, HEAD_IN = 0.27, 0.45
 THICKNESS = 0.62
@@ -51,9 +51,7 @@ def bars_plot(name: str, title: str, note: str, cases: Sequence[str], chosen: st
         for place, case in enumerate(cases)
     ]
     description = "; ".join(described) + "."
-    return Plot(
-        name=name, title=title, note=note, description=description, svg=render(figure, name=name, title=title, description=description)
-    )
+    return finish(figure, name=name, title=title, note=note, description=description)
 
 
 def stack_plot(name: str, title: str, note: str, cases: Sequence[str], chosen: str | None, parts: Sequence[Part], pattern: str) -> Plot:
@@ -73,9 +71,7 @@ def stack_plot(name: str, title: str, note: str, cases: Sequence[str], chosen: s
         f"{case}: " + ", ".join(f"{part.title} {pattern.format(part.values[place])}" for part in parts) for place, case in enumerate(cases)
     ]
     description = "; ".join(described) + "."
-    return Plot(
-        name=name, title=title, note=note, description=description, svg=render(figure, name=name, title=title, description=description)
-    )
+    return finish(figure, name=name, title=title, note=note, description=description)
 
 
 def _said(value: float | None, pattern: str) -> str:

@@ -12,7 +12,7 @@ from toolkit.bench.columns import shown_case
 from toolkit.bench.rows import Row
 from toolkit.report.axes import say_above, scale_time, shown_time
 from toolkit.report.labels import Box, Point, along, place
-from toolkit.report.svg import ACCENT, INK, MUTED, PAPER, Plot, new_figure, render
+from toolkit.report.svg import ACCENT, INK, MUTED, PAPER, Plot, finish, new_figure
 
 HEIGHT_IN = 3.9
 LED = 12.0
@@ -79,9 +79,7 @@ def pareto_plot(rows: Sequence[Row], measure: Measure, chosen: Row | None) -> Pl
     description = f"{described}. Nothing is better in both than: {', '.join(shown_case(rows[i]) for i in best)}."
     name = f"pareto-{measure.key.replace('_', '-')}"
     note = "The line joins what nothing beats in both" + ("; bars are 95 % intervals over pictures." if measure.intervals else ".")
-    return Plot(
-        name=name, title=title, note=note, description=description, svg=render(figure, name=name, title=title, description=description)
-    )
+    return finish(figure, name=name, title=title, note=note, description=description)
 
 
 def _value(row: Row, measure: Measure) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from toolkit.report.axes import name_rows, scale_time, shown_time
-from toolkit.report.svg import ACCENT, INK, MUTED, PAPER, Plot, new_figure, render
+from toolkit.report.svg import ACCENT, INK, MUTED, PAPER, Plot, finish, new_figure
 
 ROW_IN, HEAD_IN = 0.27, 0.75
 TICKS = 40
@@ -32,6 +32,4 @@ def spread_plot(cases: Sequence[str], chosen: str | None, seconds: Sequence[Sequ
         for case, times in zip(cases, seconds, strict=True)
     ]
     description = "; ".join(listed) + "."
-    return Plot(
-        name=name, title=title, note=note, description=description, svg=render(figure, name=name, title=title, description=description)
-    )
+    return finish(figure, name=name, title=title, note=note, description=description)

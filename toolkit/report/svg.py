@@ -78,8 +78,8 @@ def new_figure(height_in: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, list(axes[0])
 
 
-def render(figure: Figure, *, name: str, title: str, description: str) -> str:
-    """Return the SVG element of a figure."""
+def finish(figure: Figure, *, name: str, title: str, note: str, description: str) -> Plot:
+    """Return a figure that is drawn as a plot of a page."""
     text = io.StringIO()
     with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": name}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -95,7 +95,7 @@ def render(figure: Figure, *, name: str, title: str, description: str) -> str:
         element = ElementTree.Element(f"{{{NAMESPACE}}}{tag}", {"id": f"{name}-{kind}"})
         element.text = content
         root.insert(0, element)
-    return ElementTree.tostring(root, encoding="unicode")
+    return Plot(name=name, title=title, note=note, description=description, svg=ElementTree.tostring(root, encoding="unicode"))
 
 
 def standalone(plot: Plot, light: Mapping[str, str], dark: Mapping[str, str]) -> str:

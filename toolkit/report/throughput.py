@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from toolkit.bench.rows import Row
 from toolkit.report.axes import say_above
-from toolkit.report.svg import ACCENT, INK, MUTED, Plot, new_figure, render
+from toolkit.report.svg import ACCENT, INK, MUTED, Plot, finish, new_figure
 
 HEIGHT_IN = 3.9
 APART = 13.0
@@ -34,19 +34,12 @@ def throughput_plot(rows: Sequence[Row], chosen: Row | None) -> Plot | None:
         speeds = [row["images_per_second"] for row in line]
         axes.plot([row["batch_size"] for row in line], speeds, "o-", color=colour, linewidth=1.4, markersize=4)
     _name(figure, axes, {name: (line[-1]["batch_size"], line[-1]["images_per_second"]) for name, line in lines.items()}, stands_out)
-    title = "Throughput against batch size"
     listed = [
         f"{name}: " + ", ".join(f"{row['images_per_second']:.2f} at {row['batch_size']}" for row in line) for name, line in lines.items()
     ]
     description = f"Pictures per second. {'; '.join(listed)}."
     note = "The other settings are fixed along a line."
-    return Plot(
-        name="throughput",
-        title=title,
-        note=note,
-        description=description,
-        svg=render(figure, name="throughput", title=title, description=description),
-    )
+    return finish(figure, name="throughput", title="Throughput against batch size", note=note, description=description)
 
 
 def apart(heights: Sequence[float], least: float) -> list[float]:
