@@ -15,7 +15,7 @@ from PIL import Image
 from runtimes.artifact import open_artifact
 from runtimes.captioner import Captioner
 from runtimes.errors import RequestError, UnavailableError
-from runtimes.generation import Decoding, Hypothesis, generate
+from runtimes.generation import Decoding, Hypothesis, generate, largest
 from runtimes.manifest import GenerationSpec
 from runtimes.session import Description, DeviceMemoryError
 from runtimes.tokens import Tokens
@@ -288,3 +288,13 @@ def test_a_request_that_cannot_be_carried_out_is_refused_before_anything_runs(ca
 
 def test_no_images_give_no_captions(captioner_with):
     assert captioner_with(ScriptedSession(words_of_image, 64)).caption([]) == []
+
+
+@pytest.mark.parametrize("size", [3, 64, 65, 400, 5000])
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_the_largest_are_those_of_a_full_sort(size, count):
+    """Many are equal, and a third are forbidden."""
+    values = np.random.default_rng(size).integers(0, 50, size).astype(np.float32)
+    values[: size // 3] = -np.inf
+    expected = sorted(range(size), key=lambda place: (-values[place], place))[:count]
+    assert largest(values, min(count, size)).tolist() == expected
