@@ -257,7 +257,7 @@ class TestDeviceMemory:
         images = greys(4)
         found = captioner_with(session).caption([images[0], b"", images[1], images[2], images[3]], batch_size=5)
         assert [one.token_ids for one in found if one.error is None] == self.expected(4)
-        assert [(one.error, one.text, one.token_ids) for one in found][1] == ("<bytes>: is empty", "", ())
+        assert [(one.error, one.text, one.token_ids) for one in found][1] == ("<bytes>: is empty; copy it again", "", ())
 
     def test_one_picture_that_does_not_fit_is_an_error_that_names_the_way_out(self, captioner_with):
         session = ScriptedSession(words_of_image, 64, most_images=0)
