@@ -1,13 +1,15 @@
 """Export: a checkpoint and recipes go in, artifacts come out.
 
-One template for all: refuse existing output → load → build and quantize by recipe → gate against the checkpoint → write, manifest last.
+One template for all: refuse existing output → load → build and quantize by recipe → gate against the checkpoint → join into one graph,
+where the recipe wants that, and gate it against the split ones → write, manifest last.
 Everything is made in a working folder beside the output, so what was there before is untouched until the new artifact is complete.
 """
 
 import errno
 import importlib.metadata
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,19 +18,18 @@ from typing import TYPE_CHECKING
 from exporters.output import output_paths
 from exporters.recipes import Recipe
 from runtimes import document
-from runtimes.artifact import open_artifact, write_artifact
+from runtimes.artifact import Artifact, open_artifact, write_artifact
 from runtimes.atomic import working_folder
+from runtimes.contract import SPLIT
 from runtimes.errors import MissingDependencyError, OutputError
 from runtimes.graph import read_graph
 from runtimes.host import read_host
 from runtimes.loading import load
-from runtimes.manifest import SCHEMA, Manifest
+from runtimes.manifest import SCHEMA, GraphSpec, Manifest
 
 if TYPE_CHECKING:
     from exporters.checkpoint import Checkpoint
     from exporters.parity import GateMode, Picture
-
-CONTRACT = "split/1"
 
 EXPORTERS = {"torch": "exporters.pytorch_dynamic", "ort": "exporters.onnx_dynamic"}
 """Runtime of a recipe → the module whose `build` makes its files and whose `REQUIRES` names what runs them."""
@@ -67,7 +68,7 @@ def export(
         OutputExistsError, OutputError: Before anything is built, where that can be known.
         CheckpointError, GateError: Artifacts yielded before remain.
     """
-    from exporters.parity import check
+    from exporters.parity import check, check_joined
     from exporters.reference import find_reference
 
     paths = output_paths(checkpoint.name, recipes, output, overwrite=overwrite)
@@ -86,6 +87,9 @@ def export(
                 captioner = load(staged, device="cpu", threads=threads)
                 findings = check(captioner, recipe, pictures, reference, gate)
                 del captioner
+                if recipe.layout == "single":
+                    staged = _joined(open_artifact(staged), recipe, working)
+                    findings = check_joined(load(staged, device="cpu", threads=threads), recipe, pictures, findings)
                 built = open_artifact(staged)
                 payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
                 manifest = document.from_json(Manifest, {**document.to_json(built.manifest), "gate": findings})[0]
@@ -114,7 +118,7 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, worki
         schema=SCHEMA,
         name=name,
         runtime=recipe.runtime,
-        contract=CONTRACT,
+        contract=SPLIT,
         toolkit=importlib.metadata.version("blip-toolkit"),
         source=checkpoint.source,
         recipe={**document.to_json(recipe), "sha256": recipe.sha256},
@@ -123,12 +127,26 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, worki
         architecture=checkpoint.architecture,
         image=checkpoint.image,
         generation=checkpoint.generation,
-        graphs={role: read_graph(file, file.read_bytes()).spec for role, file in payload.items() if file.suffix == ".onnx"},
+        graphs=_graphs(payload),
         files={},
         requires=exporter.REQUIRES,
         gate={},
     )
     return write_artifact(working / name, manifest, {**payload, "tokenizer": tokenizer}, overwrite=False).path
+
+
+def _joined(split: Artifact, recipe: Recipe, working: Path) -> Path:
+    """Return a complete artifact in the working folder that holds the two graphs of another as one."""
+    from exporters.onnx_single import join
+
+    payload = join(split, working)
+    manifest = replace(split.manifest, contract=recipe.contract, graphs=_graphs(payload), digest="")
+    tokenizer = _renamed(split.path_of("tokenizer"), "tokenizer")
+    return write_artifact(working / recipe.layout, manifest, {**payload, "tokenizer": tokenizer}, overwrite=False).path
+
+
+def _graphs(payload: Mapping[str, Path]) -> dict[str, GraphSpec]:
+    return {role: read_graph(file, file.read_bytes()).spec for role, file in payload.items() if file.suffix == ".onnx"}
 
 
 def _renamed(path: Path, role: str) -> Path:

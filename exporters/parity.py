@@ -108,8 +108,7 @@ def check(captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], ref
             )
     elif not high <= recipe.drift_limit_nat:  # also when it is not a number
         problem = f"drift is {drift:+.4f} nat/token, upper 95 % bound {high:+.4f}, the recipe allows {recipe.drift_limit_nat}"
-    if problem and mode == "enforce":
-        raise GateError(f"{recipe.name}: {problem}. Nothing was written. --gate report writes it all the same and says so in its manifest.")
+    _enforce(recipe, problem, mode)
     return {
         "mode": mode,
         "passed": problem is None,
@@ -127,12 +126,51 @@ def check(captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], ref
     }
 
 
+def check_joined(captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], findings: dict[str, Any]) -> dict[str, Any]:
+    """Judge a single graph, which gives no scores, by what it was joined from: it must say the same, token for token.
+
+    Args:
+        captioner: Of the single graph.
+        recipe: Of both.
+        pictures: What `check` looked at.
+        findings: Of `check` on the split graphs.
+
+    Returns:
+        The findings, which hold for the single graph too if it says the same.
+
+    Raises:
+        GateError: In mode "enforce", it says something else.
+    """
+    paths = [picture.path for picture in pictures]
+    said = {sha256_of(path): list(caption.token_ids) for path, caption in zip(paths, captioner.caption(paths), strict=True)}
+    different = [path for path in paths if said[sha256_of(path)] != findings["captions"][sha256_of(path)]]
+    problem = None
+    if different:
+        problem = (
+            f"captions of {len(different)} of {len(paths)} pictures differ between the single graph and the split ones "
+            f"(first: {different[0].name})"
+        )
+    _enforce(recipe, problem, findings["mode"])
+    return findings | {
+        "passed": findings["passed"] and problem is None,
+        "problem": "; ".join(found for found in (findings["problem"], problem) if found) or None,
+        "captions": said,
+        "captions_as_split": len(paths) - len(different),
+    }
+
+
+def _enforce(recipe: Recipe, problem: str | None, mode: GateMode) -> None:
+    if problem and mode == "enforce":
+        raise GateError(f"{recipe.name}: {problem}. Nothing was written. --gate report writes it all the same and says so in its manifest.")
+
+
 def findings_line(findings: dict[str, Any]) -> str:
     """Say a gate's findings in one line."""
     # + 0.0: no minus before a zero
     drift, low, high = (round(findings[key], 4) + 0.0 for key in ("drift_nat_per_token", "drift_low", "drift_high"))
+    as_split = f"; {findings['captions_as_split']} of them as the split graphs" if "captions_as_split" in findings else ""
     verdict = "gate passed" if findings["passed"] else f"gate not passed ({findings['problem']})"
     return (
         f"{verdict}: {findings['exact_captions']} of {findings['pictures']} captions equal transformers', {findings['ties']} ties, drift "
-        f"{drift:+.4f} [{low:+.4f}, {high:+.4f}] nat/token"
+        f"{drift:+.4f} [{low:+.4f}, {high:+.4f}] nat/token{as_split}"
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runtimes import document
+from runtimes import contract, document
 from runtimes.errors import RecipeError, UnknownNameError
 from runtimes.manifest import Target
 
@@ -53,6 +53,8 @@ class Recipe:
     """CPU features without which the result is wrong or slow, in the words of `runtimes.host`."""
     encoder: Component = Component()
     decoder: Component = Component()
+    layout: Literal["split", "single"] = "split"
+    """An encoder and a decoder that a runtime calls token by token, or one ONNX graph that holds the whole greedy loop."""
     image_scale: float = 1.0
     """Part of the checkpoint's patches per side that pictures are resized to, rounded down; below 1 the artifact is approximate."""
     drift_limit_nat: float | None = None
@@ -78,10 +80,17 @@ class Recipe:
             raise ValueError("the torch runtime quantizes per channel only")
         if "fp16" in {self.encoder.weights, self.decoder.weights} and self.encoder.weights != self.decoder.weights:
             raise ValueError("fp16 is for both components or none")
+        if self.layout == "single" and self.runtime != "ort":
+            raise ValueError("layout single needs the ort runtime: it is an ONNX graph")
         if not 0 < self.image_scale <= 1:
             raise ValueError("image_scale must be above 0 and at most 1")
         if self.drift_limit_nat is None and (self.precision != "fp32" or self.approximate):
             raise ValueError("a recipe that is approximate or not fp32 needs drift_limit_nat")
+
+    @property
+    def contract(self) -> str:
+        """What the graphs of its artifacts take and give."""
+        return contract.SINGLE if self.layout == "single" else contract.SPLIT
 
     @property
     def approximate(self) -> bool:
@@ -148,6 +157,15 @@ RECIPES = (
         why="Portable INT8: the encoder's 7-bit weights cannot saturate, so it is right on every CPU.",
         encoder=_INT7,
         decoder=_BLOCKS8,
+        drift_limit_nat=0.02,
+    ),
+    Recipe(
+        name="onnx-int8-single",
+        runtime="ort",
+        why="onnx-int8 with its whole loop in one graph: a device calls it once, pictures in, ids out; greedy only.",
+        encoder=_INT7,
+        decoder=_BLOCKS8,
+        layout="single",
         drift_limit_nat=0.02,
     ),
     Recipe(

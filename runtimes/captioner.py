@@ -14,14 +14,16 @@ from time import perf_counter
 import numpy as np
 
 from runtimes.errors import ArtifactCorruptError, RequestError, ToolkitError, UnavailableError, renamed
-from runtimes.generation import Clock, Decoding, Hypothesis, generate, log_softmax
+from runtimes.generation import Clock, Decoding, Hypothesis, generate, log_softmax, run_loop
 from runtimes.images import MAX_PIXELS, ImageInput, preprocess, read_image
 from runtimes.manifest import Manifest
 from runtimes.readahead import read_ahead
-from runtimes.session import DeviceMemoryError, Float32, Session, State
+from runtimes.session import DeviceMemoryError, Float32, Session, State, WholeLoop
 from runtimes.tokens import Tokens
 
 logger = logging.getLogger(__name__)
+
+GREEDY_ONLY = "this artifact holds its whole loop in one graph and captions greedily; use a split recipe for beams and scores"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +55,29 @@ class Captioner:
     """An artifact that is ready to caption. Made by `runtimes.load`."""
 
     def __init__(
-        self, session: Session, tokens: Tokens, manifest: Manifest, max_pixels: int = MAX_PIXELS, opening: Opening | None = None
+        self,
+        session: Session | WholeLoop,
+        tokens: Tokens,
+        manifest: Manifest,
+        max_pixels: int = MAX_PIXELS,
+        opening: Opening | None = None,
     ) -> None:
         self.session = session
         self.tokens = tokens
         self.manifest = manifest
         self.opening = opening or Opening()
         self._max_pixels = max_pixels
+
+    @property
+    def stepped(self) -> Session:
+        """The session of an artifact that runs token by token.
+
+        Raises:
+            RequestError: This one's whole loop is one graph.
+        """
+        if isinstance(self.session, WholeLoop):
+            raise RequestError(GREEDY_ONLY)
+        return self.session
 
     def caption(
         self,
@@ -135,7 +153,7 @@ class Captioner:
 
         Raises:
             ImageReadError: A picture cannot be read.
-            RequestError: Images and captions do not pair up, or an image has no caption.
+            RequestError: Images and captions do not pair up, an image has no caption, or the artifact can only caption.
         """
         if len(images) != len(captions):
             raise RequestError(f"{len(images)} images but captions for {len(captions)}")
@@ -165,6 +183,8 @@ class Captioner:
             raise RequestError(f"the prompt takes {len(prompt_ids)} tokens, so max_length must be more than that; it is {max_length}")
         if 2 * beams >= vocabulary:
             raise RequestError(f"{beams} beams are too many for a vocabulary of {vocabulary}")
+        if beams > 1 and isinstance(self.session, WholeLoop):
+            raise RequestError(GREEDY_ONLY)
         try:
             return Decoding(beams=beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty)
         except ValueError as error:
@@ -210,6 +230,8 @@ class Captioner:
 
     def _generate(self, pixels: Float32, prompt_ids: list[int], decoding: Decoding, clock: Clock) -> list[Hypothesis]:
         try:
+            if isinstance(self.session, WholeLoop):
+                return run_loop(self.session, pixels, prompt_ids, self.manifest.generation, decoding, clock)
             # No name is kept for the state: what the search drops must be free, and so must a batch that did not fit.
             return generate(self.session, self._encode(pixels, clock), len(pixels), prompt_ids, self.manifest.generation, decoding, clock)
         except DeviceMemoryError as error:
@@ -222,7 +244,7 @@ class Captioner:
 
     def _encode(self, pixels: Float32, clock: Clock) -> State:
         started = perf_counter()
-        state = self.session.encode(pixels)
+        state = self.stepped.encode(pixels)
         clock("encode", perf_counter() - started)
         return state
 
@@ -232,9 +254,10 @@ class Captioner:
         inputs = np.full((len(ids), width), self.manifest.generation.pad_id, dtype=np.int64)
         for row, sequence in enumerate(ids):
             inputs[row, : len(sequence) - 1] = sequence[:-1]
-        state = self.session.encode(pixels)
-        state = self.session.select(state, np.zeros(len(ids), dtype=np.int64), np.zeros(1, dtype=np.int64))
-        logits, _ = self.session.step(inputs, state, np.arange(width, dtype=np.int64))
+        session = self.stepped
+        state = session.encode(pixels)
+        state = session.select(state, np.zeros(len(ids), dtype=np.int64), np.zeros(1, dtype=np.int64))
+        logits, _ = session.step(inputs, state, np.arange(width, dtype=np.int64))
         scores = np.zeros(len(ids), dtype=np.float32)
         for row, sequence in enumerate(ids):
             targets = np.array(sequence[1:])

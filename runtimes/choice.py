@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtimes.contract import SINGLE
 from runtimes.host import Host
 from runtimes.manifest import Target
 
@@ -29,6 +30,11 @@ class Runnable(Protocol):
         ...
 
     @property
+    def contract(self) -> str:
+        """What its graphs take and give."""
+        ...
+
+    @property
     def target(self) -> Target:
         """Where it is meant to run."""
         ...
@@ -39,14 +45,15 @@ def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list
 
     FP16 where there is CUDA; else INT8 that fits this CPU, tuned before portable; else INT4, which is smaller and less exact; else FP32;
     FP16 on a CPU after that: it computes in FP32. Approximate ones come last: only a folder that holds nothing else gets one unnamed.
-    Between runtimes onnxruntime comes first: it is faster and needs less memory. What needs absent CPU features or libraries is left out.
+    Between runtimes onnxruntime comes first: it is faster and needs less memory. A single graph stands behind the split ones of its runtime
+    and precision: it says the same and can do less, neither beams nor scores. What needs absent CPU features or libraries is left out.
 
     Args:
         held: Name → manifest or recipe.
         host: This machine.
         device: "auto", "cpu" or "cuda".
     """
-    ranked: list[tuple[tuple[int, int, int, str], Choice]] = []
+    ranked: list[tuple[tuple[int, int, bool, int, str], Choice]] = []
     for name, one in held.items():
         target = one.target
         if one.runtime not in host.libraries or not host.cpu_features.issuperset(target.cpu_features):
@@ -70,5 +77,6 @@ def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list
         if target.approximate:
             place, why = LAST, f"approximate ({target.precision.upper()}), as there is nothing else that this machine can run"
         # Among INT8 artifacts the runtime counts for more than the tuning: VNNI weights save no time, they are a little more exact.
-        ranked.append(((place, runtime_order, -len(target.cpu_features), name), Choice(name=name, device=where, why=why)))
+        order = (place, runtime_order, one.contract == SINGLE, -len(target.cpu_features), name)
+        ranked.append((order, Choice(name=name, device=where, why=why)))
     return [choice for _, choice in sorted(ranked, key=lambda entry: entry[0])]

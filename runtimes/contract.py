@@ -1,6 +1,6 @@
-"""What the graphs of contract `split/1` take and give, as a table: the sizes of a model go in, types and axes by name come out.
+"""What the graphs of contracts `split/1` and `single/1` take and give: the sizes of a model go in, types and axes by name come out.
 
-H heads, Dh width of a head, S pixels, V vocabulary are fixed by the model; images, rows, past, new and positions may have any size.
+H heads, Dh width of a head, S pixels, V vocabulary are fixed by the model; axes with names may have any size.
 """
 
 from collections.abc import Mapping
@@ -9,10 +9,22 @@ from runtimes.manifest import Manifest
 
 IDS = "int64"
 
+SPLIT, SINGLE = "split/1", "single/1"
+"""An encoder and a decoder that a runtime calls token by token; one graph that holds the whole loop."""
+
 
 def graph_values(manifest: Manifest) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
     """Return role → inputs and outputs that its graph has, in the spelling of `GraphSpec`."""
     shape = manifest.architecture
+    pixels = {"pixels": f"float32[images,3,{shape.image_px},{shape.image_px}]"}
+    if manifest.contract == SINGLE:
+        lengths = dict.fromkeys(("min_length", "max_length"), f"{IDS}[]")
+        return {
+            "captioner": (
+                {**pixels, "prompt_ids": f"{IDS}[prompt]", **lengths},
+                {"token_ids": f"{IDS}[images,length]", "log_probabilities": "float32[images]"},
+            )
+        }
     kind = "float16" if manifest.target.precision == "fp16" else "float32"
 
     def cached(prefix: str, rows: str, tokens: str) -> dict[str, str]:
@@ -21,7 +33,7 @@ def graph_values(manifest: Manifest) -> dict[str, tuple[dict[str, str], dict[str
 
     cross = cached("cross", "images", "vision_tokens")
     return {
-        "encoder": ({"pixels": f"float32[images,3,{shape.image_px},{shape.image_px}]"}, cross),
+        "encoder": (pixels, cross),
         "decoder": (
             {"token_ids": f"{IDS}[rows,new]", "positions": f"{IDS}[positions]", **cached("past", "rows", "past"), **cross},
             {"logits": f"float32[rows,positions,{shape.vocabulary}]", **cached("present", "rows", "past_and_new")},

@@ -14,10 +14,10 @@ from typing import TypeAlias
 import numpy as np
 
 from runtimes.manifest import GenerationSpec
-from runtimes.session import Float32, Int64, Session, State
+from runtimes.session import Float32, Int64, Session, State, WholeLoop
 
 Clock: TypeAlias = Callable[[str, float], None]
-"""Called with a phase ("read", "encode", "first_token", "token") and its seconds."""
+"""Called with a phase ("read", "encode", "first_token", "token"; of a `WholeLoop` "read" and "loop") and its seconds."""
 
 RUN = 64
 """Neighbours whose maximum stands for all of them in `largest`."""
@@ -74,6 +74,22 @@ def generate(
     logits, state = session.step(token_ids, state, np.array([len(prompt) - 1], dtype=np.int64))
     search = _greedy if decoding.beams == 1 else _beam
     return search(session, state, logits[:, 0], prompt, spec, decoding, _Lap(clock, started))
+
+
+def run_loop(
+    loop: WholeLoop, pixels: Float32, prompt: list[int], spec: GenerationSpec, decoding: Decoding, clock: Clock
+) -> list[Hypothesis]:
+    """As `generate` with one beam, by a runtime that searches itself: pixels f32[B,3,S,S] in, a hypothesis per image out."""
+    started = perf_counter()
+    rows, scores = loop.caption(pixels, np.array(prompt, dtype=np.int64), decoding.min_length, decoding.max_length)
+    clock("loop", perf_counter() - started)
+    hypotheses = []
+    for row, score in zip(rows, scores, strict=True):
+        ends = np.flatnonzero(row[len(prompt) :] == spec.eos_id)
+        generated = int(ends[0]) + 1 if len(ends) else len(row) - len(prompt)
+        token_ids = tuple(int(token) for token in row[: len(prompt) + generated])
+        hypotheses.append(Hypothesis(token_ids=token_ids, score=float(score) / generated**decoding.length_penalty))
+    return hypotheses
 
 
 class _Lap:

@@ -131,7 +131,7 @@ class _Watched:
 
 def observe(captioner: Captioner, pixels: Float32, max_length: int) -> Observed:
     """Caption one picture, pixels f32[3,S,S], with every search."""
-    session, generation, found = _Watched(captioner.session), captioner.manifest.generation, []
+    session, generation, found = _Watched(captioner.stepped), captioner.manifest.generation, []
     for beams in SEARCHES:
         decoding = Decoding(beams=beams, max_length=max_length)
         state = session.encode(pixels[None])
@@ -145,9 +145,9 @@ def follow(captioner: Captioner, pixels: Float32, token_ids: Sequence[int]) -> t
     Returns:
         Margins of the two best tokens after each but the last, nat; and the caption's log-probability per generated token.
     """
-    state, margins, total = captioner.session.encode(pixels[None]), [], 0.0
+    state, margins, total = captioner.stepped.encode(pixels[None]), [], 0.0
     for fed, wanted in pairwise(token_ids):
-        logits, state = captioner.session.step(np.array([[fed]], np.int64), state, LAST)
+        logits, state = captioner.stepped.step(np.array([[fed]], np.int64), state, LAST)
         probabilities = log_softmax(logits[0, 0])
         second, best = np.partition(probabilities, -2)[-2:]
         margins.append(float(best - second))

@@ -2,9 +2,10 @@
 
 This is asked before a session exists: onnxruntime has crashed on graphs that say one thing and hold another (onnxruntime#28731, #4349),
 and has followed their external data out of its folder (#27430). So the reader is strict where protobuf is lenient. Whatever no exporter of
-ours writes (subgraphs, functions, sparse tensors, training, unknown fields, a field twice) is refused, which leaves no place to hide
-operators or file names in and bounds the depth. A tensor's bytes must be its dims times its type's; they are skipped, not read, so that
-a graph of 100 MB takes milliseconds. Field numbers are those of onnx.proto.
+ours writes (functions, sparse tensors, training, unknown fields, a field twice) is refused, which leaves no place to hide operators or file
+names in. The one subgraph that we write, the body of one `Loop`, is read by the same rules, and there is none within it. A tensor's bytes
+must be its dims times its type's; they are skipped, not read, so that a graph of 100 MB takes milliseconds. Field numbers are those of
+onnx.proto.
 """
 
 from collections import Counter
@@ -13,23 +14,25 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
-from runtimes.contract import graph_values, misfit
+from runtimes.contract import SINGLE, graph_values, misfit
 from runtimes.errors import GraphRefusedError
 from runtimes.manifest import GraphSpec, Manifest
 from runtimes.protobuf import Slice, Wire, tags
 
 OPERATORS = {
     "ai.onnx": (
-        "Add Cast Concat Constant ConstantOfShape Conv Div DynamicQuantizeLinear Equal Erf Expand Gather Identity LayerNormalization "
-        "LessOrEqual MatMul MatMulInteger Mul Range Relu Reshape Shape Sigmoid Slice Softmax Split Squeeze Sub Tanh Transpose Unsqueeze "
-        "Where"
+        "Add And ArgMax Cast Concat Constant ConstantOfShape Conv Div DynamicQuantizeLinear Equal Erf Expand Gather "
+        "GatherElements Identity LayerNormalization Less LessOrEqual LogSoftmax MatMul MatMulInteger Mul Not Or Range ReduceMin "
+        "Relu Reshape Shape Sigmoid Size Slice Softmax Split Squeeze Sub Tanh Transpose Unsqueeze Where"
     ),
     "com.microsoft": (
         "BiasGelu DynamicQuantizeMatMul FusedMatMul GatherBlockQuantized Gelu MatMulIntegerToFloat MatMulNBits MultiHeadAttention "
         "SkipLayerNormalization"
     ),
 }
-"""Domain → what our exporters can make; nothing else is ever run."""
+"""Domain → what our exporters can make; nothing else is ever run, but for one `LOOP` where the contract is that of a single graph."""
+
+LOOP = "Loop"
 
 REQUIRED = {
     "DynamicQuantizeMatMul": 3,
@@ -67,7 +70,7 @@ MESSAGES = {
     "opset": "domain:1 version:2v",
     "graph": "node:1* name:2 initializer:5* doc_string:10 input:11* output:12* value_info:13*",
     "node": "input:1* output:2* name:3 op_type:4 attribute:5* doc_string:6 domain:7",
-    "attribute": "name:1 f:2f i:3v s:4 t:5 floats:7f* floats:7* ints:8v* ints:8* strings:9* doc_string:13 type:20v",
+    "attribute": "name:1 f:2f i:3v s:4 t:5 g:6 floats:7f* floats:7* ints:8v* ints:8* strings:9* doc_string:13 type:20v",
     "tensor": "dims:1v* dims:1* data_type:2v float_data:4 int32_data:5 int64_data:7 name:8 raw_data:9 doc_string:12 external:13* "
     "location:14v",
     "entry": "key:1 value:2",
@@ -103,7 +106,7 @@ def check_graph(path: Path, data: bytes, role: str, manifest: Manifest, files: M
     Args:
         path: Of the graph, for messages.
         data: Its bytes.
-        role: "encoder" or "decoder".
+        role: "encoder" or "decoder", or "captioner" of a single graph.
         manifest: Whose declaration it must fit.
         files: Names of files beside the graph that may hold its tensors → their bytes.
 
@@ -117,8 +120,9 @@ def check_graph(path: Path, data: bytes, role: str, manifest: Manifest, files: M
     if wrong := misfit(declared.inputs, inputs) or misfit(declared.outputs, outputs):
         raise GraphRefusedError(path, f"as {role} of this model it has {wrong}")
     found = read_graph(path, data)
+    loop = {LOOP} if manifest.contract == SINGLE else set()
     for domain, operators in found.spec.operators.items():
-        if unknown := sorted(set(operators) - set(OPERATORS.get(domain, "").split())):
+        if unknown := sorted(set(operators) - set(OPERATORS.get(domain, "").split()) - (loop if domain == STANDARD else set())):
             raise GraphRefusedError(path, f"it computes {', '.join(unknown)} of {domain}, which no exporter of this toolkit writes")
     if found.spec != declared:
         parts = [name for name in ("inputs", "outputs", "operators", "opsets") if getattr(found.spec, name) != getattr(declared, name)]
@@ -150,6 +154,7 @@ class _Reader:
         self._fields, self._text = self._wire.fields, self._wire.text
         self._operators: Counter[tuple[str, str]] = Counter()
         self._external: dict[str, int] = {}
+        self._body = False
 
     def model(self) -> Contents:
         opsets: dict[str, int] = {}
@@ -165,6 +170,16 @@ class _Reader:
                 opsets[domain] = opset.get("version", 0)
         if graph is None:
             raise ValueError("it holds no graph")
+        inputs, outputs = self._graph(graph)
+        operators: dict[str, dict[str, int]] = {}
+        for (domain, operator), count in sorted(self._operators.items()):
+            operators.setdefault(domain, {})[operator] = count
+        if operators.get(STANDARD, {}).get(LOOP, 0) != self._body:
+            raise ValueError("a Loop has no body")
+        return Contents(GraphSpec(inputs=inputs, outputs=outputs, operators=operators, opsets=opsets), self._external)
+
+    def _graph(self, graph: Slice) -> tuple[dict[str, str], dict[str, str]]:
+        """Read a graph's nodes and tensors; return its inputs and outputs."""
         inputs: dict[str, str] = {}
         outputs: dict[str, str] = {}
         for name, value in self._fields("graph", graph):
@@ -178,13 +193,10 @@ class _Reader:
                 if key in side:
                     raise ValueError(f"it has two {name}s {key}")
                 side[key] = described
-        operators: dict[str, dict[str, int]] = {}
-        for (domain, operator), count in sorted(self._operators.items()):
-            operators.setdefault(domain, {})[operator] = count
-        return Contents(GraphSpec(inputs=inputs, outputs=outputs, operators=operators, opsets=opsets), self._external)
+        return inputs, outputs
 
     def _node(self, where: Slice) -> None:
-        operator = domain = None
+        operator = domain = body = None
         inputs: list[bool] = []
         for name, value in self._fields("node", where):
             if name == "input":
@@ -193,16 +205,24 @@ class _Reader:
                 for part, inner in self._fields("attribute", value):
                     if part == "t":
                         self._tensor(inner, external=False)
+                    elif part == "g":
+                        if self._body:
+                            raise ValueError("it has a second subgraph, or one within another")
+                        self._body, body = True, inner
             elif name == "op_type":
                 operator = value
             elif name == "domain":
                 domain = value
         if operator is None:
             raise ValueError("a node has no operator")
-        kind = self._text(operator)
+        kind, space = self._text(operator), self._text(domain) or STANDARD
         if not all(inputs[: (least := REQUIRED.get(kind, 0))]) or len(inputs) < least:
             raise ValueError(f"{kind} has not the {least} inputs that it needs")
-        self._operators[self._text(domain) or STANDARD, kind] += 1
+        self._operators[space, kind] += 1
+        if body is not None:
+            if (space, kind) != (STANDARD, LOOP):
+                raise ValueError(f"a {kind} has a subgraph")
+            self._graph(body)
 
     def _tensor(self, where: Slice, *, external: bool) -> None:
         """Compare a tensor's bytes with its dims; of one that lies in another file, note how far it reaches."""

@@ -13,6 +13,7 @@ from typing import Any
 from runtimes.artifact import open_artifact
 from runtimes.captioner import Captioner, Opening
 from runtimes.choice import rank
+from runtimes.contract import SINGLE, SPLIT
 from runtimes.errors import (
     ArtifactCorruptError,
     ArtifactMissingError,
@@ -27,7 +28,7 @@ from runtimes.images import MAX_PIXELS
 from runtimes.manifest import MANIFEST_NAME, Manifest
 from runtimes.payload import Payload, opened
 from runtimes.saturation import misfit, product_for, right_here
-from runtimes.session import Session
+from runtimes.session import Session, WholeLoop
 from runtimes.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,9 @@ logger = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu", "cuda")
 
 RUNTIMES = {
-    ("ort", "split/1"): "runtimes.ort:OrtSession",
-    ("torch", "split/1"): "runtimes.pytorch:TorchSession",
+    ("ort", SPLIT): "runtimes.ort:OrtSession",
+    ("ort", SINGLE): "runtimes.ort_single:OrtLoop",
+    ("torch", SPLIT): "runtimes.pytorch:TorchSession",
 }
 """(runtime, contract) of a manifest → the session that runs it, imported only by `load`. A new recipe adds nothing here."""
 
@@ -150,7 +152,7 @@ def _session_class(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - 
         raise UnavailableError(f"{LIBRARIES[manifest.runtime]} is installed but cannot be imported: {error}") from error
 
 
-def _open_session(session_class: Any, payload: Payload, wish: _Wish) -> Session:  # noqa: ANN401
+def _open_session(session_class: Any, payload: Payload, wish: _Wish) -> Session | WholeLoop:  # noqa: ANN401
     name, manifest = payload.artifact.path.name, payload.artifact.manifest
     if problem := misfit(manifest, read_host(), product_for([manifest])):
         logger.warning("%s %s; use a portable recipe, for example onnx-int8", name, problem.why)

@@ -12,18 +12,15 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from runtimes.errors import ArtifactCorruptError, UnavailableError, renamed
-from runtimes.graph import check_graph
+from runtimes.errors import ArtifactCorruptError
 from runtimes.memory import returning_freed_memory
+from runtimes.ort_graph import describe, device_memory, open_graph
 from runtimes.payload import Payload
-from runtimes.session import Description, DeviceMemoryError, Float32, Int64
+from runtimes.session import Description, Float32, Int64
 
 logger = logging.getLogger(__name__)
 
-PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
 ELEMENT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-ERRORS = 3
-"""onnxruntime's log level: its warnings speak of its own graph rewriting."""
 
 
 @dataclass
@@ -40,18 +37,13 @@ class OrtSession:
     """BLIP's graphs on an execution provider."""
 
     profiles: Path | None = None
-    """Folder where onnxruntime writes what every operator takes, when a session ends; for measuring only, it slows every run."""
+    """See `open_graph`; for measuring only."""
 
     def __init__(self, payload: Payload, *, device: str, threads: int) -> None:
-        if PROVIDERS[device][0] not in onnxruntime.get_available_providers():
-            raise UnavailableError(
-                f"onnxruntime has no {PROVIDERS[device][0]} here; available: {', '.join(onnxruntime.get_available_providers())}. "
-                "For CUDA: pip install 'blip-toolkit[ort-gpu]' in place of [ort]."
-            )
         self._device, self._threads, self._precision = device, threads, payload.artifact.manifest.target.precision
         with returning_freed_memory():
-            self._encoder = self._open(payload, "encoder")
-            self._decoder = self._open(payload, "decoder")
+            self._encoder = open_graph(payload, "encoder", device, threads, self.profiles)
+            self._decoder = open_graph(payload, "decoder", device, threads, self.profiles)
         self._cross_names = [value.name for value in self._encoder.get_outputs()]
         self._past_names = [value.name for value in self._decoder.get_inputs() if value.name.startswith("past_")]
         self._present_names = [name.replace("past_", "present_", 1) for name in self._past_names]
@@ -94,36 +86,7 @@ class OrtSession:
 
     def describe(self) -> Description:
         """See `Session.describe`."""
-        return Description(
-            runtime="ort",
-            versions={"onnxruntime": onnxruntime.__version__, "numpy": np.__version__},
-            device=self._device,
-            providers=tuple(self._decoder.get_providers()),
-            threads=self._threads,
-            precision=self._precision,
-        )
-
-    def _open(self, payload: Payload, role: str) -> Any:  # noqa: ANN401 - onnxruntime is untyped
-        """Make a session of a graph's own bytes; its weights are mapped from the one file beside it, which is checked before."""
-        graph, path, weights = payload.read(role), payload.artifact.path_of(role), payload.mappable(f"{role}-weights")
-        check_graph(path, graph, role, payload.artifact.manifest, {weights.name: payload.artifact.manifest.files[weights.name].bytes})
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = ERRORS
-        options.enable_mem_pattern = False  # it plans one block for a run's activations and keeps it beside the arena: 21 MB on BLIP-base
-        # The two sessions have threads of their own: those that spin after a run take a core from the other (README on speed).
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
-        if self.profiles is not None:
-            options.enable_profiling, options.profile_file_prefix = True, str(self.profiles / path.stem)
-        with renamed(lambda problem: ArtifactCorruptError(path, f"onnxruntime {onnxruntime.__version__} cannot load it: {problem}")):
-            # Its fallback would retry on other providers and print; we choose the provider and report errors ourselves.
-            session = onnxruntime.InferenceSession(graph, options, providers=list(PROVIDERS[self._device]), enable_fallback=0)
-        if session.get_providers()[0] != PROVIDERS[self._device][0]:
-            raise UnavailableError(
-                f"onnxruntime could not start {PROVIDERS[self._device][0]}; it fell back to {session.get_providers()[0]}"
-            )
-        return session
+        return describe(self._decoder, self._precision, self._device, self._threads)
 
     def _bound(self, cross: list[Any], past: list[Any]) -> OrtState:
         binding = self._decoder.io_binding()
@@ -134,12 +97,8 @@ class OrtSession:
     def _run(self, session: Any, binding: Any, names: list[str]) -> list[Any]:  # noqa: ANN401
         for name in names:
             binding.bind_output(name, "cpu" if name == "logits" else self._device)
-        try:
+        with device_memory():
             session.run_with_iobinding(binding)
-        except Exception as error:
-            if "allocate memory" in str(error):  # BFCArena's message is all that tells it apart
-                raise DeviceMemoryError(str(error).splitlines()[0]) from error
-            raise
         return list(binding.get_outputs())
 
     def _value(self, array: Any) -> Any:  # noqa: ANN401

@@ -1,11 +1,11 @@
-"""What a runtime must provide: the numeric functions of BLIP captioning. Everything else is shared between runtimes.
+"""What a runtime must provide: the numeric functions of BLIP captioning, or the whole loop in one. Everything else is shared.
 
 Axes: B images, K hypotheses per image, R = B*K decoder rows (rows of an image are neighbours), T new tokens, M wanted positions,
 V vocabulary, S pixels.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,24 @@ class Session(Protocol):
 
     def describe(self) -> Description:
         """Library versions, providers, threads and precision really in use."""
+        ...
+
+
+@runtime_checkable
+class WholeLoop(Protocol):
+    """The seam to a runtime that searches itself, greedily, in one run: there are no logits to look at, so no beams and no scores."""
+
+    def caption(self, pixels: Float32, prompt_ids: Int64, min_length: int, max_length: int) -> tuple[Int64, Float32]:
+        """Caption pixels f32[B,3,S,S] from prompt_ids i64[T]; lengths as `runtimes.generation.Decoding` counts them.
+
+        Returns:
+            Ids i64[B,L], prompt included, filled up behind the end token, L at most `max_length`; and f32[B], the natural-log probability
+            of each picture's generated tokens.
+        """
+        ...
+
+    def describe(self) -> Description:
+        """See `Session.describe`."""
         ...
 
 

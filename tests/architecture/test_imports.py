@@ -27,7 +27,7 @@ class May:
 
 
 MAY_IMPORT = {
-    # What ships to a device. Leaves first; only two modules know a runtime's library, and torch brings two more.
+    # What ships to a device. Leaves first; only what is named after a runtime knows its library, and torch brings three more.
     "runtimes": May("runtimes numpy"),
     "runtimes.__init__": May("", later="runtimes.loading"),
     "runtimes.errors": May(""),
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "runtimes.archive_forms": May(""),
     "runtimes.archive": May("runtimes.archive_forms runtimes.atomic runtimes.errors runtimes.manifest"),
     "runtimes.damage": May("runtimes.artifact runtimes.graph runtimes.manifest runtimes.protobuf"),
-    "runtimes.choice": May("runtimes.host runtimes.manifest"),
+    "runtimes.choice": May("runtimes.contract runtimes.host runtimes.manifest"),
     "runtimes.contract": May("runtimes.manifest"),
     "runtimes.protobuf": May(""),
     "runtimes.graph": May("runtimes.contract runtimes.errors runtimes.manifest runtimes.protobuf"),
@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "runtimes.images": May("runtimes.errors runtimes.manifest numpy PIL"),
     "runtimes.tokens": May("runtimes.errors runtimes.manifest tokenizers"),
     "runtimes.ort": May("runtimes numpy onnxruntime"),
+    "runtimes.ort_graph": May("runtimes numpy onnxruntime"),
     "runtimes.pytorch": May("runtimes torch safetensors"),
     "runtimes.blip": May("runtimes.layers runtimes.manifest torch"),
     "runtimes.layers": May("torch"),
@@ -60,7 +61,7 @@ MAY_IMPORT = {
     "runtimes.int8": May("runtimes.errors torch"),
     # What runs on the build machine. The template, the recipes and the gate's verdict need none of the heavy libraries.
     "exporters": May("exporters runtimes numpy"),
-    "exporters.recipes": May("runtimes.document runtimes.errors runtimes.manifest"),
+    "exporters.recipes": May("runtimes.contract runtimes.document runtimes.errors runtimes.manifest"),
     "exporters.bootstrap": May("numpy"),
     "exporters.checkpoint": May("exporters runtimes torch safetensors transformers huggingface_hub PIL"),
     "exporters.resolution": May("runtimes.manifest torch"),
@@ -70,6 +71,7 @@ MAY_IMPORT = {
     "exporters.onnx_attention": May("runtimes torch"),
     "exporters.onnx_blocks": May("exporters numpy onnx"),
     "exporters.onnx_storage": May("runtimes numpy onnx onnxruntime"),
+    "exporters.onnx_single": May("exporters.onnx_storage runtimes numpy onnx"),
     "exporters.onnx_dynamic": May("exporters runtimes numpy torch onnx onnxruntime optimum transformers"),
     # What a person types: nothing heavy before a command runs.
     "toolkit": May("toolkit exporters runtimes numpy"),
@@ -122,7 +124,13 @@ LIGHT = ("toolkit", "exporters.base", "exporters.recipes", "exporters.bootstrap"
 BY_NAME = "toolkit.peers.hf_variants toolkit.peers.recompute_graphs toolkit.peers.openvino_engine toolkit.peers.openvino_graphs"
 """Modules of `LIGHT` packages that stand in a catalogue as strings and are imported when their row runs: they may be heavy."""
 
-APART = (("runtimes.ort", "runtimes.pytorch"), ("runtimes.ort", "runtimes.blip"), ("runtimes.pytorch", "onnxruntime"))
+APART = (
+    ("runtimes.ort", "runtimes.pytorch"),
+    ("runtimes.ort_single", "runtimes.pytorch"),
+    ("runtimes.ort", "runtimes.ort_single"),
+    ("runtimes.ort", "runtimes.blip"),
+    ("runtimes.pytorch", "onnxruntime"),
+)
 """Pairs that never reach each other, whatever the way and the time of the import."""
 
 SHARED_BY_COMMANDS = "toolkit.commands.options"

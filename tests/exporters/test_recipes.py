@@ -54,7 +54,7 @@ class TestRecipes:
     def test_unknown_name_lists_the_known_ones(self):
         with pytest.raises(UnknownNameError) as caught:
             find_recipe("onnx-int3")
-        names = ["fp16", "fp32", "int4", "int8", "int8-arm64", "int8-fast", "int8-vnni"]
+        names = ["fp16", "fp32", "int4", "int8", "int8-arm64", "int8-fast", "int8-single", "int8-vnni"]
         known = ", ".join([*(f"onnx-{name}" for name in names), "pytorch-fp16, pytorch-fp32, pytorch-int8"])
         assert str(caught.value) == f"unknown recipe 'onnx-int3'; known: {known}"
 
@@ -66,8 +66,8 @@ class TestRecipes:
         message = str(caught.value)
         assert message.startswith(f"{file}: ")
         assert (
-            "unknown recipe field(s) bits; known: name, runtime, why, device, cpu_features, encoder, decoder, image_scale, drift_limit_nat"
-            in message
+            "unknown recipe field(s) bits; known: name, runtime, why, device, cpu_features, encoder, decoder, layout, image_scale, "
+            "drift_limit_nat" in message
         )
         known = "weights, per_channel, block_size, reduce_range, keep_fp32"
         assert f"unknown component field(s) encoder.per_chanel; known: {known}" in message

@@ -45,7 +45,7 @@ def manifest(recipe):
         schema=SCHEMA,
         name=f"m-{recipe.name}",
         runtime=recipe.runtime,
-        contract="split/1",
+        contract=recipe.contract,
         toolkit="0",
         source=Source(model="m", revision=None, sha256="0"),
         recipe=document.to_json(recipe),
@@ -72,9 +72,8 @@ def host(features=VNNI, libraries=BOTH, cuda=False):
 
 GPU_FIRST = ["onnx-fp16@cuda", "pytorch-fp16@cuda"]
 AFTER_INT8 = ["onnx-int4", "onnx-fp32", "pytorch-fp32"]
-CPU_VNNI = ["onnx-int8-vnni", "onnx-int8", "pytorch-int8", *AFTER_INT8]
-CPU_PLAIN = ["onnx-int8", "pytorch-int8", *AFTER_INT8]
-CPU_ARM = ["onnx-int8-arm64", "onnx-int8", "pytorch-int8", *AFTER_INT8]
+CPU_PLAIN = ["onnx-int8", "onnx-int8-single", "pytorch-int8", *AFTER_INT8]
+CPU_VNNI, CPU_ARM = ["onnx-int8-vnni", *CPU_PLAIN], ["onnx-int8-arm64", *CPU_PLAIN]
 HALF = ["onnx-fp16", "pytorch-fp16"]
 
 
@@ -94,7 +93,7 @@ HALF = ["onnx-fp16", "pytorch-fp16"]
         (ALL, host(VNNI, cuda=True), "cuda", [*GPU_FIRST, "onnx-fp32@cuda", "pytorch-fp32@cuda"]),
         (ALL, host(VNNI), "cuda", []),
         # What one library can run.
-        (ALL, host(X86, ORT), "auto", ["onnx-int8", "onnx-int4", "onnx-fp32", "onnx-fp16"]),
+        (ALL, host(X86, ORT), "auto", ["onnx-int8", "onnx-int8-single", "onnx-int4", "onnx-fp32", "onnx-fp16"]),
         (ALL, host(X86, TORCH), "auto", ["pytorch-int8", "pytorch-fp32", "pytorch-fp16"]),
         (ALL, host(VNNI, TORCH, cuda=True), "auto", ["pytorch-fp16@cuda", "pytorch-int8", "pytorch-fp32"]),
         (ALL, host(VNNI, frozenset()), "auto", []),
@@ -130,6 +129,7 @@ def test_reasons():
         Choice(name="onnx-fp16", device="cuda", why="FP16 on the GPU"),
         Choice(name="onnx-int8-vnni", device="cpu", why="INT8 tuned for this CPU (vnni)"),
         Choice(name="onnx-int8", device="cpu", why="INT8 that is right on every CPU"),
+        Choice(name="onnx-int8-single", device="cpu", why="INT8 that is right on every CPU"),
         Choice(name="onnx-int4", device="cpu", why="INT4, as there is no INT8 artifact that this machine can run"),
         Choice(name="onnx-fp32", device="cpu", why="FP32, as there is no INT8 or INT4 artifact that this machine can run"),
     ]

@@ -10,7 +10,7 @@ from exporters.recipes import RECIPES
 from runtimes import damage
 from runtimes.archive import unpack
 from runtimes.artifact import open_artifact, sha256_of
-from runtimes.errors import ArtifactCorruptError, ArtifactCrashError, DigestError, GoldenError, OutputError
+from runtimes.errors import ArtifactCorruptError, ArtifactCrashError, DigestError, GoldenError, OutputError, RequestError
 from runtimes.trial import open_apart
 from runtimes.verify import summary, verify
 from toolkit.packaging.package import package
@@ -57,11 +57,20 @@ def test_a_package_is_verified_as_archive_and_as_folder(archive, folder):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("recipe", [recipe.name for recipe in RECIPES])
+@pytest.mark.parametrize("recipe", [recipe.name for recipe in RECIPES if recipe.layout == "split"])
 def test_every_recipe_can_be_packaged_and_proves_itself(tiny_artifacts, tmp_path, recipe):
     package(tiny_artifacts[recipe], tmp_path / "a.zip")
     report = verify(tmp_path / "a.zip", untrusted=True)
     assert (report.golden.equal, report.golden_noticed) == (6, True)
+
+
+def test_a_single_graph_is_verified_and_cannot_be_packaged(tiny_artifacts, tmp_path):
+    """Golden captions need logits, which it does not give."""
+    report = verify(tiny_artifacts["onnx-int8-single"], untrusted=True)
+    assert (report.tried_apart, report.golden) == (True, None)
+    with pytest.raises(RequestError, match="captions greedily; use a split recipe"):
+        package(tiny_artifacts["onnx-int8-single"], tmp_path / "a.zip")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_artifact_without_golden_captions_says_so(tiny_artifacts):

@@ -12,6 +12,7 @@ import pytest
 import runtimes
 from exporters.parity import Picture
 from runtimes.artifact import open_artifact
+from runtimes.captioner import GREEDY_ONLY
 from runtimes.errors import ArtifactMissingError, RequestError
 from runtimes.host import read_host
 from runtimes.manifest import MANIFEST_NAME
@@ -20,6 +21,7 @@ from toolkit.bench.datasets import Dataset
 from toolkit.bench.job import Job
 from toolkit.bench.ngrams import Counter, own_counter
 from toolkit.bench.record import Workload
+from toolkit.bench.rows import make_rows
 from toolkit.bench.runner import NO_GPU, Case, artifacts_in, host_facts, plan
 from toolkit.bench.words import words
 
@@ -152,6 +154,23 @@ def test_a_picture_that_cannot_be_read_is_marked_and_the_others_are_scored(tiny_
     (alone,) = run([tiny_artifacts["onnx-fp32"]], [bad])
     assert alone.error == f"no picture could be captioned: {record.quality[1].error}"
     assert (alone.times, alone.quality, alone.subject) == ((), (), None)
+
+
+def test_a_whole_loop_is_measured_as_one_run_and_not_scored(tiny_artifacts, drawn_pictures):
+    """Against the split graphs of the same weights: the same captions and scores of n-grams; no stages, no log-probabilities."""
+    pictures = drawn_pictures[:4]
+    single, split = run([tiny_artifacts["onnx-int8-single"], tiny_artifacts["onnx-int8"]], pictures)
+    assert single.error is None
+    unscored = [dataclasses.replace(picture, log_probability=None, scored_tokens=None) for picture in split.quality]
+    assert list(single.quality) == unscored
+    for times in single.times:
+        assert (times.encode_s, times.first_token_s, times.token_s) == (None, None, ())
+        assert 0 < times.read_s < times.total_s
+    (row,) = make_rows([single])
+    assert (row["error"], row["encode_seconds"], row["first_token_seconds"], row["step_seconds"], row["drift"]) == (None,) * 5
+    assert (row["seconds_per_image"] > 0, row["bleu4"]) == (True, make_rows([split])[0]["bleu4"])
+    (refused,) = run([tiny_artifacts["onnx-int8-single"]], pictures[:1], beams=3)
+    assert refused.error == GREEDY_ONLY
 
 
 def test_a_request_that_an_artifact_cannot_meet_is_its_error(tiny_artifacts, drawn_pictures):

@@ -108,7 +108,7 @@ def _figure(record: Record, what: str) -> float | None:
 def _seconds_limit(base: Sequence[Record], factor: float) -> float:
     """Reading and encoding take what they took; the rest grows as the tokens do."""
     times = [time for record in base for time in record.times]
-    fixed = sum(time.read_s + time.encode_s for time in times) / sum(time.total_s for time in times)
+    fixed = sum(time.read_s + (time.encode_s or 0.0) for time in times) / sum(time.total_s for time in times)
     return fixed + (1 - fixed) * factor
 
 

@@ -54,5 +54,6 @@ class Result:
     hash_s: float | None = None
     energy_j: float | None = None
     throttled_s: float | None = None
-    log_probabilities: tuple[float, ...] = ()
-    scored_tokens: tuple[int, ...] = ()
+    log_probabilities: tuple[float | None, ...] = ()
+    """Of each picture's references; None where the artifact cannot score."""
+    scored_tokens: tuple[int | None, ...] = ()

@@ -15,6 +15,7 @@ from typing import Any
 from runtimes import document
 from runtimes.artifact import open_artifact
 from runtimes.captioner import Captioner
+from runtimes.contract import SINGLE
 from runtimes.errors import RequestError
 from runtimes.loading import load
 from toolkit.bench.answer import Send, answer
@@ -59,7 +60,10 @@ def measure(question: dict[str, Any], send: Send) -> Profile:
     job, problems = document.from_json(Job, question)
     assert job is not None, problems
     assert job.artifact is not None
-    module, _, name = TRACERS[open_artifact(Path(job.artifact)).manifest.runtime].partition(":")
+    manifest = open_artifact(Path(job.artifact)).manifest
+    if manifest.contract == SINGLE:
+        raise RequestError("its whole loop is one run of one graph, so its stages cannot be told apart; profile its split recipe")
+    module, _, name = TRACERS[manifest.runtime].partition(":")
     tracer: Tracer = getattr(import_module(module), name)()
     with tracer.timing_runs() as runs:
         plain, readable = _plain(job, runs, send)

@@ -57,13 +57,20 @@ def changes(ours: Sequence[PictureQuality], theirs: Sequence[PictureQuality]) ->
     row |= _change("bleu4", paired_change(count_matrix([*map(_counts, mine)]), count_matrix([*map(_counts, base)]), bleu4_of_sums))
     row |= _change("cider", paired_change(_values(mine, "cider"), _values(base, "cider")))
     row |= _change("rouge_l", paired_change(_values(mine, "rouge_l"), _values(base, "rouge_l")))
-    falls = _values(base, "log_probability") - _values(mine, "log_probability")
-    sums = np.stack([falls, _values(base, "scored_tokens")], axis=1)
-    row["drift"] = float(drift_of_sums(sums.sum(axis=0, keepdims=True))[0])
-    row["drift_low"], row["drift_high"] = interval(sums, drift_of_sums)
     losses = [name for name in ("bleu4", "cider", "rouge_l") if (row[f"{name}_change_high"] or 0) < 0]
-    losses += ["drift"] if row["drift_low"] > 0 else []
-    row["verdict"] = None if ours is theirs else f"loss: {', '.join(losses)}" if losses else "no clear loss"
+    scored_both = all(picture.log_probability is not None for pair in scored for picture in pair)
+    if scored_both:
+        falls = _values(base, "log_probability") - _values(mine, "log_probability")
+        sums = np.stack([falls, _values(base, "scored_tokens")], axis=1)
+        row["drift"] = float(drift_of_sums(sums.sum(axis=0, keepdims=True))[0])
+        row["drift_low"], row["drift_high"] = interval(sums, drift_of_sums)
+        losses += ["drift"] if row["drift_low"] > 0 else []
+    if losses:
+        row["verdict"] = f"loss: {', '.join(losses)}"
+    elif scored_both:  # without drift nobody knows
+        row["verdict"] = "no clear loss"
+    if ours is theirs:
+        row["verdict"] = None
     return row
 
 

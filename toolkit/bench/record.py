@@ -83,8 +83,9 @@ class PictureTimes:
     total_s: float
     read_s: float
     """Read and preprocess."""
-    encode_s: float
-    first_token_s: float
+    encode_s: float | None
+    """None, as the next: not told apart, for the whole loop is one run."""
+    first_token_s: float | None
     token_s: tuple[float, ...]
     """Each further token."""
 

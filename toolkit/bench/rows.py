@@ -4,7 +4,7 @@ Times are pooled over pictures and repeats; a speed-up is the median of the repe
 to each other. Quality changes are relative to the baseline's score on the same pictures, with a paired bootstrap 95 % interval.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -180,8 +180,8 @@ def _times(good: Sequence[Record]) -> Row:
         "seconds_per_image_p90": float(np.quantile(totals, 0.9)),
         "images_per_second": len(totals) / sum(totals),
         "read_seconds": median(picture.read_s for picture in pictures),
-        "encode_seconds": median(picture.encode_s for picture in pictures),
-        "first_token_seconds": median(picture.first_token_s for picture in pictures),
+        "encode_seconds": _middle_of(picture.encode_s for picture in pictures),
+        "first_token_seconds": _middle_of(picture.first_token_s for picture in pictures),
         "step_seconds": median(steps) if steps else None,
         "tokens_per_second": len(steps) / sum(steps) if steps else None,
         "tokens_per_image": fmean(tokens) if tokens else None,
@@ -190,10 +190,14 @@ def _times(good: Sequence[Record]) -> Row:
 
 
 def _median(key: str, records: Sequence[Record], figure: Figure) -> float | None:
-    values = [value for value in map(figure, records) if value is not None]
-    if not values:
-        return None
-    return round(median(values)) if key.endswith("_bytes") else median(values)
+    value = _middle_of(map(figure, records))
+    return round(value) if value is not None and key.endswith("_bytes") else value
+
+
+def _middle_of(values: Iterable[float | None]) -> float | None:
+    """Return the median of what was measured."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def _limits(row: Row, record: Record) -> Row:

@@ -56,7 +56,7 @@ def _warming_up(records: Sequence[Record]) -> str | None:
 
 
 def _last_over_first(record: Record) -> float | None:
-    encode_s = [time.encode_s for time in record.times]
+    encode_s = [time.encode_s for time in record.times if time.encode_s is not None]
     third = len(encode_s) // 3
     first = median(encode_s[:third]) if third else 0.0
     return median(encode_s[-third:]) / first if first else None

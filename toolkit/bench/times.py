@@ -30,7 +30,7 @@ def _share(time: PictureTimes, captioned: int) -> PictureTimes:
     return PictureTimes(
         total_s=time.total_s / captioned,
         read_s=time.read_s / captioned,
-        encode_s=time.encode_s / captioned,
-        first_token_s=time.first_token_s / captioned,
+        encode_s=None if time.encode_s is None else time.encode_s / captioned,
+        first_token_s=None if time.first_token_s is None else time.first_token_s / captioned,
         token_s=tuple(seconds / captioned for seconds in time.token_s),
     )

@@ -55,7 +55,7 @@ class TorchTracer:
 
     def start(self, captioner: Captioner, warmed_up: list[str]) -> None:
         """See `Tracer.start`."""
-        captioner.session = Marked(captioner.session)
+        captioner.session = Marked(captioner.stepped)
         self._profile.start()
 
     def read(self) -> Trace:

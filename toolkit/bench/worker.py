@@ -11,7 +11,7 @@ import time
 started = time.perf_counter()
 
 from pathlib import Path  # noqa: E402 - the clock above starts before anything heavy is imported
-from typing import Any  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 from runtimes import document  # noqa: E402
 from runtimes.errors import ToolkitError  # noqa: E402
@@ -20,6 +20,9 @@ from toolkit.bench.job import Job, Result  # noqa: E402
 from toolkit.bench.memory import peak_bytes, resident_bytes  # noqa: E402
 from toolkit.bench.record import PictureTimes  # noqa: E402
 from toolkit.bench.throttling import ThrottleMeter  # noqa: E402
+
+if TYPE_CHECKING:
+    from runtimes.session import Description
 
 
 def main() -> None:
@@ -63,12 +66,13 @@ def run(job: Job) -> Result:
     cpu, throttled = time.process_time() - cpu, throttling.seconds()
     peak = peak_bytes()
     prompt_tokens = len(captioner.caption_ids(job.prompt)) - 1 if job.prompt else 1
-    log_probabilities, scored_tokens = [], []
+    log_probabilities: list[float | None] = []
+    scored_tokens: list[int | None] = []
     if job.score and any(job.references):
         for image, references, caption in zip(job.images, job.references, captions, strict=True):
-            readable = caption.error is None
-            log_probabilities.append(float(captioner.score([image], [references])[0].sum()) if readable else 0.0)
-            scored_tokens.append(sum(len(captioner.caption_ids(reference)) - 1 for reference in references) if readable else 0)
+            scores = described["scores"] and caption.error is None
+            log_probabilities.append(float(captioner.score([image], [references])[0].sum()) if scores else None)
+            scored_tokens.append(sum(len(captioner.caption_ids(reference)) - 1 for reference in references) if scores else None)
     return Result(
         versions=described["versions"],
         providers=described["providers"],
@@ -102,7 +106,7 @@ def _open(job: Job) -> tuple[Any, float, float, dict[str, Any]]:
         import_s = time.perf_counter() - started
         captioner, description = open_peer(Path(job.peer), job.threads)
         load_s = time.perf_counter() - started - import_s
-        return captioner, import_s, load_s, {"versions": description.versions, "providers": description.providers, "parameter_bytes": None}
+        return captioner, import_s, load_s, _described(description, scores=True)
     if job.artifact is None:
         from exporters.reference import HfCaptioner, versions
 
@@ -114,16 +118,22 @@ def _open(job: Job) -> tuple[Any, float, float, dict[str, Any]]:
             "versions": versions(),
             "providers": ("cpu",),
             "parameter_bytes": 4 * sum(p.numel() for p in baseline.model.parameters()),
+            "scores": True,
         }
         return baseline, import_s, load_s, described
     from runtimes.loading import load
+    from runtimes.session import WholeLoop
 
     import_s = time.perf_counter() - started
     captioner = load(job.artifact, job.device, job.threads)
     import_s += captioner.opening.import_s  # `load` imports the runtime's library while the files are being hashed
     load_s = time.perf_counter() - started - import_s
-    description = captioner.session.describe()
-    return captioner, import_s, load_s, {"versions": description.versions, "providers": description.providers, "parameter_bytes": None}
+    scores = not isinstance(captioner.session, WholeLoop)
+    return captioner, import_s, load_s, _described(captioner.session.describe(), scores=scores)
+
+
+def _described(found: "Description", *, scores: bool) -> dict[str, Any]:
+    return {"versions": found.versions, "providers": found.providers, "parameter_bytes": None, "scores": scores}
 
 
 class _Laps:
@@ -142,11 +152,14 @@ class _Laps:
     def times(self, total_s: float) -> PictureTimes:
         return PictureTimes(
             total_s=round(total_s, 6),  # microseconds: records stay readable, and no clock here is better
-            read_s=round(self._once.get("read", 0.0), 6),
-            encode_s=round(self._once.get("encode", 0.0), 6),
-            first_token_s=round(self._once.get("first_token", 0.0), 6),
+            read_s=self._of("read"),
+            encode_s=None if "loop" in self._once else self._of("encode"),
+            first_token_s=None if "loop" in self._once else self._of("first_token"),
             token_s=tuple(round(seconds, 6) for seconds in self._tokens),
         )
+
+    def _of(self, phase: str) -> float:
+        return round(self._once.get(phase, 0.0), 6)
 
 
 def _send(message: dict[str, Any]) -> None:

@@ -43,6 +43,16 @@ def _pictures(values: Callable[[PictureTimes], tuple[float, ...]], statistic: St
     return change
 
 
+def _stage(seconds: Callable[[PictureTimes], float | None]) -> Callable[[Pair], Change]:
+    compared = _pictures(lambda t: (seconds(t) or 0.0,), medians)
+
+    def change(pair: Pair) -> Change:
+        told = all(seconds(time) is not None for side in (pair.a, pair.b) for record in side.good for time in record.times)
+        return compared(pair) if told else NOT_COMPARED
+
+    return change
+
+
 def _repeats(key: str) -> Callable[[Pair], Change]:
     def change(pair: Pair) -> Change:
         a, b = ([value for record in side.good if (value := FIGURES[key](record)) is not None] for side in (pair.a, pair.b))
@@ -112,8 +122,8 @@ MEASURES = (
     Measure("seconds_per_image_p90", "p90 s/image", "{:.3f}", _TIME, _pictures(lambda t: (t.total_s,), _p90)),
     Measure("images_per_second", "images/s", "{:.2f}", _RATE, _pictures(lambda t: (1.0, t.total_s), _rate), shown=False),
     Measure("speedup", "speed-up", "{:.2f}", _RATE, _speedup),
-    Measure("encode_seconds", "encode ms", "{:.2f}", _TIME, _pictures(lambda t: (t.encode_s,), medians), scale=1e3),
-    Measure("first_token_seconds", "first token ms", "{:.2f}", _TIME, _pictures(lambda t: (t.first_token_s,), medians), scale=1e3),
+    Measure("encode_seconds", "encode ms", "{:.2f}", _TIME, _stage(lambda t: t.encode_s), scale=1e3),
+    Measure("first_token_seconds", "first token ms", "{:.2f}", _TIME, _stage(lambda t: t.first_token_s), scale=1e3),
     Measure("tokens_per_second", "tokens/s", "{:.1f}", _RATE, _pictures(lambda t: (len(t.token_s), sum(t.token_s)), _rate)),
     _process("cpu_seconds_per_image", "CPU s/image", _USE, "{:.3f}"),
     _process("joules_per_image", "J/image", _USE),

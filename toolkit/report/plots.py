@@ -14,7 +14,7 @@ from toolkit.report.spread import spread_plot
 from toolkit.report.svg import FIRST, FOURTH, SECOND, THIRD, Plot
 from toolkit.report.throughput import throughput_plot
 
-STAGES: tuple[tuple[str, str, Callable[[PictureTimes], float]], ...] = (
+STAGES: tuple[tuple[str, str, Callable[[PictureTimes], float | None]], ...] = (
     ("read", FIRST, lambda time: time.read_s),
     ("encode", SECOND, lambda time: time.encode_s),
     ("first token", THIRD, lambda time: time.first_token_s),
@@ -50,18 +50,7 @@ def make_plots(records: Sequence[Record], rows: Sequence[Row], chosen: Row | Non
             mark,
             [_megabytes("size", "artifact_bytes", one), _megabytes("peak memory", "peak_rss_bytes", one)],
         ),
-        stack_plot(
-            "stages",
-            "Where the time goes, ms per picture",
-            "Means over pictures and repeats.",
-            cases,
-            mark,
-            [
-                Part(title=title, colour=colour, values=[fmean(map(stage, listed)) * 1e3 for listed in pooled])
-                for title, colour, stage in STAGES
-            ],
-            "{:.1f}",
-        ),
+        _stages_plot(one, pooled, mark),
         spread_plot(cases, mark, [[time.total_s for time in listed] for listed in pooled]),
     ]
     started = [row for row in one if all(row[key] is not None for _, _, key in START)]
@@ -77,6 +66,17 @@ def first_plot(records: Sequence[Record]) -> Plot | None:
     """Return the one plot to show where there is room for one: quality against time; None where there is nothing to compare."""
     rows = make_rows(records)
     return next(iter(make_plots(records, rows, recommend(rows, RECIPES).chosen)), None)
+
+
+def _stages_plot(rows: Sequence[Row], times: Sequence[Sequence[PictureTimes]], mark: str | None) -> Plot | None:
+    """Leave out what runs its whole loop at once: its stages cannot be told apart."""
+    told = [(shown_case(row), listed) for row, listed in zip(rows, times, strict=True) if row["encode_seconds"] is not None]
+    parts = [
+        Part(title=title, colour=colour, values=[fmean(stage(time) or 0.0 for time in listed) * 1e3 for _, listed in told])
+        for title, colour, stage in STAGES
+    ]
+    cases, note = [case for case, _ in told], "Means over pictures and repeats."
+    return stack_plot("stages", "Where the time goes, ms per picture", note, cases, mark, parts, "{:.1f}") if told else None
 
 
 def _setting(row: Row) -> tuple[int, int, int | None]:
