@@ -94,6 +94,8 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(path, "another process is writing it") from error
+        except OSError as error:
+            raise OutputError(path, f"it cannot be locked ({error.strerror})") from error
         if not lock.exists() or not os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
             raise OutputError(path, "another process has just written it")  # we hold the lock of a file that it removed
         try:

@@ -12,6 +12,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO
@@ -112,7 +113,8 @@ class Journal:
         if self._file is not None:
             self._file.close()
         if remove:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # a resumed run removes what stays: all is done
+                self.path.unlink(missing_ok=True)
             sync_folder(self.path.parent)
 
     def _note(self, row: Row, start: int) -> None:

@@ -1,5 +1,6 @@
 """`toolkit bench`: artifacts and pictures go in; records and a table come out."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -63,6 +64,7 @@ def command(
     layout: str,
 ) -> None:
     """Echo the table when all cases are done; records are kept as they are made."""
+    from runtimes.atomic import locked
     from runtimes.host import read_host
     from toolkit.bench.baseline import find_baseline
     from toolkit.bench.datasets import load_dataset
@@ -111,7 +113,7 @@ def command(
         return
     total = len(workloads) * len(cases) * repeat * len(pictures.pictures)
     records = []
-    with progress("bench", total) as bar:
+    with progress("bench", total) as bar, locked(output) if output else nullcontext():
         for record in run(cases, pictures, workloads, counter, lambda case: bar.update(1, case)):
             records.append(record)
             if output is not None:

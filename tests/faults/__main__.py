@@ -1,0 +1,67 @@
+"""`python -m tests.faults`: make tiny artifacts, run the campaign, print what was found; exit code 1 if anything was not as promised."""
+
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TORCH_CPP_LOG_LEVEL="ERROR")
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.faults.campaign import run_campaign
+from tests.faults.deeds import DEEDS, Stage
+
+MAKE = """
+import sys
+from pathlib import Path
+from tests.checkpoints import write_random_checkpoint
+for name, seed in (("one", 11), ("two", 12)):
+    write_random_checkpoint(Path(sys.argv[1]) / name / "tiny", "tiny", seed=seed)
+"""
+
+
+def _toolkit(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "toolkit.cli", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+
+
+def make_stage(folder: Path) -> Stage:
+    """Make two tiny artifacts, their packages and eight pictures, in other processes: this one forks, so it must not run any."""
+    subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True)
+    pictures, packages = folder / "pictures", folder / "packages"
+    pictures.mkdir()
+    packages.mkdir()
+    colour = np.random.default_rng(0)
+    for number in range(8):
+        Image.fromarray(colour.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(pictures / f"{number}.png")
+    artifacts = {name: folder / f"{name}-artifacts" / "tiny-onnx-int8" for name in ("one", "two")}
+    for (name, artifact), package in zip(artifacts.items(), ("artifact", "other"), strict=True):
+        _toolkit("export", folder / name / "tiny", "--recipe", "onnx-int8", "-o", artifact.parent, "--gate", "report")
+        _toolkit("package", artifact, "-o", packages / f"{package}.tar.gz")
+    _toolkit("unpack", packages / "artifact.tar.gz", "-o", packages / "unpacked")
+    return Stage(
+        checkpoint=folder / "one" / "tiny", artifact=artifacts["one"], other=artifacts["two"], pictures=pictures, packages=packages
+    )
+
+
+def main() -> None:
+    """Run what the options say."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser.add_argument("--deeds", default=",".join(DEEDS))
+    parser.add_argument("--actions", default="kill,fail,full")
+    parser.add_argument("--most", type=int, help="points for each deed and action  [default: every call]")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tally = run_campaign(make_stage(Path(folder)), options.deeds.split(","), options.actions.split(","), options.most, options.seed)
+    print("\n".join([*tally.lines(), *(f"FAULT {fault}" for fault in tally.faults)]))
+    print(f"{sum(tally.points.values())} points, seed {options.seed}: {len(tally.faults)} faults")
+    sys.exit(bool(tally.faults))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""A campaign: for each deed, stop it at calls to the file system in turn; look at what is there; do it again without a fault.
+
+Each attempt is a fork of this process, which has imported the libraries and run nothing. What must hold after each: the output is as the
+deed allows, the input is untouched, an error was one line and exit code 1, and doing it again succeeds and leaves nothing beside.
+"""
+
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from tests.faults.deeds import DEEDS, Deed, Stage
+from tests.faults.stops import FAILURES, Stops
+from toolkit.cli import COMMANDS, main
+
+NEVER = 0
+MOST_S = 120
+WARM = (
+    *("exporters.checkpoint", "exporters.reference", "exporters.onnx_dynamic", "exporters.onnx_graphs", "exporters.parity"),
+    *("runtimes.ort", "toolkit.bench.runner", "toolkit.batch.output"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How one attempt ended."""
+
+    status: int
+    """Exit code, or less than 0 for a signal."""
+    calls: int
+    said: str
+
+
+@dataclass
+class Tally:
+    """What was found."""
+
+    points: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """(deed, action, what was there afterwards) → how often."""
+    calls: dict[str, int] = field(default_factory=dict)
+    """Deed → how many there are to be stopped at."""
+    faults: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the counts, a line for each deed and action."""
+        rows: dict[tuple[str, str], list[str]] = {}
+        for (deed, action, found), count in sorted(self.points.items()):
+            rows.setdefault((deed, action), []).append(f"{count} {found}")
+        totals = Counter[tuple[str, str]]()
+        for (deed, action, _), count in self.points.items():
+            totals[deed, action] += count
+        return [
+            f"{deed:<8} {action:<6} {totals[deed, action]:>5} of {self.calls[deed]} calls: {', '.join(found)}"
+            for (deed, action), found in rows.items()
+        ]
+
+
+def run_campaign(stage: Stage, names: list[str], actions: list[str], most: int | None, seed: int) -> Tally:
+    """Try deeds.
+
+    Args:
+        stage: What they work on.
+        names: Of deeds.
+        actions: "kill", "fail" (one system error after the other, in turn), "full" (the disk, from a call on).
+        most: Points for each deed and action; None: every call.
+        seed: Draws the points.
+    """
+    for module in (*WARM, *(COMMANDS[name][0] for name in names)):
+        import_module(module)
+    tally, draw = Tally(), random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        for name in names:
+            ended = _attempt(DEEDS[name], stage, _fresh(DEEDS[name], stage, scratch / name), NEVER, "kill")
+            if ended.status != DEEDS[name].exit_code:
+                tally.faults.append(f"{name}: undisturbed it ended with {ended.status}: {ended.said}")
+                continue
+            tally.calls[name] = ended.calls
+            every = list(range(1, ended.calls + 1))
+            for action in actions:
+                for at in every if most is None or most >= len(every) else sorted(draw.sample(every, most)):
+                    _try(tally, name, stage, scratch / name, at, action)
+    return tally
+
+
+def _try(tally: Tally, name: str, stage: Stage, place: Path, at: int, action: str) -> None:
+    deed, before = DEEDS[name], _digest(stage)
+    what = f"{name}, call {at}, {action}"
+    _fresh(deed, stage, place)
+    ended = _attempt(deed, stage, place, at, FAILURES[at % len(FAILURES)] if action == "fail" else action)
+    with contextlib.suppress(Exception):
+        found = "broken"
+        found = deed.look(stage, place)
+    tally.points[name, action, found] += 1
+    faults = tally.faults
+    if found not in deed.allowed:
+        faults.append(f"{what}: found {found}")
+    if action == "kill" and ended.status != -signal.SIGKILL:
+        faults.append(f"{what}: was to be killed and ended with {ended.status}")
+    if action != "kill" and (ended.status not in (deed.exit_code, 1) or "Traceback" in ended.said):
+        faults.append(f"{what}: ended with {ended.status}: {ended.said[-1500:]}")
+    if action != "kill" and ended.status == 1 and not any(line.startswith("Error: ") for line in ended.said.splitlines()):
+        faults.append(f"{what}: failed and did not say why: {ended.said!r}")
+    if _digest(stage) != before:
+        faults.append(f"{what}: the input was changed")
+    if found == "new" and name == "unpack":
+        return  # a second time is refused
+    again = _attempt(deed, stage, place, NEVER, "kill")
+    left = {file.name for file in place.iterdir() if not (file.name.startswith(".reference-") and file.suffix == ".json")}
+    if (again.status, deed.look(stage, place), left) != (deed.exit_code, "new", deed.left):
+        faults.append(f"{what}: again: {again.status}, {deed.look(stage, place)}, {sorted(left)}: {again.said[-1500:]}")
+
+
+def _fresh(deed: Deed, stage: Stage, place: Path) -> Path:
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    deed.prepare(stage, place)
+    return place
+
+
+def _attempt(deed: Deed, stage: Stage, place: Path, at: int, action: str) -> Ended:
+    """Run the command in a fork, disturbed at a call."""
+    (said, say), (counted, count) = os.pipe(), os.pipe()  # pipes: a full disk does not concern them
+    child = os.fork()
+    if child == 0:
+        _run(deed.arguments(stage, place), Stops(place.parent, at, action), say, count)
+    os.close(say)
+    os.close(count)
+    status = _wait(child)
+    with os.fdopen(said, errors="replace") as words, os.fdopen(counted) as number:
+        return Ended(status=status, calls=int(number.read() or 0), said=words.read())
+
+
+def _run(arguments: list[str], stops: Stops, say: int, count: int) -> None:
+    """Be the command; never return."""
+    code = 70
+    try:
+        os.dup2(say, 1)
+        os.dup2(say, 2)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        stops.install()
+        try:
+            main(arguments, standalone_mode=False)
+            code = 0
+        except click.ClickException as error:
+            error.show()
+            code = 1
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.write(count, str(stops.calls).encode())
+    finally:
+        os._exit(code)
+
+
+def _wait(child: int) -> int:
+    until = time.monotonic() + MOST_S
+    while time.monotonic() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(child, signal.SIGABRT)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _digest(stage: Stage) -> str:
+    """Of every file that the deeds read."""
+    digest = hashlib.sha256()
+    for folder in (stage.checkpoint, stage.artifact, stage.pictures, stage.packages):
+        for file in sorted(folder.rglob("*")):
+            digest.update(f"{file.relative_to(folder)}\0".encode() + (file.read_bytes() if file.is_file() else b""))
+    return digest.hexdigest()

@@ -1,0 +1,133 @@
+"""What is disturbed: commands that write, each with the state it finds, and what may be there afterwards."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtimes.artifact import open_artifact
+from toolkit.batch.journal import partial_of
+from toolkit.bench.record import read_records
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What all deeds share: made once, never written to by a deed that behaves."""
+
+    checkpoint: Path
+    artifact: Path
+    other: Path
+    """Of another checkpoint: what is overwritten."""
+    pictures: Path
+    packages: Path
+    """artifact.tar.gz, other.tar.gz, and unpacked, which is the first of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deed:
+    """One command."""
+
+    prepare: Callable[[Stage, Path], object]
+    """Put into the empty folder of the output what was there before."""
+    arguments: Callable[[Stage, Path], list[str]]
+    look: Callable[[Stage, Path], str]
+    """Say what is at the output: "old", "new", "nothing", "part" (allowed where a deed keeps what it has), else what is wrong."""
+    allowed: frozenset[str]
+    left: frozenset[str]
+    """Names in the folder after the deed was done again, besides hidden references of exports."""
+    exit_code: int = 0
+
+
+def artifact_at(path: Path, old: Path, new: Path) -> str:
+    """Which artifact is there, every byte of it checked."""
+    if not path.exists():
+        return "nothing"
+    try:
+        found = open_artifact(path)
+        for entry in found.manifest.files.values():
+            found.verified(entry.role)
+    except Exception as error:  # whatever it is, it is what is wrong
+        return repr(error)
+    files = found.manifest.files
+    return next((name for name, one in (("old", old), ("new", new)) if open_artifact(one).manifest.files == files), "a mixture")
+
+
+def _look_at_bytes(path: Path, old: bytes | None, new: bytes) -> str:
+    if not path.exists():
+        return "nothing"
+    return {old: "old", new: "new"}.get(path.read_bytes(), "other bytes")
+
+
+def _look_at_records(stage: Stage, place: Path) -> str:
+    file = place / "records.jsonl"
+    if file.read_bytes() == b"old\n":
+        return "old"
+    return "new" if len(read_records(file)) == 2 else "part"
+
+
+def _look_at_captions(stage: Stage, place: Path) -> str:
+    file = place / "captions.jsonl"
+    names = sorted(str(picture) for picture in stage.pictures.iterdir())
+    if file.exists():
+        rows = [json.loads(line) for line in file.read_bytes().splitlines()]
+        return "new" if [row["image"] for row in rows] == names else "other rows"
+    if not partial_of(file).exists():
+        return "nothing"
+    whole = partial_of(file).read_bytes().split(b"\n")[:-1]
+    return "part" if {json.loads(line)["image"] for line in whole[1:]} <= set(names) else "other rows"
+
+
+def _an_export_of_another_checkpoint(stage: Stage, place: Path) -> None:
+    shutil.copytree(stage.other, place / stage.artifact.name)
+    for kept in stage.artifact.parent.glob(".reference-*"):  # what transformers says: it is not disturbed, and takes seconds
+        shutil.copy(kept, place)
+
+
+DEEDS = {
+    "export": Deed(
+        prepare=_an_export_of_another_checkpoint,
+        arguments=lambda stage, place: (
+            ["export", str(stage.checkpoint), "--recipe", "onnx-int8", "-o", str(place), "--gate", "report", "--overwrite"]
+        ),
+        look=lambda stage, place: artifact_at(place / stage.artifact.name, stage.other, stage.artifact),
+        allowed=frozenset({"old", "new"}),
+        left=frozenset({"tiny-onnx-int8"}),
+    ),
+    "package": Deed(
+        prepare=lambda stage, place: shutil.copy(stage.packages / "other.tar.gz", place / "package.tar.gz"),
+        arguments=lambda stage, place: ["package", str(stage.artifact), "-o", str(place / "package.tar.gz"), "--overwrite"],
+        look=lambda stage, place: _look_at_bytes(
+            place / "package.tar.gz", (stage.packages / "other.tar.gz").read_bytes(), (stage.packages / "artifact.tar.gz").read_bytes()
+        ),
+        allowed=frozenset({"old", "new"}),
+        left=frozenset({"package.tar.gz"}),
+    ),
+    "unpack": Deed(
+        prepare=lambda stage, place: None,
+        arguments=lambda stage, place: ["unpack", str(stage.packages / "artifact.tar.gz"), "-o", str(place / "unpacked")],
+        look=lambda stage, place: artifact_at(place / "unpacked", stage.other, stage.packages / "unpacked"),
+        allowed=frozenset({"nothing", "new"}),
+        left=frozenset({"unpacked"}),
+    ),
+    "bench": Deed(
+        prepare=lambda stage, place: (place / "records.jsonl").write_bytes(b"old\n"),
+        arguments=lambda stage, place: [
+            *("bench", str(stage.artifact), "--images", str(stage.pictures), "--limit", "2", "--repeat", "2", "--warmup", "1"),
+            *("--threads", "1", "-o", str(place / "records.jsonl"), "--overwrite"),
+        ],
+        look=_look_at_records,
+        allowed=frozenset({"old", "part", "new"}),
+        left=frozenset({"records.jsonl"}),
+    ),
+    "caption": Deed(
+        prepare=lambda stage, place: None,
+        arguments=lambda stage, place: [
+            *("caption", str(stage.artifact), str(stage.pictures), "--json", "-o", str(place / "captions.jsonl"), "--resume"),
+        ],
+        look=_look_at_captions,
+        allowed=frozenset({"nothing", "part", "new"}),
+        left=frozenset({"captions.jsonl"}),
+    ),
+}
+"""Command → how it is tried."""

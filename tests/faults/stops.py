@@ -1,0 +1,55 @@
+"""Faults at the operating system's seam: a process counts its calls to the file system; at one of them it is killed, or the call fails.
+
+Calls are seen by an audit hook (opening, renaming, removing, listing, locking), and `os.fsync`, which tells no hook, is wrapped. A write
+cannot be seen; a disk that is full from a call on is a limit of zero bytes for every file from then on, of native code's files as well.
+"""
+
+import errno
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.scandir", "os.listdir", "os.truncate", "fcntl.flock"}
+BY_DESCRIPTOR = {"fcntl.flock", "os.scandir", "os.truncate"}
+FAILURES = ("ENOSPC", "EIO", "EACCES", "EROFS", "EMFILE")
+
+
+class Stops:
+    """Count calls about anything under a folder; do something at one of them."""
+
+    def __init__(self, root: Path, at: int, action: str) -> None:
+        self.calls = 0
+        self._root, self._at, self._action, self._fsync = str(root), at, action, os.fsync
+
+    def install(self) -> None:
+        """From now on, for the rest of this process: hooks cannot be taken away."""
+        sys.addaudithook(self._hook)
+        os.fsync = self._synced
+
+    def _hook(self, event: str, arguments: tuple) -> None:
+        if event in EVENTS and arguments:
+            subject = arguments[0]
+            if isinstance(subject, int):
+                ours = event in BY_DESCRIPTOR
+            else:
+                ours = os.fsdecode(subject).startswith(self._root) if isinstance(subject, str | bytes | os.PathLike) else False
+            if ours:
+                self._call()
+
+    def _synced(self, descriptor: int) -> None:
+        self._call()
+        self._fsync(descriptor)
+
+    def _call(self) -> None:
+        self.calls += 1
+        if self.calls != self._at:
+            return
+        if self._action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self._action == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        else:
+            code = getattr(errno, self._action)
+            raise OSError(code, os.strerror(code))

@@ -1,0 +1,217 @@
+"""Thousands of pictures with the tiny artifact: nothing grows, and kills lose and change nothing. `python -m tests.soak`, `make soak`.
+
+An unbroken run is watched (memory, descriptors, threads of its two processes); a second one is killed at random moments and resumed, its
+captioning process now and then as well. One picture in a hundred is corrupt, in 25 ways.
+"""
+
+import argparse
+import io
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from PIL import Image
+
+from tests.pictures import FILES, OTHER, RGB, encode, photo, png, tiff
+
+COMMAND = [sys.executable, "-m", "toolkit.cli", "-q", "caption"]
+SETTLED = 1000
+"""Pictures after which nothing may grow."""
+WINDOW = 500
+"""Pictures over which a figure's median is taken, after those and at the end."""
+DRIFT = 0.02
+
+
+def _zip() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("picture.png", FILES["png"])
+    return file.getvalue()
+
+
+def _flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+
+
+GIF, BMP, WEBP, PPM = (encode(RGB, form) for form in ("GIF", "BMP", "WEBP", "PPM"))
+JPEG, PNG, TIFF, AVIF = (FILES[name] for name in ("jpeg", "png", "tiff", "avif"))
+CORRUPT: dict[str, bytes] = {
+    "empty": b"",
+    "one byte": b"\xff",
+    "zeros": bytes(10_000),
+    "noise": random.Random(0).randbytes(10_000),
+    "text": b"no picture\n" * 50,
+    "web page": b"<!doctype html><html><body>404</body></html>",
+    "vector": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "document": b"%PDF-1.7\n%%EOF\n",
+    "zip": _zip(),
+    "JPEG cut": JPEG[: len(JPEG) // 2],
+    "JPEG without a start": JPEG[20:],
+    "JPEG start alone": JPEG[:4],
+    "PNG cut": PNG[: len(PNG) // 2],
+    "PNG of a wrong sum": _flipped(PNG, PNG.index(b"IDAT") + 10),
+    "PNG header cut": PNG[:20],
+    "PNG without pixels": PNG[: PNG.index(b"IDAT") - 4] + PNG[-12:],
+    "PNG that claims 10 gigapixels": png(100_000, 100_000),
+    "PNG of no width": png(0, 10),
+    "GIF cut": GIF[: len(GIF) // 2],
+    "GIF start alone": GIF[:6],
+    "BMP cut": BMP[: len(BMP) // 2],
+    "WebP cut": WEBP[: len(WEBP) // 2],
+    "TIFF that points outside": tiff(30, 30, b"x" * 90)[:60],
+    "PPM cut": PPM[: len(PPM) // 2],
+    "AVIF cut": AVIF[: len(AVIF) // 2],
+}
+"""25 ways to be no picture."""
+GOOD = [JPEG, PNG, GIF, BMP, WEBP, PPM, TIFF, AVIF, *(encode(OTHER, form) for form in ("JPEG", "PNG"))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Soaked:
+    """What was seen."""
+
+    pictures: int
+    errors: int
+    seconds: float
+    first: dict[str, float]
+    last: dict[str, float]
+    """Figure → its median after the first pictures, and at the end."""
+    kills: int
+    worker_kills: int
+    same_bytes: bool
+
+    @property
+    def drift(self) -> dict[str, float]:
+        """Figure → how much of itself it grew by."""
+        return {name: self.last[name] / self.first[name] - 1 for name in self.first}
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    """Make that many files, one of a hundred corrupt."""
+    ways = list(CORRUPT.values())
+    varied = [encode(photo_image(seed), "PNG") for seed in range(40)]
+    for number in range(count):
+        bad = number % 100 == 37
+        content = ways[number // 100 % len(ways)] if bad else (varied + GOOD)[number % (len(varied) + len(GOOD))]
+        (folder / f"{number:05}.png").write_bytes(content)
+
+
+def photo_image(seed: int) -> Image.Image:
+    """A small picture of its own."""
+    return Image.fromarray(photo(seed=seed))
+
+
+def soak(artifact: Path, folder: Path, count: int, kills: int, seed: int) -> Soaked:
+    """Caption `count` pictures twice, once watched and once killed that many times."""
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    write_pictures(pictures, count)
+    whole, broken = folder / "whole.jsonl", folder / "broken.jsonl"
+    began = time.monotonic()
+    samples = list(_watched(_start(artifact, pictures, whole), whole))
+    seconds = time.monotonic() - began
+    chance, killed, workers = random.Random(seed), 0, 0
+    for moment in sorted(chance.sample(range(2, count), kills)):
+        process = _start(artifact, pictures, broken, "--resume")
+        if chance.random() < 0.5:
+            workers += _kill_when(process, broken, chance.randrange(1, moment), _worker_of)
+        killed += _kill_when(process, broken, moment, lambda process: process)
+    _start(artifact, pictures, broken, "--resume").wait()
+    rows = [json.loads(line) for line in whole.read_bytes().splitlines()]
+    assert [Path(row["image"]).name for row in rows] == sorted(file.name for file in pictures.iterdir()), "one row for each picture"
+    return Soaked(
+        pictures=count,
+        errors=sum("error" in row for row in rows),
+        seconds=seconds,
+        first=_medians(samples, SETTLED, SETTLED + WINDOW),
+        last=_medians(samples, count - WINDOW, count),
+        kills=killed,
+        worker_kills=workers,
+        same_bytes=whole.read_bytes() == broken.read_bytes(),
+    )
+
+
+def _start(artifact: Path, pictures: Path, output: Path, *more: str) -> subprocess.Popen[bytes]:
+    command = [*COMMAND, str(artifact), str(pictures), "--json", "--threads", "1", "-o", str(output), *more]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+
+def _done(output: Path) -> int:
+    partial = output.with_name(output.name + ".partial")
+    try:
+        return partial.read_bytes().count(b"\n") - 1
+    except FileNotFoundError:
+        return -1
+
+
+def _worker_of(process: subprocess.Popen[bytes]) -> psutil.Process | None:
+    return next(iter(psutil.Process(process.pid).children()), None)
+
+
+def _kill_when(process: subprocess.Popen[bytes], output: Path, done: int, whom: Callable[[subprocess.Popen[bytes]], Any]) -> bool:
+    """Kill somebody when so many pictures are done; whether there was somebody."""
+    while process.poll() is None:
+        if _done(output) >= done:
+            if (victim := whom(process)) is None:
+                return False
+            victim.kill()
+            victim.wait()
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def _watched(process: subprocess.Popen[bytes], output: Path) -> Iterator[dict[str, float]]:
+    """Yield figures of both processes as the pictures go by."""
+    while process.poll() is None:
+        try:
+            both = {"supervisor": psutil.Process(process.pid), "worker": _worker_of(process)}
+            sample = {"done": float(_done(output))}
+            for name, one in both.items():
+                with one.oneshot():
+                    sample |= {
+                        f"{name} MB": one.memory_info().rss / 1e6,
+                        f"{name} descriptors": float(one.num_fds()),
+                        f"{name} threads": float(one.num_threads()),
+                    }
+            yield sample
+        except (psutil.Error, AttributeError):  # not yet, or no longer there
+            pass
+        time.sleep(0.02)
+
+
+def _medians(samples: list[dict[str, float]], low: int, high: int) -> dict[str, float]:
+    window = [sample for sample in samples if low <= sample["done"] <= high]
+    return {name: statistics.median(sample[name] for sample in window) for name in window[0] if name != "done"}
+
+
+def main() -> None:
+    """Say what was seen; exit code 1 if it is not as promised."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak")
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        soaked = soak(options.artifact, Path(folder), options.pictures, options.kills, options.seed)
+    print(f"{soaked.pictures} pictures in {soaked.seconds:.0f} s, {soaked.errors} of them errors")
+    for name, drift in soaked.drift.items():
+        print(f"{name:<24} {soaked.first[name]:>8.2f} {soaked.last[name]:>8.2f} {drift:>+8.2%}")
+    bytes_are = "the same bytes" if soaked.same_bytes else "OTHER BYTES"
+    print(f"killed {soaked.kills} times, its captioning process {soaked.worker_kills} times: {bytes_are}")
+    sys.exit(not soaked.same_bytes or max(soaked.drift.values()) > DRIFT)
+
+
+if __name__ == "__main__":
+    main()

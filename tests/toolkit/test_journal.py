@@ -1,0 +1,122 @@
+"""The journal of a run: cut off at any byte it gives the rows before, and it takes nothing that is not its own."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from runtimes.errors import OutputError, RequestError
+from tests.faults.stops import Stops
+from toolkit.batch.journal import Journal, partial_of
+
+SETTINGS = {"artifact": "3f9a", "beams": 1}
+
+
+@pytest.fixture
+def images(tmp_path):
+    names = [str(tmp_path / name) for name in ("a.png", "b é.png", os.fsdecode(b"c\xff.png"), "d\n.png", "none.png")]
+    for size, name in enumerate(names[:-1]):
+        with open(name, "wb") as file:  # noqa: PTH123
+            file.write(bytes(size))
+    return names
+
+
+@pytest.fixture
+def output(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "captions.jsonl"
+
+
+def row(image, text="x"):
+    return {"image": image, "error": "no such file", "code": "IMAGE_UNREADABLE"} if "none" in image else {"image": image, "caption": text}
+
+
+def begun(output, images):
+    journal = Journal(output, images)
+    journal.begin(SETTINGS)
+    return journal
+
+
+def test_rows_come_back_in_the_order_of_the_pictures(output, images):
+    journal = begun(output, images)
+    journal.add([row(images[2]), row(images[0])])
+    journal.add([row(images[4])])
+    journal.close()
+    again = begun(output, images)
+    assert (again.done, again.failed, [again.has(image) for image in images]) == (3, 1, [True, False, True, False, True])
+    again.add([row(images[1]), row(images[3], "last")])
+    assert list(again.rows()) == [*map(row, images[:3]), row(images[3], "last"), row(images[4])]
+    again.close(remove=True)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_cut_off_at_any_byte(output, images):
+    journal = begun(output, images)
+    for image in images:
+        journal.add([row(image)])
+    journal.close()
+    whole = partial_of(output).read_bytes()
+    for size in range(len(whole)):
+        partial_of(output).write_bytes(whole[:size] + (b"", b"\0" * 9, b"x\n")[size % 3])
+        again = begun(output, images)
+        assert again.done == max(0, whole[:size].count(b"\n") - 1)
+        again.add([row(image) for image in images if not again.has(image)])
+        again.close()
+        assert partial_of(output).read_bytes() == whole, size
+
+
+def test_killed_at_any_call(output, images):
+    """Between any two of them whole rows are there, and going on gives the whole."""
+    for stop_at in range(1, 100):
+        partial_of(output).unlink(missing_ok=True)
+        child = os.fork()
+        if child == 0:
+            try:
+                stops = Stops(output.parent, stop_at, "kill")
+                stops.install()
+                journal = begun(output, images)
+                for image in images:
+                    journal.add([row(image)])
+                journal.close(remove=True)
+            finally:
+                os._exit(5)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 5:
+            break
+        assert status == -signal.SIGKILL
+        again = begun(output, images)
+        again.add([row(image) for image in images if not again.has(image)])
+        assert list(again.rows()) == [row(image) for image in images]
+        again.close()
+    assert stop_at > 5
+
+
+def test_what_is_not_its_own_is_left_alone(output, images):
+    for content in (b'{"image": "a.png", "caption": "x"}\n', b'{"journal": 2}\n'):
+        partial_of(output).write_bytes(content)
+        with pytest.raises(RequestError, match="is not what an unfinished run of this toolkit leaves; move it away"):
+            Journal(output, images)
+        assert partial_of(output).read_bytes() == content
+    partial_of(output).unlink()
+    partial_of(output).mkdir()
+    with pytest.raises(OutputError, match=r"captions.jsonl.partial cannot be read \(Is a directory\)"):
+        Journal(output, images)
+
+
+def test_other_settings_are_named(output, images):
+    begun(output, images).close()
+    with pytest.raises(RequestError, match=r"\(artifact '3f9a' then, '77' now; prompt None then, 'a' now\)"):
+        Journal(output, images).begin({"artifact": "77", "beams": 1, "prompt": "a"})
+
+
+def test_a_picture_that_changed_has_no_row(output, images):
+    journal = begun(output, images)
+    journal.add([row(image) for image in images])
+    journal.close()
+    os.utime(images[0], ns=(1, 1))
+    with open(images[4], "wb"):  # noqa: PTH123
+        pass
+    again = begun(output, images)
+    assert [again.has(image) for image in images] == [False, True, True, True, False]
+    assert all("stamp" in json.loads(line) for line in partial_of(output).read_bytes().splitlines()[1:])
