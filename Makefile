@@ -17,7 +17,7 @@ BASE_RECIPES := pytorch-fp32 pytorch-int8 onnx-fp32 onnx-int8 onnx-int8-single o
 SOURCES := $(wildcard exporters/*.py runtimes/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-full fuzz export artifacts base-artifacts bench bench-base bench-peers peers parity-latest readme golden clean
+.PHONY: help setup lint test test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest readme golden clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -49,6 +49,14 @@ test-full: setup $(LOOP) ## The other tests: BLIP-base shapes, many pictures, th
 
 fuzz: setup ## Damaged and forged artifacts, hostile archives, mutated pictures: thousands, counted (minutes)
 	$(BIN)/python -m tests.fuzz
+
+faults: setup ## Kill and fail every writing command at each call to the file system, and on small disks
+	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
+
+soak: setup ## 10,000 pictures, killed 20 times; memory, descriptors and threads watched
+	@test -d build/tiny || $(BIN)/python -m tests.checkpoints tiny build/tiny
+	$(BIN)/toolkit export build/tiny --recipe onnx-int8 --output build/artifacts-tiny --overwrite --gate report
+	$(BIN)/python -m tests.soak build/artifacts-tiny/tiny-onnx-int8
 
 export: setup ## Export every recipe of CHECKPOINT into ARTIFACTS (unchanged ones are kept)
 	@$(MAKE) --no-print-directory artifacts RECIPES="$$($(BIN)/toolkit export --list | cut -d' ' -f1 | tr '\n' ' ')"

@@ -97,12 +97,13 @@ class Soaked:
 
 
 def write_pictures(folder: Path, count: int) -> None:
-    """Make that many files, one of a hundred corrupt."""
-    ways = list(CORRUPT.values())
-    varied = [encode(photo_image(seed), "PNG") for seed in range(40)]
+    """Make that many files, one of a hundred corrupt; each way comes once in the first thousand, as what is allocated once is no growth."""
+    ways, varied = list(CORRUPT.values()), [encode(photo_image(seed), "PNG") for seed in range(40)] + GOOD
+    places = list(range(30, SETTLED, SETTLED // len(ways)))[: len(ways)]
+    more = max(0, count // 100 - len(ways))
+    places += [SETTLED + turn * (count - SETTLED) // more for turn in range(more)]
     for number in range(count):
-        bad = number % 100 == 37
-        content = ways[number // 100 % len(ways)] if bad else (varied + GOOD)[number % (len(varied) + len(GOOD))]
+        content = ways[places.index(number) % len(ways)] if number in places else varied[number % len(varied)]
         (folder / f"{number:05}.png").write_bytes(content)
 
 
@@ -122,9 +123,10 @@ def soak(artifact: Path, folder: Path, count: int, kills: int, seed: int) -> Soa
     seconds = time.monotonic() - began
     chance, killed, workers = random.Random(seed), 0, 0
     for moment in sorted(chance.sample(range(2, count), kills)):
+        done = max(0, _done(broken))
         process = _start(artifact, pictures, broken, "--resume")
-        if chance.random() < 0.5:
-            workers += _kill_when(process, broken, chance.randrange(1, moment), _worker_of)
+        if moment > done + 2 and chance.random() < 0.5:
+            workers += _kill_when(process, broken, chance.randrange(done + 1, moment), _worker_of)
         killed += _kill_when(process, broken, moment, lambda process: process)
     _start(artifact, pictures, broken, "--resume").wait()
     rows = [json.loads(line) for line in whole.read_bytes().splitlines()]

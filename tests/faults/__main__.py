@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.faults.campaign import run_campaign
 from tests.faults.deeds import DEEDS, Stage
+from tests.faults.disks import can_mount
 
 MAKE = """
 import sys
@@ -52,12 +53,16 @@ def main() -> None:
     """Run what the options say."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--deeds", default=",".join(DEEDS))
-    parser.add_argument("--actions", default="kill,fail,full")
+    parser.add_argument("--actions", default="kill,fail,full,disk")
     parser.add_argument("--most", type=int, help="points for each deed and action  [default: every call]")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    actions = options.actions.split(",")
     with tempfile.TemporaryDirectory() as folder:
-        tally = run_campaign(make_stage(Path(folder)), options.deeds.split(","), options.actions.split(","), options.most, options.seed)
+        if "disk" in actions and not can_mount(Path(folder) / "disk"):
+            print("no small disks here: mounting needs root or `unshare -rm`")
+            actions.remove("disk")
+        tally = run_campaign(make_stage(Path(folder)), options.deeds.split(","), actions, options.most, options.seed)
     print("\n".join([*tally.lines(), *(f"FAULT {fault}" for fault in tally.faults)]))
     print(f"{sum(tally.points.values())} points, seed {options.seed}: {len(tally.faults)} faults")
     sys.exit(bool(tally.faults))

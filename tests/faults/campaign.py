@@ -4,7 +4,6 @@ Each attempt is a fork of this process, which has imported the libraries and run
 deed allows, the input is untouched, an error was one line and exit code 1, and doing it again succeeds and leaves nothing beside.
 """
 
-import contextlib
 import hashlib
 import os
 import random
@@ -15,6 +14,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -22,11 +22,13 @@ from pathlib import Path
 import click
 
 from tests.faults.deeds import DEEDS, Deed, Stage
+from tests.faults.disks import SIZES, change, mounted
 from tests.faults.stops import FAILURES, Stops
 from toolkit.cli import COMMANDS, main
 
 NEVER = 0
 MOST_S = 120
+ROOMY = 1 << 26
 WARM = (
     *("exporters.checkpoint", "exporters.reference", "exporters.onnx_dynamic", "exporters.onnx_graphs", "exporters.parity"),
     *("runtimes.ort", "toolkit.bench.runner", "toolkit.batch.output"),
@@ -47,6 +49,8 @@ class Ended:
 class Tally:
     """What was found."""
 
+    stage: str
+    """Digest of what the deeds read, which none may change."""
     points: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """(deed, action, what was there afterwards) → how often."""
     calls: dict[str, int] = field(default_factory=dict)
@@ -73,54 +77,80 @@ def run_campaign(stage: Stage, names: list[str], actions: list[str], most: int |
     Args:
         stage: What they work on.
         names: Of deeds.
-        actions: "kill", "fail" (one system error after the other, in turn), "full" (the disk, from a call on).
+        actions: "kill", "fail" (one system error after the other, in turn), "full" (the disk, from a call on), "disk" (real small disks).
         most: Points for each deed and action; None: every call.
         seed: Draws the points.
     """
     for module in (*WARM, *(COMMANDS[name][0] for name in names)):
         import_module(module)
-    tally, draw = Tally(), random.Random(seed)
+    tally, draw = Tally(stage=_digest(stage)), random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         for name in names:
             ended = _attempt(DEEDS[name], stage, _fresh(DEEDS[name], stage, scratch / name), NEVER, "kill")
-            if ended.status != DEEDS[name].exit_code:
+            if ended.status != 0:
                 tally.faults.append(f"{name}: undisturbed it ended with {ended.status}: {ended.said}")
                 continue
             tally.calls[name] = ended.calls
             every = list(range(1, ended.calls + 1))
             for action in actions:
+                if action == "disk":
+                    _on_disks(tally, name, stage, scratch / name)
+                    continue
                 for at in every if most is None or most >= len(every) else sorted(draw.sample(every, most)):
-                    _try(tally, name, stage, scratch / name, at, action)
+                    _at_a_call(tally, name, stage, scratch / name, at, action)
     return tally
 
 
-def _try(tally: Tally, name: str, stage: Stage, place: Path, at: int, action: str) -> None:
-    deed, before = DEEDS[name], _digest(stage)
-    what = f"{name}, call {at}, {action}"
-    _fresh(deed, stage, place)
-    ended = _attempt(deed, stage, place, at, FAILURES[at % len(FAILURES)] if action == "fail" else action)
-    with contextlib.suppress(Exception):
-        found = "broken"
-        found = deed.look(stage, place)
+def _at_a_call(tally: Tally, name: str, stage: Stage, place: Path, at: int, action: str) -> None:
+    _fresh(DEEDS[name], stage, place)
+    ended = _attempt(DEEDS[name], stage, place, at, FAILURES[at % len(FAILURES)] if action == "fail" else action)
+    _judge(tally, name, stage, place, ended, action, f"call {at}")
+
+
+def _on_disks(tally: Tally, name: str, stage: Stage, place: Path) -> None:
+    """On disks with more and more room, and on one that is read-only."""
+    shutil.rmtree(place)
+    for room in (*SIZES, None):
+        with mounted(place, ROOMY):
+            DEEDS[name].prepare(stage, place)
+            disk = os.statvfs(place)
+            change(place, "ro" if room is None else f"size={(disk.f_blocks - disk.f_bfree) * disk.f_frsize + room}")
+            ended = _attempt(DEEDS[name], stage, place, NEVER, "disk")
+            _judge(tally, name, stage, place, ended, "disk", f"{room} bytes of room", lambda: change(place, f"rw,size={ROOMY}"))
+
+
+def _judge(
+    tally: Tally, name: str, stage: Stage, place: Path, ended: Ended, action: str, what: str, cure: Callable[[], None] = lambda: None
+) -> None:
+    """Look at what an attempt left, do it again, and look at that."""
+    deed, faults = DEEDS[name], []
+    found = _found(deed, stage, place)
     tally.points[name, action, found] += 1
-    faults = tally.faults
     if found not in deed.allowed:
-        faults.append(f"{what}: found {found}")
+        faults.append(f"found {found}")
     if action == "kill" and ended.status != -signal.SIGKILL:
-        faults.append(f"{what}: was to be killed and ended with {ended.status}")
-    if action != "kill" and (ended.status not in (deed.exit_code, 1) or "Traceback" in ended.said):
-        faults.append(f"{what}: ended with {ended.status}: {ended.said[-1500:]}")
+        faults.append(f"was to be killed and ended with {ended.status}")
+    if action != "kill" and (ended.status not in (0, 1) or "Traceback" in ended.said):
+        faults.append(f"ended with {ended.status}: {ended.said[-1500:]}")
     if action != "kill" and ended.status == 1 and not any(line.startswith("Error: ") for line in ended.said.splitlines()):
-        faults.append(f"{what}: failed and did not say why: {ended.said!r}")
-    if _digest(stage) != before:
-        faults.append(f"{what}: the input was changed")
-    if found == "new" and name == "unpack":
-        return  # a second time is refused
-    again = _attempt(deed, stage, place, NEVER, "kill")
-    left = {file.name for file in place.iterdir() if not (file.name.startswith(".reference-") and file.suffix == ".json")}
-    if (again.status, deed.look(stage, place), left) != (deed.exit_code, "new", deed.left):
-        faults.append(f"{what}: again: {again.status}, {deed.look(stage, place)}, {sorted(left)}: {again.said[-1500:]}")
+        faults.append(f"failed and did not say why: {ended.said!r}")
+    cure()
+    if not (found == "new" and name == "unpack"):  # a second time is refused
+        again = _attempt(deed, stage, place, NEVER, "kill")
+        left = {file.name for file in place.iterdir() if not (file.name.startswith(".reference-") and file.suffix == ".json")}
+        if (again.status, _found(deed, stage, place), left) != (0, "new", deed.left):
+            faults.append(f"again: {again.status}, {_found(deed, stage, place)}, {sorted(left)}: {again.said[-1500:]}")
+    if _digest(stage) != tally.stage:
+        faults.append("the input was changed")
+    tally.faults += [f"{name}, {what}, {action}: {fault}" for fault in faults]
+
+
+def _found(deed: Deed, stage: Stage, place: Path) -> str:
+    try:
+        return deed.look(stage, place)
+    except Exception as error:  # whatever it is, what is there cannot be read
+        return repr(error)
 
 
 def _fresh(deed: Deed, stage: Stage, place: Path) -> Path:

@@ -36,7 +36,6 @@ class Deed:
     allowed: frozenset[str]
     left: frozenset[str]
     """Names in the folder after the deed was done again, besides hidden references of exports."""
-    exit_code: int = 0
 
 
 def artifact_at(path: Path, old: Path, new: Path) -> str:
