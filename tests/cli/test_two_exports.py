@@ -1,0 +1,30 @@
+"""Two exports into one folder at once: each artifact is whole, whoever was first; the other succeeds or is refused in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from runtimes.artifact import open_artifact
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]], ids=["new", "overwrite"])
+def test_two_exports_of_one_recipe(tiny_checkpoint, tmp_path, overwrite):
+    command = [sys.executable, "-m", "toolkit.cli", "export", str(tiny_checkpoint), "--recipe", "onnx-int8", "--gate", "report"]
+    exports = [
+        subprocess.Popen([*command, "-o", str(tmp_path), *overwrite], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [(export.communicate()[1], export.returncode) for export in exports]
+    assert 0 in [code for _, code in said]
+    for errors, code in said:
+        lines = [line for line in errors.splitlines() if line.startswith("Error: ")]
+        assert "Traceback" not in errors
+        assert len(lines) == code
+        assert all("another process" in line or "exists already" in line for line in lines)
+    artifact = open_artifact(tmp_path / "tiny-onnx-int8")
+    for entry in artifact.manifest.files.values():
+        artifact.verified(entry.role)
+    assert sorted(file.name for file in artifact.path.iterdir()) == sorted([*artifact.manifest.files, "manifest.json"])
+    assert [file.name for file in tmp_path.iterdir() if not file.name.startswith(".reference-")] == ["tiny-onnx-int8"]
