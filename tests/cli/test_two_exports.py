@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from runtimes.artifact import open_artifact
+from runtimes.payload import opened
 
 
 @pytest.mark.full
@@ -24,7 +25,8 @@ def test_two_exports_of_one_recipe(tiny_checkpoint, tmp_path, overwrite):
         assert len(lines) == code
         assert all("another process" in line or "exists already" in line for line in lines)
     artifact = open_artifact(tmp_path / "tiny-onnx-int8")
-    for entry in artifact.manifest.files.values():
-        artifact.verified(entry.role)
+    with opened(artifact) as payload:
+        for entry in artifact.manifest.files.values():
+            payload.read(entry.role)
     assert sorted(file.name for file in artifact.path.iterdir()) == sorted([*artifact.manifest.files, "manifest.json"])
     assert [file.name for file in tmp_path.iterdir() if not file.name.startswith(".reference-")] == ["tiny-onnx-int8"]

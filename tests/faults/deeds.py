@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.artifact import open_artifact
+from runtimes.payload import opened
 from toolkit.batch.journal import partial_of
 from toolkit.bench.record import read_records
 
@@ -44,8 +45,9 @@ def artifact_at(path: Path, old: Path, new: Path) -> str:
         return "nothing"
     try:
         found = open_artifact(path)
-        for entry in found.manifest.files.values():
-            found.verified(entry.role)
+        with opened(found) as payload:
+            for entry in found.manifest.files.values():
+                payload.read(entry.role)
     except Exception as error:  # whatever it is, it is what is wrong
         return repr(error)
     files = found.manifest.files
