@@ -99,8 +99,9 @@ def locked(path: Path) -> Iterator[None]:
         if not lock.exists() or not os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
             raise OutputError(path, "another process has just written it")  # we hold the lock of a file that it removed
         try:
-            for left in path.parent.glob(f".{glob.escape(path.name)}-????????.tmp"):
-                left.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                for left in path.parent.glob(f".{glob.escape(path.name)}-????????.tmp"):
+                    left.unlink(missing_ok=True)
             yield
         finally:
             with contextlib.suppress(OSError):  # one that is left behind hinders nobody
@@ -113,11 +114,12 @@ def working_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
     A living maker holds a lock on its folder.
     """
-    for left in parent.glob(f"{glob.escape(prefix)}*"):
-        with contextlib.suppress(OSError):
-            descriptor = _hold(left)
-            shutil.rmtree(left)
-            os.close(descriptor)
+    with contextlib.suppress(OSError):
+        for left in parent.glob(f"{glob.escape(prefix)}*"):
+            with contextlib.suppress(OSError):
+                descriptor = _hold(left)
+                shutil.rmtree(left)
+                os.close(descriptor)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:

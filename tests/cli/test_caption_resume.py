@@ -33,6 +33,14 @@ def pictures(drawn_pictures, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory):
+    """A picture that never comes: a run that is to be stopped waits for it and cannot end before."""
+    pipe = tmp_path_factory.mktemp("pipe") / "pipe.png"
+    os.mkfifo(pipe)
+    return pipe
+
+
 @pytest.fixture
 def output(tmp_path):
     return tmp_path / "captions.jsonl"
@@ -68,7 +76,7 @@ def lines_in(file):
 
 def kill_after(process, output, lines):
     """End a run the hard way when its journal holds that many lines."""
-    wait_until(lambda: lines_in(partial(output)) >= lines or process.poll() is not None)
+    wait_until(lambda: lines_in(partial(output)) >= lines)
     process.kill()
     process.communicate()
 
@@ -87,10 +95,10 @@ def unbroken(artifact, pictures, tmp_path_factory):
 
 
 @pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.full)])
-def test_killed_and_resumed_gives_the_bytes_of_an_unbroken_run(artifact, pictures, unbroken, output, size):
+def test_killed_and_resumed_gives_the_bytes_of_an_unbroken_run(artifact, pictures, pipe, unbroken, output, size):
     command = [artifact, pictures, "--json", "--output", output, "--batch-size", size, "--resume"]
     for lines in (9, 40):
-        kill_after(start(*command), output, lines)
+        kill_after(start(*command, pipe), output, lines)
         assert not output.exists()
         for line in partial(output).read_bytes().splitlines(keepends=True)[:-1]:
             json.loads(line)
@@ -105,17 +113,17 @@ def test_killed_and_resumed_gives_the_bytes_of_an_unbroken_run(artifact, picture
 
 
 @pytest.mark.full
-def test_text_lines_are_resumed_too(artifact, pictures, output):
+def test_text_lines_are_resumed_too(artifact, pictures, pipe, output):
     whole = output.with_name("whole")
     run(artifact, pictures, "--output", whole)
-    kill_after(start(artifact, pictures, "--output", output), output, 20)
+    kill_after(start(artifact, pictures, pipe, "--output", output), output, 20)
     assert run(artifact, pictures, "--output", output, "--resume")[0] == 1
     assert output.read_bytes() == whole.read_bytes()
 
 
-def test_an_unfinished_run_is_neither_overwritten_nor_mixed(artifact, tiny_artifacts, pictures, output):
+def test_an_unfinished_run_is_neither_overwritten_nor_mixed(artifact, tiny_artifacts, pictures, pipe, output):
     command = [artifact, pictures, "--json", "--output", output]
-    kill_after(start(*command), output, 20)
+    kill_after(start(*command, pipe), output, 20)
     kept = partial(output).read_bytes()
     assert run(*command)[2] == [
         f"Error: {partial(output)}: exists already; nothing was changed. "
@@ -144,10 +152,10 @@ def test_a_finished_output_is_not_touched_by_a_resumed_run_of_other_pictures(art
 
 
 @pytest.mark.full
-def test_a_picture_that_changed_since_is_captioned_again(artifact, pictures, output, tmp_path, drawn_pictures):
+def test_a_picture_that_changed_since_is_captioned_again(artifact, pictures, pipe, output, tmp_path, drawn_pictures):
     folder = Path(shutil.copytree(pictures, tmp_path / "copies"))
     command = [artifact, folder, "--json", "--output", output, "--resume"]
-    kill_after(start(*command), output, 40)
+    kill_after(start(*command, pipe), output, 40)
     shutil.copy(drawn_pictures[9].path, folder / "07.png")
     (folder / "61.png").write_bytes((folder / "00.png").read_bytes())
     assert run(*command)[0] == 1
@@ -157,25 +165,33 @@ def test_a_picture_that_changed_since_is_captioned_again(artifact, pictures, out
     assert [Path(row["image"]).name for row in rows if "error" in row] == ["30.png"]
 
 
-def test_two_runs_into_one_output(artifact, pictures, output):
-    first = start(artifact, pictures, "--json", "--output", output)
+def test_two_runs_into_one_output(artifact, pictures, pipe, output):
+    first = start(artifact, pictures, pipe, "--json", "--output", output)
     wait_until(partial(output).exists)
     second = run(artifact, pictures, "--json", "--output", output, "--resume")
     assert second[2] == [f"Error: {output}: cannot write: another process is writing it. Nothing was changed."]
+    first.kill()
     first.communicate()
-    assert lines_in(output) == 60
 
 
-def test_ctrl_c_says_how_to_go_on(artifact, pictures, output):
-    process = start(artifact, pictures, "--json", "--output", output)
-    wait_until(lambda: lines_in(partial(output)) > 10)
+def test_ctrl_c_says_how_to_go_on(artifact, pictures, pipe, output):
+    process = start(artifact, pictures, pipe, "--json", "--output", output)
+    wait_until(lambda: lines_in(partial(output)) == 61)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 1
-    stopped, aborted = [line for line in errors.splitlines() if line and not line.startswith("Error: ")]
-    assert stopped.startswith("WARNING stopped with ")
-    assert stopped.endswith(" of 60 pictures done; --resume goes on")
-    assert aborted == "Aborted!"
+    said = [line for line in errors.splitlines() if line and not line.startswith("Error: ")]
+    assert said == ["WARNING stopped with 60 of 61 pictures done; --resume goes on", "Aborted!"]
+
+
+def test_a_killed_run_leaves_no_process(artifact, pictures, pipe, output):
+    """Its captioning process waits for a picture that never comes, and still ends."""
+    process = start(artifact, pictures, pipe, "--json", "--output", output)
+    wait_until(lambda: lines_in(partial(output)) > 10)
+    (worker,) = psutil.Process(process.pid).children()
+    process.kill()
+    process.communicate()
+    worker.wait(timeout=60)
 
 
 def test_no_room_keeps_what_was_captioned(artifact, pictures, unbroken, output):

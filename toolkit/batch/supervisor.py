@@ -98,8 +98,8 @@ class _Process:
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._child.stdin is not None
         with suppress(BrokenPipeError):  # it ended before it read its job
-            self._child.stdin.write(json.dumps(document.to_json(job)).encode())
-            self._child.stdin.close()
+            self._child.stdin.write(json.dumps(document.to_json(job)).encode() + b"\n")
+            self._child.stdin.flush()  # and stays open: its end tells the process that nobody is here any more
         self.rows = self._messages()
 
     def ready(self) -> Ready | None:
@@ -124,11 +124,14 @@ class _Process:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._child.stdin is not None
         assert self._child.stdout is not None
         if kind is not None:
             self._child.kill()
         self._child.stdout.close()
         status = self._child.wait()
+        with suppress(BrokenPipeError):
+            self._child.stdin.close()
         self.death = self._said or (signal.Signals(-status).name if status < 0 else f"exit code {status}")
         if status == -signal.SIGKILL:
             self.death += ", perhaps out of memory"

@@ -1,4 +1,4 @@
-"""Caption a job's pictures in this process: a Job as JSON on stdin; on stdout a line {"ready": ...}, then a row for each picture, in order.
+"""Caption a job's pictures in this process: a Job as a line on stdin; on stdout a line {"ready": ...}, then each picture's row, in order.
 
 Started as `python -m toolkit.batch.worker`. An input's fault is a line {"failed": ..., "code": ...}; so is what a library raised in
 midst of a batch, with exit code 1. Pictures reach native code here (Pillow, the runtime), which may end the process.
@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from toolkit.logs import log_to_stderr
 
 def main() -> None:
     """Read the job and caption its pictures."""
-    job, problems = document.from_json(Job, json.loads(sys.stdin.buffer.read()))
+    job, problems = document.from_json(Job, json.loads(sys.stdin.buffer.readline()))
     assert job is not None, problems
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
     log_to_stderr(job.log_level)
     try:
         for row in rows_of(job, lambda ready: _send({"ready": document.to_json(ready)})):
@@ -34,6 +36,12 @@ def main() -> None:
     except Exception as error:  # of the runtime: the batch in the making is named by what has not been answered
         _send({"failed": first_line(error), "code": None})
         sys.exit(1)
+
+
+def _end_with_supervisor() -> None:
+    """Wait until stdin ends, as it does when the supervisor is killed; a picture may take long, or never come."""
+    os.read(0, 1)  # not through sys.stdin, whose lock would be held when the interpreter ends
+    os._exit(1)
 
 
 def _send(message: Any) -> None:  # noqa: ANN401 - JSON values
