@@ -41,7 +41,8 @@ def supervise(job: Job, batches: Sequence[Batch], on_ready: Callable[[Ready], No
         ArtifactCrashError: The process ends whatever the picture.
         ToolkitError: What the process found wrong with artifact or request.
     """
-    todo, suspects, crashed = list(batches), 0, 0
+    todo, suspects = list(batches), 0
+    crashed: list[Row] = []
     while True:
         part = todo[:1] if suspects else todo
         images = tuple(image for batch in part for image in batch)
@@ -60,23 +61,24 @@ def supervise(job: Job, batches: Sequence[Batch], on_ready: Callable[[Ready], No
         if ready is None:
             raise ArtifactCrashError(Path(job.artifact), f"opening it ended a process ({process.death})")
         if done == len(part):
-            if not todo:
-                return
+            pass
         elif not suspects:
             suspects = min(len(todo), 2 + math.ceil(job.readers / job.request.batch_size))
         elif len(todo[0]) > 1:
             suspects += len(todo[0]) - 1
             todo[:1] = [[image] for image in todo[0]]
         else:
-            crashed += 1
-            if not proven and crashed == MOST_CRASHES:
-                raise ArtifactCrashError(
-                    Path(job.artifact), f"captioning ended {crashed} processes, one for each picture ({process.death})"
-                )
-            yield [_crash_row(todo[0][0], process.death)]
+            crashed.append(_crash_row(todo[0][0], process.death))
             todo, suspects = todo[1:], suspects - 1
-            if not todo:
-                return
+        if len(crashed) == MOST_CRASHES and not proven:  # none of them is told, so that none is taken for done
+            raise ArtifactCrashError(
+                Path(job.artifact), f"captioning ended {MOST_CRASHES} processes, each at another picture ({process.death})"
+            )
+        if proven or not todo:
+            yield from ([row] for row in crashed)
+            crashed = []
+        if not todo:
+            return
 
 
 def _crash_row(image: str, death: str) -> Row:
