@@ -14,6 +14,8 @@ import pytest
 
 from runtimes.artifact import sha256_of
 
+MOST_S = 120
+"""Nothing here takes so long; a test that waits for what never comes ends."""
 COMMAND = [sys.executable, "-m", "toolkit.cli", "caption"]
 
 
@@ -47,7 +49,9 @@ def output(tmp_path):
 
 
 def start(*arguments):
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """Start the command, which hears Ctrl-C whoever runs the tests: a shell's background jobs ignore it and so do their children."""
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **listening)
 
 
 def run(*arguments):
@@ -62,7 +66,9 @@ def names_in(folder):
 
 
 def wait_until(condition):
+    until = time.monotonic() + MOST_S
     while not condition():
+        assert time.monotonic() < until
         time.sleep(0.002)
 
 
