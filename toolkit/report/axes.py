@@ -1,11 +1,15 @@
 """What several plots' axes have in common: rows named by case, and a logarithmic axis of seconds whose numbers carry their unit."""
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from toolkit.report.svg import INK, MUTED
+
+TIME_STEPS = ((15.0, (1, 2, 3, 5)), (60.0, (1, 2, 5)), (math.inf, (1, 3)))
+"""Up to which ratio of the axis' ends which numbers of a decade have room."""
 
 
 def shown_time(seconds: float) -> str:
@@ -17,8 +21,8 @@ def scale_time(axes: Axes, seconds: Sequence[float], room: float = 1.1) -> None:
     """Make the x axis one of times, wider than the given ones by a factor at both ends."""
     axes.set_xscale("log")
     axes.set_xlim(min(seconds) / room, max(seconds) * room)
-    wide = max(seconds) / min(seconds) * room**2 > 50
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if wide else (1, 2, 3, 5)))
+    ratio = max(seconds) / min(seconds) * room**2
+    axes.xaxis.set_major_locator(LogLocator(subs=next(steps for most, steps in TIME_STEPS if ratio <= most)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown_time(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("time per picture (left is faster)")
