@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 EXPORTERS = {"torch": "exporters.pytorch_dynamic", "ort": "exporters.onnx_dynamic"}
 """Runtime of a recipe → the module whose `build` makes its files and whose `REQUIRES` names what runs them."""
 
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+UNWRITABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
+    *(errno.EMFILE, errno.ENFILE),
+}
 """What the system says of an output that cannot be written: the user's business, unlike any other OSError."""
 
 WORKING_COPIES = 4
