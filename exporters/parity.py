@@ -168,7 +168,9 @@ def findings_line(findings: dict[str, Any]) -> str:
     """Say a gate's findings in one line."""
     # + 0.0: no minus before a zero
     drift, low, high = (round(findings[key], 4) + 0.0 for key in ("drift_nat_per_token", "drift_low", "drift_high"))
-    as_split = f"; {findings['captions_as_split']} of them as the split graphs" if "captions_as_split" in findings else ""
+    as_split = (
+        f"; {findings['captions_as_split']} of {findings['pictures']} equal the split graphs'" if "captions_as_split" in findings else ""
+    )
     verdict = "gate passed" if findings["passed"] else f"gate not passed ({findings['problem']})"
     return (
         f"{verdict}: {findings['exact_captions']} of {findings['pictures']} captions equal transformers', {findings['ties']} ties, drift "

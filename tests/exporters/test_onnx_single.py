@@ -73,7 +73,7 @@ class TestGate:
     def test_it_says_what_the_split_graphs_say(self, single, split):
         gate, before = single.manifest.gate, split.manifest.gate
         assert gate == before | {"captions_as_split": 16, "captions": before["captions"]}
-        assert findings_line(gate).endswith(" nat/token; 16 of them as the split graphs")
+        assert findings_line(gate).endswith(" nat/token; 16 of 16 equal the split graphs'")
 
     def test_other_captions_than_the_split_graphs_are_refused(self, tiny_artifacts, drawn_pictures):
         """The single graph of 7-bit encoder weights against the captions of 8-bit ones."""

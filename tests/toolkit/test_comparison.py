@@ -56,6 +56,13 @@ def test_times_sizes_and_rates():
     assert found["tokens_per_second"].a == pytest.approx(6 / 1.75)
 
 
+def test_a_loop_that_is_one_run_has_no_stages_to_compare():
+    whole = [replace(one, encode_s=None, first_token_s=None, token_s=()) for one in times(0.8, 1.6, 3.2)]
+    found = lines(A, run(*(record("int8", repeat, whole) for repeat in range(3))))
+    assert found["seconds_per_image"].said.startswith("faster by 20.0%")
+    assert {found[key].said for key in ("encode_seconds", "first_token_seconds", "tokens_per_second")} == {"not measured"}
+
+
 def test_noise_is_no_difference():
     noisy = [(1.0, 2.0, 4.0), (1.1, 2.2, 4.4), (0.9, 1.8, 3.6)]
     runs = [

@@ -279,6 +279,13 @@ def test_a_loss_is_one_whose_interval_excludes_zero(ours, verdict):
     assert (rows["ours"]["verdict"], rows[BASELINE]["verdict"]) == (verdict, None)
 
 
+@pytest.mark.parametrize(("cider", "verdict"), [(1.0, None), (0.5, "loss: cider")])
+def test_without_log_probabilities_a_loss_is_told_and_the_lack_of_one_is_not(cider, verdict):
+    ours = [quality(cider=cider, log_probability=None)] * 3
+    row = rows_of(record(BASELINE, 0, [1.0] * 3, [quality()] * 3), record("whole", 0, [1.0] * 3, ours))["whole"]
+    assert (row["drift"], row["drift_low"], row["verdict"], row["exact_match"]) == (None, None, verdict, 1.0)
+
+
 def test_a_baseline_that_scores_nothing_has_no_relative_change():
     base = [quality(matches=(4, 2, 1, 0), cider=0.0)] * 3
     row = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("ours", 0, [1.0] * 3, [quality()] * 3))["ours"]

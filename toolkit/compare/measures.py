@@ -43,14 +43,18 @@ def _pictures(values: Callable[[PictureTimes], tuple[float, ...]], statistic: St
     return change
 
 
-def _stage(seconds: Callable[[PictureTimes], float | None]) -> Callable[[Pair], Change]:
-    compared = _pictures(lambda t: (seconds(t) or 0.0,), medians)
+def _told(tells: Callable[[PictureTimes], bool], compared: Callable[[Pair], Change]) -> Callable[[Pair], Change]:
+    """Compare only where both sides tell it: a whole loop that is one run has no stages."""
 
     def change(pair: Pair) -> Change:
-        told = all(seconds(time) is not None for side in (pair.a, pair.b) for record in side.good for time in record.times)
+        told = all(any(tells(time) for record in side.good for time in record.times) for side in (pair.a, pair.b))
         return compared(pair) if told else NOT_COMPARED
 
     return change
+
+
+def _stage(seconds: Callable[[PictureTimes], float | None]) -> Callable[[Pair], Change]:
+    return _told(lambda t: seconds(t) is not None, _pictures(lambda t: (seconds(t) or 0.0,), medians))
 
 
 def _repeats(key: str) -> Callable[[Pair], Change]:
@@ -101,6 +105,7 @@ def _rate(numbers: Float64) -> Float64:
     return np.asarray(np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] != 0))
 
 
+_TOKEN_RATE = _told(lambda t: bool(t.token_s), _pictures(lambda t: (len(t.token_s), sum(t.token_s)), _rate))
 _TIME = ("faster", "slower")
 _RATE = ("slower", "faster")
 _SIZE = ("smaller", "larger")
@@ -124,7 +129,7 @@ MEASURES = (
     Measure("speedup", "speed-up", "{:.2f}", _RATE, _speedup),
     Measure("encode_seconds", "encode ms", "{:.2f}", _TIME, _stage(lambda t: t.encode_s), scale=1e3),
     Measure("first_token_seconds", "first token ms", "{:.2f}", _TIME, _stage(lambda t: t.first_token_s), scale=1e3),
-    Measure("tokens_per_second", "tokens/s", "{:.1f}", _RATE, _pictures(lambda t: (len(t.token_s), sum(t.token_s)), _rate)),
+    Measure("tokens_per_second", "tokens/s", "{:.1f}", _RATE, _TOKEN_RATE),
     _process("cpu_seconds_per_image", "CPU s/image", _USE, "{:.3f}"),
     _process("joules_per_image", "J/image", _USE),
     _process("import_seconds", "import s", shown=False),
