@@ -16,6 +16,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from runtimes.artifact import payload_name, sha256_of
+from runtimes.errors import OutputError
 
 LARGE = 1 << 14
 """Elements from which on a float tensor is stored in half: a rounding of 2**-11 is small beside that of INT8."""
@@ -60,7 +61,12 @@ def optimize(path: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(path)
     content = path.read_bytes()
-    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"])
+    try:
+        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"])
+    except Exception as error:  # onnxruntime's exceptions have no common base, and keep to themselves what the system said
+        if "serialization failed" in str(error):
+            raise OutputError(path, "onnxruntime could not write it; is the disk full?") from error
+        raise
     model = onnx.load(path)
     used = {node.domain for node in model.graph.node} | {""}
     opsets = [opset for opset in model.opset_import if opset.domain in used]

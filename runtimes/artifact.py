@@ -132,12 +132,13 @@ def guard_output(path: Path, *, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError: Something is there and `overwrite` is false.
-        OutputError: It is no artifact.
+        OutputError: It is no artifact, or cannot be looked at.
     """
-    if not path.exists():
-        return
-    if path.is_dir() and not any(path.iterdir()):
-        return
+    try:
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+    except OSError as error:
+        raise OutputError(path, error.strerror or str(error)) from error
     if not overwrite:
         raise OutputExistsError(path)
     if not (path / MANIFEST_NAME).is_file():
