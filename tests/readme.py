@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from tests.fuzz import tally
 from toolkit.bench.record import Record, read_records
-from toolkit.bench.render import render_markdown
+from toolkit.bench.render import render_markdown, render_table
 from toolkit.bench.rows import check_comparable
 from toolkit.peers.table import render_peers
 from toolkit.report.plots import first_plot
@@ -24,6 +24,8 @@ README = ROOT / "README.md"
 PUBLISHED = ROOT / "tests" / "golden" / "published"
 PEERS = "peers"
 """The table that joins two files of records: this one and the one of quality."""
+GROWTH = "growth"
+"""The table of a sweep alone."""
 FUZZ = "fuzz"
 """The table of what `make fuzz` kept."""
 MARKED = re.compile(r"(<!-- (?P<kind>table|picture) (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -43,6 +45,8 @@ def table(name: str) -> str:
     """Return a table's Markdown."""
     if name == FUZZ:
         return tally.render(PUBLISHED / f"{name}.json")
+    if name == GROWTH:
+        return render_table(published(name), GROWTH, "md")
     return render_peers(published(name), published(f"{name}-quality")) if name == PEERS else render_markdown(published(name))
 
 
