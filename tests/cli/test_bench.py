@@ -240,7 +240,7 @@ def test_a_sweep_runs_every_combination_next_to_its_baseline(sweep):
     ]
     assert [len(record.times) for record in records if record.repeat == 1] == [5] * 4 + [2] * 4
     assert result.stdout == RENDERERS["md"](records)
-    names = [line.split("|")[1].strip() for line in result.stdout.splitlines()[2:10]]
+    names = [line.split("|")[1].strip(" !") for line in result.stdout.splitlines()[2:10]]
     assert names == [f"{case} {label}" for label in ("b1 4tok", "b1 natural", "b3 4tok", "b3 natural") for case in ("hf-fp32", "onnx-fp32")]
 
 
@@ -263,7 +263,7 @@ def test_a_sweep_has_growth_and_components(sweep, tiny_artifacts):
     lines = [(case, at, value) for at in ("t1 4tok", "t1 natural") for case in ("hf-fp32", "onnx-fp32") for value in (1, 3)]
     assert [(row["case"], row["at"], row["value"]) for row in report["growth"]] == lines
     (components,) = report["components"]
-    sizes = {file.name.split("-")[0].split(".")[0]: file.stat().st_size for file in tiny_artifacts["onnx-fp32"].iterdir()}
+    sizes = {file.stem.rpartition("-")[0] or file.stem: file.stat().st_size for file in tiny_artifacts["onnx-fp32"].iterdir()}
     assert components == {"case": "onnx-fp32", **sizes, "total": sum(sizes.values())}
 
 
