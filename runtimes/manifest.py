@@ -63,8 +63,8 @@ class Architecture:
     def __post_init__(self) -> None:
         """Refuse sizes that no model has."""
         _check_sizes(self)
-        if self.image_px % self.patch_px or self.vision_width % self.vision_heads or self.text_width % self.text_heads:
-            raise ValueError("image_px, vision_width and text_width must be multiples of patch_px, vision_heads and text_heads")
+        if self.image_px < self.patch_px or self.vision_width % self.vision_heads or self.text_width % self.text_heads:
+            raise ValueError("image_px must hold a patch, vision_width and text_width must be multiples of vision_heads and text_heads")
         if not (0 < self.vision_norm_eps < 1 and 0 < self.text_norm_eps < 1):
             raise ValueError("vision_norm_eps and text_norm_eps must lie between 0 and 1")
 

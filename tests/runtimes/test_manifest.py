@@ -268,8 +268,8 @@ def test_values_that_json_has_and_we_have_not(written, plain, where, value, prob
     [
         ("architecture", "vocabulary", 1 << 40, "architecture: vocabulary is 1099511627776, not 1 to 1048576"),
         ("architecture", "vision_width", 0, "architecture: vision_width is 0, not 1 to 65536"),
-        ("architecture", "text_heads", 3, "architecture: image_px, vision_width and text_width must be multiples of"),
-        ("architecture", "patch_px", 15, "architecture: image_px, vision_width and text_width must be multiples of"),
+        ("architecture", "text_heads", 3, "architecture: image_px must hold a patch, vision_width and text_width must be multiples of"),
+        ("architecture", "patch_px", 999, "architecture: image_px must hold a patch, vision_width and text_width must be multiples of"),
         ("architecture", "text_norm_eps", 0.0, "architecture: vision_norm_eps and text_norm_eps must lie between 0 and 1"),
         ("architecture", "vision_activation", "swish", "architecture.vision_activation: 'swish' is not one of"),
         ("image", "width_px", 33, "manifest: image is not of the size that architecture takes"),
