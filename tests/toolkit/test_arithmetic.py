@@ -60,7 +60,8 @@ def manifest(path, weights, decoder=None):
     component = {"weights": weights, "block_size": None}
     applied = {role: {} if weights == "fp32" else {"MatMul": 1} for role in ("encoder", "decoder")}
     recipe = {**found.recipe, "encoder": component, "decoder": decoder or component}
-    return replace(found, architecture=BASE, recipe=recipe, applied=applied)
+    image = replace(found.image, height_px=BASE.image_px, width_px=BASE.image_px)
+    return replace(found, architecture=BASE, image=image, recipe=recipe, applied=applied)
 
 
 def test_recipes_of_blip_base(tiny_artifacts):
