@@ -33,6 +33,7 @@ def matrices(parameters) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.full
 class TestStoredOnce:
     @pytest.mark.parametrize(("recipe", "bits"), BLOCKED)
     def test_quantized_weights_of_the_decoder_are_as_many_as_those_of_its_matrices(self, mini_artifacts, matrices, recipe, bits):
@@ -80,16 +81,19 @@ class TestStoredOnce:
 
 
 class TestSize:
+    @pytest.mark.full
     def test_fp32_artifacts_are_as_large_as_their_unique_parameters(self, mini_artifacts, parameters):
         total = sum(tensor.numel() for tensor in parameters.values())
         for recipe in ("pytorch-fp32", "onnx-fp32"):
             assert 1.0 <= open_artifact(mini_artifacts[recipe]).total_bytes / (4 * total) < 1.01
 
+    @pytest.mark.full
     @pytest.mark.parametrize("recipe", ["pytorch-int8", "onnx-int8"])
     def test_int8_artifacts_of_the_shipped_model_are_near_a_quarter(self, mini_artifacts, parameters, recipe):
         total = sum(tensor.numel() for tensor in parameters.values())
         assert 0.25 < open_artifact(mini_artifacts[recipe]).total_bytes / (4 * total) < 0.28
 
+    @pytest.mark.full
     @pytest.mark.parametrize(("recipe", "bits"), BLOCKED)
     def test_a_decoder_in_blocks_is_as_large_as_its_codes_scales_and_floats(self, mini_artifacts, parameters, matrices, recipe, bits):
         artifact = open_artifact(mini_artifacts[recipe])
