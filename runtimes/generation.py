@@ -150,7 +150,7 @@ def _log_sum_exp(logits: Float32) -> Float32:
 def largest(values: Float32, count: int) -> Int64:
     """Return the places i64[count] of the largest of f32[n], largest first, of equal ones the first.
 
-    Nothing below the count-th largest of the runs' maxima can be among them, which leaves little to sort: a twentieth of the time that
+    Nothing below the count-th largest of the runs' maxima can be among them, which leaves little to sort: a twelfth of the time that
     partitioning all of them takes.
     """
     maxima = np.maximum.reduceat(values, np.arange(0, len(values), RUN))
