@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from exporters.output import output_paths
 from exporters.recipes import Recipe
+from exporters.writer import write_artifact
 from runtimes import document
-from runtimes.artifact import Artifact, open_artifact, write_artifact
+from runtimes.artifact import Artifact, open_artifact
 from runtimes.atomic import working_folder
 from runtimes.contract import SPLIT
 from runtimes.errors import MissingDependencyError, OutputError

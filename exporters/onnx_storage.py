@@ -15,7 +15,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from runtimes.artifact import payload_name, sha256_of
+from exporters.writer import payload_name
+from runtimes.artifact import sha256_of
 from runtimes.errors import OutputError
 
 LARGE = 1 << 14

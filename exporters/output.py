@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exporters.recipes import Recipe
-from runtimes.artifact import guard_output
+from exporters.writer import guard_output
 from runtimes.errors import RecipeError
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from runtimes.artifact import open_artifact
 from runtimes.captioner import Captioner, Opening
-from runtimes.choice import rank
 from runtimes.contract import SINGLE, SPLIT
 from runtimes.errors import (
     ArtifactCorruptError,
@@ -83,6 +82,8 @@ def load(
 
 def _choose(path: Path, wish: _Wish) -> Captioner:
     """Open the best artifact of a folder; one that cannot be had costs a warning and the next best."""
+    from runtimes.choice import rank  # for folders alone, and importing counts at every start
+
     found = sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}"))  # hidden ones are being made
     if not found:
         raise ArtifactMissingError(path)

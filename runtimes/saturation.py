@@ -8,15 +8,16 @@ not have, or hide what they have. So onnxruntime multiplies one small product wh
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from runtimes.choice import Runnable
 from runtimes.host import Host
-from runtimes.matmul_graph import INTEGERS, matmul_model
 
-R = TypeVar("R", bound=Runnable)
+if TYPE_CHECKING:
+    from runtimes.choice import Runnable
+
+R = TypeVar("R", bound="Runnable")
 
 ROWS, INPUTS, OUTPUTS = 4, 64, 16
 """Several rows, as an encoder has: one row may take another path through the library."""
@@ -55,6 +56,8 @@ def largest_product() -> Product:
     """
     import onnxruntime
 
+    from runtimes.matmul_graph import INTEGERS, matmul_model
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     activation, weight = LARGEST
@@ -65,7 +68,7 @@ def largest_product() -> Product:
     return Product(expected=expected, found=int(sums.flat[np.abs(sums - expected).argmax()]))
 
 
-def product_for(held: Iterable[Runnable]) -> Product | None:
+def product_for(held: "Iterable[Runnable]") -> Product | None:
     """Ask onnxruntime where one of the artifacts needs to know; None where none does, or where there is no onnxruntime to run it."""
     if not any(one.target.full_range for one in held):
         return None
@@ -75,7 +78,7 @@ def product_for(held: Iterable[Runnable]) -> Product | None:
         return None
 
 
-def misfit(one: Runnable, host: Host, product: Product | None) -> Misfit | None:
+def misfit(one: "Runnable", host: Host, product: Product | None) -> Misfit | None:
     """Say what is wrong with running an artifact, or one of a recipe, on this CPU, if anything; the product is that of `product_for`."""
     missing = ", ".join(sorted(set(one.target.cpu_features) - host.cpu_features))
     tuned = f"is tuned for CPUs with {missing}, which this one lacks"

@@ -195,3 +195,12 @@ def test_importing_runtimes_imports_no_library():
     loaded = "import runtimes, runtimes.errors, runtimes.manifest, runtimes.artifact, runtimes.host\n"
     (names,) = python("import json", loaded, "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))")
     assert {"numpy", "PIL", "onnxruntime", "tokenizers", "torch", "click", "runtimes"} & set(names) == {"runtimes"}
+
+
+def test_captioning_imports_nothing_that_is_there_to_write_or_to_choose(tiny_artifacts, pictures):
+    """Every module of ours costs time at each start; these serve other commands, folders and full-range weights."""
+    caption = CAPTION.format(artifact=str(tiny_artifacts["onnx-int8"]), pictures=pictures)
+    (_, names) = python("import json", caption, "print(json.dumps(sorted(name for name in sys.modules if name.startswith('runtimes.'))))")
+    unneeded = "atomic archive archive_forms choice damage golden matmul_graph ort_single pytorch trial verify"
+    assert {f"runtimes.{name}" for name in unneeded.split()} & set(names) == set()
+    assert "runtimes.ort" in names

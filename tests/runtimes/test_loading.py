@@ -13,7 +13,8 @@ import pytest
 
 import runtimes
 import runtimes.loading
-from runtimes.artifact import open_artifact, write_artifact
+from exporters.writer import write_artifact
+from runtimes.artifact import open_artifact
 from runtimes.errors import (
     ArtifactCorruptError,
     ArtifactMissingError,
