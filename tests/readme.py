@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tests.fuzz import tally
+from toolkit.bench.facts import facts
 from toolkit.bench.record import Record, read_records
 from toolkit.bench.render import render_markdown, render_table
 from toolkit.bench.rows import check_comparable
@@ -25,7 +26,7 @@ PUBLISHED = ROOT / "tests" / "golden" / "published"
 PEERS = "peers"
 """The table that joins two files of records: this one and the one of quality."""
 GROWTH = "growth"
-"""The table of a sweep alone."""
+"""What a sweep's tables are named after, and the one table that is shown of it."""
 FUZZ = "fuzz"
 """The table of what `make fuzz` kept."""
 MARKED = re.compile(r"(<!-- (?P<kind>table|picture) (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -45,8 +46,8 @@ def table(name: str) -> str:
     """Return a table's Markdown."""
     if name == FUZZ:
         return tally.render(PUBLISHED / f"{name}.json")
-    if name == GROWTH:
-        return render_table(published(name), GROWTH, "md")
+    if name.startswith(f"{GROWTH}-"):
+        return f"{render_table(published(name), GROWTH, 'md')}\n{facts(published(name))}\n"
     return render_peers(published(name), published(f"{name}-quality")) if name == PEERS else render_markdown(published(name))
 
 

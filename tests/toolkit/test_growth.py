@@ -165,6 +165,12 @@ def test_the_growth_table_alone():
         render_table(RECORDS[:2], "growth", "md")
 
 
+def test_the_growth_table_alone_says_which_times_cannot_be_trusted():
+    records = [swept("a", repeat, 1.0 + repeat * (size == 1), batch_size=size) for size in (1, 2) for repeat in range(3)]
+    text = render_table(records, "growth", "md")
+    assert "\n\nUnstable (!):\n- a b1: repeats 100% apart\n" in text
+
+
 def test_components():
     bytes_of = ({"encoder": 3_000_000, "decoder": 5_000_000, "manifest": 4_000}, {"weights": 9_000_000, "manifest": 5_000})
     records = [record(BASELINE, 0, [1.0])]

@@ -16,6 +16,7 @@ from exporters.checkpoint import open_checkpoint
 from exporters.reference import HfCaptioner
 from runtimes.artifact import open_artifact
 from runtimes.errors import ArtifactCorruptError, OutputExistsError, RequestError, UnknownNameError
+from tests.toolkit.test_rows import record
 from tests.toolkit.test_runner import run
 from toolkit.bench.record import read_records
 from toolkit.bench.runner import artifacts_in, plan
@@ -193,3 +194,11 @@ def test_the_table_joins_speed_and_quality_by_case():
     assert (cells["onnx-int8"][1], cells["onnx-int8"][6:]) == ("ours", ["-"] * 4)
     assert cells["onnx-fp32"][7] == "100%"
     assert sum(line.startswith("Host: ") for line in lines) == 2
+
+
+def test_the_table_says_whose_times_cannot_be_trusted():
+    speed = [record("steady", repeat, [1.0] * 4) for repeat in range(5)]
+    speed += [record("restless", repeat, [1.0 + (repeat == 1)] * 4) for repeat in range(5)]
+    lines = render_peers(speed, speed).splitlines()
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("| ")][:3] == ["case", "steady", "restless !"]
+    assert lines[lines.index("Unstable (!):") + 1] == "- restless: repeats 100% apart"

@@ -25,9 +25,14 @@ def render_markdown(records: Sequence[Record]) -> str:
     """Return tables for people; facts that all rows share stand once, below."""
     rows = make_rows(records)
     parts = [_markdown(sheet) for sheet in sheets(records, rows)]
-    parts.append(_listed(f"Unstable ({UNSTABLE.strip()}):", [f"- {shown_case(row)}: {row['unstable']}" for row in rows if row["unstable"]]))
+    parts.append(doubted(rows))
     parts.append(_listed("Failed:", [f"- {shown_case(row)}: {row['error']}" for row in rows if row["error"]]))
     return "\n\n".join(filter(None, [*parts, facts(records)])) + "\n"
+
+
+def doubted(rows: Sequence[Row]) -> str:
+    """Return which cases' times cannot be trusted and why; empty where all can."""
+    return _listed(f"Unstable ({UNSTABLE.strip()}):", [f"- {shown_case(row)}: {row['unstable']}" for row in rows if row["unstable"]])
 
 
 def _listed(title: str, lines: Sequence[str]) -> str:
@@ -75,7 +80,7 @@ def render_table(records: Sequence[Record], name: str, layout: str) -> str:
     if layout == "csv":
         rows = [{key: " ".join(v) if isinstance(v, list) else v for key, v in row.items()} for row in sheet.rows]
         return _lines(list(rows[0]), rows)
-    return f"{_markdown(sheet)}\n"
+    return "\n\n".join(filter(None, [_markdown(sheet), doubted(make_rows(records)) if TABLES[name].timed else ""])) + "\n"
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,13 @@ class Table:
 
     sheet: Callable[[Sequence[Record]], Sheet]
     needs: str
+    timed: bool
+    """Whether it shows times; then it says which of them cannot be trusted."""
 
 
 TABLES = {
-    "growth": Table(growth_sheet, "it takes a run with several batch sizes, threads or tokens"),
-    "components": Table(component_sheet, "it takes artifacts measured by a newer toolkit"),
+    "growth": Table(growth_sheet, "it takes a run with several batch sizes, threads or tokens", timed=True),
+    "components": Table(component_sheet, "it takes artifacts measured by a newer toolkit", timed=False),
 }
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 
 from runtimes.errors import ToolkitError
-from toolkit.bench.columns import CASE, COST, NOT_MEASURED, QUALITY, SCORES, SPEED, Column
+from toolkit.bench.columns import COST, NOT_MEASURED, QUALITY, SCORES, SPEED, Column
 from toolkit.bench.facts import facts
 from toolkit.bench.markdown import table
 from toolkit.bench.record import BASELINE, Record, read_records
+from toolkit.bench.render import doubted
 from toolkit.bench.rows import Row, check_comparable, make_rows
 from toolkit.peers.catalogue import PEERS, TRANSFORMERS
 
@@ -25,10 +26,10 @@ QUALITY_TITLES = ("drift nat/token", "same captions", "BLEU-4, change %", "CIDEr
 
 
 def render_peers(speed: Sequence[Record], quality: Sequence[Record]) -> str:
-    """Return the table, what failed, and under it the facts of both runs."""
+    """Return the table, whose times cannot be trusted, what failed, and under it the facts of both runs."""
     rows, judged = make_rows(speed), {row["case"]: row for row in make_rows(quality)}
     columns = [
-        CASE,
+        SPEED[0],
         Column("whose graph", lambda row: GRAPHS.get(row["case"], OWN_GRAPHS)),
         *(column for column in (*SPEED, *COST) if column.title in SPEED_TITLES),
         *(_of(judged, column) for column in (*QUALITY, *SCORES) if column.title in QUALITY_TITLES),
@@ -36,6 +37,7 @@ def render_peers(speed: Sequence[Record], quality: Sequence[Record]) -> str:
     failures = [f"- {row['case']}: {row['error']}" for row in [*rows, *judged.values()] if row["error"]]
     parts = [
         table(columns, [row for row in rows if row["seconds_per_image"] is not None]),
+        *filter(None, [doubted(rows)]),
         *(["Failed:\n" + "\n".join(dict.fromkeys(failures))] if failures else []),
         f"Speed, memory and size:\n\n{facts(speed)}",
         f"Quality:\n\n{facts(quality)}",
