@@ -56,7 +56,7 @@ def largest_product() -> Product:
     """
     import onnxruntime
 
-    from runtimes.matmul_graph import INTEGERS, matmul_model
+    from runtimes.matmul_graph import INTEGERS, matmul_model  # for full-range weights alone, and importing counts at every start
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

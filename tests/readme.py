@@ -24,9 +24,9 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PUBLISHED = ROOT / "tests" / "golden" / "published"
 PEERS = "peers"
-"""The table that joins two files of records: this one and the one of quality."""
+"""This table joins two files of records: its own and `peers-quality`."""
 GROWTH = "growth"
-"""What a sweep's tables are named after, and the one table that is shown of it."""
+"""Prefix of the names of sweeps, and the table that is shown of each, with the facts."""
 FUZZ = "fuzz"
 """The table of what `make fuzz` kept."""
 MARKED = re.compile(r"(<!-- (?P<kind>table|picture) (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)

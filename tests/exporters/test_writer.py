@@ -1,7 +1,5 @@
 """Writing an artifact: a new one, one over another, and what is refused."""
 
-import errno
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,15 +94,10 @@ def test_exporting_again_repairs_a_damaged_file(artifact, tmp_path, damage):
     assert is_whole(artifact)
 
 
-def test_no_room_is_one_line(old_and_new, tmp_path):
-    """A full disk, as the system tells it: /dev/full takes nothing."""
-    assert os.strerror(errno.ENOSPC) == "No space left on device"
-    with pytest.raises(OSError, match="No space left on device"):
-        Path("/dev/full").write_bytes(b"x")
+def test_an_error_of_the_system_is_one_line(old_and_new, tmp_path):
+    """What the system says, and that nothing was changed."""
     source = open_artifact(old_and_new[0])
-    payload = parts(source.path, tmp_path / "parts")
-    payload["tokenizer"] = Path("/dev/full")
     with pytest.raises(OutputError) as caught:
         write_artifact(tmp_path / "new", source.manifest, {"tokenizer": Path("/dev/null/x")}, overwrite=False)
     assert str(caught.value) == f"{tmp_path / 'new'}: cannot write: Not a directory. Nothing was changed."
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["parts"]
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,5 @@
 """Artifacts to write over each other, and writers in processes of their own."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -17,16 +16,13 @@ def snapshot(folder):
     return {str(file.relative_to(folder)): (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.rglob("*") if file.is_file()}
 
 
-def parts(artifact, into, tokenizer_indent=None):
-    """Copies of an artifact's files under their roles' names: what `write_artifact` takes. The tokenizer's layout may be changed."""
+def parts(artifact, into):
+    """Copies of an artifact's files under their roles' names: what `write_artifact` takes."""
     into.mkdir(parents=True, exist_ok=True)
     payload = {}
     for name, entry in open_artifact(artifact).manifest.files.items():
         payload[entry.role] = into / f"{entry.role}{Path(name).suffix}"
         shutil.copyfile(artifact / name, payload[entry.role])
-    if tokenizer_indent is not None:
-        parsed = json.loads(payload["tokenizer"].read_bytes())
-        payload["tokenizer"].write_text(json.dumps(parsed, indent=tokenizer_indent))
     return payload
 
 
@@ -59,6 +55,7 @@ def write(path, source, payload, overwrite=True, **changes):
 
 
 def python(script, *arguments, **options):
+    """A process that runs a script after `WRITER`."""
     return subprocess.Popen(
         [sys.executable, "-c", WRITER.format(root=str(ROOT)) + script, *arguments], stdout=subprocess.PIPE, text=True, **options
     )

@@ -112,7 +112,7 @@ def test_what_grows_faster_is_marked():
     _, row = growth_rows(records)
     assert (row["seconds_ratio"], row["seconds_ratio_low"], row["seconds_ratio_high"]) == pytest.approx((1.15, 1.1, 1.2))
     assert row["beyond"] == ["seconds", "peak_rss"]
-    assert [column.cell(row) for column in GROWTH][4:] == ["1.15x > 1.00x !", "0", "1.60x > 1.40x !"]
+    assert [column.cell(row) for column in GROWTH][4:] == ["1.15x > 1.00x ^", "0", "1.60x > 1.40x ^"]
     _, row = growth_rows([*records[:3], swept("a", 1, 2.0, batch_size=2, peak=140)])
     assert row["beyond"] == [], "one repeat within the limit: noise"
 
@@ -169,6 +169,7 @@ def test_the_growth_table_alone_says_which_times_cannot_be_trusted():
     records = [swept("a", repeat, 1.0 + repeat * (size == 1), batch_size=size) for size in (1, 2) for repeat in range(3)]
     text = render_table(records, "growth", "md")
     assert "\n\nUnstable (!):\n- a b1: repeats 100% apart\n" in text
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")] == ["case", "a !", "a"]
 
 
 def test_components():

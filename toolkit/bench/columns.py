@@ -91,11 +91,13 @@ UNSTABLE = " !"
 """Follows a case whose times cannot be trusted."""
 
 CASE = Column("case", shown_case)
+DOUBTED_CASE = Column("case", lambda row: shown_case(row) + (UNSTABLE if row["unstable"] else ""))
+"""Of tables of times."""
 
 # Quality has no best figure: what lies within its interval is no difference, and the verdict says what is.
 
 SPEED = (
-    Column("case", lambda row: shown_case(row) + (UNSTABLE if row["unstable"] else "")),
+    DOUBTED_CASE,
     Column("s/image", _seconds, lowest="seconds_per_image"),
     Column("speed-up", _speedup, highest="speedup"),
     Column("p90 s", number("seconds_per_image_p90", "{:.3f}"), lowest="seconds_per_image_p90"),

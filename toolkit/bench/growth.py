@@ -11,9 +11,10 @@ from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
 
-from toolkit.bench.columns import NOT_MEASURED, Column, number
+from toolkit.bench.columns import NOT_MEASURED, UNSTABLE, Column, number
 from toolkit.bench.record import Record
 from toolkit.bench.rows import Row, group
+from toolkit.bench.stability import doubts
 from toolkit.bench.sweep import AXES, NATURAL, Setting
 
 KEYS = (
@@ -36,11 +37,13 @@ KEYS = (
     "peak_rss_ratio_high",
     "peak_rss_ratio_limit",
     "beyond",
+    "unstable",
 )
-"""`grows` is what grows, `at` the rest of the setting; ratios are to the line's smallest value, `beyond` names what grew faster."""
+"""`grows` is what grows, `at` the rest of the setting; ratios are to the line's smallest value, `beyond` names what grew faster,
+`unstable` says why the times cannot be trusted (null where they can)."""
 
 TITLES = {"batch_size": "batch", "threads": "threads", "tokens": "tokens"}
-MARK = " !"
+MARK = " ^"
 SLACK = 1.05
 """A ratio counts as beyond its limit where every repeat's is, by this factor: clocks and memory counters are not exact."""
 
@@ -76,6 +79,7 @@ def _row(case: str, axis: str, setting: Setting, good: Sequence[Record], first: 
         "seconds_per_image": median(times),
         "images_per_second": len(times) / sum(times),
         "beyond": [],
+        "unstable": "; ".join(doubts(good)) or None,
     }
     peaks = [record.peak_rss_bytes for record in good if record.peak_rss_bytes is not None]
     row["peak_rss_bytes"] = round(median(peaks)) if peaks else None
@@ -132,7 +136,7 @@ def _ratio(what: str) -> Any:  # noqa: ANN401 - a column's cell
 
 
 GROWTH = (
-    Column("case", lambda row: row["case"]),
+    Column("case", lambda row: row["case"] + (UNSTABLE if row["unstable"] else "")),
     Column("at", lambda row: row["at"]),
     Column("growth", lambda row: f"{row['grows']} {row['value']}"),
     Column("s/image", number("seconds_per_image", "{:.3f}")),

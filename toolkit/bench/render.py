@@ -80,7 +80,8 @@ def render_table(records: Sequence[Record], name: str, layout: str) -> str:
     if layout == "csv":
         rows = [{key: " ".join(v) if isinstance(v, list) else v for key, v in row.items()} for row in sheet.rows]
         return _lines(list(rows[0]), rows)
-    return "\n\n".join(filter(None, [_markdown(sheet), doubted(make_rows(records)) if TABLES[name].timed else ""])) + "\n"
+    notes = doubted(make_rows(records)) if TABLES[name].timed else ""
+    return "\n\n".join(filter(None, [_markdown(sheet), notes])) + "\n"
 
 
 @dataclass(frozen=True)

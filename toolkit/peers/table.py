@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from runtimes.errors import ToolkitError
-from toolkit.bench.columns import COST, NOT_MEASURED, QUALITY, SCORES, SPEED, Column
+from toolkit.bench.columns import COST, DOUBTED_CASE, NOT_MEASURED, QUALITY, SCORES, SPEED, Column
 from toolkit.bench.facts import facts
 from toolkit.bench.markdown import table
 from toolkit.bench.record import BASELINE, Record, read_records
@@ -26,10 +26,10 @@ QUALITY_TITLES = ("drift nat/token", "same captions", "BLEU-4, change %", "CIDEr
 
 
 def render_peers(speed: Sequence[Record], quality: Sequence[Record]) -> str:
-    """Return the table, whose times cannot be trusted, what failed, and under it the facts of both runs."""
+    """Return the table; then whose times cannot be trusted, and what failed; then the facts of both runs."""
     rows, judged = make_rows(speed), {row["case"]: row for row in make_rows(quality)}
     columns = [
-        SPEED[0],
+        DOUBTED_CASE,
         Column("whose graph", lambda row: GRAPHS.get(row["case"], OWN_GRAPHS)),
         *(column for column in (*SPEED, *COST) if column.title in SPEED_TITLES),
         *(_of(judged, column) for column in (*QUALITY, *SCORES) if column.title in QUALITY_TITLES),
