@@ -243,6 +243,7 @@ class TestOutputThatCannotBeWritten:
             make(replace(checkpoint, weight_files=(huge,)), output, pictures, FP32)
         assert names(output) == []
 
+    @pytest.mark.full
     def test_that_fills_up_while_writing_is_one_line_and_leaves_nothing(self, tiny_checkpoint, pictures, tmp_path):
         recipes = ["pytorch-fp32", "onnx-fp32", "onnx-int8"]
         for outcome in run_limited(tiny_checkpoint, pictures, tmp_path, recipes):
@@ -251,6 +252,7 @@ class TestOutputThatCannotBeWritten:
             assert "\n" not in outcome["message"]
         assert names(tmp_path) == []
 
+    @pytest.mark.full
     def test_that_fills_up_during_an_overwrite_keeps_the_old_artifact(self, tiny_checkpoint, checkpoint, pictures, tmp_path):
         recipes = ["pytorch-int8", "onnx-int8"]
         make(checkpoint, tmp_path, pictures, *map(find_recipe, recipes), gate="report")

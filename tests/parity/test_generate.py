@@ -130,12 +130,14 @@ def test_every_search_of_the_tiny_model_equals_transformers(captioner_of, oracle
     assert_same(captioner_of("tiny", recipe), oracle_of("tiny"), drawn_pictures[:8], prompt, **search)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_beam_search_of_the_shipped_model_equals_transformers(captioner_of, oracle_of, sample_pictures, prompt, recipe):
     assert_same(captioner_of("mini", recipe), oracle_of("mini"), sample_pictures[:8], prompt, num_beams=3)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("search", SEARCHES[4:8], ids=str)
 def test_wide_penalized_and_long_searches_of_the_shipped_model_equal_transformers(captioner_of, oracle_of, sample_pictures, search, recipe):
@@ -198,6 +200,7 @@ def test_captions_do_not_depend_on_batch_size(captioner_of, drawn_pictures, beam
         assert [found.score for found in together] == pytest.approx([found.score for found in alone], abs=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_captions_of_the_shipped_model_do_not_depend_on_batch_size(captioner_of, oracle_of, sample_pictures, beams, recipe):

@@ -4,8 +4,6 @@ Against transformers it is compared in tests/parity; here the tiny artifacts are
 """
 
 import io
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -240,23 +238,6 @@ def test_captioners_of_all_kinds_in_one_process(tiny_artifacts, paths):
     by_picture = [{recipe: opened[recipe].caption([path])[0] for recipe in opened} for path in paths]
     assert turns == alone
     assert {recipe: [row[recipe] for row in by_picture] for recipe in opened} == alone
-
-
-def test_one_captioner_in_eight_threads(captioner, paths):
-    """The session keeps no state between calls, so that threads may share it."""
-    jobs = [(path, prompt, beams) for prompt in PROMPTS for beams in (1, 2) for path in paths] * 2
-    alone = {job: captioner.caption([job[0]], prompt=job[1], beams=job[2])[0] for job in set(jobs)}
-    start = threading.Barrier(8)
-
-    def run(worker):
-        start.wait()
-        mine = jobs[worker::8]
-        return [(job, captioner.caption([job[0]], prompt=job[1], beams=job[2])[0]) for job in mine]
-
-    with ThreadPoolExecutor(8) as pool:
-        found = [pair for pairs in pool.map(run, range(8)) for pair in pairs]
-    assert len(found) == len(jobs)
-    assert [job for job, caption in found if caption != alone[job]] == []
 
 
 def test_the_clock_is_told_every_phase(captioner, paths):
