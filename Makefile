@@ -14,7 +14,7 @@ NAME := $(notdir $(CHECKPOINT))
 BASE := build/blip-base-random
 BASE_ARTIFACTS := build/artifacts-base
 BASE_RECIPES := pytorch-fp32 pytorch-int8 onnx-fp32 onnx-int8 onnx-int8-single onnx-int4 onnx-int8-vnni onnx-int8-fast
-SOURCES := $(wildcard exporters/*.py runtimes/*.py)
+SOURCES := $(shell find exporters runtimes -name '*.py')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lint test test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest readme golden clean
@@ -34,6 +34,7 @@ lint: setup ## Format, lint and type checks
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: setup ## Tests that need only Python
 	$(BIN)/python -m pytest -m "not full"
@@ -104,12 +105,12 @@ bench-peers: setup $(OTHERS)/.ready $(BASE)/model.safetensors ## Our recipes bes
 		--images toolkit/sample --limit 5 --tokens 20 --output build/bench-peers.jsonl --overwrite
 	$(OTHERS)/bin/toolkit bench $(PEER_RECIPES:%=$(ARTIFACTS)/$(NAME)-%) $(PEERS)/$(NAME) --checkpoint $(CHECKPOINT) \
 		--dataset $(BLIP_DATA)/coco_val_cc_by --repeat 1 --output build/bench-peers-quality.jsonl --overwrite
-	$(OTHERS)/bin/python -m toolkit.peers.table build/bench-peers.jsonl build/bench-peers-quality.jsonl
+	$(OTHERS)/bin/python -m toolkit.bench.peers.table build/bench-peers.jsonl build/bench-peers-quality.jsonl
 
 peers: $(PEER_NAMES:%=$(PEERS)/$(NAME)/%/peer.json)
 
-$(PEERS)/$(NAME)/%/peer.json: $(SOURCES) $(wildcard toolkit/peers/*.py)
-	$(OTHERS)/bin/python -m toolkit.peers $* --checkpoint $(PEER_CHECKPOINT) --graphs $(PEER_ARTIFACTS)/$(NAME)-onnx-fp32 \
+$(PEERS)/$(NAME)/%/peer.json: $(SOURCES) $(wildcard toolkit/bench/peers/*.py)
+	$(OTHERS)/bin/python -m toolkit.bench.peers $* --checkpoint $(PEER_CHECKPOINT) --graphs $(PEER_ARTIFACTS)/$(NAME)-onnx-fp32 \
 		--calibration $(BLIP_DATA)/train/coco_train_mini --output $(PEERS)/$(NAME) --overwrite
 
 # transformers 5 cannot live beside optimum-onnx 0.1, so it has an environment of its own; its FP32 artifacts are those of the first one.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runtimes import contract, document
+from runtimes.artifact import graph_signature, json_dataclass
+from runtimes.artifact.manifest import Target
 from runtimes.errors import RecipeError, UnknownNameError
-from runtimes.manifest import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Recipe:
     """One sentence: what it is for."""
     device: Literal["cpu", "cuda"] = "cpu"
     cpu_features: tuple[str, ...] = ()
-    """CPU features without which the result is wrong or slow, in the words of `runtimes.host`."""
+    """CPU features without which the result is wrong or slow, in the words of `runtimes.host.facts`."""
     encoder: Component = Component()
     decoder: Component = Component()
     layout: Literal["split", "single"] = "split"
@@ -90,7 +90,7 @@ class Recipe:
     @property
     def contract(self) -> str:
         """What the graphs of its artifacts take and give."""
-        return contract.SINGLE if self.layout == "single" else contract.SPLIT
+        return graph_signature.SINGLE if self.layout == "single" else graph_signature.SPLIT
 
     @property
     def approximate(self) -> bool:
@@ -114,7 +114,7 @@ class Recipe:
             precision=self.precision,
             cpu_features=self.cpu_features,
             approximate=self.approximate,
-            # Weights in blocks are multiplied otherwise, and in torch the activations have 7 bits (`runtimes.int8`).
+            # Weights in blocks are multiplied otherwise, and in torch the activations have 7 bits (`runtimes.engines.pytorch.int8_layers`).
             full_range=self.runtime == "ort"
             and any(part.weights == "qint8" and not part.reduce_range and not part.block_size for part in (self.encoder, self.decoder)),
         )
@@ -122,7 +122,7 @@ class Recipe:
     @property
     def sha256(self) -> str:
         """Hash of the recipe's content."""
-        return hashlib.sha256(document.canonical(document.to_json(self))).hexdigest()
+        return hashlib.sha256(json_dataclass.canonical(json_dataclass.to_json(self))).hexdigest()
 
 
 _INT8 = Component(weights="qint8", per_channel=True)
@@ -231,7 +231,7 @@ def find_recipe(name_or_file: str) -> Recipe:
         parsed = json.loads(Path(name_or_file).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"{name_or_file}: cannot read this recipe: {error}") from error
-    recipe, problems = document.from_json(Recipe, parsed)
+    recipe, problems = json_dataclass.from_json(Recipe, parsed)
     if recipe is None:
         raise RecipeError(f"{name_or_file}: {'; '.join(problems)}")
     return recipe

@@ -13,13 +13,13 @@ from time import perf_counter
 
 import numpy as np
 
+from runtimes.artifact.manifest import Manifest
+from runtimes.decoding.search import Clock, Decoding, Hypothesis, generate, log_softmax, run_loop
+from runtimes.decoding.session import DeviceMemoryError, Float32, Session, State, WholeLoop
+from runtimes.decoding.tokenizer import Tokens
 from runtimes.errors import ArtifactCorruptError, RequestError, ToolkitError, UnavailableError, renamed
-from runtimes.generation import Clock, Decoding, Hypothesis, generate, log_softmax, run_loop
-from runtimes.images import MAX_PIXELS, ImageInput, preprocess, read_image
-from runtimes.manifest import Manifest
-from runtimes.readahead import read_ahead
-from runtimes.session import DeviceMemoryError, Float32, Session, State, WholeLoop
-from runtimes.tokens import Tokens
+from runtimes.images.prefetch import read_ahead
+from runtimes.images.reading import MAX_PIXELS, ImageInput, preprocess, read_image
 
 logger = logging.getLogger(__name__)
 

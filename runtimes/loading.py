@@ -10,9 +10,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from runtimes.artifact import open_artifact
+from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.graph_signature import SINGLE, SPLIT
+from runtimes.artifact.manifest import MANIFEST_NAME, Manifest
+from runtimes.artifact.verified_files import Payload, opened
 from runtimes.captioner import Captioner, Opening
-from runtimes.contract import SINGLE, SPLIT
+from runtimes.decoding.session import Session, WholeLoop
+from runtimes.decoding.tokenizer import Tokens
 from runtimes.errors import (
     ArtifactCorruptError,
     ArtifactMissingError,
@@ -22,22 +26,18 @@ from runtimes.errors import (
     UnknownNameError,
     renamed,
 )
-from runtimes.host import LIBRARIES, read_host
-from runtimes.images import MAX_PIXELS
-from runtimes.manifest import MANIFEST_NAME, Manifest
-from runtimes.payload import Payload, opened
-from runtimes.saturation import misfit, product_for, right_here
-from runtimes.session import Session, WholeLoop
-from runtimes.tokens import Tokens
+from runtimes.host.facts import LIBRARIES, read_host
+from runtimes.images.reading import MAX_PIXELS
+from runtimes.selection.fitness import misfit, product_for, right_here
 
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda")
 
 RUNTIMES = {
-    ("ort", SPLIT): "runtimes.ort:OrtSession",
-    ("ort", SINGLE): "runtimes.ort_single:OrtLoop",
-    ("torch", SPLIT): "runtimes.pytorch:TorchSession",
+    ("ort", SPLIT): "runtimes.engines.ort.session:OrtSession",
+    ("ort", SINGLE): "runtimes.engines.ort.loop_session:OrtLoop",
+    ("torch", SPLIT): "runtimes.engines.pytorch.session:TorchSession",
 }
 """(runtime, contract) of a manifest → the session that runs it, imported only by `load`. A new recipe adds nothing here."""
 
@@ -82,7 +82,7 @@ def load(
 
 def _choose(path: Path, wish: _Wish) -> Captioner:
     """Open the best artifact of a folder; one that cannot be had costs a warning and the next best."""
-    from runtimes.choice import rank  # for folders alone, and importing counts at every start
+    from runtimes.selection.ranking import rank  # for folders alone, and importing counts at every start
 
     found = sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}"))  # hidden ones are being made
     if not found:

@@ -5,6 +5,8 @@ torch and transformers are imported by the fixtures that need them, so that the 
 
 import os
 
+from tests.paths import ROOT
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_EVALUATE_OFFLINE"] = "1"
 # torch's threads spin while they wait for each other: on a machine with other work, a tiny model takes 30 times as long.
@@ -17,11 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from exporters.base import export
-from exporters.parity import GateMode, Picture
+from exporters.export import export
+from exporters.gate.gate import GateMode, Picture
 from exporters.recipes import find_recipe
 
-ROOT = Path(__file__).parents[1]
 DATA_PICTURES = 100
 SHOWN_VERSIONS = ("torch", "transformers", "onnxruntime", "onnx", "numpy", "pillow")
 
@@ -80,7 +81,7 @@ class Artifacts:
         self._made: dict[str, Path] = {}
 
     def __getitem__(self, recipe: str) -> Path:
-        from exporters.checkpoint import open_checkpoint
+        from exporters.checkpoint.blip import open_checkpoint
 
         if recipe not in self._made:
             checkpoint = open_checkpoint(str(self._checkpoint))

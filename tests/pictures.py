@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, features
 
 from runtimes.errors import ImageReadError
-from runtimes.images import read_image
+from runtimes.images.reading import read_image
 
 AVIF = features.check("avif")
 ORIENTATION = 0x0112

@@ -11,16 +11,16 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tests.fuzz import tally
-from toolkit.bench.facts import facts
-from toolkit.bench.record import Record, read_records
-from toolkit.bench.render import render_markdown, render_table
-from toolkit.bench.rows import check_comparable
-from toolkit.peers.table import render_peers
+from tests.paths import ROOT
+from toolkit.bench.peers.table import render_peers
+from toolkit.records.record import Record, read_records
 from toolkit.report.plots import first_plot
 from toolkit.report.svg import Plot, standalone
 from toolkit.report.theme import DARK, LIGHT
+from toolkit.stats.rows import check_comparable
+from toolkit.tables.footnotes import facts
+from toolkit.tables.render import render_markdown, render_table
 
-ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PUBLISHED = ROOT / "tests" / "golden" / "published"
 PEERS = "peers"

@@ -3,7 +3,7 @@
 import re
 
 from tests.readme import PUBLISHED, README, file_of, pictures, plot, rendered, said
-from toolkit.bench.record import read_records
+from toolkit.records.record import read_records
 
 
 def test_tables_and_pictures_are_those_of_the_committed_records():

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from exporters.base import export
-from exporters.checkpoint import open_checkpoint
-from exporters.parity import Picture
+from exporters.checkpoint.blip import open_checkpoint
+from exporters.export import export
+from exporters.gate.gate import Picture
 from exporters.recipes import RECIPES
 from tests.checkpoints import TINY_WORDS, write_random_checkpoint
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from runtimes.errors import ToolkitError
-from toolkit.logs import CHOICE, log_to_stderr
+from runtimes.workers.logs import CHOICE, log_to_stderr
 
 COMMANDS = {
     "export": ("toolkit.commands.export", "Turn a BLIP checkpoint into artifacts."),

@@ -8,14 +8,13 @@ import re
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from tests.paths import ROOT
 from toolkit.packaging.package import package
 
-ROOT = Path(__file__).parents[2]
 BUDGET = ("numpy", "PIL", "tokenizers", "onnxruntime", "click")
 OURS = ("runtimes", "exporters", "toolkit")
 
@@ -64,7 +63,7 @@ def watch(event, arguments):
     elif event in ("os.rename", "os.remove", "os.mkdir"):
         written.append(repr(arguments[0]))
 
-import runtimes.loading, runtimes.ort  # what is imported may do as it likes
+import runtimes.loading, runtimes.engines.ort.session  # what is imported may do as it likes
 sys.addaudithook(watch)
 """
 
@@ -176,9 +175,9 @@ def test_captioning_opens_no_socket_starts_no_process_and_writes_nothing(tiny_ar
 def test_verifying_reads_no_pickle_opens_no_socket_and_starts_no_process(tiny_artifacts, tmp_path):
     """Golden captions are replayed, and the archive unpacked; only --untrusted starts a process."""
     package(tiny_artifacts["onnx-int8"], tmp_path / "tiny.zip")
-    verify = (
-        f"from pathlib import Path\nfrom runtimes.verify import verify\nreport = verify(Path({str(tmp_path / 'tiny.zip')!r}), threads=1)\n"
-    )
+    archive = str(tmp_path / "tiny.zip")
+    verify = "from pathlib import Path\nfrom runtimes.verification.verify import verify\n"
+    verify += f"report = verify(Path({archive!r}), threads=1)\n"
     (replayed, (seen, _)) = python(WATCH, verify, "print(json.dumps(report.golden is not None))", REPORT)
     assert replayed
     assert seen == []
@@ -192,7 +191,7 @@ def test_the_watch_does_see():
 
 
 def test_importing_runtimes_imports_no_library():
-    loaded = "import runtimes, runtimes.errors, runtimes.manifest, runtimes.artifact, runtimes.host\n"
+    loaded = "import runtimes, runtimes.errors, runtimes.artifact.manifest, runtimes.artifact.folder, runtimes.host.facts\n"
     (names,) = python("import json", loaded, "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))")
     assert {"numpy", "PIL", "onnxruntime", "tokenizers", "torch", "click", "runtimes"} & set(names) == {"runtimes"}
 
@@ -201,6 +200,24 @@ def test_captioning_imports_nothing_that_is_there_to_write_or_to_choose(tiny_art
     """Every module of ours costs time at each start; these serve other commands, folders and full-range weights."""
     caption = CAPTION.format(artifact=str(tiny_artifacts["onnx-int8"]), pictures=pictures)
     (_, names) = python("import json", caption, "print(json.dumps(sorted(name for name in sys.modules if name.startswith('runtimes.'))))")
-    unneeded = "atomic archive archive_forms choice damage golden matmul_graph ort_single pytorch trial verify"
-    assert {f"runtimes.{name}" for name in unneeded.split()} & set(names) == set()
-    assert "runtimes.ort" in names
+    unneeded = "storage selection.ranking verification engines.ort.matmul_model engines.ort.loop_session engines.pytorch pool workers"
+    assert [name for name in names for prefix in unneeded.split() if f"{name}.".startswith(f"runtimes.{prefix}.")] == []
+    assert "runtimes.engines.ort.session" in names
+
+
+HEAVY = ("torch", "transformers", "onnx", "optimum", "safetensors", "huggingface_hub", "datasets", "evaluate", "nltk", "openvino", "nncf")
+"""Libraries that take seconds to import."""
+
+LIGHT = ("exporters.export", "exporters.recipes", "exporters.gate.gate", "exporters.gate.intervals", "runtimes.loading", "toolkit.cli")
+
+
+def test_light_modules_import_no_heavy_library():
+    files = [
+        f
+        for folder in ("commands", "records", "stats", "tables", "compare", "doctor", "packaging")
+        for f in (ROOT / "toolkit" / folder).glob("*.py")
+    ]
+    modules = [*LIGHT, *(".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files)]
+    run = f"import json\nfrom importlib import import_module\nfor name in {modules!r}: import_module(name)\n"
+    (found,) = python(run, f"print(json.dumps(sorted(set(sys.modules) & set({HEAVY!r}))))")
+    assert found == []

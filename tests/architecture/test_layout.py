@@ -2,17 +2,16 @@
 
 import ast
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
-from exporters.base import EXPORTERS
-from runtimes.contract import SPLIT
+from exporters.export import EXPORTERS
+from runtimes.artifact.graph_signature import SPLIT
 from runtimes.loading import RUNTIMES
-from toolkit.bench.ngrams import COUNTERS
+from tests.paths import ROOT
 from toolkit.cli import COMMANDS
+from toolkit.metrics.ngrams import COUNTERS
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("runtimes", "exporters", "toolkit")
 MOST_LINES = 400
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "base_utils"}

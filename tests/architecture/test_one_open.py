@@ -1,18 +1,18 @@
 """Every file of an artifact is opened once while it is loaded: what was hashed is what the parsers get, not a second look at the path.
 
-ONNX Runtime maps weights by their path, which Python does not see; `Payload.confirm` answers for that (tests/runtimes/test_payload.py).
+ONNX Runtime maps weights by their path, which Python does not see; `Payload.confirm` covers that
+(tests/runtimes/artifact/test_verified_files.py).
 """
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from runtimes.artifact import open_artifact
+from runtimes.artifact.folder import open_artifact
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 COUNT = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])

@@ -8,22 +8,22 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 import runtimes
-from runtimes.artifact import open_artifact
-from runtimes.host import read_host
-from toolkit.bench.commit import source_commit
-from toolkit.bench.datasets import load_dataset
-from toolkit.bench.record import read_records
-from toolkit.bench.render import RENDERERS
-from toolkit.bench.rows import KEYS
+from runtimes.artifact.folder import open_artifact
+from runtimes.host.facts import read_host
+from tests.paths import ROOT
 from toolkit.bench.runner import NO_GPU
 from toolkit.cli import main
+from toolkit.datasets import load_dataset
+from toolkit.records.record import read_records
+from toolkit.records.source_commit import source_commit
 from toolkit.report.page import render_html
+from toolkit.stats.rows import KEYS
+from toolkit.tables.render import RENDERERS
 
 ISSUE_KEYS = (
     "case runtime seconds_per_image seconds_per_image_p90 images_per_second load_seconds first_caption_seconds encode_seconds step_seconds "
@@ -347,7 +347,7 @@ def names(tiny_artifacts, tiny_checkpoint, mini_checkpoint, tmp_path):
         "tiny": tiny_checkpoint,
         "mini": mini_checkpoint,
         "tmp": tmp_path,
-        "sample": Path(__file__).parents[2] / "toolkit" / "sample",
+        "sample": ROOT / "toolkit" / "sample",
     }
 
 

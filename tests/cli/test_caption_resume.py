@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtimes.artifact import sha256_of
+from runtimes.artifact.folder import sha256_of
 
 MOST_S = 120
 """Nothing here takes so long; a test that waits for what never comes ends."""

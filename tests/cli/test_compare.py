@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from tests.golden.__main__ import LIMITS, before_and_after, compared
-from toolkit.bench.record import write_records
+from tests.paths import GOLDEN
 from toolkit.cli import main
+from toolkit.records.record import write_records
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 NUMBER = re.compile(r"(-?\d+\.\d+(?:e[-+]?\d+)?)")
 """Fractions: libraries may differ in the last bit of a logarithm."""
 

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from exporters.recipes import RECIPES
-from runtimes.artifact import open_artifact
-from runtimes.choice import rank
-from runtimes.host import read_host
-from runtimes.saturation import largest_product, right_here
+from runtimes.artifact.folder import open_artifact
+from runtimes.host.facts import read_host
+from runtimes.selection.fitness import largest_product, right_here
+from runtimes.selection.ranking import rank
 from toolkit.cli import main
 from toolkit.doctor.engines import Engine
 from toolkit.doctor.examine import Examination

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import runtimes
-from exporters.parity import findings_line
+from exporters.gate.gate import findings_line
 from exporters.recipes import RECIPES
 from toolkit.cli import main
 

@@ -3,19 +3,19 @@
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from toolkit.bench.record import read_records, write_records
-from toolkit.bench.render import RENDERERS
+from tests.paths import GOLDEN
 from toolkit.cli import main
 from toolkit.compare.history import history_sheet
 from toolkit.compare.pairing import Run
+from toolkit.records.record import read_records, write_records
 from toolkit.report.page import render_html
+from toolkit.tables.render import RENDERERS
 
-RECORDS = Path(__file__).parents[1] / "golden" / "records.jsonl"
+RECORDS = GOLDEN / "records.jsonl"
 
 
 def run(*arguments):

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from runtimes.artifact import open_artifact
-from runtimes.payload import opened
+from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.verified_files import opened
 
 
 @pytest.mark.full

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from exporters.base import export
-from exporters.checkpoint import Checkpoint, open_checkpoint
-from exporters.parity import Agreement, Picture, compare
+from exporters.checkpoint.blip import Checkpoint, open_checkpoint
+from exporters.export import export
+from exporters.gate.gate import Agreement, Picture, compare
 from exporters.recipes import RECIPES, Recipe, find_recipe
-from runtimes.artifact import open_artifact
+from runtimes.artifact.folder import open_artifact
 from runtimes.errors import GateError, OutputError, OutputExistsError
 from runtimes.loading import load
 
@@ -268,9 +268,9 @@ LIMIT_BYTES = 60_000
 LIMITED = """
 import json, resource, sys
 from pathlib import Path
-from exporters.base import export
-from exporters.checkpoint import open_checkpoint
-from exporters.parity import Picture
+from exporters.export import export
+from exporters.checkpoint.blip import open_checkpoint
+from exporters.gate.gate import Picture
 from exporters.recipes import find_recipe
 
 source, output, recipes, limit, pictures = json.loads(sys.argv[1])

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from exporters.recipes import RECIPES, Component, Recipe, find_recipe
-from runtimes import document
-from runtimes.artifact import open_artifact
+from runtimes.artifact import json_dataclass
+from runtimes.artifact.folder import open_artifact
 from runtimes.errors import RecipeError, UnknownNameError
 
 
@@ -20,7 +20,7 @@ class TestRecipes:
     @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
     def test_a_file_of_its_fields_gives_the_same_recipe(self, tmp_path, recipe):
         file = tmp_path / "mine.json"
-        file.write_text(json.dumps(document.to_json(recipe)))
+        file.write_text(json.dumps(json_dataclass.to_json(recipe)))
         found = find_recipe(str(file))
         assert found == recipe
         assert found.sha256 == recipe.sha256
@@ -49,7 +49,7 @@ class TestRecipes:
     def test_the_manifest_holds_the_recipe_and_its_hash(self, tiny_artifacts):
         for name, path in tiny_artifacts.items():
             recipe = find_recipe(name)
-            assert open_artifact(path).manifest.recipe == {**document.to_json(recipe), "sha256": recipe.sha256}
+            assert open_artifact(path).manifest.recipe == {**json_dataclass.to_json(recipe), "sha256": recipe.sha256}
 
     def test_unknown_name_lists_the_known_ones(self):
         with pytest.raises(UnknownNameError) as caught:

@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 from onnx import TensorProto, numpy_helper
 
-from runtimes.artifact import open_artifact
-from tests.exporters.graphs import stored
+from runtimes.artifact.folder import open_artifact
+from tests.exporters.onnx.onnx_files import stored
 
 BLOCKED = (("onnx-int8", 8), ("onnx-int4", 4), ("onnx-int8-vnni", 8))
 CROSS = ("crossattention.self.key.", "crossattention.self.value.")

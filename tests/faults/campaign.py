@@ -30,8 +30,14 @@ NEVER = 0
 MOST_S = 120
 ROOMY = 1 << 26
 WARM = (
-    *("exporters.checkpoint", "exporters.reference", "exporters.onnx_dynamic", "exporters.onnx_graphs", "exporters.parity"),
-    *("runtimes.ort", "toolkit.bench.runner", "toolkit.batch.output"),
+    *(
+        "exporters.checkpoint.blip",
+        "exporters.checkpoint.reference",
+        "exporters.onnx.build",
+        "exporters.onnx.graphs",
+        "exporters.gate.gate",
+    ),
+    *("runtimes.engines.ort.session", "toolkit.bench.runner", "toolkit.batch.output"),
 )
 
 

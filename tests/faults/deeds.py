@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.artifact import open_artifact
-from runtimes.payload import opened
+from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.verified_files import opened
 from toolkit.batch.journal import partial_of
-from toolkit.bench.record import read_records
+from toolkit.records.record import read_records
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtimes.archive import unpack, write_archive
-from runtimes.archive_forms import FORMS, Member
-from runtimes.artifact import open_artifact
+from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.errors import ToolkitError
-from runtimes.manifest import MANIFEST_NAME
+from runtimes.storage.archive import unpack, write_archive
+from runtimes.storage.archive_formats import FORMS, Member
 from tests.fuzz import hostile_tar, hostile_zip
 from tests.fuzz.mutate import damaged
 from tests.fuzz.tally import Tally

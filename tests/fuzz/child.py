@@ -20,9 +20,9 @@ import onnxruntime  # noqa: F401 - before the fork
 import torch
 
 import runtimes
+import runtimes.engines.ort.session
+import runtimes.engines.pytorch.session
 import runtimes.loading
-import runtimes.ort
-import runtimes.pytorch
 from runtimes.errors import ToolkitError
 
 MEMORY_BYTES = 2 << 30

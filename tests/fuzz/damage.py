@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import runtimes
-from runtimes.artifact import open_artifact
+from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.errors import ToolkitError
-from runtimes.manifest import MANIFEST_NAME
 from tests.fuzz.mutate import damaged
 from tests.fuzz.parsers import sha256, watched
 from tests.fuzz.tally import Tally

@@ -17,11 +17,11 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from runtimes import document
-from runtimes.artifact import open_artifact
+from runtimes.artifact import json_dataclass
+from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.manifest import MANIFEST_NAME, FileEntry, Manifest
+from runtimes.engines.ort.graph_check import ELEMENTS, OPERATORS, read_graph
 from runtimes.errors import ToolkitError
-from runtimes.graph import ELEMENTS, OPERATORS, read_graph
-from runtimes.manifest import MANIFEST_NAME, FileEntry, Manifest
 from tests.fuzz.mutate import damaged
 from tests.fuzz.parsers import sha256
 from tests.fuzz.tally import Tally
@@ -87,7 +87,7 @@ def forged(source: Path, path: Path, chance: random.Random) -> str:
     how = f"{name.partition('-')[0]}: "
     parsed = None
     if name == MANIFEST_NAME:
-        parsed = document.to_json(manifest)
+        parsed = json_dataclass.to_json(manifest)
         how += edit(parsed, chance, keep=("files", "digest", "schema"))
     elif name.endswith(".onnx") and chance.random() < 0.75:
         model = onnx.load_from_string(content[name])
@@ -121,9 +121,9 @@ def write(path: Path, manifest: Manifest, content: dict[str, bytes], parsed: Any
     path.mkdir()
     for name, data in content.items():
         (path / name).write_bytes(data)
-    parsed = parsed or document.to_json(replace(manifest, graphs=graphs))
-    parsed["files"] = {name: document.to_json(entry) for name, entry in files.items()}
-    digest = sha256(document.canonical({key: value for key, value in parsed.items() if key != "digest"}))
+    parsed = parsed or json_dataclass.to_json(replace(manifest, graphs=graphs))
+    parsed["files"] = {name: json_dataclass.to_json(entry) for name, entry in files.items()}
+    digest = sha256(json_dataclass.canonical({key: value for key, value in parsed.items() if key != "digest"}))
     (path / MANIFEST_NAME).write_text(json.dumps({**parsed, "digest": digest}))
 
 

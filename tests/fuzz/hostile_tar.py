@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from runtimes.archive_forms import GZIP_HEADER, tar_header
-from runtimes.manifest import MANIFEST_NAME
+from runtimes.artifact.manifest import MANIFEST_NAME
+from runtimes.storage.archive_formats import GZIP_HEADER, tar_header
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

@@ -8,14 +8,14 @@ from typing import Any
 
 import onnxruntime
 
-from runtimes import tokens
+from runtimes.decoding import tokenizer as tokenizer_module
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[set[str]]:
     """Yield the sha256 of every file or buffer that onnxruntime or tokenizers is asked to parse while the body runs."""
     seen: set[str] = set()
-    session, tokenizer = onnxruntime.InferenceSession, tokens.Tokenizer
+    session, tokenizer = onnxruntime.InferenceSession, tokenizer_module.Tokenizer
 
     class Session(session):  # type: ignore[misc, valid-type]
         def __init__(self, source: Any, *args: Any, **options: Any) -> None:
@@ -28,11 +28,11 @@ def watched() -> Iterator[set[str]]:
             seen.add(sha256(content))
             return tokenizer.from_buffer(content)
 
-    onnxruntime.InferenceSession, tokens.Tokenizer = Session, Tokenizer
+    onnxruntime.InferenceSession, tokenizer_module.Tokenizer = Session, Tokenizer
     try:
         yield seen
     finally:
-        onnxruntime.InferenceSession, tokens.Tokenizer = session, tokenizer
+        onnxruntime.InferenceSession, tokenizer_module.Tokenizer = session, tokenizer
 
 
 def sha256(content: bytes) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from runtimes.errors import ImageReadError
-from runtimes.images import FORMATS, read_image
+from runtimes.images.reading import FORMATS, read_image
 from tests.fuzz.mutate import damaged
 from tests.fuzz.tally import Tally
 from tests.pictures import FILES, PALETTE, RGB, encode, exif

@@ -15,7 +15,7 @@ def test_damaged_artifacts(tiny_artifacts, tmp_path):
 
 
 def test_flipped_bits_of_a_manifest(tiny_artifacts, tmp_path):
-    """Every 40th; those of a small manifest are all tried in tests/runtimes/test_manifest.py."""
+    """Every 40th; those of a small manifest are all tried in tests/runtimes/artifact/test_manifest.py."""
     size = (tiny_artifacts["onnx-int8"] / "manifest.json").stat().st_size
     assert damage.every_bit(tiny_artifacts["onnx-int8"], tmp_path, range(0, 8 * size, 40)).broken == []
 
@@ -39,7 +39,7 @@ def test_forged_artifacts(tiny_artifacts, drawn_pictures, tmp_path):
 @pytest.mark.parametrize("what", ["same", "spaces"])
 def test_the_fuzzing_can_fail(tiny_artifacts, tmp_path, what):
     """What is not damaged loads, and that is noted as a broken promise."""
-    from runtimes.manifest import MANIFEST_NAME
+    from runtimes.artifact.manifest import MANIFEST_NAME
     from tests.fuzz.tally import Tally
 
     path = tiny_artifacts["onnx-int8"]

@@ -6,11 +6,11 @@ What changed shows in `git diff tests/golden`. The records are made by hand: pow
 from dataclasses import replace
 from pathlib import Path
 
-from toolkit.bench.record import Record, read_records
-from toolkit.bench.render import RENDERERS
 from toolkit.compare import history, render
 from toolkit.compare.limits import read_limit
 from toolkit.compare.pairing import Run, Tolerated, pair_up
+from toolkit.records.record import Record, read_records
+from toolkit.tables.render import RENDERERS
 
 HERE = Path(__file__).parent
 LIMITS = ("seconds_per_image>+5%", "drift>0.01", "joules_per_image>+5%")

@@ -13,9 +13,9 @@ from PIL import Image
 
 import runtimes
 from exporters.recipes import RECIPES
-from runtimes.archive import unpack
-from runtimes.artifact import open_artifact
-from runtimes.images import read_image
+from runtimes.artifact.folder import open_artifact
+from runtimes.images.reading import read_image
+from runtimes.storage.archive import unpack
 from toolkit.packaging.package import package
 
 pytestmark = pytest.mark.full

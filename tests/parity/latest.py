@@ -9,9 +9,9 @@ from pathlib import Path
 import transformers
 
 import runtimes
-from exporters.parity import compare
-from exporters.reference import HfCaptioner, greedy_with_margins
-from toolkit.bench.datasets import load_dataset
+from exporters.checkpoint.reference import HfCaptioner, greedy_with_margins
+from exporters.gate.gate import compare
+from toolkit.datasets import load_dataset
 
 
 def main(checkpoint: str, artifacts: list[str]) -> int:

@@ -1,6 +1,6 @@
 """Our captions against transformers' `generate`: the same token ids, scores and words, for both runtimes' FP32 artifacts.
 
-Token ids must be equal: a tie, which `exporters.parity.compare` would forgive, is none of these pictures.
+Token ids must be equal: a tie, which `exporters.gate.gate.compare` would forgive, is none of these pictures.
 """
 
 import tempfile
@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.base import export
-from exporters.checkpoint import open_checkpoint
-from exporters.parity import Agreement, Picture, compare
+from exporters.checkpoint.blip import open_checkpoint
+from exporters.checkpoint.reference import HfCaptioner, greedy_with_margins
+from exporters.export import export
+from exporters.gate.gate import Agreement, Picture, compare
 from exporters.recipes import find_recipe
-from exporters.reference import HfCaptioner, greedy_with_margins
 from runtimes.captioner import Captioner
-from runtimes.host import usable_cores
-from runtimes.images import read_image
+from runtimes.host.facts import usable_cores
+from runtimes.images.reading import read_image
 from runtimes.loading import load
 from tests.checkpoints import write_random_checkpoint
 

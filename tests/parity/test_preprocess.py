@@ -2,17 +2,16 @@
 
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from transformers.models.blip.image_processing_blip import BlipImageProcessor
 
-from runtimes.images import preprocess, read_image
-from runtimes.manifest import ImageSpec
+from runtimes.artifact.manifest import ImageSpec
+from runtimes.images.reading import preprocess, read_image
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "models" / "blip-mini-coco"
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIZES = [(224, 224), (480, 640), (640, 427), (37, 991), (1200, 5), (2, 2), (1, 1), (3, 17), (1, 300), (383, 385)]

@@ -12,8 +12,8 @@ from PIL import Image
 
 import runtimes
 from runtimes.captioner import Caption
+from runtimes.decoding.search import log_softmax
 from runtimes.errors import ImageReadError, RequestError
-from runtimes.generation import log_softmax
 
 RECIPES = ("onnx-fp32", "onnx-int8", "onnx-int4", "pytorch-fp32", "pytorch-int8")
 PROMPTS = (None, "a red dog ", "two")

@@ -58,7 +58,7 @@ def test_captioners_of_all_kinds_in_one_process(tiny_artifacts, paths):
 
 
 def test_loading_while_captioning(tiny_artifacts, paths):
-    """What loading changes for the whole process (the allocator's threshold, see `runtimes.memory`) is put back, whoever ends first."""
+    """What loading changes for the whole process (the allocator's threshold, `runtimes.host.malloc`) is put back, whoever ends first."""
     captioner = runtimes.load(tiny_artifacts["onnx-int8"], threads=1)
     alone = captioner.caption(paths[:4])
 

@@ -8,8 +8,8 @@ import pytest
 
 from runtimes import errors
 from runtimes.errors import ArtifactCorruptError, OutOfMemoryError, RequestError, ToolkitError, relayed, renamed
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CODES = {
     "ArtifactMissingError": "ARTIFACT_MISSING",
     "ArtifactCorruptError": "ARTIFACT_CORRUPT",

@@ -13,8 +13,9 @@ import pytest
 
 import runtimes
 import runtimes.loading
-from exporters.writer import write_artifact
-from runtimes.artifact import open_artifact
+from exporters.writing.artifact_writer import write_artifact
+from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.manifest import SCHEMA
 from runtimes.errors import (
     ArtifactCorruptError,
     ArtifactMissingError,
@@ -24,11 +25,9 @@ from runtimes.errors import (
     UnavailableError,
     UnknownNameError,
 )
-from runtimes.host import read_host
-from runtimes.manifest import SCHEMA
-from runtimes.saturation import largest_product
-
-ROOT = Path(__file__).parents[2]
+from runtimes.host.facts import read_host
+from runtimes.selection.fitness import largest_product
+from tests.paths import ROOT
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from exporters.parity import Picture
+from exporters.gate.gate import Picture
 from runtimes.errors import DatasetError
-from toolkit.bench.datasets import SAMPLE, load_dataset
+from toolkit.datasets import SAMPLE, load_dataset
 
 NAMES = tuple(f"{letter}.jpg" for letter in "abcdefghij")
 

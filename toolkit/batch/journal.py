@@ -17,9 +17,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO
 
-from runtimes.atomic import sync_folder
 from runtimes.errors import OutputError, RequestError
-from toolkit.batch.rows import Row
+from runtimes.pool.rows import Row
+from runtimes.storage.atomic_write import sync_folder
 
 SCHEMA = 1
 SYNC_S = 5.0

@@ -1,6 +1,6 @@
 """Captions of many pictures as one file: pictures and a request go in; the file is there when every picture has its row, and not before.
 
-Pictures are captioned in another process (`toolkit.batch.supervisor`); their rows wait in a journal (`toolkit.batch.journal`).
+Pictures are captioned in another process (`runtimes.pool.supervisor`); their rows wait in a journal (`toolkit.batch.journal`).
 """
 
 import json
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from runtimes import document
-from runtimes.atomic import locked, write_atomically
+from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, OutputExistsError
-from toolkit.batch.job import Job, Ready
+from runtimes.pool.job import Job, Ready
+from runtimes.pool.rows import Row, json_line, text_line
+from runtimes.pool.supervisor import supervise
+from runtimes.storage.atomic_write import locked, write_atomically
 from toolkit.batch.journal import Journal, partial_of
-from toolkit.batch.rows import Row, json_line, text_line
-from toolkit.batch.supervisor import supervise
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _caption_rest(journal: Journal, job: Job, on_rows: Callable[[Sequence[Row]],
 
     def begin(ready: Ready) -> None:
         nonlocal begun
-        settings = document.to_json(ready) | document.to_json(job.request)
+        settings = json_dataclass.to_json(ready) | json_dataclass.to_json(job.request)
         journal.begin(settings)
         begun = True
 

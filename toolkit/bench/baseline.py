@@ -3,10 +3,10 @@
 import logging
 from pathlib import Path
 
-from runtimes.artifact import open_artifact
+from runtimes.artifact.folder import open_artifact
 from runtimes.errors import CheckpointError
-from toolkit.bench.record import BASELINE
 from toolkit.bench.runner import Case
+from toolkit.records.record import BASELINE
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, 
     """
     source = open_artifact(artifact).manifest.source
     try:
-        from exporters.checkpoint import open_checkpoint
+        from exporters.checkpoint.blip import open_checkpoint
     except ModuleNotFoundError as error:
         logger.warning("no baseline: %s is not installed; pip install 'blip-toolkit[export]'", error.name)
         return None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from toolkit.bench.record import PictureTimes
+from toolkit.records.record import PictureTimes
 
 
 @dataclass(frozen=True, kw_only=True)

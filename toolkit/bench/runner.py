@@ -11,21 +11,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runtimes.artifact import Artifact, open_artifact
+from runtimes.artifact.folder import Artifact, open_artifact
+from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.errors import ArtifactMissingError, RequestError
-from runtimes.host import memory_bytes, read_host
-from runtimes.manifest import MANIFEST_NAME
-from toolkit.bench.arithmetic import Arithmetic, arithmetic_of, baseline_arithmetic
-from toolkit.bench.child import ask
-from toolkit.bench.commit import source_commit
-from toolkit.bench.datasets import Dataset, shown_name
+from runtimes.host.facts import memory_bytes, read_host
+from runtimes.workers.parent import ask
 from toolkit.bench.job import Job, Result
-from toolkit.bench.limits import measure_limits
-from toolkit.bench.metrics import score_captions
-from toolkit.bench.ngrams import Counter
-from toolkit.bench.record import BASELINE, SCHEMA, HostFacts, PictureQuality, Record, Subject, Workload
-from toolkit.peers.catalogue import find_peer
-from toolkit.peers.folder import PEER_NAME, folder_bytes, is_peer, read_folder
+from toolkit.bench.peers.catalogue import find_peer
+from toolkit.bench.peers.folder import PEER_NAME, folder_bytes, is_peer, read_folder
+from toolkit.bench.roofline.machine_limits import measure_limits
+from toolkit.bench.roofline.model_costs import Arithmetic, arithmetic_of, baseline_arithmetic
+from toolkit.datasets import Dataset, shown_name
+from toolkit.metrics.captions import score_captions
+from toolkit.metrics.ngrams import Counter
+from toolkit.records.record import BASELINE, SCHEMA, HostFacts, PictureQuality, Record, Subject, Workload
+from toolkit.records.source_commit import source_commit
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> 
 
 def _work(job: Job, on_caption: Callable[[], None]) -> tuple[Result | None, str | None]:
     """Run a worker process; return its result, or why there is none."""
-    return ask("toolkit.bench.worker", job, Result, threads=job.threads, on_caption=on_caption)
+    return ask("toolkit.bench.case_worker", job, Result, threads=job.threads, on_caption=on_caption)
 
 
 def _subject(case: Case, result: Result) -> Subject:

@@ -64,18 +64,18 @@ def command(
     layout: str,
 ) -> None:
     """Echo the table when all cases are done; records are kept as they are made."""
-    from runtimes.atomic import locked
-    from runtimes.host import read_host
+    from runtimes.host.facts import read_host
+    from runtimes.storage.atomic_write import locked
     from toolkit.bench.baseline import find_baseline
-    from toolkit.bench.datasets import load_dataset
-    from toolkit.bench.ngrams import pick_counter
-    from toolkit.bench.profile import profile_cases
-    from toolkit.bench.profile_tables import RENDERERS as PROFILE_RENDERERS
-    from toolkit.bench.record import Workload, write_records
-    from toolkit.bench.render import RENDERERS
+    from toolkit.bench.profiling.profile import profile_cases
+    from toolkit.bench.profiling.profile_tables import RENDERERS as PROFILE_RENDERERS
     from toolkit.bench.runner import artifacts_in, plan, run
-    from toolkit.bench.sweep import NATURAL_LENGTH, sweep
+    from toolkit.datasets import load_dataset
+    from toolkit.metrics.ngrams import pick_counter
+    from toolkit.records.record import Workload, write_records
+    from toolkit.records.settings import NATURAL_LENGTH, sweep
     from toolkit.report.file import need_libraries, write_text
+    from toolkit.tables.render import RENDERERS
 
     if profile and (output or report):
         raise RequestError("--profile keeps no records, so it takes no --output and no --report")

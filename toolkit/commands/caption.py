@@ -12,8 +12,8 @@ from toolkit.commands.options import decoding_options, guard_file, output_file, 
 from toolkit.progress import progress
 
 if TYPE_CHECKING:
-    from toolkit.batch.job import Job
-    from toolkit.batch.rows import Row
+    from runtimes.pool.job import Job
+    from runtimes.pool.rows import Row
 
 
 @click.command(
@@ -66,8 +66,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Echo one line per picture; bad ones are error rows."""
-    from toolkit.batch.job import Job, Request
-    from toolkit.pictures import expand
+    from runtimes.pool.job import Job, Request
+    from toolkit.image_paths import expand
 
     if resume and output is None:
         raise RequestError("--resume goes on with an --output; name it")
@@ -98,8 +98,8 @@ def command(
 
 def _echo(job: "Job", *, as_json: bool) -> int:
     """Caption in this process, lines to stdout: they are progress enough."""
-    from toolkit.batch.captioning import rows_of
-    from toolkit.batch.rows import json_line, text_line
+    from runtimes.pool.captioning import rows_of
+    from runtimes.pool.rows import json_line, text_line
 
     failed = 0
     for row in rows_of(job):

@@ -15,11 +15,11 @@ import click
 @click.pass_context
 def command(context: click.Context, artifact: Path | None, as_json: bool) -> None:
     """Echo the examination."""
-    from runtimes import document
+    from runtimes.artifact import json_dataclass
     from toolkit.doctor.examine import examine
     from toolkit.doctor.text import render
 
     found = examine(artifact)
-    shown = json.dumps({"healthy": found.healthy, **document.to_json(found)}, indent=1, ensure_ascii=False) + "\n"
+    shown = json.dumps({"healthy": found.healthy, **json_dataclass.to_json(found)}, indent=1, ensure_ascii=False) + "\n"
     click.echo(shown if as_json else render(found), nl=False)
     context.exit(0 if found.healthy else 1)

@@ -53,17 +53,17 @@ def command(
         return
     if checkpoint is None:
         raise click.UsageError("Missing argument 'CHECKPOINT'.")
-    from exporters.base import export
-    from exporters.output import name_of, output_paths
+    from exporters.export import export
+    from exporters.writing.output_paths import name_of, output_paths
 
     chosen = [find_recipe(name) for name in recipes] or list(RECIPES)
     try:
-        from exporters.checkpoint import open_checkpoint
+        from exporters.checkpoint.blip import open_checkpoint
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a package", "exporting", "export") from error
-    from exporters.parity import GateMode, findings_line
-    from runtimes.artifact import open_artifact
-    from toolkit.bench.datasets import load_dataset
+    from exporters.gate.gate import GateMode, findings_line
+    from runtimes.artifact.folder import open_artifact
+    from toolkit.datasets import load_dataset
 
     output_paths(name_of(checkpoint), chosen, output, overwrite=overwrite)  # before anything is fetched or read
     opened = open_checkpoint(checkpoint, revision, allow_bin=allow_bin)

@@ -42,7 +42,7 @@ def command(
     overwrite: bool,
 ) -> None:
     """Echo the digest of the package's manifest and the file."""
-    from runtimes.artifact import open_artifact
+    from runtimes.artifact.folder import open_artifact
     from toolkit.packaging.card import measured_table
     from toolkit.packaging.package import default_output, package
     from toolkit.packaging.wheels import collect

@@ -31,10 +31,10 @@ def command(
     overwrite: bool,
 ) -> None:
     """Echo the report, or write it."""
-    from toolkit.bench.render import RENDERERS, render_table
     from toolkit.compare.history import history_sheet, newest, render_history
     from toolkit.compare.pairing import read_run
     from toolkit.report.file import need_libraries, write_text
+    from toolkit.tables.render import RENDERERS, render_table
 
     if layout == "html" and table:
         raise RequestError("a page has all tables: --table is of the other formats")

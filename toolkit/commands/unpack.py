@@ -13,7 +13,7 @@ import click
 @click.option("--sha256", metavar="DIGEST", help="Of its manifest, as the sender told it; another package is not unpacked.")
 def command(file: Path, output: Path | None, sha256: str | None) -> None:
     """Echo the folder."""
-    from runtimes.archive import form_of, unpack
+    from runtimes.storage.archive import form_of, unpack
 
     target = output or Path(file.name.removesuffix(form_of(file).suffix))
     unpack(file, target, sha256)

@@ -19,8 +19,8 @@ from toolkit.commands.options import threads_option
 @click.option("--json", "as_json", is_flag=True, help="The report as a JSON object.")
 def command(path: Path, sha256: str | None, untrusted: bool, threads: int | None, as_json: bool) -> None:
     """Echo the report; what is wrong is an error."""
-    from runtimes import document
-    from runtimes.verify import summary, verify
+    from runtimes.artifact import json_dataclass
+    from runtimes.verification.verify import summary, verify
 
     report = verify(path, sha256=sha256, untrusted=untrusted, threads=threads)
-    click.echo(json.dumps(document.to_json(report)) if as_json else "\n".join(summary(report)))
+    click.echo(json.dumps(json_dataclass.to_json(report)) if as_json else "\n".join(summary(report)))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from exporters.bootstrap import Change
+from exporters.gate.intervals import Change
 from toolkit.compare.measures import MEASURES, Measure
 from toolkit.compare.sides import Pair
 

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Sequence
 
 from runtimes.errors import RequestError
-from toolkit.bench.columns import NOT_MEASURED, Column, shown_case
-from toolkit.bench.commit import shown_commit
-from toolkit.bench.markdown import table
-from toolkit.bench.rows import Row, make_rows
-from toolkit.bench.sheets import Sheet
 from toolkit.compare.pairing import Run, differences
+from toolkit.records.source_commit import shown_commit
+from toolkit.stats.rows import Row, make_rows
+from toolkit.tables.columns import NOT_MEASURED, Column, shown_case
+from toolkit.tables.markdown import table
+from toolkit.tables.report_tables import Sheet
 
 FIGURES = (
     "seconds_per_image",

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporters.bootstrap import Change, Float64
-from toolkit.bench.figures import FIGURES, speedups
-from toolkit.bench.record import PictureTimes
+from exporters.gate.intervals import Change, Float64
 from toolkit.compare.resampling import Statistic, change_of_pictures, change_of_repeats, medians, relative
 from toolkit.compare.sides import Pair
+from toolkit.records.record import PictureTimes
+from toolkit.stats.figures import FIGURES, speedups
 
 NOT_COMPARED = Change(None, None, None)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from runtimes.errors import RecordError, RequestError
-from toolkit.bench.record import BASELINE, Record, read_records
-from toolkit.bench.rows import Row, check_comparable, group, make_rows
-from toolkit.bench.sweep import AXES, NATURAL, Setting, setting_of, settings_of
 from toolkit.compare.sides import Pair, Side
+from toolkit.records.record import BASELINE, Record, read_records
+from toolkit.records.settings import AXES, NATURAL, Setting, setting_of, settings_of
+from toolkit.stats.rows import Row, check_comparable, group, make_rows
 
 HOST = ("cpu", "cpu_features", "cores", "system")
 """What makes a machine; versions of Python and of libraries are told, not refused, since comparing them is a purpose."""

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from runtimes import document
-from toolkit.bench.columns import Column
-from toolkit.bench.commit import shown_commit
-from toolkit.bench.facts import versions_of
-from toolkit.bench.markdown import table
-from toolkit.bench.record import BASELINE
+from runtimes.artifact import json_dataclass
 from toolkit.compare.comparison import Compared, compare
 from toolkit.compare.limits import Broken, Limit, broken
 from toolkit.compare.measures import MEASURES
 from toolkit.compare.pairing import Paired, Run
+from toolkit.records.record import BASELINE
+from toolkit.records.source_commit import shown_commit
+from toolkit.tables.columns import Column
+from toolkit.tables.footnotes import versions_of
+from toolkit.tables.markdown import table
 
 SCHEMA = 1
 """Of the JSON text. 1 (2026-11): first."""
@@ -147,7 +147,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "file": run.name,
         "measured_at": first.measured_at,
         "commit": first.commit,
-        "host": document.to_json(first.host),
-        "workload": document.to_json(first.workload),
+        "host": json_dataclass.to_json(first.host),
+        "workload": json_dataclass.to_json(first.workload),
         "versions": versions_of(run.records),
     }

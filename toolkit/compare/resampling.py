@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from exporters.bootstrap import TAILS, Change, Float64
+from exporters.gate.intervals import TAILS, Change, Float64
 
 Statistic = Callable[[Float64], Float64]
 """Numbers of every picture and repeat f64[S,R*N,K] → one figure per set f64[S]."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from exporters.bootstrap import Float64
-from toolkit.bench.quality import changes
-from toolkit.bench.record import PictureQuality, PictureTimes, Record
-from toolkit.bench.rows import Row
+from exporters.gate.intervals import Float64
+from toolkit.records.record import PictureQuality, PictureTimes, Record
+from toolkit.stats.quality import changes
+from toolkit.stats.rows import Row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from runtimes.artifact import Artifact
-from runtimes.choice import Choice
-from runtimes.host import LIBRARIES, Host
-from runtimes.saturation import Product, misfit
+from runtimes.artifact.folder import Artifact
+from runtimes.host.facts import LIBRARIES, Host
+from runtimes.selection.fitness import Product, misfit
+from runtimes.selection.ranking import Choice
 from toolkit.doctor.engines import Engine
 from toolkit.doctor.finding import NOTE, PROBLEM, WARNING, Finding
 from toolkit.doctor.machine import Machine

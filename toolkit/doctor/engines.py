@@ -3,9 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from runtimes.host import LIBRARIES, Host
-from runtimes.saturation import Product
-from toolkit.bench.child import ask
+from runtimes.host.facts import LIBRARIES, Host
+from runtimes.selection.fitness import Product
+from runtimes.workers.parent import ask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from runtimes.errors import UnavailableError
-from runtimes.saturation import largest_product
-from toolkit.bench.answer import Send, answer
+from runtimes.selection.fitness import largest_product
+from runtimes.workers.child import Send, answer
 from toolkit.doctor.engines import Offer
 
 

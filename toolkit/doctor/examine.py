@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporters.recipes import RECIPES
-from runtimes.artifact import Artifact, open_artifact
-from runtimes.choice import Choice, Runnable, rank
+from runtimes.artifact.folder import Artifact, open_artifact
+from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.errors import ArtifactMissingError
-from runtimes.host import Host, read_host
-from runtimes.manifest import MANIFEST_NAME
-from runtimes.saturation import Product, right_here
+from runtimes.host.facts import Host, read_host
+from runtimes.selection.fitness import Product, right_here
+from runtimes.selection.ranking import Choice, Runnable, rank
 from toolkit.doctor.checks import check_artifacts, check_engines, check_product
 from toolkit.doctor.engines import Engine, ask_engines
 from toolkit.doctor.finding import LEVELS, PROBLEM, Finding

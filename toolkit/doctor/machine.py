@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from runtimes.cgroups import memory_limit_bytes, quota_cores
-from runtimes.host import CPU_FEATURES, memory_bytes, read_host
+from runtimes.host.cgroups import memory_limit_bytes, quota_cores
+from runtimes.host.facts import CPU_FEATURES, memory_bytes, read_host
 
 PACKAGES = (
     "blip-toolkit", "numpy", "pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "torch", "transformers", "onnx", "optimum-onnx",

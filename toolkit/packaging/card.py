@@ -4,12 +4,12 @@ import json
 from importlib import resources
 from pathlib import Path
 
+from runtimes.artifact.manifest import Manifest
 from runtimes.errors import RecordError
-from runtimes.manifest import Manifest
-from toolkit.bench.record import read_records
-from toolkit.bench.render import render_markdown
-from toolkit.bench.rows import check_comparable
 from toolkit.packaging.goldens import PICTURES
+from toolkit.records.record import read_records
+from toolkit.stats.rows import check_comparable
+from toolkit.tables.render import render_markdown
 
 CARD, CARD_ROLE = "README.md", "card"
 

@@ -1,4 +1,4 @@
-"""Record golden captions: an artifact's captioner goes in; what `runtimes.golden` replays on another machine comes out, file by file."""
+"""Record golden captions of an artifact, which `runtimes.verification.golden` replays on another machine."""
 
 import hashlib
 import io
@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from runtimes import document
+from runtimes.artifact import json_dataclass
 from runtimes.captioner import Captioner
 from runtimes.errors import GoldenError
-from runtimes.golden import (
+from runtimes.images.reading import preprocess, read_image
+from runtimes.verification.golden import (
     FILE,
     LOGITS,
     LOGITS_ROLE,
@@ -28,7 +29,6 @@ from runtimes.golden import (
     machine_of,
     observe,
 )
-from runtimes.images import preprocess, read_image
 
 PICTURES = ("cat.jpg", "coffee.jpg", "parrot.jpg")
 """Of the shipped sample, all CC0."""
@@ -91,7 +91,7 @@ def record(captioner: Captioner, path: Path) -> dict[str, tuple[str, bytes]]:
         machine=machine_of(captioner),
         pictures=tuple(pictures),
     )
-    files[FILE] = (ROLE, (json.dumps(document.to_json(golden), indent=1, ensure_ascii=False) + "\n").encode())
+    files[FILE] = (ROLE, (json.dumps(json_dataclass.to_json(golden), indent=1, ensure_ascii=False) + "\n").encode())
     files[LOGITS] = (LOGITS_ROLE, np.stack(logits).astype("<f4").tobytes())
     return files
 

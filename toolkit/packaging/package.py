@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from runtimes.archive import form_of, write_archive
-from runtimes.archive_forms import BLOCK_BYTES, FORMS, Member
-from runtimes.artifact import Artifact, open_artifact
-from runtimes.atomic import locked, whole_file
+from runtimes.artifact.folder import Artifact, open_artifact
+from runtimes.artifact.manifest import FileEntry, Manifest
 from runtimes.errors import ArtifactCorruptError, OutputError, OutputExistsError, ToolkitError
-from runtimes.golden import LOGITS_ROLE, ROLE
 from runtimes.loading import load
-from runtimes.manifest import FileEntry, Manifest
-from runtimes.verify import verify
+from runtimes.storage.archive import form_of, write_archive
+from runtimes.storage.archive_formats import BLOCK_BYTES, FORMS, Member
+from runtimes.storage.atomic_write import locked, whole_file
+from runtimes.verification.golden import LOGITS_ROLE, ROLE
+from runtimes.verification.verify import verify
 from toolkit.packaging.card import CARD, CARD_ROLE, card
 from toolkit.packaging.goldens import record
 from toolkit.packaging.wheels import REQUIREMENTS_ROLE, WHEEL_ROLE
@@ -55,7 +55,7 @@ def package(
 
     Raises:
         OutputExistsError, OutputError, ArchiveError: Before anything is run, where that can be known.
-        ToolkitError: What `runtimes.verify.verify` raises.
+        ToolkitError: What `runtimes.verification.verify.verify` raises.
     """
     form_of(output)
     if output.exists() and not overwrite:

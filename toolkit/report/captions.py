@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal, TypeAlias
 
-from toolkit.bench.record import BASELINE, PictureQuality, Record
+from toolkit.records.record import BASELINE, PictureQuality, Record
 
 Run: TypeAlias = tuple[str, Literal["same", "new", "gone"]]
 """Words in a row: in the baseline's caption too, in its place, or, where it goes on without a replacement, only there."""

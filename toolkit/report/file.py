@@ -3,8 +3,8 @@
 from importlib import import_module
 from pathlib import Path
 
-from runtimes.atomic import write_atomically
 from runtimes.errors import MissingDependencyError, OutputError
+from runtimes.storage.atomic_write import write_atomically
 
 
 def need_libraries() -> None:

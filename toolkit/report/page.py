@@ -8,14 +8,9 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 from exporters.recipes import RECIPES
-from toolkit.bench.columns import shown_case
-from toolkit.bench.datasets import Dataset
-from toolkit.bench.facts import facts
-from toolkit.bench.markdown import marked
-from toolkit.bench.record import BASELINE, Record, to_lines
-from toolkit.bench.rows import Row, make_rows
-from toolkit.bench.sheets import Sheet, sheets
-from toolkit.bench.sweep import setting_of
+from toolkit.datasets import Dataset
+from toolkit.records.record import BASELINE, Record, to_lines
+from toolkit.records.settings import setting_of
 from toolkit.report.axes import shown_time
 from toolkit.report.captions import base_case, comparisons
 from toolkit.report.plots import make_plots
@@ -23,6 +18,11 @@ from toolkit.report.recommendation import UNSTABLE, recommend
 from toolkit.report.reproduction import commands
 from toolkit.report.theme import DARK, LIGHT
 from toolkit.report.thumbnails import thumbnails
+from toolkit.stats.rows import Row, make_rows
+from toolkit.tables.columns import shown_case
+from toolkit.tables.footnotes import facts
+from toolkit.tables.markdown import marked
+from toolkit.tables.report_tables import Sheet, sheets
 
 MOST_CARDS = 200
 """Pictures whose captions are shown: a page of more is slow, and who reads them all."""

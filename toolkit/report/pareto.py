@@ -8,11 +8,11 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toolkit.bench.columns import shown_case
-from toolkit.bench.rows import Row
 from toolkit.report.axes import say_above, scale_time, shown_time
 from toolkit.report.labels import Box, Point, along, place
 from toolkit.report.svg import ACCENT, INK, MUTED, PAPER, Plot, finish, new_figure
+from toolkit.stats.rows import Row
+from toolkit.tables.columns import shown_case
 
 HEIGHT_IN = 3.9
 LED = 12.0

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runtimes.errors import DatasetError
-from toolkit.bench.datasets import Dataset, load_dataset
-from toolkit.bench.record import Record
+from toolkit.datasets import Dataset, load_dataset
+from toolkit.records.record import Record
 from toolkit.report.reproduction import whole_set
 
 logger = logging.getLogger(__name__)

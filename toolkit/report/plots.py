@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from exporters.recipes import RECIPES
-from toolkit.bench.columns import shown_case
-from toolkit.bench.record import PictureTimes, Record
-from toolkit.bench.rows import Row, group, make_rows
+from toolkit.records.record import PictureTimes, Record
 from toolkit.report.bars import Bars, Part, bars_plot, stack_plot
 from toolkit.report.pareto import MEASURES, SIZE, pareto_plot
 from toolkit.report.recommendation import recommend
 from toolkit.report.spread import spread_plot
 from toolkit.report.svg import FIRST, FOURTH, SECOND, THIRD, Plot
 from toolkit.report.throughput import throughput_plot
+from toolkit.stats.rows import Row, group, make_rows
+from toolkit.tables.columns import shown_case
 
 STAGES: tuple[tuple[str, str, Callable[[PictureTimes], float | None]], ...] = (
     ("read", FIRST, lambda time: time.read_s),

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exporters.recipes import Recipe
-from toolkit.bench.columns import shown_case
-from toolkit.bench.record import BASELINE
-from toolkit.bench.rows import Row
+from toolkit.records.record import BASELINE
+from toolkit.stats.rows import Row
+from toolkit.tables.columns import shown_case
 
 RULE = (
     "Of the artifacts that are not approximate, that were measured stably and that lose nothing clearly (every interval includes no "

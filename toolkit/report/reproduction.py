@@ -4,8 +4,8 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from toolkit.bench.record import Record
-from toolkit.bench.sweep import NATURAL, values
+from toolkit.records.record import Record
+from toolkit.records.settings import NATURAL, values
 
 ARTIFACTS, CHECKPOINT, RECORDS, REPORT = "build/artifacts", "CHECKPOINT", "records.jsonl", "report.html"
 _SUBSET = re.compile(r"(?P<name>.*) \((?P<limit>\d+) of \d+\)")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toolkit.bench.rows import Row
 from toolkit.report.axes import say_above
 from toolkit.report.svg import ACCENT, INK, MUTED, Plot, finish, new_figure
+from toolkit.stats.rows import Row
 
 HEIGHT_IN = 3.9
 APART = 13.0

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from PIL import Image
 
 from runtimes.errors import ImageReadError
-from runtimes.images import read_image
-from toolkit.bench.datasets import Dataset
+from runtimes.images.reading import read_image
+from toolkit.datasets import Dataset
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Checkpoints as people have them, and the reference that artifacts are compared with."""

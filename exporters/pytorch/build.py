@@ -1,0 +1,59 @@
+"""PyTorch artifacts: a checkpoint and a recipe go in; one safetensors file of FP32, FP16 or INT8 weights comes out.
+
+INT8 tensors carry their scales beside them as `<name>.scales`; the tied table is stored once, the embedding reads the head's rows.
+"""
+
+import errno
+from collections import Counter
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from exporters.checkpoint.blip import HEAD, TABLE, Checkpoint
+from exporters.recipes import Component, Recipe
+from runtimes.engines.pytorch.blip import Blip
+from runtimes.engines.pytorch.int8_layers import quantize_rows
+from runtimes.engines.pytorch.session import SCALES
+
+REQUIRES = {"torch": ">=2.10,<2.14"}
+
+
+def component_of(name: str) -> str:
+    """Return which component a parameter or module belongs to: cross-attention's keys and values are computed once per picture."""
+    once = name.startswith("vision_model.") or ".crossattention.self.key" in name or ".crossattention.self.value" in name
+    return "encoder" if once else "decoder"
+
+
+def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict[str, Path], dict[str, dict[str, int]]]:
+    """Write the weights; return files by role and what was quantized: component → kind → count."""
+    weights = checkpoint.load_weights()
+    del weights[HEAD]
+    components = {"encoder": recipe.encoder, "decoder": recipe.decoder}
+    with torch.device("meta"):
+        linears = [name for name, module in Blip(checkpoint.architecture).named_modules() if isinstance(module, nn.Linear)]
+    applied: dict[str, Counter[str]] = {"encoder": Counter(), "decoder": Counter()}
+    half = recipe.precision == "fp16"
+    stored = {name: tensor.half() if half else tensor for name, tensor in weights.items()}
+    for module in linears:
+        component = component_of(module)
+        if not _quantized(components[component], module):
+            continue
+        tensor = TABLE if f"{module}.weight" == HEAD else f"{module}.weight"
+        stored[tensor], stored[tensor + SCALES] = quantize_rows(weights[tensor])
+        applied[component]["Linear"] += 1
+        if tensor == TABLE:
+            applied[component]["Embedding"] += 1
+    path = directory / "weights.safetensors"
+    try:
+        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in stored.items()}, path)
+    except safetensors.SafetensorError as error:  # what a full disk becomes
+        raise OSError(errno.EIO, str(error)) from error
+    return {"weights": path}, {component: dict(counts) for component, counts in applied.items()}
+
+
+def _quantized(component: Component, module: str) -> bool:
+    return component.quantized and not any(fnmatchcase(module, pattern) for pattern in component.keep_fp32)

@@ -1,0 +1,1 @@
+"""Greedy and beam search over a session, and the tokenizer."""

@@ -1,0 +1,1 @@
+"""The libraries that run an artifact's model, one package each."""

@@ -1,0 +1,293 @@
+"""What an ONNX graph takes, gives and computes, read from its bytes without the onnx package; or a refusal that names what is wrong.
+
+This is asked before a session exists: onnxruntime has crashed on graphs that say one thing and hold another (onnxruntime#28731, #4349),
+and has followed their external data out of its folder (#27430). So the reader is strict where protobuf is lenient. Whatever no exporter of
+ours writes (functions, sparse tensors, training, unknown fields, a field twice) is refused, which leaves no place to hide operators or file
+names in. The one subgraph that we write, the body of one `Loop`, is read by the same rules, and there is none within it. A tensor's bytes
+must be its dims times its type's; they are skipped, not read, so that a graph of 100 MB takes milliseconds. Field numbers are those of
+onnx.proto.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+from runtimes.artifact.graph_signature import SINGLE, graph_values, misfit
+from runtimes.artifact.manifest import GraphSpec, Manifest
+from runtimes.engines.ort.protobuf_wire import Slice, Wire, tags
+from runtimes.errors import GraphRefusedError
+
+OPERATORS = {
+    "ai.onnx": (
+        "Add And ArgMax Cast Concat Constant ConstantOfShape Conv Div DynamicQuantizeLinear Equal Erf Expand Gather "
+        "GatherElements Identity LayerNormalization Less LessOrEqual LogSoftmax MatMul MatMulInteger Mul Not Or Range ReduceMin "
+        "Relu Reshape Shape Sigmoid Size Slice Softmax Split Squeeze Sub Tanh Transpose Unsqueeze Where"
+    ),
+    "com.microsoft": (
+        "BiasGelu DynamicQuantizeMatMul FusedMatMul GatherBlockQuantized Gelu MatMulIntegerToFloat MatMulNBits MultiHeadAttention "
+        "SkipLayerNormalization"
+    ),
+}
+"""Domain → what our exporters can make; nothing else is ever run, but for one `LOOP` where the contract is that of a single graph."""
+
+LOOP = "Loop"
+
+REQUIRED = {
+    "DynamicQuantizeMatMul": 3,
+    "FusedMatMul": 2,
+    "GatherBlockQuantized": 3,
+    "MatMulIntegerToFloat": 4,
+    "MatMulNBits": 3,
+    "MultiHeadAttention": 3,
+    "SkipLayerNormalization": 3,
+}
+"""Operator of onnxruntime's own → how many inputs it has at least: `MultiHeadAttention` with two ended the process (1.32)."""
+
+ELEMENTS = {
+    1: ("float32", 4),
+    2: ("uint8", 1),
+    3: ("int8", 1),
+    6: ("int32", 4),
+    7: ("int64", 8),
+    9: ("bool", 1),
+    10: ("float16", 2),
+}
+"""TensorProto.DataType → name and bytes."""
+
+MAX_FIELDS = 1_000_000
+"""Of a whole graph; BLIP-large has about 50,000. Python reads two million a second."""
+MAX_AXES = 8
+MAX_SIDE = 1 << 32
+"""Of one axis of a stored tensor; more would overflow somebody's product."""
+
+STANDARD = "ai.onnx"
+"""The domain that a graph leaves empty."""
+
+MESSAGES = {
+    "model": "ir_version:1v producer_name:2 producer_version:3 domain:4 model_version:5v doc_string:6 graph:7 opset:8* metadata:14*",
+    "opset": "domain:1 version:2v",
+    "graph": "node:1* name:2 initializer:5* doc_string:10 input:11* output:12* value_info:13*",
+    "node": "input:1* output:2* name:3 op_type:4 attribute:5* doc_string:6 domain:7",
+    "attribute": "name:1 f:2f i:3v s:4 t:5 g:6 floats:7f* floats:7* ints:8v* ints:8* strings:9* doc_string:13 type:20v",
+    "tensor": "dims:1v* dims:1* data_type:2v float_data:4 int32_data:5 int64_data:7 name:8 raw_data:9 doc_string:12 external:13* "
+    "location:14v",
+    "entry": "key:1 value:2",
+    "value": "name:1 type:2 doc_string:3",
+    "type": "tensor:1 denotation:6",
+    "tensor type": "element:1v shape:2",
+    "shape": "dim:1*",
+    "dim": "value:1v param:2 denotation:3",
+}
+"""Message → its fields, see `runtimes.engines.ort.protobuf_wire.tags`."""
+
+TAGS = {message: tags(listed) for message, listed in MESSAGES.items()}
+
+
+PAYLOADS = {"raw_data", "float_data", "int32_data", "int64_data"}
+TYPED = {"float_data": "float32", "int64_data": "int64"}
+"""Field of packed values → the one type it may hold; `int32_data` holds all that are smaller."""
+NO_FILES: Mapping[str, int] = {}
+
+
+@dataclass
+class Contents:
+    """What a graph holds."""
+
+    spec: GraphSpec
+    external: dict[str, int] = field(default_factory=dict)
+    """File that holds tensors of this graph → how many bytes of it are reached."""
+
+
+def check_graph(path: Path, data: bytes, role: str, manifest: Manifest, files: Mapping[str, int] = NO_FILES) -> None:
+    """Refuse a graph that is not what its manifest declares, or that no exporter of ours can have made.
+
+    Args:
+        path: Of the graph, for messages.
+        data: Its bytes.
+        role: "encoder" or "decoder", or "captioner" of a single graph.
+        manifest: Whose declaration it must fit.
+        files: Names of files beside the graph that may hold its tensors → their bytes.
+
+    Raises:
+        GraphRefusedError: With what is wrong.
+    """
+    declared = manifest.graphs.get(role)
+    if declared is None:
+        raise GraphRefusedError(path, "the manifest does not say what it computes")
+    inputs, outputs = graph_values(manifest)[role]
+    if wrong := misfit(declared.inputs, inputs) or misfit(declared.outputs, outputs):
+        raise GraphRefusedError(path, f"as {role} of this model it has {wrong}")
+    found = read_graph(path, data)
+    loop = {LOOP} if manifest.contract == SINGLE else set()
+    for domain, operators in found.spec.operators.items():
+        if unknown := sorted(set(operators) - set(OPERATORS.get(domain, "").split()) - (loop if domain == STANDARD else set())):
+            raise GraphRefusedError(path, f"it computes {', '.join(unknown)} of {domain}, which no exporter of this toolkit writes")
+    if found.spec != declared:
+        parts = [name for name in ("inputs", "outputs", "operators", "opsets") if getattr(found.spec, name) != getattr(declared, name)]
+        raise GraphRefusedError(path, f"its {' and '.join(parts)} are not those that the manifest declares")
+    for name, reached in found.external.items():
+        if name not in files:
+            raise GraphRefusedError(path, f"its tensors are in the file {name!r}, which the manifest does not declare for it")
+        if reached > files[name]:
+            raise GraphRefusedError(path, f"a tensor ends at byte {reached} of {name}, which has {files[name]}")
+
+
+def read_graph(path: Path, data: bytes) -> Contents:
+    """Read what a graph takes, gives and computes.
+
+    Raises:
+        GraphRefusedError: It is no graph, or not one of ours.
+    """
+    try:
+        return _Reader(data).model()
+    except ValueError as error:
+        raise GraphRefusedError(path, str(error)) from error
+
+
+class _Reader:
+    """Reads one graph; what is wrong with it is a ValueError."""
+
+    def __init__(self, data: bytes) -> None:
+        self._wire = Wire(data, TAGS, MAX_FIELDS)
+        self._fields, self._text = self._wire.fields, self._wire.text
+        self._operators: Counter[tuple[str, str]] = Counter()
+        self._external: dict[str, int] = {}
+        self._body = False
+
+    def model(self) -> Contents:
+        opsets: dict[str, int] = {}
+        graph = None
+        for name, value in self._fields("model", (0, len(self._wire.data))):
+            if name == "graph":
+                graph = value
+            elif name == "opset":
+                opset = dict(self._fields("opset", value))
+                domain = self._text(opset.get("domain")) or STANDARD
+                if domain in opsets:
+                    raise ValueError(f"it imports {domain} twice")
+                opsets[domain] = opset.get("version", 0)
+        if graph is None:
+            raise ValueError("it holds no graph")
+        inputs, outputs = self._graph(graph)
+        operators: dict[str, dict[str, int]] = {}
+        for (domain, operator), count in sorted(self._operators.items()):
+            operators.setdefault(domain, {})[operator] = count
+        if operators.get(STANDARD, {}).get(LOOP, 0) != self._body:
+            raise ValueError("a Loop has no body")
+        return Contents(GraphSpec(inputs=inputs, outputs=outputs, operators=operators, opsets=opsets), self._external)
+
+    def _graph(self, graph: Slice) -> tuple[dict[str, str], dict[str, str]]:
+        """Read a graph's nodes and tensors; return its inputs and outputs."""
+        inputs: dict[str, str] = {}
+        outputs: dict[str, str] = {}
+        for name, value in self._fields("graph", graph):
+            if name == "node":
+                self._node(value)
+            elif name == "initializer":
+                self._tensor(value, external=True)
+            elif name in ("input", "output"):
+                key, described = self._value(value)
+                side = inputs if name == "input" else outputs
+                if key in side:
+                    raise ValueError(f"it has two {name}s {key}")
+                side[key] = described
+        return inputs, outputs
+
+    def _node(self, where: Slice) -> None:
+        operator = domain = body = None
+        inputs: list[bool] = []
+        for name, value in self._fields("node", where):
+            if name == "input":
+                inputs.append(value[1] > value[0])
+            elif name == "attribute":
+                for part, inner in self._fields("attribute", value):
+                    if part == "t":
+                        self._tensor(inner, external=False)
+                    elif part == "g":
+                        if self._body:
+                            raise ValueError("it has a second subgraph, or one within another")
+                        self._body, body = True, inner
+            elif name == "op_type":
+                operator = value
+            elif name == "domain":
+                domain = value
+        if operator is None:
+            raise ValueError("a node has no operator")
+        kind, space = self._text(operator), self._text(domain) or STANDARD
+        if not all(inputs[: (least := REQUIRED.get(kind, 0))]) or len(inputs) < least:
+            raise ValueError(f"{kind} has not the {least} inputs that it needs")
+        self._operators[space, kind] += 1
+        if body is not None:
+            if (space, kind) != (STANDARD, LOOP):
+                raise ValueError(f"a {kind} has a subgraph")
+            self._graph(body)
+
+    def _tensor(self, where: Slice, *, external: bool) -> None:
+        """Compare a tensor's bytes with its dims; of one that lies in another file, note how far it reaches."""
+        dims: list[int] = []
+        payloads: dict[str, Slice] = {}
+        element, elsewhere, entries = 0, False, {}
+        for name, value in self._fields("tensor", where):
+            if name == "dims":
+                dims += [value] if isinstance(value, int) else self._wire.varints(value, MAX_AXES)
+            elif name == "data_type":
+                element = value
+            elif name in PAYLOADS:
+                payloads[name] = value
+            elif name == "location":
+                elsewhere = value == 1
+            elif name == "external":
+                entry = dict(self._fields("entry", value))
+                entries[self._text(entry.get("key"))] = self._text(entry.get("value"))
+        if element not in ELEMENTS:
+            raise ValueError(f"a tensor has elements of kind {element}, which no exporter of this toolkit writes")
+        if len(dims) > MAX_AXES or max(dims, default=0) > MAX_SIDE:
+            raise ValueError(f"a tensor has the dims {dims[: MAX_AXES + 1]}")
+        kind, size = ELEMENTS[element]
+        wanted = prod(dims)
+        if elsewhere or entries:
+            if not external or not elsewhere or payloads or not set(entries) <= {"location", "offset", "length"}:
+                raise ValueError("a tensor's place in another file is not written as this toolkit writes it")
+            self._reach(entries, wanted * size)
+            return
+        if len(payloads) > 1:
+            raise ValueError(f"a tensor has both {' and '.join(sorted(payloads))}")
+        for name, (start, stop) in payloads.items():
+            if name == "raw_data":
+                held, wanted = stop - start, wanted * size
+            elif name == "float_data":
+                held, wanted = stop - start, wanted * 4
+            else:
+                held = self._wire.count_varints((start, stop))
+            if TYPED.get(name, kind) != kind or (name == "int32_data" and kind in TYPED.values()):
+                raise ValueError(f"a tensor of {kind} has {name}")
+        if (held if payloads else 0) != wanted:
+            raise ValueError(f"a tensor of {kind}{dims} holds {held if payloads else 0} instead of {wanted}")
+
+    def _reach(self, entries: dict[str, str], wanted: int) -> None:
+        numbers = [entries.get("offset", "0"), entries.get("length", "")]
+        if "location" not in entries or not all(number.isascii() and number.isdigit() and len(number) < 20 for number in numbers):
+            raise ValueError("a tensor's place in another file is not written as this toolkit writes it")
+        offset, length = map(int, numbers)
+        if length != wanted:
+            raise ValueError(f"a tensor takes {length} bytes of {entries['location']} instead of {wanted}")
+        self._external[entries["location"]] = max(self._external.get(entries["location"], 0), offset + length)
+
+    def _value(self, where: Slice) -> tuple[str, str]:
+        """Return the name of an input or output, and its type and axes: `float32[rows,4,past,8]`."""
+        value = dict(self._fields("value", where))
+        kinds = dict(self._fields("type", value["type"])) if "type" in value else {}
+        tensor = dict(self._fields("tensor type", kinds["tensor"])) if "tensor" in kinds else {}
+        if tensor.get("element") not in ELEMENTS or "shape" not in tensor:
+            raise ValueError("an input or output is not a tensor of a known type and rank")
+        axes = []
+        for _, where_dim in self._fields("shape", tensor["shape"]):
+            dim = dict(self._fields("dim", where_dim))
+            if ("value" in dim) == ("param" in dim):
+                raise ValueError("an axis of an input or output has no size and no name, or both")
+            axes.append(str(dim["value"]) if "value" in dim else self._text(dim["param"]).replace(",", " "))
+        if len(axes) > MAX_AXES:
+            raise ValueError(f"an input or output has {len(axes)} axes")
+        return self._text(value.get("name")), f"{ELEMENTS[tensor['element']][0]}[{','.join(axes)}]"

@@ -1,0 +1,104 @@
+"""Facts about this machine that decide which artifact fits it and how many threads it gets. Nothing heavy is imported."""
+
+import contextlib
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from runtimes.host.cgroups import quota_cores
+
+CPU_FEATURES = {
+    "avx2": ("avx2",),
+    "avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq"),
+    "vnni": ("avx512_vnni", "avx_vnni"),
+    "amx": ("amx_int8",),
+    "dotprod": ("asimddp",),
+    "i8mm": ("i8mm",),
+}
+"""Our word for a CPU feature → the kernel's flags; all of them are needed, but for VNNI, which has two encodings."""
+
+LIBRARIES = {"ort": "onnxruntime", "torch": "torch"}
+"""Runtime → the library it needs."""
+
+CUDA_SIGNS = ("proc/driver/nvidia/version", "dev/dxg")
+"""Files of NVIDIA's driver on Linux and on Windows' Linux."""
+
+SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+"""Logical CPUs that share a core with this one, itself included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """What a choice of artifact depends on."""
+
+    cpu: str
+    machine: str
+    """Processor family as Python names it: x86_64, aarch64, arm64, AMD64."""
+    cpu_features: frozenset[str]
+    cores: int
+    """Physical cores this process may keep busy: the default number of threads."""
+    libraries: frozenset[str]
+    """Runtimes whose library is installed."""
+    cuda: bool
+    """An NVIDIA GPU with its driver is present."""
+
+
+@cache
+def read_host(root: Path = Path("/")) -> Host:
+    """Look at this machine, or at another one's `proc`, `sys` and `dev` below a root."""
+    info = _cpuinfo(root)
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    features = {name for name, needed in CPU_FEATURES.items() if (any if name == "vnni" else all)(flag in flags for flag in needed)}
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        features.add("dotprod")  # every Apple M chip has it; macOS shows no /proc/cpuinfo
+    return Host(
+        cpu=info.get("model name") or info.get("Model") or info.get("Hardware") or platform.machine(),  # processor() starts a process
+        machine=platform.machine(),
+        cpu_features=frozenset(features),
+        cores=usable_cores(root),
+        libraries=frozenset(runtime for runtime, library in LIBRARIES.items() if importlib.util.find_spec(library) is not None),
+        cuda=any((root / sign).exists() for sign in CUDA_SIGNS),
+    )
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores this process may keep busy: the physical ones of its affinity, bounded by its cgroups' quota (v2 or v1).
+
+    Two threads on one core share its multipliers, so that a second one mostly waits.
+    """
+    cores = _physical_cores(root, sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, quota_cores(root) or cores))
+
+
+def _physical_cores(root: Path, cpus: list[int]) -> int:
+    """Count the cores of logical CPUs; one whose siblings are not told is a core."""
+    cores = set()
+    for cpu in cpus:
+        try:
+            cores.add((root / SIBLINGS.format(cpu)).read_text().strip())
+        except OSError:
+            cores.add(f"alone {cpu}")
+    return len(cores)
+
+
+def memory_bytes(root: Path = Path("/")) -> int | None:
+    """Memory of the machine, whatever a container grants of it; None where the system does not tell."""
+    with contextlib.suppress(OSError, StopIteration, ValueError, IndexError):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("MemTotal:")).split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def _cpuinfo(root: Path) -> dict[str, str]:
+    """First processor's block of /proc/cpuinfo; empty where there is none."""
+    try:
+        block = (root / "proc/cpuinfo").read_text(errors="replace").split("\n\n", 1)[0]
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in block.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}

@@ -1,0 +1,1 @@
+"""Supervised processes that caption images."""

@@ -1,0 +1,1 @@
+"""Verifying an artifact where it is to run."""

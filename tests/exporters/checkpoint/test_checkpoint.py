@@ -1,0 +1,340 @@
+"""What is a checkpoint and what is not: the same weights from every layout, and one line that names the problem otherwise."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from exporters.checkpoint.blip import HEAD, TABLE, open_checkpoint
+from runtimes.artifact.manifest import Architecture, GenerationSpec, ImageSpec
+from runtimes.errors import CheckpointError
+from tests.checkpoints import main, tiny_vocabulary, write_random_checkpoint
+
+BIAS = "text_decoder.cls.predictions.bias"
+QUERY = "text_decoder.bert.encoder.layer.0.attention.self.query.weight"
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint, tmp_path) -> Path:
+    """A copy of the tiny checkpoint that a test may damage."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "tiny"))
+
+
+def read_tensors(directory: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(directory / "model.safetensors")
+
+
+def write_tensors(directory: Path, tensors: dict[str, torch.Tensor], name: str = "model.safetensors") -> None:
+    safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, directory / name)
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def edit_config(directory: Path, part: str, **changes: object) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    edit_json(directory / "config.json", **{part: {**config[part], **changes}})
+
+
+def assert_same_weights(found: dict[str, torch.Tensor], directory: Path) -> None:
+    """The weights are those of an untouched checkpoint, and the head is the word table."""
+    expected = read_tensors(directory)
+    assert set(found) == {*expected, HEAD}
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor.float())
+    assert torch.equal(found[HEAD], expected[TABLE].float())
+
+
+def problem_of(directory: Path | str, **options: bool) -> str:
+    """Return the one line that opening, or then reading, a checkpoint fails with."""
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(str(directory), **options).load_weights()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(directory))
+    return message.removeprefix(str(directory)).removeprefix(": ")
+
+
+class TestReads:
+    def test_sizes_ids_and_picture_rules_of_the_tiny_checkpoint(self, tiny_checkpoint):
+        found = open_checkpoint(str(tiny_checkpoint))
+        assert found.architecture == Architecture(
+            image_px=32,
+            patch_px=16,
+            vision_width=32,
+            vision_inner=64,
+            vision_layers=2,
+            vision_heads=4,
+            vision_activation="gelu",
+            vision_norm_eps=1e-5,
+            text_width=32,
+            text_inner=64,
+            text_layers=2,
+            text_heads=4,
+            text_activation="gelu",
+            text_norm_eps=1e-12,
+            vocabulary=64,
+            max_positions=32,
+        )
+        assert (found.architecture.vision_tokens, found.architecture.head_width) == (5, 8)
+        assert found.generation == GenerationSpec(bos_id=62, eos_id=3, pad_id=0)
+        assert found.image == ImageSpec(
+            height_px=32,
+            width_px=32,
+            resample="bicubic",
+            mean=(0.48145466, 0.4578275, 0.40821073),
+            std=(0.26862954, 0.26130258, 0.27577711),
+            rescale=1 / 255,
+        )
+
+    def test_ids_of_the_shipped_checkpoint(self, mini_checkpoint):
+        found = open_checkpoint(str(mini_checkpoint))
+        assert found.generation == GenerationSpec(bos_id=5263, eos_id=3, pad_id=0)
+        assert found.image.mean == (0.485, 0.456, 0.406)
+        assert (found.architecture.vision_layers, found.architecture.text_layers, found.architecture.vision_tokens) == (9, 4, 257)
+
+    def test_weights_are_the_files_tensors_with_the_table_for_a_head(self, tiny_checkpoint):
+        assert_same_weights(open_checkpoint(str(tiny_checkpoint)).load_weights(), tiny_checkpoint)
+
+    def test_fp16_files_are_read_as_fp32(self, mini_checkpoint):
+        assert {tensor.dtype for tensor in read_tensors(mini_checkpoint).values()} == {torch.float16}
+        weights = open_checkpoint(str(mini_checkpoint)).load_weights()
+        assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+        assert_same_weights(weights, mini_checkpoint)
+
+    def test_the_name_is_the_last_part_and_no_path_is_recorded(self, tiny_checkpoint):
+        for given in (tiny_checkpoint, f"{tiny_checkpoint}/", os.path.relpath(tiny_checkpoint)):
+            found = open_checkpoint(str(given))
+            assert (found.name, found.source.model, found.source.revision) == ("tiny", "tiny", None)
+
+    def test_tokenizer_is_that_of_transformers(self, mini_checkpoint):
+        ours = Tokenizer.from_buffer(open_checkpoint(str(mini_checkpoint)).tokenizer_json)
+        theirs = AutoTokenizer.from_pretrained(mini_checkpoint)
+        for text in ("a picture of ", "A DOG, on the bed!", "naïve café 😀", "", "unfathomable xyzzy [SEP]"):
+            assert ours.encode(text).ids == theirs(text).input_ids
+
+    def test_a_vocabulary_file_will_do_for_a_tokenizer(self, checkpoint):
+        expected = open_checkpoint(str(checkpoint)).tokenizer_json
+        (checkpoint / "tokenizer.json").unlink()
+        (checkpoint / "vocab.txt").write_text("\n".join(tiny_vocabulary()) + "\n")
+        found = Tokenizer.from_buffer(open_checkpoint(str(checkpoint)).tokenizer_json)
+        text = "a picture of two dogs, sitting on the grass"
+        assert found.encode(text).ids == Tokenizer.from_buffer(expected).encode(text).ids
+
+
+class TestAliases:
+    def test_position_buffers_are_left_out(self, checkpoint, tiny_checkpoint):
+        positions = {"text_decoder.bert.embeddings.position_ids": torch.arange(32)[None]}
+        positions["vision_model.embeddings.position_ids"] = torch.arange(5)[None]
+        write_tensors(checkpoint, {**read_tensors(checkpoint), **positions})
+        assert_same_weights(open_checkpoint(str(checkpoint)).load_weights(), tiny_checkpoint)
+
+    def test_a_tied_head_may_stand_beside_the_table(self, checkpoint, tiny_checkpoint):
+        tensors = read_tensors(checkpoint)
+        second = {HEAD: tensors[TABLE].clone(), "text_decoder.cls.predictions.decoder.bias": tensors[BIAS].clone()}
+        write_tensors(checkpoint, {**tensors, **second})
+        assert_same_weights(open_checkpoint(str(checkpoint)).load_weights(), tiny_checkpoint)
+
+    def test_a_tied_head_may_stand_for_the_table(self, checkpoint, tiny_checkpoint):
+        tensors = read_tensors(checkpoint)
+        tensors[HEAD] = tensors.pop(TABLE)
+        tensors["text_decoder.cls.predictions.decoder.bias"] = tensors.pop(BIAS)
+        write_tensors(checkpoint, tensors)
+        assert_same_weights(open_checkpoint(str(checkpoint)).load_weights(), tiny_checkpoint)
+
+    def test_a_head_of_its_own_is_refused(self, checkpoint):
+        tensors = read_tensors(checkpoint)
+        write_tensors(checkpoint, {**tensors, HEAD: tensors[TABLE] + 1})
+        assert problem_of(checkpoint) == "its head is not tied to its word embeddings, which no exporter supports yet"
+
+
+class TestTensors:
+    def test_missing_unknown_and_misshaped_tensors_are_all_named(self, checkpoint):
+        tensors = read_tensors(checkpoint)
+        del tensors[QUERY]
+        tensors["text_decoder.pooler.weight"] = torch.zeros(2, 2)
+        tensors[BIAS] = torch.zeros(65)
+        write_tensors(checkpoint, tensors)
+        assert problem_of(checkpoint) == (
+            f"weights do not fit the config: missing tensor {QUERY}; unknown tensor text_decoder.pooler.weight; "
+            f"{BIAS} has shape [65], config says [64]"
+        )
+
+    def test_of_many_problems_the_first_five_are_shown_and_the_others_counted(self, checkpoint):
+        edit_config(checkpoint, "text_config", num_hidden_layers=3)
+        message = problem_of(checkpoint)
+        # A decoder layer has 10 linear layers and 3 norms, of a weight and a bias each.
+        assert message.count("missing tensor text_decoder.bert.encoder.layer.2.") == 5
+        assert message.endswith("; and 21 more")
+
+    @pytest.mark.parametrize("kept", [0, 7, 100, 3000, -1])
+    def test_a_cut_off_file_is_called_damaged(self, checkpoint, kept):
+        path = checkpoint / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:kept])
+        assert "model.safetensors: damaged or unreadable: " in f"{checkpoint}{problem_of(checkpoint)}"
+
+
+class TestBin:
+    @pytest.fixture
+    def with_bin(self, checkpoint) -> Path:
+        torch.save(read_tensors(checkpoint), checkpoint / "pytorch_model.bin")
+        (checkpoint / "model.safetensors").unlink()
+        return checkpoint
+
+    def test_is_refused_unless_allowed(self, with_bin):
+        expected = "has no model.safetensors, only pytorch_model.bin, which is a pickle; read it with --allow-bin if you trust its origin"
+        assert problem_of(with_bin) == expected
+
+    def test_gives_the_same_weights_where_allowed(self, with_bin, tiny_checkpoint):
+        assert_same_weights(open_checkpoint(str(with_bin), allow_bin=True).load_weights(), tiny_checkpoint)
+
+    def test_is_not_looked_at_where_there_is_safetensors(self, checkpoint, tiny_checkpoint):
+        (checkpoint / "pytorch_model.bin").write_bytes(b"nonsense")
+        assert_same_weights(open_checkpoint(str(checkpoint), allow_bin=True).load_weights(), tiny_checkpoint)
+
+    def test_that_would_run_code_does_not(self, with_bin, tmp_path):
+        class Touch:
+            def __reduce__(self):
+                return os.system, (f"touch {tmp_path / 'ran'}",)
+
+        (with_bin / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Touch()}, protocol=2))
+        assert "pytorch_model.bin: damaged or unreadable: " in f"{with_bin}{problem_of(with_bin, allow_bin=True)}"
+        assert not (tmp_path / "ran").exists()
+
+    def test_that_holds_no_tensors_is_refused(self, with_bin):
+        torch.save({"epoch": 3}, with_bin / "pytorch_model.bin")
+        assert problem_of(with_bin, allow_bin=True) == "/pytorch_model.bin: holds something else than named tensors"
+
+
+class TestShards:
+    @pytest.fixture
+    def sharded(self, checkpoint) -> Path:
+        tensors = read_tensors(checkpoint)
+        (checkpoint / "model.safetensors").unlink()
+        names = sorted(tensors)
+        parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+        for file, listed in parts.items():
+            write_tensors(checkpoint, {name: tensors[name] for name in listed}, file)
+        index = {"metadata": {}, "weight_map": {name: file for file, listed in parts.items() for name in listed}}
+        (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+        return checkpoint
+
+    def test_give_the_same_weights(self, sharded, tiny_checkpoint):
+        assert_same_weights(open_checkpoint(str(sharded)).load_weights(), tiny_checkpoint)
+
+    def test_must_all_be_there(self, sharded):
+        (sharded / "model-00002-of-00002.safetensors").unlink()
+        assert problem_of(sharded) == "model.safetensors.index.json names files that are not beside it"
+
+    def test_must_not_lie_elsewhere(self, sharded):
+        edit_json(sharded / "model.safetensors.index.json", weight_map={"a": "../tiny/model-00001-of-00002.safetensors"})
+        assert problem_of(sharded) == "model.safetensors.index.json names files that are not beside it"
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": ["a"]}'])
+    def test_need_a_readable_index(self, sharded, content):
+        (sharded / "model.safetensors.index.json").write_text(content)
+        assert problem_of(sharded).startswith("cannot read model.safetensors.index.json: ")
+
+
+class TestNotACaptioner:
+    @pytest.mark.parametrize(
+        ("config", "found"),
+        [
+            ({"model_type": "vit", "architectures": ["ViTForImageClassification"]}, "ViTForImageClassification"),
+            ({"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}, "BlipForQuestionAnswering"),
+            ({"model_type": "blip-2", "architectures": ["Blip2ForConditionalGeneration"]}, "Blip2ForConditionalGeneration"),
+            ({"model_type": "git"}, "model type 'git'"),
+            ({}, "model type None"),
+        ],
+    )
+    def test_says_which_architecture_it_is(self, checkpoint, config, found):
+        (checkpoint / "config.json").write_text(json.dumps(config))
+        assert problem_of(checkpoint) == f"this is {found}, not a BLIP captioner (BlipForConditionalGeneration)"
+
+    def test_a_blip_config_that_names_no_architecture_is_taken_for_a_captioner(self, checkpoint, tiny_checkpoint):
+        edit_json(checkpoint / "config.json", architectures=None)
+        assert_same_weights(open_checkpoint(str(checkpoint)).load_weights(), tiny_checkpoint)
+
+    @pytest.mark.parametrize("content", ["", "{", "[1]", "\x00"])
+    def test_an_unreadable_config_is_called_so(self, checkpoint, content):
+        (checkpoint / "config.json").write_text(content)
+        assert problem_of(checkpoint).startswith("cannot read config.json: ")
+
+    def test_an_empty_directory_has_no_config(self, tmp_path):
+        assert problem_of(tmp_path).startswith("cannot read config.json: ")
+
+    def test_without_weights_it_says_so(self, checkpoint):
+        (checkpoint / "model.safetensors").unlink()
+        assert problem_of(checkpoint) == "has no model.safetensors"
+
+
+class TestUnsupported:
+    def test_activation_is_named_with_the_supported_ones(self, checkpoint):
+        edit_config(checkpoint, "vision_config", hidden_act="silu")
+        assert problem_of(checkpoint) == "activation 'silu' is not supported; supported: gelu, gelu_new, quick_gelu, relu"
+
+    def test_relative_positions_are_refused(self, checkpoint):
+        edit_config(checkpoint, "text_config", position_embedding_type="relative_key")
+        assert problem_of(checkpoint) == "text position embeddings are 'relative_key'; only 'absolute' is supported"
+
+    def test_a_processor_of_another_size_than_the_model_is_refused(self, checkpoint):
+        edit_json(checkpoint / "preprocessor_config.json", size={"height": 48, "width": 48})
+        assert problem_of(checkpoint) == "pictures are resized to 48 px but the model takes 32 px"
+
+    def test_a_processor_that_does_not_normalize_is_refused(self, checkpoint):
+        edit_json(checkpoint / "preprocessor_config.json", do_normalize=False)
+        expected = "its picture processor leaves out resizing, rescaling or normalizing, which is not supported"
+        assert problem_of(checkpoint) == expected
+
+    @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
+    def test_a_damaged_processor_or_tokenizer_is_one_line(self, checkpoint, name):
+        (checkpoint / name).write_text("{")
+        assert problem_of(checkpoint).startswith("cannot read its picture processor or tokenizer: ")
+
+    @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
+    def test_a_missing_processor_or_tokenizer_is_one_line(self, checkpoint, name):
+        (checkpoint / name).unlink()
+        assert problem_of(checkpoint).startswith("cannot read its picture processor or tokenizer: ")
+
+
+class TestWhere:
+    @pytest.mark.parametrize("source", ["nowhere", "./nowhere/at-all", "/nowhere/at-all", "~/nowhere", "a/b/c"])
+    def test_a_path_that_is_not_there_is_no_directory(self, source, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert problem_of(source) == "no such checkpoint directory"
+
+    def test_a_file_is_no_directory(self, tiny_checkpoint):
+        assert problem_of(tiny_checkpoint / "config.json") == "no such checkpoint directory"
+
+    def test_a_hub_id_that_is_not_on_this_machine_is_one_line_offline(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert problem_of("nobody/no-such-blip").startswith("no such directory, and it cannot be had from the hub: ")
+
+    def test_a_revision_is_for_hub_ids_only(self, tiny_checkpoint):
+        with pytest.raises(CheckpointError, match="--revision is for hub ids, this is a directory"):
+            open_checkpoint(str(tiny_checkpoint), "main")
+
+
+class TestRandomCheckpoints:
+    def test_the_same_seed_gives_the_same_bytes_and_another_does_not(self, tiny_checkpoint, tmp_path):
+        same, other = (write_random_checkpoint(tmp_path / str(seed), "tiny", seed) for seed in (11, 12))
+        for file in tiny_checkpoint.iterdir():
+            assert (same / file.name).read_bytes() == file.read_bytes()
+        assert (other / "model.safetensors").read_bytes() != (same / "model.safetensors").read_bytes()
+
+    def test_the_command_leaves_a_checkpoint_that_is_there_as_it_is(self, tmp_path, capsys):
+        arguments = ["tiny", str(tmp_path / "new")]
+        assert main([*arguments, "--seed", "1"]) == 0
+        before = (tmp_path / "new" / "model.safetensors").read_bytes()
+        capsys.readouterr()
+        assert main([*arguments, "--seed", "2"]) == 0
+        assert capsys.readouterr().out == f"{tmp_path / 'new'}: holds a checkpoint already; left as it is\n"
+        assert (tmp_path / "new" / "model.safetensors").read_bytes() == before

@@ -1,0 +1,125 @@
+"""Smaller pictures: positions and captions against transformers' own `interpolate_pos_encoding`, and an artifact that says what it is."""
+
+import logging
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from exporters.checkpoint.blip import POSITIONS, open_checkpoint
+from exporters.checkpoint.reference import HfCaptioner
+from exporters.checkpoint.resolution import resized
+from exporters.export import export
+from exporters.recipes import RECIPES, Recipe
+from runtimes.artifact.folder import open_artifact
+from runtimes.host.facts import usable_cores
+from runtimes.images.reading import read_image
+from runtimes.loading import load
+
+SMALL = Recipe(name="small", runtime="ort", why="FP32 of fewer pixels.", image_scale=0.75, drift_limit_nat=10.0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(mini_checkpoint):
+    return open_checkpoint(str(mini_checkpoint))
+
+
+@pytest.fixture(scope="module")
+def hf(mini_checkpoint):
+    return HfCaptioner(mini_checkpoint, threads=usable_cores())
+
+
+@pytest.fixture(scope="module")
+def small_artifacts(checkpoint, sample_pictures, tmp_path_factory):
+    recipes = [SMALL, replace(SMALL, name="small-torch", runtime="torch")]
+    return list(export(checkpoint, recipes, tmp_path_factory.mktemp("small"), sample_pictures[:6]))
+
+
+@pytest.mark.parametrize(
+    ("image_px", "patch_px", "scale", "expected_px"),
+    [(384, 16, 0.75, 288), (224, 14, 0.75, 168), (224, 14, 0.7, 154), (32, 16, 0.75, 16), (224, 14, 0.01, 14), (230, 14, 0.5, 112)],
+)
+def test_sizes_are_whole_patches(checkpoint, image_px, patch_px, scale, expected_px):
+    shape, image = resized(replace(checkpoint.architecture, image_px=image_px, patch_px=patch_px), checkpoint.image, scale)
+    assert (shape.image_px, image.height_px, image.width_px) == (expected_px,) * 3
+    assert shape.vision_tokens == (expected_px // patch_px) ** 2 + 1
+
+
+@pytest.mark.parametrize("side", [15, 12, 11, 8, 1])
+def test_positions_equal_those_of_transformers(checkpoint, hf, side):
+    embeddings = hf.model.vision_model.embeddings
+    with torch.inference_mode():
+        expected = embeddings.interpolate_pos_encoding(torch.zeros(1, side**2 + 1, 384), side * 14, side * 14)
+    found = checkpoint.at_scale(side / 16).load_weights()[POSITIONS]
+    assert found.shape == (1, side**2 + 1, 384)
+    assert torch.equal(found, expected)
+    assert not torch.equal(found[:, 1 : side + 1], embeddings.position_embedding[:, 1 : side + 1])
+
+
+def test_at_full_scale_nothing_changes(checkpoint):
+    assert checkpoint.at_scale(1.0) is checkpoint
+    assert checkpoint.at_scale(0.5).at_scale(0.75) == checkpoint.at_scale(0.75)
+
+
+@pytest.fixture(scope="module")
+def ids_of_smaller_pictures(hf, sample_pictures):
+    """What transformers says of pictures of 168 px."""
+    expected = []
+    for picture in sample_pictures[:12]:
+        pixels = hf._images(read_image(picture.path), size={"height": 168, "width": 168}, return_tensors="pt").pixel_values
+        with torch.inference_mode():
+            ids = hf.model.generate(pixel_values=pixels, interpolate_pos_encoding=True, do_sample=False, num_beams=1, max_length=20)
+        expected.append(tuple(hf._trim(ids[0].tolist())))
+    return expected
+
+
+@pytest.mark.parametrize("position", [0, 1], ids=["ort", "torch"])
+def test_captions_equal_those_of_transformers_on_the_smaller_picture(
+    small_artifacts, hf, ids_of_smaller_pictures, sample_pictures, position
+):
+    captions = load(small_artifacts[position]).caption([picture.path for picture in sample_pictures[:12]])
+    assert [caption.token_ids for caption in captions] == ids_of_smaller_pictures
+    assert ids_of_smaller_pictures != [caption.token_ids for caption in hf.caption([picture.path for picture in sample_pictures[:12]])]
+
+
+def test_the_gate_compares_with_the_whole_picture(small_artifacts, hf, sample_pictures):
+    paths, captions = [picture.path for picture in sample_pictures[:6]], [picture.captions for picture in sample_pictures[:6]]
+    before, after = (np.concatenate(one.score(paths, captions)).sum() for one in (hf, load(small_artifacts[0])))
+    tokens = sum(len(hf.caption_ids(caption)) - 1 for listed in captions for caption in listed)
+    drift = open_artifact(small_artifacts[0]).manifest.gate["drift_nat_per_token"]
+    assert drift == pytest.approx((before - after) / tokens, abs=1e-4)
+    assert abs(drift) > 1e-3
+
+
+def test_an_artifact_says_that_it_is_approximate(tiny_artifacts, small_artifacts):
+    marked = {name: open_artifact(path).manifest.target.approximate for name, path in tiny_artifacts.items()}
+    assert [name for name, approximate in marked.items() if approximate] == ["onnx-int8-fast"]
+    manifest = open_artifact(small_artifacts[0]).manifest
+    assert (manifest.target.approximate, manifest.recipe["image_scale"]) == (True, 0.75)
+    assert (manifest.architecture.image_px, manifest.image.height_px, manifest.image.width_px) == (168, 168, 168)
+
+
+def test_shipped_recipes_that_are_approximate_say_so():
+    for recipe in RECIPES:
+        assert recipe.approximate == recipe.why.startswith("Approximate") == (recipe.image_scale != 1)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5, 1.5, float("nan")])
+def test_a_scale_outside_0_to_1_is_refused(scale):
+    with pytest.raises(ValueError, match="image_scale must be above 0 and at most 1"):
+        replace(SMALL, image_scale=scale)
+
+
+def test_an_approximate_recipe_cannot_be_token_exact():
+    with pytest.raises(ValueError, match="approximate or not fp32 needs drift_limit_nat"):
+        replace(SMALL, drift_limit_nat=None)
+
+
+def test_a_folder_that_holds_nothing_else_gives_it_with_a_warning(tiny_artifacts, tmp_path, caplog):
+    shutil.copytree(tiny_artifacts["onnx-int8-fast"], tmp_path / "fast")
+    with caplog.at_level(logging.INFO, logger="runtimes.loading"):
+        assert load(tmp_path, device="cpu").manifest.target.approximate
+    why = "approximate (INT8), as there is nothing else that this machine can run"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", f"using fast: {why}")]

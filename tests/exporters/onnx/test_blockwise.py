@@ -1,0 +1,277 @@
+"""Weights in blocks: codes and scales worked out by hand, and what ONNX Runtime's operators make of them against NumPy."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from exporters.checkpoint.blip import TABLE, open_checkpoint
+from exporters.onnx.blockwise import SHRINK, packed, quantize, quantize_blocks
+from exporters.recipes import Component
+from runtimes.loading import load
+from tests.exporters.onnx.onnx_files import graph_of, initializers, one_product
+
+WEIGHTS = {4: "qint4", 8: "qint8"}
+
+
+def component(bits: int, block: int, **options: object) -> Component:
+    return Component(weights=WEIGHTS[bits], block_size=block, **options)
+
+
+def normal(inputs: int, outputs: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(inputs, outputs)).astype(np.float32)
+
+
+def whole(bits: int, inputs: int, outputs: int, block: int) -> np.ndarray:
+    """What blocks store without loss: quarters of integers, -2**(bits-1) or +2**(bits-1) in every block; one block of zeros."""
+    half = 1 << (bits - 1)
+    random = np.random.default_rng(bits)
+    integers = random.integers(1 - half, half, (outputs, inputs // block, block))
+    integers[..., random.integers(0, block)] = -half
+    integers *= random.choice([-1, 1], (outputs, inputs // block, 1))  # codes reach one further down: the scale must take the sign
+    integers[0, 0] = 0
+    return (integers.reshape(outputs, inputs).T / 4).astype(np.float32)
+
+
+def tied_table(path: Path, table: np.ndarray) -> Path:
+    """Write y = x @ table f[D,V] and rows f[R,T,D] of its words, as graphs of the toolkit read the shared matrix."""
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["columns"], "/Gather", axis=1),
+        helper.make_node("Transpose", ["columns"], ["rows"], "/Transpose", perm=[1, 2, 0]),
+        helper.make_node("MatMul", ["x", "table"], ["y"], "/head"),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, table.shape[0]]),
+        helper.make_tensor_value_info("ids", TensorProto.INT64, [None, None]),
+    ]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y", "rows")]
+    graph = helper.make_graph(nodes, "tied", inputs, outputs, [numpy_helper.from_array(table, "table")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def run(path: Path, **inputs: np.ndarray) -> list[np.ndarray]:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, inputs)
+
+
+def stored_matrix(path: Path, name: str, bits: int) -> np.ndarray:
+    """What codes and scales of a file stand for: f32[K,N]."""
+    stored = initializers(path)
+    codes, scales = stored[f"{name}_quantized"], stored[f"{name}_scale"]
+    if bits == 4:
+        codes = np.stack([codes % 16, codes // 16], axis=-1).reshape(*codes.shape[:-1], -1)
+    values = (codes.astype(np.float32) - np.float32(2 ** (bits - 1))) * scales[..., None]
+    return values.reshape(len(values), -1).T
+
+
+class TestQuantizeBlocks:
+    def test_8_bits_of_a_hand_made_matrix(self):
+        """Two blocks of 4 inputs; columns are outputs. The largest takes -128, so the scale has the other sign."""
+        weight = np.array(
+            [
+                [64.0, -128.0, 0.0],  # scales -0.5, 1, 0
+                [-64.0, 127.0, 0.0],  # +128 is one too many: 127
+                [0.75, 2.5, 0.0],  # -1.5 and 2.5 go to the even neighbour
+                [-63.5, -1.0, 0.0],
+                [0.0, 0.5, -0.25],  # scales 0.0625, 1/128 * -1, 1/512
+                [-8.0, 1.0, 0.125],
+                [4.0, -1.0, 0.0],
+                [-0.0625, 0.0, 0.25],  # as large as the first one, which counts
+            ],
+            dtype=np.float32,
+        )
+        codes, scales = quantize_blocks(weight, 8, 4)
+        assert codes.dtype == np.uint8
+        assert (codes - np.int64(128)).tolist() == [
+            [[-128, 127, -2, 127], [0, -128, 64, -1]],
+            [[-128, 127, 2, -1], [-64, -128, 127, 0]],
+            [[0, 0, 0, 0], [-128, 64, 0, 127]],
+        ]
+        assert scales.tolist() == [[-0.5, 0.0625], [1.0, -1 / 128], [0.0, 1 / 512]]
+
+    def test_4_bits_of_a_hand_made_matrix(self):
+        weight = np.array([[8.0, -4.0], [-8.0, 3.5], [2.5, 0.25], [1.0, 4.0]], dtype=np.float32)
+        codes, scales = quantize_blocks(weight, 4, 4)
+        assert codes.tolist() == [[[0, 15, 6, 7]], [[0, 15, 8, 15]]]  # -2.5 and 0.5 go to the even neighbour; 8 is one too many
+        assert scales.tolist() == [[-1.0], [0.5]]
+
+    @pytest.mark.parametrize("bits", [4, 8])
+    def test_nothing_is_lost_of_whole_numbers(self, bits):
+        weight = whole(bits, 96, 5, 32)
+        codes, scales = quantize_blocks(weight, bits, 32)
+        values = (codes.astype(np.float64) - 2 ** (bits - 1)) * scales[..., None]
+        np.testing.assert_array_equal(values.reshape(5, 96).T, weight)
+        assert (scales < 0).any()
+        assert (scales > 0).any()
+
+    def test_a_narrower_range_is_taken_where_its_squared_error_is_less(self):
+        """One 8 and fifteen 3.5: steps of 1 miss every 3.5 by 0.5 (3.75); steps of 0.91 miss it by 0.14 and the 8 by 0.72 (0.81).
+
+        Steps of 0.94 and 0.88 have 1.24 and 0.93.
+        """
+        weight = np.array([[8.0]] + 15 * [[3.5]], dtype=np.float32)
+        codes, scales = quantize_blocks(weight, 4, 16)
+        assert (codes.tolist(), scales.tolist()) == ([[[0, *15 * [4]]]], [[-1.0]])
+        codes, scales = quantize_blocks(weight, 4, 16, (1.0, 0.94, 0.91, 0.88))
+        assert codes.tolist() == [[[0, *15 * [4]]]]
+        assert scales.tolist() == [[float(np.float16(-0.91))]]  # stored in half, so rounded before codes are made
+
+    def test_of_all_ranges_tried_every_block_has_the_one_of_least_squared_error(self):
+        weight = normal(256, 24, seed=3)
+        weight[:32, 0] = 0
+        _, scales = quantize_blocks(weight, 4, 32, SHRINK)
+        taken = []
+        for output in range(24):
+            for number in range(8):
+                block = [float(value) for value in weight[32 * number : 32 * number + 32, output]]
+                largest = max(block, key=abs)
+                errors = []
+                for part in SHRINK:
+                    scale = float(np.float16(np.float32(-part * largest / 8))) or 1.0
+                    errors.append(sum((min(max(round(value / scale), -8), 7) * scale - value) ** 2 for value in block))
+                taken.append(SHRINK[errors.index(min(errors))])
+                assert scales[output, number] == pytest.approx(-taken[-1] * largest / 8, rel=2**-11)
+        assert len(set(taken)) > 3  # no part is the best one for all
+
+
+class TestPacked:
+    def test_of_two_codes_the_first_is_in_the_low_half(self):
+        codes = np.array([[[1, 2, 15, 0], [0, 15, 7, 8]]], dtype=np.uint8)
+        assert packed(codes, 4).tolist() == [[[0x21, 0x0F], [0xF0, 0x87]]]
+        assert packed(codes, 4).dtype == np.uint8
+
+    def test_8_bits_stay_as_they_are(self):
+        codes = np.array([[[1, 255, 0, 128]]], dtype=np.uint8)
+        assert packed(codes, 8).tolist() == codes.tolist()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("rows", [1, 3, 20])
+class TestProduct:
+    """Kernels differ by the number of rows: 1 is a step of one caption."""
+
+    @pytest.mark.parametrize("block", [16, 32, 64, 128, 256])
+    def test_of_unit_rows_is_the_matrix(self, tmp_path, bits, rows, block):
+        """A row with a single 1 loses nothing in 8 bits, and this matrix nothing in blocks: what comes out are its rows."""
+        weight = whole(bits, 512, 40, block)
+        path = one_product(tmp_path / "graph.onnx", weight)
+        quantize(path, component(bits, block))
+        chosen = np.random.default_rng(rows).permutation(512)[:rows]
+        (found,) = run(path, x=np.eye(512, dtype=np.float32)[chosen])
+        np.testing.assert_allclose(found, weight[chosen], rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("block", [16, 32, 128])
+    def test_is_that_of_the_stored_matrix_within_the_rounding_of_activations(self, tmp_path, bits, rows, block):
+        """In 8 bits an activation is off by half a step at most, a step being 1/127 of the largest of its row and block."""
+        path = one_product(tmp_path / "graph.onnx", normal(384, 40))
+        quantize(path, component(bits, block))
+        matrix, x = stored_matrix(path, "weight", bits), normal(rows, 384, seed=rows)
+        (found,) = run(path, x=x)
+        blocks = x.reshape(rows, -1, block)
+        half_steps = np.broadcast_to(np.abs(blocks).max(-1, keepdims=True) / 254, blocks.shape).reshape(rows, 384)
+        exact = x.astype(np.float64) @ matrix
+        assert (np.abs(found - exact) <= half_steps @ np.abs(matrix) + 1e-4).all()
+        alone = np.concatenate([run(path, x=row[None])[0] for row in x])
+        np.testing.assert_allclose(alone, found, atol=1e-3)  # every row has its own steps, whatever is beside it
+        assert np.sqrt(np.square(found - exact).mean()) < 0.01 * np.sqrt(np.square(exact).mean())
+
+
+class TestBlockSize:
+    @pytest.mark.parametrize(
+        ("inputs", "asked", "block"), [(384, 256, 128), (96, 128, 32), (48, 32, 16), (48, 16, 16), (1536, 256, 256), (32, 256, 32)]
+    )
+    @pytest.mark.parametrize("bits", [4, 8])
+    def test_is_the_largest_power_of_two_that_divides_the_inputs(self, tmp_path, bits, inputs, asked, block):
+        path = one_product(tmp_path / "graph.onnx", whole(bits, inputs, 6, block))
+        quantize(path, component(bits, asked))
+        (node,) = onnx.load(path).graph.node
+        attributes = {attribute.name: attribute.i for attribute in node.attribute}
+        assert (node.op_type, node.domain) == ("MatMulNBits", "com.microsoft")
+        assert attributes == {"K": inputs, "N": 6, "bits": bits, "block_size": block, "accuracy_level": 4}
+        stored = initializers(path)
+        assert {name: values.shape for name, values in stored.items()} == {
+            "weight_quantized": (6, inputs // block, block * bits // 8),
+            "weight_scale": (6, inputs // block),
+        }
+
+    @pytest.mark.parametrize("inputs", [24, 40, 15, 8])
+    def test_below_16_the_product_stays_in_fp32(self, tmp_path, inputs):
+        weight = normal(inputs, 6)
+        path = one_product(tmp_path / "graph.onnx", weight)
+        before = onnx.load(path)
+        quantize(path, component(4, 32))
+        assert onnx.load(path) == before  # nor is there an operator set that nothing uses
+        x = normal(3, inputs, seed=1)
+        np.testing.assert_allclose(run(path, x=x)[0], x @ weight, rtol=1e-5, atol=1e-5)
+
+    def test_a_product_named_by_a_pattern_stays_in_fp32(self, tmp_path):
+        path = one_product(tmp_path / "graph.onnx", normal(32, 6))
+        before = onnx.load(path)
+        quantize(path, component(8, 32, keep_fp32=("/prod*",)))
+        assert onnx.load(path) == before
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+class TestTiedTable:
+    IDS = np.array([[11, 0, 3], [3, 39, 11]])
+
+    def test_rows_of_words_are_those_that_the_head_multiplies_by(self, tmp_path, bits):
+        path = tied_table(tmp_path / "graph.onnx", normal(96, 40))
+        quantize(path, component(bits, 32))
+        matrix = stored_matrix(path, "table", bits)
+        y, rows = run(path, x=np.eye(96, dtype=np.float32)[:1], ids=self.IDS)
+        np.testing.assert_array_equal(rows, matrix.T[self.IDS])
+        np.testing.assert_allclose(y, matrix[:1], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(matrix, normal(96, 40), atol=np.abs(normal(96, 40)).max() / 2**bits * 2.01)
+
+    def test_it_is_stored_once(self, tmp_path, bits):
+        path = tied_table(tmp_path / "graph.onnx", whole(bits, 96, 40, 32))
+        quantize(path, component(bits, 32))
+        large = {name: values.shape for name, values in initializers(path).items() if values.size > 3}
+        assert large == {"table_quantized": (40, 3, 32 * bits // 8), "table_scale": (40, 3)}
+        np.testing.assert_array_equal(run(path, x=np.zeros((1, 96), np.float32), ids=self.IDS)[1], whole(bits, 96, 40, 32).T[self.IDS])
+
+    def test_its_range_is_never_narrowed(self, tmp_path, bits):
+        """That costs logits their length; of a matrix that is no table, 4-bit blocks are narrowed (see `SHRINK`)."""
+        weight = normal(96, 40)
+        ends = np.take_along_axis(blocks := weight.T.reshape(40, 3, 32), np.abs(blocks).argmax(-1)[..., None], -1)[..., 0]
+        full = -ends / 2 ** (bits - 1)
+        tied, plain = tied_table(tmp_path / "tied.onnx", weight), one_product(tmp_path / "plain.onnx", weight)
+        for path in (tied, plain):
+            quantize(path, component(bits, 32))
+        np.testing.assert_array_equal(initializers(tied)["table_scale"], full.astype(np.float16))
+        narrowed = np.abs(initializers(plain)["weight_scale"]) < np.abs(full) * 0.999
+        assert (narrowed.mean() > 0.5) == narrowed.any() == (bits == 4)
+
+
+@pytest.mark.full
+class TestShippedModel:
+    def test_only_the_table_of_the_4_bit_decoder_has_its_full_range_everywhere(self, mini_artifacts, mini_checkpoint):
+        weights = open_checkpoint(str(mini_checkpoint)).load_weights()
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph_of(mini_artifacts["onnx-int4"], "decoder").initializer}
+        (name,) = [name for name in stored if name.endswith("table_scale_half")]
+        blocks = weights[TABLE].numpy().reshape(len(weights[TABLE]), -1, 128)
+        np.testing.assert_array_equal(np.abs(stored[name]), (np.abs(blocks).max(-1) / 8).astype(np.float16))
+        dense = weights["text_decoder.bert.encoder.layer.0.output.dense.weight"].numpy().reshape(384, 12, 128)
+        scales = [values for other, values in stored.items() if other.endswith("_scale_half") and values.shape == (384, 12)]
+        parts = [np.abs(values) / (np.abs(dense).max(-1) / 8) for values in scales]
+        (of_dense,) = [part for part in parts if np.isclose(part[..., None], SHRINK, rtol=2**-10).any(-1).all()]
+        assert (of_dense < 0.999).mean() > 0.5
+
+    @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4"])
+    @pytest.mark.parametrize(("prompt", "beams"), [(None, 1), ("a picture of ", 3)])
+    def test_fp32_finds_its_captions_nearly_as_likely_as_its_own(self, mini_artifacts, sample_pictures, recipe, prompt, beams):
+        """Words may differ where two are as likely; what is lost per token may not exceed 0.02 nat, in batches and beams too."""
+        paths = [picture.path for picture in sample_pictures[:12]]
+        exact, blocked = (load(mini_artifacts[name], device="cpu", threads=1) for name in ("onnx-fp32", recipe))
+        nats = []
+        for captioner in (exact, blocked):
+            captions = captioner.caption(paths, prompt=prompt, beams=beams, batch_size=5)
+            assert [caption.error for caption in captions] == [None] * 12
+            assert all(caption.text.startswith((prompt or "").strip()) for caption in captions)
+            scores = [row[0] for row in exact.score(paths, [caption.text for caption in captions])]
+            nats.append(sum(float(score) for score in scores) / sum(len(caption.token_ids) for caption in captions))
+        assert nats[0] - nats[1] < 0.02

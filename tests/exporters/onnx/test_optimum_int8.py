@@ -1,0 +1,93 @@
+"""Integer products of ONNX graphs: exact integers of a hand-made matrix, and the range that an encoder's weights use."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+from exporters.onnx.build import quantize
+from exporters.recipes import Component
+from tests.exporters.onnx.onnx_files import ENCODER_PRODUCTS, graph_of, initializers, one_product
+
+
+class TestOnnxProduct:
+    """Columns are channels: their largest magnitudes are 127, 64, 0 and 2.5."""
+
+    WEIGHT = np.array([[127.0, -64.0, 0.0, 2.5], [-1.5, 32.0, 0.0, -1.0], [2.5, 16.0, 0.0, 0.0]], dtype=np.float32)
+
+    def quantized(self, tmp_path: Path, component: Component, weight: np.ndarray = WEIGHT) -> dict[str, np.ndarray]:
+        path = one_product(tmp_path / "graph.onnx", weight)
+        quantize(path, component)
+        return initializers(path)
+
+    def test_8_bits_use_minus_127_to_127_per_column(self, tmp_path):
+        stored = self.quantized(tmp_path, Component(weights="qint8", per_channel=True))
+        expected = [[127, -127, 0, 127], [-2, 64, 0, -51], [2, 32, 0, 0]]  # -1.5 and 2.5 go to the even neighbour; 32 / (64/127) = 63.5
+        assert stored["weight_quantized"].tolist() == expected
+        np.testing.assert_array_equal(stored["weight_scale"][[0, 1, 3]], np.float32([1.0, 64 / 127, 2.5 / 127]))
+        assert stored["weight_zero_point"].tolist() == [0, 0, 0, 0]
+        assert "weight" not in stored
+
+    def test_7_bits_use_minus_64_to_64_per_column(self, tmp_path):
+        stored = self.quantized(tmp_path, Component(weights="qint8", per_channel=True, reduce_range=True))
+        expected = [[64, -64, 0, 64], [-1, 32, 0, -26], [1, 16, 0, 0]]  # 127 / 64 a step: -1.5 is -0.76, 2.5 is 1.26; -1 / (2.5/64) = -25.6
+        assert stored["weight_quantized"].tolist() == expected
+        np.testing.assert_array_equal(stored["weight_scale"][[0, 1, 3]], np.float32([127 / 64, 1.0, 2.5 / 64]))
+        assert stored["weight_zero_point"].tolist() == [0, 0, 0, 0]
+
+    def test_per_tensor_has_one_scale(self, tmp_path):
+        stored = self.quantized(tmp_path, Component(weights="qint8"))
+        assert stored["weight_quantized"].tolist() == [[127, -64, 0, 2], [-2, 32, 0, -1], [2, 16, 0, 0]]
+        assert stored["weight_scale"].item() == 1.0
+
+    def test_unsigned_weights_have_a_zero_point(self, tmp_path):
+        weight = np.array([[-5.0, 250.0], [0.0, 100.4]], dtype=np.float32)
+        stored = self.quantized(tmp_path, Component(weights="quint8"), weight)
+        assert stored["weight_quantized"].tolist() == [[0, 255], [5, 105]]
+        assert (stored["weight_scale"].item(), stored["weight_zero_point"].item()) == (1.0, 5)
+
+    def test_unsigned_7_bits_use_0_to_127(self, tmp_path):
+        weight = np.array([[-27.0, 100.0], [0.0, 50.4]], dtype=np.float32)
+        stored = self.quantized(tmp_path, Component(weights="quint8", reduce_range=True), weight)
+        assert stored["weight_quantized"].tolist() == [[0, 127], [27, 77]]
+        assert (stored["weight_scale"].item(), stored["weight_zero_point"].item()) == (1.0, 27)
+
+    @pytest.mark.parametrize(
+        "component",
+        [
+            Component(weights="qint8", per_channel=True),
+            Component(weights="qint8", per_channel=True, reduce_range=True),
+            Component(weights="qint8"),
+            Component(weights="quint8"),
+            Component(weights="quint8", per_channel=True),
+        ],
+        ids=str,
+    )
+    def test_lookup_gives_the_columns_that_the_product_multiplies_by(self, tmp_path, component):
+        weight = np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32)
+        path = one_product(tmp_path / "graph.onnx", weight, with_lookup=True)
+        quantize(path, component)
+        stored = initializers(path)
+        assert [name for name, values in stored.items() if values.size == weight.size] == ["weight_quantized"]
+        integers = stored["weight_quantized"].astype(np.float32) - stored["weight_zero_point"].astype(np.float32)
+        ids = np.array([11, 0, 3, 3])
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        x = np.zeros((1, 8), dtype=np.float32)
+        (columns,) = session.run(["columns"], {"x": x, "ids": ids})
+        np.testing.assert_allclose(columns, (integers * stored["weight_scale"])[:, ids], rtol=1e-6)
+        np.testing.assert_allclose(columns, weight[:, ids], atol=np.abs(weight).max() / 60)
+
+    def test_a_product_named_by_a_pattern_stays_as_it_is(self, tmp_path):
+        stored = self.quantized(tmp_path, Component(weights="qint8", per_channel=True, keep_fp32=("/prod*",)))
+        assert set(stored) == {"weight"}  # no product is left to quantize, which must not mean all of them
+        np.testing.assert_array_equal(stored["weight"], self.WEIGHT)
+
+
+@pytest.mark.parametrize(("recipe", "most"), [("onnx-int8", 64), ("onnx-int4", 64), ("onnx-int8-vnni", 127), ("onnx-int8-arm64", 127)])
+def test_weights_of_the_encoder_fill_the_range_of_the_recipe_and_no_more(tiny_artifacts, recipe, most):
+    tensors = [numpy_helper.to_array(tensor) for tensor in graph_of(tiny_artifacts[recipe], "encoder").initializer]
+    matrices = [values for values in tensors if values.dtype == np.int8 and values.ndim == 2]
+    assert len(matrices) == ENCODER_PRODUCTS
+    assert {int(np.abs(values.astype(int)).max()) for values in matrices} == {most}

@@ -1,0 +1,96 @@
+"""The whole loop in one graph: what it is made of, what it weighs, and that its gate compares it with the split graphs."""
+
+from dataclasses import replace
+
+import onnx
+import pytest
+
+from exporters.checkpoint.blip import open_checkpoint
+from exporters.export import export
+from exporters.gate.gate import check_joined, findings_line
+from exporters.recipes import Recipe, find_recipe
+from runtimes.artifact.folder import open_artifact
+from runtimes.errors import GateError
+from runtimes.loading import load
+from tests.exporters.onnx.onnx_files import graph_of
+
+SINGLE = find_recipe("onnx-int8-single")
+
+
+@pytest.fixture(scope="module")
+def single(tiny_artifacts):
+    return open_artifact(tiny_artifacts["onnx-int8-single"])
+
+
+@pytest.fixture(scope="module")
+def split(tiny_artifacts):
+    return open_artifact(tiny_artifacts["onnx-int8"])
+
+
+def test_it_holds_the_operators_of_both_graphs_and_one_loop(single, split):
+    (declared,) = single.manifest.graphs.values()
+    for domain, operators in declared.operators.items():
+        for name, count in operators.items():
+            both = sum(graph.operators.get(domain, {}).get(name, 0) for graph in split.manifest.graphs.values())
+            assert count >= both
+            assert count == both or domain == "ai.onnx"
+    assert declared.operators["ai.onnx"]["Loop"] == 1
+    assert declared.opsets == split.manifest.graphs["decoder"].opsets
+    assert single.manifest.applied == split.manifest.applied
+    assert declared.inputs == {
+        "pixels": "float32[images,3,32,32]", "prompt_ids": "int64[prompt]", "min_length": "int64[]", "max_length": "int64[]",
+    }  # fmt: skip
+    assert declared.outputs == {"token_ids": "int64[images,length]", "log_probabilities": "float32[images]"}
+
+
+def test_the_library_finds_nothing_wrong_with_a_graph_of_standard_operators(tiny_checkpoint, drawn_pictures, tmp_path):
+    """An FP32 one must besides say what transformers says: its gate is enforced."""
+    recipe = replace(find_recipe("onnx-fp32"), name="onnx-fp32-single", layout="single")
+    (path,) = export(open_checkpoint(str(tiny_checkpoint)), [recipe], tmp_path, drawn_pictures[:8])
+    artifact = open_artifact(path)
+    onnx.checker.check_model(artifact.path_of("captioner"), full_check=True)
+    assert set(artifact.manifest.graphs["captioner"].operators) == {"ai.onnx"}
+    gate = artifact.manifest.gate
+    assert (gate["passed"], gate["exact_captions"], gate["captions_as_split"]) == (True, 8, 8)
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".reference-")} == {"tiny-onnx-fp32-single"}
+
+
+def test_no_tensor_is_stored_twice_and_nothing_is_lost(single, split):
+    roles = ("encoder-weights", "decoder-weights")
+    assert 0 <= split.component_bytes[roles[0]] + split.component_bytes[roles[1]] - single.component_bytes["captioner-weights"] < 4096
+    names = {tensor.name for tensor in graph_of(single.path, "captioner").initializer}
+    for role in ("encoder", "decoder"):
+        assert {f"{role}/{tensor.name}" for tensor in graph_of(split.path, role).initializer} <= names
+
+
+def test_the_loop_has_no_tensors_of_its_own(single):
+    (loop,) = (node for node in graph_of(single.path, "captioner").node if node.op_type == "Loop")
+    (body,) = (attribute.g for attribute in loop.attribute)
+    assert len(body.initializer) == 0
+
+
+class TestGate:
+    def test_it_says_what_the_split_graphs_say(self, single, split):
+        gate, before = single.manifest.gate, split.manifest.gate
+        assert gate == before | {"captions_as_split": 16, "captions": before["captions"]}
+        assert findings_line(gate).endswith(" nat/token; 16 of 16 equal the split graphs'")
+
+    def test_other_captions_than_the_split_graphs_are_refused(self, tiny_artifacts, drawn_pictures):
+        """The single graph of 7-bit encoder weights against the captions of 8-bit ones."""
+        findings = open_artifact(tiny_artifacts["onnx-int8-vnni"]).manifest.gate
+        eight = open_artifact(tiny_artifacts["onnx-int8"]).manifest.gate["captions"]
+        different = sum(findings["captions"][picture] != said for picture, said in eight.items())
+        assert 0 < different < 16
+        captioner = load(tiny_artifacts["onnx-int8-single"], threads=1)
+        said = f"captions of {different} of 16 pictures differ between the single graph and the split ones (first: drawn-"
+        with pytest.raises(GateError) as caught:
+            check_joined(captioner, SINGLE, drawn_pictures, findings | {"mode": "enforce", "problem": None})
+        assert str(caught.value).startswith(f"onnx-int8-single: {said}")
+        report = check_joined(captioner, SINGLE, drawn_pictures, findings | {"problem": None, "passed": True})
+        assert (report["passed"], report["captions_as_split"], report["captions"]) == (False, 16 - different, eight)
+        assert report["problem"].startswith(said)
+
+
+def test_only_onnx_runtime_has_a_single_graph():
+    with pytest.raises(ValueError, match="layout single needs the ort runtime"):
+        Recipe(name="m", runtime="torch", why="w", layout="single")

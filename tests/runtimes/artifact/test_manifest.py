@@ -1,0 +1,382 @@
+"""`manifest.json`: a real one goes round, and whatever is wrong with one is a named error that says where."""
+
+import hashlib
+import json
+import os
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runtimes.artifact import json_dataclass
+from runtimes.artifact.manifest import (
+    MAX_MANIFEST_BYTES,
+    SCHEMA,
+    Architecture,
+    FileEntry,
+    GenerationSpec,
+    GraphSpec,
+    ImageSpec,
+    Manifest,
+    Source,
+    Target,
+    read_manifest,
+)
+from runtimes.errors import ManifestError, ManifestVersionError
+
+NAMED = re.compile("expected|missing|unknown|not one of|newer|plain name|must|not 1 to|of a file|not in the|not of the|same role")
+
+
+def small_manifest(**changes):
+    fields = {
+        "schema": SCHEMA,
+        "name": "blip-tiny-onnx-int8",
+        "runtime": "ort",
+        "contract": "split/1",
+        "toolkit": "0.1.0",
+        "source": Source(model="blip-tiny", revision=None, sha256="ab" * 32),
+        "recipe": {"name": "onnx-int8", "why": "Näher dran"},
+        "applied": {"encoder": {"MatMul": 12}},
+        "target": Target(device="cpu", precision="int8", cpu_features=("vnni",)),
+        "architecture": Architecture(
+            image_px=32,
+            patch_px=16,
+            vision_width=32,
+            vision_inner=64,
+            vision_layers=2,
+            vision_heads=4,
+            vision_activation="gelu",
+            vision_norm_eps=1e-05,
+            text_width=32,
+            text_inner=64,
+            text_layers=2,
+            text_heads=4,
+            text_activation="gelu",
+            text_norm_eps=1e-12,
+            vocabulary=64,
+            max_positions=32,
+        ),
+        "image": ImageSpec(
+            height_px=32, width_px=32, resample="bicubic", mean=(0.48145466, 0.4578275, 0.5), std=(0.26862954, 0.1, 0.3), rescale=1 / 255
+        ),
+        "generation": GenerationSpec(bos_id=62, eos_id=3, pad_id=0),
+        "graphs": {
+            "encoder": GraphSpec(
+                inputs={"pixels": "float32[images,3,32,32]"},
+                outputs={"cross_key_0": "float32[images,4,vision_tokens,8]"},
+                operators={"ai.onnx": {"MatMul": 12}},
+                opsets={"ai.onnx": 17},
+            )
+        },
+        "files": {"encoder-3fa9c1d2.onnx": FileEntry(role="encoder", bytes=12, sha256="cd" * 32)},
+        "requires": {"onnxruntime": ">=1.24.3"},
+        "gate": {"drift": 0.0030000000000000005, "passed": True, "problem": None},
+    }
+    return Manifest(**{**fields, **changes}).sealed()
+
+
+def sealed(parsed):
+    """Plain JSON with a digest that fits it."""
+    content = {key: value for key, value in parsed.items() if key != "digest"}
+    return {**content, "digest": hashlib.sha256(json_dataclass.canonical(content)).hexdigest()}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function that writes a manifest (bytes, text or JSON values) and returns its path."""
+
+    def write(content):
+        path = tmp_path / "manifest.json"
+        if not isinstance(content, bytes | str):
+            content = json.dumps(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def plain():
+    """A small manifest as JSON values that a test may spoil."""
+    return json.loads(small_manifest().to_bytes())
+
+
+def problems(path):
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert text.endswith(". Export or copy the artifact again.")
+    assert text.isprintable()
+    return text.removeprefix(f"{path}: ").removesuffix(". Export or copy the artifact again.").split("; ")
+
+
+def test_real_manifests_go_round(tiny_artifacts, tmp_path):
+    for recipe, artifact in tiny_artifacts.items():
+        content = (artifact / "manifest.json").read_bytes()
+        manifest = read_manifest(artifact / "manifest.json")
+        assert manifest.recipe["name"] == recipe
+        assert manifest.to_bytes() == content
+        assert manifest.sealed() == manifest
+        assert json_dataclass.from_json(Manifest, json_dataclass.to_json(manifest)) == (manifest, [])
+        (tmp_path / "manifest.json").write_bytes(json.dumps(json.loads(content), sort_keys=True, indent=4).encode())
+        assert read_manifest(tmp_path / "manifest.json") == manifest  # the layout of the text does not matter
+
+
+def test_a_small_manifest_goes_round(written):
+    manifest = small_manifest()
+    assert read_manifest(written(manifest.to_bytes())) == manifest
+    assert manifest.architecture.vision_tokens == 5
+    assert manifest.architecture.head_width == 8
+    assert manifest.file_of("encoder") == "encoder-3fa9c1d2.onnx"
+
+
+def test_the_digest_is_of_everything_else():
+    manifest = small_manifest()
+    assert replace(manifest, digest="0" * 64).sealed() == manifest
+    changed = [
+        small_manifest(name="x"),
+        small_manifest(gate={}),
+        small_manifest(source=Source(model="blip-tiny", revision="main", sha256="ab" * 32)),
+        small_manifest(files={"encoder-3fa9c1d2.onnx": FileEntry(role="encoder", bytes=13, sha256="cd" * 32)}),
+    ]
+    assert len({manifest.digest, *(other.digest for other in changed)}) == 5
+
+
+def test_all_problems_are_named_at_once(written, plain):
+    del plain["contract"]
+    del plain["image"]["mean"]
+    plain["colour"] = "red"
+    plain["source"]["sha265"] = "x"
+    plain["schema"] = True
+    plain["target"]["precision"] = "int3"
+    plain["target"]["cpu_features"] = ["vnni", 7]
+    plain["architecture"]["vision_heads"] = 4.0
+    plain["architecture"]["text_norm_eps"] = "small"
+    plain["image"]["std"] = [0.1, 0.2]
+    plain["generation"] = [62, 3, 0]
+    plain["files"]["encoder-3fa9c1d2.onnx"]["bytes"] = None
+    plain["applied"]["encoder"]["MatMul"] = "12"
+    plain["requires"] = None
+    known = (
+        "schema, name, runtime, contract, toolkit, source, recipe, applied, target, architecture, image, generation, graphs, files, "
+        "requires, gate"
+    )
+    assert sorted(problems(written(plain))) == sorted(
+        [
+            "unknown manifest field(s) colour",
+            f"known: {known}, digest",
+            "missing contract",
+            "schema: expected int, got bool",
+            "unknown source field(s) source.sha265",
+            "known: model, revision, sha256, licence",
+            "applied.encoder.MatMul: expected int, got str",
+            "target.precision: 'int3' is not one of 'fp32', 'fp16', 'int8', 'int4'",
+            "target.cpu_features[1]: expected str, got int",
+            "architecture.vision_heads: expected int, got float",
+            "architecture.text_norm_eps: expected float, got str",
+            "missing image.mean",
+            "image.std: expected a list of 3, got list",
+            "generation: expected an object, got list",
+            "files.encoder-3fa9c1d2.onnx.bytes: expected int, got NoneType",
+            "requires: expected an object, got NoneType",
+        ]
+    )
+
+
+def test_every_missing_field_is_named(written, plain):
+    for name in list(plain):
+        if name == "digest":
+            continue  # has a default, and then does not match
+        assert problems(written({key: value for key, value in plain.items() if key != name})) == [f"missing {name}"]
+    assert problems(written({key: value for key, value in plain.items() if key != "digest"})) == ["its digest does not match its content"]
+
+
+@pytest.mark.parametrize("schema", [SCHEMA + 1, 999])
+def test_a_newer_schema_names_both(written, plain, schema):
+    path = written({"schema": schema, "whatever": ["a", "newer", "toolkit", "means"]})
+    with pytest.raises(ManifestVersionError) as caught:
+        read_manifest(path)
+    assert str(caught.value) == (
+        f"{path}: manifest schema {schema} is newer than {SCHEMA}, the newest that this toolkit reads. Update blip-toolkit."
+    )
+
+
+@pytest.mark.parametrize(
+    "digest", ["", "0" * 64, "x", lambda digest: digest.upper(), lambda digest: digest[:-1], lambda digest: f"{digest} "]
+)
+def test_a_damaged_digest(written, plain, digest):
+    plain["digest"] = digest(plain["digest"]) if callable(digest) else digest
+    assert problems(written(plain)) == ["its digest does not match its content"]
+
+
+def test_changed_content_does_not_fit_the_digest(written, plain):
+    plain["files"]["encoder-3fa9c1d2.onnx"]["sha256"] = "ce" * 32
+    assert problems(written(plain)) == ["its digest does not match its content"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "not JSON (Expecting value: line 1 column 1 (char 0))"),
+        (b"[]", "document: expected an object, got list"),
+        (b"null", "document: expected an object, got NoneType"),
+        (b'"manifest"', "document: expected an object, got str"),
+        (b"1", "document: expected an object, got int"),
+        (b'{"schema": 1, "schema": 1}', "not JSON (a key stands twice in one object)"),
+        (b'{"a": {"b": {"c": 1, "d": 2, "c": 3}}}', "not JSON (a key stands twice in one object)"),
+        (b"\xff\xfe\xfd", "not JSON"),
+        (b'{"a": "\xff"}', "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "not JSON"),
+        (b" " * (MAX_MANIFEST_BYTES + 1), f"larger than {MAX_MANIFEST_BYTES} bytes"),
+    ],
+)
+def test_what_is_no_manifest(written, content, problem):
+    (found,) = problems(written(content))
+    assert found == problem or (problem == "not JSON" and found.startswith("not JSON ("))
+
+
+@pytest.mark.parametrize("depth", [*range(100, 1200, 20)])
+def test_a_deep_value_is_read_or_refused(written, plain, depth):
+    """Whatever a parser's own limit is: what it lets through, the digest must get through as well."""
+    deep = "[" * depth + "]" * depth
+    text = json.dumps(sealed(plain)).replace('{"drift"', '{"deep": ' + deep + ', "drift"')
+    (found,) = problems(written(text))
+    assert found == "its digest does not match its content" or found.startswith("not JSON (")
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "problem"),
+    [
+        (("source", "model"), "\ud800", "not JSON"),
+        (("recipe", "why"), ["\udfff"], "not JSON"),
+        (("image", "rescale"), 10**400, "image.rescale: expected a float, got int"),
+        (("architecture", "text_norm_eps"), -(10**400), "architecture.text_norm_eps: expected a float, got int"),
+    ],
+)
+def test_values_that_json_has_and_we_have_not(written, plain, where, value, problem):
+    plain[where[0]][where[1]] = value
+    (found,) = problems(written(json.dumps(plain)))
+    assert found == problem or (problem == "not JSON" and found.startswith("not JSON ("))
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "problem"),
+    [
+        ("architecture", "vocabulary", 1 << 40, "architecture: vocabulary is 1099511627776, not 1 to 1048576"),
+        ("architecture", "vision_width", 0, "architecture: vision_width is 0, not 1 to 65536"),
+        ("architecture", "text_heads", 3, "architecture: image_px must hold a patch, vision_width and text_width must be multiples of"),
+        ("architecture", "patch_px", 999, "architecture: image_px must hold a patch, vision_width and text_width must be multiples of"),
+        ("architecture", "text_norm_eps", 0.0, "architecture: vision_norm_eps and text_norm_eps must lie between 0 and 1"),
+        ("architecture", "vision_activation", "swish", "architecture.vision_activation: 'swish' is not one of"),
+        ("image", "width_px", 33, "manifest: image is not of the size that architecture takes"),
+        ("image", "height_px", 1 << 20, "image: height_px is 1048576, not 1 to 4096"),
+        ("image", "std", [1.0, 0.0, 1.0], "image: mean, std and rescale must be below 1000000, and the last two not 0"),
+        ("image", "rescale", 1e300, "image: mean, std and rescale must be below 1000000, and the last two not 0"),
+        ("generation", "eos_id", 64, "manifest: generation holds an id that is not in the vocabulary"),
+        ("generation", "pad_id", -1, "manifest: generation holds an id that is not in the vocabulary"),
+    ],
+)
+def test_sizes_that_no_model_has(written, plain, part, field, value, problem):
+    """A forged manifest has a right digest, and must not make a device run out of memory."""
+    plain[part][field] = value
+    (found, *rest) = problems(written(sealed(plain)))
+    assert found.startswith(problem)
+    assert rest == []
+
+
+@pytest.mark.parametrize(("field", "value"), [("bytes", -1), ("bytes", 1 << 50), ("sha256", "cd" * 31), ("sha256", "CD" * 32)])
+def test_entries_of_no_file(written, plain, field, value):
+    plain["files"]["encoder-3fa9c1d2.onnx"][field] = value
+    assert problems(written(sealed(plain))) == ["files.encoder-3fa9c1d2.onnx: bytes or sha256 are none of a file"]
+
+
+def test_two_files_of_one_role(written, plain):
+    plain["files"]["other.onnx"] = plain["files"]["encoder-3fa9c1d2.onnx"]
+    assert problems(written(sealed(plain))) == ["manifest: two files have the same role"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "/x", "..", ".", "", "manifest.json", "./a", "a/", "a\0b", "a\nb", "\x1b[2J", "a\\b", "c:b"]
+)
+def test_a_file_name_that_is_not_plain(written, plain, name):
+    plain["files"][name] = plain["files"].pop("encoder-3fa9c1d2.onnx")
+    assert problems(written(sealed(plain))) == [f"file name {name!r} is not a plain name"]
+
+
+def test_every_file_name_that_is_not_plain_is_named(written, plain):
+    (entry,) = plain["files"].values()
+    plain["files"] = {name: {**entry, "role": name} for name in ("a/b", "fine.onnx", "..")}
+    assert problems(written(sealed(plain))) == ["file name 'a/b' is not a plain name", "file name '..' is not a plain name"]
+
+
+def test_every_flipped_bit_is_refused(tmp_path):
+    """Exhaustive; a flip that leaves the same meaning (1e-05 and 1E-05) is damage all the same."""
+    content = small_manifest().to_bytes()
+    path = tmp_path / "manifest.json"
+    path.write_bytes(content)
+    accepted = []
+    with path.open("r+b", buffering=0) as file:
+        for place in range(len(content)):
+            for bit in range(8):
+                os.pwrite(file.fileno(), bytes([content[place] ^ 1 << bit]), place)
+                try:
+                    read_manifest(path)
+                except (ManifestError, ManifestVersionError) as error:
+                    assert str(error).isprintable()  # noqa: PT017 - twenty thousand `raises` are slow
+                else:
+                    accepted.append((place, bit))
+            os.pwrite(file.fileno(), content[place : place + 1], place)
+    assert read_manifest(path) == small_manifest()
+    assert accepted == []
+
+
+def test_every_truncation_is_refused(tmp_path):
+    content = small_manifest().to_bytes()
+    path = tmp_path / "manifest.json"
+    path.write_bytes(content)
+    for length in reversed(range(len(content) - 1)):  # without the last line feed it is whole
+        os.truncate(path, length)
+        with pytest.raises(ManifestError):
+            read_manifest(path)
+
+
+def test_mutants_with_a_right_digest_are_read_or_named(tmp_path):
+    """Values of other kinds at random places, sealed again, so that they get past the digest."""
+    draw = random.Random(3)
+    values = [None, True, -1, 0, 2**70, 1.5, -0.0, "", "x", "../x", "\U0001f600", "a\nb", [], ["a"], {}, {"a": 1}, [[]], 10**400]
+    read = 0
+    for number in range(1500):
+        parsed = json.loads(small_manifest().to_bytes())
+        for _ in range(draw.choice((1, 1, 2))):
+            holder, key = draw.choice(list(places(parsed)))
+            if draw.random() < 0.15:
+                holder.pop(key)
+            else:
+                holder[key] = draw.choice(values)
+        path = tmp_path / f"{number}.json"  # a new file: rewriting one makes the file system wait for the disk
+        path.write_text(json.dumps(sealed(parsed)))
+        try:
+            manifest = read_manifest(path)
+        except (ManifestError, ManifestVersionError) as error:
+            assert NAMED.search(str(error)), error  # noqa: PT017
+            assert str(error).isprintable()  # noqa: PT017
+        else:
+            assert json_dataclass.from_json(Manifest, json_dataclass.to_json(manifest)) == (manifest, [])
+            read += 1
+    assert 100 < read < 1000
+
+
+def places(value):
+    """Every (container, key) of JSON values."""
+    for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        yield value, key
+        if isinstance(item, dict | list):
+            yield from places(item)
+
+
+def test_a_manifest_that_is_no_file(tmp_path):
+    assert problems(Path(tmp_path / "none.json")) == ["cannot be read (No such file or directory)"]

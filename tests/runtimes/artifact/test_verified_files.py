@@ -1,0 +1,167 @@
+"""An artifact's files while it is opened: checked before anybody gets them, read through what was checked, the same afterwards."""
+
+import hashlib
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import runtimes
+from runtimes.artifact.folder import open_artifact, sha256_of
+from runtimes.artifact.verified_files import KEPT_BYTES, MAX_READ_BYTES, opened
+from runtimes.errors import ArtifactCorruptError
+
+ROLES = ["encoder", "encoder-weights", "decoder", "decoder-weights", "tokenizer"]
+
+
+@pytest.fixture
+def artifact(tiny_artifacts, tmp_path):
+    """A copy that a test may spoil."""
+    return open_artifact(Path(shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "tiny")))
+
+
+def with_file(artifact, role, content):
+    """The artifact with another content of a file, as its manifest says it, written under the old name."""
+    name = artifact.manifest.file_of(role)
+    (artifact.path / name).write_bytes(content)
+    entry = replace(artifact.manifest.files[name], bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    manifest = replace(artifact.manifest, files=artifact.manifest.files | {name: entry}, digest="").sealed()
+    artifact.manifest_path.write_bytes(manifest.to_bytes())
+    return open_artifact(artifact.path)
+
+
+def test_files_are_named_by_role_and_content(artifact):
+    assert [entry.role for entry in artifact.manifest.files.values()] == ROLES
+    for role in ROLES:
+        file = artifact.path_of(role)
+        assert file.name == f"{role}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}{file.suffix}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_damage_is_named(artifact, role):
+    file = artifact.path_of(role)
+    content = file.read_bytes()
+    size = len(content)
+    flipped = bytearray(content)
+    flipped[size // 2] ^= 4
+    cases = {
+        content[:-1]: f"has {size - 1} bytes, the manifest says {size}",
+        content[: size // 2]: f"has {size // 2} bytes, the manifest says {size}",
+        b"": f"has 0 bytes, the manifest says {size}",
+        content + b"\0": f"has {size + 1} bytes, the manifest says {size}",
+        bytes(flipped): f"sha256 is {hashlib.sha256(flipped).hexdigest()[:12]}…, the manifest says {sha256_of(file)[:12]}…",
+        None: "is missing",
+    }
+
+    def read():
+        with opened(artifact) as payload:
+            payload.read(role)
+
+    for damaged, problem in cases.items():
+        if damaged is None:
+            file.unlink()
+        else:
+            file.write_bytes(damaged)
+        for use in (read, lambda: runtimes.load(artifact.path)):
+            with pytest.raises(ArtifactCorruptError) as caught:
+                use()
+            assert str(caught.value) == f"{file}: {problem}. Export or copy the artifact again."
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(artifact, tmp_path, kind):
+    file = artifact.path_of("decoder-weights")
+    file.rename(tmp_path / "elsewhere")
+    {"folder": file.mkdir, "pipe": lambda: os.mkfifo(file), "link": lambda: file.symlink_to(tmp_path / "elsewhere")}[kind]()
+    with opened(artifact) as payload, pytest.raises(ArtifactCorruptError, match=r"is not a regular file|cannot be read") as caught:
+        payload.stream("decoder-weights")
+    assert str(file) in str(caught.value)
+
+
+def test_a_role_that_no_file_has(artifact):
+    with opened(artifact) as payload, pytest.raises(ArtifactCorruptError) as caught:
+        payload.read("weights")
+    assert str(caught.value) == f"{artifact.path}/manifest.json: names no file with the role 'weights'. Export or copy the artifact again."
+
+
+def test_a_file_that_nobody_asks_for_may_be_bad(artifact):
+    artifact.path_of("tokenizer").write_bytes(b"")
+    with opened(artifact) as payload:
+        assert payload.read("encoder") == artifact.path_of("encoder").read_bytes()
+        payload.confirm()
+
+
+@pytest.mark.parametrize("size", [KEPT_BYTES, KEPT_BYTES + 1])
+def test_small_and_large_files_are_read_whole_and_again(artifact, size):
+    content = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    artifact = with_file(artifact, "tokenizer", content)
+    with opened(artifact) as payload:
+        assert payload.read("tokenizer") == payload.stream("tokenizer").read() == payload.read("tokenizer") == content
+        assert payload.hash_s > 0
+    artifact.path_of("tokenizer").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with opened(artifact) as payload, pytest.raises(ArtifactCorruptError, match="sha256 is"):
+        payload.read("tokenizer")
+
+
+def test_a_parser_gets_the_bytes_that_were_hashed_though_the_file_was_written_to_since(artifact):
+    content = artifact.path_of("encoder").read_bytes()
+    with opened(artifact) as payload:
+        payload.read("encoder")
+        artifact.path_of("encoder").write_bytes(bytes(len(content)))
+        assert payload.read("encoder") == content
+
+
+@pytest.mark.parametrize("change", ["written to", "replaced", "removed"])
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_change_between_hash_and_end_of_opening_is_found(artifact, change, restored):
+    """Putting content and times back as they were does not hide it: the time of change is the system's."""
+    file = artifact.path_of("decoder-weights")
+    status, content = file.stat(), file.read_bytes()
+    with opened(artifact) as payload:
+        payload.mappable("decoder-weights")
+        payload.confirm()
+        if change == "written to":
+            with file.open("r+b") as stream:
+                stream.write(content if restored else b"\xff" * 8)
+        elif change == "replaced":
+            other = file.with_suffix(".new")
+            other.write_bytes(content if restored else bytes(len(content)))
+            other.replace(file)
+        else:
+            file.rename(file.with_suffix(".gone"))
+        if restored and file.exists():
+            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        with pytest.raises(ArtifactCorruptError) as caught:
+            payload.confirm()
+    assert str(caught.value) == f"{file}: was changed while it was being opened. Export or copy the artifact again."
+
+
+def test_without_verifying_sizes_are_checked_and_hashes_are_not(artifact):
+    file = artifact.path_of("decoder-weights")
+    content = bytearray(file.read_bytes())
+    content[0] ^= 1
+    file.write_bytes(content)
+    assert runtimes.load(artifact.path, verify=False).manifest == artifact.manifest
+    file.write_bytes(content[:-1])
+    with pytest.raises(ArtifactCorruptError, match="bytes, the manifest says"):
+        runtimes.load(artifact.path, verify=False)
+
+
+def test_no_descriptor_and_no_thread_is_left(artifact):
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a listing, not paths
+    with opened(artifact) as payload:
+        payload.stream("encoder")
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_file_that_is_read_whole_has_a_limit(artifact):
+    """A forged manifest may declare a tokenizer of any size; the file is sparse here."""
+    file = artifact.path_of("tokenizer")
+    os.truncate(file, MAX_READ_BYTES + 1)
+    entry = replace(artifact.manifest.files[file.name], bytes=MAX_READ_BYTES + 1, sha256=sha256_of(file))
+    files = artifact.manifest.files | {file.name: entry}
+    forged = replace(artifact, manifest=replace(artifact.manifest, files=files, digest="").sealed())
+    with opened(forged) as payload, pytest.raises(ArtifactCorruptError, match="more than the 268435456 that are read at once"):
+        payload.read("tokenizer")

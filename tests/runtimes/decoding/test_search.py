@@ -1,0 +1,300 @@
+"""Greedy and beam search by hand: a session with scripted probabilities, captions and calls worked out on paper.
+
+That both searches equal transformers' on real models is shown in tests/parity/test_generate.py.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import log
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.manifest import GenerationSpec
+from runtimes.captioner import Captioner
+from runtimes.decoding.search import Decoding, Hypothesis, generate, largest
+from runtimes.decoding.session import Description, DeviceMemoryError
+from runtimes.decoding.tokenizer import Tokens
+from runtimes.errors import RequestError, UnavailableError
+
+BOS, EOS, A, B, C = 1, 2, 3, 4, 5
+SPEC = GenerationSpec(bos_id=BOS, eos_id=EOS, pad_id=0)
+NEVER = 1e-12
+"""Probability of a token that a script does not name."""
+
+Script = Callable[[int, tuple[int, ...]], Mapping[int, float]]
+"""(image, tokens so far) → probability of each next token."""
+
+
+@dataclass
+class ScriptedState:
+    images: list[int]
+    rows: list[tuple[int, tuple[int, ...]]]
+    """(image, tokens fed so far) of each decoder row."""
+
+
+class ScriptedSession:
+    """A session that looks probabilities up and writes down what it was asked for."""
+
+    def __init__(self, script: Script, vocabulary: int = 6, most_images: int = 1000, most_rows: int = 1000) -> None:
+        self.script, self.vocabulary, self.most_images, self.most_rows = script, vocabulary, most_images, most_rows
+        self.fed: list[list[list[int]]] = []
+        self.positions: list[list[int]] = []
+        self.selected: list[tuple[list[int], list[int]]] = []
+
+    def start(self, images: int) -> ScriptedState:
+        return ScriptedState(list(range(images)), [(image, ()) for image in range(images)])
+
+    def encode(self, pixels):
+        """Read which image it is from its brightness: the pictures of these tests are grey k * 8, not normalized."""
+        if len(pixels) > self.most_images:
+            raise DeviceMemoryError("no room")
+        images = [round(float(one.mean()) * 255 / 8) for one in pixels]
+        return ScriptedState(images, [(image, ()) for image in images])
+
+    def step(self, token_ids, state, positions):
+        if len(token_ids) > self.most_rows:
+            raise DeviceMemoryError("no room")
+        self.fed.append(token_ids.tolist())
+        self.positions.append(positions.tolist())
+        beams = len(state.rows) // len(state.images)
+        assert [image for image, _ in state.rows] == [image for image in state.images for _ in range(beams)]  # what the fold relies on
+        rows = [(image, (*before, *new)) for (image, before), new in zip(state.rows, token_ids.tolist(), strict=True)]
+        logits = np.full((len(rows), len(positions), self.vocabulary), log(NEVER), dtype=np.float32)
+        for row, (image, tokens) in enumerate(rows):
+            for slot, position in enumerate(positions):
+                for token, probability in self.script(image, tokens[: len(tokens) - token_ids.shape[1] + int(position) + 1]).items():
+                    logits[row, slot, token] = log(probability)
+        return logits, ScriptedState(state.images, rows)
+
+    def select(self, state, rows, images):
+        self.selected.append((rows.tolist(), images.tolist()))
+        return ScriptedState([state.images[image] for image in images], [state.rows[row] for row in rows])
+
+    def describe(self):
+        return Description(runtime="scripted", versions={}, device="cpu", providers=(), threads=1, precision="fp32")
+
+
+def table(*images: Mapping[tuple[int, ...], Mapping[int, float]]) -> Script:
+    """Read a script from one table per image: tokens after [BOS] → probabilities."""
+    return lambda image, tokens: images[image].get(tokens[1:], {EOS: 1.0})
+
+
+def search(session: ScriptedSession, images: int, prompt: tuple[int, ...] = (BOS,), **options: float) -> list[Hypothesis]:
+    return generate(session, session.start(images), images, list(prompt), SPEC, Decoding(**options), lambda phase, seconds: None)
+
+
+# "a" leads, and after it the end; the beams also see that "b c" is the likelier caption per token.
+FORK = {
+    (): {A: 0.55, B: 0.45},
+    (A,): {EOS: 0.6, C: 0.4},
+    (B,): {C: 0.9, EOS: 0.1},
+    (B, C): {EOS: 0.8, A: 0.2},
+    (A, C): {EOS: 0.6, A: 0.4},
+}
+
+
+class TestGreedy:
+    def test_takes_the_likeliest_token_and_scores_the_mean_log_probability(self):
+        (found,) = search(ScriptedSession(table(FORK)), 1)
+        assert found.token_ids == (BOS, A, EOS)
+        assert found.score == pytest.approx((log(0.55) + log(0.6)) / 2, abs=1e-6)
+
+    def test_length_penalty_divides_by_length_to_its_power(self):
+        (found,) = search(ScriptedSession(table(FORK)), 1, length_penalty=2.0)
+        assert found.score == pytest.approx((log(0.55) + log(0.6)) / 4, abs=1e-6)
+
+    def test_the_end_is_not_allowed_before_min_length(self):
+        (found,) = search(ScriptedSession(table(FORK)), 1, min_length=3)
+        assert found.token_ids == (BOS, A, C, EOS)
+        assert found.score == pytest.approx((log(0.55) + log(0.4) + log(0.6)) / 3, abs=1e-6)
+
+    def test_stops_at_max_length_without_an_end(self):
+        (found,) = search(ScriptedSession(lambda image, tokens: {C: 1.0}), 1, max_length=5)
+        assert found.token_ids == (BOS, C, C, C, C)
+
+    def test_finished_rows_are_dropped_and_captions_stay_in_place(self):
+        script = table(
+            {(): {A: 1.0}, (A,): {EOS: 1.0}},
+            {(): {EOS: 1.0}},
+            {(): {B: 1.0}, (B,): {B: 1.0}, (B, B): {B: 1.0}, (B, B, B): {EOS: 1.0}},
+            {(): {C: 1.0}, (C,): {EOS: 1.0}},
+        )
+        session = ScriptedSession(script)
+        found = search(session, 4)
+        assert [one.token_ids for one in found] == [(BOS, A, EOS), (BOS, EOS), (BOS, B, B, B, EOS), (BOS, C, EOS)]
+        assert session.selected == [([0, 2, 3], [0, 2, 3]), ([1], [1])]
+        assert session.fed == [[[BOS]] * 4, [[A], [B], [C]], [[B]], [[B]]]
+
+    def test_nothing_is_selected_while_no_row_has_finished(self):
+        session = ScriptedSession(lambda image, tokens: {A: 1.0})
+        search(session, 3, max_length=6)
+        assert session.selected == []
+
+    def test_the_prompt_is_fed_at_once_and_only_its_last_position_is_asked_for(self):
+        session = ScriptedSession(lambda image, tokens: {B: 1.0} if len(tokens) < 4 else {EOS: 1.0})
+        found = search(session, 2, prompt=(BOS, A, C))
+        assert [one.token_ids for one in found] == [(BOS, A, C, B, EOS)] * 2
+        assert session.fed == [[[BOS, A, C]] * 2, [[B]] * 2]
+        assert session.positions == [[2], [0]]
+
+
+class TestBeam:
+    def test_finds_the_likelier_caption_that_greedy_misses(self):
+        (found,) = search(ScriptedSession(table(FORK)), 1, beams=2)
+        assert found.token_ids == (BOS, B, C, EOS)
+        assert found.score == pytest.approx(log(0.45 * 0.9 * 0.8) / 3, abs=1e-6)
+
+    @pytest.mark.parametrize(
+        ("length_penalty", "token_ids", "score"),
+        [
+            (0.0, (BOS, A, EOS), log(0.33)),  # 0.33 against 0.324
+            (1.0, (BOS, B, C, EOS), log(0.324) / 3),  # -0.376 against -0.554
+            (-1.0, (BOS, A, EOS), log(0.33) * 2),
+        ],
+    )
+    def test_length_penalty_decides_between_short_and_long(self, length_penalty, token_ids, score):
+        (found,) = search(ScriptedSession(table(FORK)), 1, beams=2, length_penalty=length_penalty)
+        assert found.token_ids == token_ids
+        assert found.score == pytest.approx(score, abs=1e-6)
+
+    def test_rows_follow_their_parents(self):
+        session = ScriptedSession(table(FORK))
+        search(session, 1, beams=2)
+        # One row becomes two; then "b c" (from row 1) overtakes "a c" (from row 0).
+        assert session.selected == [([0, 0], [0]), ([1, 0], [0])]
+        assert session.fed == [[[BOS]], [[A], [B]], [[C], [C]]]
+
+    def test_the_end_is_not_allowed_before_min_length(self):
+        script = table({(): {EOS: 0.9, A: 0.1}, (A,): {EOS: 0.5, B: 0.5}, (A, B): {EOS: 1.0}})
+        assert search(ScriptedSession(script), 1, beams=2)[0].token_ids == (BOS, EOS)
+        (found,) = search(ScriptedSession(script), 1, beams=2, min_length=3)
+        assert found.token_ids == (BOS, A, B, EOS)
+        assert found.score == pytest.approx(log(0.1 * 0.5) / 3, abs=1e-5)
+
+    def test_captions_cut_by_max_length_compete_with_finished_ones(self):
+        (found,) = search(ScriptedSession(table(FORK)), 1, beams=2, max_length=3)
+        assert found.token_ids == (BOS, B, C)  # 0.405 against 0.33 of "a [SEP]"
+        assert found.score == pytest.approx(log(0.405) / 2, abs=1e-6)
+
+    def test_finished_images_are_dropped_with_all_their_rows(self):
+        early = {(): {EOS: 0.6, A: 0.4}, (A,): {EOS: 1.0}}
+        session = ScriptedSession(table(early, FORK, early))
+        found = search(session, 3, beams=2)
+        assert [one.token_ids for one in found] == [(BOS, A, EOS), (BOS, B, C, EOS), (BOS, A, EOS)]  # ln .4 / 2 > ln .6
+        assert session.selected == [([0, 0, 1, 1, 2, 2], [0, 1, 2]), ([3, 2], [1])]
+
+    def test_an_end_ranked_below_the_beams_does_not_count(self):
+        # Of 2 beams' candidates "b" 0.5, "c" 0.3, [SEP] 0.2 the end comes third: the caption "" is no hypothesis.
+        script = table({(): {B: 0.5, C: 0.3, EOS: 0.2}, (B,): {A: 1.0}, (C,): {A: 1.0}, (B, A): {A: 1.0}, (C, A): {A: 1.0}})
+        (found,) = search(ScriptedSession(script), 1, beams=2, length_penalty=0.0, max_length=4)
+        assert found.token_ids == (BOS, B, A, A)
+        assert found.score == pytest.approx(log(0.5), abs=1e-5)
+
+
+class TestClock:
+    @pytest.mark.parametrize("beams", [1, 2])
+    def test_one_first_token_and_one_lap_for_each_further_token(self, beams):
+        session, phases = ScriptedSession(lambda image, tokens: {A: 1.0}), []
+        generate(
+            session,
+            session.start(3),
+            3,
+            [BOS, B],
+            SPEC,
+            Decoding(beams=beams, min_length=7, max_length=7),
+            lambda phase, seconds: phases.append((phase, seconds >= 0)),
+        )
+        assert phases == [("first_token", True)] + [("token", True)] * 4
+
+    def test_captioner_reports_reading_and_encoding_once_per_batch(self, captioner_with):
+        session, phases = ScriptedSession(words_of_image, 64), Counter()
+        captioner_with(session).caption(greys(5), batch_size=2, clock=lambda phase, seconds: phases.update([phase]))
+        # Batches of images (0, 1), (2, 3) and (4): the longest caption of image k has k words and an end.
+        assert phases == {"read": 3, "encode": 3, "first_token": 3, "token": 1 + 3 + 4}
+
+
+def words_of_image(image: int, tokens: tuple[int, ...]) -> Mapping[int, float]:
+    """Image k is captioned with k times word 5 + k, then the end of the tiny checkpoint (3)."""
+    return {5 + image: 1.0} if len(tokens) <= image else {3: 1.0}
+
+
+def greys(count: int) -> list[Image.Image]:
+    return [Image.new("RGB", (32, 32), (8 * k, 8 * k, 8 * k)) for k in range(count)]
+
+
+@pytest.fixture
+def captioner_with(tiny_artifacts):
+    """A captioner of the tiny checkpoint's words whose session is scripted, and which does not normalize pictures."""
+    artifact = open_artifact(tiny_artifacts["onnx-fp32"])
+    manifest = replace(artifact.manifest, image=replace(artifact.manifest.image, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+    tokens = Tokens(artifact.path_of("tokenizer").read_bytes(), manifest.generation)
+    return lambda session: Captioner(session, tokens, manifest)
+
+
+class TestDeviceMemory:
+    def expected(self, count: int) -> list[tuple[int, ...]]:
+        return [(62, *[5 + k] * k, 3) for k in range(count)]
+
+    @pytest.mark.parametrize("most_images", [1, 2, 3, 7])
+    @pytest.mark.parametrize("beams", [1, 2])
+    def test_a_batch_that_does_not_fit_is_halved_and_captions_stay_in_order(self, captioner_with, most_images, beams):
+        session = ScriptedSession(words_of_image, 64, most_images=most_images)
+        found = captioner_with(session).caption(greys(7), batch_size=7, beams=beams)
+        assert [one.token_ids for one in found] == self.expected(7)
+
+    def test_running_out_in_a_later_step_is_halved_as_well(self, captioner_with):
+        session = ScriptedSession(words_of_image, 64, most_rows=4)
+        found = captioner_with(session).caption(greys(7), batch_size=7, beams=2)
+        assert [one.token_ids for one in found] == self.expected(7)
+        assert max(len(rows) for rows in session.fed) == 4
+
+    def test_a_bad_picture_keeps_its_place_while_the_batch_is_halved(self, captioner_with):
+        session = ScriptedSession(words_of_image, 64, most_images=1)
+        images = greys(4)
+        found = captioner_with(session).caption([images[0], b"", images[1], images[2], images[3]], batch_size=5)
+        assert [one.token_ids for one in found if one.error is None] == self.expected(4)
+        assert [(one.error, one.text, one.token_ids) for one in found][1] == ("<bytes>: is empty; copy it again", "", ())
+
+    def test_one_picture_that_does_not_fit_is_an_error_that_names_the_way_out(self, captioner_with):
+        session = ScriptedSession(words_of_image, 64, most_images=0)
+        with pytest.raises(UnavailableError, match=r"not enough device memory for one picture: no room\. Use --device cpu\."):
+            captioner_with(session).caption(greys(3), batch_size=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beams": 0}, "beams must be at least 1"),
+        ({"beams": 32}, "32 beams are too many for a vocabulary of 64"),
+        ({"min_length": 21}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
+        ({"min_length": -1}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
+        ({"max_length": 33}, "max_length 33 is more than the 32 positions of this model"),
+        ({"max_length": 1}, "the prompt takes 1 tokens, so max_length must be more than that; it is 1"),
+        ({"prompt": "a photo of", "max_length": 4}, "the prompt takes 4 tokens, so max_length must be more than that; it is 4"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_a_request_that_cannot_be_carried_out_is_refused_before_anything_runs(captioner_with, options, message):
+    session = ScriptedSession(words_of_image, 64)
+    with pytest.raises(RequestError) as caught:
+        captioner_with(session).caption(greys(1), **options)
+    assert str(caught.value) == message
+    assert session.fed == []
+
+
+def test_no_images_give_no_captions(captioner_with):
+    assert captioner_with(ScriptedSession(words_of_image, 64)).caption([]) == []
+
+
+@pytest.mark.parametrize("size", [3, 64, 65, 400, 5000])
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_the_largest_are_those_of_a_full_sort(size, count):
+    """Many are equal, and a third are forbidden."""
+    values = np.random.default_rng(size).integers(0, 50, size).astype(np.float32)
+    values[: size // 3] = -np.inf
+    expected = sorted(range(size), key=lambda place: (-values[place], place))[:count]
+    assert largest(values, min(count, size)).tolist() == expected

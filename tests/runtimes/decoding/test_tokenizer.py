@@ -1,0 +1,106 @@
+"""`Tokens` gives the ids and the text that transformers gives with the same checkpoint."""
+
+import json
+
+import pytest
+
+from runtimes.artifact.manifest import GenerationSpec
+from runtimes.decoding.tokenizer import Tokens
+
+WORDS = [
+    "a picture of ",
+    "a picture of",
+    "two dogs",
+    "A Man Riding a HORSE",
+    "it's a cat, isn't it? (yes!)",
+    "a t-shirt; 3.5 km/h & 100% wool...",
+    "zyzzyva qwertyuiop",
+    "snowboarder skateboarding",
+    "café naïve Ångström",
+    "Straße İstanbul ﬁne",
+    "狗在草地上",
+    "a 狗 and a cat",
+    "dog 🐕 with 👨‍👩‍👧",
+    "  spaces\tand\nlines  ",
+    "zero\u200bwidth and\u00a0hard",
+    "\x00control\x07",
+    "don't \"quote\" 'me'",
+    "a [SEP] b [DEC] c [MASK]",
+    "##ing #hash",
+    "e\u0301 combined",
+    "",
+    " ",
+    "word " * 80,
+]
+
+
+@pytest.fixture(scope="module")
+def theirs(mini_checkpoint):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(mini_checkpoint, use_fast=True)
+
+
+@pytest.fixture(scope="module")
+def config(mini_checkpoint):
+    return json.loads((mini_checkpoint / "config.json").read_text())["text_config"]
+
+
+@pytest.fixture(scope="module")
+def ours(mini_checkpoint, config):
+    spec = GenerationSpec(bos_id=config["bos_token_id"], eos_id=config["sep_token_id"], pad_id=config["pad_token_id"])
+    return Tokens((mini_checkpoint / "tokenizer.json").read_bytes(), spec)
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_ids(ours, theirs, config, words):
+    ids = theirs(words, truncation=False)["input_ids"]
+    assert ids[0] == theirs.cls_token_id
+    assert ids[-1] == theirs.sep_token_id
+    assert ours.prompt_ids(words) == [config["bos_token_id"], *ids[1:-1]]
+    assert ours.caption_ids(words) == [config["bos_token_id"], *ids[1:-1], theirs.sep_token_id]
+
+
+def test_no_prompt(ours, config):
+    assert ours.prompt_ids(None) == [config["bos_token_id"]]
+    assert ours.prompt_ids("") == [config["bos_token_id"]]
+    assert ours.caption_ids("") == [config["bos_token_id"], config["sep_token_id"]]
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_text_of_ids(ours, theirs, words):
+    ids = ours.caption_ids(words)
+    assert ours.text(ids) == theirs.decode(ids, skip_special_tokens=True).strip()
+
+
+def test_text_of_any_ids(ours, theirs):
+    """Every token of the vocabulary, alone and after a word."""
+    alone = [ours.text([token]) for token in range(len(theirs))]
+    assert alone == [theirs.decode([token], skip_special_tokens=True).strip() for token in range(len(theirs))]
+    (dog,) = theirs.convert_tokens_to_ids(["dog"])
+    behind = [ours.text([dog, token]) for token in range(len(theirs))]
+    assert behind == [theirs.decode([dog, token], skip_special_tokens=True).strip() for token in range(len(theirs))]
+
+
+def test_text_by_value(ours):
+    assert ours.text(ours.caption_ids("Two dogs, on a bed.")) == "two dogs, on a bed."
+    assert ours.text(()) == ""
+    assert ours.text(ours.prompt_ids("a picture of ")) == "a picture of"
+
+
+def test_settings_of_the_file_do_not_matter(mini_checkpoint, ours, config):
+    """Some files say to cut or to fill up to a length; a prompt and a caption are what they are."""
+    parsed = json.loads((mini_checkpoint / "tokenizer.json").read_text())
+    parsed["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    parsed["padding"] = {
+        "strategy": {"Fixed": 12},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "[PAD]",
+    }
+    spec = GenerationSpec(bos_id=config["bos_token_id"], eos_id=config["sep_token_id"], pad_id=config["pad_token_id"])
+    other = Tokens(json.dumps(parsed).encode(), spec)
+    for words in ("a dog", "a man riding a wave on top of a surfboard"):
+        assert other.caption_ids(words) == ours.caption_ids(words)

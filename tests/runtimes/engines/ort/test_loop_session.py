@@ -1,0 +1,99 @@
+"""A single graph against the loop in Python: the same ids, words and scores; and what it cannot do, in one line.
+
+The loop in Python over the split graphs of the same weights is the oracle; it equals transformers' (tests/parity).
+"""
+
+import numpy as np
+import pytest
+
+import runtimes
+from runtimes.artifact.folder import open_artifact
+from runtimes.captioner import GREEDY_ONLY
+from runtimes.errors import RequestError
+from runtimes.verification.sandbox import open_apart
+
+REQUESTS = [
+    {},
+    {"max_length": 2},
+    {"max_length": 32, "min_length": 9},
+    {"max_length": 12, "min_length": 12},
+    {"prompt": "a red dog", "length_penalty": 2.0},
+    {"prompt": "two", "min_length": 8, "length_penalty": 0.0},
+    {"prompt": "a red dog", "max_length": 5},
+]
+
+
+@pytest.fixture(scope="module")
+def single(tiny_artifacts):
+    return runtimes.load(tiny_artifacts["onnx-int8-single"], threads=1)
+
+
+@pytest.fixture(scope="module")
+def split(tiny_artifacts):
+    return runtimes.load(tiny_artifacts["onnx-int8"], threads=1)
+
+
+@pytest.fixture(scope="module")
+def paths(drawn_pictures):
+    return [picture.path for picture in drawn_pictures]
+
+
+def lengths(captions):
+    return {len(caption.token_ids) for caption in captions}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("request_", REQUESTS, ids=str)
+def test_captions_are_those_of_the_split_graphs(single, split, paths, request_, batch_size):
+    ours, theirs = (one.caption(paths, batch_size=batch_size, **request_) for one in (single, split))
+    assert [(caption.text, caption.token_ids) for caption in ours] == [(caption.text, caption.token_ids) for caption in theirs]
+    assert [caption.score for caption in ours] == pytest.approx([caption.score for caption in theirs], abs=1e-4)
+
+
+def test_the_requests_end_at_different_lengths(split, paths):
+    """Or the tests above would show less than they seem to."""
+    assert len(lengths(split.caption(paths))) > 2
+    assert len(lengths(split.caption(paths, prompt="two", min_length=8))) > 1
+    shortest = min(lengths(split.caption(paths)))
+    assert min(lengths(split.caption(paths, min_length=9, max_length=32))) >= 9 > shortest
+
+
+def test_what_ended_is_filled_up_until_all_have_ended(single, split, paths):
+    pixels = np.stack([single._pixels(path) for path in paths])
+    spec = single.manifest.generation
+    ids, scores = single.session.caption(pixels, np.array([spec.bos_id]), 0, 20)
+    assert (ids.dtype, ids.shape[0], scores.dtype, scores.shape) == (np.int64, 16, np.float32, (16,))
+    for row, caption in zip(ids.tolist(), split.caption(paths, batch_size=16), strict=True):
+        assert row == [*caption.token_ids, *[spec.pad_id] * (len(row) - len(caption.token_ids))]
+    short = [place for place, caption in enumerate(split.caption(paths)) if len(caption.token_ids) < 10]
+    ids, _ = single.session.caption(pixels[short], np.array([spec.bos_id]), 0, 20)
+    assert len(short) > 1
+    assert ids.shape[1] < 10, "the loop ends with the last of them"
+
+
+def test_what_needs_logits_is_refused_in_one_line(single, paths):
+    for ask in (
+        lambda: single.caption(paths[:1], beams=3),
+        lambda: single.caption([], beams=2),
+        lambda: single.score(paths[:1], ["a red dog"]),
+        lambda: single.stepped,
+    ):
+        with pytest.raises(RequestError) as caught:
+            ask()
+        assert str(caught.value) == GREEDY_ONLY
+    with pytest.raises(RequestError, match="beams must be at least 1"):
+        single.caption(paths[:1], beams=0)
+
+
+def test_the_clock_is_told_of_one_run(single, paths):
+    told = []
+    single.caption(paths[:2], clock=lambda phase, seconds: told.append((phase, seconds > 0)))
+    assert told == [("read", True), ("loop", True)] * 2
+
+
+def test_what_is_in_use_is_described_as_of_the_split_graphs(single, split):
+    assert single.session.describe() == split.session.describe()
+
+
+def test_it_opens_in_a_process_of_its_own(tiny_artifacts):
+    open_apart(open_artifact(tiny_artifacts["onnx-int8-single"]))

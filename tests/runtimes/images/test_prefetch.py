@@ -1,0 +1,143 @@
+"""`read_ahead` and the captioner's streaming seam: order, bounds, the same captions with any number of workers, no thread left behind."""
+
+import threading
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import runtimes
+from runtimes.errors import RequestError
+from runtimes.images.prefetch import read_ahead
+
+
+def readers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 7])
+@pytest.mark.parametrize("ahead", [1, 3, 100])
+def test_results_come_in_order(workers, ahead):
+    assert list(read_ahead(lambda number: number * number, range(40), workers, ahead)) == [number * number for number in range(40)]
+    assert list(read_ahead(str, [], workers, ahead)) == []
+    assert readers() == []
+
+
+def test_a_later_result_waits_for_its_turn():
+    """The first item ends only when the second has: it takes two threads at once."""
+    second_done = threading.Event()
+
+    def work(number):
+        if number == 0:
+            second_done.wait()
+        if number == 1:
+            second_done.set()
+        return number
+
+    assert list(read_ahead(work, range(6), 2, 2)) == list(range(6))
+
+
+@pytest.mark.parametrize(("workers", "ahead"), [(1, 1), (1, 4), (3, 4), (8, 2)])
+def test_what_waits_is_bounded(workers, ahead):
+    taken = []
+
+    def items():
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    for used, _ in enumerate(read_ahead(lambda number: number, items(), workers, ahead), start=1):
+        assert len(taken) <= used + ahead
+    assert len(taken) == 50
+
+
+def test_stopping_early_leaves_no_thread_and_drops_what_has_not_begun():
+    begun, go = [], threading.Event()
+
+    def work(number):
+        begun.append(number)
+        if number:
+            go.wait()
+        return number
+
+    results = read_ahead(work, range(1000), 2, 500)
+    assert next(results) == 0
+    go.set()
+    results.close()
+    assert readers() == []
+    assert len(begun) <= 501
+
+
+def test_a_fault_of_the_consumer_leaves_no_thread():
+    def consume():
+        with closing(read_ahead(lambda number: number, range(100), 2, 4)) as results:
+            return [1 / (number - 3) for number in results]
+
+    with pytest.raises(ZeroDivisionError):
+        consume()
+    assert readers() == []
+
+
+@pytest.fixture(scope="module")
+def images(drawn_pictures, tmp_path_factory):
+    """12 pictures, of which the second, the sixth and the last cannot be read."""
+    folder = tmp_path_factory.mktemp("read")
+    whole = drawn_pictures[0].path.read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    found = [picture.path for picture in drawn_pictures[:12]]
+    found[1], found[5], found[11] = folder / "none.png", folder / "cut.png", np.zeros((4, 4), np.float32)
+    return found
+
+
+@pytest.mark.parametrize("recipe", ["onnx-fp32", "onnx-int8", "pytorch-int8"])
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 64])
+def test_captions_are_the_same_with_any_number_of_workers(tiny_artifacts, images, recipe, batch_size):
+    captioner = runtimes.load(tiny_artifacts[recipe], threads=1)
+    alone = captioner.caption(images, batch_size=batch_size, workers=0)
+    assert [caption.error is None for caption in alone] == [place not in (1, 5, 11) for place in range(12)]
+    assert len({caption.text for caption in alone}) > 5
+    for workers in (1, 2, 8):
+        assert captioner.caption(images, batch_size=batch_size, workers=workers) == alone
+    assert readers() == []
+
+
+def test_each_batch_comes_before_the_next_is_run(tiny_artifacts, images):
+    captioner, told = runtimes.load(tiny_artifacts["onnx-fp32"], threads=1), []
+    whole = captioner.caption(images, batch_size=3)
+    with closing(captioner.stream(images, batch_size=3, workers=2, clock=lambda phase, _: told.append(phase))) as captions:
+        assert list(islice(captions, 3)) == whole[:3]
+        assert (told.count("read"), told.count("encode")) == (1, 1)
+        assert next(captions) == whole[3]
+        assert (told.count("read"), told.count("encode")) == (2, 2)
+    assert readers() == []
+
+
+def test_ten_thousand_pictures_are_never_in_memory_at_once(tiny_artifacts, drawn_pictures):
+    """A sequence that makes pictures as it is asked: how far it was asked bounds what can be held."""
+
+    class Endless(list):
+        asked = 0
+
+        def __len__(self):
+            return 10_000
+
+        def __iter__(self):
+            for _ in range(10_000):
+                Endless.asked += 1
+                yield drawn_pictures[0].path
+
+    captioner = runtimes.load(tiny_artifacts["onnx-fp32"], threads=1)
+    with closing(captioner.stream(Endless(), batch_size=4, workers=3, max_length=3)) as captions:
+        for used, _ in enumerate(islice(captions, 40), start=1):
+            assert Endless.asked <= used + 2 * 4 + 3
+    assert readers() == []
+
+
+@pytest.mark.parametrize(("workers", "error"), [(-1, "workers must not be negative")])
+def test_workers_that_make_no_sense(tiny_artifacts, images, workers, error):
+    captioner = runtimes.load(tiny_artifacts["onnx-fp32"], threads=1)
+    for ask in (captioner.caption, captioner.stream):
+        with pytest.raises(RequestError, match=error):
+            ask([Path("none.png")], workers=workers)

@@ -1,0 +1,115 @@
+"""The self-check of integer products: what this CPU makes of it, and what follows for each shipped recipe on CPUs of each kind."""
+
+import subprocess
+import sys
+
+import pytest
+
+from exporters.recipes import RECIPES, Component, Recipe
+from runtimes.host.facts import Host, read_host
+from runtimes.selection.fitness import Misfit, Product, largest_product, misfit, product_for, right_here
+from tests.paths import ROOT
+from tests.runtimes.selection.test_ranking import manifest
+
+RIGHT = Product(expected=2_072_640, found=2_072_640)
+SATURATED = Product(expected=2_072_640, found=1_048_544)
+"""64 products of 255·127; 32 pairs of them that stop at 32,767."""
+
+TUNED = {"onnx-int8-vnni", "onnx-int8-arm64"}
+
+
+SHIPPED = {recipe.name: manifest(recipe) for recipe in RECIPES}
+
+
+def host(*features):
+    return Host(cpu="c", machine="m", cpu_features=frozenset(features), cores=2, libraries=frozenset({"ort"}), cuda=False)
+
+
+def test_the_product_is_what_this_cpu_gives():
+    """AVX2 and AVX-512 without VNNI add pairs in 16 bits; VNNI and ARM in 32."""
+    features = read_host().cpu_features
+    assert largest_product() == (SATURATED if "avx2" in features and "vnni" not in features else RIGHT)
+
+
+def test_full_range_weights_are_those_of_the_tuned_recipes():
+    assert {name for name, held in SHIPPED.items() if held.target.full_range} == TUNED
+
+
+@pytest.mark.parametrize(
+    ("encoder", "full"),
+    [
+        (Component(weights="qint8", per_channel=True), True),
+        (Component(weights="qint8"), True),
+        (Component(weights="qint8", reduce_range=True), False),
+        (Component(weights="quint8"), False),
+        (Component(weights="qint8", block_size=32), False),
+        (Component(), False),
+    ],
+)
+def test_a_recipe_of_ones_own_is_judged_by_its_weights(encoder, full):
+    """It need not name CPU features."""
+    own = manifest(Recipe(name="own", runtime="ort", why="w", encoder=encoder, drift_limit_nat=1.0))
+    assert own.target.full_range is full
+    found = misfit(own, host("avx2"), SATURATED)
+    assert (found is not None and found.wrong) is full
+
+
+@pytest.mark.parametrize(
+    ("recipe", "features", "product", "expected"),
+    [
+        ("onnx-int8-vnni", ("avx2", "vnni"), RIGHT, None),
+        ("onnx-int8-arm64", ("dotprod",), RIGHT, None),
+        ("onnx-int8", ("avx2",), SATURATED, None),
+        ("onnx-fp32", (), None, None),
+        (
+            "onnx-int8-vnni",
+            ("avx2",),
+            SATURATED,
+            Misfit(
+                wrong=True,
+                why="is tuned for CPUs with vnni, which this one lacks; integer products saturate here (1,048,544 where 2,072,640 is "
+                "right): its captions may be wrong here",
+            ),
+        ),
+        (
+            "onnx-int8-vnni",
+            ("avx2", "vnni"),
+            SATURATED,  # an emulator that shows the flags of the machine below it
+            Misfit(
+                wrong=True,
+                why="has weights of full range, and integer products saturate here (1,048,544 where 2,072,640 is right): "
+                "its captions may be wrong here",
+            ),
+        ),
+        (
+            "onnx-int8-arm64",
+            ("avx2", "vnni"),
+            RIGHT,
+            Misfit(wrong=False, why="is tuned for CPUs with dotprod, which this one lacks; its products are right here, but may be slow"),
+        ),
+        (
+            "onnx-int8-vnni",
+            ("avx2",),
+            None,
+            Misfit(wrong=False, why="is tuned for CPUs with vnni, which this one lacks; it may be wrong or slow here"),
+        ),
+    ],
+)
+def test_what_is_said_of_an_artifact(recipe, features, product, expected):
+    assert misfit(SHIPPED[recipe], host(*features), product) == expected
+
+
+def test_wrong_ones_are_left_out_whatever_the_flags_say():
+    assert set(right_here(SHIPPED, host("avx2", "vnni"), SATURATED)) == set(SHIPPED) - TUNED
+    assert right_here(SHIPPED, host("avx2", "vnni"), RIGHT) == SHIPPED
+
+
+def test_onnxruntime_is_asked_only_for_weights_of_full_range():
+    assert product_for([SHIPPED["onnx-int8"], SHIPPED["pytorch-int8"]]) is None
+    assert product_for([SHIPPED["onnx-int8"], SHIPPED["onnx-int8-vnni"]]) == largest_product()
+
+
+def test_without_onnxruntime_nothing_is_known():
+    ask = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.modules['onnxruntime'] = None\n"
+    ask += "from tests.runtimes.selection.test_fitness import SHIPPED, product_for\nprint(product_for(SHIPPED.values()))"
+    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == "None\n"

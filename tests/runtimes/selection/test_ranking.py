@@ -1,0 +1,161 @@
+"""`rank` as a table: what a folder holds and what a machine has → what is tried in which order, where, and why.
+
+The shipped recipes give the manifests; the machines are those that users have.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from exporters.recipes import RECIPES, find_recipe
+from runtimes.artifact import json_dataclass
+from runtimes.artifact.manifest import SCHEMA, Architecture, GenerationSpec, ImageSpec, Manifest, Source
+from runtimes.host.facts import Host
+from runtimes.selection.ranking import Choice, rank
+
+X86 = frozenset({"avx2"})
+VNNI = frozenset({"avx2", "avx512", "vnni"})
+ARM = frozenset({"dotprod", "i8mm"})
+OLD_ARM = frozenset[str]()
+ORT, TORCH = frozenset({"ort"}), frozenset({"torch"})
+BOTH = ORT | TORCH
+
+ARCHITECTURE = Architecture(
+    image_px=32,
+    patch_px=16,
+    vision_width=32,
+    vision_inner=64,
+    vision_layers=2,
+    vision_heads=4,
+    vision_activation="gelu",
+    vision_norm_eps=1e-05,
+    text_width=32,
+    text_inner=64,
+    text_layers=2,
+    text_heads=4,
+    text_activation="gelu",
+    text_norm_eps=1e-12,
+    vocabulary=64,
+    max_positions=32,
+)
+
+
+def manifest(recipe):
+    return Manifest(
+        schema=SCHEMA,
+        name=f"m-{recipe.name}",
+        runtime=recipe.runtime,
+        contract=recipe.contract,
+        toolkit="0",
+        source=Source(model="m", revision=None, sha256="0"),
+        recipe=json_dataclass.to_json(recipe),
+        applied={},
+        target=recipe.target,
+        architecture=ARCHITECTURE,
+        image=ImageSpec(height_px=32, width_px=32, resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), rescale=1 / 255),
+        generation=GenerationSpec(bos_id=1, eos_id=2, pad_id=0),
+        graphs={},
+        files={},
+        requires={},
+        gate={},
+    )
+
+
+MANIFESTS = {recipe.name: manifest(recipe) for recipe in RECIPES if not recipe.approximate}
+FAST = manifest(find_recipe("onnx-int8-fast"))
+ALL = tuple(MANIFESTS)
+
+
+def host(features=VNNI, libraries=BOTH, cuda=False):
+    return Host(cpu="c", machine="m", cpu_features=features, cores=2, libraries=libraries, cuda=cuda)
+
+
+GPU_FIRST = ["onnx-fp16@cuda", "pytorch-fp16@cuda"]
+AFTER_INT8 = ["onnx-int4", "onnx-fp32", "pytorch-fp32"]
+CPU_PLAIN = ["onnx-int8", "onnx-int8-single", "pytorch-int8", *AFTER_INT8]
+CPU_VNNI, CPU_ARM = ["onnx-int8-vnni", *CPU_PLAIN], ["onnx-int8-arm64", *CPU_PLAIN]
+HALF = ["onnx-fp16", "pytorch-fp16"]
+
+
+@pytest.mark.parametrize(
+    ("held", "machine", "device", "order"),
+    [
+        # A server or a new laptop; one without VNNI; a Pi 5 or a phone; a Pi 4.
+        (ALL, host(VNNI), "auto", CPU_VNNI + HALF),
+        (ALL, host(X86), "auto", CPU_PLAIN + HALF),
+        (ALL, host(ARM), "auto", CPU_ARM + HALF),
+        (ALL, host(OLD_ARM), "auto", CPU_PLAIN + HALF),
+        (ALL, host(VNNI), "cpu", CPU_VNNI + HALF),
+        # A GPU comes first unless the CPU is ordered; if it is ordered, nothing else will do.
+        (ALL, host(VNNI, cuda=True), "auto", GPU_FIRST + CPU_VNNI),
+        (ALL, host(X86, cuda=True), "auto", GPU_FIRST + CPU_PLAIN),
+        (ALL, host(VNNI, cuda=True), "cpu", CPU_VNNI + HALF),
+        (ALL, host(VNNI, cuda=True), "cuda", [*GPU_FIRST, "onnx-fp32@cuda", "pytorch-fp32@cuda"]),
+        (ALL, host(VNNI), "cuda", []),
+        # What one library can run.
+        (ALL, host(X86, ORT), "auto", ["onnx-int8", "onnx-int8-single", "onnx-int4", "onnx-fp32", "onnx-fp16"]),
+        (ALL, host(X86, TORCH), "auto", ["pytorch-int8", "pytorch-fp32", "pytorch-fp16"]),
+        (ALL, host(VNNI, TORCH, cuda=True), "auto", ["pytorch-fp16@cuda", "pytorch-int8", "pytorch-fp32"]),
+        (ALL, host(VNNI, frozenset()), "auto", []),
+        (ALL, host(VNNI, frozenset(), cuda=True), "cuda", []),
+        # Folders that hold less.
+        (("onnx-fp16",), host(X86), "auto", ["onnx-fp16"]),
+        (("onnx-fp16",), host(X86), "cuda", []),
+        (("onnx-fp16", "pytorch-fp16"), host(X86, TORCH), "cpu", ["pytorch-fp16"]),
+        (("onnx-fp16", "onnx-fp32"), host(X86), "auto", ["onnx-fp32", "onnx-fp16"]),
+        (("onnx-fp32", "pytorch-fp32"), host(VNNI, cuda=True), "auto", ["onnx-fp32", "pytorch-fp32"]),
+        (("onnx-fp32", "pytorch-int8"), host(X86), "auto", ["pytorch-int8", "onnx-fp32"]),
+        (("onnx-fp32", "onnx-fp16", "onnx-int4"), host(X86), "auto", ["onnx-int4", "onnx-fp32", "onnx-fp16"]),
+        (("onnx-int4", "onnx-int8-vnni", "pytorch-int8"), host(X86, ORT), "auto", ["onnx-int4"]),
+        (("onnx-int4", "onnx-fp16"), host(VNNI, cuda=True), "auto", ["onnx-fp16@cuda", "onnx-int4"]),
+        (("onnx-int4", "onnx-fp32"), host(VNNI, cuda=True), "cuda", ["onnx-fp32@cuda"]),
+        (("onnx-int8-vnni",), host(X86), "auto", []),
+        (("onnx-int8-arm64",), host(VNNI), "auto", []),
+        (("onnx-int8-arm64", "onnx-int8-vnni", "onnx-fp32"), host(X86), "auto", ["onnx-fp32"]),
+        (("onnx-int8-vnni", "pytorch-int8"), host(VNNI), "auto", ["onnx-int8-vnni", "pytorch-int8"]),
+        ((), host(VNNI), "auto", []),
+    ],
+)  # fmt: skip
+def test_order(held, machine, device, order):
+    ranked = rank({name: MANIFESTS[name] for name in held}, machine, device)
+    assert [f"{choice.name}@cuda" if choice.device == "cuda" else choice.name for choice in ranked] == order
+    assert {choice.device for choice in ranked} <= {"cpu", "cuda"}
+    backwards = rank({name: MANIFESTS[name] for name in reversed(held)}, machine, device)
+    assert backwards == ranked  # whatever the order in which a folder is listed
+
+
+def test_reasons():
+    assert rank(MANIFESTS, host(VNNI, ORT, cuda=True)) == [
+        Choice(name="onnx-fp16", device="cuda", why="FP16 on the GPU"),
+        Choice(name="onnx-int8-vnni", device="cpu", why="INT8 tuned for this CPU (vnni)"),
+        Choice(name="onnx-int8", device="cpu", why="INT8 that is right on every CPU"),
+        Choice(name="onnx-int8-single", device="cpu", why="INT8 that is right on every CPU"),
+        Choice(name="onnx-int4", device="cpu", why="INT4, as there is no INT8 artifact that this machine can run"),
+        Choice(name="onnx-fp32", device="cpu", why="FP32, as there is no INT8 or INT4 artifact that this machine can run"),
+    ]
+    assert rank({"x": MANIFESTS["onnx-fp16"]}, host()) == [Choice(name="x", device="cpu", why="FP16 on the CPU, as there is nothing else")]
+
+
+def test_equals_are_ordered_by_name():
+    twins = dict.fromkeys(("b", "a", "c"), MANIFESTS["onnx-int8"])
+    assert [choice.name for choice in rank(twins, host())] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("beside", [(name,) for name in ALL] + [ALL])
+@pytest.mark.parametrize("machine", [host(VNNI), host(ARM), host(OLD_ARM, ORT), host(X86, cuda=True)])
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
+def test_an_approximate_artifact_stands_behind_all_others(beside, machine, device):
+    others = {name: MANIFESTS[name] for name in beside}
+    last = [] if device == "cuda" else ["a-fast-one"]
+    assert [choice.name for choice in rank({"a-fast-one": FAST, **others}, machine, device)] == [
+        *(choice.name for choice in rank(others, machine, device)),
+        *last,
+    ]
+
+
+def test_an_approximate_artifact_alone_says_what_it_is():
+    why = "approximate (INT8), as there is nothing else that this machine can run"
+    assert rank({"x": FAST}, host(X86, ORT)) == [Choice(name="x", device="cpu", why=why)]
+    # A GPU is for FP16 and FP32; a tuned CPU makes it no better.
+    tuned = replace(FAST, target=replace(FAST.target, cpu_features=("vnni",)))
+    assert [choice.name for choice in rank({"x": tuned, "y": MANIFESTS["onnx-fp16"]}, host())] == ["y", "x"]

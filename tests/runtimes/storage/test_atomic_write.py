@@ -1,0 +1,94 @@
+"""Writing whole or not at all: what a killed writer left is removed by the next one, what a living one makes is left alone."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from runtimes.errors import OutputError
+from runtimes.storage.atomic_write import locked, working_folder, write_atomically
+from tests.paths import ROOT
+
+MAKER = """
+import sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from runtimes.storage.atomic_write import locked, working_folder
+with {making} as made:
+    if made:
+        (made / "half").write_bytes(b"x")
+    print("made", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def names_in(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def maker(making):
+    """A process that makes something until it is told to go on."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAKER.format(root=str(ROOT), making=making)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "made\n"
+    return process
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert oct(path.stat().st_mode & 0o777) == "0o644"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x").touch()
+    with pytest.raises(OSError, match=r"[Dd]irectory"):
+        write_atomically(tmp_path / "folder", b"three")
+    assert names_in(tmp_path) == ["file", "folder"]
+
+
+def test_a_working_folder_of_a_living_maker_stays_and_that_of_a_killed_one_goes(tmp_path):
+    living, killed = (maker(f"working_folder(Path({str(tmp_path)!r}), '.work-')") for _ in range(2))
+    (tmp_path / ".worked").mkdir()
+    assert len(names_in(tmp_path)) == 3
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    assert len(names_in(tmp_path)) == 3
+    with working_folder(tmp_path, ".work-") as mine:
+        assert list(mine.iterdir()) == []
+        others = [folder for folder in tmp_path.glob(".work-*") if folder != mine]
+        assert [names_in(folder) for folder in others] == [["half"]]
+    living.communicate("\n")
+    assert living.returncode == 0
+    assert names_in(tmp_path) == [".worked"]
+
+
+def test_a_killed_writers_lock_and_temporary_file_hinder_nobody(tmp_path):
+    output = tmp_path / "file[1].jsonl"
+    holder = maker(f"locked(Path({str(output)!r}))")
+    with pytest.raises(OutputError, match="another process is writing it"), locked(output):
+        pass
+    (tmp_path / f".{output.name}-0123abcd.tmp").write_bytes(b"half")
+    (tmp_path / f".{output.name}-mine").write_bytes(b"somebody's")
+    holder.kill()
+    holder.wait()
+    with locked(output):
+        write_atomically(output, b"whole")
+    assert names_in(tmp_path) == [f".{output.name}-mine", output.name]
+
+
+def test_a_file_system_without_locks_loses_only_the_cleaning(tmp_path):
+    (tmp_path / ".work-left").mkdir()
+    refusing = (
+        "import errno, sys\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'fcntl.flock':\n"
+        "        raise OSError(errno.EBADF, 'Bad file descriptor')\n"
+        "sys.addaudithook(hook)\n"
+    )
+    script = refusing + MAKER.format(root=str(ROOT), making=f"working_folder(Path({str(tmp_path)!r}), '.work-')")
+    ended = subprocess.run([sys.executable, "-c", script], input="\n", capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "made\n", "")
+    assert names_in(tmp_path) == [".work-left"]

@@ -1,0 +1,60 @@
+"""Files that are what their manifest says and still cannot work, as `make fuzz` found them: an error of ours when they load or run."""
+
+import json
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import runtimes
+from runtimes.artifact.folder import open_artifact
+from runtimes.errors import ArtifactCorruptError
+from tests.fuzz.forge import write
+
+
+def forged(artifact, role, change, path):
+    """A copy of an artifact with one file changed and everything sealed again."""
+    manifest = open_artifact(artifact).manifest
+    content = {name: (artifact / name).read_bytes() for name in manifest.files}
+    name = manifest.file_of(role)
+    content[name] = change(content[name])
+    write(path, manifest, content)
+    return path
+
+
+def five_heads(data):
+    """Attention that reshapes to five heads where the weights are of four: only a run finds it."""
+    model = onnx.load_from_string(data)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and numpy_helper.to_array(attribute.t).tolist() == [4]:
+                attribute.t.raw_data = (5).to_bytes(8, "little")
+    return model.SerializeToString()
+
+
+def exchanged(data):
+    """Two tensors of different shapes have changed places."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    first = "text_decoder.bert.encoder.layer.1.crossattention.output.LayerNorm.bias"
+    second = "vision_model.encoder.layers.0.self_attn.qkv.weight.scales"
+    header[first], header[second] = header[second], header[first]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def test_a_graph_that_loads_and_cannot_run(tiny_artifacts, drawn_pictures, tmp_path):
+    path = forged(tiny_artifacts["onnx-fp32"], "encoder", five_heads, tmp_path / "forged")
+    captioner = runtimes.load(path, threads=1)
+    for use in (
+        lambda: captioner.caption([drawn_pictures[0].path]),
+        lambda: captioner.score([drawn_pictures[0].path], ["a dog"]),
+    ):
+        with pytest.raises(ArtifactCorruptError, match=r"^tiny-onnx-fp32: failed while it ran: "):
+            use()
+
+
+def test_tensors_that_have_changed_places(tiny_artifacts, tmp_path):
+    path = forged(tiny_artifacts["pytorch-int8"], "weights", exchanged, tmp_path / "forged")
+    with pytest.raises(ArtifactCorruptError, match=r"weights-.*: cannot be loaded: "):
+        runtimes.load(path)

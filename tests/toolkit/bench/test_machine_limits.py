@@ -1,0 +1,80 @@
+"""Limits of the machine: graphs written by hand multiply as they should, what is measured is sensible, and limits follow from it."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from runtimes.engines.ort.matmul_model import FLOATS, INTEGERS, matmul_model
+from toolkit.bench.roofline.machine_limits import Limits, encode_limit_s, measure_limits, token_limit_s
+from toolkit.bench.roofline.model_costs import Arithmetic
+
+LIMITS = Limits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
+WORK = Arithmetic(
+    encode_float_macs=5_000_000_000, encode_int8_macs=40_000_000_000, token_weight_bytes=90_000_000, token_cross_bytes=30_000_000
+)
+
+
+def test_limits_follow_from_the_arithmetic():
+    assert encode_limit_s(LIMITS, WORK) == pytest.approx(5 / 50 + 40 / 200)
+    assert token_limit_s(LIMITS, WORK) == pytest.approx(0.12 / 20)
+
+    assert token_limit_s(LIMITS, WORK, 3) == pytest.approx(0.06 / 20), "three pictures read the weights once"
+
+
+def test_without_an_int8_figure_only_floats_have_a_limit():
+    numpy_only = Limits(threads=1, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=None, library="numpy")
+    floats = Arithmetic(encode_float_macs=5_000_000_000, encode_int8_macs=0, token_weight_bytes=1, token_cross_bytes=0)
+    assert encode_limit_s(numpy_only, WORK) is None
+    assert encode_limit_s(numpy_only, floats) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("product", [FLOATS, INTEGERS], ids=lambda product: product.operator)
+def test_a_hand_written_graph_is_onnx_and_multiplies(product):
+    random = np.random.default_rng(5)
+    rows = random.integers(0, 9, (5, 200)).astype(product.inputs)
+    weights = random.integers(-9, 9, (200, 300)).astype(np.float32 if product is FLOATS else np.int8)
+    model = matmul_model(product, 5, weights)
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    (out,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"a": rows})
+    assert out.dtype.name == product.outputs
+    assert np.array_equal(out, rows.astype(np.int64) @ weights.astype(np.int64))
+
+
+def test_this_machine_has_limits(caplog):
+    limits = measure_limits(1)
+    assert (limits.threads, limits.library) == (1, "onnxruntime")
+    assert min(limits.bytes_per_s, limits.float_macs_per_s, limits.int8_macs_per_s) > 1e8
+    assert caplog.records == []
+
+
+SITE = """
+import sys
+sys.modules["onnxruntime"] = None
+"""
+ASK = """
+import logging
+logging.basicConfig(format="%(message)s")
+from toolkit.bench.roofline.machine_limits import measure_limits
+limits = measure_limits(1)
+print(limits.library, limits.float_macs_per_s > 1e8, limits.int8_macs_per_s)
+"""
+
+
+def test_without_onnxruntime_floats_are_measured_and_a_line_says_so(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SITE)
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    ran = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
+    assert ran.stdout == "numpy True None\n"
+    assert ran.stderr == "no INT8 limit: onnxruntime is not installed; pip install 'blip-toolkit[ort]'\n"
+
+
+def test_what_cannot_be_measured_costs_one_line(tmp_path, monkeypatch, caplog):
+    (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert measure_limits(1) is None
+    assert [record.getMessage() for record in caplog.records] == ["no hardware limits: its process failed: exit code 3"]

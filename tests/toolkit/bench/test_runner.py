@@ -1,0 +1,276 @@
+"""The runner: which cases there are, what a record says of a real run, and what it says when a process dies."""
+
+import dataclasses
+import os
+import platform
+import shutil
+import signal
+
+import psutil
+import pytest
+
+import runtimes
+from exporters.gate.gate import Picture
+from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.manifest import MANIFEST_NAME
+from runtimes.captioner import GREEDY_ONLY
+from runtimes.errors import ArtifactMissingError, RequestError
+from runtimes.host.facts import read_host
+from toolkit.bench import runner
+from toolkit.bench.job import Job
+from toolkit.bench.runner import NO_GPU, Case, artifacts_in, host_facts, plan
+from toolkit.datasets import Dataset
+from toolkit.metrics.ngrams import Counter, own_counter
+from toolkit.metrics.ptb_words import words
+from toolkit.records.record import Workload
+from toolkit.stats.rows import make_rows
+
+OWN = Counter("own", own_counter())
+
+
+def workload(pictures, **changes):
+    usual = {
+        "prompt": None,
+        "beams": 1,
+        "min_length": 0,
+        "max_length": 20,
+        "threads": 1,
+        "warmup": 1,
+        "repeats": 1,
+        "metric_counter": "own",
+    }
+    return Workload(dataset="drawn", dataset_sha256="0" * 64, pictures=pictures, **usual | changes)
+
+
+def run(artifacts, pictures, counter=OWN, on_caption=lambda case: None, **changes):
+    dataset = Dataset("drawn", tuple(pictures))
+    return list(runner.run(plan(artifacts, None), dataset, [workload(len(dataset.pictures), **changes)], counter, on_caption))
+
+
+def changed(artifact, to, **fields):
+    """A copy of an artifact whose manifest says something else."""
+    copy = shutil.copytree(artifact, to)
+    manifest = dataclasses.replace(open_artifact(copy).manifest, digest="", **fields).sealed()
+    (copy / MANIFEST_NAME).write_bytes(manifest.to_bytes())
+    return copy
+
+
+@pytest.fixture
+def folder(tiny_artifacts, tmp_path):
+    """Two artifacts, one that a killed writer left behind, and something else."""
+    for recipe in ("onnx-int8", "onnx-fp32"):
+        shutil.copytree(tiny_artifacts[recipe], tmp_path / "all" / recipe)
+    shutil.copytree(tiny_artifacts["onnx-fp16"], tmp_path / "all" / ".onnx-fp16.partial")
+    (tmp_path / "all" / "notes").mkdir()
+    return tmp_path / "all"
+
+
+def test_artifacts_are_taken_as_they_are_and_folders_for_what_they_hold(folder):
+    assert artifacts_in([folder]) == [folder / "onnx-fp32", folder / "onnx-int8"]
+    assert artifacts_in([folder / "onnx-int8", folder / "onnx-fp32"]) == [folder / "onnx-int8", folder / "onnx-fp32"]
+
+
+@pytest.mark.parametrize("name", ["notes", "none"])
+def test_a_path_without_artifacts_is_an_error(folder, name):
+    with pytest.raises(ArtifactMissingError, match=f"/{name}: no artifact here"):
+        artifacts_in([folder / "onnx-fp32", folder / name])
+
+
+def test_cases_are_called_after_their_recipes_and_the_baseline_is_first(tiny_artifacts):
+    paths = [tiny_artifacts[recipe] for recipe in ("onnx-int8", "pytorch-int8")]
+    checkpoint = open_artifact(paths[0]).manifest.source.sha256
+    baseline = Case(name="hf-fp32", artifact=None, checkpoint_sha256=checkpoint)
+    assert [case.name for case in plan(paths, baseline)] == ["hf-fp32", "onnx-int8", "pytorch-int8"]
+    assert [case.artifact.path for case in plan(paths, None)] == paths
+
+
+def test_two_of_one_recipe_are_called_after_their_artifacts(tiny_artifacts, tmp_path):
+    first = tiny_artifacts["onnx-fp32"]
+    other = changed(first, tmp_path / "other", name="other")
+    assert [case.name for case in plan([first, other], None)] == ["tiny-onnx-fp32", "other"]
+    with pytest.raises(RequestError, match=r"^two artifacts have the same name: tiny-onnx-fp32$"):
+        plan([first, shutil.copytree(first, tmp_path / "copy")], None)
+
+
+def test_artifacts_of_different_checkpoints_are_refused(tiny_artifacts, tmp_path):
+    first = tiny_artifacts["onnx-fp32"]
+    source = dataclasses.replace(open_artifact(first).manifest.source, sha256="0" * 64)
+    stranger = changed(first, tmp_path / "stranger", name="stranger", source=source)
+    with pytest.raises(RequestError, match="not all made from the same checkpoint"):
+        plan([first, stranger], None)
+    with pytest.raises(RequestError, match="not all made from the same checkpoint"):
+        plan([first], Case(name="hf-fp32", artifact=None, checkpoint_sha256="0" * 64))
+
+
+def test_a_record_says_what_was_done(tiny_artifacts, drawn_pictures):
+    pictures, artifact = drawn_pictures[:4], tiny_artifacts["onnx-int8"]
+    seen = []
+    first, second = run([artifact], pictures, on_caption=seen.append, repeats=2, warmup=3)
+    assert seen == ["onnx-int8"] * 8
+    assert [(record.case, record.repeat, record.error) for record in (first, second)] == [("onnx-int8", 0, None), ("onnx-int8", 1, None)]
+
+    captioner = runtimes.load(artifact, threads=1)
+    captions = captioner.caption([picture.path for picture in pictures])
+    assert [picture.file for picture in first.quality] == [picture.path.name for picture in pictures]
+    assert [picture.caption for picture in first.quality] == [caption.text for caption in captions]
+    assert [picture.tokens for picture in first.quality] == [len(caption.token_ids) - 1 for caption in captions], "all but [DEC]"
+    assert [picture.hypothesis_length for picture in first.quality] == [len(words(caption.text)) for caption in captions]
+    scores = captioner.score([picture.path for picture in pictures], [picture.captions for picture in pictures])
+    assert [picture.log_probability for picture in first.quality] == pytest.approx([float(score.sum()) for score in scores], rel=1e-5)
+    ids = [[captioner.caption_ids(caption) for caption in picture.captions] for picture in pictures]
+    assert [picture.scored_tokens for picture in first.quality] == [sum(len(one) - 1 for one in listed) for listed in ids]
+    assert second.quality == (), "captions do not change"
+
+    for record in (first, second):
+        assert (len(record.times), len(record.warmup_s), record.first_caption_s) == (4, 3, record.warmup_s[0])
+        assert [len(times.token_s) for times in record.times] == [len(caption.token_ids) - 2 for caption in captions]
+        for times in record.times:
+            parts = times.read_s + times.encode_s + times.first_token_s + sum(times.token_s)
+            assert min(times.read_s, times.encode_s, times.first_token_s, *times.token_s) > 0
+            assert parts <= times.total_s + 1e-6 * (4 + len(times.token_s)), "but for rounding"
+        assert record.peak_rss_bytes >= record.loaded_rss_bytes > 10_000_000
+        assert record.versions["onnxruntime"]
+        assert record.providers == ("CPUExecutionProvider",)
+    manifest = open_artifact(artifact).manifest
+    assert (first.subject.runtime, first.subject.recipe, first.subject.recipe_sha256) == ("ort", "onnx-int8", manifest.recipe["sha256"])
+    assert (first.subject.manifest_digest, first.subject.checkpoint_sha256) == (manifest.digest, manifest.source.sha256)
+    assert first.subject.artifact_bytes == first.subject.disk_bytes == sum(file.stat().st_size for file in artifact.iterdir())
+
+
+def test_without_a_counter_nothing_is_scored(tiny_artifacts, drawn_pictures):
+    (record,) = run([tiny_artifacts["onnx-fp32"]], drawn_pictures[:2], counter=None)
+    assert [picture.caption != "" for picture in record.quality] == [True, True]
+    assert {(picture.matches, picture.cider, picture.log_probability, picture.scored_tokens) for picture in record.quality} == {(None,) * 4}
+
+
+def test_a_picture_that_cannot_be_read_is_marked_and_the_others_are_scored(tiny_artifacts, drawn_pictures, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8no")
+    bad = Picture(tmp_path / "bad.jpg", ("a dog", "the dog"))
+    (record,) = run([tiny_artifacts["onnx-fp32"]], [drawn_pictures[0], bad, drawn_pictures[1]])
+    assert record.error is None
+    assert [picture.error is None for picture in record.quality] == [True, False, True]
+    assert record.quality[1].error.startswith(f"{tmp_path / 'bad.jpg'}: is not a picture")
+    assert [picture.scored_tokens is None for picture in record.quality] == [False, True, False]
+    (alone,) = run([tiny_artifacts["onnx-fp32"]], [bad])
+    assert alone.error == f"no picture could be captioned: {record.quality[1].error}"
+    assert (alone.times, alone.quality, alone.subject) == ((), (), None)
+
+
+def test_a_whole_loop_is_measured_as_one_run_and_not_scored(tiny_artifacts, drawn_pictures):
+    """Against the split graphs of the same weights: the same captions and scores of n-grams; no stages, no log-probabilities."""
+    pictures = drawn_pictures[:4]
+    single, split = run([tiny_artifacts["onnx-int8-single"], tiny_artifacts["onnx-int8"]], pictures)
+    assert single.error is None
+    unscored = [dataclasses.replace(picture, log_probability=None, scored_tokens=None) for picture in split.quality]
+    assert list(single.quality) == unscored
+    for times in single.times:
+        assert (times.encode_s, times.first_token_s, times.token_s) == (None, None, ())
+        assert 0 < times.read_s < times.total_s
+    (row,) = make_rows([single])
+    assert (row["error"], row["encode_seconds"], row["first_token_seconds"], row["step_seconds"], row["drift"]) == (None,) * 5
+    assert (row["seconds_per_image"] > 0, row["bleu4"]) == (True, make_rows([split])[0]["bleu4"])
+    (refused,) = run([tiny_artifacts["onnx-int8-single"]], pictures[:1], beams=3)
+    assert refused.error == GREEDY_ONLY
+
+
+def test_a_request_that_an_artifact_cannot_meet_is_its_error(tiny_artifacts, drawn_pictures):
+    (record,) = run([tiny_artifacts["onnx-fp32"]], drawn_pictures[:1], max_length=33)
+    assert record.error == "max_length 33 is more than the 32 positions of this model"
+
+
+def test_what_is_meant_for_a_gpu_is_not_run_without_one(tiny_artifacts, drawn_pictures):
+    (record,) = run([tiny_artifacts["onnx-fp16"]], drawn_pictures[:1])
+    expected = "onnxruntime has no CUDAExecutionProvider here" if read_host().cuda else NO_GPU
+    assert record.error.startswith(expected)
+    assert record.subject is None
+
+
+def workers():
+    return [child for child in psutil.Process().children() if "toolkit.bench.case_worker" in child.cmdline()]
+
+
+def test_a_process_that_is_killed_is_a_record_and_the_others_go_on(tiny_artifacts, drawn_pictures):
+    """The first worker is killed as the kernel kills one when memory ends; it has hundreds of captions to go."""
+    many = [drawn_pictures[0]] * 500
+    killed = []
+
+    def kill_the_first(case):
+        if not killed:
+            killed.append(case)
+            for worker in workers():
+                worker.kill()
+
+    paths = [tiny_artifacts[recipe] for recipe in ("onnx-fp32", "onnx-int8")]
+    dataset = Dataset("drawn", tuple(many))
+    records = runner.run(plan(paths, None), dataset, [workload(len(many))], None, kill_the_first)
+    first = next(records)
+    assert (first.case, first.error) == ("onnx-fp32", "its process was ended by SIGKILL (out of memory?)")
+    assert (first.subject, first.times, first.quality) == (None, (), ())
+    second = next(records)
+    assert (second.case, second.error, len(second.times)) == ("onnx-int8", None, 500)
+    assert list(records) == []
+
+
+def job(images=("a.jpg",)):
+    return Job(
+        artifact="none",
+        checkpoint=None,
+        device="cpu",
+        allow_bin=False,
+        threads=1,
+        batch_size=1,
+        images=images,
+        references=(),
+        prompt=None,
+        beams=1,
+        min_length=0,
+        max_length=20,
+        warmup=1,
+        score=False,
+    )
+
+
+@pytest.mark.parametrize("images", [("a.jpg",), ("a.jpg",) * 100_000], ids=["small", "more than a pipe holds"])
+@pytest.mark.parametrize(
+    ("fate", "error"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "its process was ended by SIGKILL (out of memory?)"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "its process was ended by SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "its process was ended by SIGTERM"),
+        ("os._exit(3)", "its process failed: exit code 3"),
+        ("os.write(2, b'some words\\nlibfoo.so is missing\\n'); os._exit(1)", "its process failed: libfoo.so is missing"),
+    ],
+)
+def test_how_a_process_ended_is_told(tmp_path, monkeypatch, images, fate, error):
+    """Python runs a sitecustomize.py on its path before anything else: so this worker ends before it reads its job."""
+    (tmp_path / "sitecustomize.py").write_text(f"import os, signal\n{fate}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert runner._work(job(images), lambda: None) == (None, error)
+
+
+def test_what_a_worker_cannot_open_is_its_error():
+    assert runner._work(job(), lambda: None) == (
+        None,
+        "none: no artifact here (no manifest.json). Make one with: toolkit export CHECKPOINT --output .",
+    )
+
+
+def test_an_interrupt_ends_the_worker(tiny_artifacts, drawn_pictures):
+    def interrupt(case):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # A shell's background jobs ignore interrupts, and so does whatever they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run([tiny_artifacts["onnx-fp32"]], [drawn_pictures[0]] * 3000, on_caption=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert workers() == []
+
+
+def test_facts_of_this_machine():
+    facts = host_facts()
+    assert (facts.cores, facts.cpu, facts.cpu_features) == (read_host().cores, read_host().cpu, tuple(sorted(read_host().cpu_features)))
+    assert facts.memory_bytes == psutil.virtual_memory().total
+    assert (facts.system, facts.python) == (f"{platform.system()} {platform.machine()}", platform.python_version())

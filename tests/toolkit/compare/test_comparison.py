@@ -1,0 +1,155 @@
+"""What is said of two runs: small records made by hand, changes worked out by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from exporters.gate.gate import drift_of_sums
+from exporters.gate.intervals import Change, interval, paired_change
+from tests.toolkit.stats.test_rows import WORKLOAD, picture, quality, record, unscored
+from toolkit.compare.comparison import Compared, compare
+from toolkit.compare.measures import MEASURES
+from toolkit.compare.pairing import Run, Tolerated, pair_up
+from toolkit.records.record import BASELINE
+
+TITLES = {measure.key: measure for measure in MEASURES}
+
+
+def run(*records):
+    return Run(name="run.jsonl", records=records)
+
+
+def lines(a, b, names=(), tolerated=Tolerated()):  # noqa: B008 - frozen
+    (paired,) = pair_up(a, b, names, tolerated)
+    return {one.measure.key: one for one in compare(paired.pair)}
+
+
+def times(*seconds):
+    return [picture(total, encode_s=total / 2, token_s=(total / 8, total / 8)) for total in seconds]
+
+
+A = run(*(record("int8", repeat, times(1.0, 2.0, 4.0), import_s=1.0, peak_rss_bytes=1000) for repeat in range(3)))
+
+
+def test_times_sizes_and_rates():
+    """B takes four fifths of A's time for each picture and three quarters of its bytes."""
+    b = run(*(record("int8", repeat, times(0.8, 1.6, 3.2), artifact_bytes=750, peak_rss_bytes=1500) for repeat in range(3)))
+    found = lines(A, b)
+    assert (found["seconds_per_image"].a, found["seconds_per_image"].b) == (2.0, 1.6)
+    expected = {
+        "seconds_per_image": "faster by 20.0%",
+        "seconds_per_image_p90": "faster by 20.0%",
+        "images_per_second": "faster by 25.0%",
+        "tokens_per_second": "faster by 25.0%",
+        "encode_seconds": "faster by 20.0%",
+        "first_token_seconds": "faster by 20.0%",
+        "peak_rss_bytes": "larger by 50.0%",
+        "artifact_bytes": "smaller by 25.0%",
+        "startup_seconds": "the same",
+        "speedup": "not measured",
+        "joules_per_image": "not measured",
+        "drift": "not measured",
+    }
+    assert {key: found[key].said.split(" [")[0] for key in expected} == expected
+    assert [found["seconds_per_image"].change.low, found["seconds_per_image"].change.high] == pytest.approx([-0.2, -0.2])
+    assert found["tokens_per_second"].a == pytest.approx(6 / 1.75)
+
+
+def test_a_loop_that_is_one_run_has_no_stages_to_compare():
+    whole = [replace(one, encode_s=None, first_token_s=None, token_s=()) for one in times(0.8, 1.6, 3.2)]
+    found = lines(A, run(*(record("int8", repeat, whole) for repeat in range(3))))
+    assert found["seconds_per_image"].said.startswith("faster by 20.0%")
+    assert {found[key].said for key in ("encode_seconds", "first_token_seconds", "tokens_per_second")} == {"not measured"}
+
+
+def test_noise_is_no_difference():
+    noisy = [(1.0, 2.0, 4.0), (1.1, 2.2, 4.4), (0.9, 1.8, 3.6)]
+    runs = [
+        run(*(record("int8", repeat, times(*seconds)) for repeat, seconds in enumerate(order))) for order in (noisy, noisy[1:] + noisy[:1])
+    ]
+    line = lines(*runs)["seconds_per_image"]
+    assert (line.change.change, line.clear) == (pytest.approx(0.0), False)
+    assert line.said.startswith("no clear difference [-")
+    assert line.change.low == pytest.approx(-line.change.high / (1 + line.change.high), abs=0.02), "as far down as up"
+
+
+def test_quality_is_compared_on_the_same_pictures():
+    before = [quality("a", cider=1.0, log_probability=-10.0), quality("b", cider=2.0, log_probability=-8.0), quality("c", cider=3.0)]
+    after = [quality("a", cider=0.9, log_probability=-10.5), quality("x", cider=1.8, log_probability=-9.0), quality("c", cider=2.7)]
+    a, b = (run(*(record("int8", repeat, times(1.0, 1.0, 1.0), said) for repeat in range(2))) for said in (before, after))
+    found = lines(a, b)
+    assert found["cider"].change.change == pytest.approx(-0.1)
+    assert found["cider"].said == "worse by 10.0% [10.0%, 10.0%]"
+    expected = paired_change(np.array([0.9, 1.8, 2.7]), np.array([1.0, 2.0, 3.0]))
+    assert found["cider"].change == expected
+    sums = np.array([[0.5, 10.0], [1.0, 10.0], [0.0, 10.0]])
+    low, high = interval(sums, drift_of_sums)
+    assert found["drift"].change == Change(pytest.approx(0.05), low, high)
+    assert found["bleu4"].said == "the same"
+    (paired,) = pair_up(a, b, (), Tolerated())
+    assert paired.pair.quality["exact_match"] == pytest.approx(2 / 3)
+
+
+def test_a_drift_is_a_difference_between_the_two_runs():
+    """Against its own FP32 each has a drift of its own; what changed is what B loses over A."""
+    base = [quality(log_probability=-10.0)] * 3
+    a, b = (
+        run(record(BASELINE, 0, times(1.0, 1.0, 1.0), base), record("int8", 0, times(1.0, 1.0, 1.0), [quality(log_probability=loss)] * 3))
+        for loss in (-10.2, -10.7)
+    )
+    line = lines(a, b, [("int8", "int8")])["drift"]
+    assert (line.a, line.b) == (pytest.approx(0.02), pytest.approx(0.07))
+    assert line.said.startswith("worse by 0.0500")
+    assert (line.change.low, line.change.high) == (pytest.approx(0.05), pytest.approx(0.05))
+
+
+def test_only_pictures_that_both_could_caption_count():
+    bad = unscored("", error="bad.jpg: is empty")
+    a = run(*(record("int8", repeat, times(1.0, 0.001, 9.0), [quality(), bad, quality()] if repeat == 0 else []) for repeat in range(2)))
+    b = run(*(record("int8", repeat, times(2.0, 9.0, 0.001), [quality(), quality(), bad] if repeat == 0 else []) for repeat in range(2)))
+    line = lines(a, b)["seconds_per_image"]
+    assert line.change.change == pytest.approx(1.0), "the first picture alone: from 1 s to 2 s"
+
+
+def test_other_pictures_are_compared_by_time_alone():
+    other = replace(WORKLOAD, dataset_sha256="1" * 64)
+    b = run(*(replace(record("int8", repeat, times(1.0, 2.0, 4.0), [quality()] * 3), workload=other) for repeat in range(2)))
+    a = run(*(record("int8", repeat, times(1.0, 2.0, 4.0), [quality()] * 3) for repeat in range(2)))
+    found = lines(a, b, tolerated=Tolerated(workloads=True))
+    assert found["seconds_per_image"].clear is False
+    assert found["bleu4"].said == "not compared"
+
+
+def test_a_single_repeat_has_a_change_and_no_interval():
+    line = lines(run(A.records[0]), run(record("int8", 0, times(2.0, 4.0, 8.0))))["seconds_per_image"]
+    assert (line.said, line.clear) == ("slower by 100.0% (no interval)", None)
+
+
+def test_energy_and_speed_up_are_of_repeats():
+    a = run(*(record(case, r, times(s, s, s), energy_j=e) for r in range(2) for case, s, e in ((BASELINE, 4.0, 60.0), ("int8", 1.0, 30.0))))
+    b = run(*(record(case, r, times(s, s, s), energy_j=e) for r in range(2) for case, s, e in ((BASELINE, 8.0, 60.0), ("int8", 1.0, 15.0))))
+    found = lines(a, b, [("int8", "int8")])
+    assert (found["speedup"].a, found["speedup"].b, found["speedup"].said) == (4.0, 8.0, "faster by 100.0%")
+    assert (found["joules_per_image"].a, found["joules_per_image"].b, found["joules_per_image"].said) == (10.0, 5.0, "less by 50.0%")
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "said"),
+    [
+        ("seconds_per_image", Change(-0.12, -0.15, -0.09), "faster by 12.0% [9.0%, 15.0%]"),
+        ("seconds_per_image", Change(0.12, 0.09, 0.15), "slower by 12.0% [9.0%, 15.0%]"),
+        ("tokens_per_second", Change(0.12, 0.09, 0.15), "faster by 12.0% [9.0%, 15.0%]"),
+        ("seconds_per_image", Change(0.01, -0.02, 0.04), "no clear difference [-2.0%, +4.0%]"),
+        ("seconds_per_image", Change(0.0, -0.0004, 0.0), "no clear difference [+0.0%, +0.0%]"),
+        ("seconds_per_image", Change(0.05, None, None), "slower by 5.0% (no interval)"),
+        ("seconds_per_image", Change(0.0, None, None), "the same (no interval)"),
+        ("artifact_bytes", Change(-0.74, -0.74, -0.74), "smaller by 74.0%"),
+        ("artifact_bytes", Change(1e-7, 1e-7, 1e-7), "the same"),
+        ("drift", Change(0.0034, 0.001, 0.006), "worse by 0.0034 [0.0010, 0.0060]"),
+        ("drift", Change(-0.0034, -0.006, 0.001), "no clear difference [-0.0060, +0.0010]"),
+        ("cider", Change(None, None, None), "not compared"),
+    ],
+)
+def test_words(key, change, said):
+    assert Compared(measure=TITLES[key], a=1.0, b=1.0, change=change).said == said

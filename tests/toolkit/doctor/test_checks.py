@@ -1,0 +1,193 @@
+"""What the doctor makes of facts: engines, the self-check and artifacts as a table; and the machine as files below a root."""
+
+from dataclasses import replace
+
+import pytest
+
+from exporters.recipes import RECIPES
+from runtimes.artifact.folder import Artifact
+from runtimes.host.facts import Host
+from runtimes.selection.fitness import Product, right_here
+from runtimes.selection.ranking import rank
+from tests.runtimes.host.test_facts import GRAVITON, HASWELL, PI4, ZEN, arm, machine, x86
+from tests.runtimes.selection.test_ranking import manifest
+from toolkit.doctor.checks import check_artifacts, check_engines, check_product
+from toolkit.doctor.engines import Engine, Offer
+from toolkit.doctor.machine import Machine, installed, read_machine
+
+GIB = 1 << 30
+RIGHT = Product(expected=100, found=100)
+SATURATED = Product(expected=100, found=51)
+
+MACHINE = Machine(
+    cpu="Some CPU", family="x86_64", features={"avx2": True, "vnni": False}, logical_cores=4, cores=2, quota_cores=None,
+    memory_bytes=8 * GIB, memory_limit_bytes=None, nvidia_driver=False, system="Linux 6", python="3.11.7",
+)  # fmt: skip
+
+ORT = Engine(library="onnxruntime", offer=Offer(providers=("CPUExecutionProvider",), cuda=False, product=RIGHT), error=None)
+TORCH = Engine(library="torch", offer=Offer(providers=("x86", "fbgemm"), cuda=False, product=None), error=None)
+CRASHED = Engine(library="onnxruntime", offer=None, error="its process was ended by SIGILL")
+
+
+def host(*features, libraries=("ort", "torch"), cuda=False):
+    return Host(cpu="c", machine="m", cpu_features=frozenset(features), cores=2, libraries=frozenset(libraries), cuda=cuda)
+
+
+def without_offer(engine, **changes):
+    return replace(engine, offer=replace(engine.offer, **changes))
+
+
+@pytest.mark.parametrize(
+    ("driver", "engines", "found"),
+    [
+        (False, {"ort": ORT}, []),
+        (False, {"ort": ORT, "torch": TORCH}, []),
+        (False, {}, ["problem no engine is installed, so nothing can caption here"]),
+        (False, {"torch": TORCH}, ["warning onnxruntime, the faster engine, is not installed"]),
+        (False, {"ort": CRASHED}, ["problem onnxruntime is installed and does not work: its process was ended by SIGILL"]),
+        (
+            False,
+            {"ort": ORT, "torch": without_offer(TORCH, providers=())},
+            ["warning torch has no quantized engine here, so pytorch-int8 cannot run"],
+        ),
+        (True, {"ort": ORT, "torch": TORCH}, ["note there is an NVIDIA driver, and no engine here uses it"]),
+        (True, {"ort": without_offer(ORT, cuda=True)}, []),
+        (True, {"ort": ORT, "torch": without_offer(TORCH, cuda=True)}, []),
+    ],
+)
+def test_engines(driver, engines, found):
+    said = check_engines(replace(MACHINE, nvidia_driver=driver), engines)
+    assert [f"{one.level} {one.text}" for one in said] == found
+    assert all(one.remedy for one in said)
+
+
+@pytest.mark.parametrize(
+    ("features", "product", "found"),
+    [
+        (("avx2", "vnni"), RIGHT, []),
+        (("avx2",), None, []),
+        (
+            ("avx2",),
+            SATURATED,
+            ["note integer products of full range saturate here (51 where 100 is right), as on every x86 CPU without VNNI"],
+        ),
+        (
+            ("avx2", "vnni"),
+            SATURATED,
+            ["warning integer products of full range saturate here (51 where 100 is right) although the CPU shows vnni, as in an emulator"],
+        ),
+    ],
+)
+def test_the_product(features, product, found):
+    assert [f"{one.level} {one.text}" for one in check_product(host(*features), product)] == found
+
+
+MANIFESTS = {recipe.name: manifest(recipe) for recipe in RECIPES}
+
+
+def check(folder, names, here, product=RIGHT, packages=None, memory=None, **changes):
+    """What is said of artifacts of these recipes, each with one file of a MiB, after the choice that `load` would make."""
+    held = {name: replace(MANIFESTS[name], **changes) for name in names}
+    for name in names:
+        machine(folder, {f"{name}/encoder.onnx": "x" * (1 << 20)})
+    chosen = rank(right_here(held, here, product), here)
+    artifacts = [Artifact(folder / name, one) for name, one in held.items()]
+    found = check_artifacts(artifacts, chosen, here, replace(MACHINE, memory_limit_bytes=memory), packages or {}, product)
+    return [f"{one.level} {one.text}" for one in found]
+
+
+TUNED = "onnx-int8-vnni is tuned for CPUs with vnni, which this one lacks"
+WRONG = "integer products saturate here (51 where 100 is right): its captions may be wrong here"
+
+
+@pytest.mark.parametrize(
+    ("names", "here", "options", "found"),
+    [
+        (["onnx-int8"], host("avx2"), {"product": SATURATED}, []),
+        (["onnx-int8-vnni"], host("avx2", "vnni"), {}, []),
+        (["onnx-int8-vnni"], host("avx2"), {"product": SATURATED}, [f"problem {TUNED}; {WRONG}"]),
+        (
+            ["onnx-int8-vnni"],
+            host("avx2", "vnni"),
+            {"product": SATURATED},
+            [f"problem onnx-int8-vnni has weights of full range, and {WRONG}"],
+        ),
+        (["onnx-int8-vnni"], host("dotprod"), {}, [f"warning {TUNED}; its products are right here, but may be slow"]),
+        (["onnx-int8-vnni", "onnx-int8"], host("avx2"), {"product": SATURATED}, [f"note {TUNED}; {WRONG}"]),
+        (["onnx-int8"], host(libraries=("torch",)), {}, ["problem onnx-int8 needs onnxruntime, which is not here or does not work"]),
+        (
+            ["onnx-int8", "pytorch-int8"],
+            host(libraries=("torch",)),
+            {},
+            ["note onnx-int8 needs onnxruntime, which is not here or does not work"],
+        ),
+        (
+            ["onnx-int8", "onnx-fp32"],
+            host(libraries=("torch",)),
+            {},
+            [
+                "problem none of these artifacts can run here",
+                "problem onnx-int8 needs onnxruntime, which is not here or does not work",
+                "problem onnx-fp32 needs onnxruntime, which is not here or does not work",
+            ],
+        ),
+        (["onnx-fp16"], host(), {}, ["warning onnx-fp16 is meant for a GPU and there is none here; on the CPU it is slow"]),
+        (["onnx-fp16"], host(cuda=True), {}, []),
+        (
+            ["onnx-int8"],
+            host(),
+            {"requires": {"onnxruntime": ">=1.27"}, "packages": {"onnxruntime": "1.26.3"}},
+            ["problem onnx-int8 needs onnxruntime >=1.27, and 1.26.3 is installed"],
+        ),
+        (["onnx-int8"], host(), {"requires": {"onnxruntime": ">=1.27"}, "packages": {"onnxruntime-gpu": "1.27.1"}}, []),
+        (
+            ["pytorch-int8"],
+            host(),
+            {"requires": {"torch": ">=2.10,<2.14"}, "packages": {"torch": "2.14.0+cpu"}},
+            ["problem pytorch-int8 needs torch >=2.10,<2.14, and 2.14.0+cpu is installed"],
+        ),
+        (
+            ["onnx-int8"],
+            host(),
+            {"memory": 1 << 19},
+            ["problem onnx-int8 has 1 MiB of files; this process may use 0 MiB of memory"],
+        ),
+    ],
+)
+def test_artifacts(tmp_path, names, here, options, found):
+    assert check(tmp_path, names, here, **options) == found
+
+
+def test_a_machine_is_read_below_a_root(tmp_path):
+    root = machine(
+        tmp_path,
+        {
+            "proc/cpuinfo": x86(ZEN, "AMD EPYC"),
+            "proc/meminfo": f"MemTotal: {8 << 20} kB\n",
+            "proc/driver/nvidia/version": "550",
+            "sys/fs/cgroup/memory.max": str(2 * GIB),
+            "sys/fs/cgroup/cpu.max": "100000 100000",
+        },
+    )
+    found = read_machine(root)
+    assert (found.cpu, found.quota_cores, found.cores) == ("AMD EPYC", 1, 1)
+    assert (found.memory_bytes, found.memory_limit_bytes, found.nvidia_driver) == (8 * GIB, 2 * GIB, True)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "there"),
+    [(x86(ZEN), {"avx2", "avx512", "vnni"}), (x86(HASWELL), {"avx2"}), (arm(GRAVITON), {"dotprod", "i8mm"}), (arm(PI4), set())],
+)
+def test_features_are_named_whether_there_or_not(tmp_path, cpuinfo, there):
+    features = read_machine(machine(tmp_path, {"proc/cpuinfo": cpuinfo})).features
+    assert {name for name, shown in features.items() if shown} == there
+    assert {"avx2", "avx512", "vnni", "amx"} <= set(features) or {"dotprod", "i8mm"} <= set(features)
+
+
+def test_packages_are_those_of_this_environment():
+    import numpy
+    import PIL
+
+    found = installed()
+    assert (found["numpy"], found["pillow"]) == (numpy.__version__, PIL.__version__)
+    assert "openvino" not in found

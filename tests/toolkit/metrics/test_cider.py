@@ -1,0 +1,67 @@
+"""CIDEr-D against pycocoevalcap's stored values, and by hand."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from toolkit.metrics.cider import cider_d
+
+PICTURES = json.loads(Path(__file__).with_name("pycocoevalcap.json").read_text(encoding="utf-8"))["pictures"]
+HYPOTHESES = [picture["hypothesis"].split() for picture in PICTURES]
+REFERENCES = [[reference.split() for reference in picture["references"]] for picture in PICTURES]
+OTHER = ["q", "w", "e", "r", "t", "y"]
+"""A second picture that shares no word, so that one picture's n-grams are rare: log 2."""
+
+
+def test_equals_coco():
+    assert cider_d(HYPOTHESES, REFERENCES) == pytest.approx([picture["cider_d"] for picture in PICTURES], abs=1e-9)
+
+
+def test_oracle_is_not_trivial():
+    scores = [picture["cider_d"] for picture in PICTURES]
+    assert min(scores) == 0
+    assert max(scores) > 5
+    assert len({round(score, 6) for score in scores}) >= 12
+
+
+def test_the_reference_itself_scores_ten():
+    assert cider_d([list("abcd"), OTHER], [[list("abcd")], [OTHER]]) == pytest.approx([10, 10], abs=1e-12)
+
+
+def test_a_caption_too_short_for_four_words_loses_a_quarter_of_the_mean():
+    assert cider_d([list("abc"), OTHER], [[list("abc")], [OTHER]])[0] == pytest.approx(7.5, abs=1e-12)
+
+
+def test_by_hand():
+    # "a b" and "a b c": cosines 2/(sqrt 2 * sqrt 3) for words, 1/(1 * sqrt 2) for bigrams, none else; one bigram apart
+    expected = 10 * (2 / math.sqrt(6) + 1 / math.sqrt(2)) / 4 * math.exp(-1 / 72)
+    assert cider_d([list("ab"), OTHER], [[list("abc")], [OTHER]])[0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_repeated_words_are_clipped():
+    # "a a" has weight 2 for a, clipped to the reference's 1: 1 * 1 / (2 * sqrt 2); its bigram is not in the reference; same length
+    assert cider_d([list("aa"), OTHER], [[list("ab")], [OTHER]])[0] == pytest.approx(10 / (2 * math.sqrt(2)) / 4, abs=1e-12)
+
+
+def test_a_word_of_every_picture_counts_nothing():
+    with_article = cider_d([["the", "a"], ["the", "x"]], [[["the", "b"]], [["the", "y"]]])
+    assert with_article == [0, 0]
+
+
+def test_mean_over_references():
+    one, two = cider_d([list("abcd"), OTHER], [[list("abcd"), list("wxyz")], [OTHER]])
+    assert one == pytest.approx(5, abs=1e-12)
+    assert two == pytest.approx(10, abs=1e-12)
+
+
+def test_degenerate_sets():
+    assert cider_d([], []) == []
+    assert cider_d([["a", "dog"]], [[["a", "dog"]]]) == [0]
+    assert cider_d([[], OTHER], [[["a"]], [OTHER]])[0] == 0
+
+
+def test_pictures_must_pair_up():
+    with pytest.raises(ValueError, match="zip"):
+        cider_d([["a"]], [[["a"]], [["b"]]])

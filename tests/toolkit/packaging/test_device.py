@@ -1,0 +1,94 @@
+"""A device without a network: it installs from a package alone, verifies there what it was sent, and captions as the build machine does."""
+
+import json
+import shutil
+import sys
+import zipfile
+
+import pytest
+from click.testing import CliRunner
+
+from tests.toolkit.packaging.test_wheel import HEAVY, ROOT, command
+from toolkit.cli import main
+
+pytestmark = pytest.mark.full
+
+REPACK = """
+import importlib.metadata, pathlib
+from toolkit.packaging.wheels import own_wheel
+print(own_wheel(pathlib.Path()))
+"""
+
+
+@pytest.fixture(scope="module")
+def package(mini_artifacts, tmp_path_factory):
+    """(archive with wheels, digest)."""
+    path = tmp_path_factory.mktemp("device") / "captioner.tar.gz"
+    ended = CliRunner().invoke(main, ["package", str(mini_artifacts["onnx-int8"]), "-o", str(path), "--with-wheels"])
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    digest, _, printed = ended.stdout.strip().partition("  ")
+    assert printed == str(path)
+    return path, digest
+
+
+@pytest.fixture(scope="module")
+def device(package, tmp_path_factory):
+    """(folder that was unpacked, `bin` of an environment that was installed from it and from nothing else)."""
+    folder = tmp_path_factory.mktemp("offline")
+    ended = CliRunner().invoke(main, ["unpack", str(package[0]), "-o", str(folder / "stick"), "--sha256", package[1]])
+    assert (ended.exit_code, ended.stdout) == (0, f"{folder / 'stick'}\n")
+    command(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+    pip = (folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-index", "--find-links", ".", "--require-hashes")
+    command(*pip, "-r", "requirements.txt", cwd=folder / "stick")
+    return folder / "stick", folder / "venv" / "bin"
+
+
+def test_it_installs_without_torch(device):
+    listed = json.loads(command(device[1] / "python", "-m", "pip", "list", "--format", "json", cwd=device[0]).stdout)
+    names = {package["name"].lower().replace("_", "-") for package in listed}
+    assert {"blip-toolkit", "numpy", "pillow", "tokenizers", "click", "onnxruntime", "psutil"} <= names
+    assert sorted(names & (HEAVY - {"psutil"})) == []
+
+
+def test_it_unpacks_verifies_and_captions(device, package, tmp_path):
+    toolkit, picture = device[1] / "toolkit", ROOT / "toolkit" / "sample" / "cat.jpg"
+    command(toolkit, "unpack", package[0], "-o", "captioner", "--sha256", package[1], cwd=tmp_path)
+    report = json.loads(command(toolkit, "verify", "captioner", "--sha256", package[1], "--untrusted", "--json", cwd=tmp_path).stdout)
+    assert (report["digest"], report["authentic"], report["tried_apart"]) == (package[1], True, True)
+    golden = report["golden"]
+    assert (golden["captions"], golden["equal"] + len(golden["ties"]), golden["differences"]) == (6, 6, [])
+    there = json.loads(command(toolkit, "caption", "captioner", picture, "--json", cwd=tmp_path).stdout)
+    recorded = json.loads((tmp_path / "captioner" / "golden.json").read_bytes())["pictures"][0]["captions"][0]
+    if golden["equal"] == golden["captions"]:  # else this machine rounds otherwise, and its ties were counted
+        assert there["token_ids"] == recorded["token_ids"]
+
+
+def test_an_installed_toolkit_makes_its_wheel_again(device, tmp_path):
+    """What pip installed from the repacked wheel is what it installed from the first one."""
+    made = tmp_path / command(device[1] / "python", "-c", REPACK, cwd=tmp_path).stdout.strip()
+    (first,) = device[0].glob("blip_toolkit-*.whl")
+    assert made.name == first.name
+    contents = [
+        {name: zipfile.ZipFile(wheel).read(name) for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("RECORD")}
+        for wheel in (made, first)
+    ]
+    assert contents[0] == contents[1]
+    target = tmp_path / "target"
+    command(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target, made, cwd=tmp_path)
+    assert (target / "bin" / "toolkit").is_file()
+
+
+def test_a_changed_installation_is_not_repacked(device, tmp_path):
+    site = next(device[1].parent.glob("lib/python*/site-packages"))
+    copy = shutil.copytree(site / "toolkit", tmp_path / "toolkit")
+    shutil.copytree(site / "runtimes", tmp_path / "runtimes")
+    (info,) = site.glob("blip_toolkit-*.dist-info")
+    shutil.copytree(info, tmp_path / info.name)
+    (copy / "cli.py").write_text("")
+    code = (
+        f"import sys, pathlib\nsys.path.insert(0, {str(tmp_path)!r})\nfrom runtimes.errors import ToolkitError\n"
+        "try:\n    from toolkit.packaging.wheels import own_wheel\n    own_wheel(pathlib.Path())\n"
+        "except ToolkitError as error:\n    print(error)"
+    )
+    said = command(device[1] / "python", "-c", code, cwd=tmp_path).stdout
+    assert said.endswith("of the installed blip-toolkit is not what was installed; install it again to package its wheel\n")

@@ -1,0 +1,215 @@
+"""Packages: an artifact goes in, an archive comes out that holds all of it, captions as it does, and is the same twice."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import runtimes
+from exporters.checkpoint.blip import open_checkpoint
+from runtimes.artifact import json_dataclass
+from runtimes.artifact.folder import open_artifact, sha256_of
+from runtimes.errors import ArchiveError, ArtifactCorruptError, GoldenError, OutputExistsError, RecordError
+from runtimes.storage.archive import unpack
+from tests.paths import GOLDEN, ROOT
+from toolkit.cli import main
+from toolkit.packaging.card import measured_table
+from toolkit.packaging.package import package
+from toolkit.packaging.wheels import compatible
+from toolkit.records.record import read_records, write_records
+from toolkit.tables.render import render_markdown
+
+CAT = ROOT / "toolkit" / "sample" / "cat.jpg"
+GOLDEN_RECORDS = GOLDEN / "records.jsonl"
+ROOT_FILES = ["README.md", "golden-cat.jpg", "golden-cat.png", "golden-coffee.jpg", "golden-coffee.png", "golden-logits.f32"]
+ROOT_FILES += ["golden-parrot.jpg", "golden-parrot.png", "golden.json", "manifest.json"]
+
+
+@pytest.fixture(scope="module")
+def packed(tiny_artifacts, tmp_path_factory):
+    """(archive, folder that it was unpacked into, digest)."""
+    folder = tmp_path_factory.mktemp("packed")
+    digest = package(tiny_artifacts["onnx-int8"], folder / "a.tar.gz")
+    unpack(folder / "a.tar.gz", folder / "a", digest)
+    return folder / "a.tar.gz", folder / "a", digest
+
+
+def test_it_holds_the_artifact_and_what_proves_it(packed, tiny_artifacts):
+    _, folder, digest = packed
+    artifact = tiny_artifacts["onnx-int8"]
+    assert open_artifact(folder).manifest.digest == digest
+    kept = {name: (artifact / name).read_bytes() for name in open_artifact(artifact).manifest.files}
+    assert {name: (folder / name).read_bytes() for name in kept} == kept
+    assert sorted({file.name for file in folder.iterdir()} - set(kept)) == ROOT_FILES
+
+
+def test_golden_ids_are_those_of_the_captioner_from_both_forms_of_a_picture(packed):
+    _, folder, _ = packed
+    captioner, golden = runtimes.load(folder, "cpu"), json.loads((folder / "golden.json").read_bytes())
+    assert [picture["original"] for picture in golden["pictures"]] == ["golden-cat.jpg", "golden-coffee.jpg", "golden-parrot.jpg"]
+    for picture in golden["pictures"]:
+        assert [caption["beams"] for caption in picture["captions"]] == [1, 3]
+        for form in (picture["original"], picture["resized"]):
+            for caption in picture["captions"]:
+                (found,) = captioner.caption([folder / form], beams=caption["beams"])
+                assert (list(found.token_ids), found.text) == (caption["token_ids"], caption["text"])
+                assert found.score == pytest.approx(caption["score"], abs=1e-6)
+
+
+def test_a_program_that_only_normalizes_gets_the_recorded_logits_and_margins(packed):
+    """What a browser does: the PNG's bytes, mean and deviation of the manifest, one run of each graph per token."""
+    _, folder, _ = packed
+    captioner, golden = runtimes.load(folder, "cpu"), json.loads((folder / "golden.json").read_bytes())
+    spec = captioner.manifest.image
+    logits = np.frombuffer((folder / "golden-logits.f32").read_bytes(), "<f4").reshape(3, -1)
+    for picture, expected in zip(golden["pictures"], logits, strict=True):
+        rgb = np.asarray(Image.open(folder / picture["resized"]), np.float64)
+        assert rgb.shape == (spec.height_px, spec.width_px, 3)
+        pixels = ((rgb * spec.rescale - spec.mean) / spec.std).transpose(2, 0, 1)[None].astype(np.float32)
+        greedy = picture["captions"][0]
+        state, past, margins = captioner.session.encode(pixels), greedy["token_ids"], []
+        for position, token in enumerate(past[:-1]):
+            found, state = captioner.session.step(np.array([[token]]), state, np.array([0]))
+            best, second = np.sort(found[0, 0])[::-1][:2]
+            margins.append(best - second)
+            assert past[position + 1] == found[0, 0].argmax()
+            if position == 0:
+                np.testing.assert_allclose(found[0, 0], expected, atol=1e-4)
+        np.testing.assert_allclose(margins, greedy["margins_nat"], atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
+def test_the_same_artifact_gives_the_same_bytes_even_after_a_journey(packed, tiny_artifacts, tmp_path, suffix):
+    package(tiny_artifacts["onnx-int8"], tmp_path / f"a{suffix}")
+    unpack(tmp_path / f"a{suffix}", tmp_path / "unpacked")
+    assert package(tmp_path / "unpacked", tmp_path / f"b{suffix}") == packed[2]
+    assert (tmp_path / f"b{suffix}").read_bytes() == (tmp_path / f"a{suffix}").read_bytes()
+
+
+def test_the_card_says_what_it_is(packed, tiny_artifacts):
+    card, manifest = (packed[1] / "README.md").read_text(), open_artifact(tiny_artifacts["onnx-int8"]).manifest
+    for fact in (
+        manifest.name,
+        manifest.source.sha256,
+        manifest.recipe["why"],
+        f"onnxruntime {manifest.requires['onnxruntime']}",
+        "32 px square, bicubic",
+        "CC0-1.0",
+    ):
+        assert fact in card
+    assert "Checkpoint: not stated" in card
+    assert "## Measured" not in card
+    assert "{" not in card
+
+
+def test_what_cannot_be_packaged_is_refused_before_anything_is_written(tiny_artifacts, tmp_path):
+    artifact = shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "a")
+    with pytest.raises(ArchiveError, match=r"ends in \.tar\.gz or \.zip"):
+        package(artifact, tmp_path / "a.rar")
+    (tmp_path / "there.zip").write_text("mine")
+    with pytest.raises(OutputExistsError):
+        package(artifact, tmp_path / "there.zip")
+    (artifact / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactCorruptError, match=r"'notes\.txt' is not declared"):
+        package(artifact, tmp_path / "b.zip")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "there.zip"]
+    assert (tmp_path / "there.zip").read_text() == "mine"
+
+
+def test_an_artifact_that_says_something_else_than_at_export_is_not_packaged(tiny_artifacts, tmp_path):
+    artifact = shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "a")
+    (said,) = runtimes.load(artifact).caption([CAT])
+    picture = sha256_of(CAT)
+    for ids, passes in ((said.token_ids, True), ((*said.token_ids[:2], 5, *said.token_ids[3:]), False)):
+        manifest = open_artifact(artifact).manifest
+        sealed = replace(manifest, gate={**manifest.gate, "captions": {picture: list(ids)}}).sealed()
+        (artifact / "manifest.json").write_bytes(sealed.to_bytes())
+        if passes:
+            package(artifact, tmp_path / "a.zip")
+        else:
+            with pytest.raises(GoldenError, match=r"cat\.jpg: .* as at export"):
+                package(artifact, tmp_path / "b.zip")
+    assert json_dataclass.to_json(open_artifact(artifact).manifest)["gate"]["captions"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "a.zip"]
+
+
+def test_a_gate_notes_the_captions_that_it_saw(tiny_artifacts, drawn_pictures):
+    artifact = tiny_artifacts["onnx-int8"]
+    paths = [picture.path for picture in drawn_pictures]
+    said = [list(caption.token_ids) for caption in runtimes.load(artifact, "cpu").caption(paths)]
+    assert open_artifact(artifact).manifest.gate["captions"] == {sha256_of(path): ids for path, ids in zip(paths, said, strict=True)}
+
+
+def test_the_card_carries_the_table_of_records_of_this_artifact_only(tiny_artifacts, tmp_path):
+    records, artifact = read_records(GOLDEN_RECORDS), tiny_artifacts["onnx-int8"]
+    manifest = open_artifact(artifact).manifest
+    with pytest.raises(RecordError, match="holds no records of tiny-onnx-int8"):
+        measured_table(GOLDEN_RECORDS, manifest)
+    case = next(record.case for record in records if record.subject and record.subject.manifest_digest)
+    ours = [
+        replace(record, subject=replace(record.subject, manifest_digest=manifest.digest)) if record.case == case else record
+        for record in records
+    ]
+    write_records(tmp_path / "r.jsonl", ours)
+    table = measured_table(tmp_path / "r.jsonl", manifest)
+    cases = {record.case for record in ours if record.subject and record.subject.manifest_digest in (manifest.digest, None)}
+    assert table == render_markdown([record for record in ours if record.case in cases])
+    written = CliRunner().invoke(main, ["package", str(artifact), "-o", str(tmp_path / "a.zip"), "--records", str(tmp_path / "r.jsonl")])
+    assert (written.exit_code, written.stderr) == (0, "")
+    unpack(tmp_path / "a.zip", tmp_path / "a")
+    assert f"## Measured\n\n{table}\n## Limits" in (tmp_path / "a" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlanguage: en\nlicense: bsd-3-clause\n---\n# x\n", "bsd-3-clause"),
+        ("# x\nlicense: mit\n", None),
+        ("---\nlicense: [mit, apache]\n---\n", None),
+        ("---\nlanguage: en\n---\nlicense: mit\n", None),
+        (None, None),
+    ],
+)
+def test_the_licence_is_the_one_that_the_checkpoints_card_states(tiny_checkpoint, tmp_path, card, licence):
+    checkpoint = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+    if card is not None:
+        (checkpoint / "README.md").write_text(card)
+    assert open_checkpoint(str(checkpoint)).source.licence == licence
+
+
+class TestCommands:
+    def test_the_way_from_an_artifact_to_a_verified_folder(self, tiny_artifacts, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        artifact = shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "tiny.v1")
+        packed = CliRunner().invoke(main, ["package", "tiny.v1"])
+        digest, name = packed.stdout.split()
+        assert (packed.exit_code, packed.stderr, Path(name)) == (0, "", artifact.with_name("tiny.v1.tar.gz"))
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert CliRunner().invoke(main, ["unpack", name, "--sha256", digest]).output == "tiny.v1\n"
+        for path in ("tiny.v1", name):
+            verified = CliRunner().invoke(main, ["verify", path, "--sha256", digest, "--json"])
+            assert (verified.exit_code, verified.stderr) == (0, "")
+            assert json.loads(verified.stdout)["golden"]["equal"] == 6
+        assert "as the sender told" in CliRunner().invoke(main, ["verify", "tiny.v1", "--sha256", digest]).stdout
+
+    def test_what_is_wrong_is_one_line_and_an_object(self, tiny_artifacts, tmp_path):
+        (tmp_path / "a.zip").write_bytes(b"PK\x03\x04")
+        failed = CliRunner().invoke(main, ["verify", str(tmp_path / "a.zip"), "--json"])
+        assert (failed.exit_code, len(failed.stderr.splitlines())) == (1, 1)
+        assert json.loads(failed.stdout)["code"] == "ARCHIVE_INVALID"
+        failed = CliRunner().invoke(main, ["package", str(tiny_artifacts["onnx-int8"]), "-o", str(tmp_path / "a.zip")])
+        assert failed.stderr == f"Error: {tmp_path / 'a.zip'}: exists already; nothing was changed. Use --overwrite to replace it.\n"
+        failed = CliRunner().invoke(main, ["package", str(tiny_artifacts["onnx-int8"]), "--platform", "win_amd64"])
+        assert (failed.exit_code, "give --with-wheels too" in failed.stderr) == (2, True)
+
+
+def test_a_newer_glibc_runs_wheels_of_older_ones():
+    found = compatible("manylinux_2_28_aarch64")
+    assert (found[0], found[-1], "manylinux_2_17_aarch64" in found) == ("manylinux_2_28_aarch64", "manylinux_2_5_aarch64", True)
+    assert compatible("macosx_14_0_arm64") == ["macosx_14_0_arm64"]

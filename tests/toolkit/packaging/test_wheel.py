@@ -1,0 +1,118 @@
+"""The built wheel: what is in it, and that it captions in a fresh environment without torch as it does here."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from click.testing import CliRunner
+
+from tests.paths import ROOT
+from toolkit.cli import main
+
+pytestmark = pytest.mark.full
+
+PACKAGES = ("toolkit", "exporters", "runtimes")
+NOT_SOURCE = (".*", "build", "dist", "*.egg-info", "__pycache__", "node_modules", "*.safetensors")
+HEAVY = {"torch", "transformers", "optimum", "onnx", "safetensors", "evaluate", "nltk", "datasets", "psutil", "scipy", "pandas"}
+
+
+def command(*arguments, cwd):
+    """Run a program of the outside world, away from this checkout and its environment."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    ended = subprocess.run([str(argument) for argument in arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy, so that no old build folder gets into it and none is left here."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    command(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, folder / "source", cwd=folder)
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The `bin` of an environment with the wheel and what captioning an ONNX artifact needs."""
+    folder = tmp_path_factory.mktemp("installed")
+    command(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+    command(folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", f"blip-toolkit[ort] @ {wheel.as_uri()}", cwd=folder)
+    return folder / "venv" / "bin"
+
+
+def test_what_is_in_it(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    packed = {name for name in names if ".dist-info/" not in name}
+    sources = {str(file.relative_to(ROOT)) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
+    sample = {str(file.relative_to(ROOT)) for file in (ROOT / "toolkit" / "sample").iterdir() if file.suffix in (".jpg", ".json", ".md")}
+    page = {f"toolkit/report/page.{kind}" for kind in ("html", "css", "js")}
+    assert packed == sources | sample | page | {f"{package}/py.typed" for package in PACKAGES}
+    assert "toolkit/sample/captions.json" in sample
+    assert "toolkit/sample/LICENCES.md" in sample
+    assert len(sample) >= 8 + 2
+    assert wheel.stat().st_size < 5_000_000
+
+
+def test_its_metadata(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    lines = metadata.splitlines()
+    base = sorted(
+        re.match(r"Requires-Dist: ([\w-]+)", line)[1] for line in lines if line.startswith("Requires-Dist: ") and "extra ==" not in line
+    )
+    assert base == ["click", "numpy", "pillow", "tokenizers"]
+    extras = sorted(line.split()[1] for line in lines if line.startswith("Provides-Extra: "))
+    assert extras == ["dev", "device", "eval", "export", "ort", "ort-gpu", "peers", "report", "torch"]
+    assert "Requires-Python: >=3.11" in lines
+    (entry_points,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("entry_points.txt")]
+    assert entry_points.split() == ["[console_scripts]", "toolkit", "=", "toolkit.cli:main"]
+
+
+def test_nothing_heavy_is_installed_with_it(installed, tmp_path):
+    listed = json.loads(command(installed / "python", "-m", "pip", "list", "--format", "json", cwd=tmp_path).stdout)
+    names = {package["name"].lower().replace("_", "-") for package in listed}
+    assert {"blip-toolkit", "numpy", "pillow", "tokenizers", "click", "onnxruntime"} <= names
+    assert sorted(names & HEAVY) == []
+
+
+@pytest.mark.parametrize(("artifacts", "recipe"), [("tiny_artifacts", "onnx-fp32"), ("mini_artifacts", "onnx-int8")])
+def test_it_captions_as_it_does_here(installed, request, tmp_path, artifacts, recipe):
+    artifact = shutil.copytree(request.getfixturevalue(artifacts)[recipe], tmp_path / "artifact")
+    for name in ("cat.jpg", "coffee.jpg"):
+        shutil.copy(ROOT / "toolkit" / "sample" / name, tmp_path)
+    arguments = ["caption", str(artifact), str(tmp_path / "cat.jpg"), str(tmp_path / "coffee.jpg"), "--beams", "3", "--json"]
+    there = command(installed / "toolkit", *arguments, cwd=tmp_path)
+    here = CliRunner().invoke(main, arguments)
+    assert (here.exit_code, there.stderr) == (0, "")
+    rows, expected = ([json.loads(line) for line in text.splitlines()] for text in (there.stdout, here.stdout))
+    assert [row.pop("score") for row in rows] == pytest.approx([row.pop("score") for row in expected], abs=1e-4)
+    assert rows == expected
+    assert [row["image"] for row in rows] == arguments[2:4]
+
+
+def test_it_measures_without_a_baseline(installed, tiny_artifacts, tmp_path):
+    arguments = ("--limit", "2", "--repeat", "1", "--format", "json", "--output", "r.jsonl")
+    ended = command(installed / "toolkit", "bench", tiny_artifacts["onnx-int8"], *arguments, cwd=tmp_path)
+    assert ended.stderr.startswith("WARNING no baseline: ")
+    assert "pip install 'blip-toolkit[export]'" in ended.stderr
+    (row,) = json.loads(ended.stdout)["rows"]
+    assert (row["case"], row["error"], row["speedup"]) == ("onnx-int8", None, None)
+    assert json.loads(ended.stdout)["workload"]["metric_counter"] == "own"
+    again = command(installed / "toolkit", "report", "r.jsonl", "--format", "json", cwd=tmp_path)
+    assert again.stdout == ended.stdout
+
+
+def test_it_says_what_exporting_needs(installed, tiny_checkpoint, tmp_path):
+    ended = subprocess.run([installed / "toolkit", "export", tiny_checkpoint], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("Error: ")
+    assert ended.stderr.endswith(" is needed for exporting: pip install 'blip-toolkit[export]'\n")
+    assert list(tmp_path.iterdir()) == []

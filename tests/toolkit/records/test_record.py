@@ -1,0 +1,232 @@
+"""Benchmark records: they come back as they were written, damage is named with its line, and the file is whole at any moment."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from runtimes.artifact import json_dataclass
+from runtimes.errors import OutputError, RecordError
+from tests.paths import GOLDEN
+from toolkit.bench.roofline.machine_limits import Limits
+from toolkit.bench.roofline.model_costs import Arithmetic
+from toolkit.records.record import SCHEMA, HostFacts, PictureQuality, PictureTimes, Record, Subject, Workload, read_records, write_records
+
+RECORDS = GOLDEN / "records.jsonl"
+
+HOST = HostFacts(cpu="Ein Prozessor™", cpu_features=("avx2", "vnni"), cores=2, memory_bytes=None, system="Linux x86_64", python="3.12.1")
+WORKLOAD = Workload(
+    dataset="sample",
+    dataset_sha256="ab" * 32,
+    pictures=2,
+    prompt="a picture of",
+    beams=3,
+    min_length=6,
+    max_length=6,
+    threads=2,
+    warmup=1,
+    repeats=3,
+    metric_counter="nltk",
+)
+SUBJECT = Subject(
+    runtime="ort",
+    checkpoint_sha256="c" * 64,
+    recipe="onnx-int8",
+    recipe_sha256="d" * 64,
+    manifest_digest="e" * 64,
+    artifact_bytes=1_000,
+    disk_bytes=1_000,
+)
+FULL = Record(
+    schema=SCHEMA,
+    case="onnx-int8",
+    repeat=2,
+    host=HOST,
+    workload=WORKLOAD,
+    subject=SUBJECT,
+    versions={"onnxruntime": "1.24.3"},
+    providers=("CPUExecutionProvider",),
+    import_s=0.1,
+    load_s=0.2,
+    first_caption_s=0.3,
+    cpu_s=0.4,
+    loaded_rss_bytes=5,
+    peak_rss_bytes=6,
+    warmup_s=(0.3, 0.25),
+    times=(
+        PictureTimes(total_s=0.1 + 0.2, read_s=1e-9, encode_s=0.0, first_token_s=1 / 3, token_s=()),
+        PictureTimes(total_s=2.0, read_s=0.5, encode_s=0.25, first_token_s=0.125, token_s=(0.0625, 0.03125)),
+    ),
+    quality=(
+        PictureQuality(
+            file="a.jpg",
+            caption="ein „Hund“\tauf dem Bett",
+            tokens=5,
+            matches=(4, 3, 2, 1),
+            totals=(5, 4, 3, 2),
+            hypothesis_length=5,
+            reference_length=6,
+            cider=1.1,
+            rouge_l=0.7,
+            log_probability=-12.5,
+            scored_tokens=30,
+        ),
+        PictureQuality(file="b.jpg", caption="", tokens=0, error="b.jpg: is empty"),
+    ),
+    limits=Limits(threads=2, bytes_per_s=2e10, float_macs_per_s=5e10, int8_macs_per_s=1e11, library="onnxruntime"),
+    arithmetic=Arithmetic(encode_float_macs=1, encode_int8_macs=2, token_weight_bytes=3, token_cross_bytes=4),
+    hash_s=0.05,
+    energy_j=12.5,
+    throttled_s=0.0,
+    measured_at="2026-11-24T09:30:00Z",
+    commit="f" * 40,
+)
+FAILED = Record(
+    schema=SCHEMA,
+    case="onnx-fp16",
+    repeat=0,
+    host=HOST,
+    workload=WORKLOAD,
+    subject=None,
+    versions={},
+    providers=(),
+    error="not run",
+)
+
+
+def line(record, **changes):
+    return json.dumps({**json_dataclass.to_json(record), **changes})
+
+
+def test_round_trip(tmp_path):
+    write_records(tmp_path / "r.jsonl", [FULL, FAILED])
+    assert read_records(tmp_path / "r.jsonl") == [FULL, FAILED]
+
+
+def test_no_field_of_the_full_record_is_at_its_default():
+    left = [field.name for field in dataclasses.fields(Record) if getattr(FULL, field.name) == field.default]
+    assert left == ["error"], "so that the round trip says something of every field"
+
+
+def test_one_line_a_record_in_utf8(tmp_path):
+    write_records(tmp_path / "r.jsonl", [FULL, FAILED])
+    content = (tmp_path / "r.jsonl").read_bytes()
+    assert content.count(b"\n") == 2
+    assert content.endswith(b"\n")
+    assert "„Hund“".encode() in content
+    assert [list(json.loads(one)) for one in content.splitlines()] == [sorted(vars(FULL))] * 2
+
+
+def test_the_golden_records_are_written_as_they_are(tmp_path):
+    """They are older than some fields, which are null then."""
+    write_records(tmp_path / "r.jsonl", read_records(RECORDS))
+    golden = [json.loads(one) for one in RECORDS.read_bytes().splitlines()]
+    newer = {field.name: None for field in dataclasses.fields(Record)}
+    assert [json.loads(one) for one in (tmp_path / "r.jsonl").read_bytes().splitlines()] == [{**newer, **record} for record in golden]
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        ("", "not JSON (Expecting value: line 1 column 1 (char 0))"),
+        ("{", "not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+        ("[" * 100_000, "not JSON ("),
+        ("null", "document: expected an object, got NoneType"),
+        (line(FULL, schema=SCHEMA + 1), f"record schema {SCHEMA + 1} is newer than {SCHEMA}; update blip-toolkit"),
+        (line(FULL, schema=SCHEMA + 1, colour="red"), f"record schema {SCHEMA + 1} is newer than {SCHEMA}; update blip-toolkit"),
+        (line(FULL, colour="red"), "unknown record field(s) colour; known: schema, case, repeat, host, workload, subject, "),
+        (line(FULL, repeat="1"), "repeat: expected int, got str"),
+        (line(FULL, cpu_s=True), "cpu_s: expected float, got bool"),
+        (line(FULL, times=[{"total_s": 1.0}]), "missing times[0].encode_s, times[0].first_token_s, times[0].read_s, times[0].token_s"),
+        (line(FULL, warmup_s=[1, "2"]), "warmup_s[1]: expected float, got str"),
+        (line(FULL, times=[]), "has no error, and not the figures of 2 pictures"),
+        (line(FULL, subject=None), "has no error, and not the figures of 2 pictures"),
+        (line(FULL, quality=json_dataclass.to_json(FULL)["quality"][:1]), "has no error, and not the figures of 2 pictures"),
+    ],
+    ids=lambda value: value[:60] if isinstance(value, str) else None,
+)
+def test_a_broken_line_is_named(tmp_path, broken, problem):
+    file = tmp_path / "r.jsonl"
+    file.write_text(f"{line(FULL)}\n{line(FAILED)}\n{broken}\n", encoding="utf-8")
+    with pytest.raises(RecordError) as raised:
+        read_records(file)
+    assert str(raised.value).startswith(f"{file}:3: {problem}")
+    assert str(raised.value).splitlines() == [str(raised.value)]
+
+
+def test_a_file_that_is_cut_off_is_named(tmp_path):
+    write_records(tmp_path / "r.jsonl", [FULL, FAILED])
+    content = (tmp_path / "r.jsonl").read_bytes()
+    (tmp_path / "r.jsonl").write_bytes(content[:-20])
+    with pytest.raises(RecordError, match=r"r\.jsonl:2: not JSON"):
+        read_records(tmp_path / "r.jsonl")
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "r.jsonl").write_bytes(line(FAILED).encode() + b"\n\xff\xfe{}\n")
+    with pytest.raises(RecordError, match=r"r\.jsonl:2: not JSON"):
+        read_records(tmp_path / "r.jsonl")
+
+
+def test_a_readable_file_after_every_record(tmp_path):
+    file, records = tmp_path / "r.jsonl", []
+    for repeat in range(4):
+        records.append(dataclasses.replace(FULL, repeat=repeat))
+        write_records(file, records)
+        assert read_records(file) == records
+        assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+WRITE = """
+import resource, sys
+from pathlib import Path
+from runtimes.errors import OutputError
+from toolkit.records.record import read_records, write_records
+file, golden = Path(sys.argv[1]), read_records(Path(sys.argv[2]))
+write_records(file, golden[:1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 100,) * 2)
+try:
+    write_records(file, golden)
+except OutputError as error:
+    print(error)
+"""
+
+
+def test_no_room_leaves_the_records_so_far(tmp_path):
+    file = tmp_path / "r.jsonl"
+    ended = subprocess.run([sys.executable, "-c", WRITE, file, RECORDS], capture_output=True, text=True, check=True)
+    assert ended.stdout == f"{file}: cannot write: File too large. Nothing was changed.\n"
+    assert read_records(file) == read_records(RECORDS)[:1]
+    assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+def test_a_folder_that_is_gone_is_an_output_error(tmp_path):
+    with pytest.raises(OutputError, match="cannot write: No such file or directory"):
+        write_records(tmp_path / "gone" / "r.jsonl", [FULL])
+
+
+KILLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from toolkit.records.record import read_records, write_records
+file, golden = Path(sys.argv[1]), read_records(Path(sys.argv[2]))
+write_records(file, golden)
+print(flush=True)
+while True:
+    write_records(file, golden * 20)
+    write_records(file, golden)
+"""
+
+
+def test_killed_while_writing_the_file_is_readable(tmp_path):
+    file, golden = tmp_path / "r.jsonl", read_records(RECORDS)
+    with subprocess.Popen([sys.executable, "-c", KILLED, file, RECORDS], stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        seen = [len(read_records(file)) for _ in range(20)]
+        writer.kill()
+    seen.append(len(read_records(file)))
+    assert set(seen) <= {len(golden), 20 * len(golden)}
+    assert os.access(file, os.R_OK)

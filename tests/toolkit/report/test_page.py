@@ -1,0 +1,144 @@
+"""The page as text: self-contained, whole, escaped; what it needs a browser for is in test_browser.py."""
+
+import base64
+import re
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+from markupsafe import escape
+
+from exporters.recipes import RECIPES
+from runtimes.errors import DatasetError
+from tests.paths import GOLDEN
+from toolkit.datasets import load_dataset
+from toolkit.records.record import read_records
+from toolkit.report.page import render_html
+from toolkit.report.pictures import pictures_of
+from toolkit.report.recommendation import recommend
+from toolkit.report.reproduction import commands, whole_set
+from toolkit.stats.rows import make_rows
+
+RECORDS = read_records(GOLDEN / "records.jsonl")
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def all(self, wanted):
+        return [attributes for tag, attributes in self.tags if tag == wanted]
+
+
+@pytest.fixture(scope="module")
+def text():
+    return render_html(RECORDS)
+
+
+def test_it_needs_nothing_else(text):
+    page = Page(text)
+    addresses = [
+        value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href", "xlink:href", "action")
+    ]
+    assert [address for address in addresses if not address.startswith(("#", "data:"))] == []
+    assert page.all("link") == []
+    assert "@import" not in text
+    assert "default-src 'none'" in page.all("meta")[3]["content"]
+
+
+def test_it_holds_the_records_for_download(text, tmp_path):
+    (link,) = [attributes for attributes in Page(text).all("a") if "download" in attributes]
+    kind, _, content = link["href"].partition("base64,")
+    assert kind == "data:application/x-ndjson;"
+    kept = tmp_path / link["download"]
+    kept.write_bytes(base64.b64decode(content))
+    assert read_records(kept) == RECORDS
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_the_recommendation_stands_on_top(judged):
+    records = RECORDS if judged else [replace(record, quality=()) for record in RECORDS]
+    advice = recommend(make_rows(records), RECIPES)
+    page = render_html(records)
+    heading = re.search(r"<h1>S(.*?)<span>(.*?)</span></h1>", page)
+    assert unescape(f"s{heading[1]}: {heading[2]}") == advice.sentence
+    assert f"<title>{escape(advice.sentence)}</title>" in page
+    assert advice.sentence.startswith("ship none of these: " if judged else "ship onnx-int8: ")
+
+
+def test_what_records_hold_is_text_and_never_markup():
+    evil = "<script>alert(1)</script> \"'&"
+    first = replace(RECORDS[0], workload=replace(RECORDS[0].workload, dataset=evil))
+    quality = tuple(replace(one, caption=evil, file=evil) for one in RECORDS[0].quality)
+    page = Page(render_html([replace(first, quality=quality, error=None), replace(first, case=evil, error=evil, times=(), quality=())]))
+    assert len(page.all("script")) == 1
+    assert {attributes["data-file"] for attributes in page.all("article")} == {evil}
+
+
+def test_a_failed_case_is_named_with_its_reason():
+    records = [*RECORDS, replace(RECORDS[0], case="onnx-int4", error="no room", subject=None, times=(), quality=())]
+    assert "<li>onnx-int4: no room</li>" in render_html(records)
+
+
+def test_when_all_failed_there_is_still_a_page():
+    records = [replace(RECORDS[0], error="no room", subject=None, times=(), quality=())]
+    page = render_html(records)
+    assert "Ship none of these" in page
+    assert "<svg" not in page
+
+
+SAMPLE = load_dataset("sample", limit=4)
+
+
+def on_sample(record):
+    work = replace(record.workload, dataset=SAMPLE.name, dataset_sha256=SAMPLE.sha256)
+    return replace(record, workload=work)
+
+
+def test_the_shipped_pictures_are_found_by_themselves():
+    found = pictures_of([on_sample(RECORDS[0])], None, None)
+    assert found == SAMPLE
+    page = Page(render_html([on_sample(record) for record in RECORDS], found))
+    pictures = page.all("img")
+    assert len(pictures) == 4
+    assert all(picture["src"].startswith("data:image/jpeg;base64,") and picture["alt"] for picture in pictures)
+    assert SAMPLE.pictures[0].captions[0] in "".join(page.texts)
+
+
+def test_other_pictures_are_asked_for_in_a_line(caplog):
+    assert pictures_of(RECORDS, None, None) is None
+    assert caplog.messages == [f"no thumbnails: name the pictures of {RECORDS[0].workload.dataset} with --dataset or --images"]
+
+
+def test_wrong_pictures_are_refused():
+    with pytest.raises(DatasetError, match=r"is not what these records were measured on .*--no-images"):
+        pictures_of(RECORDS, "sample", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"), [("sample", ("sample", None)), ("sample (5 of 21)", ("sample", 5)), ("a (b) (50 of 5000)", ("a (b)", 50))]
+)
+def test_a_part_of_a_set_is_known_by_its_name(name, parts):
+    assert whole_set(name) == parts
+
+
+def test_the_commands_say_what_was_done():
+    record = replace(RECORDS[0], workload=replace(RECORDS[0].workload, dataset="my set (5 of 21)", prompt="a picture of"))
+    export, bench, report = commands([record, *[replace(one, workload=record.workload) for one in RECORDS]])
+    recipes = dict.fromkeys(one.subject.recipe for one in RECORDS if one.subject and one.subject.recipe)
+    assert export == f"toolkit export CHECKPOINT {' '.join(f'--recipe {name}' for name in recipes)} --output build/artifacts"
+    work = record.workload
+    assert bench == (
+        f"toolkit bench build/artifacts --checkpoint CHECKPOINT --dataset 'my set' --limit 5 --prompt 'a picture of' --beams {work.beams} "
+        f"--warmup {work.warmup} --repeat {work.repeats} --batch-size 1 --threads {work.threads} --tokens natural --output records.jsonl"
+    )
+    assert report == "toolkit report records.jsonl --format html --output report.html --dataset 'my set'"

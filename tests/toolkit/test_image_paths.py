@@ -1,0 +1,73 @@
+"""Files, folders and globs as the pictures they name."""
+
+import re
+
+import pytest
+
+from runtimes.errors import RequestError
+from toolkit.image_paths import SUFFIXES, expand, in_folder
+
+FILES = ("b.jpg", "a.PNG", "c.txt", "noend", "deep/d.webp", "deep/er/e.Jpeg", "deep/f.json", "g[1].jpg", "empty/x.md")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    for name in FILES:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (tmp_path / "folder.jpg").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["b.jpg"], ["b.jpg"]),
+        (["c.txt", "noend"], ["c.txt", "noend"]),  # named outright: whatever it is called
+        (["none.jpg"], ["none.jpg"]),  # becomes an error row
+        (["."], ["a.PNG", "b.jpg", "deep/d.webp", "deep/er/e.Jpeg", "g[1].jpg"]),
+        (["deep"], ["deep/d.webp", "deep/er/e.Jpeg"]),
+        (["deep/"], ["deep/d.webp", "deep/er/e.Jpeg"]),
+        (["*.jpg"], ["b.jpg", "g[1].jpg"]),  # a folder called folder.jpg is no picture
+        (["*"], ["a.PNG", "b.jpg", "c.txt", "g[1].jpg", "noend"]),  # a glob that matches other files was meant to
+        (["deep/*"], ["deep/d.webp", "deep/f.json"]),
+        (["**/*.[jJ]peg"], ["deep/er/e.Jpeg"]),
+        (["g[1].jpg"], ["g[1].jpg"]),  # is there: no glob
+        (["g[0-9].jpg", "b.jp?"], ["b.jpg"]),
+        (["b.jpg", "a.PNG", "b.jpg"], ["b.jpg", "a.PNG"]),  # each once, where it comes first
+        (["deep/er", "*.jpg", "deep"], ["deep/er/e.Jpeg", "b.jpg", "g[1].jpg", "deep/d.webp"]),
+    ],
+    ids=str,
+)
+def test_names_stand_for_pictures(here, names, found):
+    if names == ["g[0-9].jpg", "b.jp?"]:
+        with pytest.raises(RequestError, match=r"^g\[0-9\]\.jpg: no pictures here$"):
+            expand(names)
+        names = names[1:]
+    assert expand(names) == found
+
+
+@pytest.mark.parametrize("name", ["empty", "folder.jpg", "*.gif", "none/*", "?"])
+def test_a_folder_or_glob_without_pictures_is_an_error(here, name):
+    with pytest.raises(RequestError, match=f"^{re.escape(name)}: no pictures here$"):
+        expand(["b.jpg", name])
+
+
+def test_absolute_globs(here):
+    assert expand([f"{here}/deep/**/*.*"]) == [f"{here}/deep/d.webp", f"{here}/deep/er/e.Jpeg", f"{here}/deep/f.json"]
+
+
+def test_a_folder_is_read_sorted_and_with_what_is_in_it(here):
+    names = ["a.PNG", "b.jpg", "deep/d.webp", "deep/er/e.Jpeg", "g[1].jpg"]
+    assert in_folder(here) == [here / name for name in names]
+
+
+def test_suffixes_are_those_that_can_be_read(here):
+    from PIL import Image
+
+    from runtimes.images.reading import FORMATS
+
+    Image.init()
+    assert {Image.registered_extensions()[suffix] for suffix in SUFFIXES} == set(FORMATS)

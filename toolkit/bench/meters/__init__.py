@@ -1,0 +1,1 @@
+"""What is read while a case runs: memory, energy, throttling."""

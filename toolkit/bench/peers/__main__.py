@@ -1,0 +1,47 @@
+"""`python -m toolkit.peers NAME...`: a checkpoint and its onnx-fp32 artifact go in; peers' folders for `toolkit bench` come out."""
+
+from pathlib import Path
+
+import click
+
+from runtimes.artifact.folder import open_artifact
+from runtimes.errors import MissingDependencyError, ToolkitError
+from toolkit.bench.peers.catalogue import PEERS, find_peer
+from toolkit.bench.peers.folder import Sources, prepare
+from toolkit.commands.options import overwrite_option
+
+CALIBRATION_PICTURES = 32
+"""The first ones of the folder, by name."""
+
+
+@click.command(help="Prepare other ways to run a checkpoint, for `toolkit bench` to measure beside artifacts.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--checkpoint", required=True, help="The checkpoint: a directory or a hub id.")
+@click.option("--graphs", required=True, type=click.Path(path_type=Path), help="Its onnx-fp32 artifact.")
+@click.option(
+    "--calibration", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of pictures for NNCF."
+)
+@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the peers' folders.")
+@overwrite_option
+def main(names: tuple[str, ...], checkpoint: str, graphs: Path, calibration: Path, output: Path, overwrite: bool) -> None:
+    """Echo each folder when it is complete; a peer whose package is not there costs a line, not the others."""
+    from exporters.checkpoint.blip import open_checkpoint
+    from toolkit.image_paths import in_folder
+
+    try:
+        peers = [find_peer(name) for name in names]
+        pictures = in_folder(calibration)[:CALIBRATION_PICTURES]
+        sources = Sources(checkpoint=open_checkpoint(checkpoint), graphs=open_artifact(graphs), calibration=pictures)
+        for peer in peers:
+            try:
+                click.echo(prepare(peer, sources, output, overwrite=overwrite))
+            except MissingDependencyError as error:
+                click.echo(f"{peer.name} is left out: {error}", err=True)
+    except ToolkitError as error:
+        raise click.ClickException(str(error)) from error
+
+
+main.epilog = f"NAME is one of {', '.join(peer.name for peer in PEERS)}."
+
+if __name__ == "__main__":
+    main(prog_name="python -m toolkit.peers")

@@ -1,0 +1,86 @@
+"""transformers' own model in other precisions: a checkpoint goes in, a folder in transformers' layout comes out; and a captioner from it.
+
+`hf-int8` is the published recipe: `torch.ao.quantization.quantize_dynamic` on the Linear layers with its defaults (INT8, one scale per
+tensor). It is opened from its saved state, which is smaller than the checkpoint, and in place, which peaks lower than the default.
+"""
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from exporters.checkpoint.reference import HfCaptioner, versions
+from runtimes.decoding.session import Description
+from runtimes.images.reading import ImageInput
+from toolkit.bench.peers.folder import Sources
+
+STATE_NAME = "int8.pt"
+CONFIG_NAME = "config.json"
+
+
+class Int8Captioner(HfCaptioner):
+    """Linear layers in dynamic INT8."""
+
+    def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401
+        config = transformers.BlipConfig.from_pretrained(directory)
+        with transformers.modeling_utils.no_init_weights():
+            model = _quantized(transformers.BlipForConditionalGeneration(config))
+        state = torch.load(directory / STATE_NAME, map_location="cpu", weights_only=True)
+        model.load_state_dict(state)
+        return model
+
+
+class Bf16Captioner(HfCaptioner):
+    """Weights and activations in bfloat16."""
+
+    def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401
+        return transformers.BlipForConditionalGeneration.from_pretrained(directory, dtype=torch.bfloat16)
+
+    def _pixels(self, image: ImageInput) -> torch.Tensor:
+        return super()._pixels(image).to(torch.bfloat16)
+
+
+def prepare_int8(sources: Sources, folder: Path) -> None:
+    """Write the quantized state beside the configuration."""
+    model = _quantized(transformers.BlipForConditionalGeneration.from_pretrained(sources.checkpoint.directory, dtype=torch.float32))
+    torch.save(model.state_dict(), folder / STATE_NAME)
+    _copy_settings(sources, folder)
+
+
+def prepare_bf16(sources: Sources, folder: Path) -> None:
+    """Write the weights in bfloat16 beside the configuration."""
+    model = transformers.BlipForConditionalGeneration.from_pretrained(sources.checkpoint.directory, dtype=torch.bfloat16)
+    _copy_settings(sources, folder)
+    model.save_pretrained(folder)
+
+
+def open_int8(path: Path, threads: int) -> tuple[HfCaptioner, Description]:
+    """Open what `prepare_int8` wrote."""
+    return Int8Captioner(path, threads), _description(torch.backends.quantized.engine, threads, "int8")
+
+
+def open_bf16(path: Path, threads: int) -> tuple[HfCaptioner, Description]:
+    """Open what `prepare_bf16` wrote."""
+    return Bf16Captioner(path, threads), _description("cpu", threads, "bf16")
+
+
+def _quantized(model: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and the published method all the same
+        return torch.ao.quantization.quantize_dynamic(model.eval(), {nn.Linear}, dtype=torch.qint8, inplace=True)
+
+
+def _copy_settings(sources: Sources, folder: Path) -> None:
+    for file in sources.checkpoint.directory.glob("*"):
+        if file.suffix in (".json", ".txt") and not file.name.endswith(".index.json"):
+            shutil.copyfile(file, folder / file.name)
+
+
+def _description(provider: str, threads: int, precision: str) -> Description:
+    return Description(
+        runtime="transformers", versions=versions(), device="cpu", providers=(provider,), threads=threads, precision=precision
+    )

@@ -1,0 +1,53 @@
+"""OpenVINO's graphs of a checkpoint: ONNX graphs and calibration pictures go in, `encoder.xml` and `decoder.xml` with weights come out.
+
+NNCF's INT8 is used as OpenVINO's own BLIP example does: activations of the encoder are quantized with ranges seen on pictures, and the
+decoder, which loses more, keeps float activations over INT8 weights.
+"""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nncf
+import openvino
+
+from runtimes.images.reading import preprocess, read_image
+from toolkit.bench.peers.folder import Sources
+from toolkit.bench.peers.recompute_graphs import export_recompute_graphs
+
+
+def prepare_fp32(sources: Sources, folder: Path) -> None:
+    """Write our graphs in FP32."""
+    for role in ("encoder", "decoder"):
+        _save(openvino.convert_model(sources.graphs.path_of(role)), folder, role)
+
+
+def prepare_int8(sources: Sources, folder: Path) -> None:
+    """Write our graphs with NNCF's INT8."""
+    _write_int8({role: sources.graphs.path_of(role) for role in ("encoder", "decoder")}, sources, folder)
+
+
+def prepare_recompute_int8(sources: Sources, folder: Path) -> None:
+    """Write the recompute layout's graphs with NNCF's INT8."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        _write_int8(export_recompute_graphs(sources.checkpoint.directory, Path(scratch)), sources, folder)
+
+
+def _write_int8(graphs: dict[str, Path], sources: Sources, folder: Path) -> None:
+    nncf.set_log_level(logging.ERROR)
+    spec = sources.graphs.manifest.image
+    pictures = nncf.Dataset(list(sources.calibration), lambda path: {"pixels": preprocess(read_image(path), spec)[None]})
+    encoder = nncf.quantize(
+        openvino.convert_model(graphs["encoder"]),
+        pictures,
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(sources.calibration),
+    )
+    _save(encoder, folder, "encoder")
+    del encoder
+    _save(nncf.compress_weights(openvino.convert_model(graphs["decoder"])), folder, "decoder")
+
+
+def _save(graph: Any, folder: Path, role: str) -> None:  # noqa: ANN401 - openvino is untyped
+    openvino.save_model(graph, folder / f"{role}.xml", compress_to_fp16=False)

@@ -1,0 +1,90 @@
+"""BLIP's graphs in the layout that other ports use: transformers' modules go in, a vision and a text graph come out.
+
+    encoder  pixels f32[B,3,S,S] → encoder_hidden_states f32[B,N,D]
+    decoder  token_ids i64[R,T], encoder_hidden_states f32[R,N,D], past_key_i, past_value_i f32[R,H,P,Dh]
+             → logits f32[R,T,V], present_key_i, present_value_i f32[R,H,P+T,Dh]
+
+Self-attention has a cache, cross-attention has none: its keys and values are made from the picture again at every token, which is how
+winml-cli's BLIP and OpenVINO's BLIP example split the model. The operators are whatever torch's exporter makes of transformers' modules.
+"""
+
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from exporters.onnx.graphs import export_graph, layer_names
+from toolkit.bench.peers.folder import Sources
+
+
+class Vision(nn.Module):
+    """Pixels → hidden states."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """f32[B,3,S,S] → f32[B,N,D]."""
+        return self.model(pixel_values=pixels).last_hidden_state
+
+
+class Text(nn.Module):
+    """Tokens, the picture's hidden states and the past of self-attention → logits and the new past."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, token_ids: Tensor, hidden: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        """See the decoder above."""
+        own = DynamicCache()
+        for layer, (key, value) in enumerate(zip(past[::2], past[1::2], strict=True)):
+            own.update(key, value, layer)
+        output = self.model(
+            input_ids=token_ids, encoder_hidden_states=hidden, past_key_values=EncoderDecoderCache(own, DynamicCache()), use_cache=True
+        )
+        return (output.logits, *(tensor for layer in own.layers for tensor in (layer.keys, layer.values)))
+
+
+def prepare_onnx(sources: Sources, folder: Path) -> None:
+    """Write the graphs into a peer's folder."""
+    export_recompute_graphs(sources.checkpoint.directory, folder)
+
+
+def export_recompute_graphs(checkpoint: Path, folder: Path) -> dict[str, Path]:
+    """Write `encoder.onnx` and `decoder.onnx` and return them by role."""
+    transformers.logging.set_verbosity_error()
+    model = transformers.BlipForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    vision, text = model.config.vision_config, model.config.text_config
+    layers, heads = text.num_hidden_layers, text.num_attention_heads
+    past, present = layer_names("past", layers), layer_names("present", layers)
+    # More than one of everything, so that tracing cannot take an axis of length 1 for a constant.
+    rows, before, new, tokens = 2, 3, 4, (vision.image_size // vision.patch_size) ** 2 + 1
+    kv = [torch.zeros(rows, heads, before, text.hidden_size // heads) for _ in past]
+    files = {role: folder / f"{role}.onnx" for role in ("encoder", "decoder")}
+    export_graph(
+        Vision(model.vision_model),
+        (torch.zeros(2, 3, vision.image_size, vision.image_size),),
+        files["encoder"],
+        ["pixels"],
+        ["encoder_hidden_states"],
+        {"pixels": {0: "images"}, "encoder_hidden_states": {0: "images"}},
+    )
+    export_graph(
+        Text(model.text_decoder),
+        (torch.ones(rows, new, dtype=torch.int64), torch.zeros(rows, tokens, vision.hidden_size), *kv),
+        files["decoder"],
+        ["token_ids", "encoder_hidden_states", *past],
+        ["logits", *present],
+        {
+            "token_ids": {0: "rows", 1: "new"},
+            "encoder_hidden_states": {0: "rows"},
+            "logits": {0: "rows", 1: "new"},
+            **{name: {0: "rows", 2: "past"} for name in past},
+            **{name: {0: "rows", 2: "past_and_new"} for name in present},
+        },
+    )
+    return files

@@ -1,0 +1,59 @@
+"""Where the time of one caption goes: artifacts and pictures go in, each one's stages and operators come out. No record is kept."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from runtimes.host.facts import read_host
+from runtimes.workers.parent import ask
+from toolkit.bench.runner import NO_GPU, Case, job_of
+from toolkit.datasets import Dataset
+from toolkit.records.record import Workload
+
+NO_PROFILER = "not run: a peer has no profile"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of a caption, in seconds a caption."""
+
+    name: str
+    seconds: float
+    """Without a profiler."""
+    python_seconds: float | None
+    """Outside the runtime's engine; None where no engine runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One artifact in one process; means over pictures."""
+
+    pictures: int
+    tokens: float
+    seconds: float
+    """A caption without a profiler: the sum of its stages."""
+    traced_seconds: float
+    """A caption with the profiler, which slows it: what the operators are parts of."""
+    stages: tuple[Stage, ...]
+    operators: dict[str, dict[str, float]]
+    """Component → the runtime's name of an operator → seconds a caption, under the profiler."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profiled:
+    """A case's profile, or why it has none."""
+
+    case: str
+    profile: Profile | None
+    error: str | None
+
+
+def profile_cases(cases: Sequence[Case], dataset: Dataset, workload: Workload, on_caption: Callable[[str], None]) -> Iterator[Profiled]:
+    """Profile artifacts, each in its own fresh process."""
+    for case in cases:
+        job = job_of(case, dataset, workload, score=False)
+        profile: Profile | None = None
+        error: str | None = NO_PROFILER if case.peer else NO_GPU
+        if not case.peer and (job.device != "cuda" or read_host().cuda):
+            told = lambda name=case.name: on_caption(name)  # noqa: E731 - binds this turn's name
+            profile, error = ask("toolkit.bench.profiling.profile_worker", job, Profile, threads=job.threads, on_caption=told)
+        yield Profiled(case=case.name, profile=profile, error=error)

@@ -1,0 +1,146 @@
+"""Profile one artifact in this fresh process: a job as JSON on stdin, progress and one profile as JSON lines on stdout.
+
+The pictures are captioned twice: as always, for what each stage takes, then with the runtime's profiler, for what its operators take. That
+slows every run, so it says nothing of the stages' speed.
+
+Started as `python -m toolkit.bench.profiling.profile_worker`.
+"""
+
+import gc
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from runtimes.artifact import json_dataclass
+from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.graph_signature import SINGLE
+from runtimes.captioner import Captioner
+from runtimes.errors import RequestError
+from runtimes.loading import load
+from runtimes.workers.child import Send, answer
+from toolkit.bench.job import Job
+from toolkit.bench.profiling.profile import Profile, Stage
+from toolkit.bench.profiling.trace import Trace, Tracer, outside_runs
+
+TRACERS = {"ort": "toolkit.bench.profiling.ort_trace:OrtTracer", "torch": "toolkit.bench.profiling.torch_trace:TorchTracer"}
+"""Runtime → its profiler."""
+
+STAGES = ("read", "encode", "first_token", "token")
+
+
+class _Laps:
+    """The clock of a pass: every phase with its seconds, in order."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.seconds: list[float] = []
+        self.total_s = 0.0
+
+    def __call__(self, phase: str, seconds: float) -> None:
+        self.phases.append(phase)
+        self.seconds.append(seconds)
+
+    def add(self, caption: "_Laps", total_s: float) -> None:
+        """Add one caption's phases and the seconds of the whole."""
+        self.phases += caption.phases
+        self.seconds += caption.seconds
+        self.total_s += total_s
+
+    def sums(self) -> dict[str, float]:
+        """Seconds by phase."""
+        sums = dict.fromkeys(STAGES, 0.0)
+        for phase, seconds in zip(self.phases, self.seconds, strict=True):
+            sums[phase] += seconds
+        return sums
+
+
+def measure(question: dict[str, Any], send: Send) -> Profile:
+    """Caption everything twice and put the two passes together."""
+    job, problems = json_dataclass.from_json(Job, question)
+    assert job is not None, problems
+    assert job.artifact is not None
+    manifest = open_artifact(Path(job.artifact)).manifest
+    if manifest.contract == SINGLE:
+        raise RequestError("its whole loop is one run of one graph, so its stages cannot be told apart; profile its split recipe")
+    module, _, name = TRACERS[manifest.runtime].partition(":")
+    tracer: Tracer = getattr(import_module(module), name)()
+    with tracer.timing_runs() as runs:
+        plain, readable = _plain(job, runs, send)
+    gc.collect()
+    tracer.open()
+    traced = _traced(job, readable, tracer, send)  # when it returns, the captioner is gone
+    return summarize(plain, runs, traced, tracer.read(), len(readable))
+
+
+def _plain(job: Job, runs: list[float], send: Send) -> tuple[_Laps, list[str]]:
+    """Return the laps of all pictures that can be read, and which they are."""
+    assert job.artifact is not None
+    captioner = load(job.artifact, job.device, job.threads)
+    _warm_up(captioner, job, _Laps())
+    runs.clear()
+    laps, readable, error = _Laps(), [], None
+    for image in job.images:
+        own, started = _Laps(), time.perf_counter()
+        [caption] = captioner.caption([image], **_decoding(job), clock=own)
+        elapsed = time.perf_counter() - started
+        send({"captioned": 1})
+        if caption.error is None:  # failing is fast: such a picture says nothing
+            laps.add(own, elapsed)
+            readable.append(image)
+        error = error or caption.error
+    if not readable:
+        raise RequestError(f"no picture could be captioned: {error}")
+    return laps, readable
+
+
+def _traced(job: Job, images: list[str], tracer: Tracer, send: Send) -> _Laps:
+    assert job.artifact is not None
+    captioner = load(job.artifact, job.device, job.threads)
+    warming, laps = _Laps(), _Laps()
+    _warm_up(captioner, job, warming)
+    tracer.start(captioner, warming.phases)
+    for image in images:
+        own, started = _Laps(), time.perf_counter()
+        captioner.caption([image], **_decoding(job), clock=own)
+        laps.add(own, time.perf_counter() - started)
+        send({"captioned": 1})
+    return laps
+
+
+def _warm_up(captioner: Captioner, job: Job, laps: _Laps) -> None:
+    for turn in range(max(1, job.warmup)):
+        captioner.caption([job.images[turn % len(job.images)]], **_decoding(job), clock=laps)
+
+
+def _decoding(job: Job) -> dict[str, Any]:
+    return {"prompt": job.prompt, "beams": job.beams, "min_length": job.min_length, "max_length": job.max_length}
+
+
+def summarize(plain: _Laps, runs: list[float], traced: _Laps, trace: Trace, pictures: int) -> Profile:
+    """Put both passes together as means over pictures."""
+    sums = plain.sums()
+    if runs:
+        python = outside_runs(plain.phases, plain.seconds, iter(runs))
+    else:  # only the profiler knows: its share of each phase
+        outside, whole = outside_runs(traced.phases, traced.seconds, iter(trace.runs)), traced.sums()
+        python = {phase: sums[phase] * outside[phase] / whole[phase] for phase in outside}
+    stages = [
+        Stage(name=name, seconds=sums[name] / pictures, python_seconds=python[name] / pictures if name in python else None)
+        for name in STAGES
+    ]
+    stages.append(Stage(name="rest", seconds=(plain.total_s - sum(plain.seconds)) / pictures, python_seconds=None))
+    return Profile(
+        pictures=pictures,
+        tokens=(plain.phases.count("first_token") + plain.phases.count("token")) / pictures,
+        seconds=plain.total_s / pictures,
+        traced_seconds=traced.total_s / pictures,
+        stages=tuple(stages),
+        operators={
+            component: {name: seconds / pictures for name, seconds in operators.items()} for component, operators in trace.operators.items()
+        },
+    )
+
+
+if __name__ == "__main__":
+    answer(measure)

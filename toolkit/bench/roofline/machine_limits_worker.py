@@ -1,0 +1,81 @@
+"""Measure this machine's limits in this fresh process: threads come as JSON on stdin, limits go out as a JSON line on stdout.
+
+Bandwidth is read with numpy's integer sums, one thread a part: they are bound by memory on every processor. Throughput is that of ONNX
+Runtime, which captions with the same code, on the largest product of BLIP-base's encoder.
+
+Started as `python -m toolkit.bench.roofline.machine_limits_worker`.
+"""
+
+import importlib.util
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from runtimes.artifact import json_dataclass
+from runtimes.engines.ort.matmul_model import FLOATS, INTEGERS, Product, matmul_model
+from runtimes.workers.child import Send, answer
+from toolkit.bench.roofline.machine_limits import Limits, Question
+
+BUFFER_BYTES = 256 << 20
+"""Several times the cache of usual machines."""
+ROWS, INPUTS, OUTPUTS = 577, 768, 3072
+"""The MLP's first product at 384 px."""
+SECONDS = 0.4
+"""For each of the three figures, plus what preparing them takes."""
+
+
+def measure(question: dict[str, Any], send: Send) -> Limits:
+    """Measure all three."""
+    asked, problems = json_dataclass.from_json(Question, question)
+    assert asked is not None, problems
+    threads, products = asked.threads, ROWS * INPUTS * OUTPUTS
+    random = np.random.default_rng(0)
+    floats = random.standard_normal((ROWS, INPUTS), np.float32), random.standard_normal((INPUTS, OUTPUTS), np.float32)
+    bytes_per_s = bandwidth(threads)
+    if importlib.util.find_spec("onnxruntime") is None:
+        float_s = best_seconds(lambda: floats[0] @ floats[1])
+        return Limits(threads=threads, bytes_per_s=bytes_per_s, float_macs_per_s=products / float_s, int8_macs_per_s=None, library="numpy")
+    # 7 bits, as portable recipes store them; where a processor has VNNI, 8 bits take the same time.
+    integers = random.integers(0, 256, (ROWS, INPUTS), np.uint8), random.integers(-64, 64, (INPUTS, OUTPUTS), np.int8)
+    return Limits(
+        threads=threads,
+        bytes_per_s=bytes_per_s,
+        float_macs_per_s=products / best_seconds(ort_product(FLOATS, *floats, threads)),
+        int8_macs_per_s=products / best_seconds(ort_product(INTEGERS, *integers, threads)),
+        library="onnxruntime",
+    )
+
+
+def bandwidth(threads: int) -> float:
+    """Return bytes per second of reading a buffer with that many threads."""
+    buffer = np.ones(BUFFER_BYTES // 8, np.int64)
+    parts = np.array_split(buffer, threads)
+    with ThreadPoolExecutor(threads) as pool:  # numpy lets other threads run while it sums
+        return buffer.nbytes / best_seconds(lambda: list(pool.map(np.sum, parts)))
+
+
+def ort_product(product: Product, rows: Any, weights: Any, threads: int) -> Callable[[], object]:  # noqa: ANN401 - arrays of either kind
+    """Return a function that multiplies once with ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(matmul_model(product, len(rows), weights), options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"a": rows})
+
+
+def best_seconds(work: Callable[[], object]) -> float:
+    """Return the shortest of as many turns as SECONDS hold, at least three."""
+    taken: list[float] = []
+    while len(taken) < 3 or sum(taken) < SECONDS:
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+if __name__ == "__main__":
+    answer(measure)

@@ -1,0 +1,95 @@
+"""What one caption must compute and read at least: a manifest goes in, multiplications per picture and bytes per token come out.
+
+Counted from the model's sizes, so that it holds for every runtime. Left out, because they are less than a hundredth: norms, activations,
+biases, the embedding's one row, the growing cache of self-attention. Where a recipe keeps some products of a component in float, it is
+counted as if all were quantized: that is still a limit, only a lower one.
+
+Sizes: N vision tokens, D width (v vision, t text), I inner width, L layers, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from runtimes.artifact.manifest import Architecture, Manifest
+
+WEIGHT_BITS = {"fp32": 32, "fp16": 16, "qint8": 8, "quint8": 8, "qint4": 4}
+"""Weights of a recipe's component → bits of one."""
+
+SCALE_BYTES = 4
+"""Scales are float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """The least work of one picture and of one token."""
+
+    encode_float_macs: int
+    """Multiplications of floats (each with its addition) for one picture: attention, the patches, and products left in float."""
+    encode_int8_macs: int
+    """Multiplications of integers for one picture."""
+    token_weight_bytes: int
+    """Every weight of the decoder's products, read once per token however many rows there are."""
+    token_cross_bytes: int
+    """Cross-attention's keys and values of one picture, read once per token."""
+
+
+def arithmetic_of(manifest: Manifest) -> Arithmetic:
+    """Return the arithmetic of an artifact."""
+    shape, float_bytes = manifest.architecture, 2 if manifest.target.precision == "fp16" else 4
+    encoder = manifest.recipe["encoder"] if manifest.applied.get("encoder") else {"weights": "fp32"}
+    decoder = manifest.recipe["decoder"] if manifest.applied.get("decoder") else {"weights": "fp32"}
+    if float_bytes == 2:
+        encoder = decoder = {"weights": "fp16"}
+    products, attention = encoder_products(shape) + cross_products(shape), encoder_attention(shape)
+    integers = WEIGHT_BITS[encoder["weights"]] < 16
+    return Arithmetic(
+        encode_float_macs=attention + (0 if integers else products),
+        encode_int8_macs=products if integers else 0,
+        token_weight_bytes=sum(_stored_bytes(inputs, outputs, decoder) for inputs, outputs in decoder_products(shape)),
+        token_cross_bytes=cross_values(shape) * float_bytes,
+    )
+
+
+def baseline_arithmetic(shape: Architecture) -> Arithmetic:
+    """Return the arithmetic of transformers' FP32 `generate`, which makes cross keys and values with the first token."""
+    return Arithmetic(
+        encode_float_macs=encoder_attention(shape) + encoder_products(shape),
+        encode_int8_macs=0,
+        token_weight_bytes=sum(_stored_bytes(inputs, outputs, {"weights": "fp32"}) for inputs, outputs in decoder_products(shape)),
+        token_cross_bytes=cross_values(shape) * 4,
+    )
+
+
+def encoder_products(shape: Architecture) -> int:
+    """Multiplications with weights in the vision tower's layers: Lv N (4 Dv Dv + 2 Dv Iv)."""
+    width = shape.vision_width
+    return shape.vision_layers * shape.vision_tokens * (4 * width * width + 2 * width * shape.vision_inner)
+
+
+def encoder_attention(shape: Architecture) -> int:
+    """Multiplications that no recipe quantizes: 2 Lv N N Dv of attention, and the patches' (N - 1) 3 P P Dv."""
+    tokens, width = shape.vision_tokens, shape.vision_width
+    return 2 * shape.vision_layers * tokens * tokens * width + (tokens - 1) * 3 * shape.patch_px**2 * width
+
+
+def cross_products(shape: Architecture) -> int:
+    """Multiplications that make cross keys and values of one picture: 2 Lt N Dv Dt."""
+    return 2 * shape.text_layers * shape.vision_tokens * shape.vision_width * shape.text_width
+
+
+def cross_values(shape: Architecture) -> int:
+    """Numbers in the cross keys and values of one picture: 2 Lt N Dt."""
+    return 2 * shape.text_layers * shape.vision_tokens * shape.text_width
+
+
+def decoder_products(shape: Architecture) -> list[tuple[int, int]]:
+    """Return (inputs, outputs) of every product with weights that a token goes through, the head last."""
+    width, inner = shape.text_width, shape.text_inner
+    layer = [(width, width)] * 6 + [(width, inner), (inner, width)]  # Q, K, V, out; cross Q, out; the two of the MLP
+    return layer * shape.text_layers + [(width, width), (width, shape.vocabulary)]
+
+
+def _stored_bytes(inputs: int, outputs: int, component: dict[str, Any]) -> int:
+    bits = WEIGHT_BITS[component["weights"]]
+    scales = 0 if bits >= 16 else outputs * -(-inputs // (component.get("block_size") or inputs))
+    return inputs * outputs * bits // 8 + scales * SCALE_BYTES

@@ -1,0 +1,113 @@
+"""Pictures with references for a benchmark: a name, a captions file or a folder goes in, a list of pictures comes out."""
+
+import hashlib
+import json
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporters.gate.gate import Picture
+from runtimes.artifact import json_dataclass
+from runtimes.artifact.folder import sha256_of
+from runtimes.errors import DatasetError
+from toolkit.image_paths import in_folder
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = Path(__file__).parent / "sample" / "captions.json"
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures, with references or without."""
+
+    name: str
+    pictures: tuple[Picture, ...]
+
+    @property
+    def has_references(self) -> bool:
+        """Whether every picture has captions to compare with."""
+        return all(picture.captions for picture in self.pictures)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all pictures and references."""
+        rows = [
+            [shown_name(picture.path.name), sha256_of(picture.path) if picture.path.is_file() else None, list(picture.captions)]
+            for picture in self.pictures
+        ]
+        return hashlib.sha256(json_dataclass.canonical(rows)).hexdigest()
+
+
+def load_dataset(name: str | None, images: Path | None = None, limit: int | None = None) -> Dataset:
+    """Find the pictures to measure on.
+
+    Args:
+        name: "sample"; a captions.json (`{"images": [{"file", "captions"}]}`) or the folder that holds it; COCO's
+            captions_val2017.json, together with `images`; or None for `images` alone, which have no references.
+        images: Folder of pictures.
+        limit: Take that many, chosen with a fixed seed, in their order.
+
+    Raises:
+        DatasetError: It is missing, unreadable or empty.
+    """
+    if name is None:
+        if images is None or not images.is_dir():
+            raise DatasetError(str(images), "no such folder of pictures")
+        dataset = Dataset(str(images), tuple(Picture(path, ()) for path in in_folder(images)))
+    else:
+        file = SAMPLE if name == "sample" else Path(name) / "captions.json" if Path(name).is_dir() else Path(name)
+        dataset = Dataset("sample" if name == "sample" else _short(file), tuple(_read(file, images)))
+        if without := [picture.path.name for picture in dataset.pictures if not picture.captions]:
+            logger.warning("%s: %d pictures have no captions and are left out (first: %s)", dataset.name, len(without), without[0])
+            dataset = Dataset(dataset.name, tuple(picture for picture in dataset.pictures if picture.captions))
+    if not dataset.pictures:
+        raise DatasetError(dataset.name, "holds no pictures")
+    if limit is not None and limit < len(dataset.pictures):
+        chosen = sorted(random.Random(SEED).sample(range(len(dataset.pictures)), limit))
+        dataset = Dataset(f"{dataset.name} ({limit} of {len(dataset.pictures)})", tuple(dataset.pictures[i] for i in chosen))
+    return dataset
+
+
+def shown_name(name: str) -> str:
+    """Return a file name as text, even where its bytes are none."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _short(file: Path) -> str:
+    """Name a captions file by its folder where it is called captions.json."""
+    return file.resolve().parent.name if file.name == "captions.json" else file.stem
+
+
+def _read(file: Path, images: Path | None) -> list[Picture]:
+    try:
+        parsed = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not JSON ({error})"
+        raise DatasetError(str(file), f"cannot be read: {reason}") from error
+    try:
+        if "annotations" in parsed:
+            return _coco(parsed, file, images)
+        return [Picture((images or file.parent) / entry["file"], _captions(entry["captions"])) for entry in parsed["images"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(str(file), "is neither {'images': [{'file', 'captions'}]} nor COCO's captions file") from error
+
+
+def _coco(parsed: Mapping[str, Any], file: Path, images: Path | None) -> list[Picture]:
+    if images is None:
+        raise DatasetError(str(file), "is COCO's captions file; name the folder of its pictures with --images")
+    captions: dict[int, list[str]] = defaultdict(list)
+    for annotation in parsed["annotations"]:
+        captions[annotation["image_id"]].append(annotation["caption"])
+    return [Picture(images / entry["file_name"], _captions(captions[entry["id"]])) for entry in parsed["images"]]
+
+
+def _captions(captions: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(captions, str):
+        raise TypeError("a list of captions, not one")  # its letters would be taken for captions
+    return tuple(str(caption).strip() for caption in captions)

@@ -1,0 +1,122 @@
+"""The HF `evaluate` backend of BLEU counts: a hypothesis and its references go to its "bleu" script, counts come back.
+
+`evaluate.load("bleu")` runs a script that it fetches from the Hugging Face hub (or finds in its cache), and trusts it. Without a
+network that fails in seconds; behind a firewall that drops packets it waits for minutes. The import alone takes seconds and 400 MB.
+So `evaluate` lives in a child process, which can be killed when it is late, and nothing of it, no environment variable, no import,
+touches this one.
+
+The precisions of a single picture times its n-grams are whole counts. The script's brevity penalty is not used: it takes the
+shortest reference, COCO the closest.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+from runtimes.errors import MissingDependencyError, UnavailableError
+from toolkit.metrics.bleu import NgramCounts
+from toolkit.metrics.ngrams import Count, closest_length, possible_ngrams
+
+LIMIT_S = 20.0
+"""Enough for a cold import on a busy two-core machine and a download of 10 kB."""
+
+
+def load_counter(source: str = "bleu", limit_s: float = LIMIT_S) -> Count:
+    """Make the backend over the "bleu" script of HF `evaluate`.
+
+    Args:
+        source: name on the hub, or absolute path of a folder that holds a script of the same name.
+        limit_s: longest wait for the script to load, and then for one answer, in seconds.
+
+    Returns:
+        A function that counts one picture. Its child process ends with it.
+
+    Raises:
+        MissingDependencyError: `evaluate` is not installed.
+        UnavailableError: the script cannot be had in time, or does not load.
+    """
+    if importlib.util.find_spec("evaluate") is None:
+        raise MissingDependencyError("evaluate", "BLEU counts by HF evaluate", "eval")
+    child = _Child(source, limit_s)
+    child.answer()
+
+    def count(hypothesis: list[str], references: list[list[str]]) -> NgramCounts:
+        if not hypothesis:  # no precision is defined, and older versions of the script divide by its length
+            return counts_of_precisions([0.0] * 4, 0, hypothesis, references)
+        answer = child.answer({"hypothesis": hypothesis, "references": references})
+        return counts_of_precisions(answer["precisions"], answer["words"], hypothesis, references)
+
+    return count
+
+
+def counts_of_precisions(precisions: list[float], scored_words: int, hypothesis: list[str], references: list[list[str]]) -> NgramCounts:
+    """Turn the script's precisions for one picture back into whole counts.
+
+    Args:
+        precisions: matching n-grams / n-grams, for n = 1, 2, 3, 4.
+        scored_words: length of the hypothesis as the script saw it.
+        hypothesis: the words that were scored.
+        references: the references' words.
+
+    Raises:
+        ValueError: these are no counts over these words, so the script cut the text differently or smoothed.
+    """
+    totals = possible_ngrams(len(hypothesis))
+    products = [precision * total for precision, total in zip(precisions, totals, strict=True)]
+    one, two, three, four = (round(product) for product in products)
+    if scored_words != len(hypothesis) or any(abs(product - round(product)) > 1e-6 for product in products):
+        raise ValueError(f"precisions {precisions} over {scored_words} words are no counts over {len(hypothesis)} words")
+    return NgramCounts(
+        matches=(one, two, three, four),
+        totals=totals,
+        hypothesis_length=len(hypothesis),
+        reference_length=closest_length(hypothesis, references),
+    )
+
+
+class _Child:
+    """`hf_evaluate_worker.py` in a process that ends with this object, or when it is late."""
+
+    def __init__(self, source: str, limit_s: float) -> None:
+        here = Path(__file__).parent
+        # -P and this folder: evaluate would run a bleu/bleu.py, and Python an evaluate.py, that lies where the user happens to be
+        command = [sys.executable, "-P", str(here / "hf_evaluate_worker.py"), source]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, cwd=here)
+        self._limit_s = limit_s
+        self._close = weakref.finalize(self, _end, self._process)
+
+    def answer(self, question: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send a question, if there is one, and wait for a line.
+
+        Raises:
+            UnavailableError: the worker reports an error, is late or gone; it cannot be asked again.
+        """
+        assert self._process.stdin
+        assert self._process.stdout
+        late = threading.Timer(self._limit_s, self._process.kill)
+        late.start()
+        try:
+            if question is not None:
+                self._process.stdin.write(json.dumps(question) + "\n")
+                self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except OSError:  # it is gone
+            line = ""
+        finally:
+            late.cancel()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": f"no answer (limit {self._limit_s:g} s)"}
+        if "error" in answer:
+            self._close()
+            raise UnavailableError(f"HF evaluate: {answer['error']}")
+        return answer
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()

@@ -1,0 +1,1 @@
+"""Benchmark records: data without statistics."""

@@ -1,0 +1,202 @@
+"""Benchmark records: what one case did in one process, raw; one JSON line each. No statistics are stored.
+
+Lines go in, frozen dataclasses come out; and back. A report is computed from records alone.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtimes.artifact import json_dataclass
+from runtimes.errors import OutputError, RecordError
+from runtimes.storage.atomic_write import write_atomically
+from toolkit.bench.roofline.machine_limits import Limits
+from toolkit.bench.roofline.model_costs import Arithmetic
+
+SCHEMA = 1
+# Schema history. 1 (2026-11): first; free to change until the first release tag.
+
+BASELINE = "hf-fp32"
+"""The case that others are compared with: transformers' own `generate` in FP32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFacts:
+    """The machine."""
+
+    cpu: str
+    cpu_features: tuple[str, ...]
+    cores: int
+    memory_bytes: int | None
+    system: str
+    python: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What every case of a run did."""
+
+    dataset: str
+    dataset_sha256: str
+    pictures: int
+    prompt: str | None
+    beams: int
+    min_length: int
+    max_length: int
+    threads: int
+    warmup: int
+    repeats: int
+    metric_counter: str | None
+    """Who counted n-grams: evaluate, nltk or own; None without references."""
+    batch_size: int = 1
+    """Pictures per run of the model."""
+
+    @property
+    def runs(self) -> int:
+        """Times that the model runs, the last with what is left."""
+        return math.ceil(self.pictures / self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a case ran."""
+
+    runtime: str
+    checkpoint_sha256: str
+    recipe: str | None
+    recipe_sha256: str | None
+    manifest_digest: str | None
+    artifact_bytes: int
+    """Every file in an artifact's folder; of the baseline, unique parameters x 4 bytes."""
+    disk_bytes: int
+    """Of the baseline, the weight files as they are on disk."""
+    components: dict[str, int] = field(default_factory=dict)
+    """What a file of an artifact is → its bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureTimes:
+    """Seconds of one run of the model: of one picture, or of a batch."""
+
+    total_s: float
+    read_s: float
+    """Read and preprocess."""
+    encode_s: float | None
+    """None, as the next: not told apart, for the whole loop is one run."""
+    first_token_s: float | None
+    token_s: tuple[float, ...]
+    """Each further token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureQuality:
+    """What was said of one picture, and the counts that scores are made of."""
+
+    file: str
+    caption: str
+    tokens: int
+    """Generated ones."""
+    error: str | None = None
+    matches: tuple[int, int, int, int] | None = None
+    totals: tuple[int, int, int, int] | None = None
+    hypothesis_length: int | None = None
+    reference_length: int | None = None
+    cider: float | None = None
+    rouge_l: float | None = None
+    log_probability: float | None = None
+    """Of the references, teacher-forced, summed, natural log."""
+    scored_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One case in one fresh process."""
+
+    schema: int
+    case: str
+    repeat: int
+    host: HostFacts
+    workload: Workload
+    subject: Subject | None
+    versions: dict[str, str]
+    providers: tuple[str, ...]
+    error: str | None = None
+    """Why the case has no figures."""
+    import_s: float | None = None
+    load_s: float | None = None
+    first_caption_s: float | None = None
+    """Of the first caption after loading: what the warm-up saves the others."""
+    cpu_s: float | None = None
+    """Of all threads, over the measured pictures."""
+    loaded_rss_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    """Highest resident memory from process start to the last measured caption."""
+    warmup_s: tuple[float, ...] = ()
+    times: tuple[PictureTimes, ...] = ()
+    quality: tuple[PictureQuality, ...] = ()
+    """Of each setting's first repeat; captions do not change."""
+    limits: Limits | None = None
+    """Of the machine with the workload's threads, measured before the run's first case."""
+    arithmetic: Arithmetic | None = None
+    """The least that the case must compute and read."""
+    hash_s: float | None = None
+    """Part of `load_s`: checking that the artifact's files are what its manifest says."""
+    energy_j: float | None = None
+    """Of the processor packages over the measured pictures, whatever else ran and idling included; None where no counter can be read."""
+    throttled_s: float | None = None
+    """Over the measured pictures, that heat or a CPU quota held cores back; None where the system does not tell."""
+    measured_at: str | None = None
+    """When the case began: UTC, as 2026-11-24T09:30:00Z."""
+    commit: str | None = None
+    """Of the toolkit's source tree, with +dirty where it was changed; None of an installed wheel."""
+
+
+def to_lines(records: Sequence[Record]) -> bytes:
+    """Return records as they are kept: a line of JSON each."""
+    return b"".join(json_dataclass.canonical(json_dataclass.to_json(record)) + b"\n" for record in records)
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write all records so far; the file is whole at any moment.
+
+    Raises:
+        OutputError: No room, no permission.
+    """
+    try:
+        write_atomically(path, to_lines(records))
+    except OSError as error:
+        raise OutputError(path, error.strerror or str(error)) from error
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read records.
+
+    Raises:
+        RecordError: A line cannot be read; says which and why.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise RecordError(str(path), f"cannot be read: {error.strerror}") from error
+    records: list[Record] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            parsed = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"{path}:{number}", f"not JSON ({error})") from error
+        if isinstance(parsed, dict) and isinstance(parsed.get("schema"), int) and parsed["schema"] > SCHEMA:
+            raise RecordError(f"{path}:{number}", f"record schema {parsed['schema']} is newer than {SCHEMA}; update blip-toolkit")
+        record, problems = json_dataclass.from_json(Record, parsed)
+        if record is None:
+            raise RecordError(f"{path}:{number}", "; ".join(problems))
+        pictures = record.workload.pictures
+        if record.error is None and (
+            record.subject is None or pictures < 1 or len(record.times) != record.workload.runs or len(record.quality) not in (0, pictures)
+        ):
+            raise RecordError(f"{path}:{number}", f"has no error, and not the figures of {pictures} pictures")
+        records.append(record)
+    if not records:
+        raise RecordError(str(path), "holds no records")
+    return records

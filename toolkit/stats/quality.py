@@ -1,0 +1,82 @@
+"""Quality of a case: what was said of each picture goes in; scores, and changes against the same pictures of a baseline, come out.
+
+Changes are relative, with a paired bootstrap 95 % interval over pictures.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from exporters.gate.gate import drift_of_sums
+from exporters.gate.intervals import Change, interval, paired_change
+from toolkit.metrics.bleu import NgramCounts, bleu, bleu4_of_sums, count_matrix
+from toolkit.records.record import PictureQuality
+
+
+def scores(quality: Sequence[PictureQuality]) -> dict[str, Any]:
+    """Return BLEU, CIDEr-D and ROUGE-L of the pictures that were scored; nothing where none was."""
+    scored = [picture for picture in quality if picture.matches is not None]
+    if not scored:
+        return {}
+    one, two, three, four = bleu([_counts(picture) for picture in scored])
+    return {
+        "bleu1": one,
+        "bleu2": two,
+        "bleu3": three,
+        "bleu4": four,
+        "cider": fmean(picture.cider or 0.0 for picture in scored),
+        "rouge_l": fmean(picture.rouge_l or 0.0 for picture in scored),
+    }
+
+
+def _counts(picture: PictureQuality) -> NgramCounts:
+    assert picture.matches is not None
+    assert picture.totals is not None
+    assert picture.hypothesis_length is not None
+    assert picture.reference_length is not None
+    return NgramCounts(
+        matches=picture.matches,
+        totals=picture.totals,
+        hypothesis_length=picture.hypothesis_length,
+        reference_length=picture.reference_length,
+    )
+
+
+def changes(ours: Sequence[PictureQuality], theirs: Sequence[PictureQuality]) -> dict[str, Any]:
+    """Return agreement, changes of scores, drift and the verdict, over pictures that both could caption; nothing where there is none."""
+    both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.error is None and b.error is None] if ours and theirs else []
+    if not both:
+        return {}
+    row: dict[str, Any] = {"exact_match": fmean(a.caption == b.caption for a, b in both)}
+    scored = [(a, b) for a, b in both if a.matches is not None and b.matches is not None]
+    if not scored:
+        return row
+    mine, base = [a for a, _ in scored], [b for _, b in scored]
+    row |= _change("bleu4", paired_change(count_matrix([*map(_counts, mine)]), count_matrix([*map(_counts, base)]), bleu4_of_sums))
+    row |= _change("cider", paired_change(_values(mine, "cider"), _values(base, "cider")))
+    row |= _change("rouge_l", paired_change(_values(mine, "rouge_l"), _values(base, "rouge_l")))
+    losses = [name for name in ("bleu4", "cider", "rouge_l") if (row[f"{name}_change_high"] or 0) < 0]
+    scored_both = all(picture.log_probability is not None for pair in scored for picture in pair)
+    if scored_both:
+        falls = _values(base, "log_probability") - _values(mine, "log_probability")
+        sums = np.stack([falls, _values(base, "scored_tokens")], axis=1)
+        row["drift"] = float(drift_of_sums(sums.sum(axis=0, keepdims=True))[0])
+        row["drift_low"], row["drift_high"] = interval(sums, drift_of_sums)
+        losses += ["drift"] if row["drift_low"] > 0 else []
+    if losses:
+        row["verdict"] = f"loss: {', '.join(losses)}"
+    elif scored_both:  # without drift nobody knows
+        row["verdict"] = "no clear loss"
+    if ours is theirs:
+        row["verdict"] = None
+    return row
+
+
+def _change(name: str, change: Change) -> dict[str, Any]:
+    return {f"{name}_change": change.change, f"{name}_change_low": change.low, f"{name}_change_high": change.high}
+
+
+def _values(pictures: Sequence[PictureQuality], field: str) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    return np.array([getattr(picture, field) or 0.0 for picture in pictures], dtype=np.float64)

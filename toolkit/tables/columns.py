@@ -1,0 +1,164 @@
+"""The columns of people's tables as data: title, unit and how a row's figures are written. Figures stay SI until here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from toolkit.records.record import BASELINE
+from toolkit.stats.rows import Row
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column."""
+
+    title: str
+    cell: Callable[[Row], str]
+    lowest: str | None = None
+    """Key of a row whose lowest value is the best."""
+    highest: str | None = None
+    """Likewise, the highest."""
+
+
+NOT_MEASURED = "-"
+
+
+def number(key: str, pattern: str, scale: float = 1.0) -> Callable[[Row], str]:
+    """Write one figure, scaled."""
+    return lambda row: NOT_MEASURED if row[key] is None else pattern.format(row[key] * scale)
+
+
+def _seconds(row: Row) -> str:
+    if row["seconds_per_image"] is None:
+        return NOT_MEASURED
+    spread = (row["seconds_per_image_high"] - row["seconds_per_image_low"]) / 2
+    if spread == 0:  # one repeat
+        return f"{row['seconds_per_image']:.3f}"
+    return f"{row['seconds_per_image']:.3f} ± {spread:.3f}"
+
+
+def _speedup(row: Row) -> str:
+    if row["speedup"] is None:
+        return NOT_MEASURED
+    if row["case"] == BASELINE:
+        return "1x"
+    return f"{row['speedup']:.2f}x [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
+
+
+def _megabytes(key: str, ratio: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        if row[key] is None:
+            return NOT_MEASURED
+        share = "" if row[ratio] is None or row["case"] == BASELINE else f" ({row[ratio]:.0%})"
+        return f"{row[key] / 1e6:.0f}{share}"
+
+    return cell
+
+
+def _joules(row: Row) -> str:
+    if row["joules_per_image"] is None:
+        return "not measured"
+    share = "" if row["energy_change"] is None or row["case"] == BASELINE else f" ({row['energy_change']:+.0%})"
+    return f"{row['joules_per_image']:.2f}{share}"
+
+
+def _change(key: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        score, change = row[key], row[f"{key}_change"]
+        if score is None:
+            return NOT_MEASURED
+        if change is None or row["case"] == BASELINE:
+            return f"{score:.3f}"
+        low, high = row[f"{key}_change_low"], row[f"{key}_change_high"]
+        ends = "" if low is None or high is None else f" [{low * 100:+.1f}, {high * 100:+.1f}]"
+        return f"{score:.3f} {change * 100:+.1f}{ends}"
+
+    return cell
+
+
+def _drift(row: Row) -> str:
+    if row["drift"] is None or row["case"] == BASELINE:
+        return NOT_MEASURED if row["drift"] is None else "0"
+    drift, low, high = (round(row[key], 4) + 0.0 for key in ("drift", "drift_low", "drift_high"))  # + 0.0: no minus before a zero
+    return f"{drift:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def shown_case(row: Row) -> str:
+    """Return the case's name, and what sets it apart within a sweep."""
+    return f"{row['case']} {row['setting']}" if row["setting"] else str(row["case"])
+
+
+UNSTABLE = " !"
+"""Follows a case whose times cannot be trusted."""
+
+CASE = Column("case", shown_case)
+DOUBTED_CASE = Column("case", lambda row: shown_case(row) + (UNSTABLE if row["unstable"] else ""))
+"""Of tables of times."""
+
+# Quality has no best figure: what lies within its interval is no difference, and the verdict says what is.
+
+SPEED = (
+    DOUBTED_CASE,
+    Column("s/image", _seconds, lowest="seconds_per_image"),
+    Column("speed-up", _speedup, highest="speedup"),
+    Column("p90 s", number("seconds_per_image_p90", "{:.3f}"), lowest="seconds_per_image_p90"),
+    Column("images/s", number("images_per_second", "{:.2f}"), highest="images_per_second"),
+    Column("tokens", number("tokens_per_image", "{:.1f}")),
+)
+
+ENERGY = Column("J/image", _joules, lowest="joules_per_image")
+"""Of COST, where any was measured."""
+
+COST = (
+    CASE,
+    Column("CPU s/image", number("cpu_seconds_per_image", "{:.2f}"), lowest="cpu_seconds_per_image"),
+    Column("loaded MB", _megabytes("loaded_rss_bytes", "loaded_rss_ratio"), lowest="loaded_rss_bytes"),
+    Column("peak MB", _megabytes("peak_rss_bytes", "peak_rss_ratio"), lowest="peak_rss_bytes"),
+    Column("size MB", _megabytes("artifact_bytes", "size_ratio"), lowest="artifact_bytes"),
+)
+
+QUALITY = (
+    CASE,
+    Column("drift nat/token", _drift),
+    Column("same captions", number("exact_match", "{:.0%}")),
+    Column("verdict", lambda row: row["verdict"] if row["verdict"] and row["case"] != BASELINE else NOT_MEASURED),
+)
+
+SCORES = (
+    CASE,
+    Column("BLEU-4, change %", _change("bleu4")),
+    Column("CIDEr-D, change %", _change("cider")),
+    Column("ROUGE-L, change %", _change("rouge_l")),
+)
+
+AGREEMENT = (CASE, Column("same captions", number("exact_match", "{:.0%}")))
+"""In place of QUALITY and SCORES where pictures have no references."""
+
+START = (
+    CASE,
+    Column("disk MB", number("disk_bytes", "{:.0f}", 1e-6), lowest="disk_bytes"),
+    Column("import s", number("import_seconds", "{:.2f}"), lowest="import_seconds"),
+    Column("load s", number("load_seconds", "{:.2f}"), lowest="load_seconds"),
+    Column("hash s", number("hash_seconds", "{:.2f}")),
+    Column("first caption s", number("first_caption_seconds", "{:.3f}"), lowest="first_caption_seconds"),
+    Column("total s", number("startup_seconds", "{:.2f}"), lowest="startup_seconds"),
+)
+
+STAGES = (
+    CASE,
+    Column("read ms", number("read_seconds", "{:.1f}", 1e3), lowest="read_seconds"),
+    Column("encode ms", number("encode_seconds", "{:.1f}", 1e3), lowest="encode_seconds"),
+    Column("first token ms", number("first_token_seconds", "{:.2f}", 1e3), lowest="first_token_seconds"),
+    Column("token ms", number("step_seconds", "{:.2f}", 1e3), lowest="step_seconds"),
+)
+
+LIMITS = (  # a share is the limit over the time that was measured
+    CASE,
+    Column("GMAC", number("encode_macs", "{:.1f}", 1e-9)),
+    Column("encode ms", number("encode_seconds", "{:.1f}", 1e3)),
+    Column("limit ms", number("encode_limit_seconds", "{:.1f}", 1e3)),
+    Column("share", number("encode_limit_share", "{:.0%}")),
+    Column("token MB", number("token_bytes", "{:.1f}", 1e-6)),
+    Column("token ms", number("step_seconds", "{:.2f}", 1e3)),
+    Column("limit ms", number("token_limit_seconds", "{:.2f}", 1e3)),
+    Column("share", number("token_limit_share", "{:.0%}")),
+)
