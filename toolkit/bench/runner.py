@@ -20,11 +20,11 @@ from toolkit.bench.job import Job, Result
 from toolkit.bench.peers.catalogue import find_peer
 from toolkit.bench.peers.folder import PEER_NAME, folder_bytes, is_peer, read_folder
 from toolkit.bench.roofline.machine_limits import measure_limits
-from toolkit.bench.roofline.model_costs import Arithmetic, arithmetic_of, baseline_arithmetic
+from toolkit.bench.roofline.model_costs import arithmetic_of, baseline_arithmetic
 from toolkit.datasets import Dataset, shown_name
 from toolkit.metrics.captions import score_captions
 from toolkit.metrics.ngrams import Counter
-from toolkit.records.record import BASELINE, SCHEMA, HostFacts, PictureQuality, Record, Subject, Workload
+from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, PictureQuality, Record, Subject, Workload
 from toolkit.records.source_commit import source_commit
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,6 @@ from pathlib import Path
 from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, RecordError
 from runtimes.storage.atomic_write import write_atomically
-from toolkit.bench.roofline.machine_limits import Limits
-from toolkit.bench.roofline.model_costs import Arithmetic
 
 SCHEMA = 1
 # Schema history. 1 (2026-11): first; free to change until the first release tag.
@@ -108,6 +106,35 @@ class PictureQuality:
     log_probability: float | None = None
     """Of the references, teacher-forced, summed, natural log."""
     scored_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the machine can do at most: the best of several runs each."""
+
+    threads: int
+    bytes_per_s: float
+    """Reading memory outside every cache."""
+    float_macs_per_s: float
+    """Multiplications with additions in FP32, of a product as an encoder has it."""
+    int8_macs_per_s: float | None
+    """The same in INT8; None without onnxruntime."""
+    library: str
+    """What multiplied: onnxruntime, or numpy where that is absent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """The least work of one picture and of one token."""
+
+    encode_float_macs: int
+    """Multiplications of floats (each with its addition) for one picture: attention, the patches, and products left in float."""
+    encode_int8_macs: int
+    """Multiplications of integers for one picture."""
+    token_weight_bytes: int
+    """Every weight of the decoder's products, read once per token however many rows there are."""
+    token_cross_bytes: int
+    """Cross-attention's keys and values of one picture, read once per token."""
 
 
 @dataclass(frozen=True, kw_only=True)

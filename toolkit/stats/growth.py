@@ -9,13 +9,11 @@ A line of growth holds everything but one field of the setting fixed; each value
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from statistics import median
-from typing import Any
 
 from toolkit.records.record import Record
 from toolkit.records.settings import AXES, NATURAL, Setting
 from toolkit.stats.rows import Row, group
 from toolkit.stats.stability import doubts
-from toolkit.tables.columns import NOT_MEASURED, UNSTABLE, Column, number
 
 KEYS = (
     "case",
@@ -43,7 +41,6 @@ KEYS = (
 `unstable` says why the times cannot be trusted (null where they can)."""
 
 TITLES = {"batch_size": "batch", "threads": "threads", "tokens": "tokens"}
-MARK = " ^"
 SLACK = 1.05
 """A ratio counts as beyond its limit where every repeat's is, by this factor: clocks and memory counters are not exact."""
 
@@ -123,30 +120,3 @@ def _memory_limit(base: Sequence[Record], factor: float) -> float | None:
         return None
     fixed = sum(loaded for loaded, _ in known) / sum(peak for _, peak in known)
     return fixed + (1 - fixed) * factor
-
-
-def _ratio(what: str) -> Any:  # noqa: ANN401 - a column's cell
-    def cell(row: Row) -> str:
-        if row[f"{what}_ratio"] is None:
-            return NOT_MEASURED
-        ratio, limit = row[f"{what}_ratio"], row[f"{what}_ratio_limit"]
-        return f"{ratio:.2f}x {'≤' if ratio <= limit else '>'} {limit:.2f}x{MARK if what in row['beyond'] else ''}"
-
-    return cell
-
-
-GROWTH = (
-    Column("case", lambda row: row["case"] + (UNSTABLE if row["unstable"] else "")),
-    Column("at", lambda row: row["at"]),
-    Column("growth", lambda row: f"{row['grows']} {row['value']}"),
-    Column("s/image", number("seconds_per_image", "{:.3f}")),
-    Column("ratio, limit", _ratio("seconds")),
-    Column("peak MB", number("peak_rss_bytes", "{:.0f}", 1e-6)),
-    Column("ratio, limit", _ratio("peak_rss")),
-)
-
-LEGEND = (
-    "Growth: ratios are to the smallest value; limit: time per picture stays as the batch or the threads grow, and as tokens grow "
-    "only what follows the encoder grows with them; memory taken since loading grows as they do. "
-    f"{MARK.strip()}: every repeat grew by {SLACK - 1:.0%} more than that."
-)

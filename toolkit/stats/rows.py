@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from runtimes.errors import RecordError
-from toolkit.bench.roofline.machine_limits import encode_limit_s, token_bytes, token_limit_s
 from toolkit.records.record import BASELINE, Record
 from toolkit.records.settings import SWEPT, Setting, setting_of, settings_of
 from toolkit.stats.figures import FIGURES, Figure, joules_per_image, over, seconds_per_image, speedups
 from toolkit.stats.per_image import per_picture
 from toolkit.stats.quality import changes, scores
+from toolkit.stats.roofline import encode_limit_s, token_bytes, token_limit_s
 from toolkit.stats.stability import doubts
 
 Row = dict[str, Any]

@@ -1,9 +1,10 @@
 """The columns of people's tables as data: title, unit and how a row's figures are written. Figures stay SI until here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from toolkit.records.record import BASELINE
+from toolkit.stats.growth import SLACK
 from toolkit.stats.rows import Row
 
 
@@ -162,3 +163,42 @@ LIMITS = (  # a share is the limit over the time that was measured
     Column("limit ms", number("token_limit_seconds", "{:.2f}", 1e3)),
     Column("share", number("token_limit_share", "{:.0%}")),
 )
+
+BEYOND = " ^"
+"""Follows a ratio that is beyond its limit in every repeat."""
+
+
+def _ratio(what: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        if row[f"{what}_ratio"] is None:
+            return NOT_MEASURED
+        ratio, limit = row[f"{what}_ratio"], row[f"{what}_ratio_limit"]
+        return f"{ratio:.2f}x {'≤' if ratio <= limit else '>'} {limit:.2f}x{BEYOND if what in row['beyond'] else ''}"
+
+    return cell
+
+
+GROWTH = (
+    Column("case", lambda row: row["case"] + (UNSTABLE if row["unstable"] else "")),
+    Column("at", lambda row: row["at"]),
+    Column("growth", lambda row: f"{row['grows']} {row['value']}"),
+    Column("s/image", number("seconds_per_image", "{:.3f}")),
+    Column("ratio, limit", _ratio("seconds")),
+    Column("peak MB", number("peak_rss_bytes", "{:.0f}", 1e-6)),
+    Column("ratio, limit", _ratio("peak_rss")),
+)
+
+GROWTH_LEGEND = (
+    "Growth: ratios are to the smallest value; limit: time per picture stays as the batch or the threads grow, and as tokens grow "
+    "only what follows the encoder grows with them; memory taken since loading grows as they do. "
+    f"{BEYOND.strip()}: every repeat grew by {SLACK - 1:.0%} more than that."
+)
+
+
+def component_columns(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns of these rows."""
+    return [Column("case", lambda row: row["case"]), *(_component_mb(name) for name in rows[0] if name != "case")]
+
+
+def _component_mb(name: str) -> Column:
+    return Column(f"{name} MB", lambda row: NOT_MEASURED if row[name] is None else f"{row[name] / 1e6:.2f}")

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from toolkit.bench.roofline.machine_limits import Limits
-from toolkit.records.record import BASELINE, Record
+from toolkit.records.record import BASELINE, Limits, Record
 from toolkit.records.settings import setting_of, settings_of, values
 from toolkit.records.source_commit import shown_commit
 from toolkit.tables.columns import UNSTABLE

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from runtimes.artifact import json_dataclass
 from runtimes.errors import RecordError
 from toolkit.records.record import Record
-from toolkit.stats import growth
 from toolkit.stats.components import component_rows
+from toolkit.stats.growth import growth_rows
 from toolkit.stats.rows import KEYS, Row, make_rows
 from toolkit.tables.columns import UNSTABLE, shown_case
 from toolkit.tables.footnotes import facts, limits_of, versions_of
@@ -57,7 +57,7 @@ def render_json(records: Sequence[Record]) -> str:
         "measured_at": records[0].measured_at,
         "limits": [json_dataclass.to_json(limits) for limits in limits_of(records)],
         "rows": make_rows(records),
-        "growth": growth.growth_rows(records),
+        "growth": growth_rows(records),
         "components": component_rows(records),
     }
     return json.dumps(report, indent=1, ensure_ascii=False) + "\n"

@@ -4,10 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from toolkit.records.record import Record
-from toolkit.stats import growth
-from toolkit.stats.components import component_columns, component_rows
+from toolkit.stats.components import component_rows
+from toolkit.stats.growth import growth_rows
 from toolkit.stats.rows import Row
-from toolkit.tables.columns import AGREEMENT, COST, ENERGY, LIMITS, QUALITY, SCORES, SPEED, STAGES, START, Column
+from toolkit.tables.columns import (
+    AGREEMENT,
+    COST,
+    ENERGY,
+    GROWTH,
+    GROWTH_LEGEND,
+    LIMITS,
+    QUALITY,
+    SCORES,
+    SPEED,
+    STAGES,
+    START,
+    Column,
+    component_columns,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,7 @@ def sheets(records: Sequence[Record], rows: Sequence[Row]) -> list[Sheet]:
 
 def growth_sheet(records: Sequence[Record]) -> Sheet:
     """Return the growth over a sweep; without one, no rows."""
-    return Sheet("Growth", growth.GROWTH, growth.growth_rows(records), growth.LEGEND)
+    return Sheet("Growth", GROWTH, growth_rows(records), GROWTH_LEGEND)
 
 
 def component_sheet(records: Sequence[Record]) -> Sheet:

@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 
 from runtimes.engines.ort.matmul_model import FLOATS, INTEGERS, matmul_model
-from toolkit.bench.roofline.machine_limits import Limits, encode_limit_s, measure_limits, token_limit_s
-from toolkit.bench.roofline.model_costs import Arithmetic
+from toolkit.bench.roofline.machine_limits import measure_limits
+from toolkit.records.record import Arithmetic, Limits
+from toolkit.stats.roofline import encode_limit_s, token_limit_s
 
 LIMITS = Limits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
 WORK = Arithmetic(

@@ -11,9 +11,19 @@ import pytest
 from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, RecordError
 from tests.paths import GOLDEN
-from toolkit.bench.roofline.machine_limits import Limits
-from toolkit.bench.roofline.model_costs import Arithmetic
-from toolkit.records.record import SCHEMA, HostFacts, PictureQuality, PictureTimes, Record, Subject, Workload, read_records, write_records
+from toolkit.records.record import (
+    SCHEMA,
+    Arithmetic,
+    HostFacts,
+    Limits,
+    PictureQuality,
+    PictureTimes,
+    Record,
+    Subject,
+    Workload,
+    read_records,
+    write_records,
+)
 
 RECORDS = GOLDEN / "records.jsonl"
 

@@ -14,8 +14,9 @@ from tests.toolkit.stats.test_rows import WORKLOAD, failed, picture, quality, re
 from toolkit.records.record import BASELINE, read_records
 from toolkit.records.settings import setting_of, settings_of, sweep
 from toolkit.stats.components import component_rows
-from toolkit.stats.growth import GROWTH, KEYS, growth_rows
+from toolkit.stats.growth import KEYS, growth_rows
 from toolkit.stats.rows import check_comparable, make_rows
+from toolkit.tables.columns import GROWTH
 from toolkit.tables.markdown import WIDTH
 from toolkit.tables.render import RENDERERS, render_table
 

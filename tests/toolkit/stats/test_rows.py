@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 
 from runtimes.errors import RecordError
-from toolkit.bench.roofline.machine_limits import Limits
-from toolkit.bench.roofline.model_costs import Arithmetic
-from toolkit.records.record import BASELINE, HostFacts, PictureQuality, PictureTimes, Record, Subject, Workload
+from toolkit.records.record import BASELINE, Arithmetic, HostFacts, Limits, PictureQuality, PictureTimes, Record, Subject, Workload
 from toolkit.stats.rows import KEYS, check_comparable, make_rows
 
 ISSUE_KEYS = (

@@ -9,9 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.paths import GOLDEN
-from toolkit.bench.roofline.machine_limits import Limits
-from toolkit.bench.roofline.model_costs import Arithmetic
-from toolkit.records.record import read_records
+from toolkit.records.record import Arithmetic, Limits, read_records
 from toolkit.stats.rows import KEYS, make_rows
 from toolkit.tables.render import RENDERERS, SCHEMA
 

@@ -1,4 +1,4 @@
-"""`python -m toolkit.peers NAME...`: a checkpoint and its onnx-fp32 artifact go in; peers' folders for `toolkit bench` come out."""
+"""`python -m toolkit.bench.peers NAME...`: a checkpoint and its onnx-fp32 artifact go in; peers' folders for `toolkit bench` come out."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ from runtimes.artifact.folder import open_artifact
 from runtimes.errors import MissingDependencyError, ToolkitError
 from toolkit.bench.peers.catalogue import PEERS, find_peer
 from toolkit.bench.peers.folder import Sources, prepare
-from toolkit.commands.options import overwrite_option
 
 CALIBRATION_PICTURES = 32
 """The first ones of the folder, by name."""
@@ -22,7 +21,7 @@ CALIBRATION_PICTURES = 32
     "--calibration", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of pictures for NNCF."
 )
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the peers' folders.")
-@overwrite_option
+@click.option("--overwrite", is_flag=True, help="Replace output that exists.")
 def main(names: tuple[str, ...], checkpoint: str, graphs: Path, calibration: Path, output: Path, overwrite: bool) -> None:
     """Echo each folder when it is complete; a peer whose package is not there costs a line, not the others."""
     from exporters.checkpoint.blip import open_checkpoint
@@ -44,4 +43,4 @@ def main(names: tuple[str, ...], checkpoint: str, graphs: Path, calibration: Pat
 main.epilog = f"NAME is one of {', '.join(peer.name for peer in PEERS)}."
 
 if __name__ == "__main__":
-    main(prog_name="python -m toolkit.peers")
+    main(prog_name="python -m toolkit.bench.peers")

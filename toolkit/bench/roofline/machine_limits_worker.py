@@ -17,7 +17,8 @@ import numpy as np
 from runtimes.artifact import json_dataclass
 from runtimes.engines.ort.matmul_model import FLOATS, INTEGERS, Product, matmul_model
 from runtimes.workers.child import Send, answer
-from toolkit.bench.roofline.machine_limits import Limits, Question
+from toolkit.bench.roofline.machine_limits import Question
+from toolkit.records.record import Limits
 
 BUFFER_BYTES = 256 << 20
 """Several times the cache of usual machines."""

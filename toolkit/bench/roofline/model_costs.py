@@ -7,30 +7,16 @@ counted as if all were quantized: that is still a limit, only a lower one.
 Sizes: N vision tokens, D width (v vision, t text), I inner width, L layers, V vocabulary.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from runtimes.artifact.manifest import Architecture, Manifest
+from toolkit.records.record import Arithmetic
 
 WEIGHT_BITS = {"fp32": 32, "fp16": 16, "qint8": 8, "quint8": 8, "qint4": 4}
 """Weights of a recipe's component → bits of one."""
 
 SCALE_BYTES = 4
 """Scales are float32."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arithmetic:
-    """The least work of one picture and of one token."""
-
-    encode_float_macs: int
-    """Multiplications of floats (each with its addition) for one picture: attention, the patches, and products left in float."""
-    encode_int8_macs: int
-    """Multiplications of integers for one picture."""
-    token_weight_bytes: int
-    """Every weight of the decoder's products, read once per token however many rows there are."""
-    token_cross_bytes: int
-    """Cross-attention's keys and values of one picture, read once per token."""
 
 
 def arithmetic_of(manifest: Manifest) -> Arithmetic:
