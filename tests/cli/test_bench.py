@@ -298,7 +298,7 @@ def test_the_prompt_is_left_out_of_scoring(tiny_artifacts, drawn_pictures, tmp_p
     arguments = ("--prompt", PROMPT, "--repeat", 1, "--warmup", 1, "--output", output, "--format", "json")
     result = run(artifact, "--dataset", _captions(tmp_path / "captions.json", listed), *arguments)
     assert result.exit_code == 0
-    assert result.stderr == "WARNING no baseline: tiny: no such checkpoint directory; name the checkpoint with --checkpoint\n"
+    assert result.stderr.startswith("WARNING no baseline: ")
     (row,) = json.loads(result.stdout)["rows"]
     assert [row[key] for key in ("bleu1", "bleu4", "rouge_l")] == pytest.approx([1.0, 1.0, 1.0])
     (record,) = read_records(output)
@@ -378,3 +378,28 @@ def test_what_cannot_be_done_is_one_line(names, arguments, error):
     assert error_of(result) == error.format(**names)
     assert sorted(file.name for file in names["tmp"].iterdir()) == ["empty", "kept.jsonl"]
     assert (names["tmp"] / "kept.jsonl").read_text() == "mine"
+
+
+def test_without_arguments_the_artifacts_under_build_are_measured_against_their_checkpoint(
+    tiny_artifacts, tiny_checkpoint, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert "build/artifacts" in error_of(run())
+    for recipe in ("onnx-fp32", "onnx-int8"):
+        shutil.copytree(tiny_artifacts[recipe], tmp_path / "build" / "artifacts" / recipe)
+    shutil.copytree(tiny_checkpoint, tmp_path / "models" / "blip-mini-coco")
+    result = run("--dataset", dataset, "--limit", 1, "--repeat", 1, "--warmup", 1, "--format", "json")
+    assert [row["case"] for row in json.loads(result.stdout)["rows"]] == ["hf-fp32", "onnx-fp32", "onnx-int8"]
+    chosen, baseline = result.stderr.splitlines()
+    assert "build/artifacts" in chosen
+    assert "models/blip-mini-coco" in baseline
+
+
+def test_a_checkpoint_that_the_artifacts_were_not_made_from_is_no_default(tiny_artifacts, mini_checkpoint, dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "blip-mini-coco").symlink_to(mini_checkpoint)
+    result = run(tiny_artifacts["onnx-fp32"], "--dataset", dataset, "--limit", 1, "--repeat", 1, "--format", "json")
+    assert [row["case"] for row in json.loads(result.stdout)["rows"]] == ["onnx-fp32"]
+    assert "no baseline" in result.stderr
+    assert "--checkpoint" in result.stderr

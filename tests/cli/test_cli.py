@@ -45,7 +45,10 @@ USAGES = {
     ),
     "unpack": ("[OPTIONS] FILE", "FILE is what `toolkit package` wrote."),
     "verify": ("[OPTIONS] PATH", "PATH is an artifact's folder, or a file that `toolkit package` wrote."),
-    "bench": ("[OPTIONS] ARTIFACT...", "ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured."),
+    "bench": (
+        "[OPTIONS] [ARTIFACT]...",
+        "ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured. [default: build/artifacts]",
+    ),
     "report": ("[OPTIONS] RECORDS...", "RECORDS is a .jsonl file that `toolkit bench` wrote; several show change over time."),
     "compare": ("[OPTIONS] A B", LIMITS),
     "doctor": (
@@ -140,7 +143,7 @@ def test_version():
         (["caption", "artifact"], "Missing argument 'IMAGE...'."),
         (["caption"], "Missing argument 'PATH'."),
         (["export"], "Missing argument 'CHECKPOINT'."),
-        (["bench"], "Missing argument 'ARTIFACT...'."),
+        (["compare"], "Missing argument 'A'."),
         (["report"], "Missing argument 'RECORDS...'."),
         (["report", "records", "--format", "xml"], "Invalid value for '--format': 'xml' is not one of 'md', 'csv', 'json', 'html'."),
         (["caption", "artifact", "picture", "--beams", "0"], "Invalid value for '--beams': 0 is not in the range x>=1."),

@@ -10,12 +10,15 @@ from toolkit.records.record import BASELINE
 
 logger = logging.getLogger(__name__)
 
+SHIPPED = Path("models/blip-mini-coco")
+"""The last place to look for the checkpoint of an artifact that was not made from a hub id."""
+
 
 def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, *, allow_bin: bool) -> Case | None:
     """Find the baseline; without its libraries or its checkpoint the artifacts are measured alone, and a warning says so.
 
     Args:
-        checkpoint: Directory or hub id; None takes what the artifact's manifest names, from `models/` or the hub.
+        checkpoint: Directory or hub id; None takes what the artifact's manifest names, from `models/`, the current folder or the hub.
         revision: Of a hub id.
         artifact: One of those to be compared.
         allow_bin: The checkpoint may be a `.bin`.
@@ -29,14 +32,17 @@ def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, 
     except ModuleNotFoundError as error:
         logger.warning("no baseline: %s is not installed; pip install 'blip-toolkit[export]'", error.name)
         return None
-    beside = Path("models") / source.model
-    named = checkpoint or (str(beside) if beside.is_dir() else source.model)
+    folders = (Path("models") / source.model, Path(source.model), *(() if source.revision else (SHIPPED,)))
+    named = checkpoint or next((str(folder) for folder in folders if folder.is_dir()), source.model)
     try:
         opened = open_checkpoint(named, revision or (None if checkpoint else source.revision), allow_bin=allow_bin)
     except CheckpointError as error:
         if checkpoint is not None:
             raise
         logger.warning("no baseline: %s; name the checkpoint with --checkpoint", error)
+        return None
+    if checkpoint is None and opened.source.sha256 != source.sha256:
+        logger.warning("no baseline: %s was made from another checkpoint than %s; name it with --checkpoint", artifact, named)
         return None
     return Case(
         name=BASELINE,

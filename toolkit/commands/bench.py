@@ -6,16 +6,19 @@ from pathlib import Path
 import click
 
 from runtimes.errors import RequestError
-from toolkit.commands.options import guard_file, lengths, numbers, output_file, overwrite_option, quiet_option
+from toolkit.commands.options import announce, default_artifacts, guard_file, lengths, numbers, output_file, overwrite_option, quiet_option
 from toolkit.progress import progress
 
 
 @click.command(
     help="Measure artifacts against the FP32 model.",
-    epilog="ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured.",
+    epilog="ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured. [default: build/artifacts]",
 )
-@click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARTIFACT...")
-@click.option("--checkpoint", help="The checkpoint they were made from, for the baseline.  [default: the one that the artifacts name]")
+@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
+@click.option(
+    "--checkpoint",
+    help="The checkpoint they were made from, for the baseline.  [default: the one that they name, in models/, here or on the hub]",
+)
 @click.option("--revision", help="Commit, tag or branch of a hub id.")
 @click.option("--allow-bin", is_flag=True, help="The checkpoint may be a pytorch_model.bin.")
 @click.option("--dataset", help="'sample', a captions.json, or COCO's captions file with --images.  [default: sample, or --images alone]")
@@ -87,8 +90,11 @@ def command(
     if report is not None:
         need_libraries()
     pictures = load_dataset(dataset or (None if images else "sample"), images, limit)
-    paths = artifacts_in(artifacts)
-    cases = plan(paths, None if profile else find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin))
+    paths = artifacts_in(artifacts or (default_artifacts(),))
+    baseline = None if profile else find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin)
+    if baseline is not None and checkpoint is None:
+        announce(f"No checkpoint is named: the baseline is transformers on {baseline.checkpoint}")
+    cases = plan(paths, baseline)
     counter = pick_counter() if pictures.has_references and not profile else None
     workload = Workload(
         dataset=pictures.name,

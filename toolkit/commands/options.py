@@ -7,9 +7,30 @@ from typing import Any, TypeVar
 
 import click
 
-from runtimes.errors import OutputError, OutputExistsError
+from runtimes.errors import OutputError, OutputExistsError, RequestError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+ARTIFACTS = Path("build/artifacts")
+"""Where `toolkit export` writes, and where the other commands look when no artifact is named."""
+
+
+def default_artifacts() -> Path:
+    """Return the folder of artifacts for a command that was given none, and print on stderr that it is used.
+
+    Raises:
+        RequestError: There is no such folder.
+    """
+    if not ARTIFACTS.is_dir():
+        raise RequestError(f"no artifact is named and there is no {ARTIFACTS} here: name one, or make some with: toolkit export CHECKPOINT")
+    announce(f"No artifact is named: using {ARTIFACTS}")
+    return ARTIFACTS
+
+
+def announce(text: str) -> None:
+    """Print a line on stderr; -q hides it."""
+    if logging.getLogger().getEffectiveLevel() < logging.ERROR:
+        click.echo(text, err=True)
 
 
 def threads_option(command: F) -> F:
