@@ -22,8 +22,9 @@ from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.graph_signature import SPLIT
 from runtimes.artifact.manifest import SCHEMA, GraphSpec, Manifest
+from runtimes.engine_registry import find_engine
 from runtimes.engines.ort.graph_check import read_graph
-from runtimes.errors import MissingDependencyError, OutputError
+from runtimes.errors import MissingDependencyError, OutputError, UnavailableError
 from runtimes.host.facts import read_host
 from runtimes.loading import load
 from runtimes.storage.atomic_write import working_folder
@@ -31,9 +32,6 @@ from runtimes.storage.atomic_write import working_folder
 if TYPE_CHECKING:
     from exporters.checkpoint.blip import Checkpoint
     from exporters.gate.gate import GateMode, Picture
-
-EXPORTERS = {"torch": "exporters.pytorch.build", "ort": "exporters.onnx.build"}
-"""Runtime of a recipe → the module whose `build` makes its files and whose `REQUIRES` names what runs them."""
 
 UNWRITABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
@@ -107,8 +105,11 @@ def export(
 
 
 def _exporter(runtime: str) -> ModuleType:
+    builder = find_engine(runtime).builder
+    if builder is None:
+        raise UnavailableError(f"this toolkit exports nothing for the engine '{runtime}'")
     try:
-        return import_module(EXPORTERS[runtime])
+        return import_module(builder)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a package", f"exporting for the runtime '{runtime}'", "export") from error
 

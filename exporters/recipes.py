@@ -12,6 +12,7 @@ from typing import Literal
 
 from runtimes.artifact import graph_signature, json_dataclass
 from runtimes.artifact.manifest import Target
+from runtimes.engine_registry import ENGINES
 from runtimes.errors import RecipeError, UnknownNameError
 
 
@@ -45,7 +46,8 @@ class Recipe:
     """What to export: a runtime, the weights of each component, and how much worse the result may be."""
 
     name: str
-    runtime: Literal["ort", "torch"]
+    runtime: str
+    """Name of an engine of `runtimes.engine_registry` that has a builder."""
     why: str
     """One sentence: what it is for."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -63,6 +65,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
             raise ValueError("a recipe's name is lower-case letters, digits, '.', '_' and '-', for folders are named after it")
+        builders = [name for name, engine in ENGINES.items() if engine.builder]
+        if self.runtime not in builders:
+            raise ValueError(f"runtime {self.runtime!r} is not one of {', '.join(builders)}")
         for component in (self.encoder, self.decoder):
             if component.reduce_range and (not component.quantized or component.block_size):
                 raise ValueError("reduce_range needs INT8 weights without blocks")
@@ -80,8 +85,8 @@ class Recipe:
             raise ValueError("the torch runtime quantizes per channel only")
         if "fp16" in {self.encoder.weights, self.decoder.weights} and self.encoder.weights != self.decoder.weights:
             raise ValueError("fp16 is for both components or none")
-        if self.layout == "single" and self.runtime != "ort":
-            raise ValueError("layout single needs the ort runtime: it is an ONNX graph")
+        if self.contract not in ENGINES[self.runtime].sessions:
+            raise ValueError(f"the {self.runtime} runtime does not run layout {self.layout}")
         if not 0 < self.image_scale <= 1:
             raise ValueError("image_scale must be above 0 and at most 1")
         if self.drift_limit_nat is None and (self.precision != "fp32" or self.approximate):

@@ -5,18 +5,17 @@ The path is one artifact, or a folder of artifacts of one checkpoint, from which
 
 import logging
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from runtimes.artifact.folder import open_artifact
-from runtimes.artifact.graph_signature import SINGLE, SPLIT
 from runtimes.artifact.manifest import MANIFEST_NAME, Manifest
 from runtimes.artifact.verified_files import Payload, opened
 from runtimes.captioner import Captioner, Opening
 from runtimes.decoding.session import Session, WholeLoop
 from runtimes.decoding.tokenizer import Tokens
+from runtimes.engine_registry import ENGINES, load_target
 from runtimes.errors import (
     ArtifactCorruptError,
     ArtifactMissingError,
@@ -26,20 +25,13 @@ from runtimes.errors import (
     UnknownNameError,
     renamed,
 )
-from runtimes.host.facts import LIBRARIES, read_host
+from runtimes.host.facts import read_host
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.selection.fitness import misfit, product_for, right_here
 
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda")
-
-RUNTIMES = {
-    ("ort", SPLIT): "runtimes.engines.ort.session:OrtSession",
-    ("ort", SINGLE): "runtimes.engines.ort.loop_session:OrtLoop",
-    ("torch", SPLIT): "runtimes.engines.pytorch.session:TorchSession",
-}
-"""(runtime, contract) of a manifest → the session that runs it, imported only by `load`. A new recipe adds nothing here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +85,7 @@ def _choose(path: Path, wish: _Wish) -> Captioner:
     host = read_host()
     manifests = right_here(manifests, host, product_for(manifests.values()))
     ranked = rank(manifests, host, wish.device)
-    best = next(iter(rank(manifests, replace(host, libraries=frozenset(LIBRARIES)), wish.device)), None)
+    best = next(iter(rank(manifests, replace(host, libraries=frozenset(ENGINES)), wish.device)), None)
     if best is not None and best not in ranked:
         logger.warning("%s; trying the next best", _missing(best.name, manifests[best.name].runtime))
     for choice in ranked:
@@ -141,16 +133,15 @@ def _tokens(payload: Payload) -> Tokens:
 
 
 def _session_class(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - a class with `open`, by name
-    target = RUNTIMES.get((manifest.runtime, manifest.contract))
-    if target is None:
-        raise UnknownNameError("runtime", f"{manifest.runtime} {manifest.contract}", [" ".join(key) for key in RUNTIMES])
-    module, _, name = target.partition(":")
+    targets = {f"{engine.name} {contract}": target for engine in ENGINES.values() for contract, target in engine.sessions.items()}
+    if (wanted := f"{manifest.runtime} {manifest.contract}") not in targets:
+        raise UnknownNameError("runtime", wanted, targets)
     try:
-        return getattr(import_module(module), name)
+        return load_target(targets[wanted])
     except ModuleNotFoundError as error:
         raise _missing(artifact, manifest.runtime, error.name) from error
     except ImportError as error:  # it is there, and something that it is linked with is not
-        raise UnavailableError(f"{LIBRARIES[manifest.runtime]} is installed but cannot be imported: {error}") from error
+        raise UnavailableError(f"{ENGINES[manifest.runtime].library} is installed but cannot be imported: {error}") from error
 
 
 def _open_session(session_class: Any, payload: Payload, wish: _Wish) -> Session | WholeLoop:  # noqa: ANN401
@@ -169,4 +160,5 @@ def _open_session(session_class: Any, payload: Payload, wish: _Wish) -> Session 
 
 
 def _missing(artifact: str, runtime: str, package: str | None = None) -> MissingDependencyError:
-    return MissingDependencyError(package or LIBRARIES[runtime], f"{artifact} (runtime '{runtime}')", runtime)
+    engine = ENGINES[runtime]
+    return MissingDependencyError(package or engine.library, f"{artifact} (runtime '{runtime}')", engine.extra)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from runtimes.engine_registry import ENGINES
 from runtimes.host.cgroups import quota_cores
 
 CPU_FEATURES = {
@@ -19,9 +20,6 @@ CPU_FEATURES = {
     "i8mm": ("i8mm",),
 }
 """Our word for a CPU feature → the kernel's flags; all of them are needed, but for VNNI, which has two encodings."""
-
-LIBRARIES = {"ort": "onnxruntime", "torch": "torch"}
-"""Runtime → the library it needs."""
 
 CUDA_SIGNS = ("proc/driver/nvidia/version", "dev/dxg")
 """Files of NVIDIA's driver on Linux and on Windows' Linux."""
@@ -41,7 +39,7 @@ class Host:
     cores: int
     """Physical cores this process may keep busy: the default number of threads."""
     libraries: frozenset[str]
-    """Runtimes whose library is installed."""
+    """Engines whose library is installed."""
     cuda: bool
     """An NVIDIA GPU with its driver is present."""
 
@@ -59,7 +57,7 @@ def read_host(root: Path = Path("/")) -> Host:
         machine=platform.machine(),
         cpu_features=frozenset(features),
         cores=usable_cores(root),
-        libraries=frozenset(runtime for runtime, library in LIBRARIES.items() if importlib.util.find_spec(library) is not None),
+        libraries=frozenset(name for name, engine in ENGINES.items() if importlib.util.find_spec(engine.library) is not None),
         cuda=any((root / sign).exists() for sign in CUDA_SIGNS),
     )
 

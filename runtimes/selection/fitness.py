@@ -7,35 +7,15 @@ not have, or hide what they have. So onnxruntime multiplies one small product wh
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
+from runtimes.engines.offer import Int8SelfTest
 from runtimes.host.facts import Host
 
 if TYPE_CHECKING:
     from runtimes.selection.ranking import Runnable
 
 R = TypeVar("R", bound="Runnable")
-
-ROWS, INPUTS, OUTPUTS = 4, 64, 16
-"""Several rows, as an encoder has: one row may take another path through the library."""
-LARGEST = 255, 127
-"""Of u8 activations and s8 weights: two such products are 64,770, twice what 16 bits hold."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Product:
-    """What came out where every element should be the same known sum."""
-
-    expected: int
-    found: int
-
-    @property
-    def right(self) -> bool:
-        """Whether nothing saturated."""
-        return self.found == self.expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,41 +27,19 @@ class Misfit:
     why: str
 
 
-@cache
-def largest_product() -> Product:
-    """Multiply the largest numbers of both kinds with onnxruntime, here and now.
-
-    Raises:
-        ImportError: onnxruntime is not there or cannot start.
-    """
-    import onnxruntime
-
-    from runtimes.engines.ort.matmul_model import (  # for full-range weights alone, and importing counts at every start
-        INTEGERS,
-        matmul_model,
-    )
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    activation, weight = LARGEST
-    model = matmul_model(INTEGERS, ROWS, np.full((INPUTS, OUTPUTS), weight, np.int8))
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    (sums,) = session.run(None, {"a": np.full((ROWS, INPUTS), activation, np.uint8)})
-    expected = activation * weight * INPUTS
-    return Product(expected=expected, found=int(sums.flat[np.abs(sums - expected).argmax()]))
-
-
-def product_for(held: "Iterable[Runnable]") -> Product | None:
+def product_for(held: "Iterable[Runnable]") -> Int8SelfTest | None:
     """Ask onnxruntime where one of the artifacts needs to know; None where none does, or where there is no onnxruntime to run it."""
     if not any(one.target.full_range for one in held):
         return None
     try:
-        return largest_product()
-    except ImportError:  # who opens the artifact says so
+        from runtimes.engines.ort.int8_selftest import run_int8_selftest  # for full-range weights alone: importing counts at every start
+
+        return run_int8_selftest()
+    except ImportError:  # opening the artifact reports it
         return None
 
 
-def misfit(one: "Runnable", host: Host, product: Product | None) -> Misfit | None:
+def misfit(one: "Runnable", host: Host, product: Int8SelfTest | None) -> Misfit | None:
     """Say what is wrong with running an artifact, or one of a recipe, on this CPU, if anything; the product is that of `product_for`."""
     missing = ", ".join(sorted(set(one.target.cpu_features) - host.cpu_features))
     tuned = f"is tuned for CPUs with {missing}, which this one lacks"
@@ -97,7 +55,7 @@ def misfit(one: "Runnable", host: Host, product: Product | None) -> Misfit | Non
     )
 
 
-def right_here(held: Mapping[str, R], host: Host, product: Product | None) -> dict[str, R]:
+def right_here(held: Mapping[str, R], host: Host, product: Int8SelfTest | None) -> dict[str, R]:
     """Leave out what this CPU multiplies wrongly, whatever its flags say."""
     misfits = {name: misfit(one, host, product) for name, one in held.items()}
     return {name: one for name, one in held.items() if (found := misfits[name]) is None or not found.wrong}

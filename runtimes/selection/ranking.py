@@ -6,6 +6,7 @@ from typing import Protocol
 
 from runtimes.artifact.graph_signature import SINGLE
 from runtimes.artifact.manifest import Target
+from runtimes.engine_registry import ENGINES
 from runtimes.host.facts import Host
 
 LAST = 9
@@ -45,7 +46,7 @@ def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list
 
     FP16 where there is CUDA; else INT8 that fits this CPU, tuned before portable; else INT4, which is smaller and less exact; else FP32;
     FP16 on a CPU after that: it computes in FP32. Approximate ones come last: only a folder that holds nothing else gets one unnamed.
-    Between runtimes onnxruntime comes first: it is faster and needs less memory. A single graph stands behind the split ones of its runtime
+    Between engines `EngineSpec.rank` decides. A single graph stands behind the split ones of its runtime
     and precision: it says the same and can do less, neither beams nor scores. What needs absent CPU features or libraries is left out.
 
     Args:
@@ -58,7 +59,6 @@ def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list
         target = one.target
         if one.runtime not in host.libraries or not host.cpu_features.issuperset(target.cpu_features):
             continue
-        runtime_order = 0 if one.runtime == "ort" else 1
         if host.cuda and device != "cpu" and target.precision == "fp16":
             place, where, why = 0, "cuda", "FP16 on the GPU"
         elif device == "cuda" and (not host.cuda or target.precision in ("int8", "int4")):
@@ -77,6 +77,6 @@ def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list
         if target.approximate:
             place, why = LAST, f"approximate ({target.precision.upper()}), as there is nothing else that this machine can run"
         # Among INT8 artifacts the runtime counts for more than the tuning: VNNI weights save no time, they are a little more exact.
-        order = (place, runtime_order, one.contract == SINGLE, -len(target.cpu_features), name)
+        order = (place, ENGINES[one.runtime].rank, one.contract == SINGLE, -len(target.cpu_features), name)
         ranked.append((order, Choice(name=name, device=where, why=why)))
     return [choice for _, choice in sorted(ranked, key=lambda entry: entry[0])]

@@ -5,9 +5,8 @@ from importlib import import_module
 
 import pytest
 
-from exporters.export import EXPORTERS
-from runtimes.artifact.graph_signature import SPLIT
-from runtimes.loading import RUNTIMES
+from runtimes.artifact.graph_signature import SINGLE, SPLIT
+from runtimes.engine_registry import ENGINES, load_target
 from tests.paths import ROOT
 from toolkit.cli import COMMANDS
 from toolkit.metrics.ngrams import COUNTERS
@@ -95,26 +94,23 @@ def test_a_planted_danger_is_found():
     ]
 
 
-@pytest.mark.parametrize(("key", "target"), RUNTIMES.items(), ids=" ".join)
-def test_a_runtime_is_a_session(key, target):
-    module, _, name = target.partition(":")
-    session = getattr(import_module(module), name)
-    methods = ("encode", "step", "select") if key[1] == SPLIT else ("caption",)
+SESSIONS = [(contract, target) for engine in ENGINES.values() for contract, target in engine.sessions.items()]
+
+
+@pytest.mark.parametrize(("contract", "target"), SESSIONS)
+def test_a_session_of_the_registry_is_one(contract, target):
+    session = load_target(target)
+    methods = {SPLIT: ("encode", "step", "select"), SINGLE: ("caption",)}[contract]
     assert [method for method in ("open", *methods, "describe") if not callable(getattr(session, method, None))] == []
-    assert session.__module__ == module
+    assert session.__module__ == target.partition(":")[0]
 
 
-@pytest.mark.parametrize(("runtime", "module"), EXPORTERS.items())
-def test_an_exporter_builds_and_says_what_runs_it(runtime, module):
-    exporter = import_module(module)
-    assert exporter.build.__module__ == module
-    assert {library for library in ("torch", "onnxruntime") if library in exporter.REQUIRES} == {
-        {"ort": "onnxruntime"}.get(runtime, runtime)
-    }
-
-
-def test_what_is_exported_can_be_run():
-    assert {runtime for runtime, _ in RUNTIMES} == set(EXPORTERS)
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda engine: engine.name)
+def test_a_builder_of_the_registry_builds_and_names_what_runs_it(engine):
+    builder = import_module(engine.builder)
+    assert builder.build.__module__ == engine.builder
+    assert set(builder.REQUIRES) == {engine.library}
+    assert engine.distributions[0] == engine.library
 
 
 @pytest.mark.parametrize(("name", "target"), COUNTERS.items())

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from exporters.recipes import RECIPES
 from runtimes.artifact.folder import open_artifact
+from runtimes.engines.ort.int8_selftest import run_int8_selftest
 from runtimes.host.facts import read_host
-from runtimes.selection.fitness import largest_product, right_here
+from runtimes.selection.fitness import right_here
 from runtimes.selection.ranking import rank
 from toolkit.cli import main
 from toolkit.doctor.engines import Engine
@@ -45,13 +46,13 @@ def test_the_json_says_what_this_machine_is(examined):
     assert examined["packages"]["onnxruntime"] == onnxruntime.__version__
     assert examined["engines"]["ort"]["offer"]["providers"] == onnxruntime.get_available_providers()
     assert examined["engines"]["torch"]["offer"]["providers"] == [e for e in torch.backends.quantized.supported_engines if e != "none"]
-    product = largest_product()
+    product = run_int8_selftest()
     assert examined["engines"]["ort"]["offer"]["product"] == {"expected": product.expected, "found": product.found}
 
 
 def test_what_fits_is_what_load_would_take(examined, tiny_artifacts):
     """Recipes and artifacts in the same order, by the same function."""
-    host, product = read_host(), largest_product()
+    host, product = read_host(), run_int8_selftest()
     recipes = {recipe.name: recipe for recipe in RECIPES}
     assert [one["name"] for one in examined["recipes"]] == [one.name for one in rank(right_here(recipes, host, product), host)]
     manifests = {path.name: open_artifact(path).manifest for path in tiny_artifacts.values()}

@@ -78,7 +78,7 @@ class TestRecipes:
             ("not json", "cannot read this recipe"),
             ("[]", "document: expected an object, got list"),
             ('{"runtime": "ort"}', "missing name, why"),
-            ('{"name": "m", "why": "w", "runtime": "tflite"}', "runtime: 'tflite' is not one of 'ort', 'torch'"),
+            ('{"name": "m", "why": "w", "runtime": "tflite"}', "runtime 'tflite' is not one of ort, torch"),
             ('{"name": "m", "why": "w", "runtime": "ort", "drift_limit_nat": "0.1"}', "drift_limit_nat: expected float, got str"),
             ('{"name": "m", "why": "w", "runtime": "ort", "encoder": {"weights": "int4"}}', "encoder.weights: 'int4' is not one of"),
         ],

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from runtimes.artifact.folder import Artifact
-from runtimes.host.facts import LIBRARIES, Host
-from runtimes.selection.fitness import Product, misfit
+from runtimes.engine_registry import ENGINES
+from runtimes.engines.offer import Int8SelfTest
+from runtimes.host.facts import Host
+from runtimes.selection.fitness import misfit
 from runtimes.selection.ranking import Choice
 from toolkit.doctor.engines import Engine
 from toolkit.doctor.finding import NOTE, PROBLEM, WARNING, Finding
@@ -13,7 +15,9 @@ from toolkit.doctor.versions import satisfies
 
 PORTABLE = "onnx-int8"
 EXPORT = f"toolkit export CHECKPOINT --recipe {PORTABLE}"
-ENGINE = "pip install 'blip-toolkit[ort]'"
+FASTEST = min(ENGINES.values(), key=lambda engine: engine.rank)
+ENGINE = f"pip install 'blip-toolkit[{FASTEST.extra}]'"
+DISTRIBUTIONS = {engine.library: engine.distributions for engine in ENGINES.values()}
 
 
 def check_engines(machine: Machine, engines: Mapping[str, Engine]) -> list[Finding]:
@@ -25,18 +29,19 @@ def check_engines(machine: Machine, engines: Mapping[str, Engine]) -> list[Findi
         if engine.error is not None:
             text = f"{engine.library} is installed and does not work: {engine.error}"
             found.append(Finding(level=PROBLEM, text=text, remedy=f"pip install --force-reinstall {engine.library}"))
-    if "ort" not in engines:
-        found.append(Finding(level=WARNING, text="onnxruntime, the faster engine, is not installed", remedy=ENGINE))
-    torch = engines.get("torch")
-    if torch and torch.offer and not torch.offer.providers:
-        found.append(Finding(level=WARNING, text="torch has no quantized engine here, so pytorch-int8 cannot run", remedy=EXPORT))
+    if FASTEST.name not in engines:
+        found.append(Finding(level=WARNING, text=f"{FASTEST.library}, the faster engine, is not installed", remedy=ENGINE))
+    for engine in engines.values():
+        if engine.offer and not engine.offer.providers:
+            text = f"{engine.library} has no quantized engine here, so its INT8 recipes cannot run"
+            found.append(Finding(level=WARNING, text=text, remedy=EXPORT))
     if machine.nvidia_driver and not any(engine.offer and engine.offer.cuda for engine in engines.values()):
         text = "there is an NVIDIA driver, and no engine here uses it"
         found.append(Finding(level=NOTE, text=text, remedy="pip install 'blip-toolkit[ort-gpu]' in place of [ort]"))
     return found
 
 
-def check_product(host: Host, product: Product | None) -> list[Finding]:
+def check_product(host: Host, product: Int8SelfTest | None) -> list[Finding]:
     """Say what the self-check of integer products means for recipes."""
     if product is None or product.right:
         return []
@@ -52,7 +57,7 @@ def check_artifacts(
     host: Host,
     machine: Machine,
     packages: Mapping[str, str],
-    product: Product | None,
+    product: Int8SelfTest | None,
 ) -> list[Finding]:
     """Say which artifacts are wrong, slow or cannot run here; in a folder that holds a better one, that is no more than a note."""
     spared = len(artifacts) > 1 and bool(chosen)
@@ -64,10 +69,11 @@ def check_artifacts(
     for artifact in artifacts:
         name, manifest = artifact.path.resolve().name, artifact.manifest
         if manifest.runtime not in host.libraries:
-            text = f"{name} needs {LIBRARIES.get(manifest.runtime, manifest.runtime)}, which is not here or does not work"
-            found.append(Finding(level=problem, text=text, remedy=f"pip install 'blip-toolkit[{manifest.runtime}]'"))
+            engine = ENGINES.get(manifest.runtime)
+            text = f"{name} needs {engine.library if engine else manifest.runtime}, which is not here or does not work"
+            found.append(Finding(level=problem, text=text, remedy=f"pip install 'blip-toolkit[{engine.extra}]'" if engine else None))
         for package, ranges in manifest.requires.items():
-            there = packages.get(package) or packages.get(f"{package}-gpu")
+            there = next((packages[name] for name in (package, *DISTRIBUTIONS.get(package, ())) if name in packages), None)
             if there is not None and not satisfies(there, ranges):
                 text = f"{name} needs {package} {ranges}, and {there} is installed"
                 found.append(Finding(level=problem, text=text, remedy=f"pip install '{package}{ranges}'"))

@@ -3,8 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from runtimes.host.facts import LIBRARIES, Host
-from runtimes.selection.fitness import Product
+from runtimes.engine_registry import ENGINES
+from runtimes.engines.offer import Offer
+from runtimes.host.facts import Host
 from runtimes.workers.parent import ask
 
 
@@ -13,18 +14,6 @@ class Question:
     """Which runtime's library is asked."""
 
     runtime: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Offer:
-    """What a library says of itself here."""
-
-    providers: tuple[str, ...]
-    """Of onnxruntime: execution providers; of torch: quantized engines; in its own order."""
-    cuda: bool
-    """It can use a GPU here."""
-    product: Product | None
-    """The self-check of integer products; of onnxruntime only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +30,8 @@ def ask_engines(host: Host) -> dict[str, Engine]:
 
     def one(runtime: str) -> Engine:
         offer, error = ask("toolkit.doctor.engines_worker", Question(runtime=runtime), Offer, threads=1)
-        return Engine(library=LIBRARIES[runtime], offer=offer, error=error)
+        return Engine(library=ENGINES[runtime].library, offer=offer, error=error)
 
-    installed = [runtime for runtime in LIBRARIES if runtime in host.libraries]
-    with ThreadPoolExecutor(len(LIBRARIES)) as pool:
+    installed = [name for name, engine in ENGINES.items() if name in host.libraries and engine.probe]
+    with ThreadPoolExecutor(len(ENGINES)) as pool:
         return dict(zip(installed, pool.map(one, installed), strict=True))

@@ -3,36 +3,21 @@
 Started as `python -m toolkit.doctor.engines_worker`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
+from runtimes.engine_registry import find_engine, load_target
+from runtimes.engines.offer import Offer
 from runtimes.errors import UnavailableError
-from runtimes.selection.fitness import largest_product
 from runtimes.workers.child import Send, answer
-from toolkit.doctor.engines import Offer
-
-
-def _onnxruntime() -> Offer:
-    import onnxruntime
-
-    providers = tuple(onnxruntime.get_available_providers())
-    return Offer(providers=providers, cuda="CUDAExecutionProvider" in providers, product=largest_product())
-
-
-def _torch() -> Offer:
-    import torch
-
-    engines = tuple(engine for engine in torch.backends.quantized.supported_engines if engine != "none")
-    return Offer(providers=engines, cuda=torch.cuda.is_available(), product=None)
-
-
-ASKED: dict[str, Callable[[], Offer]] = {"ort": _onnxruntime, "torch": _torch}
 
 
 def offer(question: dict[str, Any], send: Send) -> Offer:
     """Answer for the runtime that is asked of."""
+    probe = find_engine(question["runtime"]).probe
+    assert probe is not None, question
     try:
-        return ASKED[question["runtime"]]()
+        found: Offer = load_target(probe)()
+        return found
     except ImportError as error:
         raise UnavailableError(f"cannot be imported: {error}") from error
 

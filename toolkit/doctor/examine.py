@@ -7,9 +7,10 @@ from pathlib import Path
 from exporters.recipes import RECIPES
 from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME
+from runtimes.engines.offer import Int8SelfTest
 from runtimes.errors import ArtifactMissingError
 from runtimes.host.facts import Host, read_host
-from runtimes.selection.fitness import Product, right_here
+from runtimes.selection.fitness import right_here
 from runtimes.selection.ranking import Choice, Runnable, rank
 from toolkit.doctor.checks import check_artifacts, check_engines, check_product
 from toolkit.doctor.engines import Engine, ask_engines
@@ -49,7 +50,7 @@ def examine(path: Path | None) -> Examination:
     machine, packages, shown = read_machine(), installed(), read_host()
     engines = ask_engines(shown)
     host = replace(shown, libraries=frozenset(runtime for runtime, engine in engines.items() if engine.offer))
-    product = engines["ort"].offer.product if "ort" in engines and engines["ort"].offer else None
+    product = next((engine.offer.product for engine in engines.values() if engine.offer and engine.offer.product), None)
     recipes = _ranked({recipe.name: recipe for recipe in RECIPES}, host, product)
     chosen = None if artifacts is None else _ranked({one.path.name: one.manifest for one in artifacts}, host, product)
     findings = [
@@ -69,7 +70,7 @@ def examine(path: Path | None) -> Examination:
     )
 
 
-def _ranked(held: Mapping[str, Runnable], host: Host, product: Product | None) -> tuple[Choice, ...]:
+def _ranked(held: Mapping[str, Runnable], host: Host, product: Int8SelfTest | None) -> tuple[Choice, ...]:
     """What `runtimes.load` would take of them, best first: the same two functions."""
     return tuple(rank(right_here(held, host, product), host))
 

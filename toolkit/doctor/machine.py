@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from runtimes.engine_registry import ENGINES
 from runtimes.host.cgroups import memory_limit_bytes, quota_cores
 from runtimes.host.facts import CPU_FEATURES, memory_bytes, read_host
 
 PACKAGES = (
-    "blip-toolkit", "numpy", "pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "torch", "transformers", "onnx", "optimum-onnx",
-    "safetensors", "nltk", "evaluate", "psutil",
-)  # fmt: skip
+    *("blip-toolkit", "numpy", "pillow", "tokenizers"),
+    *(name for engine in ENGINES.values() for name in engine.distributions),
+    *("transformers", "onnx", "optimum-onnx", "safetensors", "nltk", "evaluate", "psutil"),
+)
 """What captioning needs, then what exporting and measuring need."""
 
 FAMILIES = {

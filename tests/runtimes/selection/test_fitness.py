@@ -6,13 +6,15 @@ import sys
 import pytest
 
 from exporters.recipes import RECIPES, Component, Recipe
+from runtimes.engines.offer import Int8SelfTest
+from runtimes.engines.ort.int8_selftest import run_int8_selftest
 from runtimes.host.facts import Host, read_host
-from runtimes.selection.fitness import Misfit, Product, largest_product, misfit, product_for, right_here
+from runtimes.selection.fitness import Misfit, misfit, product_for, right_here
 from tests.paths import ROOT
 from tests.runtimes.selection.test_ranking import manifest
 
-RIGHT = Product(expected=2_072_640, found=2_072_640)
-SATURATED = Product(expected=2_072_640, found=1_048_544)
+RIGHT = Int8SelfTest(expected=2_072_640, found=2_072_640)
+SATURATED = Int8SelfTest(expected=2_072_640, found=1_048_544)
 """64 products of 255·127; 32 pairs of them that stop at 32,767."""
 
 TUNED = {"onnx-int8-vnni", "onnx-int8-arm64"}
@@ -28,7 +30,7 @@ def host(*features):
 def test_the_product_is_what_this_cpu_gives():
     """AVX2 and AVX-512 without VNNI add pairs in 16 bits; VNNI and ARM in 32."""
     features = read_host().cpu_features
-    assert largest_product() == (SATURATED if "avx2" in features and "vnni" not in features else RIGHT)
+    assert run_int8_selftest() == (SATURATED if "avx2" in features and "vnni" not in features else RIGHT)
 
 
 def test_full_range_weights_are_those_of_the_tuned_recipes():
@@ -106,10 +108,10 @@ def test_wrong_ones_are_left_out_whatever_the_flags_say():
 
 def test_onnxruntime_is_asked_only_for_weights_of_full_range():
     assert product_for([SHIPPED["onnx-int8"], SHIPPED["pytorch-int8"]]) is None
-    assert product_for([SHIPPED["onnx-int8"], SHIPPED["onnx-int8-vnni"]]) == largest_product()
+    assert product_for([SHIPPED["onnx-int8"], SHIPPED["onnx-int8-vnni"]]) == run_int8_selftest()
 
 
 def test_without_onnxruntime_nothing_is_known():
     ask = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.modules['onnxruntime'] = None\n"
-    ask += "from tests.runtimes.selection.test_fitness import SHIPPED, product_for\nprint(product_for(SHIPPED.values()))"
+    ask += "from exporters.recipes import RECIPES\nfrom runtimes.selection.fitness import product_for\nprint(product_for(RECIPES))"
     assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == "None\n"

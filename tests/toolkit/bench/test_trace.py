@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from runtimes.engine_registry import ENGINES, load_target
 from toolkit.bench.profiling.operator_classes import BETWEEN, CLASSES, by_class
 from toolkit.bench.profiling.ort_trace import add_events
 from toolkit.bench.profiling.profile import Profile, Profiled, Stage
 from toolkit.bench.profiling.profile_tables import RENDERERS
-from toolkit.bench.profiling.profile_worker import TRACERS, summarize
+from toolkit.bench.profiling.profile_worker import summarize
 from toolkit.bench.profiling.trace import Trace, outside_runs
 
 
@@ -84,9 +85,9 @@ def test_classes_are_sorted_and_nothing_is_lost():
 
 
 def test_every_runtime_has_a_profiler():
-    from runtimes.loading import RUNTIMES
-
-    assert set(TRACERS) == {runtime for runtime, _ in RUNTIMES}
+    for engine in ENGINES.values():
+        assert engine.profiler is not None
+        assert {"timing_runs", "open", "start", "read"} <= set(dir(load_target(engine.profiler)))
 
 
 def test_tables():

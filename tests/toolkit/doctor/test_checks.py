@@ -6,18 +6,19 @@ import pytest
 
 from exporters.recipes import RECIPES
 from runtimes.artifact.folder import Artifact
+from runtimes.engines.offer import Int8SelfTest, Offer
 from runtimes.host.facts import Host
-from runtimes.selection.fitness import Product, right_here
+from runtimes.selection.fitness import right_here
 from runtimes.selection.ranking import rank
 from tests.runtimes.host.test_facts import GRAVITON, HASWELL, PI4, ZEN, arm, machine, x86
 from tests.runtimes.selection.test_ranking import manifest
 from toolkit.doctor.checks import check_artifacts, check_engines, check_product
-from toolkit.doctor.engines import Engine, Offer
+from toolkit.doctor.engines import Engine
 from toolkit.doctor.machine import Machine, installed, read_machine
 
 GIB = 1 << 30
-RIGHT = Product(expected=100, found=100)
-SATURATED = Product(expected=100, found=51)
+RIGHT = Int8SelfTest(expected=100, found=100)
+SATURATED = Int8SelfTest(expected=100, found=51)
 
 MACHINE = Machine(
     cpu="Some CPU", family="x86_64", features={"avx2": True, "vnni": False}, logical_cores=4, cores=2, quota_cores=None,
@@ -48,7 +49,7 @@ def without_offer(engine, **changes):
         (
             False,
             {"ort": ORT, "torch": without_offer(TORCH, providers=())},
-            ["warning torch has no quantized engine here, so pytorch-int8 cannot run"],
+            ["warning torch has no quantized engine here, so its INT8 recipes cannot run"],
         ),
         (True, {"ort": ORT, "torch": TORCH}, ["note there is an NVIDIA driver, and no engine here uses it"]),
         (True, {"ort": without_offer(ORT, cuda=True)}, []),

@@ -8,13 +8,13 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import Artifact
 from runtimes.artifact.manifest import Manifest
+from runtimes.engine_registry import load_target
 from runtimes.errors import ArtifactCorruptError, MissingDependencyError, OutputExistsError
 from runtimes.storage.atomic_write import working_folder
 from toolkit.bench.peers.catalogue import Peer, find_peer
@@ -110,9 +110,8 @@ def opener(path: Path) -> Callable[[Path, int], Any]:
 
 
 def _function(target: str, name: str) -> Callable[..., Any]:
-    module, _, function = target.partition(":")
     try:
-        found: Callable[..., Any] = getattr(import_module(module), function)
+        found: Callable[..., Any] = load_target(target)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a package", name, "peers") from error
     return found

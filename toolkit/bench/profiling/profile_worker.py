@@ -8,7 +8,6 @@ Started as `python -m toolkit.bench.profiling.profile_worker`.
 
 import gc
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,13 @@ from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.graph_signature import SINGLE
 from runtimes.captioner import Captioner
+from runtimes.engine_registry import find_engine, load_target
 from runtimes.errors import RequestError
 from runtimes.loading import load
 from runtimes.workers.child import Send, answer
 from toolkit.bench.job import Job
 from toolkit.bench.profiling.profile import Profile, Stage
 from toolkit.bench.profiling.trace import Trace, Tracer, outside_runs
-
-TRACERS = {"ort": "toolkit.bench.profiling.ort_trace:OrtTracer", "torch": "toolkit.bench.profiling.torch_trace:TorchTracer"}
-"""Runtime → its profiler."""
 
 STAGES = ("read", "encode", "first_token", "token")
 
@@ -63,8 +60,10 @@ def measure(question: dict[str, Any], send: Send) -> Profile:
     manifest = open_artifact(Path(job.artifact)).manifest
     if manifest.contract == SINGLE:
         raise RequestError("its whole loop is one run of one graph, so its stages cannot be told apart; profile its split recipe")
-    module, _, name = TRACERS[manifest.runtime].partition(":")
-    tracer: Tracer = getattr(import_module(module), name)()
+    profiler = find_engine(manifest.runtime).profiler
+    if profiler is None:
+        raise RequestError(f"the engine '{manifest.runtime}' has no profiler")
+    tracer: Tracer = load_target(profiler)()
     with tracer.timing_runs() as runs:
         plain, readable = _plain(job, runs, send)
     gc.collect()

@@ -1,0 +1,12 @@
+"""What ONNX Runtime offers on this machine."""
+
+import onnxruntime
+
+from runtimes.engines.offer import Offer
+from runtimes.engines.ort.int8_selftest import run_int8_selftest
+
+
+def probe() -> Offer:
+    """Return the execution providers and the result of the integer self-test."""
+    providers = tuple(onnxruntime.get_available_providers())
+    return Offer(providers=providers, cuda="CUDAExecutionProvider" in providers, product=run_int8_selftest())
