@@ -14,7 +14,7 @@ from pathlib import Path
 from runtimes.artifact.folder import Artifact, sha256_of
 from runtimes.artifact.manifest import MANIFEST_NAME, FileEntry, Manifest
 from runtimes.errors import OutputError, OutputExistsError
-from runtimes.storage.atomic_write import locked, place, sync_folder, write_atomically
+from runtimes.storage.atomic_write import locked, move_or_copy, sync_folder, write_atomically
 
 
 def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], *, overwrite: bool) -> Artifact:
@@ -47,7 +47,7 @@ def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], 
                     if not found:
                         placed.append(folder / name)
                     if not found or sha256_of(folder / name) != digest:  # a damaged file is what the user may want to replace
-                        place(source, folder / name)
+                        move_or_copy(source, folder / name)
                 sealed = replace(manifest, files=files, digest="").sealed()
                 write_atomically(folder / MANIFEST_NAME, sealed.to_bytes())
                 if not replacing:

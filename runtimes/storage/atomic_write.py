@@ -48,19 +48,23 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
-def place(source: Path, target: Path) -> None:
-    """Move a finished file to its name; on another file system, copy it."""
+def move_or_copy(source: Path, target: Path) -> None:
+    """Give a finished file its name; from another file system, copy it beside the name and rename the copy.
+
+    Raises:
+        OSError: It can be neither moved nor copied; what had the name stays.
+    """
     with source.open("rb+") as stream:
         os.fsync(stream.fileno())
     try:
         source.replace(target)
-    except OSError:
-        with source.open("rb") as reader, target.open("wb") as writer:
-            while block := reader.read(BLOCK_BYTES):
-                writer.write(block)
-            writer.flush()
-            os.fsync(writer.fileno())
-    target.chmod(0o644)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with source.open("rb") as reader:
+            write_atomically(target, iter(lambda: reader.read(BLOCK_BYTES), b""))
+    else:
+        target.chmod(0o644)
 
 
 def sync_folder(path: Path) -> None:

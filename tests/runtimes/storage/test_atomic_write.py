@@ -1,13 +1,16 @@
 """Writing whole or not at all: what a killed writer left is removed by the next one, what a living one makes is left alone."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from runtimes.errors import OutputError
-from runtimes.storage.atomic_write import locked, working_folder, write_atomically
+from runtimes.storage.atomic_write import locked, move_or_copy, working_folder, write_atomically
 from tests.paths import ROOT
 
 MAKER = """
@@ -92,3 +95,53 @@ def test_a_file_system_without_locks_loses_only_the_cleaning(tmp_path):
     ended = subprocess.run([sys.executable, "-c", script], input="\n", capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "made\n", "")
     assert names_in(tmp_path) == [".work-left"]
+
+
+def refused(monkeypatch, number):
+    """Let the operating system refuse to rename what is not in the target's own folder."""
+    rename = os.replace
+
+    def replace(source, target):
+        if Path(source).parent != Path(target).parent:
+            raise OSError(number, os.strerror(number))
+        rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", lambda source, target: replace(source, target))
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """A finished file in one folder and the name that it is to get in another, where an older file is."""
+    (tmp_path / "from").mkdir()
+    (tmp_path / "to").mkdir()
+    source, target = tmp_path / "from" / "new", tmp_path / "to" / "file"
+    source.write_bytes(b"new" * 1_000_000)
+    target.write_bytes(b"old")
+    return source, target
+
+
+def test_a_file_is_moved(moved):
+    source, target = moved
+    move_or_copy(source, target)
+    assert target.read_bytes() == b"new" * 1_000_000
+    assert oct(target.stat().st_mode & 0o777) == "0o644"
+    assert not source.exists()
+
+
+def test_a_file_of_another_file_system_is_copied_beside_its_name_and_renamed(moved, monkeypatch):
+    source, target = moved
+    refused(monkeypatch, errno.EXDEV)
+    with target.open("rb") as reader:  # who has the old file open keeps it whole: it was replaced, not written over
+        move_or_copy(source, target)
+        assert reader.read() == b"old"
+    assert target.read_bytes() == b"new" * 1_000_000
+    assert names_in(target.parent) == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EBUSY, errno.EIO])
+def test_a_file_that_cannot_be_moved_is_not_written_over(moved, monkeypatch, number):
+    source, target = moved
+    refused(monkeypatch, number)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        move_or_copy(source, target)
+    assert target.read_bytes() == b"old"
