@@ -17,7 +17,7 @@ from runtimes.artifact.manifest import Manifest
 from runtimes.decoding.search import Clock, Decoding, Hypothesis, generate, log_softmax, run_loop
 from runtimes.decoding.session import DeviceMemoryError, Float32, Session, State, WholeLoop
 from runtimes.decoding.tokenizer import Tokens
-from runtimes.errors import ArtifactCorruptError, RequestError, ToolkitError, UnavailableError, renamed
+from runtimes.errors import ArtifactCorruptError, RequestError, ToolkitError, UnavailableError, translate_errors
 from runtimes.images.prefetch import read_ahead
 from runtimes.images.reading import MAX_PIXELS, ImageInput, preprocess, read_image
 
@@ -163,7 +163,7 @@ class Captioner:
             if not hypotheses:
                 raise RequestError("score needs at least one caption per image")
             ids = [self.caption_ids(caption) for caption in hypotheses]
-            with renamed(self._failed):
+            with translate_errors(self._failed):
                 scores.append(self._score_one(self._pixels(image)[None], ids))
         return scores
 
@@ -219,7 +219,7 @@ class Captioner:
     ) -> Iterator[Caption]:
         """Caption what `_read` gave."""
         pixels = [found for found in read if not isinstance(found, ToolkitError)]
-        with renamed(self._failed):
+        with translate_errors(self._failed):
             hypotheses = iter(self._generate(np.stack(pixels), prompt_ids, decoding, clock) if pixels else [])
         for each in read:
             if isinstance(each, ToolkitError):

@@ -6,6 +6,8 @@ standard library still catches it, and has a `code` for programs, which stays th
 """
 
 import contextlib
+import signal
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,24 +21,42 @@ class ToolkitError(Exception):
 
 
 @contextlib.contextmanager
-def renamed(error: Callable[[str], ToolkitError]) -> Iterator[None]:
-    """Turn whatever a library raises in the body into one of ours: `error` makes it from the first line of what the library said.
+def translate_errors(error: Callable[[str], ToolkitError]) -> Iterator[None]:
+    """Turn whatever a library raises in the body into one of our errors.
 
-    Libraries promise no closed set: onnxruntime's exceptions have no common base, tokenizers raises bare `Exception`, and Rust's panics
-    are a `BaseException` that is neither a wish to stop nor ours.
+    Libraries promise no closed set: onnxruntime's exceptions have no common base, and tokenizers raises bare `Exception` and Rust's panics.
+    Exceptions that are not the library's pass unchanged: those of a signal handler that runs meanwhile, and every other `BaseException`.
+
+    Args:
+        error: Makes our error from the first line of the library's.
 
     Raises:
-        ToolkitError: From `error`, or one raised in the body, as it is.
-        OutOfMemoryError: The body ran out of memory.
+        ToolkitError: From `error`, or one raised in the body, unchanged.
+        MemoryError: The body ran out of memory: an `OutOfMemoryError`, or a subclass of `MemoryError` that the body chose, unchanged.
     """
     try:
         yield
-    except (ToolkitError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except ToolkitError:
         raise
     except MemoryError as failure:
+        if type(failure) is not MemoryError:
+            raise
         raise OutOfMemoryError from failure
     except BaseException as failure:
+        if not (isinstance(failure, Exception) or type(failure).__name__ == RUST_PANIC) or _from_signal_handler(failure):
+            raise
         raise error(first_line(failure)) from failure
+
+
+RUST_PANIC = "PanicException"
+"""Of pyo3, which makes a class of this name, a `BaseException`, in every Rust library."""
+
+
+def _from_signal_handler(failure: BaseException) -> bool:
+    """Return whether a Python signal handler raised it: one of the registered handlers is among the frames of its traceback."""
+    handlers = filter(callable, map(signal.getsignal, signal.valid_signals()))
+    codes = {getattr(each, "__code__", getattr(type(each).__call__, "__code__", None)) for each in handlers}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(failure.__traceback__))
 
 
 def first_line(failure: BaseException) -> str:
@@ -153,6 +173,17 @@ class UnavailableError(ToolkitError, RuntimeError):
     code = "UNAVAILABLE"
 
 
+class EngineError(ToolkitError, RuntimeError):
+    """An engine failed in midst of a run, with an artifact that it had loaded."""
+
+    code = "ENGINE_FAILED"
+
+    def __init__(self, artifact: str, problem: str) -> None:
+        super().__init__(
+            f"{artifact}: its engine failed while it ran: {problem}. Try again; `toolkit doctor {artifact}` checks engine and artifact."
+        )
+
+
 class OutOfMemoryError(ToolkitError, MemoryError):
     """This machine has not the memory that a step needs."""
 
@@ -243,13 +274,15 @@ class RecordError(ToolkitError, ValueError):
         super().__init__(f"{source}: {problem}")
 
 
-def relayed(code: str, message: str) -> ToolkitError:
-    """Return the error that another process raised, from its code and its message."""
+def error_from_code(code: str, message: str) -> ToolkitError:
+    """Return the error that another process raised, from its code and its message; an unknown code gives a plain `ToolkitError` with it."""
     kinds = [ToolkitError]
     for kind in kinds:
         kinds += kind.__subclasses__()
-    kind = next(kind for kind in kinds if kind.code == code)
+    kind = next((kind for kind in kinds if kind.code == code), ToolkitError)
     base: Any = kind.__base__  # whose layout it has; its own arguments are in the message
     error: ToolkitError = base.__new__(kind)
     error.args = (message,)
+    if kind.code != code:
+        vars(error)["code"] = code  # of another version of the toolkit
     return error

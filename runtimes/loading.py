@@ -23,7 +23,7 @@ from runtimes.errors import (
     RequestError,
     UnavailableError,
     UnknownNameError,
-    renamed,
+    translate_errors,
 )
 from runtimes.host.facts import read_host
 from runtimes.images.reading import MAX_PIXELS
@@ -128,7 +128,7 @@ def _open(payload: Payload, wish: _Wish) -> Captioner:
 
 def _tokens(payload: Payload) -> Tokens:
     content, path = payload.read("tokenizer"), payload.artifact.path_of("tokenizer")
-    with renamed(lambda problem: ArtifactCorruptError(path, f"is not a tokenizer: {problem}")):
+    with translate_errors(lambda problem: ArtifactCorruptError(path, f"is not a tokenizer: {problem}")):
         return Tokens(content, payload.artifact.manifest.generation)
 
 

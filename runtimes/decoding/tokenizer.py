@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from runtimes.artifact.manifest import GenerationSpec
-from runtimes.errors import ArtifactCorruptError, ToolkitError, renamed
+from runtimes.errors import ArtifactCorruptError, ToolkitError, translate_errors
 
 
 class Tokens:
@@ -20,7 +20,7 @@ class Tokens:
 
     def _ids(self, text: str) -> list[int]:
         """Return `[CLS] words [SEP]`."""
-        with renamed(_failed):
+        with translate_errors(_failed):
             return list(self._tokenizer.encode(text).ids)
 
     def prompt_ids(self, prompt: str | None) -> list[int]:
@@ -38,7 +38,7 @@ class Tokens:
 
     def text(self, token_ids: Iterable[int]) -> str:
         """Return the words of ids; special tokens are left out."""
-        with renamed(_failed):
+        with translate_errors(_failed):
             return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
 
 

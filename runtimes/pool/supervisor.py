@@ -19,7 +19,7 @@ from types import TracebackType
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
-from runtimes.errors import ArtifactCrashError, ImageCrashError, relayed
+from runtimes.errors import ArtifactCrashError, ImageCrashError, error_from_code
 from runtimes.pool.job import Job, Ready
 from runtimes.pool.rows import Row
 
@@ -90,6 +90,14 @@ def _crash_row(image: str, death: str) -> Row:
     return row
 
 
+def death_of(status: int) -> str:
+    """Name how a process ended, from its exit status; a negative one is a POSIX signal's number, and Windows has no SIGKILL."""
+    if status >= 0:
+        return f"exit code {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
+
+
 class _Process:
     """A captioning process: `ready` once, then `rows`, as it says them; after the block `death` tells how it ended."""
 
@@ -118,7 +126,7 @@ class _Process:
             if "failed" not in message:
                 yield message
             elif message["code"] is not None:
-                raise relayed(message["code"], message["failed"])
+                raise error_from_code(message["code"], message["failed"])
             else:
                 self._said = message["failed"]
 
@@ -134,6 +142,4 @@ class _Process:
         status = self._child.wait()
         with suppress(BrokenPipeError):
             self._child.stdin.close()
-        self.death = self._said or (signal.Signals(-status).name if status < 0 else f"exit code {status}")
-        if status == -signal.SIGKILL:
-            self.death += ", perhaps out of memory"
+        self.death = self._said or death_of(status)

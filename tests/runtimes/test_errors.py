@@ -2,12 +2,13 @@
 
 import ast
 import inspect
+import signal
 from pathlib import Path
 
 import pytest
 
 from runtimes import errors
-from runtimes.errors import ArtifactCorruptError, OutOfMemoryError, RequestError, ToolkitError, relayed, renamed
+from runtimes.errors import ArtifactCorruptError, OutOfMemoryError, RequestError, ToolkitError, error_from_code, translate_errors
 from tests.paths import ROOT
 
 CODES = {
@@ -23,6 +24,7 @@ CODES = {
     "UnknownNameError": "NAME_UNKNOWN",
     "MissingDependencyError": "DEPENDENCY_MISSING",
     "UnavailableError": "UNAVAILABLE",
+    "EngineError": "ENGINE_FAILED",
     "OutOfMemoryError": "OUT_OF_MEMORY",
     "ImageReadError": "IMAGE_UNREADABLE",
     "ImageCrashError": "IMAGE_CRASH",
@@ -38,8 +40,16 @@ CODES = {
 """Programs rely on these: a code is never changed or given to something else; a new class adds a row."""
 
 
-class Panic(BaseException):
-    """As Rust's panics reach Python: no `Exception`."""
+class PanicException(BaseException):
+    """As Rust's panics reach Python: no `Exception`, and this name."""
+
+
+class SessionMemoryError(MemoryError):
+    """A session's own kind of memory error."""
+
+
+class Cancelled(BaseException):
+    """As asynchronous frameworks end a task."""
 
 
 def ours():
@@ -74,7 +84,7 @@ def test_the_set_is_closed():
     ("raised", "said"),
     [
         (Exception("untagged enum"), "untagged enum"),
-        (Panic("called `Option::unwrap()` on a `None` value\nnote: run with"), "called `Option::unwrap()` on a `None` value"),
+        (PanicException("called `Option::unwrap()` on a `None` value\nnote: run with"), "called `Option::unwrap()` on a `None` value"),
         (RuntimeError("\n  two\nlines"), "two"),
         (ValueError(""), "ValueError"),
         (ValueError("bell \a"), "bell \\x07"),
@@ -83,26 +93,57 @@ def test_the_set_is_closed():
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_a_library_raises_becomes_ours(raised, said):
-    with pytest.raises(ArtifactCorruptError) as caught, renamed(lambda problem: ArtifactCorruptError(Path("x"), problem)):
+    with pytest.raises(ArtifactCorruptError) as caught, translate_errors(lambda problem: ArtifactCorruptError(Path("x"), problem)):
         raise raised
     assert str(caught.value) == f"x: {said}. Export or copy the artifact again."
     assert caught.value.__cause__ is raised
 
 
-@pytest.mark.parametrize("raised", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), RequestError("ours")])
+@pytest.mark.parametrize(
+    "raised", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), Cancelled(), SessionMemoryError(), RequestError("ours")]
+)
 def test_a_wish_to_stop_and_our_own_pass(raised):
-    with pytest.raises(type(raised)) as caught, renamed(lambda problem: ArtifactCorruptError(Path("x"), problem)):
+    with pytest.raises(type(raised)) as caught, translate_errors(lambda problem: ArtifactCorruptError(Path("x"), problem)):
         raise raised
     assert caught.value is raised
 
 
 def test_no_memory_is_not_damage():
-    with pytest.raises(OutOfMemoryError, match="not enough memory for this artifact"), renamed(lambda _: RequestError("")):
+    with pytest.raises(OutOfMemoryError, match="not enough memory for this artifact"), translate_errors(lambda _: RequestError("")):
         raise MemoryError
 
 
 @pytest.mark.parametrize("kind", ours(), ids=lambda kind: kind.code)
 def test_an_error_of_another_process_is_the_same_here(kind):
-    error = relayed(kind.code, "x: what, where. What to do.")
+    error = error_from_code(kind.code, "x: what, where. What to do.")
     assert type(error) is kind
     assert str(error) == "x: what, where. What to do."
+
+
+def test_an_unknown_code_of_another_process_is_kept():
+    error = error_from_code("FROM_THE_FUTURE", "x: what. What to do.")
+    assert (type(error), error.code, str(error)) == (ToolkitError, "FROM_THE_FUTURE", "x: what. What to do.")
+    assert ToolkitError.code == ""
+
+
+class Handler:
+    def __call__(self, number, frame):
+        raise TimeoutError("too slow")
+
+    def method(self, number, frame):
+        self(number, frame)
+
+
+@pytest.mark.parametrize("handler", [Handler(), Handler().method, lambda *_: [][0]], ids=["object", "method", "function"])
+def test_what_a_signal_handler_raises_passes(handler):
+    """A program that limits a caption's time by SIGALRM gets its own exception back."""
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with (
+            pytest.raises((TimeoutError, IndexError)) as caught,
+            translate_errors(lambda problem: ArtifactCorruptError(Path("x"), problem)),
+        ):
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not isinstance(caught.value, ToolkitError)

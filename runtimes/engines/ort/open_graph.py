@@ -11,7 +11,7 @@ import onnxruntime
 from runtimes.artifact.verified_files import Payload
 from runtimes.decoding.session import Description, DeviceMemoryError
 from runtimes.engines.ort.graph_check import check_graph
-from runtimes.errors import ArtifactCorruptError, UnavailableError, renamed
+from runtimes.errors import ArtifactCorruptError, UnavailableError, translate_errors
 
 PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
 ERRORS = 3
@@ -48,7 +48,7 @@ def open_graph(payload: Payload, role: str, device: str, threads: int, profiles:
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
     if profiles is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profiles / path.stem)
-    with renamed(lambda problem: ArtifactCorruptError(path, f"onnxruntime {onnxruntime.__version__} cannot load it: {problem}")):
+    with translate_errors(lambda problem: ArtifactCorruptError(path, f"onnxruntime {onnxruntime.__version__} cannot load it: {problem}")):
         # Its fallback would retry on other providers and print; we choose the provider and report errors ourselves.
         session = onnxruntime.InferenceSession(graph, options, providers=list(PROVIDERS[device]), enable_fallback=0)
     if session.get_providers()[0] != PROVIDERS[device][0]:

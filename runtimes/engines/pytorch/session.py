@@ -16,7 +16,7 @@ from runtimes.decoding.session import Description, DeviceMemoryError, Float32, I
 from runtimes.engines.pytorch.blip import Blip
 from runtimes.engines.pytorch.int8_layers import Int8Embedding, Int8Linear, select_engine
 from runtimes.engines.pytorch.safetensors_file import TensorFile
-from runtimes.errors import ArtifactCorruptError, UnavailableError, renamed
+from runtimes.errors import ArtifactCorruptError, UnavailableError, translate_errors
 from runtimes.host.malloc import returning_freed_memory
 
 SCALES = ".scales"
@@ -120,7 +120,7 @@ def load_model(payload: Payload, shape: Architecture) -> Blip:
         model = Blip(shape)
     plain: dict[str, Tensor] = {}
     stream, path = payload.stream("weights"), payload.artifact.path_of("weights")
-    with renamed(lambda problem: ArtifactCorruptError(path, f"cannot be loaded: {problem}")):  # packing raises whatever torch does
+    with translate_errors(lambda problem: ArtifactCorruptError(path, f"cannot be loaded: {problem}")):  # packing raises whatever torch does
         file = TensorFile(stream)
         names = file.names()
         for name in names:
