@@ -29,7 +29,7 @@ def shown_commit(commit: str) -> str:
 
 def _git(file: Path, *arguments: str) -> str | None:
     try:
-        ended = subprocess.run(["git", "-C", file.parent, *arguments], capture_output=True, text=True, check=False)
+        ended = subprocess.run(["git", "-C", file.parent, *arguments], capture_output=True, text=True, check=False)  # noqa: S607 - git has no fixed path
     except OSError:  # git is not installed
         return None
     return ended.stdout.strip() if ended.returncode == 0 else None
