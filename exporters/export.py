@@ -24,14 +24,14 @@ from runtimes.artifact.graph_signature import SPLIT
 from runtimes.artifact.manifest import SCHEMA, GraphSpec, Manifest
 from runtimes.engine_registry import find_engine
 from runtimes.engines.ort.graph_check import read_graph
-from runtimes.errors import MissingDependencyError, OutputError, UnavailableError
+from runtimes.errors import CheckpointError, ExportError, MissingDependencyError, OutputError, ToolkitError, UnavailableError
 from runtimes.host.facts import read_host
 from runtimes.loading import load
 from runtimes.storage.atomic_write import working_folder
 
 if TYPE_CHECKING:
     from exporters.checkpoint.blip import Checkpoint
-    from exporters.gate.gate import GateMode, Picture
+    from exporters.gate.gate import OnGateFailure, Picture, Reference
 
 UNWRITABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
@@ -50,11 +50,14 @@ def export(
     pictures: Sequence["Picture"],
     *,
     overwrite: bool = False,
-    gate: "GateMode" = "enforce",
+    on_gate_failure: "OnGateFailure" = "fail",
     allow_bin: bool = False,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Iterator[Path]:
     """Make one artifact per recipe under `output` and yield its path when it is complete.
+
+    A recipe that fails does not stop the others; its error is raised when all were tried. What concerns every recipe, as a full disk or a
+    checkpoint that cannot be read, ends the export at once.
 
     Args:
         checkpoint: From `exporters.checkpoint.blip.open_checkpoint`.
@@ -62,19 +65,19 @@ def export(
         output: Folder for `<checkpoint>-<recipe>/`.
         pictures: What the gate looks at.
         overwrite: Replace artifacts that exist.
-        gate: "enforce", or "report" to write whatever the gate finds.
+        on_gate_failure: "fail", or "write" to write an artifact that fails the gate, with the gate's findings in its manifest.
         allow_bin: The checkpoint may be a `.bin`.
         on_step: Told what is being done, for progress.
 
     Raises:
         OutputExistsError, OutputError: Before anything is built, where that can be known.
-        CheckpointError, GateError: Artifacts yielded before remain.
+        CheckpointError, GateError, ToolkitError: The one failure; artifacts that were yielded remain.
+        ExportError: Several recipes failed.
     """
     from exporters.checkpoint.reference import find_reference
-    from exporters.gate.gate import check, check_joined
 
     paths = output_paths(checkpoint.name, recipes, output, overwrite=overwrite)
-    exporters = {recipe.runtime: _exporter(recipe.runtime) for recipe in recipes}
+    failures: list[ToolkitError] = []
     try:
         output.mkdir(parents=True, exist_ok=True)
         _check_room(checkpoint, output)
@@ -83,25 +86,52 @@ def export(
         reference = find_reference(checkpoint, pictures, threads, output, allow_bin=allow_bin)
         for recipe in recipes:
             on_step(recipe.name)
-            with working_folder(output, ".export-") as working:
-                seen = checkpoint.at_scale(recipe.image_scale)
-                staged = _build(exporters[recipe.runtime], seen, recipe, working, paths[recipe.name].name)
-                captioner = load(staged, device="cpu", threads=threads)
-                findings = check(captioner, recipe, pictures, reference, gate)
-                del captioner
-                if recipe.layout == "single":
-                    staged = _joined(open_artifact(staged), recipe, working)
-                    findings = check_joined(load(staged, device="cpu", threads=threads), recipe, pictures, findings)
-                built = open_artifact(staged)
-                payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
-                manifest = json_dataclass.from_json(Manifest, {**json_dataclass.to_json(built.manifest), "gate": findings})[0]
-                assert manifest is not None
-                write_artifact(paths[recipe.name], manifest, payload, overwrite=overwrite)
-            yield paths[recipe.name]
+            try:
+                _export_one(checkpoint, recipe, paths[recipe.name], pictures, reference, threads, on_gate_failure, overwrite=overwrite)
+            except (CheckpointError, OutputError) as error:
+                failures.append(error)
+                break
+            except ToolkitError as error:
+                failures.append(error)
+            else:
+                yield paths[recipe.name]
     except OSError as error:
-        if error.errno in UNWRITABLE:
-            raise OutputError(output, error.strerror or str(error)) from error
-        raise
+        if error.errno not in UNWRITABLE:
+            raise
+        failures.append(OutputError(output, error.strerror or str(error)))
+        failures[-1].__cause__ = error
+    if failures:
+        raise failures[0] if len(failures) == 1 else ExportError(failures)
+
+
+def _export_one(
+    checkpoint: "Checkpoint",
+    recipe: Recipe,
+    path: Path,
+    pictures: Sequence["Picture"],
+    reference: "Reference",
+    threads: int,
+    on_gate_failure: "OnGateFailure",
+    *,
+    overwrite: bool,
+) -> None:
+    """Build one artifact in a working folder, gate it, and write it to `path`."""
+    from exporters.gate.gate import check, check_joined
+
+    with working_folder(path.parent, ".export-") as working:
+        scaled = checkpoint.at_scale(recipe.image_scale)
+        staged = _build(_exporter(recipe.runtime), scaled, recipe, working, path.name)
+        captioner = load(staged, device="cpu", threads=threads)
+        findings = check(captioner, recipe, pictures, reference, on_gate_failure)
+        del captioner
+        if recipe.layout == "single":
+            staged = _joined(open_artifact(staged), recipe, working)
+            findings = check_joined(load(staged, device="cpu", threads=threads), recipe, pictures, findings, on_gate_failure)
+        built = open_artifact(staged)
+        payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
+        manifest = json_dataclass.from_json(Manifest, {**json_dataclass.to_json(built.manifest), "gate": findings})[0]
+        assert manifest is not None
+        write_artifact(path, manifest, payload, overwrite=overwrite)
 
 
 def _exporter(runtime: str) -> ModuleType:

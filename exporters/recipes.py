@@ -6,6 +6,7 @@ A recipe is a row of `RECIPES` or a JSON file with the same fields; it is embedd
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -219,6 +220,32 @@ RECIPES = (
     ),
 )
 
+DEPLOYABLE = frozenset({"onnx-int8", "onnx-int4", "pytorch-int8", "onnx-fp32", "onnx-fp16", "pytorch-fp16"})
+"""Recipes that an export makes when none is named; those for a GPU only where one is found."""
+
+ALL = "all"
+"""Name that stands for every shipped recipe."""
+
+
+def deployable_recipes(*, cuda: bool) -> list[Recipe]:
+    """Return the recipes that an export makes when none is named, in the order of the table."""
+    return [recipe for recipe in RECIPES if recipe.name in DEPLOYABLE and (cuda or recipe.device == "cpu")]
+
+
+def find_recipes(names_or_files: Sequence[str], *, cuda: bool) -> list[Recipe]:
+    """Return the named recipes: "all" stands for every shipped one, and no name for the deployable set.
+
+    Args:
+        names_or_files: What the user named; see `find_recipe`.
+        cuda: Whether this machine has an NVIDIA GPU.
+
+    Raises:
+        UnknownNameError, RecipeError: See `find_recipe`.
+    """
+    if not names_or_files:
+        return deployable_recipes(cuda=cuda)
+    return [recipe for name in names_or_files for recipe in (RECIPES if name == ALL else (find_recipe(name),))]
+
 
 def find_recipe(name_or_file: str) -> Recipe:
     """Return a shipped recipe by name, or read one from a .json file.
@@ -231,7 +258,7 @@ def find_recipe(name_or_file: str) -> Recipe:
     if name_or_file in by_name:
         return by_name[name_or_file]
     if not name_or_file.endswith(".json"):
-        raise UnknownNameError("recipe", name_or_file, by_name)
+        raise UnknownNameError("recipe", name_or_file, [*by_name, ALL])
     try:
         parsed = json.loads(Path(name_or_file).read_bytes())
     except (OSError, ValueError, RecursionError) as error:

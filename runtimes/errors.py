@@ -8,7 +8,7 @@ standard library still catches it, and has a `code` for programs, which stays th
 import contextlib
 import signal
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -230,6 +230,17 @@ class GateError(ToolkitError, ValueError):
     """An exported artifact differs from its checkpoint by more than its recipe allows; nothing was written."""
 
     code = "GATE_FAILED"
+
+
+class ExportError(ToolkitError, ValueError):
+    """Several recipes of one export failed."""
+
+    code = "EXPORT_FAILED"
+
+    def __init__(self, failures: Sequence[ToolkitError]) -> None:
+        super().__init__(f"{len(failures)} recipes failed: " + "; ".join(map(str, failures)))
+        self.failures = tuple(failures)
+        """One error per recipe, in the order of the recipes."""
 
 
 class OutputExistsError(ToolkitError, FileExistsError):

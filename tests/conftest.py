@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from exporters.export import export
-from exporters.gate.gate import GateMode, Picture
+from exporters.gate.gate import OnGateFailure, Picture
 from exporters.recipes import find_recipe
 
 DATA_PICTURES = 100
@@ -76,8 +76,8 @@ def mini_checkpoint() -> Path:
 class Artifacts:
     """Artifacts of one checkpoint by recipe name, each exported when it is first asked for."""
 
-    def __init__(self, checkpoint: Path, output: Path, pictures: list[Picture], gate: GateMode) -> None:
-        self._checkpoint, self._output, self._pictures, self._gate = checkpoint, output, pictures, gate
+    def __init__(self, checkpoint: Path, output: Path, pictures: list[Picture], on_gate_failure: OnGateFailure) -> None:
+        self._checkpoint, self._output, self._pictures, self._on_gate_failure = checkpoint, output, pictures, on_gate_failure
         self._made: dict[str, Path] = {}
 
     def __getitem__(self, recipe: str) -> Path:
@@ -85,7 +85,9 @@ class Artifacts:
 
         if recipe not in self._made:
             checkpoint = open_checkpoint(str(self._checkpoint))
-            (self._made[recipe],) = export(checkpoint, [find_recipe(recipe)], self._output, self._pictures, gate=self._gate)
+            (self._made[recipe],) = export(
+                checkpoint, [find_recipe(recipe)], self._output, self._pictures, on_gate_failure=self._on_gate_failure
+            )
         return self._made[recipe]
 
 
@@ -103,7 +105,7 @@ def mini_artifacts(mini_checkpoint: Path, sample_pictures: list[Picture], tmp_pa
 
     The gate looks at 12 pictures here; at all of them in `make export`, and in a full test.
     """
-    return Artifacts(mini_checkpoint, tmp_path_factory.mktemp("mini-artifacts"), sample_pictures[:12], gate="enforce")
+    return Artifacts(mini_checkpoint, tmp_path_factory.mktemp("mini-artifacts"), sample_pictures[:12], on_gate_failure="fail")
 
 
 def _pictures(folder: Path) -> list[Picture]:

@@ -17,7 +17,8 @@ from runtimes.artifact.folder import sha256_of
 from runtimes.captioner import Captioner
 from runtimes.errors import GateError
 
-GateMode = Literal["enforce", "report"]
+OnGateFailure = Literal["fail", "write"]
+"""What an export does with an artifact that fails the gate: refuse it, or write it with its findings."""
 
 TIE_NAT = 1e-3
 """Below this margin between its two best tokens a reference has no opinion that rounding could not change."""
@@ -83,11 +84,13 @@ def drift_of_sums(sums: Float64) -> Float64:
     return np.asarray(sums[:, 0] / sums[:, 1])
 
 
-def check(captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], reference: Reference, mode: GateMode) -> dict[str, Any]:
+def check(
+    captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], reference: Reference, on_failure: OnGateFailure
+) -> dict[str, Any]:
     """Judge an artifact and return what goes into its manifest.
 
     Raises:
-        GateError: In mode "enforce", it differs from the checkpoint by more than the recipe allows.
+        GateError: With `on_failure="fail"`, it differs from the checkpoint by more than the recipe allows.
     """
     paths = [picture.path for picture in pictures]
     ids = [caption.token_ids for caption in captioner.caption(paths)]
@@ -108,9 +111,8 @@ def check(captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], ref
             )
     elif not high <= recipe.drift_limit_nat:  # also when it is not a number
         problem = f"drift is {drift:+.4f} nat/token, upper 95 % bound {high:+.4f}, the recipe allows {recipe.drift_limit_nat}"
-    _enforce(recipe, problem, mode)
+    _enforce(recipe, problem, on_failure)
     return {
-        "mode": mode,
         "passed": problem is None,
         "problem": problem,
         "pictures": len(pictures),
@@ -126,7 +128,9 @@ def check(captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], ref
     }
 
 
-def check_joined(captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], findings: dict[str, Any]) -> dict[str, Any]:
+def check_joined(
+    captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], findings: dict[str, Any], on_failure: OnGateFailure
+) -> dict[str, Any]:
     """Judge a single graph, which gives no scores, by what it was joined from: it must say the same, token for token.
 
     Args:
@@ -134,12 +138,13 @@ def check_joined(captioner: Captioner, recipe: Recipe, pictures: Sequence[Pictur
         recipe: Of both.
         pictures: What `check` looked at.
         findings: Of `check` on the split graphs.
+        on_failure: Refuse the artifact, or only record the problem.
 
     Returns:
         The findings, which hold for the single graph too if it says the same.
 
     Raises:
-        GateError: In mode "enforce", it says something else.
+        GateError: With `on_failure="fail"`, it says something else.
     """
     paths = [picture.path for picture in pictures]
     said = {sha256_of(path): list(caption.token_ids) for path, caption in zip(paths, captioner.caption(paths), strict=True)}
@@ -150,7 +155,7 @@ def check_joined(captioner: Captioner, recipe: Recipe, pictures: Sequence[Pictur
             f"captions of {len(different)} of {len(paths)} pictures differ between the single graph and the split ones "
             f"(first: {different[0].name})"
         )
-    _enforce(recipe, problem, findings["mode"])
+    _enforce(recipe, problem, on_failure)
     return findings | {
         "passed": findings["passed"] and problem is None,
         "problem": "; ".join(found for found in (findings["problem"], problem) if found) or None,
@@ -159,9 +164,10 @@ def check_joined(captioner: Captioner, recipe: Recipe, pictures: Sequence[Pictur
     }
 
 
-def _enforce(recipe: Recipe, problem: str | None, mode: GateMode) -> None:
-    if problem and mode == "enforce":
-        raise GateError(f"{recipe.name}: {problem}. Nothing was written. --gate report writes it all the same and says so in its manifest.")
+def _enforce(recipe: Recipe, problem: str | None, on_failure: OnGateFailure) -> None:
+    if problem and on_failure == "fail":
+        remedy = "--on-gate-failure write writes it all the same and records the failure in its manifest."
+        raise GateError(f"{recipe.name}: {problem}. Nothing was written. {remedy}")
 
 
 def findings_line(findings: dict[str, Any]) -> str:

@@ -37,7 +37,11 @@ Commands:
 """
 
 USAGES = {
-    "export": ("[OPTIONS] [CHECKPOINT]", "CHECKPOINT is a directory in Hugging Face's layout or a hub id."),
+    "export": (
+        "[OPTIONS] [CHECKPOINT]",
+        "CHECKPOINT is a directory in Hugging Face's layout or a hub id. A recipe that fails does not stop the others; the exit code is"
+        " then 1.",
+    ),
     "caption": ("[OPTIONS] PATH IMAGE...", "PATH is an artifact or a folder of artifacts; IMAGE a file, a folder or a glob."),
     "package": (
         "[OPTIONS] ARTIFACT",
@@ -57,7 +61,7 @@ USAGES = {
     ),
 }
 OPTIONS = {
-    "export": "recipe output revision overwrite gate allow-bin list help",
+    "export": "recipe output revision overwrite on-gate-failure allow-bin list help",
     "caption": "prompt beams min-length max-length batch-size workers max-pixels strip-prompt device threads output overwrite"
     " resume json help",
     "package": "output records with-wheels platform python overwrite help",
@@ -150,7 +154,10 @@ def test_version():
         (["caption", "artifact", "picture", "--device", "tpu"], "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'."),
         (["caption", "artifact", "picture", "--threads", "0"], "Invalid value for '--threads': 0 is not in the range x>=1."),
         (["bench", "artifact", "--tokens", "0"], "Invalid value for '--tokens': '0' is not a number from 1."),
-        (["export", "checkpoint", "--gate", "off"], "Invalid value for '--gate': 'off' is not one of 'enforce', 'report'."),
+        (
+            ["export", "checkpoint", "--on-gate-failure", "off"],
+            "Invalid value for '--on-gate-failure': 'off' is not one of 'fail', 'write'.",
+        ),
     ],
     ids=" ".join,
 )

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 import runtimes
 from exporters.gate.gate import findings_line
-from exporters.recipes import RECIPES
+from exporters.recipes import RECIPES, deployable_recipes
+from runtimes.host.facts import read_host
 from toolkit.cli import main
 
 NAMES = [
@@ -54,14 +55,26 @@ def content_of(folder):
 def test_the_recipes_are_listed():
     result = run("--list")
     assert (result.exit_code, result.stderr) == (0, "")
-    listed = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
-    assert [name for name, _ in listed] == NAMES
-    assert [why for _, why in listed] == [recipe.why for recipe in RECIPES]
+    listed = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
+    assert [name for name, _, _ in listed] == NAMES
+    assert [why for _, _, why in listed] == [recipe.why for recipe in RECIPES]
+    assert [name for name, mark, _ in listed if mark == "default"] == [recipe.name for recipe in deployable_recipes(cuda=read_host().cuda)]
 
 
 def test_each_path_is_printed_and_nothing_else(tiny_checkpoint, tiny_artifacts, drawn_pictures, tmp_path):
     output = tmp_path / "deep" / "artifacts"
-    command = [sys.executable, "-m", "toolkit.cli", "-vv", "export", str(tiny_checkpoint), "--output", str(output), "--gate", "report"]
+    command = [
+        sys.executable,
+        "-m",
+        "toolkit.cli",
+        "-vv",
+        "export",
+        str(tiny_checkpoint),
+        "--output",
+        str(output),
+        "--on-gate-failure",
+        "write",
+    ]
     command += ["--recipe", "onnx-int8", "--recipe", "pytorch-int8"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.stdout.splitlines() == [str(output / "tiny-onnx-int8"), str(output / "tiny-pytorch-int8")]
@@ -74,7 +87,7 @@ def test_each_path_is_printed_and_nothing_else(tiny_checkpoint, tiny_artifacts, 
         assert {file.name for file in made.iterdir()} == {file.name for file in expected.iterdir()}, "files are named by their hash"
         assert runtimes.load(made, threads=1).caption([image]) == runtimes.load(expected, threads=1).caption([image])
         gate = json.loads((made / "manifest.json").read_bytes())["gate"]
-        assert (gate["mode"], gate["pictures"]) == ("report", 21), "the pictures that ship with the toolkit"
+        assert gate["pictures"] == 21, "the pictures that ship with the toolkit"
 
 
 def test_a_recipe_from_a_file(tiny_checkpoint, tmp_path):
@@ -86,7 +99,7 @@ def test_a_recipe_from_a_file(tiny_checkpoint, tmp_path):
         "drift_limit_nat": 0.5,
     }
     (tmp_path / "mine.json").write_text(json.dumps(recipe))
-    result = run(tiny_checkpoint, "--recipe", tmp_path / "mine.json", "--output", tmp_path / "out", "--gate", "report")
+    result = run(tiny_checkpoint, "--recipe", tmp_path / "mine.json", "--output", tmp_path / "out", "--on-gate-failure", "write")
     manifest = json.loads((tmp_path / "out" / "tiny-mine" / "manifest.json").read_bytes())
     assert (result.exit_code, result.stdout, result.stderr) == (
         0,
@@ -102,7 +115,7 @@ def test_a_recipe_from_a_file(tiny_checkpoint, tmp_path):
 
 
 def test_existing_output_stays_and_overwrite_replaces_it(tiny_checkpoint, tmp_path):
-    arguments = (tiny_checkpoint, "--recipe", "pytorch-fp32", "--output", tmp_path, "--gate", "report")
+    arguments = (tiny_checkpoint, "--recipe", "pytorch-fp32", "--output", tmp_path, "--on-gate-failure", "write")
     artifact = tmp_path / "tiny-pytorch-fp32"
     assert run(*arguments).stdout == f"{artifact}\n"
     (artifact / "note").write_text("mine")
@@ -127,15 +140,22 @@ def test_what_is_no_artifact_is_never_replaced(tiny_checkpoint, tmp_path):
     assert names_in(tmp_path) == ["tiny-onnx-fp32"]
 
 
-def test_a_gate_that_is_not_passed_leaves_nothing(tiny_checkpoint, tmp_path):
-    recipe = {"name": "strict", "runtime": "torch", "why": "No drift at all.", "drift_limit_nat": -1.0}
+def test_a_gate_that_is_not_passed_leaves_nothing_and_the_others_are_made(tiny_checkpoint, tmp_path):
+    recipe = {"runtime": "torch", "why": "No drift at all.", "drift_limit_nat": -1.0}
     recipe |= {part: {"weights": "qint8", "per_channel": True} for part in ("encoder", "decoder")}
-    (tmp_path / "strict.json").write_text(json.dumps(recipe))
-    result = run(tiny_checkpoint, "--recipe", tmp_path / "strict.json", "--output", tmp_path / "out")
-    error = error_of(result)
-    assert error.startswith("strict: drift is ")
-    assert error.endswith("the recipe allows -1.0. Nothing was written. --gate report writes it all the same and says so in its manifest.")
-    assert [name for name in names_in(tmp_path / "out") if not name.startswith(".reference-")] == []
+    for name in ("strict", "stricter"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"name": name, **recipe}))
+    strict, stricter, output = tmp_path / "strict.json", tmp_path / "stricter.json", tmp_path / "out"
+    result = run(tiny_checkpoint, "--recipe", strict, "--recipe", "pytorch-fp32", "--recipe", stricter, "--output", output)
+    assert (result.exit_code, result.stdout) == (1, f"{output / 'tiny-pytorch-fp32'}\n")
+    finding, *errors = result.stderr.splitlines()
+    assert finding.startswith("  gate passed: ")
+    assert [line.split(": ")[:2] for line in errors] == [["Error", "strict"], ["Error", "stricter"]]
+    for line in errors:
+        assert "drift is " in line
+        assert "the recipe allows -1.0" in line
+        assert "--on-gate-failure write" in line
+    assert [name for name in names_in(output) if not name.startswith(".reference-")] == ["tiny-pytorch-fp32"]
 
 
 BERT = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
@@ -155,7 +175,7 @@ VQA = {"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}
             "{here}: has no model.safetensors, only pytorch_model.bin, which is a pickle; read it with --allow-bin if you trust its origin",
         ),
         ({}, ("--revision", "main"), "{here}: --revision is for hub ids, this is a directory"),
-        ({}, ("--recipe", "onnx-int3"), f"unknown recipe 'onnx-int3'; known: {', '.join(sorted(NAMES))}"),
+        ({}, ("--recipe", "onnx-int3"), f"unknown recipe 'onnx-int3'; known: {', '.join(sorted([*NAMES, 'all']))}"),
         (
             {"r.json": {"name": "r", "per_chanel": True}},
             ("--recipe", "{here}/r.json"),

@@ -12,7 +12,7 @@ from runtimes.artifact.verified_files import opened
 @pytest.mark.full
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]], ids=["new", "overwrite"])
 def test_two_exports_of_one_recipe(tiny_checkpoint, tmp_path, overwrite):
-    command = [sys.executable, "-m", "toolkit.cli", "export", str(tiny_checkpoint), "--recipe", "onnx-int8", "--gate", "report"]
+    command = [sys.executable, "-m", "toolkit.cli", "export", str(tiny_checkpoint), "--recipe", "onnx-int8", "--on-gate-failure", "write"]
     exports = [
         subprocess.Popen([*command, "-o", str(tmp_path), *overwrite], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(3)

@@ -15,7 +15,7 @@ from exporters.export import export
 from exporters.gate.gate import Agreement, Picture, compare
 from exporters.recipes import RECIPES, Recipe, find_recipe
 from runtimes.artifact.folder import open_artifact
-from runtimes.errors import GateError, OutputError, OutputExistsError
+from runtimes.errors import ExportError, GateError, OutputError, OutputExistsError
 from runtimes.loading import load
 
 FP32 = find_recipe("pytorch-fp32")
@@ -69,7 +69,7 @@ class TestGate:
     def test_a_quantized_artifact_within_its_limit_passes_and_says_how_far_it_is(self, checkpoint, pictures, tmp_path, recipe):
         (path,) = make(checkpoint, tmp_path, pictures, replace(find_recipe(recipe), drift_limit_nat=0.1))
         gate = open_artifact(path).manifest.gate
-        assert (gate["mode"], gate["passed"], gate["problem"], gate["pictures"], gate["drift_limit"]) == ("enforce", True, None, 4, 0.1)
+        assert (gate["passed"], gate["problem"], gate["pictures"], gate["drift_limit"]) == (True, None, 4, 0.1)
         assert -0.05 < gate["drift_low"] <= gate["drift_nat_per_token"] <= gate["drift_high"] < 0.05
         assert gate["drift_nat_per_token"] != 0
         assert gate["device"] == "cpu"
@@ -82,10 +82,10 @@ class TestGate:
         tokens = sum(len(caption.split()) + 1 for listed in captions for caption in listed)  # every word is one token; and the end
         assert open_artifact(second).manifest.gate["drift_nat_per_token"] == pytest.approx((before - after) / tokens, abs=1e-5)
 
-    def test_report_writes_it_all_the_same_and_the_manifest_says_that_it_failed(self, checkpoint, pictures, tmp_path):
-        (path,) = make(checkpoint, tmp_path, pictures, STRICT, gate="report")
+    def test_write_writes_it_all_the_same_and_the_manifest_says_that_it_failed(self, checkpoint, pictures, tmp_path):
+        (path,) = make(checkpoint, tmp_path, pictures, STRICT, on_gate_failure="write")
         gate = open_artifact(path).manifest.gate
-        assert (gate["mode"], gate["passed"]) == ("report", False)
+        assert gate["passed"] is False
         assert gate["problem"].startswith("drift is ")
         assert load(path).caption([pictures[0].path])[0].error is None
 
@@ -122,19 +122,39 @@ class TestGate:
         with pytest.raises(GateError, match=r"upper 95 % bound \+nan"):
             make(checkpoint, tmp_path, pictures, INT8)
 
-    def test_artifacts_made_before_a_failure_remain(self, checkpoint, pictures, tmp_path):
-        made = []
+    def test_a_failure_does_not_stop_the_recipes_after_it(self, checkpoint, pictures, tmp_path):
+        finished = export(checkpoint, [FP32, STRICT, find_recipe("onnx-fp32")], tmp_path, pictures)
+        assert [next(finished).name, next(finished).name] == ["tiny-pytorch-fp32", "tiny-onnx-fp32"]
         with pytest.raises(GateError):
-            made.extend(export(checkpoint, [FP32, STRICT, find_recipe("onnx-fp32")], tmp_path, pictures))
+            next(finished)
+        assert names(tmp_path) == ["tiny-onnx-fp32", "tiny-pytorch-fp32"]
+        assert load(tmp_path / "tiny-onnx-fp32").caption([pictures[0].path])[0].error is None
+
+    def test_several_failures_are_one_error_that_holds_each(self, checkpoint, pictures, tmp_path):
+        recipes = [STRICT, replace(STRICT, name="stricter"), FP32]
+        with pytest.raises(ExportError) as caught:
+            make(checkpoint, tmp_path, pictures, *recipes)
+        assert [str(failure).partition(":")[0] for failure in caught.value.failures] == ["pytorch-int8", "stricter"]
+        assert "2 recipes" in str(caught.value)
         assert names(tmp_path) == ["tiny-pytorch-fp32"]
-        assert load(tmp_path / "tiny-pytorch-fp32").caption([pictures[0].path])[0].error is None
+
+    def test_an_output_that_cannot_be_written_ends_the_export(self, checkpoint, pictures, tmp_path):
+        output = tmp_path / "out"
+        finished = export(checkpoint, [STRICT, FP32, find_recipe("onnx-fp32"), find_recipe("onnx-int8")], output, pictures)
+        assert next(finished) == output / "tiny-pytorch-fp32"
+        output.rename(tmp_path / "moved")
+        output.write_text("a file")
+        with pytest.raises(ExportError) as caught:
+            next(finished)
+        assert [failure.code for failure in caught.value.failures] == ["GATE_FAILED", "OUTPUT_UNWRITABLE"]
+        assert names(tmp_path / "moved") == ["tiny-pytorch-fp32"]
 
 
 @pytest.mark.full
 def test_every_recipe_of_the_shipped_model_passes_its_gate(mini_checkpoint, sample_pictures, tmp_path):
     for path in make(open_checkpoint(str(mini_checkpoint)), tmp_path, sample_pictures, *RECIPES):
         gate = open_artifact(path).manifest.gate
-        assert (gate["mode"], gate["passed"], gate["pictures"], gate["ties"]) == ("enforce", True, len(sample_pictures), 0)
+        assert (gate["passed"], gate["pictures"], gate["ties"]) == (True, len(sample_pictures), 0)
         if gate["drift_limit"] is None:
             assert gate["exact_captions"] == len(sample_pictures)
         else:
@@ -217,7 +237,10 @@ class TestExistingOutput:
     def test_the_same_export_gives_the_same_files(self, checkpoint, pictures, tmp_path):
         recipes = [FP32, find_recipe("onnx-int8")]
         first, second = (
-            {path.name: open_artifact(path).manifest for path in make(checkpoint, tmp_path / run, pictures, *recipes, gate="report")}
+            {
+                path.name: open_artifact(path).manifest
+                for path in make(checkpoint, tmp_path / run, pictures, *recipes, on_gate_failure="write")
+            }
             for run in ("one", "two")
         )
         assert first == second
@@ -255,7 +278,7 @@ class TestOutputThatCannotBeWritten:
     @pytest.mark.full
     def test_that_fills_up_during_an_overwrite_keeps_the_old_artifact(self, tiny_checkpoint, checkpoint, pictures, tmp_path):
         recipes = ["pytorch-int8", "onnx-int8"]
-        make(checkpoint, tmp_path, pictures, *map(find_recipe, recipes), gate="report")
+        make(checkpoint, tmp_path, pictures, *map(find_recipe, recipes), on_gate_failure="write")
         before = contents(tmp_path)
         outcomes = run_limited(tiny_checkpoint, pictures, tmp_path, recipes)
         assert [outcome["error"] for outcome in outcomes] == ["OutputError", "OutputError"]
@@ -279,7 +302,7 @@ pictures = [Picture(Path(path), tuple(captions)) for path, captions in pictures]
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 for recipe in recipes:
     try:
-        list(export(checkpoint, [find_recipe(recipe)], Path(output), pictures, overwrite=True, gate="report"))
+        list(export(checkpoint, [find_recipe(recipe)], Path(output), pictures, overwrite=True, on_gate_failure="write"))
     except Exception as error:
         print("outcome", json.dumps({"error": type(error).__name__, "message": str(error)}))
     else:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporters.recipes import RECIPES, Component, Recipe, find_recipe
+from exporters.recipes import RECIPES, Component, Recipe, find_recipe, find_recipes
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import RecipeError, UnknownNameError
@@ -51,11 +51,23 @@ class TestRecipes:
             recipe = find_recipe(name)
             assert open_artifact(path).manifest.recipe == {**json_dataclass.to_json(recipe), "sha256": recipe.sha256}
 
+    @pytest.mark.parametrize(
+        ("asked", "cuda", "expected"),
+        [
+            ((), False, ["pytorch-int8", "onnx-fp32", "onnx-int8", "onnx-int4"]),
+            ((), True, ["pytorch-int8", "pytorch-fp16", "onnx-fp32", "onnx-int8", "onnx-int4", "onnx-fp16"]),
+            (("all",), False, [recipe.name for recipe in RECIPES]),
+            (("onnx-int4", "pytorch-fp32"), True, ["onnx-int4", "pytorch-fp32"]),
+        ],
+    )
+    def test_what_an_export_makes(self, asked, cuda, expected):
+        assert [recipe.name for recipe in find_recipes(asked, cuda=cuda)] == expected
+
     def test_unknown_name_lists_the_known_ones(self):
         with pytest.raises(UnknownNameError) as caught:
             find_recipe("onnx-int3")
         names = ["fp16", "fp32", "int4", "int8", "int8-arm64", "int8-fast", "int8-single", "int8-vnni"]
-        known = ", ".join([*(f"onnx-{name}" for name in names), "pytorch-fp16, pytorch-fp32, pytorch-int8"])
+        known = ", ".join(["all", *(f"onnx-{name}" for name in names), "pytorch-fp16, pytorch-fp32, pytorch-int8"])
         assert str(caught.value) == f"unknown recipe 'onnx-int3'; known: {known}"
 
     def test_unknown_key_is_named_with_the_known_ones(self, tmp_path):

@@ -31,6 +31,7 @@ CODES = {
     "CheckpointError": "CHECKPOINT_UNUSABLE",
     "RecipeError": "RECIPE_INVALID",
     "GateError": "GATE_FAILED",
+    "ExportError": "EXPORT_FAILED",
     "OutputExistsError": "OUTPUT_EXISTS",
     "OutputError": "OUTPUT_UNWRITABLE",
     "RequestError": "REQUEST_INVALID",

@@ -84,9 +84,9 @@ class TestGate:
         captioner = load(tiny_artifacts["onnx-int8-single"], threads=1)
         said = f"captions of {different} of 16 pictures differ between the single graph and the split ones (first: drawn-"
         with pytest.raises(GateError) as caught:
-            check_joined(captioner, SINGLE, drawn_pictures, findings | {"mode": "enforce", "problem": None})
+            check_joined(captioner, SINGLE, drawn_pictures, findings | {"problem": None}, "fail")
         assert str(caught.value).startswith(f"onnx-int8-single: {said}")
-        report = check_joined(captioner, SINGLE, drawn_pictures, findings | {"problem": None, "passed": True})
+        report = check_joined(captioner, SINGLE, drawn_pictures, findings | {"problem": None, "passed": True}, "write")
         assert (report["passed"], report["captions_as_split"], report["captions"]) == (False, 16 - different, eight)
         assert report["problem"].startswith(said)
 
