@@ -219,7 +219,8 @@ def _beam(
             break
         rows = np.concatenate([slot * rows_per_image + parents[slot] for slot in slots])
         state = session.select(state, rows, np.array(slots, dtype=np.int64))
-        active, rows_per_image = [active[slot] for slot in slots], decoding.beams
+        active = [active[slot] for slot in slots]
+        rows_per_image = len(searches[active[0]].running)  # of every image; below K while the vocabulary gives fewer
         token_ids = np.array([hypothesis[-1:] for image in active for hypothesis in searches[image].running], dtype=np.int64)
         step_logits, state = session.step(token_ids, state, LAST)
         logits = step_logits[:, 0]

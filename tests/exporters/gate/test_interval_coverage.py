@@ -1,0 +1,55 @@
+"""How often a 95 % interval holds the true value, over samples whose true mean or ratio is known.
+
+A percentile bootstrap of 40 images falls short of its nominal coverage by a few per cent, more where values are skewed. The verdicts of
+the gate and of the report rest on its not falling further.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporters.gate.intervals import interval, paired_change
+
+SAMPLES, IMAGES, RESAMPLES = 400, 40, 300
+NOMINAL = 0.95
+SHORT, OVER = 0.06, 0.03
+"""Of the nominal coverage; three standard errors of 400 samples are 0.033."""
+
+DRAWS = {
+    "normal": (lambda random: random.normal(1, 0.3, IMAGES), 1.0),
+    "skewed": (lambda random: random.gamma(2, 0.5, IMAGES), 1.0),
+    "mostly zero": (lambda random: random.binomial(1, 0.3, IMAGES).astype(np.float64), 0.3),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_the_interval_of_a_mean_holds_the_true_mean(draw):
+    sample, truth = DRAWS[draw]
+    random = np.random.default_rng(17)
+    ends = [interval(sample(random), resamples=RESAMPLES, seed=number) for number in range(SAMPLES)]
+    covered = np.mean([low <= truth <= high for low, high in ends])
+    assert NOMINAL - SHORT <= covered <= NOMINAL + OVER
+
+
+def test_the_interval_of_a_change_holds_the_true_change():
+    """A case that scores 0.9 of a baseline in expectation, image by image with noise of its own."""
+    random = np.random.default_rng(18)
+    covered = 0
+    for number in range(SAMPLES):
+        baseline = random.gamma(4, 0.25, IMAGES)
+        found = paired_change(baseline * random.normal(0.9, 0.2, IMAGES), baseline, resamples=RESAMPLES, seed=number)
+        covered += found.low <= -0.1 <= found.high
+    assert NOMINAL - SHORT <= covered / SAMPLES <= NOMINAL + OVER
+
+
+VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30).map(np.array)
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(VALUES, st.floats(0.01, 100), st.floats(-1e3, 1e3))
+def test_an_interval_lies_within_the_values_and_moves_with_them(values, scale, shift):
+    low, high = interval(values, resamples=50)
+    size = np.abs(values).max() * scale + abs(shift) + 1
+    assert values.min() - 1e-9 * size <= low <= high <= values.max() + 1e-9 * size
+    assert interval(values * scale + shift, resamples=50) == pytest.approx((low * scale + shift, high * scale + shift), abs=1e-9 * size)

@@ -1,0 +1,143 @@
+"""Both searches against brute force: tiny vocabularies, logits that depend on image and prefix, every caption listed and scored.
+
+The reference knows nothing of batches, states or candidates: it sums float64 log-probabilities over whole captions.
+"""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtimes.artifact.manifest import GenerationSpec
+from runtimes.decoding.search import Decoding, generate
+
+BOS, EOS = 1, 0
+SPEC = GenerationSpec(bos_id=BOS, eos_id=EOS, pad_id=BOS)
+PROPERTIES = settings(derandomize=True, deadline=None, max_examples=40)
+
+
+def logits_after(seed, image, prefix, vocabulary):
+    """f32[V]: no two are equal, and the gaps are far above float32's rounding."""
+    random = np.random.default_rng([seed, image, *prefix])
+    return (random.permutation(vocabulary) * 0.5 + random.uniform(0, 0.1, vocabulary)).astype(np.float32)
+
+
+class ScriptedSession:
+    """The state is the list of (image, prefix) of its rows; an image's rows are neighbours."""
+
+    def __init__(self, seed, vocabulary):
+        self.seed, self.vocabulary = seed, vocabulary
+
+    def step(self, token_ids, state, positions):
+        rows = [(image, (*prefix, *new)) for (image, prefix), new in zip(state, token_ids.tolist(), strict=True)]
+        assert positions.tolist() == [token_ids.shape[1] - 1]
+        return np.stack([logits_after(self.seed, image, prefix, self.vocabulary)[None] for image, prefix in rows]), rows
+
+    def select(self, state, rows, images):
+        chosen = [state[row] for row in rows]
+        assert len(chosen) % len(images) == 0
+        return chosen
+
+
+def found(seed, vocabulary, images, prompt, decoding):
+    session = ScriptedSession(seed, vocabulary)
+    return generate(session, [(image, ()) for image in range(images)], images, list(prompt), SPEC, decoding, lambda phase, seconds: None)
+
+
+def log_probability(seed, image, prefix, vocabulary):
+    logits = logits_after(seed, image, prefix, vocabulary).astype(np.float64)
+    return logits - np.log(np.exp(logits).sum())
+
+
+def score(seed, image, prompt, caption, vocabulary, penalty):
+    total = sum(log_probability(seed, image, (*prompt, *caption[:at]), vocabulary)[token] for at, token in enumerate(caption))
+    return total / len(caption) ** penalty
+
+
+def every_caption(prompt, vocabulary, decoding):
+    """All that a search may return: the end token comes last or the limit is reached, and not before the lower limit."""
+    words = [token for token in range(vocabulary) if token != EOS]
+    most = decoding.max_length - len(prompt)
+    for size in range(1, most + 1):
+        for start in product(words, repeat=size - 1):
+            if len(prompt) + size - 1 >= decoding.min_length:
+                yield (*start, EOS)
+            if size == most:
+                yield from ((*start, word) for word in words)
+
+
+@st.composite
+def requests(draw, beams):
+    prompt = (BOS, *draw(st.lists(st.integers(1, 2), max_size=2)))
+    most = len(prompt) + draw(st.integers(1, 4))
+    decoding = Decoding(
+        beams=draw(beams),
+        min_length=draw(st.integers(0, most)),
+        max_length=max(most, 2),
+        length_penalty=draw(st.sampled_from([-1, 0, 1, 2])),
+    )
+    return draw(st.integers(0, 2**32)), draw(st.integers(3, 4)), draw(st.integers(1, 3)), prompt, decoding
+
+
+@PROPERTIES
+@given(requests(st.just(1)))
+def test_greedy_search_takes_the_likeliest_allowed_token_each_time(request):
+    seed, vocabulary, images, prompt, decoding = request
+    for image, hypothesis in enumerate(found(seed, vocabulary, images, prompt, decoding)):
+        caption = []
+        while len(prompt) + len(caption) < decoding.max_length and EOS not in caption:
+            likely = log_probability(seed, image, (*prompt, *caption), vocabulary)
+            allowed = [token for token in range(vocabulary) if token != EOS or len(prompt) + len(caption) >= decoding.min_length]
+            caption.append(max(allowed, key=lambda token: likely[token]))
+        assert hypothesis.token_ids == (*prompt, *caption)
+        assert hypothesis.score == pytest.approx(score(seed, image, prompt, caption, vocabulary, decoding.length_penalty), abs=1e-4)
+
+
+@PROPERTIES
+@given(requests(st.just(200)))
+def test_a_beam_for_every_prefix_finds_the_best_of_all_captions(request):
+    seed, vocabulary, images, prompt, decoding = request
+    for image, hypothesis in enumerate(found(seed, vocabulary, images, prompt, decoding)):
+        best = max(
+            score(seed, image, prompt, caption, vocabulary, decoding.length_penalty)
+            for caption in every_caption(prompt, vocabulary, decoding)
+        )
+        assert hypothesis.score == pytest.approx(best, abs=1e-4)
+        assert hypothesis.token_ids[len(prompt) :] in set(every_caption(prompt, vocabulary, decoding))
+        own = score(seed, image, prompt, hypothesis.token_ids[len(prompt) :], vocabulary, decoding.length_penalty)
+        assert own == pytest.approx(best, abs=1e-4)
+
+
+def narrow(seed, image, prompt, vocabulary, decoding):
+    """Beam search of one image as its definition reads (transformers' `early_stopping=False`): extend, rank, split off what ended.
+
+    Returns the best finished caption and its score.
+    """
+    running, finished = [((), 0.0)], []
+    for size in range(1, decoding.max_length - len(prompt) + 1):
+        extended = []
+        for caption, total in running:
+            likely = log_probability(seed, image, (*prompt, *caption), vocabulary)
+            barred = len(prompt) + len(caption) < decoding.min_length
+            extended += [((*caption, token), -np.inf if barred and token == EOS else total + likely[token]) for token in range(vocabulary)]
+        ranked = sorted(extended, key=lambda entry: -entry[1])[: 2 * decoding.beams]
+        last = len(prompt) + size == decoding.max_length
+        ended = [entry for entry in ranked[: decoding.beams] if last or entry[0][-1] == EOS]
+        finished += [(total / size**decoding.length_penalty, caption) for caption, total in ended]
+        finished = sorted(finished, reverse=True)[: decoding.beams]
+        running = [entry for entry in ranked if entry[0][-1] != EOS and not last][: decoding.beams]
+        if len(finished) == decoding.beams and running and running[0][1] / size**decoding.length_penalty <= finished[-1][0]:
+            break
+    return finished[0]
+
+
+@PROPERTIES
+@given(requests(st.integers(2, 4)))
+def test_a_narrow_beam_is_what_its_definition_says(request):
+    seed, vocabulary, images, prompt, decoding = request
+    for image, hypothesis in enumerate(found(seed, vocabulary, images, prompt, decoding)):
+        best, caption = narrow(seed, image, prompt, vocabulary, decoding)
+        assert hypothesis.token_ids == (*prompt, *caption)
+        assert hypothesis.score == pytest.approx(best, abs=1e-4)
