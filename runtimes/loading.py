@@ -4,6 +4,7 @@ The path is one artifact, or a folder of artifacts of one checkpoint, from which
 """
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -21,11 +22,13 @@ from runtimes.errors import (
     ArtifactMissingError,
     MissingDependencyError,
     RequestError,
+    ToolkitError,
     UnavailableError,
     UnknownNameError,
     translate_errors,
 )
 from runtimes.host.facts import read_host
+from runtimes.host.malloc import returning_freed_memory
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.selection.fitness import misfit, product_for, right_here
 
@@ -35,78 +38,107 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Wish:
+class LoadOptions:
     """How an artifact is to be opened; see `load`."""
 
     device: str
     threads: int
     max_pixels: int
     verify: bool
+    tune_allocator: bool
 
 
 def load(
-    path: str | Path, device: str = "auto", threads: int | None = None, *, max_pixels: int = MAX_PIXELS, verify: bool = True
+    path: str | Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    verify: bool = True,
+    tune_allocator: bool = True,
 ) -> Captioner:
-    """Open an artifact, or the best one of a folder of artifacts.
+    """Load an artifact, or the best one of a folder of artifacts, and return a `Captioner`.
+
+    Several captioners may be open in one process, and each may be used from several threads. Each uses its own number of threads. Torch
+    keeps that number, and the engine that packs INT8 weights, per process: they are changed for the time of one call and put back.
 
     Args:
-        path: An artifact's directory, or a directory of them.
-        device: "auto" takes the GPU where the artifact is meant for one and it can be had; "cpu" and "cuda" are orders.
-        threads: CPU threads; None takes the cores that this process may use.
-        max_pixels: Larger pictures are refused before they are decoded.
-        verify: False leaves the files' hashes unchecked; their sizes are checked all the same.
+        path: An artifact's folder, or a folder of artifacts of one checkpoint. Of several, the best one that works here is loaded; each
+            that is damaged or cannot run here costs a warning.
+        device: "auto": the GPU if the artifact targets one and it works, else the CPU. "cpu", "cuda": required, an error if unavailable.
+        threads: CPU threads of this captioner; None: the physical cores within the process's affinity and CPU quota at this moment.
+        max_pixels: An image with more pixels is refused before it is decoded.
+        verify: False skips the files' hashes; their sizes are checked all the same.
+        tune_allocator: Return freed memory to the system while the model loads, which lowers the peak (glibc only). glibc's mmap threshold
+            is 256 kB meanwhile and stays at 32 MB afterwards, for the whole process; False leaves the allocator alone.
 
     Raises:
-        ArtifactMissingError, ArtifactCorruptError, ManifestError, ManifestVersionError: The path holds no artifact that can be read.
-        UnavailableError, MissingDependencyError: What was asked for by name cannot be had here.
+        ArtifactMissingError, ArtifactCorruptError, ManifestError, ManifestVersionError: The path holds no artifact that can be read; of a
+            folder in which all are unusable, the first one's error.
+        GraphRefusedError: A graph contains what no exporter writes.
+        UnavailableError, MissingDependencyError: The device or the engine's library is not available here.
         UnknownNameError: The device or the manifest's runtime is not known.
+        RequestError: `threads` is below 1, or the folder contains artifacts of different checkpoints.
+        OutOfMemoryError: The model does not fit in memory.
     """
     path = Path(path)
     if device not in DEVICES:
         raise UnknownNameError("device", device, DEVICES)
     if threads is not None and threads < 1:
         raise RequestError("threads must be at least 1")
-    wish = _Wish(device=device, threads=threads or read_host().cores, max_pixels=max_pixels, verify=verify)
+    options = LoadOptions(
+        device=device, threads=threads or read_host().cores, max_pixels=max_pixels, verify=verify, tune_allocator=tune_allocator
+    )
     if (path / MANIFEST_NAME).is_file():
-        return _open_again_if_replaced(path, wish)
-    return _choose(path, wish)
+        return _open_again_if_replaced(path, options)
+    return _choose(path, options)
 
 
-def _choose(path: Path, wish: _Wish) -> Captioner:
-    """Open the best artifact of a folder; one that cannot be had costs a warning and the next best."""
+def _choose(path: Path, options: LoadOptions) -> Captioner:
+    """Open the best artifact of a folder; one that is damaged, or that cannot run here, costs a warning and the next best."""
     from runtimes.selection.ranking import rank  # for folders alone, and importing counts at every start
 
     found = sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}"))  # hidden ones are being made
     if not found:
         raise ArtifactMissingError(path)
-    manifests = {name: open_artifact(path / name).manifest for name in found}
+    manifests: dict[str, Manifest] = {}
+    unusable: list[ToolkitError] = []
+    for name in found:
+        try:
+            manifests[name] = open_artifact(path / name).manifest
+        except ToolkitError as error:
+            logger.warning("%s; trying the others", error)
+            unusable.append(error)
     if len({manifest.source.sha256 for manifest in manifests.values()}) > 1:
-        raise RequestError(f"{path}: holds artifacts of different checkpoints; name one of {', '.join(found)}")
+        raise RequestError(f"{path}: holds artifacts of different checkpoints; name one of {', '.join(manifests)}")
     host = read_host()
     manifests = right_here(manifests, host, product_for(manifests.values()))
-    ranked = rank(manifests, host, wish.device)
-    best = next(iter(rank(manifests, replace(host, libraries=frozenset(ENGINES)), wish.device)), None)
+    ranked = rank(manifests, host, options.device)
+    best = next(iter(rank(manifests, replace(host, libraries=frozenset(ENGINES)), options.device)), None)
     if best is not None and best not in ranked:
         logger.warning("%s; trying the next best", _missing(best.name, manifests[best.name].runtime))
     for choice in ranked:
         try:
-            captioner = _open_again_if_replaced(path / choice.name, replace(wish, device=choice.device))
-        except (UnavailableError, MissingDependencyError) as error:
+            captioner = _open_again_if_replaced(path / choice.name, replace(options, device=choice.device))
+        except ToolkitError as error:
             logger.warning("%s: %s; trying the next best", choice.name, error)
+            unusable += [] if isinstance(error, (UnavailableError, MissingDependencyError)) else [error]
             continue
         level = logging.WARNING if manifests[choice.name].target.approximate else logging.INFO
         logger.log(level, "using %s: %s", choice.name, choice.why)
         return captioner
-    raise UnavailableError(f"{path}: none of {', '.join(found)} can run here with device '{wish.device}'")
+    if unusable:
+        raise unusable[0]
+    raise UnavailableError(f"{path}: none of {', '.join(found)} can run here with device '{options.device}'")
 
 
-def _open_again_if_replaced(path: Path, wish: _Wish) -> Captioner:
+def _open_again_if_replaced(path: Path, options: LoadOptions) -> Captioner:
     """Open an artifact; if an export replaced it between reading its manifest and its files, read the new manifest."""
     artifact = open_artifact(path)
     while True:
         try:
-            with opened(artifact, verify=wish.verify) as payload:
-                return _open(payload, wish)
+            with opened(artifact, verify=options.verify) as payload:
+                return _open(payload, options)
         except ArtifactCorruptError:
             again = open_artifact(path)
             if again.manifest.digest == artifact.manifest.digest:
@@ -114,16 +146,17 @@ def _open_again_if_replaced(path: Path, wish: _Wish) -> Captioner:
             artifact = again
 
 
-def _open(payload: Payload, wish: _Wish) -> Captioner:
+def _open(payload: Payload, options: LoadOptions) -> Captioner:
     """Import what runs the artifact, while its files are being hashed, and hand them over."""
     manifest = payload.artifact.manifest
     begun = perf_counter()
     session_class = _session_class(payload.artifact.path.name, manifest)
     import_s = perf_counter() - begun
-    session = _open_session(session_class, payload, wish)
+    with returning_freed_memory() if options.tune_allocator else nullcontext():
+        session = _open_session(session_class, payload, options)
     tokens = _tokens(payload)
     payload.confirm()
-    return Captioner(session, tokens, manifest, wish.max_pixels, Opening(import_s=import_s, hash_s=payload.hash_s))
+    return Captioner(session, tokens, manifest, options.max_pixels, Opening(import_s=import_s, hash_s=payload.hash_s))
 
 
 def _tokens(payload: Payload) -> Tokens:
@@ -144,19 +177,19 @@ def _session_class(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - 
         raise UnavailableError(f"{ENGINES[manifest.runtime].library} is installed but cannot be imported: {error}") from error
 
 
-def _open_session(session_class: Any, payload: Payload, wish: _Wish) -> Session | WholeLoop:  # noqa: ANN401
+def _open_session(session_class: Any, payload: Payload, options: LoadOptions) -> Session | WholeLoop:  # noqa: ANN401
     name, manifest = payload.artifact.path.name, payload.artifact.manifest
     if problem := misfit(manifest, read_host(), product_for([manifest])):
         logger.warning("%s %s; use a portable recipe, for example onnx-int8", name, problem.why)
-    if wish.device == "auto" and manifest.target.device == "cuda":
+    if options.device == "auto" and manifest.target.device == "cuda":
         if read_host().cuda:
             try:
-                return session_class.open(payload, "cuda", wish.threads)  # type: ignore[no-any-return]
+                return session_class.open(payload, "cuda", options.threads)  # type: ignore[no-any-return]
             except UnavailableError as error:
                 logger.warning("%s; running %s on the CPU", error, name)
         else:
             logger.warning("%s is meant for a GPU and there is none here; running it on the CPU, which is slow", name)
-    return session_class.open(payload, "cpu" if wish.device == "auto" else wish.device, wish.threads)  # type: ignore[no-any-return]
+    return session_class.open(payload, "cpu" if options.device == "auto" else options.device, options.threads)  # type: ignore[no-any-return]
 
 
 def _missing(artifact: str, runtime: str, package: str | None = None) -> MissingDependencyError:

@@ -1,11 +1,12 @@
 """Facts about this machine that decide which artifact fits it and how many threads it gets. Nothing heavy is imported."""
 
 import contextlib
+import ctypes
 import importlib.util
+import itertools
 import os
 import platform
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from runtimes.engine_registry import ENGINES
@@ -21,8 +22,8 @@ CPU_FEATURES = {
 }
 """Our word for a CPU feature → the kernel's flags; all of them are needed, but for VNNI, which has two encodings."""
 
-CUDA_SIGNS = ("proc/driver/nvidia/version", "dev/dxg")
-"""Files of NVIDIA's driver on Linux and on Windows' Linux."""
+CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+"""NVIDIA's driver library on Linux (WSL included) and on Windows."""
 
 SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 """Logical CPUs that share a core with this one, itself included."""
@@ -41,12 +42,15 @@ class Host:
     libraries: frozenset[str]
     """Engines whose library is installed."""
     cuda: bool
-    """An NVIDIA GPU with its driver is present."""
+    """NVIDIA's driver can be loaded; whether an engine can use it shows when it opens an artifact."""
 
 
-@cache
 def read_host(root: Path = Path("/")) -> Host:
-    """Look at this machine, or at another one's `proc`, `sys` and `dev` below a root."""
+    """Read the facts of this machine as they are now: affinity, quota and installed libraries may change while a process lives.
+
+    Args:
+        root: Where `proc` and `sys` are.
+    """
     info = _cpuinfo(root)
     flags = set((info.get("flags") or info.get("Features") or "").split())
     features = {name for name, needed in CPU_FEATURES.items() if (any if name == "vnni" else all)(flag in flags for flag in needed)}
@@ -58,8 +62,17 @@ def read_host(root: Path = Path("/")) -> Host:
         cpu_features=frozenset(features),
         cores=usable_cores(root),
         libraries=frozenset(name for name, engine in ENGINES.items() if importlib.util.find_spec(engine.library) is not None),
-        cuda=any((root / sign).exists() for sign in CUDA_SIGNS),
+        cuda=any(map(_loadable, CUDA_DRIVERS)),
     )
+
+
+def _loadable(library: str) -> bool:
+    """Return whether a shared library can be loaded; CUDA is not initialised, since a process that did it cannot fork."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -95,8 +108,9 @@ def memory_bytes(root: Path = Path("/")) -> int | None:
 def _cpuinfo(root: Path) -> dict[str, str]:
     """First processor's block of /proc/cpuinfo; empty where there is none."""
     try:
-        block = (root / "proc/cpuinfo").read_text(errors="replace").split("\n\n", 1)[0]
+        with (root / "proc/cpuinfo").open(errors="replace") as lines:  # the kernel makes the other blocks when they are read
+            block = list(itertools.takewhile(str.strip, lines))
     except OSError:
         return {}
-    pairs = (line.split(":", 1) for line in block.splitlines() if ":" in line)
+    pairs = (line.split(":", 1) for line in block if ":" in line)
     return {key.strip(): value.strip() for key, value in pairs}

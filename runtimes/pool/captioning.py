@@ -16,7 +16,7 @@ def rows_of(job: Job, on_ready: Callable[[Ready], None] = lambda ready: None) ->
         ToolkitError: What is wrong with artifact or request.
     """
     request = job.request
-    captioner = load(job.artifact, job.device, job.threads, max_pixels=request.max_pixels or MAX_PIXELS)
+    captioner = load(job.artifact, device=job.device, threads=job.threads, max_pixels=request.max_pixels or MAX_PIXELS)
     captions = captioner.stream(
         job.images,
         request.prompt,

@@ -63,7 +63,7 @@ def main() -> int:
     from runtimes.loading import load
 
     try:
-        captioner = load(path, "cpu", 1)
+        captioner = load(path, device="cpu", threads=1)
         captioner.caption([np.zeros((8, 8, 3), np.uint8)], max_length=4)
     except ToolkitError as error:
         print(json.dumps({"error": str(error)}))  # noqa: T201 - the answer to the parent

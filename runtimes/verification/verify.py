@@ -85,7 +85,7 @@ def _verify(path: Path, sha256: str | None, threads: int | None, *, untrusted: b
     flipped = _flip_a_bit(artifact)
     if untrusted:
         sandbox.open_apart(artifact)
-    captioner = load(path, "cpu", threads)
+    captioner = load(path, device="cpu", threads=threads)
     providers = captioner.session.describe().providers
     golden = read_golden(artifact)
     found, layer, noticed = None, None, None
@@ -95,7 +95,7 @@ def _verify(path: Path, sha256: str | None, threads: int | None, *, untrusted: b
             raise GoldenError(path, "; ".join(found.differences))
         del captioner
         with fault_injection.zeroed_layer(artifact) as (damaged, layer):
-            noticed = bool(replay(load(damaged, "cpu", threads), golden, artifact).differences)
+            noticed = bool(replay(load(damaged, device="cpu", threads=threads), golden, artifact).differences)
     return Report(
         artifact=manifest.name,
         digest=manifest.digest,

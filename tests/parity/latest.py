@@ -17,7 +17,7 @@ from toolkit.datasets import load_dataset
 def main(checkpoint: str, artifacts: list[str]) -> int:
     pictures = [picture.path for picture in load_dataset("sample").pictures]
     reference = HfCaptioner(Path(checkpoint), threads=2)
-    captioners = {path: runtimes.load(path, "cpu") for path in artifacts}
+    captioners = {path: runtimes.load(path, device="cpu") for path in artifacts}
     failed = 0
     for prompt in (None, "a picture of"):
         greedy = [greedy_with_margins(reference, path, prompt) for path in pictures]

@@ -78,7 +78,7 @@ def python(script, *arguments, **environment):
     head = "import json, logging, sys\n" + f"sys.path.insert(0, {str(ROOT)!r})\n"
     head += "logging.basicConfig(stream=sys.stdout, level=logging.INFO, format='%(levelname)s %(message)s')\n"
     head += "import runtimes\nfrom runtimes.errors import ToolkitError\n"
-    tail = "\ndef show(path, *options):\n    try:\n        print('loaded', runtimes.load(path, *options).manifest.recipe['name'])\n"
+    tail = "\ndef show(path, **options):\n    try:\n        print('loaded', runtimes.load(path, **options).manifest.recipe['name'])\n"
     tail += "    except ToolkitError as error:\n        print(type(error).__name__, error)\n"
     ran = subprocess.run(
         [sys.executable, "-c", head + tail + script, *map(str, arguments)],
@@ -173,7 +173,7 @@ def test_a_runtime_from_the_future(tiny_artifacts, tmp_path):
 
 def test_cuda_that_is_not_there(tiny_artifacts):
     named = [tiny_artifacts[recipe] for recipe in ("onnx-fp32", "onnx-fp16", "pytorch-fp32", "pytorch-int8")]
-    found = python("for path in sys.argv[1:]: show(path, 'cuda')", *named, CUDA_VISIBLE_DEVICES="-1")
+    found = python("for path in sys.argv[1:]: show(path, device='cuda')", *named, CUDA_VISIBLE_DEVICES="-1")
     assert [line.partition(" CUDAExecutionProvider")[0] for line in found[:2]] in (
         ["UnavailableError onnxruntime has no"] * 2,
         ["UnavailableError onnxruntime could not start"] * 2,  # the GPU build without a GPU
@@ -328,19 +328,53 @@ def test_what_is_in_use_is_described(tiny_artifacts):
     import onnxruntime
     import torch
 
+    from runtimes.engines.pytorch.int8_layers import ENGINES as QUANTIZED_ENGINES
+
     onnx = runtimes.load(tiny_artifacts["onnx-int8"], device="cpu", threads=1).session.describe()
     assert (onnx.runtime, onnx.device, onnx.providers, onnx.precision) == ("ort", "cpu", ("CPUExecutionProvider",), "int8")
     assert onnx.versions["onnxruntime"] == onnxruntime.__version__
     int8 = runtimes.load(tiny_artifacts["pytorch-int8"], device="cpu", threads=1).session.describe()
     assert (int8.runtime, int8.device, int8.precision) == ("torch", "cpu", "int8")
-    assert int8.providers == (torch.backends.quantized.engine,)
+    assert int8.providers == (next(name for name in QUANTIZED_ENGINES if name in torch.backends.quantized.supported_engines),)
     assert int8.versions == {"torch": torch.__version__}
     fp32 = runtimes.load(tiny_artifacts["pytorch-fp32"], device="cpu", threads=1).session.describe()
     assert (fp32.providers, fp32.precision) == (("cpu",), "fp32")
 
 
-def test_a_folder_holds_a_damaged_artifact(folder):
+def test_a_folder_with_damaged_artifacts_gives_the_best_of_the_others(folder, caplog):
+    """A device that receives updates goes on with what it has: one manifest is damaged, one newer, one graph cut off."""
+    path = folder("onnx-int8", "onnx-int4", "pytorch-int8", "onnx-fp32")
+    (path / "onnx-int8" / "manifest.json").write_text(json.dumps({"schema": SCHEMA}))
+    (path / "pytorch-int8" / "manifest.json").write_text(json.dumps({"schema": SCHEMA + 1}))
+    encoder = open_artifact(path / "onnx-int4").path_of("encoder")
+    encoder.write_bytes(encoder.read_bytes()[:-1])
+    assert runtimes.load(path).manifest.recipe["name"] == "onnx-fp32"
+    assert [
+        (level, next(name for name in ("onnx-int8", "pytorch-int8", "onnx-int4") if f"/{name}/" in text)) for level, text in said(caplog)
+    ] == [
+        ("WARNING", "onnx-int8"),
+        ("WARNING", "pytorch-int8"),
+        ("WARNING", "onnx-int4"),
+    ]
+
+
+def test_a_folder_of_nothing_but_damaged_artifacts_gives_the_first_error(folder):
     path = folder("onnx-int8", "onnx-fp32")
-    (path / "onnx-fp32" / "manifest.json").write_text(json.dumps({"schema": 1}))
-    with pytest.raises(ValueError, match=r"onnx-fp32/manifest\.json: missing"):
+    (path / "onnx-fp32" / "manifest.json").write_text(json.dumps({"schema": SCHEMA + 1}))
+    encoder = open_artifact(path / "onnx-int8").path_of("encoder")
+    encoder.write_bytes(b"")
+    with pytest.raises(ManifestVersionError, match="onnx-fp32"):
         runtimes.load(path)
+    shutil.rmtree(path / "onnx-fp32")
+    with pytest.raises(ArtifactCorruptError, match="onnx-int8"):
+        runtimes.load(path)
+
+
+def test_threads_follow_the_affinity_at_each_load(tiny_artifacts):
+    """A service whose CPUs are changed while it lives: the second captioner has the threads of then."""
+    cpus = sorted(os.sched_getaffinity(0))
+    script = (
+        "import os\nfor cpus in (set(map(int, sys.argv[2:])), {int(sys.argv[2])}):\n    os.sched_setaffinity(0, cpus)\n"
+        "    print(runtimes.load(sys.argv[1]).session.describe().threads)"
+    )
+    assert python(script, tiny_artifacts["onnx-int8"], *cpus) == [str(read_host().cores), "1"]

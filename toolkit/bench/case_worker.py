@@ -125,7 +125,7 @@ def _open(job: Job) -> tuple[Any, float, float, dict[str, Any]]:
     from runtimes.loading import load
 
     import_s = time.perf_counter() - started
-    captioner = load(job.artifact, job.device, job.threads)
+    captioner = load(job.artifact, device=job.device, threads=job.threads)
     import_s += captioner.opening.import_s  # `load` imports the runtime's library while the files are being hashed
     load_s = time.perf_counter() - started - import_s
     scores = not isinstance(captioner.session, WholeLoop)

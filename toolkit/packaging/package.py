@@ -62,7 +62,7 @@ def package(
         raise OutputExistsError(output)
     verify(artifact_path)
     artifact = open_artifact(artifact_path)
-    added = {**record(load(artifact_path, "cpu"), artifact_path), **(wheels or {})}
+    added = {**record(load(artifact_path, device="cpu"), artifact_path), **(wheels or {})}
     kept = {name: entry for name, entry in artifact.manifest.files.items() if entry.role.partition(":")[0] not in ADDED}
     added[CARD] = (CARD_ROLE, card(replace(artifact.manifest, files=kept), measured, offline=wheels is not None).encode())
     entries = {

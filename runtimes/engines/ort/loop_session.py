@@ -5,7 +5,6 @@ import numpy as np
 from runtimes.artifact.verified_files import Payload
 from runtimes.decoding.session import Description, Float32, Int64
 from runtimes.engines.ort.open_graph import describe, device_memory, open_graph
-from runtimes.host.malloc import returning_freed_memory
 
 
 class OrtLoop:
@@ -13,8 +12,7 @@ class OrtLoop:
 
     def __init__(self, payload: Payload, *, device: str, threads: int) -> None:
         self._device, self._threads, self._precision = device, threads, payload.artifact.manifest.target.precision
-        with returning_freed_memory():
-            self._session = open_graph(payload, "captioner", device, threads)
+        self._session = open_graph(payload, "captioner", device, threads)
 
     @classmethod
     def open(cls, payload: Payload, device: str, threads: int) -> "OrtLoop":

@@ -16,7 +16,6 @@ from runtimes.artifact.verified_files import Payload
 from runtimes.decoding.session import Description, Float32, Int64
 from runtimes.engines.ort.open_graph import describe, device_memory, open_graph
 from runtimes.errors import ArtifactCorruptError
-from runtimes.host.malloc import returning_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +40,8 @@ class OrtSession:
 
     def __init__(self, payload: Payload, *, device: str, threads: int) -> None:
         self._device, self._threads, self._precision = device, threads, payload.artifact.manifest.target.precision
-        with returning_freed_memory():
-            self._encoder = open_graph(payload, "encoder", device, threads, self.profiles)
-            self._decoder = open_graph(payload, "decoder", device, threads, self.profiles)
+        self._encoder = open_graph(payload, "encoder", device, threads, self.profiles)
+        self._decoder = open_graph(payload, "decoder", device, threads, self.profiles)
         self._cross_names = [value.name for value in self._encoder.get_outputs()]
         self._past_names = [value.name for value in self._decoder.get_inputs() if value.name.startswith("past_")]
         self._present_names = [name.replace("past_", "present_", 1) for name in self._past_names]

@@ -4,7 +4,10 @@ Weights are packed straight from plain int8 tensors, so there is no pickle and n
 call, to 7 bits, as torch.ao's own dynamic Linear does: U8S8 products would saturate on x86 without VNNI.
 """
 
+import contextlib
+import threading
 import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +18,14 @@ ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
 """Quantized engines, best first: onednn takes 1.2 times x86's time on 577 rows, 1.5 on one, and a third more memory (AVX-512 VNNI)."""
 
 
-def select_engine() -> str:
-    """Make the best quantized engine of this torch build the one in use, and return its name.
+_packing = threading.Lock()
+
+
+@contextlib.contextmanager
+def packing_engine() -> Iterator[str]:
+    """Make the best quantized engine of this torch build the process's own while the body packs weights; yields its name.
+
+    Packed weights keep their engine, so the process gets its former one back. Bodies of several threads wait for each other.
 
     Raises:
         UnavailableError: It has none.
@@ -24,8 +33,13 @@ def select_engine() -> str:
     engine = next((name for name in ENGINES if name in torch.backends.quantized.supported_engines), None)
     if engine is None:
         raise UnavailableError("this build of torch has no quantized engine, so it cannot run INT8 artifacts; use an FP32 artifact")
-    torch.backends.quantized.engine = engine
-    return engine
+    with _packing:
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = engine
+        try:
+            yield engine
+        finally:
+            torch.backends.quantized.engine = before
 
 
 class Int8Linear(nn.Module):

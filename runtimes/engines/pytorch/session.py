@@ -3,6 +3,7 @@
 Axes as in `runtimes.decoding.session`; H heads, P past tokens, N vision tokens, Dh width of a head.
 """
 
+import contextlib
 import gc
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,10 @@ from runtimes.artifact.manifest import Architecture
 from runtimes.artifact.verified_files import Payload
 from runtimes.decoding.session import Description, DeviceMemoryError, Float32, Int64
 from runtimes.engines.pytorch.blip import Blip
-from runtimes.engines.pytorch.int8_layers import Int8Embedding, Int8Linear, select_engine
+from runtimes.engines.pytorch.int8_layers import Int8Embedding, Int8Linear, packing_engine
 from runtimes.engines.pytorch.safetensors_file import TensorFile
+from runtimes.engines.pytorch.threads import CpuThreads
 from runtimes.errors import ArtifactCorruptError, UnavailableError, translate_errors
-from runtimes.host.malloc import returning_freed_memory
 
 SCALES = ".scales"
 """A tensor `x.weight` with a sibling `x.weight.scales` is int8, one scale per row."""
@@ -37,8 +38,7 @@ class TorchSession:
     """BLIP's module on a torch device."""
 
     def __init__(self, model: Blip, *, device: str, threads: int, precision: str, engine: str | None = None) -> None:
-        torch.set_num_threads(threads)
-        self._device, self._threads, self._precision, self._engine = device, threads, precision, engine
+        self._device, self._threads, self._precision, self._engine = device, CpuThreads(threads), precision, engine
         self._model = model.eval().requires_grad_(False).to(device)
         self._dtype = model.vision_model.post_layernorm.weight.dtype
 
@@ -53,15 +53,14 @@ class TorchSession:
         if device == "cuda":
             gc.collect()  # a model that was dropped before this one is loaded must not keep its memory
             torch.cuda.empty_cache()
-        engine = select_engine() if manifest.target.precision == "int8" else None
-        with returning_freed_memory():
+        with packing_engine() if manifest.target.precision == "int8" else contextlib.nullcontext() as engine:
             model = load_model(payload, manifest.architecture)
         return cls(model, device=device, threads=threads, precision=manifest.target.precision, engine=engine)
 
     @torch.inference_mode()
     def encode(self, pixels: Float32) -> TorchState:
         """See `Session.encode`."""
-        with _device_memory():
+        with self._threads, _device_memory():
             cross = self._model.encode(torch.from_numpy(pixels).to(self._device))
         shape = self._model.shape
         empty = torch.zeros(len(pixels), shape.text_heads, 0, shape.head_width, dtype=self._dtype, device=self._device)
@@ -71,14 +70,15 @@ class TorchSession:
     def step(self, token_ids: Int64, state: TorchState, positions: Int64) -> tuple[Float32, TorchState]:
         """See `Session.step`."""
         ids, wanted = torch.from_numpy(token_ids).to(self._device), torch.from_numpy(positions).to(self._device)
-        with _device_memory():
+        with self._threads, _device_memory():
             logits, present = self._model.decode(ids, wanted, state.past, state.cross)
         return logits.cpu().numpy(), TorchState(state.cross, present)
 
     @torch.inference_mode()
     def select(self, state: TorchState, rows: Int64, images: Int64) -> TorchState:
         """See `Session.select`."""
-        return TorchState([self._take(value, images) for value in state.cross], [self._take(value, rows) for value in state.past])
+        with self._threads, _device_memory():
+            return TorchState([self._take(value, images) for value in state.cross], [self._take(value, rows) for value in state.past])
 
     def describe(self) -> Description:
         """See `Session.describe`."""
@@ -87,7 +87,7 @@ class TorchSession:
             versions={"torch": torch.__version__},
             device=self._device,
             providers=(self._engine or self._device,),
-            threads=self._threads,
+            threads=self._threads.count,
             precision=self._precision,
         )
 

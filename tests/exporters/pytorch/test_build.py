@@ -9,7 +9,7 @@ from torch.ao.quantization import PerChannelMinMaxObserver
 
 from exporters.checkpoint.blip import HEAD, TABLE, open_checkpoint
 from runtimes.artifact.folder import open_artifact
-from runtimes.engines.pytorch.int8_layers import Int8Embedding, Int8Linear, quantize_rows, select_engine
+from runtimes.engines.pytorch.int8_layers import Int8Embedding, Int8Linear, packing_engine, quantize_rows
 from tests.exporters.onnx.onnx_files import ENCODER_PRODUCTS, TORCH_DECODER_PRODUCTS
 
 FLOAT32_EPSILON = 2.0**-23
@@ -58,14 +58,14 @@ class TestTorchRows:
 
     @pytest.mark.parametrize("bias", [True, False])
     def test_linear_equals_that_of_torch_ao_to_the_bit(self, bias):
-        select_engine()
         random = torch.Generator().manual_seed(1)
         weight, offsets = torch.randn(96, 64, generator=random), torch.randn(96, generator=random) if bias else None
         values, scales = quantize_rows(weight)
-        theirs = torch.ao.nn.quantized.dynamic.Linear(64, 96, bias_=bias)
         zeros = torch.zeros(96, dtype=torch.int64)
-        theirs.set_weight_bias(torch._make_per_channel_quantized_tensor(values, scales.double(), zeros, 0), offsets)
-        ours = Int8Linear(values, scales, offsets)
+        with packing_engine():
+            theirs = torch.ao.nn.quantized.dynamic.Linear(64, 96, bias_=bias)
+            theirs.set_weight_bias(torch._make_per_channel_quantized_tensor(values, scales.double(), zeros, 0), offsets)
+            ours = Int8Linear(values, scales, offsets)
         for rows in (1, 7, 257):
             x = torch.randn(2, rows, 64, generator=random)
             assert torch.equal(ours(x), theirs(x))

@@ -1,15 +1,17 @@
 """`host`: what the kernel's files say, as files below a root; and this machine, where only its own tools know better."""
 
+import _ctypes
 import math
 import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from runtimes.host.cgroups import memory_limit_bytes, quota_cores
-from runtimes.host.facts import Host, memory_bytes, read_host, usable_cores
+from runtimes.host.facts import CUDA_DRIVERS, Host, memory_bytes, read_host, usable_cores
 from tests.paths import ROOT
 
 ZEN = "fpu sse sse2 ssse3 fma sse4_2 popcnt avx f16c avx2 avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni avx512_bf16"
@@ -200,28 +202,33 @@ def test_affinity_bounds_the_cores(tmp_path):
     assert subprocess.run([sys.executable, "-c", bound + ask], capture_output=True, text=True, check=True).stdout == "1\n"
 
 
-@pytest.mark.parametrize(
-    ("files", "cuda"),
-    [
-        ({}, False),
-        ({"proc/driver/nvidia/version": "NVRM version: 550.54"}, True),
-        ({"dev/dxg": ""}, True),
-        ({"proc/driver/rtc": ""}, False),
-    ],
-)
-def test_a_gpu(tmp_path, files, cuda):
-    assert read_host(machine(tmp_path, files)).cuda is cuda
+def test_a_gpu_is_one_whose_driver_library_can_be_loaded(tmp_path):
+    """Any shared library stands for the driver's: it is loaded, not called. A file of that name that is none is no driver."""
+    ask = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom runtimes.host.facts import read_host; print(read_host().cuda)"
+    search = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    found = []
+    for content in (None, b"no library", Path(_ctypes.__file__).read_bytes()):
+        if content is not None:
+            (tmp_path / CUDA_DRIVERS[0]).write_bytes(content)
+        found.append(subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, env=search).stdout)
+    assert found[1:] == ["False\n", "True\n"]
+
+
+def test_facts_are_read_anew(tmp_path):
+    """A service whose quota changes while it lives sees the new one."""
+    seen = [read_host(machine(tmp_path, {"sys/fs/cgroup/cpu.max": f"{cores}00000 100000\n"})).cores for cores in (1, 2, 1)]
+    assert seen == [1, min(2, usable_cores(tmp_path / "none")), 1]
 
 
 def test_a_whole_machine(tmp_path):
-    root = machine(tmp_path, {"proc/cpuinfo": x86(ZEN, "AMD EPYC"), "sys/fs/cgroup/cpu.max": "100000 100000", "dev/dxg": ""})
+    root = machine(tmp_path, {"proc/cpuinfo": x86(ZEN, "AMD EPYC"), "sys/fs/cgroup/cpu.max": "100000 100000"})
     assert read_host(root) == Host(
         cpu="AMD EPYC",
         machine=platform.machine(),
         cpu_features=frozenset({"avx2", "avx512", "vnni"}),
         cores=1,
         libraries=frozenset({"ort", "torch"}),  # the development environment has both
-        cuda=True,
+        cuda=read_host().cuda,
     )
 
 

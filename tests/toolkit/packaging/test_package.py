@@ -141,7 +141,7 @@ def test_an_artifact_that_says_something_else_than_at_export_is_not_packaged(tin
 def test_a_gate_notes_the_captions_that_it_saw(tiny_artifacts, drawn_pictures):
     artifact = tiny_artifacts["onnx-int8"]
     paths = [picture.path for picture in drawn_pictures]
-    said = [list(caption.token_ids) for caption in runtimes.load(artifact, "cpu").caption(paths)]
+    said = [list(caption.token_ids) for caption in runtimes.load(artifact, device="cpu").caption(paths)]
     assert open_artifact(artifact).manifest.gate["captions"] == {sha256_of(path): ids for path, ids in zip(paths, said, strict=True)}
 
 

@@ -75,7 +75,7 @@ def measure(question: dict[str, Any], send: Send) -> Profile:
 def _plain(job: Job, runs: list[float], send: Send) -> tuple[_Laps, list[str]]:
     """Return the laps of all pictures that can be read, and which they are."""
     assert job.artifact is not None
-    captioner = load(job.artifact, job.device, job.threads)
+    captioner = load(job.artifact, device=job.device, threads=job.threads)
     _warm_up(captioner, job, _Laps())
     runs.clear()
     laps, readable, error = _Laps(), [], None
@@ -95,7 +95,7 @@ def _plain(job: Job, runs: list[float], send: Send) -> tuple[_Laps, list[str]]:
 
 def _traced(job: Job, images: list[str], tracer: Tracer, send: Send) -> _Laps:
     assert job.artifact is not None
-    captioner = load(job.artifact, job.device, job.threads)
+    captioner = load(job.artifact, device=job.device, threads=job.threads)
     warming, laps = _Laps(), _Laps()
     _warm_up(captioner, job, warming)
     tracer.start(captioner, warming.phases)

@@ -1,0 +1,86 @@
+"""Returning freed memory while models load: glibc itself shows which blocks it maps."""
+
+import subprocess
+import sys
+
+import pytest
+
+from runtimes.host.malloc import LOADING_BYTES, RUNNING_BYTES
+from tests.paths import ROOT
+
+MAPPED = f"""
+import ctypes, sys, threading
+sys.path.insert(0, {str(ROOT)!r})
+from runtimes.host.malloc import returning_freed_memory
+
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+
+libc.mallinfo2.restype = Info
+
+def mapped(size):
+    "Whether a block of this size is mapped by itself."
+    before = libc.mallinfo2().hblks
+    block = libc.malloc(size)
+    found = libc.mallinfo2().hblks > before
+    libc.free(block)
+    return found
+
+"""
+"""A process of its own: the threshold belongs to all of it."""
+
+IN_TURN = """
+seen = [mapped(1 << 20)]
+for _ in range(2):
+    with returning_freed_memory():
+        seen.append(mapped(1 << 20))
+    seen.append(mapped(1 << 20))
+"""
+
+OVERLAPPING = """
+seen, inside, leave = [], threading.Event(), threading.Event()
+
+def other():
+    with returning_freed_memory():
+        inside.set()
+        leave.wait()
+
+thread = threading.Thread(target=other)
+thread.start()
+inside.wait()
+with returning_freed_memory():
+    seen.append(mapped(1 << 20))
+seen.append(mapped(1 << 20))
+leave.set()
+thread.join()
+seen.append(mapped(1 << 20))
+"""
+
+FAILING = """
+seen = []
+for _ in range(2):
+    try:
+        with returning_freed_memory(), returning_freed_memory():
+            seen.append(mapped(1 << 20))
+            raise ValueError
+    except ValueError:
+        seen.append(mapped(1 << 20))
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "seen"),
+    [
+        (IN_TURN, [True, True, False, True, False]),
+        (OVERLAPPING, [True, True, False]),
+        (FAILING, [True, False, True, False]),
+    ],
+    ids=["in turn", "overlapping", "failing"],
+)
+def test_blocks_are_mapped_until_the_last_load_ends(script, seen):
+    assert LOADING_BYTES < 1 << 20 < RUNNING_BYTES
+    ended = subprocess.run([sys.executable, "-c", f"{MAPPED}{script}print(seen)"], capture_output=True, text=True, check=True)
+    assert ended.stdout == f"{seen}\n"
