@@ -21,8 +21,12 @@ class Info(ctypes.Structure):
 
 libc.mallinfo2.restype = Info
 
-def mapped(size):
-    "Whether a block of this size is mapped by itself."
+size = 1 << 19
+
+def mapped():
+    "Whether a block is mapped by itself; each is larger than those before, which may have left room in the heap."
+    global size
+    size *= 2
     before = libc.mallinfo2().hblks
     block = libc.malloc(size)
     found = libc.mallinfo2().hblks > before
@@ -33,11 +37,11 @@ def mapped(size):
 """A process of its own: the threshold belongs to all of it."""
 
 IN_TURN = """
-seen = [mapped(1 << 20)]
+seen = [mapped()]
 for _ in range(2):
     with returning_freed_memory():
-        seen.append(mapped(1 << 20))
-    seen.append(mapped(1 << 20))
+        seen.append(mapped())
+    seen.append(mapped())
 """
 
 OVERLAPPING = """
@@ -52,11 +56,11 @@ thread = threading.Thread(target=other)
 thread.start()
 inside.wait()
 with returning_freed_memory():
-    seen.append(mapped(1 << 20))
-seen.append(mapped(1 << 20))
+    seen.append(mapped())
+seen.append(mapped())
 leave.set()
 thread.join()
-seen.append(mapped(1 << 20))
+seen.append(mapped())
 """
 
 FAILING = """
@@ -64,10 +68,10 @@ seen = []
 for _ in range(2):
     try:
         with returning_freed_memory(), returning_freed_memory():
-            seen.append(mapped(1 << 20))
+            seen.append(mapped())
             raise ValueError
     except ValueError:
-        seen.append(mapped(1 << 20))
+        seen.append(mapped())
 """
 
 
@@ -81,6 +85,6 @@ for _ in range(2):
     ids=["in turn", "overlapping", "failing"],
 )
 def test_blocks_are_mapped_until_the_last_load_ends(script, seen):
-    assert LOADING_BYTES < 1 << 20 < RUNNING_BYTES
+    assert (LOADING_BYTES, RUNNING_BYTES) == (256 << 10, 32 << 20)  # the blocks are between them
     ended = subprocess.run([sys.executable, "-c", f"{MAPPED}{script}print(seen)"], capture_output=True, text=True, check=True)
     assert ended.stdout == f"{seen}\n"
