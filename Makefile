@@ -8,6 +8,10 @@ PIP_ARGS ?=
 CHECKPOINT ?= models/blip-mini-coco
 override CHECKPOINT := $(patsubst %/,%,$(CHECKPOINT))
 ARTIFACTS ?= build/artifacts
+# Names of recipes, or "all".  [default: the deployable set, which `toolkit export --list` marks]
+RECIPES ?=
+LISTED = $(shell $(BIN)/toolkit export --list | awk '$(1) {print $$1}')
+CHOSEN = $(if $(filter all,$(RECIPES)),$(call LISTED,1),$(or $(RECIPES),$(call LISTED,$$2 == "default")))
 # More options for `make bench`, for example --dataset FILE --images DIR --limit 50.
 BENCH_ARGS ?=
 NAME := $(notdir $(CHECKPOINT))
@@ -59,16 +63,19 @@ soak: setup ## 10,000 pictures, killed 20 times; memory, descriptors and threads
 	$(BIN)/toolkit export build/tiny --recipe onnx-int8 --output build/artifacts-tiny --overwrite --on-gate-failure write
 	$(BIN)/python -m tests.soak build/artifacts-tiny/tiny-onnx-int8
 
-export: setup ## Export every recipe of CHECKPOINT into ARTIFACTS (unchanged ones are kept)
-	@$(MAKE) --no-print-directory artifacts RECIPES="$$($(BIN)/toolkit export --list | cut -d' ' -f1 | tr '\n' ' ')"
+export: setup ## Export CHECKPOINT into ARTIFACTS: the deployable set, or RECIPES (names, or "all"); unchanged ones are kept
+	@$(MAKE) --no-print-directory artifacts RECIPES="$(CHOSEN)"
 
+# A rule for each artifact notes its recipe; one command then makes all that are out of date, so that they share one start and one reference run.
+STALE :=
 artifacts: $(RECIPES:%=$(ARTIFACTS)/$(NAME)-%/manifest.json)
+	$(if $(STALE),$(BIN)/toolkit export $(CHECKPOINT) $(STALE:%=--recipe %) --output $(ARTIFACTS) --overwrite $(EXPORT_ARGS))
 
 $(ARTIFACTS)/$(NAME)-%/manifest.json: $(wildcard $(CHECKPOINT)/*.json $(CHECKPOINT)/*.safetensors) $(SOURCES)
-	$(BIN)/toolkit export $(CHECKPOINT) --recipe $* --output $(ARTIFACTS) --overwrite
+	$(eval STALE += $*)
 
-bench: export ## Benchmark every artifact against FP32 on the shipped pictures; ends with a report to open in a browser
-	$(BIN)/toolkit bench $(ARTIFACTS)/$(NAME)-* --checkpoint $(CHECKPOINT) --output build/records.jsonl --report build/report.html \
+bench: export ## Benchmark what `make export` made against FP32 on the shipped pictures; ends with a report to open in a browser
+	$(BIN)/toolkit bench $(CHOSEN:%=$(ARTIFACTS)/$(NAME)-%) --checkpoint $(CHECKPOINT) --output build/records.jsonl --report build/report.html \
 		--overwrite $(BENCH_ARGS)
 
 $(BASE)/model.safetensors: tests/checkpoints.py | $(VENV)/.ready
@@ -79,11 +86,9 @@ bench-base: setup $(BASE)/model.safetensors ## BLIP-base shapes, random weights,
 	$(BIN)/toolkit bench $(BASE_ARTIFACTS) --checkpoint $(BASE) --images toolkit/sample --limit 5 --tokens 20 \
 		--output build/bench-base.jsonl --overwrite
 
-base-artifacts: $(BASE_RECIPES:%=$(BASE_ARTIFACTS)/$(notdir $(BASE))-%/manifest.json)
-
 # Random weights answer at random, so the gate records and does not refuse.
-$(BASE_ARTIFACTS)/$(notdir $(BASE))-%/manifest.json: $(BASE)/model.safetensors $(SOURCES)
-	$(BIN)/toolkit export $(BASE) --recipe $* --output $(BASE_ARTIFACTS) --overwrite --on-gate-failure write
+base-artifacts:
+	@$(MAKE) --no-print-directory artifacts CHECKPOINT=$(BASE) ARTIFACTS=$(BASE_ARTIFACTS) RECIPES="$(BASE_RECIPES)" EXPORT_ARGS="--on-gate-failure write"
 
 # OpenVINO and NNCF are measured, never needed, so they have an environment of their own. Preparing a peer whose package is missing costs a line.
 OTHERS := .venv-peers
@@ -120,7 +125,8 @@ $(LATEST)/.ready: pyproject.toml
 	$(LATEST)/bin/python -m pip install --quiet $(PIP_ARGS) 'transformers>=5,<6' --editable '.[torch,device,eval]'
 	touch $@
 
-parity-latest: export $(BASE)/model.safetensors $(LATEST)/.ready ## Parity and baseline speed with transformers 5
+parity-latest: setup $(BASE)/model.safetensors $(LATEST)/.ready ## Parity and baseline speed with transformers 5
+	@$(MAKE) --no-print-directory artifacts RECIPES='pytorch-fp32 onnx-fp32'
 	@$(MAKE) --no-print-directory base-artifacts BASE_RECIPES=onnx-fp32
 	$(LATEST)/bin/python -m tests.parity.latest $(CHECKPOINT) $(ARTIFACTS)/$(NAME)-pytorch-fp32 $(ARTIFACTS)/$(NAME)-onnx-fp32
 	for environment in $(VENV) $(LATEST) $(VENV) $(LATEST); do \
