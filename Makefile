@@ -17,7 +17,7 @@ BENCH_ARGS ?=
 NAME := $(notdir $(CHECKPOINT))
 BASE := build/blip-base-random
 BASE_ARTIFACTS := build/artifacts-base
-BASE_RECIPES := pytorch-fp32 pytorch-int8 onnx-fp32 onnx-int8 onnx-int8-single onnx-int4 onnx-int8-vnni onnx-int8-fast
+BASE_RECIPES := pytorch-fp32 pytorch-int8 onnx-fp32 onnx-int8 onnx-int8-single onnx-int4 onnx-int8-full onnx-int8-fast
 SOURCES := $(shell find exporters runtimes -name '*.py')
 
 .DEFAULT_GOAL := help

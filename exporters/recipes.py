@@ -53,7 +53,7 @@ class Recipe:
     """One sentence: what it is for."""
     device: Literal["cpu", "cuda"] = "cpu"
     cpu_features: tuple[str, ...] = ()
-    """CPU features without which the result is wrong or slow, in the words of `runtimes.host.facts`."""
+    """CPU features of which one is needed, in the words of `runtimes.host.facts`: without any of them the result is wrong or slow."""
     encoder: Component = Component()
     decoder: Component = Component()
     layout: Literal["split", "single"] = "split"
@@ -183,19 +183,10 @@ RECIPES = (
         drift_limit_nat=0.05,
     ),
     Recipe(
-        name="onnx-int8-vnni",
+        name="onnx-int8-full",
         runtime="ort",
-        why="Full-range weights for x86 with VNNI, which adds products in 32 bits.",
-        cpu_features=("vnni",),
-        encoder=_INT8,
-        decoder=_BLOCKS8,
-        drift_limit_nat=0.02,
-    ),
-    Recipe(
-        name="onnx-int8-arm64",
-        runtime="ort",
-        why="Full-range weights for 64-bit ARM with dot products, which add in 32 bits.",
-        cpu_features=("dotprod",),
+        why="Full-range weights for CPUs that add INT8 products in 32 bits: x86 with VNNI, 64-bit ARM with dot products.",
+        cpu_features=("vnni", "dotprod"),
         encoder=_INT8,
         decoder=_BLOCKS8,
         drift_limit_nat=0.02,

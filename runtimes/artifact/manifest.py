@@ -6,7 +6,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
@@ -141,11 +141,15 @@ class Target:
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "fp16", "int8", "int4"]
     cpu_features: tuple[str, ...] = ()
-    """CPU features without which the artifact is wrong or slow, in the words of `runtimes.host.facts`."""
+    """CPU features of which one is needed, in the words of `runtimes.host.facts`: without any of them the artifact is wrong or slow."""
     approximate: bool = False
     """It computes something else than the checkpoint, for speed, and runs where it is named or alone."""
     full_range: bool = False
     """Its INT8 weights use all of 8 bits in products that saturate on x86 without VNNI (`runtimes.selection.fitness`)."""
+
+    def suits(self, cpu_features: Set[str]) -> bool:
+        """Return whether a CPU with these features has one of those that the artifact needs."""
+        return not self.cpu_features or not cpu_features.isdisjoint(self.cpu_features)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,13 +41,13 @@ def product_for(held: "Iterable[Runnable]") -> Int8SelfTest | None:
 
 def misfit(one: "Runnable", host: Host, product: Int8SelfTest | None) -> Misfit | None:
     """Say what is wrong with running an artifact, or one of a recipe, on this CPU, if anything; the product is that of `product_for`."""
-    missing = ", ".join(sorted(set(one.target.cpu_features) - host.cpu_features))
-    tuned = f"is tuned for CPUs with {missing}, which this one lacks"
+    suits = one.target.suits(host.cpu_features)
+    tuned = f"is tuned for CPUs with {' or '.join(one.target.cpu_features)}, which this one lacks"
     if one.target.full_range and product is not None and not product.right:
         saturates = f"integer products saturate here ({product.found:,} where {product.expected:,} is right)"
-        cause = f"{tuned}; {saturates}" if missing else f"has weights of full range, and {saturates}"
+        cause = f"{tuned}; {saturates}" if not suits else f"has weights of full range, and {saturates}"
         return Misfit(wrong=True, why=f"{cause}: its captions may be wrong here")
-    if not missing:
+    if suits:
         return None
     known = product is not None and product.right
     return Misfit(

@@ -54,10 +54,10 @@ def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list
         host: This machine.
         device: "auto", "cpu" or "cuda".
     """
-    ranked: list[tuple[tuple[int, int, bool, int, str], Choice]] = []
+    ranked: list[tuple[tuple[int, int, bool, bool, str], Choice]] = []
     for name, one in held.items():
         target = one.target
-        if one.runtime not in host.libraries or not host.cpu_features.issuperset(target.cpu_features):
+        if one.runtime not in host.libraries or not target.suits(host.cpu_features):
             continue
         if host.cuda and device != "cpu" and target.precision == "fp16":
             place, where, why = 0, "cuda", "FP16 on the GPU"
@@ -66,7 +66,7 @@ def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list
         elif device == "cuda":
             place, where, why = 1, "cuda", "FP32 on the GPU, as there is no FP16 artifact"
         elif target.precision == "int8":
-            tuned = ", ".join(target.cpu_features)
+            tuned = ", ".join(feature for feature in target.cpu_features if feature in host.cpu_features)
             place, where, why = 1, "cpu", f"INT8 tuned for this CPU ({tuned})" if tuned else "INT8 that is right on every CPU"
         elif target.precision == "int4":
             place, where, why = 2, "cpu", "INT4, as there is no INT8 artifact that this machine can run"
@@ -76,7 +76,7 @@ def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list
             place, where, why = 4, "cpu", "FP16 on the CPU, as there is nothing else"
         if target.approximate:
             place, why = LAST, f"approximate ({target.precision.upper()}), as there is nothing else that this machine can run"
-        # Among INT8 artifacts the runtime counts for more than the tuning: VNNI weights save no time, they are a little more exact.
-        order = (place, ENGINES[one.runtime].rank, one.contract == SINGLE, -len(target.cpu_features), name)
+        # Among INT8 artifacts the runtime counts for more than the tuning: full-range weights save no time, they are a little more exact.
+        order = (place, ENGINES[one.runtime].rank, one.contract == SINGLE, not target.cpu_features, name)
         ranked.append((order, Choice(name=name, device=where, why=why)))
     return [choice for _, choice in sorted(ranked, key=lambda entry: entry[0])]

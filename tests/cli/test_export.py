@@ -18,7 +18,7 @@ from toolkit.cli import main
 
 NAMES = [
     *("pytorch-fp32", "pytorch-int8", "pytorch-fp16"),
-    *("onnx-fp32", "onnx-int8", "onnx-int8-single", "onnx-int4", "onnx-int8-vnni", "onnx-int8-arm64", "onnx-int8-fast", "onnx-fp16"),
+    *("onnx-fp32", "onnx-int8", "onnx-int8-single", "onnx-int4", "onnx-int8-full", "onnx-int8-fast", "onnx-fp16"),
 ]
 
 

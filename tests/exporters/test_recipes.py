@@ -66,7 +66,7 @@ class TestRecipes:
     def test_unknown_name_lists_the_known_ones(self):
         with pytest.raises(UnknownNameError) as caught:
             find_recipe("onnx-int3")
-        names = ["fp16", "fp32", "int4", "int8", "int8-arm64", "int8-fast", "int8-single", "int8-vnni"]
+        names = ["fp16", "fp32", "int4", "int8", "int8-fast", "int8-full", "int8-single"]
         known = ", ".join(["all", *(f"onnx-{name}" for name in names), "pytorch-fp16, pytorch-fp32, pytorch-int8"])
         assert str(caught.value) == f"unknown recipe 'onnx-int3'; known: {known}"
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 from runtimes.artifact.folder import open_artifact
 from tests.exporters.onnx.onnx_files import stored
 
-BLOCKED = (("onnx-int8", 8), ("onnx-int4", 4), ("onnx-int8-vnni", 8))
+BLOCKED = (("onnx-int8", 8), ("onnx-int4", 4), ("onnx-int8-full", 8))
 CROSS = ("crossattention.self.key.", "crossattention.self.value.")
 """Of the text decoder's parameters, those that the encoder holds."""
 

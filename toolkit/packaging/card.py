@@ -74,7 +74,7 @@ def card(manifest: Manifest, measured: str | None, *, offline: bool) -> str:
         runtime=manifest.runtime,
         requires=", ".join(f"{library} {versions}" for library, versions in manifest.requires.items()),
         device=manifest.target.device,
-        features=f" with {', '.join(manifest.target.cpu_features)}" if manifest.target.cpu_features else "",
+        features=f" with {' or '.join(manifest.target.cpu_features)}" if manifest.target.cpu_features else "",
         precision=manifest.target.precision,
         applied=applied or "nothing",
         image_px=manifest.image.width_px,

@@ -12,7 +12,7 @@ from exporters.checkpoint.blip import open_checkpoint
 from runtimes.artifact.folder import open_artifact
 from tests.exporters.onnx.onnx_files import ENCODER_PRODUCTS, ONNX_DECODER_PRODUCTS, TINY_LAYERS, graph_of
 
-QUANTIZED = ("onnx-int8", "onnx-int4", "onnx-int8-vnni", "onnx-int8-arm64")
+QUANTIZED = ("onnx-int8", "onnx-int4", "onnx-int8-full")
 FLOAT = ("onnx-fp32", "onnx-fp16")
 ROLES = ("encoder", "decoder")
 CROSS_PRODUCTS = 2 * TINY_LAYERS
@@ -87,7 +87,7 @@ def test_quantized_graphs_use_these_operators_of_onnx_runtime_and_no_other(tiny_
     ("artifacts", "checkpoint"),
     [("tiny_artifacts", "tiny_checkpoint"), pytest.param("mini_artifacts", "mini_checkpoint", marks=pytest.mark.full)],
 )
-@pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4", "onnx-int8-vnni"])
+@pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4", "onnx-int8-full"])
 def test_float_tensors_that_stay_equal_the_checkpoint_the_large_ones_in_half(request, artifacts, checkpoint, recipe):
     weights = open_checkpoint(str(request.getfixturevalue(checkpoint))).load_weights()
     artifact = request.getfixturevalue(artifacts)[recipe]

@@ -85,7 +85,7 @@ class TestOnnxProduct:
         np.testing.assert_array_equal(stored["weight"], self.WEIGHT)
 
 
-@pytest.mark.parametrize(("recipe", "most"), [("onnx-int8", 64), ("onnx-int4", 64), ("onnx-int8-vnni", 127), ("onnx-int8-arm64", 127)])
+@pytest.mark.parametrize(("recipe", "most"), [("onnx-int8", 64), ("onnx-int4", 64), ("onnx-int8-full", 127)])
 def test_weights_of_the_encoder_fill_the_range_of_the_recipe_and_no_more(tiny_artifacts, recipe, most):
     tensors = [numpy_helper.to_array(tensor) for tensor in graph_of(tiny_artifacts[recipe], "encoder").initializer]
     matrices = [values for values in tensors if values.dtype == np.int8 and values.ndim == 2]

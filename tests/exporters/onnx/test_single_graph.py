@@ -77,7 +77,7 @@ class TestGate:
 
     def test_other_captions_than_the_split_graphs_are_refused(self, tiny_artifacts, drawn_pictures):
         """The single graph of 7-bit encoder weights against the captions of 8-bit ones."""
-        findings = open_artifact(tiny_artifacts["onnx-int8-vnni"]).manifest.gate
+        findings = open_artifact(tiny_artifacts["onnx-int8-full"]).manifest.gate
         eight = open_artifact(tiny_artifacts["onnx-int8"]).manifest.gate["captions"]
         different = sum(findings["captions"][picture] != said for picture, said in eight.items())
         assert 0 < different < 16

@@ -73,7 +73,7 @@ def host(features=VNNI, libraries=BOTH, cuda=False):
 GPU_FIRST = ["onnx-fp16@cuda", "pytorch-fp16@cuda"]
 AFTER_INT8 = ["onnx-int4", "onnx-fp32", "pytorch-fp32"]
 CPU_PLAIN = ["onnx-int8", "onnx-int8-single", "pytorch-int8", *AFTER_INT8]
-CPU_VNNI, CPU_ARM = ["onnx-int8-vnni", *CPU_PLAIN], ["onnx-int8-arm64", *CPU_PLAIN]
+CPU_FULL = ["onnx-int8-full", *CPU_PLAIN]
 HALF = ["onnx-fp16", "pytorch-fp16"]
 
 
@@ -81,15 +81,15 @@ HALF = ["onnx-fp16", "pytorch-fp16"]
     ("held", "machine", "device", "order"),
     [
         # A server or a new laptop; one without VNNI; a Pi 5 or a phone; a Pi 4.
-        (ALL, host(VNNI), "auto", CPU_VNNI + HALF),
+        (ALL, host(VNNI), "auto", CPU_FULL + HALF),
         (ALL, host(X86), "auto", CPU_PLAIN + HALF),
-        (ALL, host(ARM), "auto", CPU_ARM + HALF),
+        (ALL, host(ARM), "auto", CPU_FULL + HALF),
         (ALL, host(OLD_ARM), "auto", CPU_PLAIN + HALF),
-        (ALL, host(VNNI), "cpu", CPU_VNNI + HALF),
+        (ALL, host(VNNI), "cpu", CPU_FULL + HALF),
         # A GPU comes first unless the CPU is ordered; if it is ordered, nothing else will do.
-        (ALL, host(VNNI, cuda=True), "auto", GPU_FIRST + CPU_VNNI),
+        (ALL, host(VNNI, cuda=True), "auto", GPU_FIRST + CPU_FULL),
         (ALL, host(X86, cuda=True), "auto", GPU_FIRST + CPU_PLAIN),
-        (ALL, host(VNNI, cuda=True), "cpu", CPU_VNNI + HALF),
+        (ALL, host(VNNI, cuda=True), "cpu", CPU_FULL + HALF),
         (ALL, host(VNNI, cuda=True), "cuda", [*GPU_FIRST, "onnx-fp32@cuda", "pytorch-fp32@cuda"]),
         (ALL, host(VNNI), "cuda", []),
         # What one library can run.
@@ -106,13 +106,14 @@ HALF = ["onnx-fp16", "pytorch-fp16"]
         (("onnx-fp32", "pytorch-fp32"), host(VNNI, cuda=True), "auto", ["onnx-fp32", "pytorch-fp32"]),
         (("onnx-fp32", "pytorch-int8"), host(X86), "auto", ["pytorch-int8", "onnx-fp32"]),
         (("onnx-fp32", "onnx-fp16", "onnx-int4"), host(X86), "auto", ["onnx-int4", "onnx-fp32", "onnx-fp16"]),
-        (("onnx-int4", "onnx-int8-vnni", "pytorch-int8"), host(X86, ORT), "auto", ["onnx-int4"]),
+        (("onnx-int4", "onnx-int8-full", "pytorch-int8"), host(X86, ORT), "auto", ["onnx-int4"]),
         (("onnx-int4", "onnx-fp16"), host(VNNI, cuda=True), "auto", ["onnx-fp16@cuda", "onnx-int4"]),
         (("onnx-int4", "onnx-fp32"), host(VNNI, cuda=True), "cuda", ["onnx-fp32@cuda"]),
-        (("onnx-int8-vnni",), host(X86), "auto", []),
-        (("onnx-int8-arm64",), host(VNNI), "auto", []),
-        (("onnx-int8-arm64", "onnx-int8-vnni", "onnx-fp32"), host(X86), "auto", ["onnx-fp32"]),
-        (("onnx-int8-vnni", "pytorch-int8"), host(VNNI), "auto", ["onnx-int8-vnni", "pytorch-int8"]),
+        (("onnx-int8-full",), host(X86), "auto", []),
+        (("onnx-int8-full",), host(OLD_ARM), "auto", []),
+        (("onnx-int8-full", "onnx-fp32"), host(X86), "auto", ["onnx-fp32"]),
+        (("onnx-int8", "onnx-int8-full"), host(frozenset({"dotprod"})), "auto", ["onnx-int8-full", "onnx-int8"]),
+        (("onnx-int8-full", "pytorch-int8"), host(VNNI), "auto", ["onnx-int8-full", "pytorch-int8"]),
         ((), host(VNNI), "auto", []),
     ],
 )  # fmt: skip
@@ -127,13 +128,18 @@ def test_order(held, machine, device, order):
 def test_reasons():
     assert rank(MANIFESTS, host(VNNI, ORT, cuda=True)) == [
         Choice(name="onnx-fp16", device="cuda", why="FP16 on the GPU"),
-        Choice(name="onnx-int8-vnni", device="cpu", why="INT8 tuned for this CPU (vnni)"),
+        Choice(name="onnx-int8-full", device="cpu", why="INT8 tuned for this CPU (vnni)"),
         Choice(name="onnx-int8", device="cpu", why="INT8 that is right on every CPU"),
         Choice(name="onnx-int8-single", device="cpu", why="INT8 that is right on every CPU"),
         Choice(name="onnx-int4", device="cpu", why="INT4, as there is no INT8 artifact that this machine can run"),
         Choice(name="onnx-fp32", device="cpu", why="FP32, as there is no INT8 or INT4 artifact that this machine can run"),
     ]
     assert rank({"x": MANIFESTS["onnx-fp16"]}, host()) == [Choice(name="x", device="cpu", why="FP16 on the CPU, as there is nothing else")]
+
+
+def test_the_reason_names_the_feature_that_this_cpu_has():
+    (choice,) = rank({"x": MANIFESTS["onnx-int8-full"]}, host(ARM, ORT))
+    assert choice.why == "INT8 tuned for this CPU (dotprod)"
 
 
 def test_equals_are_ordered_by_name():

@@ -97,7 +97,7 @@ def check(folder, names, here, product=RIGHT, packages=None, memory=None, **chan
     return [f"{one.level} {one.text}" for one in found]
 
 
-TUNED = "onnx-int8-vnni is tuned for CPUs with vnni, which this one lacks"
+TUNED = "onnx-int8-full is tuned for CPUs with vnni or dotprod, which this one lacks"
 WRONG = "integer products saturate here (51 where 100 is right): its captions may be wrong here"
 
 
@@ -105,16 +105,17 @@ WRONG = "integer products saturate here (51 where 100 is right): its captions ma
     ("names", "here", "options", "found"),
     [
         (["onnx-int8"], host("avx2"), {"product": SATURATED}, []),
-        (["onnx-int8-vnni"], host("avx2", "vnni"), {}, []),
-        (["onnx-int8-vnni"], host("avx2"), {"product": SATURATED}, [f"problem {TUNED}; {WRONG}"]),
+        (["onnx-int8-full"], host("avx2", "vnni"), {}, []),
+        (["onnx-int8-full"], host("avx2"), {"product": SATURATED}, [f"problem {TUNED}; {WRONG}"]),
         (
-            ["onnx-int8-vnni"],
+            ["onnx-int8-full"],
             host("avx2", "vnni"),
             {"product": SATURATED},
-            [f"problem onnx-int8-vnni has weights of full range, and {WRONG}"],
+            [f"problem onnx-int8-full has weights of full range, and {WRONG}"],
         ),
-        (["onnx-int8-vnni"], host("dotprod"), {}, [f"warning {TUNED}; its products are right here, but may be slow"]),
-        (["onnx-int8-vnni", "onnx-int8"], host("avx2"), {"product": SATURATED}, [f"note {TUNED}; {WRONG}"]),
+        (["onnx-int8-full"], host("dotprod"), {}, []),
+        (["onnx-int8-full"], host("avx2"), {}, [f"warning {TUNED}; its products are right here, but may be slow"]),
+        (["onnx-int8-full", "onnx-int8"], host("avx2"), {"product": SATURATED}, [f"note {TUNED}; {WRONG}"]),
         (["onnx-int8"], host(libraries=("torch",)), {}, ["problem onnx-int8 needs onnxruntime, which is not here or does not work"]),
         (
             ["onnx-int8", "pytorch-int8"],
