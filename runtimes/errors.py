@@ -129,12 +129,12 @@ class ArchiveError(ToolkitError, ValueError):
 
 
 class DigestError(ToolkitError, ValueError):
-    """An artifact is whole, and another one than its sender told of."""
+    """An artifact is complete, and not the one whose digest was given."""
 
     code = "DIGEST_DIFFERS"
 
     def __init__(self, path: Path, found: str, wanted: str) -> None:
-        super().__init__(f"{path}: its manifest's digest is {found}, not {wanted}. Ask the sender which package this is; do not use it.")
+        super().__init__(f"{path}: sha256 of its manifest.json is {found}, not {wanted}. Do not use it; ask the sender for its digest.")
 
 
 class GoldenError(ToolkitError, ValueError):

@@ -1,102 +1,89 @@
-"""A package as one file: members go in, an archive comes out; an archive goes in, a folder comes out that holds what its manifest declares.
+"""Packages as archives: write an artifact's files to a tar.gz file, and unpack one into a folder.
 
-Nothing here is taken from `tarfile` or `zipfile`, whose extraction has been talked out of its folder more than once. The manifest is the
-first member; it fixes which members follow, in which order and of which size and hash, so each is checked while it streams, and nothing
-is believed that an archive says of itself. Bytes reach a hidden folder, which gets its name when all of it was right.
+The manifest is the first member. It fixes name, size, order and hash of all others, so the reader asks the archive for exactly that many
+bytes, checks them while it copies them into files that it opened itself, and keeps nothing if one of them is wrong. `tarfile` builds and
+parses single headers of 512 bytes and never sees the stream or a path: its own reader follows PAX and GNU extension headers of any size
+(CVE-2025-8194), does not check gzip's checksum, and its extraction has left its folder (CVE-2007-4559, CVE-2025-4517).
 """
 
+import gzip
 import hashlib
 import re
 import shutil
+import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from errno import ENOSPC
+from itertools import chain
 from os import fsync
 from pathlib import Path
 from typing import BinaryIO
 
 from runtimes.artifact.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from runtimes.errors import ArchiveError, DigestError, OutputError, OutputExistsError, ToolkitError
-from runtimes.storage.archive_formats import FORMS, Form, Member
 from runtimes.storage.atomic_write import locked, sync_folder, working_folder
 
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What an archive may hold; the writer keeps to it as the reader does."""
-
-    members: int = 64
-    manifest_bytes: int = MAX_MANIFEST_BYTES
-    ratio: int = 200
-    """Bytes that come out per byte of the archive."""
-
-
-LIMITS = Limits()
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-"""A name that is one file beside the manifest on every system: ASCII, no separator, not hidden."""
+SUFFIX = ".tar.gz"
+MAX_MEMBERS = 64
+MAX_MEMBER_BYTES = 8**11 - 1
+"""Of one file: the size in a tar header has 11 octal digits."""
+MAX_RATIO = 200
+"""Unpacked bytes per byte of the archive."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{,99}")
+"""One file beside the manifest on every system: ASCII, no separator, not hidden, short enough for a tar header."""
 RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.")
 """Windows takes these for devices, or drops the dot."""
+BLOCK_BYTES = 1 << 20
+END = bytes(2 * tarfile.BLOCKSIZE)
 
 
-def form_of(path: Path) -> Form:
-    """Return the kind of archive that a file's name asks for.
-
-    Raises:
-        ArchiveError: It ends in none of them.
-    """
-    for form in FORMS:
-        if path.name.endswith(form.suffix):
-            return form
-    raise ArchiveError(path, f"an archive's name ends in {' or '.join(form.suffix for form in FORMS)}")
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a file starts as an archive does.
+def check_suffix(path: Path) -> None:
+    """Refuse an archive's name that does not end in `SUFFIX`.
 
     Raises:
-        ArchiveError: It cannot be read.
+        ArchiveError: It ends otherwise.
     """
-    if not path.is_file():
-        return False
-    with _Source(path) as source:
-        start = source.read(4)
-    return any(start.startswith(form.magic) for form in FORMS)
+    if not path.name.endswith(SUFFIX):
+        raise ArchiveError(path, f"an archive's name ends in {SUFFIX}")
 
 
-def write_archive(stream: BinaryIO, path: Path, manifest: Manifest, members: Iterable[Member]) -> None:
-    """Write a package: the manifest, then the members that it declares, in its order.
+def write_archive(stream: BinaryIO, path: Path, manifest: Manifest, content: Iterator[Iterator[bytes]]) -> None:
+    """Write a package. Equal input gives equal bytes wherever zlib compresses alike.
 
     Args:
-        stream: Where to; it can be sought in.
-        path: What it will be called; its suffix says which kind of archive.
+        stream: Where to write.
+        path: Name of the archive, for messages.
         manifest: Sealed.
-        members: Content of the declared files.
+        content: Blocks of each declared file, in the manifest's order and of the declared size.
 
     Raises:
-        ArchiveError: This kind of archive cannot hold them.
+        ArchiveError: An archive cannot hold these files.
     """
-    form, content = form_of(path), manifest.to_bytes()
-    _check_declared(path, manifest, len(content))
-    if long := [name for name in manifest.files if len(name) > form.longest_name]:
-        raise ArchiveError(path, f"{form.suffix} takes no name of more than {form.longest_name} bytes, such as {long[0]}")
-    if _total(manifest) + sum(map(len, manifest.files)) * 2 + len(content) + (1 << 16) > form.most_bytes:
-        raise ArchiveError(path, f"{form.suffix} holds {form.most_bytes:,} bytes at most")
-    form.write(stream, [Member(name=MANIFEST_NAME, size=len(content), blocks=iter([content])), *members])
+    manifest_bytes = manifest.to_bytes()
+    _check_declared(path, manifest)
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as out:
+        sizes = {MANIFEST_NAME: len(manifest_bytes)} | {name: entry.bytes for name, entry in manifest.files.items()}
+        for (name, size), blocks in zip(sizes.items(), chain([iter([manifest_bytes])], content), strict=True):
+            header = tarfile.TarInfo(name)
+            header.size = size
+            out.write(header.tobuf(tarfile.USTAR_FORMAT))
+            out.writelines(blocks)
+            out.write(bytes(_padding(size)))
+        out.write(END)
 
 
-def unpack(archive: Path, target: Path, sha256: str | None = None) -> Manifest:
-    """Make the folder `target` from an archive; it appears when all of it was checked.
+def unpack(archive: Path, target: Path, digest: str | None = None) -> Manifest:
+    """Make the folder `target` from an archive. The folder appears after all of its files were checked.
 
     Args:
-        archive: What `toolkit package` wrote.
-        target: A folder that is not there, or empty.
-        sha256: The digest of the manifest that the sender told; None if there is none to compare.
+        archive: A file that `toolkit package` wrote.
+        target: A folder that does not exist, or is empty.
+        digest: Expected sha256 of the manifest, as the sender published it; None compares nothing.
 
     Raises:
         ArchiveError: It is not what `toolkit package` writes, or is damaged.
         ManifestError, ManifestVersionError: Its manifest cannot be read.
-        DigestError: Its manifest is not the sender's.
+        DigestError: Its manifest is another one.
         OutputExistsError, OutputError: The folder cannot be made; nothing is left behind.
     """
     if not archive.is_file():
@@ -106,109 +93,132 @@ def unpack(archive: Path, target: Path, sha256: str | None = None) -> Manifest:
         with locked(target), working_folder(target.parent, f".{target.name}.partial-") as folder:
             if target.exists() and (not target.is_dir() or any(target.iterdir())):
                 raise OutputExistsError(target, "Unpack into another folder (-o DIR) or remove it first.")
-            with _Source(archive) as source:
-                manifest = _extract(source, folder, sha256)
+            with _Inflated(archive) as source:
+                manifest = _extract(source, folder, digest)
             folder.chmod(0o755)
             if target.exists():
                 target.rmdir()
             folder.rename(target)
             sync_folder(target.parent)
             return manifest
-    except ToolkitError:
-        raise
-    except (ValueError, zlib.error) as error:
-        raise ArchiveError(archive, str(error)) from error
     except OSError as error:
+        if isinstance(error, ToolkitError):
+            raise
         raise OutputError(target, error.strerror or str(error)) from error
 
 
-class _Source:
-    """An archive that is read; what goes wrong there is its fault, not the output's."""
+class _Inflated:
+    """The content of a gzip file with one member. It inflates as many bytes as are asked for, so a bomb takes no memory."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._inflate = path, zlib.decompressobj(zlib.MAX_WBITS | 16)
         try:
-            self._stream = path.open("rb")
-            self.bytes = path.stat().st_size
+            self._stream, self.archive_bytes = path.open("rb"), path.stat().st_size
         except OSError as error:
-            raise ArchiveError(path, f"cannot be read ({error.strerror})") from error
+            raise self.wrong(f"cannot be read ({error.strerror})") from error
 
-    def __enter__(self) -> "_Source":
+    def __enter__(self) -> "_Inflated":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
 
-    def read(self, count: int) -> bytes:
+    def wrong(self, problem: str) -> ArchiveError:
+        return ArchiveError(self.path, problem)
+
+    def blocks(self, size: int) -> Iterator[bytes]:
+        """Yield exactly the next `size` bytes, then skip what fills up the last tar block."""
+        for start in range(0, size, BLOCK_BYTES):
+            yield self.exactly(min(BLOCK_BYTES, size - start))
+        self.exactly(_padding(size))
+
+    def exactly(self, count: int) -> bytes:
+        content = self._up_to(count)
+        if len(content) < count:
+            raise self.wrong("it is cut off")
+        return content
+
+    def check_end(self) -> None:
+        """Require the end of the tar file, and behind it no more than the zeros that fill up a record, and the end of the gzip file."""
+        most = 2 * tarfile.RECORDSIZE
+        rest = self._up_to(most + 1)
+        if any(rest) or len(rest) > most or self._inflate.unused_data or self._read():
+            raise self.wrong("something follows its last member")
+        if len(rest) < len(END) or not self._inflate.eof:
+            raise self.wrong("it is cut off")
+
+    def _up_to(self, count: int) -> bytes:
+        content = bytearray()
+        while len(content) < count and not self._inflate.eof and (packed := self._inflate.unconsumed_tail or self._read()):
+            try:
+                content += self._inflate.decompress(packed, count - len(content))
+            except zlib.error as error:
+                raise self.wrong(f"is no {SUFFIX} file, or is damaged ({error})") from error
+        return bytes(content)
+
+    def _read(self) -> bytes:
         try:
-            return self._stream.read(count)
+            return self._stream.read(BLOCK_BYTES)
         except OSError as error:
-            raise ArchiveError(self.path, f"cannot be read ({error.strerror})") from error
-
-    def form(self) -> Form:
-        """Tell its kind by its first bytes, and go back to them."""
-        start = self.read(4)
-        self._stream.seek(0)
-        for form in FORMS:
-            if start.startswith(form.magic):
-                return form
-        raise ArchiveError(self.path, f"is no {' or '.join(form.suffix for form in FORMS)} file")
+            raise self.wrong(f"cannot be read ({error.strerror})") from error
 
 
-def _extract(source: _Source, folder: Path, sha256: str | None) -> Manifest:
-    """Write an archive's members into an empty folder that nobody else looks at."""
-    archive, members = source.path, source.form().read(source)
-    manifest, content = _first(archive, members)
-    if sha256 is not None and manifest.digest != sha256.lower():
-        raise DigestError(archive, manifest.digest, sha256)
-    _check_declared(archive, manifest, len(content))
-    total = _total(manifest)
-    if total > LIMITS.ratio * source.bytes:
-        raise ArchiveError(archive, f"claims {total:,} bytes from {source.bytes:,}, more than {LIMITS.ratio} to 1")
+def _extract(source: _Inflated, folder: Path, digest: str | None) -> Manifest:
+    """Write an archive's members into an empty folder that nobody else uses."""
+    name, size = _header(source)
+    if name != MANIFEST_NAME:
+        raise source.wrong(f"does not start with {MANIFEST_NAME}")
+    if size > MAX_MANIFEST_BYTES:
+        raise source.wrong(f"its {MANIFEST_NAME} has {size:,} bytes, more than {MAX_MANIFEST_BYTES:,}")
+    content = b"".join(source.blocks(size))
+    manifest = parse_manifest(content, source.path / MANIFEST_NAME)
+    if digest is not None and manifest.digest != digest.lower():
+        raise DigestError(source.path, manifest.digest, digest)
+    _check_declared(source.path, manifest)
+    total = sum(entry.bytes for entry in manifest.files.values())
+    if total > MAX_RATIO * source.archive_bytes:
+        raise source.wrong(f"declares {total:,} bytes in {source.archive_bytes:,}, more than {MAX_RATIO} to 1")
     if total > (free := shutil.disk_usage(folder).free):
         raise OSError(ENOSPC, f"{total / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
     _write(folder / MANIFEST_NAME, iter([content]))
     for name, entry in manifest.files.items():
-        member = next(members, None)
-        if member is None or (member.name, member.size) != (name, entry.bytes):
-            found = "nothing more" if member is None else f"{member.name!r} of {member.size:,} bytes"
-            raise ArchiveError(archive, f"holds {found} where its manifest declares {name!r} of {entry.bytes:,} bytes")
-        if (digest := _write(folder / name, member.blocks)) != entry.sha256:
-            raise ArchiveError(archive, f"sha256 of {name} is {digest[:12]}…, its manifest says {entry.sha256[:12]}…")
-    if (member := next(members, None)) is not None:
-        raise ArchiveError(archive, f"holds {member.name!r}, which its manifest does not declare")
+        if (found := _header(source)) != (name, entry.bytes):
+            raise source.wrong(f"has {found[0]!r} of {found[1]:,} bytes where its manifest declares {name!r} of {entry.bytes:,} bytes")
+        if (sha256 := _write(folder / name, source.blocks(entry.bytes))) != entry.sha256:
+            raise source.wrong(f"sha256 of {name} is {sha256[:12]}…, its manifest declares {entry.sha256[:12]}…")
+    source.check_end()
     return manifest
 
 
-def _first(archive: Path, members: Iterator[Member]) -> tuple[Manifest, bytes]:
-    """Read the manifest, which must be the first member."""
-    member = next(members, None)
-    if member is None or member.name != MANIFEST_NAME:
-        raise ArchiveError(archive, f"does not start with {MANIFEST_NAME}")
-    if member.size > LIMITS.manifest_bytes:
-        raise ArchiveError(archive, f"its {MANIFEST_NAME} claims {member.size:,} bytes, more than {LIMITS.manifest_bytes:,}")
-    content = b"".join(member.blocks)
-    return parse_manifest(content, archive / MANIFEST_NAME), content
+def _header(source: _Inflated) -> tuple[str, int]:
+    """Read the header of a regular file; return its name and size."""
+    block = source.exactly(tarfile.BLOCKSIZE)
+    if not any(block):
+        raise source.wrong("it ends before all files that its manifest declares")
+    try:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise source.wrong(f"a member's header is damaged ({error})") from error
+    if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.size < 0:
+        raise source.wrong(f"member {header.name!r} is not a regular file")
+    return header.name, header.size
 
 
-def _check_declared(archive: Path, manifest: Manifest, manifest_bytes: int) -> None:
-    if 1 + len(manifest.files) > LIMITS.members:
-        raise ArchiveError(archive, f"declares {1 + len(manifest.files)} files, more than {LIMITS.members}")
-    if manifest_bytes > LIMITS.manifest_bytes:
-        raise ArchiveError(archive, f"its manifest has {manifest_bytes:,} bytes, more than {LIMITS.manifest_bytes:,}")
+def _check_declared(archive: Path, manifest: Manifest) -> None:
+    """Refuse files that no archive of ours holds."""
     names = [MANIFEST_NAME, *manifest.files]
+    if len(names) > MAX_MEMBERS:
+        raise ArchiveError(archive, f"declares {len(names)} files, more than {MAX_MEMBERS}")
     if bad := [name for name in names if not NAME.fullmatch(name) or RESERVED.fullmatch(name)]:
         raise ArchiveError(archive, f"declares {bad[0]!r}, which is no plain file name on every system")
     if len({name.lower() for name in names}) < len(names):
         raise ArchiveError(archive, "declares two files whose names differ in case only")
-
-
-def _total(manifest: Manifest) -> int:
-    return sum(entry.bytes for entry in manifest.files.values())
+    if large := [name for name, entry in manifest.files.items() if entry.bytes > MAX_MEMBER_BYTES]:
+        raise ArchiveError(archive, f"a file in {SUFFIX} has {MAX_MEMBER_BYTES:,} bytes at most; {large[0]} has more")
 
 
 def _write(path: Path, blocks: Iterator[bytes]) -> str:
-    """Write a new file and return its hash."""
+    """Write a new file and return its sha256."""
     digest = hashlib.sha256()
     with path.open("xb") as stream:
         for block in blocks:
@@ -217,3 +227,7 @@ def _write(path: Path, blocks: Iterator[bytes]) -> str:
         stream.flush()
         fsync(stream.fileno())
     return digest.hexdigest()
+
+
+def _padding(size: int) -> int:
+    return -size % tarfile.BLOCKSIZE

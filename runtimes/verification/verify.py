@@ -16,7 +16,7 @@ from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME, FileEntry
 from runtimes.errors import ArtifactCorruptError, DigestError, GoldenError, OutputError, ToolkitError
 from runtimes.loading import load
-from runtimes.storage.archive import is_archive, unpack
+from runtimes.storage.archive import unpack
 from runtimes.verification import fault_injection, sandbox
 from runtimes.verification.golden import Replay, read_golden, replay
 
@@ -47,12 +47,12 @@ class Report:
     """Whether golden captions or logits changed then; if not, they are weak."""
 
 
-def verify(path: Path, *, sha256: str | None = None, untrusted: bool = False, threads: int | None = None) -> Report:
+def verify(path: Path, *, digest: str | None = None, untrusted: bool = False, threads: int | None = None) -> Report:
     """Verify an artifact or a package.
 
     Args:
         path: A folder, or an archive that `toolkit package` wrote, which is unpacked for the while.
-        sha256: The manifest's digest as the sender told it.
+        digest: Expected sha256 of the manifest, as the sender published it.
         untrusted: Open the graphs in a process of their own first, with limits of memory and time.
         threads: CPU threads.
 
@@ -64,23 +64,23 @@ def verify(path: Path, *, sha256: str | None = None, untrusted: bool = False, th
         OutputError: There is no room for the copies that are looked at.
     """
     try:
-        if not is_archive(path):
-            return _verify(path, sha256, threads, untrusted=untrusted)
+        if not path.is_file():
+            return _verify(path, digest, threads, untrusted=untrusted)
         with tempfile.TemporaryDirectory(prefix="toolkit-verify-") as folder:
             unpacked = Path(folder) / path.name.split(".")[0]
-            unpack(path, unpacked, sha256)
-            return _verify(unpacked, sha256, threads, untrusted=untrusted)
+            unpack(path, unpacked, digest)
+            return _verify(unpacked, digest, threads, untrusted=untrusted)
     except OSError as error:  # of the copies that are made and removed
         if isinstance(error, ToolkitError):
             raise
         raise OutputError(Path(tempfile.gettempdir()), error.strerror or str(error)) from error
 
 
-def _verify(path: Path, sha256: str | None, threads: int | None, *, untrusted: bool) -> Report:
+def _verify(path: Path, digest: str | None, threads: int | None, *, untrusted: bool) -> Report:
     artifact = open_artifact(path)
     manifest = artifact.manifest
-    if sha256 is not None and manifest.digest != sha256.lower():
-        raise DigestError(path, manifest.digest, sha256)
+    if digest is not None and manifest.digest != digest.lower():
+        raise DigestError(path, manifest.digest, digest)
     check_files(artifact)
     flipped = _flip_a_bit(artifact)
     if untrusted:
@@ -99,7 +99,7 @@ def _verify(path: Path, sha256: str | None, threads: int | None, *, untrusted: b
     return Report(
         artifact=manifest.name,
         digest=manifest.digest,
-        authentic=sha256 is not None,
+        authentic=digest is not None,
         files=len(manifest.files),
         bytes=artifact.total_bytes,
         flipped_bit=flipped,
@@ -113,7 +113,7 @@ def _verify(path: Path, sha256: str | None, threads: int | None, *, untrusted: b
 
 def summary(report: Report) -> list[str]:
     """Return a report for people, a line per check."""
-    golden, compared = report.golden, "as the sender told" if report.authentic else "not compared with one that a sender told (--sha256)"
+    golden, compared = report.golden, "as expected" if report.authentic else "not compared with the sender's (--digest)"
     lines = [
         f"{report.artifact}: whole",
         f"  digest    {report.digest}, {compared}",

@@ -174,8 +174,8 @@ def test_captioning_opens_no_socket_starts_no_process_and_writes_nothing(tiny_ar
 
 def test_verifying_reads_no_pickle_opens_no_socket_and_starts_no_process(tiny_artifacts, tmp_path):
     """Golden captions are replayed, and the archive unpacked; only --untrusted starts a process."""
-    package(tiny_artifacts["onnx-int8"], tmp_path / "tiny.zip")
-    archive = str(tmp_path / "tiny.zip")
+    package(tiny_artifacts["onnx-int8"], tmp_path / "tiny.tar.gz")
+    archive = str(tmp_path / "tiny.tar.gz")
     verify = "from pathlib import Path\nfrom runtimes.verification.verify import verify\n"
     verify += f"report = verify(Path({archive!r}), threads=1)\n"
     (replayed, (seen, _)) = python(WATCH, verify, "print(json.dumps(report.golden is not None))", REPORT)

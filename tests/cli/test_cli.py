@@ -45,7 +45,7 @@ USAGES = {
     "caption": ("[OPTIONS] PATH IMAGE...", "PATH is an artifact or a folder of artifacts; IMAGE a file, a folder or a glob."),
     "package": (
         "[OPTIONS] ARTIFACT",
-        "ARTIFACT is an artifact's folder. Pass the printed digest on by another way than the file: verify --sha256 compares it.",
+        "ARTIFACT is an artifact's folder. Send the printed digest by another way than the file: `verify --digest` compares it.",
     ),
     "unpack": ("[OPTIONS] FILE", "FILE is what `toolkit package` wrote."),
     "verify": ("[OPTIONS] PATH", "PATH is an artifact's folder, or a file that `toolkit package` wrote."),
@@ -65,8 +65,8 @@ OPTIONS = {
     "caption": "prompt beams min-length max-length batch-size workers max-pixels strip-prompt device threads output overwrite"
     " resume json help",
     "package": "output records with-wheels platform python overwrite help",
-    "unpack": "output sha256 help",
-    "verify": "sha256 untrusted threads json help",
+    "unpack": "output digest help",
+    "verify": "digest untrusted threads json help",
     "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads batch-size output"
     " report overwrite quiet profile json format help",
     "report": "format table dataset images no-images output overwrite help",

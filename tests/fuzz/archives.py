@@ -1,5 +1,6 @@
 """Hand-made hostile archives and damaged honest ones: each is a named error, and nothing of it is left anywhere."""
 
+import io
 import random
 import resource
 import time
@@ -7,15 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runtimes.artifact.folder import open_artifact
-from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.errors import ToolkitError
-from runtimes.storage.archive import unpack, write_archive
-from runtimes.storage.archive_formats import FORMS, Member
-from tests.fuzz import hostile_tar, hostile_zip
+from runtimes.storage.archive import SUFFIX, unpack, write_archive
+from tests.fuzz import hostile_tar
+from tests.fuzz.hostile_tar import files_in
 from tests.fuzz.mutate import damaged
 from tests.fuzz.tally import Tally
 
-HOSTILE = {".tar.gz": hostile_tar, ".zip": hostile_zip}
 BOMB_BYTES = 200 << 20
 MAX_SECONDS, MAX_GROWN_KB = 5, 100_000
 UNDAMAGED = "unpacked as if undamaged"
@@ -24,46 +23,43 @@ UNDAMAGED = "unpacked as if undamaged"
 def hostile(artifact: Path, folder: Path, bomb_bytes: int = BOMB_BYTES) -> Tally:
     """Try every hand-made archive; they differ in one thing each from one that unpacks."""
     tally = Tally("hand-made hostile archives", "a named error, nothing written, under 5 s and 100 MB")
-    files = files_of(artifact)
-    for suffix, made in HOSTILE.items():
-        honest = Tally("honest", "unpacks")
-        attempt(honest, folder, suffix, made.honest_archive(files), f"{suffix}: the honest one", files)
-        if honest.outcomes != {UNDAMAGED: 1}:
-            tally.broken.append(f"{suffix}: what the hostile ones differ from does not unpack: {honest}")
-        for name, content in made.archives(files, bomb_bytes):
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            attempt(tally, folder, suffix, content, f"{suffix}: {name}")
-            if (grown := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) > MAX_GROWN_KB:
-                tally.broken.append(f"{suffix}: {name}: the process grew by {grown} kB")
+    files = files_in(artifact)
+    for name, content in [("the honest one", hostile_tar.honest_archive(files)), *hostile_tar.harmless(files)]:
+        same = Tally("harmless", "unpacks")
+        attempt(same, folder, content, name, files)
+        if same.outcomes != {UNDAMAGED: 1}:
+            tally.broken.append(f"{name}: what the hostile ones differ from does not unpack: {same}")
+    for name, content in hostile_tar.archives(files, bomb_bytes):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        attempt(tally, folder, content, name)
+        if (grown := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) > MAX_GROWN_KB:
+            tally.broken.append(f"{name}: the process grew by {grown} kB")
     return tally
 
 
 def damage(artifact: Path, count: int, seed: int, folder: Path) -> Tally:
     """Try honest archives that were damaged."""
     tally = Tally("damaged archives", "a named error, nothing written")
-    chance = random.Random(seed)
-    honest = {form.suffix: packed(artifact, folder / f"honest{form.suffix}") for form in FORMS}
+    chance, honest, files = random.Random(seed), packed(artifact), files_in(artifact)
     for number in range(count):
-        suffix = list(honest)[number % len(honest)]
-        how, content = damaged(honest[suffix], chance)
-        attempt(tally, folder, suffix, content, f"archive {number}, seed {seed}: {suffix}, {how}", files_of(artifact))
+        how, content = damaged(honest, chance)
+        attempt(tally, folder, content, f"archive {number}, seed {seed}: {how}", files)
     return tally
 
 
-def attempt(tally: Tally, folder: Path, suffix: str, content: bytes, case: str, honest: Mapping[str, bytes] | None = None) -> None:
+def attempt(tally: Tally, folder: Path, content: bytes, case: str, honest: Mapping[str, bytes] | None = None) -> None:
     """Unpack an archive in a folder of its own, beside which nothing may appear.
 
     Args:
         tally: Where to note it.
         folder: Where to try.
-        suffix: Of the archive.
         content: Of the archive.
         case: What to call it.
         honest: Files that may come out: damage to bits that carry nothing leaves them as they were.
     """
     yard = folder / "yard"
     (yard / "inner").mkdir(parents=True)
-    archive = yard / f"archive{suffix}"
+    archive = yard / f"archive{SUFFIX}"
     archive.write_bytes(content)
     started = time.perf_counter()
     fault = None
@@ -95,18 +91,8 @@ def remove(yard: Path) -> None:
     yard.rmdir()
 
 
-def files_of(artifact: Path) -> dict[str, bytes]:
-    """An artifact's files, the manifest first."""
-    names = [MANIFEST_NAME, *open_artifact(artifact).manifest.files]
-    return {name: (artifact / name).read_bytes() for name in names}
-
-
-def packed(artifact: Path, path: Path) -> bytes:
+def packed(artifact: Path) -> bytes:
     """The honest archive of an artifact."""
-    manifest = open_artifact(artifact).manifest
-    with path.open("w+b") as stream:
-        content = {name: (artifact / name).read_bytes() for name in manifest.files}
-        write_archive(stream, path, manifest, [Member(name=n, size=len(c), blocks=iter([c])) for n, c in content.items()])
-    written = path.read_bytes()
-    path.unlink()
-    return written
+    manifest, stream = open_artifact(artifact).manifest, io.BytesIO()
+    write_archive(stream, Path(f"honest{SUFFIX}"), manifest, iter([iter([(artifact / name).read_bytes()]) for name in manifest.files]))
+    return stream.getvalue()

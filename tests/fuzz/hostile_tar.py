@@ -1,4 +1,4 @@
-"""Hand-made hostile tar.gz files: the files of an honest package go in, named archives that must be refused come out."""
+"""Hand-made tar.gz files of an artifact: hostile ones that must be refused, and harmless ones that unpack as the honest one does."""
 
 import gzip
 import io
@@ -6,17 +6,20 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME
-from runtimes.storage.archive_formats import GZIP_HEADER, tar_header
 
+GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")
+"""Deflate, no name, no time, no level, system unknown."""
 BLOCK = 512
 END = bytes(2 * BLOCK)
 KINDS = {
     "link": b"2", "hard link": b"1", "character device": b"3", "block device": b"4", "pipe": b"6", "folder": b"5",
     "contiguous file": b"7", "GNU sparse file": b"S", "volume": b"V", "continued file": b"M", "incremental folder": b"D",
-    "old regular file": b"\0", "unknown kind": b"Z",
+    "PAX record": b"x", "PAX record for all": b"g", "GNU long name": b"L", "unknown kind": b"Z",
 }  # fmt: skip
 NAMES = {
     "traversal": "../evil", "deep traversal": "a/../../evil", "absolute": "/etc/evil", "backslash": "..\\evil", "drive": "C:evil",
@@ -33,9 +36,20 @@ def patched(header: bytes, at: int, value: bytes) -> bytes:
     return header[:148] + b"%06o\0 " % sum(header) + header[156:]
 
 
-def member(name: str, content: bytes, *, at: int = 0, value: bytes = b"", header: bytes | None = None) -> bytes:
+def files_in(artifact: Path) -> dict[str, bytes]:
+    """An artifact's files, the manifest first."""
+    return {name: (artifact / name).read_bytes() for name in (MANIFEST_NAME, *open_artifact(artifact).manifest.files)}
+
+
+def tar_header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo("x")
+    info.size = size
+    return patched(info.tobuf(tarfile.USTAR_FORMAT), 0, name.encode().ljust(2, b"\0"))
+
+
+def member(name: str, content: bytes, *, at: int = 0, value: bytes = b"", header: bytes | None = None, size: int | None = None) -> bytes:
     """A member; `value` overwrites its header from `at` on."""
-    header = tar_header(name, len(content)) if header is None else header
+    header = tar_header(name, len(content) if size is None else size) if header is None else header
     return (patched(header, at, value) if value else header) + content + bytes(-len(content) % BLOCK)
 
 
@@ -88,22 +102,8 @@ def archives(files: Mapping[str, bytes], bomb_bytes: int) -> Iterator[tuple[str,
         "all there is": b"77777777777\0",
     }.items():
         yield f"size: {kind}", packed(start + member(first[0], b"x", at=124, value=size) + END)
-    for kind, (at, value) in {
-        "mode with setuid": (100, b"0004755\0"),
-        "owner": (108, b"0001750\0"),
-        "time": (136, b"14000000000\0"),
-        "owner's name": (265, b"root"),
-        "device number": (329, b"0000001\0"),
-        "GNU format": (257, b"ustar  \0"),
-        "no format": (257, bytes(8)),
-    }.items():
-        yield f"header: {kind}", packed(start + member(first[0], first[1], at=at, value=value) + END)
     wrong = tar_header(*(first[0], len(first[1])))
     yield "header: wrong checksum", packed(start + member(*first, header=wrong[:148] + b"000000\0 " + wrong[156:]) + END)
-    yield (
-        "something in the padding",
-        packed(start + member(*first)[:-1] + b"x" + END) if len(first[1]) % BLOCK else packed(honest + b"x" + END),
-    )
     yield "something behind the end", packed(honest + END + member("evil", b"x"))
     yield "one end block", packed(honest + END[:BLOCK])
     yield "no end", packed(honest)
@@ -114,8 +114,7 @@ def archives(files: Mapping[str, bytes], bomb_bytes: int) -> Iterator[tuple[str,
     yield "gzip: wrong length", packed(honest + END)[:-4] + bytes(4)
     yield "gzip: a second member", packed(honest + END) + packed(member("evil", b"x"))
     yield "gzip: something behind", packed(honest + END) + b"x"
-    yield "gzip: with a name", gzip_named(honest + END)
-    yield "gzip: flags", packed(honest + END, b"\x1f\x8b\x08\x1f" + GZIP_HEADER[4:])
+    yield "gzip: reserved flags", packed(honest + END, b"\x1f\x8b\x08\xe0" + GZIP_HEADER[4:])
     yield "gzip: another method", packed(honest + END, b"\x1f\x8b\x07\0" + GZIP_HEADER[4:])
     yield "gzip: twice", packed(packed(honest + END))
     yield "xz", lzma.compress(honest + END)
@@ -138,6 +137,30 @@ def archives(files: Mapping[str, bytes], bomb_bytes: int) -> Iterator[tuple[str,
         yield f"PAX record: {kind}", packed(library(listed, last[0], headers, tarfile.PAX_FORMAT))
     yield "PAX record for all", packed(library(listed, last[0], {}, tarfile.PAX_FORMAT, {"path": "../evil"}))
     yield "GNU long name", packed(library([*listed, ("a" * 300, b"x")], last[0], {}, tarfile.GNU_FORMAT))
+
+
+def harmless(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield archives that differ from the honest one in what nobody takes from them."""
+    first, *others = list(files.items())[1:]
+    start, rest = member(MANIFEST_NAME, files[MANIFEST_NAME]), b"".join(member(*each) for each in others) + END
+    for kind, (at, value) in {
+        "mode with setuid": (100, b"0004755\0"),
+        "owner": (108, b"0001750\0"),
+        "time": (136, b"14000000000\0"),
+        "owner's name": (265, b"root"),
+        "device number": (329, b"0000001\0"),
+        "GNU format": (257, b"ustar  \0"),
+        "no format": (257, bytes(8)),
+        "old regular file": (156, b"\0"),
+        "link name of a regular file": (157, b"/etc/passwd"),
+    }.items():
+        yield f"header: {kind}", packed(start + member(*first, at=at, value=value) + rest)
+    yield (
+        "something in the padding",
+        packed(start + member(first[0], first[1] + b"x" * (-len(first[1]) % BLOCK), size=len(first[1])) + rest),
+    )
+    yield "gzip: with a name", gzip_named(start + member(*first) + rest)
+    yield "filled up to a record", packed(start + member(*first) + rest + bytes(9 * 1024))
 
 
 def gzip_named(tar: bytes) -> bytes:

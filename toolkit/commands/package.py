@@ -10,14 +10,14 @@ from toolkit.progress import progress
 
 @click.command(
     help="Pack an artifact into one file that proves itself.",
-    epilog="ARTIFACT is an artifact's folder. Pass the printed digest on by another way than the file: verify --sha256 compares it.",
+    epilog="ARTIFACT is an artifact's folder. Send the printed digest by another way than the file: `verify --digest` compares it.",
 )
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file; .tar.gz or .zip.  [default: ARTIFACT.tar.gz beside the artifact]",
+    help="The file, .tar.gz.  [default: ARTIFACT.tar.gz beside the artifact]",
 )
 @click.option("--records", type=click.Path(dir_okay=False, path_type=Path), help="Records of `toolkit bench` for the model card's table.")
 @click.option(
@@ -41,7 +41,7 @@ def command(
     python: str | None,
     overwrite: bool,
 ) -> None:
-    """Echo the digest of the package's manifest and the file."""
+    """Echo the file and the digest of its manifest."""
     from runtimes.artifact.folder import open_artifact
     from toolkit.packaging.card import measured_table
     from toolkit.packaging.package import default_output, package
@@ -55,4 +55,4 @@ def command(
     wheels = collect(platforms, python) if with_wheels else None
     with progress("package", open_artifact(artifact).total_bytes) as bar:
         digest = package(artifact, output, measured=table, wheels=wheels, overwrite=overwrite, on_bytes=bar.update)
-    click.echo(f"{digest}  {output}")
+    click.echo(f"{output}\ndigest {digest}")

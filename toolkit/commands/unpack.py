@@ -10,11 +10,12 @@ import click
 @click.option(
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="The folder; it must not exist.  [default: FILE's name, here]"
 )
-@click.option("--sha256", metavar="DIGEST", help="Of its manifest, as the sender told it; another package is not unpacked.")
-def command(file: Path, output: Path | None, sha256: str | None) -> None:
+@click.option("--digest", metavar="SHA256", help="Expected sha256 of its manifest.json, as the sender published it.")
+def command(file: Path, output: Path | None, digest: str | None) -> None:
     """Echo the folder."""
-    from runtimes.storage.archive import form_of, unpack
+    from runtimes.storage.archive import SUFFIX, check_suffix, unpack
 
-    target = output or Path(file.name.removesuffix(form_of(file).suffix))
-    unpack(file, target, sha256)
+    check_suffix(file)
+    target = output or Path(file.name.removesuffix(SUFFIX))
+    unpack(file, target, digest)
     click.echo(str(target))

@@ -13,14 +13,14 @@ from toolkit.commands.options import threads_option
     epilog="PATH is an artifact's folder, or a file that `toolkit package` wrote.",
 )
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--sha256", metavar="DIGEST", help="Of its manifest, as the sender told it.")
+@click.option("--digest", metavar="SHA256", help="Expected sha256 of its manifest.json, as the sender published it.")
 @click.option("--untrusted", is_flag=True, help="Open its graphs in a process of their own first, with limits of memory and time.")
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="The report as a JSON object.")
-def command(path: Path, sha256: str | None, untrusted: bool, threads: int | None, as_json: bool) -> None:
+def command(path: Path, digest: str | None, untrusted: bool, threads: int | None, as_json: bool) -> None:
     """Echo the report; what is wrong is an error."""
     from runtimes.artifact import json_dataclass
     from runtimes.verification.verify import summary, verify
 
-    report = verify(path, sha256=sha256, untrusted=untrusted, threads=threads)
+    report = verify(path, digest=digest, untrusted=untrusted, threads=threads)
     click.echo(json.dumps(json_dataclass.to_json(report)) if as_json else "\n".join(summary(report)))

@@ -9,8 +9,7 @@ from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import FileEntry, Manifest
 from runtimes.errors import ArtifactCorruptError, OutputError, OutputExistsError, ToolkitError
 from runtimes.loading import load
-from runtimes.storage.archive import form_of, write_archive
-from runtimes.storage.archive_formats import BLOCK_BYTES, FORMS, Member
+from runtimes.storage.archive import BLOCK_BYTES, SUFFIX, check_suffix, write_archive
 from runtimes.storage.atomic_write import locked, whole_file
 from runtimes.verification.golden import LOGITS_ROLE, ROLE
 from runtimes.verification.verify import verify
@@ -28,7 +27,7 @@ Files = Mapping[str, tuple[str, bytes]]
 def default_output(artifact: Path) -> Path:
     """Return where a package goes that nobody named: beside the artifact."""
     resolved = artifact.resolve()
-    return resolved.with_name(resolved.name + FORMS[0].suffix)
+    return resolved.with_name(resolved.name + SUFFIX)
 
 
 def package(
@@ -44,7 +43,7 @@ def package(
 
     Args:
         artifact_path: The artifact's folder.
-        output: The archive; its suffix says which kind.
+        output: The archive, `.tar.gz`.
         measured: A table for the model card.
         wheels: Wheels and what pins them.
         overwrite: Replace an archive that exists.
@@ -57,7 +56,7 @@ def package(
         OutputExistsError, OutputError, ArchiveError: Before anything is run, where that can be known.
         ToolkitError: What `runtimes.verification.verify.verify` raises.
     """
-    form_of(output)
+    check_suffix(output)
     if output.exists() and not overwrite:
         raise OutputExistsError(output)
     verify(artifact_path)
@@ -73,7 +72,7 @@ def package(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with locked(output), whole_file(output) as stream:
-            write_archive(stream, output, manifest, _members(artifact, manifest, added, on_bytes))
+            write_archive(stream, output, manifest, _content(artifact, manifest, added, on_bytes))
     except ToolkitError:
         raise
     except OSError as error:
@@ -81,10 +80,9 @@ def package(
     return manifest.digest
 
 
-def _members(artifact: Artifact, manifest: Manifest, added: Files, on_bytes: Callable[[int], None]) -> Iterator[Member]:
+def _content(artifact: Artifact, manifest: Manifest, added: Files, on_bytes: Callable[[int], None]) -> Iterator[Iterator[bytes]]:
     for name, entry in manifest.files.items():
-        blocks = iter([added[name][1]]) if name in added else _hashed(artifact.path / name, entry, on_bytes)
-        yield Member(name=name, size=entry.bytes, blocks=blocks)
+        yield iter([added[name][1]]) if name in added else _hashed(artifact.path / name, entry, on_bytes)
 
 
 def _hashed(path: Path, entry: FileEntry, on_bytes: Callable[[int], None]) -> Iterator[bytes]:

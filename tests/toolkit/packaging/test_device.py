@@ -26,16 +26,16 @@ def package(mini_artifacts, tmp_path_factory):
     path = tmp_path_factory.mktemp("device") / "captioner.tar.gz"
     ended = CliRunner().invoke(main, ["package", str(mini_artifacts["onnx-int8"]), "-o", str(path), "--with-wheels"])
     assert (ended.exit_code, ended.stderr) == (0, "")
-    digest, _, printed = ended.stdout.strip().partition("  ")
+    printed, digest_line = ended.stdout.splitlines()
     assert printed == str(path)
-    return path, digest
+    return path, digest_line.removeprefix("digest ")
 
 
 @pytest.fixture(scope="module")
 def device(package, tmp_path_factory):
     """(folder that was unpacked, `bin` of an environment that was installed from it and from nothing else)."""
     folder = tmp_path_factory.mktemp("offline")
-    ended = CliRunner().invoke(main, ["unpack", str(package[0]), "-o", str(folder / "stick"), "--sha256", package[1]])
+    ended = CliRunner().invoke(main, ["unpack", str(package[0]), "-o", str(folder / "stick"), "--digest", package[1]])
     assert (ended.exit_code, ended.stdout) == (0, f"{folder / 'stick'}\n")
     command(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
     pip = (folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-index", "--find-links", ".", "--require-hashes")
@@ -52,8 +52,8 @@ def test_it_installs_without_torch(device):
 
 def test_it_unpacks_verifies_and_captions(device, package, tmp_path):
     toolkit, picture = device[1] / "toolkit", ROOT / "toolkit" / "sample" / "cat.jpg"
-    command(toolkit, "unpack", package[0], "-o", "captioner", "--sha256", package[1], cwd=tmp_path)
-    report = json.loads(command(toolkit, "verify", "captioner", "--sha256", package[1], "--untrusted", "--json", cwd=tmp_path).stdout)
+    command(toolkit, "unpack", package[0], "-o", "captioner", "--digest", package[1], cwd=tmp_path)
+    report = json.loads(command(toolkit, "verify", "captioner", "--digest", package[1], "--untrusted", "--json", cwd=tmp_path).stdout)
     assert (report["digest"], report["authentic"], report["tried_apart"]) == (package[1], True, True)
     golden = report["golden"]
     assert (golden["captions"], golden["equal"] + len(golden["ties"]), golden["differences"]) == (6, 6, [])
