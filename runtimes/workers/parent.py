@@ -1,7 +1,7 @@
-"""Measuring in a fresh process: a question goes in, its answer comes out, or why there is none. What the parent holds cannot disturb it.
+"""The parent's end of a worker process: it sends questions, receives progress and results, and learns why a process ended.
 
-The module that runs reads its question as JSON from stdin and writes JSON lines: {"captioned": n} per n captions, then {"result": ...}, or
-{"error": ...} for an input's fault.
+Both ends write one JSON value per line. The parent writes a question, a dataclass. The child (`runtimes.workers.child`) answers with any
+number of {"progress": ...}, then with {"result": ...} or {"error": text, "code": a ToolkitError's or null}. It ends when its stdin ends.
 """
 
 import json
@@ -10,62 +10,144 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from typing import Any, TypeVar
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from runtimes.artifact import json_dataclass
+from runtimes.errors import ToolkitError, error_from_code
 
+ROOT = str(Path(__file__).parents[2])
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 T = TypeVar("T")
 
 
-def ask(
-    module: str, question: object, answer: type[T], *, threads: int, on_caption: Callable[[], None] = lambda: None
-) -> tuple[T | None, str | None]:
-    """Run a module in a process of its own.
+class Worker:
+    """A module that runs in a process of its own. Use it as a context manager: the process ends with the block.
 
     Args:
-        module: Its dotted name.
+        module: Dotted name of a module that calls `runtimes.workers.child.serve`.
+        threads: For libraries that read their number of threads from the environment; None leaves the environment as it is.
+        seconds: Longest time for one question; then the process is killed. None: no limit.
+        quiet: Keep the child's stderr for `death`; otherwise it is this process's stderr.
+    """
+
+    def __init__(self, module: str, *, threads: int | None = None, seconds: float | None = None, quiet: bool = True) -> None:
+        self.result: Any = None
+        """The answer to the last question, as JSON values; None before it has come."""
+        self.death = ""
+        """Why the process ended; set when the block has ended, or when a question stays unanswered."""
+        self._seconds, self._late, self._error = seconds, False, ""
+        self._stderr = tempfile.TemporaryFile() if quiet else None  # noqa: SIM115 - closed by `close`
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), ROOT)))}
+        if threads is not None:
+            environment |= {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "TOKENIZERS_PARALLELISM": "false"}
+        # -P: the current folder may be an artifact's, and must not become a place where modules are found.
+        command = [sys.executable, "-P", "-m", module]
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment)
+
+    def ask(self, question: object) -> Iterator[Any]:
+        """Send a dataclass and yield the progress, as JSON values; then `result` is set, or `death` where the process has ended.
+
+        Raises:
+            ToolkitError: What the child raised.
+        """
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self.result = None
+        timer = threading.Timer(self._seconds or 0, self._kill_late)
+        if self._seconds is not None:
+            timer.start()
+        try:
+            with suppress(BrokenPipeError):  # it ended before it read its question; its exit status tells why
+                self._child.stdin.write(json.dumps(json_dataclass.to_json(question)).encode() + b"\n")
+                self._child.stdin.flush()
+            for line in self._child.stdout:
+                if not line.endswith(b"\n"):
+                    break  # the process ended while it wrote
+                message: dict[str, Any] = json.loads(line)
+                if "progress" in message:
+                    yield message["progress"]
+                elif "result" in message:
+                    self.result = message["result"]
+                    return
+                elif message["code"] is not None:
+                    raise error_from_code(message["code"], message["error"])
+                else:
+                    self._error = message["error"]
+        finally:
+            timer.cancel()
+        self.close()
+
+    def close(self) -> None:
+        """End the process and set `death`."""
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        with suppress(BrokenPipeError):
+            self._child.stdin.close()
+        status = self._child.wait()
+        self._child.stdout.close()
+        if self._stderr is None or self._stderr.closed:
+            lines: list[str] = []
+        else:
+            self._stderr.seek(0)
+            lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+            self._stderr.close()
+        self.death = self.death or self._reason(status, lines)
+
+    def _reason(self, status: int, lines: list[str]) -> str:
+        if self._late:
+            return f"no answer within {self._seconds:g} s"
+        return self._error or (lines[-1] if lines and status > 0 else death_of(status))
+
+    def _kill_late(self) -> None:
+        self._late = True
+        self._child.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self._child.kill()
+        self.close()
+
+
+def death_of(status: int) -> str:
+    """Name how a process ended, from its exit status; a negative one is a POSIX signal's number, and Windows has no SIGKILL."""
+    if status >= 0:
+        return f"exit code {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
+
+
+def ask(
+    module: str, question: object, answer: type[T], *, threads: int, on_progress: Callable[[Any], None] = lambda progress: None
+) -> tuple[T | None, str | None]:
+    """Ask one question of a module in a fresh process: what this process has in memory does not disturb a measurement there.
+
+    Args:
+        module: See `Worker`.
         question: A dataclass.
-        answer: The dataclass that its result is read as.
-        threads: For libraries that take their number from the environment.
-        on_caption: Told of every caption.
+        answer: The dataclass that the result is read as.
+        threads: See `Worker`.
+        on_progress: Called with every progress, JSON values.
 
     Returns:
-        The answer, or None and why in one line.
+        The answer, or None and the reason in one line.
     """
-    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), "TOKENIZERS_PARALLELISM": "false"}
-    with tempfile.TemporaryFile() as errors:
-        child = subprocess.Popen(
-            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
-        )
-        assert child.stdin is not None
-        assert child.stdout is not None
+    with Worker(module, threads=threads) as worker:
         try:
-            child.stdin.write(json_dataclass.canonical(json_dataclass.to_json(question)))
-            child.stdin.close()
-            for line in child.stdout:
-                message: dict[str, Any] = json.loads(line)
-                if "captioned" in message:
-                    for _ in range(message["captioned"]):
-                        on_caption()
-                elif "error" in message:
-                    return None, message["error"]
-                else:
-                    result, problems = json_dataclass.from_json(answer, message["result"])
-                    assert result is not None, problems
-                    return result, None
-        except BrokenPipeError:
-            pass  # it ended before it read its question; its exit status tells why
-        except BaseException:
-            child.kill()
-            raise
-        finally:
-            child.stdout.close()
-            status = child.wait()
-        errors.seek(0)
-        lines = errors.read().decode(errors="replace").strip().splitlines()
-    if status < 0:
-        return None, f"its process was ended by {signal.Signals(-status).name}" + (" (out of memory?)" if -status == signal.SIGKILL else "")
-    return None, f"its process failed: {lines[-1] if lines else f'exit code {status}'}"
+            for progress in worker.ask(question):
+                on_progress(progress)
+        except ToolkitError as error:
+            return None, str(error)
+    if worker.result is None:
+        return None, f"its process ended: {worker.death}"
+    result, problems = json_dataclass.from_json(answer, worker.result)
+    assert result is not None, problems
+    return result, None

@@ -1,11 +1,8 @@
-"""Run one benchmark case in this fresh process: a job as JSON on stdin, progress and one result as JSON lines on stdout.
+"""Run one benchmark case in this fresh process (a worker of `runtimes.workers`).
 
-Started as `python -m toolkit.bench.case_worker`. Memory is read before references are scored, which takes more of it than captioning does.
+Memory is read before references are scored, which takes more of it than captioning does.
 """
 
-import json
-import os
-import sys
 import time
 
 started = time.perf_counter()
@@ -13,8 +10,7 @@ started = time.perf_counter()
 from pathlib import Path  # noqa: E402 - the clock above starts before anything heavy is imported
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
-from runtimes.artifact import json_dataclass  # noqa: E402
-from runtimes.errors import ToolkitError  # noqa: E402
+from runtimes.workers.child import Send, serve  # noqa: E402
 from toolkit.bench.job import Job, Result  # noqa: E402
 from toolkit.bench.meters.rapl import EnergyMeter  # noqa: E402
 from toolkit.bench.meters.rss import peak_bytes, resident_bytes  # noqa: E402
@@ -25,17 +21,7 @@ if TYPE_CHECKING:
     from runtimes.decoding.session import Description
 
 
-def main() -> None:
-    """Read the job, run it, write the result; an input's fault is one line {"error": ...}."""
-    job, problems = json_dataclass.from_json(Job, json.loads(sys.stdin.read()))
-    assert job is not None, problems
-    try:
-        _send({"result": json_dataclass.to_json(run(job))})
-    except ToolkitError as error:
-        _send({"error": str(error)})
-
-
-def run(job: Job) -> Result:
+def run(job: Job, send: Send) -> Result:
     """Load, caption everything, then score the references."""
     captioner, import_s, load_s, described = _open(job)
     loaded = resident_bytes()
@@ -62,7 +48,7 @@ def run(job: Job) -> Result:
         times.append(laps.times(time.perf_counter() - begun))
         captions += found
         energy.update()
-        _send({"captioned": len(found)})
+        send(len(found))
     cpu, throttled = time.process_time() - cpu, throttling.seconds()
     peak = peak_bytes()
     prompt_tokens = len(captioner.caption_ids(job.prompt)) - 1 if job.prompt else 1
@@ -162,12 +148,5 @@ class _Laps:
         return round(self._once.get(phase, 0.0), 6)
 
 
-def _send(message: dict[str, Any]) -> None:
-    print(json.dumps(message), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-    # What a library prints, from Python or from C, must not get between our lines.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    main()
+    serve(Job, run)

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from runtimes.artifact.folder import Artifact, open_artifact
@@ -93,7 +94,7 @@ def run(
     dataset: Dataset,
     workloads: Sequence[Workload],
     counter: Counter | None,
-    on_caption: Callable[[str], None],
+    on_captions: Callable[[str, int], None],
 ) -> Iterator[Record]:
     """Run all cases with each workload, `repeats` times round, and yield each record as it is made.
 
@@ -102,7 +103,7 @@ def run(
         dataset: The pictures.
         workloads: What each case does; the cases of one workload run next to each other.
         counter: Who counts n-grams; None without references.
-        on_caption: Told the case's name at every caption, for progress.
+        on_captions: Called with a case's name and a number of captions that it has made, for progress.
 
     Raises:
         RequestError: A batch would hold more pictures than there are.
@@ -114,7 +115,7 @@ def run(
     for repeat in range(workloads[0].repeats):
         for workload in workloads:
             for case in cases:
-                record = _run_case(case, repeat, dataset, workload, host, counter, on_caption)
+                record = _run_case(case, repeat, dataset, workload, host, counter, on_captions)
                 work = arithmetic.get(case.name)
                 yield record if record.error else replace(record, limits=limits[workload.threads], arithmetic=work)
 
@@ -148,12 +149,12 @@ def _run_case(
     workload: Workload,
     host: HostFacts,
     counter: Counter | None,
-    on_caption: Callable[[str], None],
+    on_captions: Callable[[str, int], None],
 ) -> Record:
     job = job_of(case, dataset, workload, score=repeat == 0 and counter is not None)
     absent = job.device == "cuda" and not read_host().cuda
     began = datetime.now(UTC)
-    result, error = (None, NO_GPU) if absent else _work(job, lambda: on_caption(case.name))
+    result, error = (None, NO_GPU) if absent else _work(job, partial(on_captions, case.name))
     if result is not None and all(result.errors):
         error, result = f"no picture could be captioned: {result.errors[0]}", None
     record = Record(
@@ -213,9 +214,9 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> 
     )
 
 
-def _work(job: Job, on_caption: Callable[[], None]) -> tuple[Result | None, str | None]:
+def _work(job: Job, on_captions: Callable[[int], None]) -> tuple[Result | None, str | None]:
     """Run a worker process; return its result, or why there is none."""
-    return ask("toolkit.bench.case_worker", job, Result, threads=job.threads, on_caption=on_caption)
+    return ask("toolkit.bench.case_worker", job, Result, threads=job.threads, on_progress=on_captions)
 
 
 def _subject(case: Case, result: Result) -> Subject:

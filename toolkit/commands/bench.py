@@ -112,7 +112,7 @@ def command(
     workloads = sweep(workload, batch_sizes, threads or (workload.threads,), tokens or (None,))
     if profile:
         with progress("profile", 2 * len(cases) * len(pictures.pictures)) as bar:
-            profiles = list(profile_cases(cases, pictures, workloads[0], lambda case: bar.update(1, case)))
+            profiles = list(profile_cases(cases, pictures, workloads[0], lambda case, count: bar.update(count, case)))
         click.echo(PROFILE_RENDERERS[layout](profiles), nl=False)
         if all(one.error for one in profiles):
             raise RequestError("every case failed")
@@ -120,7 +120,7 @@ def command(
     total = len(workloads) * len(cases) * repeat * len(pictures.pictures)
     records = []
     with progress("bench", total) as bar, locked(output) if output else nullcontext():
-        for record in run(cases, pictures, workloads, counter, lambda case: bar.update(1, case)):
+        for record in run(cases, pictures, workloads, counter, lambda case, count: bar.update(count, case)):
             records.append(record)
             if output is not None:
                 write_records(output, records)

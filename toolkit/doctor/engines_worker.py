@@ -1,19 +1,15 @@
-"""Ask one runtime's library what it offers, in this fresh process: its name comes as JSON on stdin, the offer goes out on stdout.
-
-Started as `python -m toolkit.doctor.engines_worker`.
-"""
-
-from typing import Any
+"""Probe one engine's library in this fresh process (a worker of `runtimes.workers`)."""
 
 from runtimes.engine_registry import find_engine, load_target
 from runtimes.engines.offer import Offer
 from runtimes.errors import UnavailableError
-from runtimes.workers.child import Send, answer
+from runtimes.workers.child import Send, serve
+from toolkit.doctor.engines import Question
 
 
-def offer(question: dict[str, Any], send: Send) -> Offer:
+def offer(question: Question, send: Send) -> Offer:
     """Answer for the runtime that is asked of."""
-    probe = find_engine(question["runtime"]).probe
+    probe = find_engine(question.runtime).probe
     assert probe is not None, question
     try:
         found: Offer = load_target(probe)()
@@ -23,4 +19,4 @@ def offer(question: dict[str, Any], send: Send) -> Offer:
 
 
 if __name__ == "__main__":
-    answer(offer)
+    serve(Question, offer)

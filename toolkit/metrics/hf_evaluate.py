@@ -2,7 +2,7 @@
 
 `evaluate.load("bleu")` runs a script that it fetches from the Hugging Face hub (or finds in its cache), and trusts it. Without a
 network that fails in seconds; behind a firewall that drops packets it waits for minutes. The import alone takes seconds and 400 MB.
-So `evaluate` lives in a child process, which can be killed when it is late, and nothing of it, no environment variable, no import,
+So `evaluate` runs in a worker process, which is killed when it is late, and nothing of it, no environment variable, no import,
 touches this one.
 
 The precisions of a single picture times its n-grams are whole counts. The script's brevity penalty is not used: it takes the
@@ -10,16 +10,14 @@ shortest reference, COCO the closest.
 """
 
 import importlib.util
-import json
-import subprocess
-import sys
-import threading
 import weakref
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 from runtimes.errors import MissingDependencyError, UnavailableError
+from runtimes.workers.parent import Worker
 from toolkit.metrics.bleu import NgramCounts
+from toolkit.metrics.hf_evaluate_worker import Question
 from toolkit.metrics.ngrams import Count, closest_length, possible_ngrams
 
 LIMIT_S = 20.0
@@ -42,16 +40,26 @@ def load_counter(source: str = "bleu", limit_s: float = LIMIT_S) -> Count:
     """
     if importlib.util.find_spec("evaluate") is None:
         raise MissingDependencyError("evaluate", "BLEU counts by HF evaluate", "eval")
-    child = _Child(source, limit_s)
-    child.answer()
+    with ExitStack() as stack:
+        worker = stack.enter_context(Worker("toolkit.metrics.hf_evaluate_worker", seconds=limit_s))
+        _answer(worker, Question(source=source))
+        closing = stack.pop_all()
 
     def count(hypothesis: list[str], references: list[list[str]]) -> NgramCounts:
         if not hypothesis:  # no precision is defined, and older versions of the script divide by its length
             return counts_of_precisions([0.0] * 4, 0, hypothesis, references)
-        answer = child.answer({"hypothesis": hypothesis, "references": references})
+        answer = _answer(worker, Question(source=source, hypothesis=tuple(hypothesis), references=tuple(map(tuple, references))))
         return counts_of_precisions(answer["precisions"], answer["words"], hypothesis, references)
 
+    weakref.finalize(count, closing.close)
     return count
+
+
+def _answer(worker: Worker, question: Question) -> Any:  # noqa: ANN401 - JSON values
+    list(worker.ask(question))
+    if worker.result is None:
+        raise UnavailableError(f"HF evaluate: {worker.death}")
+    return worker.result
 
 
 def counts_of_precisions(precisions: list[float], scored_words: int, hypothesis: list[str], references: list[list[str]]) -> NgramCounts:
@@ -77,46 +85,3 @@ def counts_of_precisions(precisions: list[float], scored_words: int, hypothesis:
         hypothesis_length=len(hypothesis),
         reference_length=closest_length(hypothesis, references),
     )
-
-
-class _Child:
-    """`hf_evaluate_worker.py` in a process that ends with this object, or when it is late."""
-
-    def __init__(self, source: str, limit_s: float) -> None:
-        here = Path(__file__).parent
-        # -P and this folder: evaluate would run a bleu/bleu.py, and Python an evaluate.py, that lies where the user happens to be
-        command = [sys.executable, "-P", str(here / "hf_evaluate_worker.py"), source]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, cwd=here)
-        self._limit_s = limit_s
-        self._close = weakref.finalize(self, _end, self._process)
-
-    def answer(self, question: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send a question, if there is one, and wait for a line.
-
-        Raises:
-            UnavailableError: the worker reports an error, is late or gone; it cannot be asked again.
-        """
-        assert self._process.stdin
-        assert self._process.stdout
-        late = threading.Timer(self._limit_s, self._process.kill)
-        late.start()
-        try:
-            if question is not None:
-                self._process.stdin.write(json.dumps(question) + "\n")
-                self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except OSError:  # it is gone
-            line = ""
-        finally:
-            late.cancel()
-        answer: dict[str, Any] = json.loads(line) if line else {"error": f"no answer (limit {self._limit_s:g} s)"}
-        if "error" in answer:
-            self._close()
-            raise UnavailableError(f"HF evaluate: {answer['error']}")
-        return answer
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.communicate()

@@ -1,22 +1,44 @@
-"""Run HF `evaluate`'s "bleu" script in a process of its own: questions come in on stdin, its answers go out on stdout.
+"""Run HF `evaluate`'s "bleu" script in this process (a worker of `runtimes.workers`)."""
 
-Started by `toolkit.metrics.hf_evaluate` as a plain script, never imported; it needs `evaluate` and nothing of ours. All lines are
-JSON. The first answer is {} once the script is loaded; after that each line {"hypothesis": words, "references": [words]} is
-answered by {"precisions": [4 numbers], "words": count}. {"error": text} takes the place of an answer. It ends with its stdin.
-"""
-
-import json
 import os
-import sys
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from runtimes.errors import UnavailableError
+from runtimes.workers.child import Send, serve
+
+REVISION = "40c118bb2e381823f1072324b22cea3d7506b73b"
+"""Commit of the space evaluate-metric/bleu whose script runs: what is pushed there later does not run here."""
 
 _TRUE = {"1", "ON", "YES", "TRUE"}
 """What the Hugging Face libraries take for yes."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One image's words; without a hypothesis the script is loaded and nothing is counted."""
+
+    source: str
+    """Name on the hub, or absolute path of a folder that holds a script of the same name."""
+    hypothesis: tuple[str, ...] = ()
+    references: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the script computed."""
+
+    precisions: tuple[float, ...]
+    """Of 1..4-grams."""
+    words: int
+    """Length of the hypothesis."""
+
+
+@cache
 def load(source: str) -> Any:  # noqa: ANN401 evaluate ships no types
-    """Load the script: from the hub, from its cache, or from a folder.
+    """Load the script: from the hub at `REVISION`, from its cache, or from a folder.
 
     Raises:
         FileNotFoundError: no network may be used, and the cache does not have it.
@@ -29,7 +51,7 @@ def load(source: str) -> Any:  # noqa: ANN401 evaluate ships no types
     import evaluate
 
     try:
-        return evaluate.load(source, keep_in_memory=True)
+        return evaluate.load(source, module_type="metric", revision=REVISION, keep_in_memory=True)
     except FileNotFoundError:  # names a folder of ours that nobody asked for
         raise FileNotFoundError("neither the Hugging Face hub nor the cache gave its script") from None
 
@@ -41,29 +63,19 @@ def cached(source: str) -> Path:
     return Path(modules, "evaluate_modules", "metrics", f"evaluate-metric--{source}").expanduser()
 
 
-def main() -> None:
-    """Answer questions until stdin ends."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # what the libraries print is no answer
-
-    def say(answer: dict[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
+def run(question: Question, send: Send) -> Answer:
+    """Count one image's n-grams; without words, only load the script."""
     try:
-        metric = load(sys.argv[1])
-    except Exception as problem:
-        say({"error": " ".join(str(problem).split()) or type(problem).__name__})
-        return
-    say({})
-    for line in sys.stdin:
-        asked = json.loads(line)
-        texts = [" ".join(words) for words in asked["references"]]
-        try:
-            result = metric.compute(predictions=[" ".join(asked["hypothesis"])], references=[texts], tokenizer=str.split)
-            say({"precisions": [float(one) for one in result["precisions"]], "words": int(result["translation_length"])})
-        except Exception as problem:
-            say({"error": f"{type(problem).__name__}: {problem}"})
+        metric = load(question.source)
+        if not question.hypothesis:
+            return Answer(precisions=(), words=0)
+        texts = [" ".join(words) for words in question.references]
+        result = metric.compute(predictions=[" ".join(question.hypothesis)], references=[texts], tokenizer=str.split)
+        return Answer(precisions=tuple(float(value) for value in result["precisions"]), words=int(result["translation_length"]))
+    except Exception as problem:  # of a foreign library, which fails in its own ways
+        raise UnavailableError(f"HF evaluate: {' '.join(str(problem).split()) or type(problem).__name__}") from problem
 
 
 if __name__ == "__main__":
-    main()
+    os.chdir(Path(__file__).parent)  # evaluate would run a bleu/bleu.py in the user's current folder
+    serve(Question, run)

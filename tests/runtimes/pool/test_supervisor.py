@@ -1,13 +1,11 @@
-"""`supervise`: rows of another process, and how the end of that process is named on every operating system."""
+"""`supervise`: rows of another process."""
 
 import logging
 import signal
 
-import pytest
-
 import runtimes
 from runtimes.pool.job import Job, Request
-from runtimes.pool.supervisor import death_of, supervise
+from runtimes.pool.supervisor import supervise
 
 REQUEST = Request(prompt=None, beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, strip_prompt=False)
 
@@ -23,17 +21,3 @@ def test_rows_come_where_there_is_no_sigkill(tiny_artifacts, drawn_pictures, mon
     expected = runtimes.load(artifact, threads=1).caption(images, max_length=8)
     assert [(row["image"], row["caption"]) for row in rows] == [(image, one.text) for image, one in zip(images, expected, strict=True)]
     assert len(ready) == 1
-
-
-@pytest.mark.parametrize(
-    ("status", "said"),
-    [
-        (0, "exit code 0"),
-        (3221225477, "exit code 3221225477"),
-        (-11, "SIGSEGV"),
-        (-9, "SIGKILL, perhaps out of memory"),
-        (-39, "signal 39"),
-    ],
-)
-def test_an_end_has_a_name(status, said):
-    assert death_of(status) == said

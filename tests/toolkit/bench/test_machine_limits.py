@@ -78,4 +78,4 @@ def test_what_cannot_be_measured_costs_one_line(tmp_path, monkeypatch, caplog):
     (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(3)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert measure_limits(1) is None
-    assert [record.getMessage() for record in caplog.records] == ["no hardware limits: its process failed: exit code 3"]
+    assert [record.getMessage() for record in caplog.records] == ["no hardware limits: its process ended: exit code 3"]

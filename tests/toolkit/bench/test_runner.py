@@ -42,9 +42,9 @@ def workload(pictures, **changes):
     return Workload(dataset="drawn", dataset_sha256="0" * 64, pictures=pictures, **usual | changes)
 
 
-def run(artifacts, pictures, counter=OWN, on_caption=lambda case: None, **changes):
+def run(artifacts, pictures, counter=OWN, on_captions=lambda case, count: None, **changes):
     dataset = Dataset("drawn", tuple(pictures))
-    return list(runner.run(plan(artifacts, None), dataset, [workload(len(dataset.pictures), **changes)], counter, on_caption))
+    return list(runner.run(plan(artifacts, None), dataset, [workload(len(dataset.pictures), **changes)], counter, on_captions))
 
 
 def changed(artifact, to, **fields):
@@ -105,7 +105,7 @@ def test_artifacts_of_different_checkpoints_are_refused(tiny_artifacts, tmp_path
 def test_a_record_says_what_was_done(tiny_artifacts, drawn_pictures):
     pictures, artifact = drawn_pictures[:4], tiny_artifacts["onnx-int8"]
     seen = []
-    first, second = run([artifact], pictures, on_caption=seen.append, repeats=2, warmup=3)
+    first, second = run([artifact], pictures, on_captions=lambda case, count: seen.extend([case] * count), repeats=2, warmup=3)
     assert seen == ["onnx-int8"] * 8
     assert [(record.case, record.repeat, record.error) for record in (first, second)] == [("onnx-int8", 0, None), ("onnx-int8", 1, None)]
 
@@ -194,7 +194,7 @@ def test_a_process_that_is_killed_is_a_record_and_the_others_go_on(tiny_artifact
     many = [drawn_pictures[0]] * 500
     killed = []
 
-    def kill_the_first(case):
+    def kill_the_first(case, count):
         if not killed:
             killed.append(case)
             for worker in workers():
@@ -204,7 +204,7 @@ def test_a_process_that_is_killed_is_a_record_and_the_others_go_on(tiny_artifact
     dataset = Dataset("drawn", tuple(many))
     records = runner.run(plan(paths, None), dataset, [workload(len(many))], None, kill_the_first)
     first = next(records)
-    assert (first.case, first.error) == ("onnx-fp32", "its process was ended by SIGKILL (out of memory?)")
+    assert (first.case, first.error) == ("onnx-fp32", "its process ended: SIGKILL, perhaps out of memory")
     assert (first.subject, first.times, first.quality) == (None, (), ())
     second = next(records)
     assert (second.case, second.error, len(second.times)) == ("onnx-int8", None, 500)
@@ -234,36 +234,36 @@ def job(images=("a.jpg",)):
 @pytest.mark.parametrize(
     ("fate", "error"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "its process was ended by SIGKILL (out of memory?)"),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "its process was ended by SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGTERM)", "its process was ended by SIGTERM"),
-        ("os._exit(3)", "its process failed: exit code 3"),
-        ("os.write(2, b'some words\\nlibfoo.so is missing\\n'); os._exit(1)", "its process failed: libfoo.so is missing"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "its process ended: SIGKILL, perhaps out of memory"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "its process ended: SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "its process ended: SIGTERM"),
+        ("os._exit(3)", "its process ended: exit code 3"),
+        ("os.write(2, b'some words\\nlibfoo.so is missing\\n'); os._exit(1)", "its process ended: libfoo.so is missing"),
     ],
 )
 def test_how_a_process_ended_is_told(tmp_path, monkeypatch, images, fate, error):
     """Python runs a sitecustomize.py on its path before anything else: so this worker ends before it reads its job."""
     (tmp_path / "sitecustomize.py").write_text(f"import os, signal\n{fate}\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert runner._work(job(images), lambda: None) == (None, error)
+    assert runner._work(job(images), lambda count: None) == (None, error)
 
 
 def test_what_a_worker_cannot_open_is_its_error():
-    assert runner._work(job(), lambda: None) == (
+    assert runner._work(job(), lambda count: None) == (
         None,
         "none: no artifact here (no manifest.json). Make one with: toolkit export CHECKPOINT --output .",
     )
 
 
 def test_an_interrupt_ends_the_worker(tiny_artifacts, drawn_pictures):
-    def interrupt(case):
+    def interrupt(case, count):
         os.kill(os.getpid(), signal.SIGINT)
 
     # A shell's background jobs ignore interrupts, and so does whatever they start.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            run([tiny_artifacts["onnx-fp32"]], [drawn_pictures[0]] * 3000, on_caption=interrupt)
+            run([tiny_artifacts["onnx-fp32"]], [drawn_pictures[0]] * 3000, on_captions=interrupt)
     finally:
         signal.signal(signal.SIGINT, before)
     assert workers() == []

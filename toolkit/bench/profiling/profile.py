@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from runtimes.host.facts import read_host
 from runtimes.workers.parent import ask
@@ -47,13 +48,15 @@ class Profiled:
     error: str | None
 
 
-def profile_cases(cases: Sequence[Case], dataset: Dataset, workload: Workload, on_caption: Callable[[str], None]) -> Iterator[Profiled]:
+def profile_cases(
+    cases: Sequence[Case], dataset: Dataset, workload: Workload, on_captions: Callable[[str, int], None]
+) -> Iterator[Profiled]:
     """Profile artifacts, each in its own fresh process."""
     for case in cases:
         job = job_of(case, dataset, workload, score=False)
         profile: Profile | None = None
         error: str | None = NO_PROFILER if case.peer else NO_GPU
         if not case.peer and (job.device != "cuda" or read_host().cuda):
-            told = lambda name=case.name: on_caption(name)  # noqa: E731 - binds this turn's name
-            profile, error = ask("toolkit.bench.profiling.profile_worker", job, Profile, threads=job.threads, on_caption=told)
+            report = partial(on_captions, case.name)
+            profile, error = ask("toolkit.bench.profiling.profile_worker", job, Profile, threads=job.threads, on_progress=report)
         yield Profiled(case=case.name, profile=profile, error=error)

@@ -1,9 +1,7 @@
-"""Profile one artifact in this fresh process: a job as JSON on stdin, progress and one profile as JSON lines on stdout.
+"""Profile one artifact in this fresh process (a worker of `runtimes.workers`).
 
 The pictures are captioned twice: as always, for what each stage takes, then with the runtime's profiler, for what its operators take. That
 slows every run, so it says nothing of the stages' speed.
-
-Started as `python -m toolkit.bench.profiling.profile_worker`.
 """
 
 import gc
@@ -11,14 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.graph_signature import SINGLE
 from runtimes.captioner import Captioner
 from runtimes.engine_registry import find_engine, load_target
 from runtimes.errors import RequestError
 from runtimes.loading import load
-from runtimes.workers.child import Send, answer
+from runtimes.workers.child import Send, serve
 from toolkit.bench.job import Job
 from toolkit.bench.profiling.profile import Profile, Stage
 from toolkit.bench.profiling.trace import Trace, Tracer, outside_runs
@@ -52,10 +49,8 @@ class _Laps:
         return sums
 
 
-def measure(question: dict[str, Any], send: Send) -> Profile:
+def measure(job: Job, send: Send) -> Profile:
     """Caption everything twice and put the two passes together."""
-    job, problems = json_dataclass.from_json(Job, question)
-    assert job is not None, problems
     assert job.artifact is not None
     manifest = open_artifact(Path(job.artifact)).manifest
     if manifest.contract == SINGLE:
@@ -83,7 +78,7 @@ def _plain(job: Job, runs: list[float], send: Send) -> tuple[_Laps, list[str]]:
         own, started = _Laps(), time.perf_counter()
         [caption] = captioner.caption([image], **_decoding(job), clock=own)
         elapsed = time.perf_counter() - started
-        send({"captioned": 1})
+        send(1)
         if caption.error is None:  # failing is fast: such a picture says nothing
             laps.add(own, elapsed)
             readable.append(image)
@@ -103,7 +98,7 @@ def _traced(job: Job, images: list[str], tracer: Tracer, send: Send) -> _Laps:
         own, started = _Laps(), time.perf_counter()
         captioner.caption([image], **_decoding(job), clock=own)
         laps.add(own, time.perf_counter() - started)
-        send({"captioned": 1})
+        send(1)
     return laps
 
 
@@ -142,4 +137,4 @@ def summarize(plain: _Laps, runs: list[float], traced: _Laps, trace: Trace, pict
 
 
 if __name__ == "__main__":
-    answer(measure)
+    serve(Job, measure)

@@ -1,9 +1,7 @@
-"""Measure this machine's limits in this fresh process: threads come as JSON on stdin, limits go out as a JSON line on stdout.
+"""Measure this machine's limits in this fresh process (a worker of `runtimes.workers`).
 
 Bandwidth is read with numpy's integer sums, one thread a part: they are bound by memory on every processor. Throughput is that of ONNX
 Runtime, which captions with the same code, on the largest product of BLIP-base's encoder.
-
-Started as `python -m toolkit.bench.roofline.machine_limits_worker`.
 """
 
 import importlib.util
@@ -14,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from runtimes.artifact import json_dataclass
 from runtimes.engines.ort.matmul_model import FLOATS, INTEGERS, Product, matmul_model
-from runtimes.workers.child import Send, answer
+from runtimes.workers.child import Send, serve
 from toolkit.bench.roofline.machine_limits import Question
 from toolkit.records.record import Limits
 
@@ -28,11 +25,9 @@ SECONDS = 0.4
 """For each of the three figures, plus what preparing them takes."""
 
 
-def measure(question: dict[str, Any], send: Send) -> Limits:
+def measure(question: Question, send: Send) -> Limits:
     """Measure all three."""
-    asked, problems = json_dataclass.from_json(Question, question)
-    assert asked is not None, problems
-    threads, products = asked.threads, ROWS * INPUTS * OUTPUTS
+    threads, products = question.threads, ROWS * INPUTS * OUTPUTS
     random = np.random.default_rng(0)
     floats = random.standard_normal((ROWS, INPUTS), np.float32), random.standard_normal((INPUTS, OUTPUTS), np.float32)
     bytes_per_s = bandwidth(threads)
@@ -79,4 +74,4 @@ def best_seconds(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    answer(measure)
+    serve(Question, measure)
