@@ -80,6 +80,7 @@ class ArtifactCorruptError(ToolkitError, ValueError):
     code = "ARTIFACT_CORRUPT"
 
     def __init__(self, path: Path, problem: str) -> None:
+        self.problem = problem
         super().__init__(f"{path}: {problem}. Export or copy the artifact again.")
 
 

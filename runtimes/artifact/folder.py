@@ -17,13 +17,14 @@ class Artifact:
 
     @property
     def total_bytes(self) -> int:
-        """Size of every file in the folder, manifest included."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        """Size of the model: its declared files and the manifest, without what packaging adds and what else is in the folder."""
+        return sum(self.component_bytes.values())
 
     @property
     def component_bytes(self) -> dict[str, int]:
-        """Role → size of its file, as the manifest says; and the manifest's own."""
-        return {entry.role: entry.bytes for entry in self.manifest.files.values()} | {"manifest": self.manifest_path.stat().st_size}
+        """Role → size of its file as declared, without optional files; and the manifest's own size."""
+        declared = {entry.role: entry.bytes for entry in self.manifest.files.values() if not entry.optional}
+        return declared | {"manifest": self.manifest_path.stat().st_size}
 
     @property
     def manifest_path(self) -> Path:

@@ -127,6 +127,8 @@ class FileEntry:
     role: str
     bytes: int
     sha256: str
+    optional: bool = False
+    """No session needs it: golden captions, a model card, wheels."""
 
     def __post_init__(self) -> None:
         """Refuse what no file has."""

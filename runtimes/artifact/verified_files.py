@@ -1,13 +1,16 @@
 """The files of an artifact while it is opened: each is opened once, checked against the manifest, and read through that one descriptor.
 
-A thread hashes them in the manifest's order while the caller imports a library or prepares the file before, so checking costs little time
-of its own. Files that hold no weights are small: their bytes are kept, and a parser gets the very bytes that were hashed. Weights are
-hashed block by block; a runtime reads them through the same descriptor, or maps the file by its path (ONNX Runtime's external data), and
-`confirm` afterwards sees that the path still leads to the file that was hashed and that nobody has written to it since.
+A thread hashes the model's files in the manifest's order while the caller imports a library or prepares the file before, so checking costs
+little time of its own; an optional file is hashed when it is requested. A path may be a symbolic link (the hub's cache, DVC, Nix, a mounted
+config map): what is read is the descriptor that was hashed, wherever the link led. Files that hold no weights are small: their bytes are
+kept, and a parser gets the very bytes that were hashed. Weights are hashed block by block; a runtime reads them through the same
+descriptor, or maps the file by its path (ONNX Runtime's external data), and `confirm` afterwards sees that the path still leads to the file
+that was hashed and that nobody has written to it since.
 """
 
 import contextlib
 import hashlib
+import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -23,8 +26,8 @@ from runtimes.errors import ArtifactCorruptError
 
 BLOCK_BYTES = 1 << 20
 
-FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK"))
-"""Neither a link nor a pipe is a file of an artifact, and opening a pipe would wait for its writer."""
+FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_NONBLOCK"))
+"""A pipe is refused after it was opened; without O_NONBLOCK, opening it would wait for its writer."""
 
 KEPT_BYTES = 16 << 20
 """Files up to this size stay in memory from their hash to their parser: graphs without weights and tokenizers are far below it."""
@@ -56,9 +59,10 @@ class Payload:
         self._asked: set[str] = set()
         self._stack = contextlib.ExitStack()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="hash")
-        self._checks: dict[str, Future[_Checked]] = {
-            entry.role: self._pool.submit(self._check, artifact.path / name, entry) for name, entry in artifact.manifest.files.items()
-        }
+        self._checks: dict[str, Future[_Checked]] = {}
+        for entry in artifact.manifest.files.values():
+            if not entry.optional:
+                self._begin(entry.role)
 
     def close(self) -> None:
         """Stop checking and close every file."""
@@ -85,6 +89,10 @@ class Payload:
         """Return the path of a file that a runtime maps by its path, before `confirm`; errors as for `read`."""
         return self._checked(role).path
 
+    def mapped(self, role: str) -> mmap.mmap:
+        """Return a file's bytes, mapped from the descriptor that was hashed; errors as for `read`."""
+        return mmap.mmap(self._checked(role).stream.fileno(), 0, access=mmap.ACCESS_READ)
+
     def confirm(self) -> None:
         """See that no file that was asked for was replaced or written to since it was hashed: what was read or mapped is what was checked.
 
@@ -100,9 +108,13 @@ class Payload:
             if not same:
                 raise ArtifactCorruptError(checked.path, "was changed while it was being opened")
 
+    def _begin(self, role: str) -> None:
+        path = self.artifact.path_of(role)
+        self._checks[role] = self._pool.submit(self._check, path, self.artifact.manifest.files[path.name])
+
     def _checked(self, role: str) -> _Checked:
         if role not in self._checks:
-            raise ArtifactCorruptError(self.artifact.manifest_path, f"names no file with the role '{role}'")
+            self._begin(role)
         checked = self._checks[role].result()
         self._asked.add(role)
         checked.stream.seek(0)

@@ -6,7 +6,6 @@ of a layer zeroed must change a golden caption or its logits. Nothing here needs
 """
 
 import hashlib
-import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME, FileEntry
+from runtimes.artifact.verified_files import opened
 from runtimes.errors import ArtifactCorruptError, DigestError, GoldenError, OutputError, ToolkitError
 from runtimes.loading import load
 from runtimes.storage.archive import unpack
@@ -147,18 +147,12 @@ def check_files(artifact: Artifact) -> None:
     except OSError as error:
         raise ArtifactCorruptError(artifact.path, f"cannot be read ({error.strerror})") from error
     problems = [f"{name!r} is not declared" for name in sorted(extra)]
-    for name, entry in declared.items():
-        try:
-            if not stat.S_ISREG((artifact.path / name).lstat().st_mode):
-                problems.append(f"{name} is not a regular file")
-                continue
-            found = difference(_blocks(artifact.path / name), entry)
-        except FileNotFoundError:
-            found = "is missing"
-        except OSError as error:
-            found = f"cannot be read ({error.strerror})"
-        if found:
-            problems.append(f"{name} {found}")
+    with opened(artifact) as files:
+        for name, entry in declared.items():
+            try:
+                files.stream(entry.role)
+            except ArtifactCorruptError as error:
+                problems.append(f"{name} {error.problem}")
     if problems:
         raise ArtifactCorruptError(artifact.path, "; ".join(problems))
 
@@ -180,7 +174,7 @@ def difference(blocks: Iterator[bytes], entry: FileEntry) -> str | None:
 
 def _flip_a_bit(artifact: Artifact) -> str:
     """See that the check catches one flipped bit in the largest file of the model itself; return its name."""
-    own = [item for item in artifact.manifest.files.items() if ":" not in item[1].role]  # wheels and pictures have roles of two parts
+    own = [item for item in artifact.manifest.files.items() if not item[1].optional]
     name, entry = max(own, key=lambda item: item[1].bytes)
     if difference(fault_injection.flipped(_blocks(artifact.path / name), entry.bytes // 2), entry) is None:
         raise AssertionError(f"a flipped bit in {name} was not caught")

@@ -11,14 +11,9 @@ from runtimes.errors import ArtifactCorruptError, OutputError, OutputExistsError
 from runtimes.loading import load
 from runtimes.storage.archive import BLOCK_BYTES, SUFFIX, check_suffix, write_archive
 from runtimes.storage.atomic_write import locked, whole_file
-from runtimes.verification.golden import LOGITS_ROLE, ROLE
 from runtimes.verification.verify import verify
 from toolkit.packaging.card import CARD, CARD_ROLE, card
 from toolkit.packaging.goldens import record
-from toolkit.packaging.wheels import REQUIREMENTS_ROLE, WHEEL_ROLE
-
-ADDED = (ROLE, LOGITS_ROLE, CARD_ROLE, WHEEL_ROLE, REQUIREMENTS_ROLE)
-"""Roles (before a colon) that packaging adds; of an artifact that comes from a package they are made anew."""
 
 Files = Mapping[str, tuple[str, bytes]]
 """File name → (role, content)."""
@@ -62,13 +57,13 @@ def package(
     verify(artifact_path)
     artifact = open_artifact(artifact_path)
     added = {**record(load(artifact_path, device="cpu"), artifact_path), **(wheels or {})}
-    kept = {name: entry for name, entry in artifact.manifest.files.items() if entry.role.partition(":")[0] not in ADDED}
+    kept = {name: entry for name, entry in artifact.manifest.files.items() if not entry.optional}
     added[CARD] = (CARD_ROLE, card(replace(artifact.manifest, files=kept), measured, offline=wheels is not None).encode())
     entries = {
-        name: FileEntry(role=role, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        name: FileEntry(role=role, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), optional=True)
         for name, (role, content) in sorted(added.items())
     }
-    manifest = replace(artifact.manifest, files={**entries, **kept}, digest="").sealed()
+    manifest = replace(artifact.manifest, files={**kept, **entries}, digest="").sealed()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with locked(output), whole_file(output) as stream:

@@ -45,10 +45,14 @@ def open_graph(payload: Payload, role: str, device: str, threads: int, profiles:
     options.enable_mem_pattern = False  # it plans one block for a run's activations and keeps it beside the arena: 21 MB on BLIP-base
     # Two sessions have threads of their own: those that spin after a run take a core from the other (README on speed).
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
+    folder = path.parent.resolve()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if profiles is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profiles / path.stem)
     with translate_errors(lambda problem: ArtifactCorruptError(path, f"onnxruntime {onnxruntime.__version__} cannot load it: {problem}")):
+        if not weights.resolve().is_relative_to(folder):  # onnxruntime follows no link out of the folder; from memory it copies
+            in_memory = payload.mapped(f"{role}-weights")
+            options.add_external_initializers_from_files_in_memory([weights.name], [in_memory], [len(in_memory)])
         # Its fallback would retry on other providers and print; we choose the provider and report errors ourselves.
         session = onnxruntime.InferenceSession(graph, options, providers=list(PROVIDERS[device]), enable_fallback=0)
     if session.get_providers()[0] != PROVIDERS[device][0]:

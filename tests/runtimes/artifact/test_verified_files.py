@@ -70,12 +70,19 @@ def test_damage_is_named(artifact, role):
             assert str(caught.value) == f"{file}: {problem}. Export or copy the artifact again."
 
 
-@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "link to a folder", "link to a pipe", "link to itself", "link to nothing"])
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(artifact, tmp_path, kind):
-    file = artifact.path_of("decoder-weights")
-    file.rename(tmp_path / "elsewhere")
-    {"folder": file.mkdir, "pipe": lambda: os.mkfifo(file), "link": lambda: file.symlink_to(tmp_path / "elsewhere")}[kind]()
-    with opened(artifact) as payload, pytest.raises(ArtifactCorruptError, match=r"is not a regular file|cannot be read") as caught:
+    file, elsewhere = artifact.path_of("decoder-weights"), tmp_path / "elsewhere"
+    file.unlink()
+    {"folder": elsewhere.mkdir, "pipe": lambda: os.mkfifo(elsewhere)}.get(kind.removeprefix("link to a "), lambda: None)()
+    if kind.startswith("link") or kind == "device":
+        file.symlink_to({"device": Path(os.devnull), "link to itself": file}.get(kind, elsewhere))
+    else:
+        elsewhere.rename(file)
+    with (
+        opened(artifact) as payload,
+        pytest.raises(ArtifactCorruptError, match=r"is not a regular file|cannot be read|is missing") as caught,
+    ):
         payload.stream("decoder-weights")
     assert str(file) in str(caught.value)
 
@@ -113,7 +120,7 @@ def test_a_parser_gets_the_bytes_that_were_hashed_though_the_file_was_written_to
         assert payload.read("encoder") == content
 
 
-@pytest.mark.parametrize("change", ["written to", "replaced", "removed"])
+@pytest.mark.parametrize("change", ["written to", "replaced", "removed", "linked elsewhere"])
 @pytest.mark.parametrize("restored", [False, True])
 def test_a_change_between_hash_and_end_of_opening_is_found(artifact, change, restored):
     """Putting content and times back as they were does not hide it: the time of change is the system's."""
@@ -129,6 +136,10 @@ def test_a_change_between_hash_and_end_of_opening_is_found(artifact, change, res
             other = file.with_suffix(".new")
             other.write_bytes(content if restored else bytes(len(content)))
             other.replace(file)
+        elif change == "linked elsewhere":
+            file.rename(file.with_suffix(".same"))
+            file.with_suffix(".other").write_bytes(content if restored else bytes(len(content)))
+            file.symlink_to(file.with_suffix(".other"))
         else:
             file.rename(file.with_suffix(".gone"))
         if restored and file.exists():

@@ -50,7 +50,7 @@ def test_it_holds_the_artifact_and_what_proves_it(packed, tiny_artifacts):
 
 def test_golden_ids_are_those_of_the_captioner_from_both_forms_of_a_picture(packed):
     _, folder, _ = packed
-    captioner, golden = runtimes.load(folder, "cpu"), json.loads((folder / "golden.json").read_bytes())
+    captioner, golden = runtimes.load(folder, device="cpu"), json.loads((folder / "golden.json").read_bytes())
     assert [picture["original"] for picture in golden["pictures"]] == ["golden-cat.jpg", "golden-coffee.jpg", "golden-parrot.jpg"]
     for picture in golden["pictures"]:
         assert [caption["beams"] for caption in picture["captions"]] == [1, 3]
@@ -64,7 +64,7 @@ def test_golden_ids_are_those_of_the_captioner_from_both_forms_of_a_picture(pack
 def test_a_program_that_only_normalizes_gets_the_recorded_logits_and_margins(packed):
     """What a browser does: the PNG's bytes, mean and deviation of the manifest, one run of each graph per token."""
     _, folder, _ = packed
-    captioner, golden = runtimes.load(folder, "cpu"), json.loads((folder / "golden.json").read_bytes())
+    captioner, golden = runtimes.load(folder, device="cpu"), json.loads((folder / "golden.json").read_bytes())
     spec = captioner.manifest.image
     logits = np.frombuffer((folder / "golden-logits.f32").read_bytes(), "<f4").reshape(3, -1)
     for picture, expected in zip(golden["pictures"], logits, strict=True):
