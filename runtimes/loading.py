@@ -4,11 +4,12 @@ The path is one artifact, or a folder of artifacts of one checkpoint, from which
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME, Manifest
@@ -31,6 +32,9 @@ from runtimes.host.facts import read_host
 from runtimes.host.malloc import returning_freed_memory
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.selection.fitness import misfit, product_for, right_here
+
+if TYPE_CHECKING:
+    from runtimes.selection.ranking import Choice
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +100,41 @@ def load(
 
 def _choose(path: Path, options: LoadOptions) -> Captioner:
     """Open the best artifact of a folder; one that is damaged, or that cannot run here, costs a warning and the next best."""
+    candidates = find_candidates(path, options.device)
+    unusable = list(candidates.unusable)
+    for choice in candidates.ranked:
+        try:
+            captioner = _open_again_if_replaced(path / choice.name, replace(options, device=choice.device))
+        except ToolkitError as error:
+            logger.warning("%s: %s; trying the next best", choice.name, error)
+            unusable += [] if isinstance(error, (UnavailableError, MissingDependencyError)) else [error]
+            continue
+        level = logging.WARNING if candidates.manifests[choice.name].target.approximate else logging.INFO
+        logger.log(level, "using %s: %s", choice.name, choice.why)
+        return captioner
+    if unusable:
+        raise unusable[0]
+    raise UnavailableError(f"{path}: none of {', '.join(candidates.manifests)} can run here with device '{options.device}'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The artifacts of a folder."""
+
+    manifests: Mapping[str, Manifest]
+    ranked: Sequence["Choice"]
+    """Those that can run here, best first."""
+    unusable: Sequence[ToolkitError]
+    """Why the others cannot be read."""
+
+
+def find_candidates(path: Path, device: str = "auto") -> Candidates:
+    """Read the artifacts of a folder and rank them for this machine; each that is damaged costs a warning.
+
+    Raises:
+        ArtifactMissingError: The folder contains no artifact.
+        RequestError: It contains artifacts of different checkpoints.
+    """
     from runtimes.selection.ranking import rank  # for folders alone, and importing counts at every start
 
     found = sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}"))  # hidden ones are being made
@@ -112,24 +151,12 @@ def _choose(path: Path, options: LoadOptions) -> Captioner:
     if len({manifest.source.sha256 for manifest in manifests.values()}) > 1:
         raise RequestError(f"{path}: holds artifacts of different checkpoints; name one of {', '.join(manifests)}")
     host = read_host()
-    manifests = right_here(manifests, host, product_for(manifests.values()))
-    ranked = rank(manifests, host, options.device)
-    best = next(iter(rank(manifests, replace(host, libraries=frozenset(ENGINES)), options.device)), None)
+    right = right_here(manifests, host, product_for(manifests.values()))
+    ranked = rank(right, host, device)
+    best = next(iter(rank(right, replace(host, libraries=frozenset(ENGINES)), device)), None)
     if best is not None and best not in ranked:
         logger.warning("%s; trying the next best", _missing(best.name, manifests[best.name].runtime))
-    for choice in ranked:
-        try:
-            captioner = _open_again_if_replaced(path / choice.name, replace(options, device=choice.device))
-        except ToolkitError as error:
-            logger.warning("%s: %s; trying the next best", choice.name, error)
-            unusable += [] if isinstance(error, (UnavailableError, MissingDependencyError)) else [error]
-            continue
-        level = logging.WARNING if manifests[choice.name].target.approximate else logging.INFO
-        logger.log(level, "using %s: %s", choice.name, choice.why)
-        return captioner
-    if unusable:
-        raise unusable[0]
-    raise UnavailableError(f"{path}: none of {', '.join(found)} can run here with device '{options.device}'")
+    return Candidates(manifests=manifests, ranked=ranked, unusable=unusable)
 
 
 def _open_again_if_replaced(path: Path, options: LoadOptions) -> Captioner:

@@ -42,13 +42,22 @@ USAGES = {
         "CHECKPOINT is a directory in Hugging Face's layout or a hub id. A recipe that fails does not stop the others; the exit code is"
         " then 1.",
     ),
-    "caption": ("[OPTIONS] PATH IMAGE...", "PATH is an artifact or a folder of artifacts; IMAGE a file, a folder or a glob."),
+    "caption": (
+        "[OPTIONS] [ARTIFACT] IMAGE...",
+        "ARTIFACT is an artifact's folder or a folder of artifacts, of which the best for this machine is taken; a first path that is"
+        " neither is an image. [default: build/artifacts] IMAGE is a file, a folder or a glob.",
+    ),
     "package": (
-        "[OPTIONS] ARTIFACT",
-        "ARTIFACT is an artifact's folder. Send the printed digest by another way than the file: `verify --digest` compares it.",
+        "[OPTIONS] [ARTIFACT]",
+        "ARTIFACT is an artifact's folder. [default: the best one of build/artifacts for this machine]"
+        " Send the printed digest by another way than the file: `verify --digest` compares it.",
     ),
     "unpack": ("[OPTIONS] FILE", "FILE is what `toolkit package` wrote."),
-    "verify": ("[OPTIONS] PATH", "PATH is an artifact's folder, or a file that `toolkit package` wrote."),
+    "verify": (
+        "[OPTIONS] [PATH]",
+        "PATH is an artifact's folder, or a file that `toolkit package` wrote."
+        " [default: the best artifact of build/artifacts for this machine]",
+    ),
     "bench": (
         "[OPTIONS] [ARTIFACT]...",
         "ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured. [default: build/artifacts]",
@@ -57,7 +66,8 @@ USAGES = {
     "compare": ("[OPTIONS] A B", LIMITS),
     "doctor": (
         "[OPTIONS] [ARTIFACT]",
-        "ARTIFACT is an artifact or a folder of them. Exit code 1 where there is a problem: no captions, wrong products, a known hole.",
+        "ARTIFACT is an artifact or a folder of them. [default: build/artifacts, if there is one]"
+        " Exit code 1 where there is a problem: no captions, wrong products, a known hole.",
     ),
 }
 OPTIONS = {
@@ -144,8 +154,7 @@ def test_version():
         (["benchmark"], "No such command 'benchmark'. Did you mean 'bench'?"),
         (["xyz"], "No such command 'xyz'."),
         (["--loud"], "No such option '--loud'."),
-        (["caption", "artifact"], "Missing argument 'IMAGE...'."),
-        (["caption"], "Missing argument 'PATH'."),
+        (["caption"], "Missing argument '[ARTIFACT] IMAGE...'."),
         (["export"], "Missing argument 'CHECKPOINT'."),
         (["compare"], "Missing argument 'A'."),
         (["report"], "Missing argument 'RECORDS...'."),

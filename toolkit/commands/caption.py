@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from runtimes.errors import RequestError
-from toolkit.commands.options import decoding_options, guard_file, output_file, overwrite_option, threads_option
+from toolkit.commands.options import (
+    decoding_options,
+    default_artifacts,
+    guard_file,
+    output_file,
+    overwrite_option,
+    split_artifact,
+    threads_option,
+)
 from toolkit.progress import progress
 
 if TYPE_CHECKING:
@@ -18,10 +26,10 @@ if TYPE_CHECKING:
 
 @click.command(
     help="Caption pictures with an artifact.",
-    epilog="PATH is an artifact or a folder of artifacts; IMAGE a file, a folder or a glob.",
+    epilog="ARTIFACT is an artifact's folder or a folder of artifacts, of which the best for this machine is taken; a first path that is "
+    "neither is an image. [default: build/artifacts] IMAGE is a file, a folder or a glob.",
 )
-@click.argument("path", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("paths", nargs=-1, required=True, metavar="[ARTIFACT] IMAGE...")
 @decoding_options
 @click.option(
     "--batch-size",
@@ -48,8 +56,7 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on with an --output whose run was stopped; what was captioned stays.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: image, caption, token_ids, score; or image, error, code.")
 def command(
-    path: Path,
-    images: tuple[str, ...],
+    paths: tuple[str, ...],
     prompt: str | None,
     beams: int,
     min_length: int,
@@ -71,6 +78,9 @@ def command(
 
     if resume and output is None:
         raise RequestError("--resume goes on with an --output; name it")
+    artifact, images = split_artifact(paths)
+    if not images:
+        raise click.UsageError("Missing argument 'IMAGE...'.")
     guard_file(output, overwrite=overwrite or resume)
     files = expand(images)
     request = Request(
@@ -83,7 +93,7 @@ def command(
         strip_prompt=strip_prompt,
     )
     job = Job(
-        artifact=str(path),
+        artifact=str(artifact or default_artifacts()),
         device=device,
         threads=threads,
         readers=workers,

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import click
 
+from toolkit.commands.options import ARTIFACTS, default_artifacts, holds_artifacts
+
 
 @click.command(
     help="Tell what this machine can run, and what is wrong with it.",
-    epilog="ARTIFACT is an artifact or a folder of them. Exit code 1 where there is a problem: no captions, wrong products, a known hole.",
+    epilog="ARTIFACT is an artifact or a folder of them. [default: build/artifacts, if there is one] "
+    "Exit code 1 where there is a problem: no captions, wrong products, a known hole.",
 )
 @click.argument("artifact", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
@@ -19,7 +22,7 @@ def command(context: click.Context, artifact: Path | None, as_json: bool) -> Non
     from toolkit.doctor.examine import examine
     from toolkit.doctor.text import render
 
-    found = examine(artifact)
+    found = examine(artifact or (default_artifacts() if holds_artifacts(ARTIFACTS) else None))
     shown = json.dumps({"healthy": found.healthy, **json_dataclass.to_json(found)}, indent=1, ensure_ascii=False) + "\n"
     click.echo(shown if as_json else render(found), nl=False)
     context.exit(0 if found.healthy else 1)

@@ -10,7 +10,7 @@ import click
 from exporters.recipes import RECIPES, deployable_recipes, find_recipes
 from runtimes.errors import ExportError, MissingDependencyError
 from runtimes.host.facts import read_host
-from toolkit.commands.options import overwrite_option
+from toolkit.commands.options import ARTIFACTS, overwrite_option
 from toolkit.progress import progress
 
 
@@ -27,7 +27,7 @@ from toolkit.progress import progress
     metavar="NAME|FILE",
     help="Recipe to make (repeatable): a name, a .json file, or 'all'.  [default: the deployable set, which --list marks]",
 )
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("build/artifacts"), show_default=True)
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=ARTIFACTS, show_default=True)
 @click.option("--revision", help="Commit, tag or branch of a hub id.")
 @overwrite_option
 @click.option(

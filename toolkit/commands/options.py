@@ -1,13 +1,15 @@
 """Options that several commands share: the same flag, the same words everywhere."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from runtimes.errors import OutputError, OutputExistsError, RequestError
+from runtimes.artifact.manifest import MANIFEST_NAME
+from runtimes.errors import OutputError, OutputExistsError, RequestError, UnavailableError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,10 +23,49 @@ def default_artifacts() -> Path:
     Raises:
         RequestError: There is no such folder.
     """
+    announce(f"No artifact is named: using {_artifacts_folder()}")
+    return ARTIFACTS
+
+
+def _artifacts_folder() -> Path:
     if not ARTIFACTS.is_dir():
         raise RequestError(f"no artifact is named and there is no {ARTIFACTS} here: name one, or make some with: toolkit export CHECKPOINT")
-    announce(f"No artifact is named: using {ARTIFACTS}")
     return ARTIFACTS
+
+
+def default_artifact() -> Path:
+    """Return the best artifact of that folder for this machine, for a command that takes one, and print on stderr which it is.
+
+    Raises:
+        RequestError, ArtifactMissingError: There is no such folder, or no artifact in it.
+        UnavailableError: None of them can run here.
+    """
+    from runtimes.loading import find_candidates
+
+    folder = _artifacts_folder()
+    candidates = find_candidates(folder)
+    if not candidates.ranked:
+        raise UnavailableError(f"no artifact is named, and none of those in {folder} can run here: {', '.join(candidates.manifests)}")
+    best = candidates.ranked[0]
+    announce(f"No artifact is named: using {folder / best.name} ({best.why})")
+    return folder / best.name
+
+
+def holds_artifacts(path: Path) -> bool:
+    """Return whether a path is an artifact's folder or a folder of artifacts."""
+    return (path / MANIFEST_NAME).is_file() or next(path.glob(f"[!.]*/{MANIFEST_NAME}"), None) is not None
+
+
+def split_artifact(paths: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
+    """Split `[ARTIFACT] IMAGE...` into the artifact, or None, and the images.
+
+    The first path is the artifact if it is a folder with a manifest.json, or a folder of such folders. A first path that does not exist
+    and has no suffix is taken for one too, so that the error of a misspelt artifact is about artifacts.
+    """
+    first = Path(paths[0])
+    if holds_artifacts(first) or (len(paths) > 1 and not first.suffix and not first.exists() and not has_magic(paths[0])):
+        return first, tuple(paths[1:])
+    return None, tuple(paths)
 
 
 def announce(text: str) -> None:

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import click
 
-from toolkit.commands.options import guard_file, overwrite_option
+from toolkit.commands.options import default_artifact, guard_file, overwrite_option
 from toolkit.progress import progress
 
 
 @click.command(
     help="Pack an artifact into one file that proves itself.",
-    epilog="ARTIFACT is an artifact's folder. Send the printed digest by another way than the file: `verify --digest` compares it.",
+    epilog="ARTIFACT is an artifact's folder. [default: the best one of build/artifacts for this machine] "
+    "Send the printed digest by another way than the file: `verify --digest` compares it.",
 )
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("artifact", type=click.Path(path_type=Path), required=False)
 @click.option(
     "-o",
     "--output",
@@ -33,7 +34,7 @@ from toolkit.progress import progress
 @click.option("--python", metavar="X.Y", help="The device's Python.  [default: this one's]")
 @overwrite_option
 def command(
-    artifact: Path,
+    artifact: Path | None,
     output: Path | None,
     records: Path | None,
     with_wheels: bool,
@@ -49,6 +50,7 @@ def command(
 
     if (platforms or python) and not with_wheels:
         raise click.UsageError("--platform and --python are of the wheels: give --with-wheels too.")
+    artifact = artifact or default_artifact()
     output = output or default_output(artifact)
     guard_file(output, overwrite=overwrite)
     table = measured_table(records, open_artifact(artifact).manifest) if records else None

@@ -1,0 +1,106 @@
+"""Commands without an artifact: they use build/artifacts and print on stderr what they took."""
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from exporters.recipes import find_recipe
+from runtimes.host.facts import read_host
+from runtimes.selection.ranking import rank
+from toolkit.cli import main
+from toolkit.commands.options import split_artifact
+
+HELD = ("onnx-fp32", "onnx-int8")
+BEST = rank({name: find_recipe(name) for name in HELD}, read_host())[0].name
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, list(map(str, arguments)), prog_name="toolkit")
+
+
+@pytest.fixture
+def here(tiny_artifacts, drawn_pictures, tmp_path, monkeypatch):
+    """A project folder with two artifacts in build/artifacts and a picture."""
+    for name in HELD:
+        shutil.copytree(tiny_artifacts[name], tmp_path / "build" / "artifacts" / f"tiny-{name}")
+    shutil.copy(drawn_pictures[0].path, tmp_path / "picture.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_caption_takes_the_best_artifact(here):
+    named = run("caption", f"build/artifacts/tiny-{BEST}", "picture.png", "--json")
+    result = run("caption", "picture.png", "--json")
+    assert (result.exit_code, result.stdout) == (0, named.stdout)
+    assert "build/artifacts" in result.stderr
+    assert named.stderr == ""
+
+
+def test_caption_takes_a_folder_of_artifacts_or_of_pictures_in_first_place(here):
+    (here / "pictures").mkdir()
+    shutil.copy("picture.png", "pictures")
+    for arguments in (("build/artifacts", "pictures"), ("pictures",)):
+        result = run("caption", *arguments, "--json")
+        assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == ["pictures/picture.png"]
+
+
+def test_an_artifact_without_pictures_is_a_wrong_command_line(here):
+    result = run("caption", f"build/artifacts/tiny-{BEST}")
+    assert result.exit_code == 2
+    assert "Missing argument 'IMAGE...'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("paths", "artifact", "images"),
+    [
+        (("build/artifacts", "a.jpg"), "build/artifacts", ("a.jpg",)),
+        (("build/artifacts/tiny-onnx-int8", "a.jpg", "b"), "build/artifacts/tiny-onnx-int8", ("a.jpg", "b")),
+        (("picture.png", "build/artifacts"), None, ("picture.png", "build/artifacts")),
+        (("build", "a.jpg"), None, ("build", "a.jpg")),
+        (("*", "a.jpg"), None, ("*", "a.jpg")),
+        (("none", "a.jpg"), "none", ("a.jpg",)),
+        (("none",), None, ("none",)),
+        (("none.jpg", "a.jpg"), None, ("none.jpg", "a.jpg")),
+    ],
+)
+def test_which_path_is_the_artifact(here, paths, artifact, images):
+    found, rest = split_artifact(paths)
+    assert (found and str(found), rest) == (artifact, images)
+
+
+def test_verify_and_package_take_the_best_artifact(here):
+    result = run("verify", "--json")
+    assert json.loads(result.stdout)["artifact"] == f"tiny-{BEST}"
+    assert f"build/artifacts/tiny-{BEST}" in result.stderr
+    packaged = run("package")
+    assert packaged.exit_code == 0
+    assert (here / "build" / "artifacts" / f"tiny-{BEST}.tar.gz").is_file()
+    assert f"build/artifacts/tiny-{BEST}" in packaged.stderr
+
+
+def test_doctor_looks_at_them(here):
+    result = run("doctor", "--json")
+    assert [choice["name"] for choice in json.loads(result.stdout)["artifacts"]] == [
+        f"tiny-{name}" for name in sorted(HELD, key=lambda name: name != BEST)
+    ]
+    assert "build/artifacts" in result.stderr
+
+
+def test_doctor_needs_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("doctor", "--json")
+    assert (json.loads(result.stdout)["artifacts"], result.stderr) == (None, "")
+
+
+@pytest.mark.parametrize("command", [("caption", "picture.png"), ("verify",), ("package",)])
+@pytest.mark.parametrize("folder", [False, True], ids=["no folder", "empty folder"])
+def test_without_artifacts_the_error_names_what_to_do(tmp_path, monkeypatch, command, folder):
+    monkeypatch.chdir(tmp_path)
+    if folder:
+        (tmp_path / "build" / "artifacts").mkdir(parents=True)
+    result = run(*command)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "build/artifacts" in result.stderr
+    assert "toolkit export CHECKPOINT" in result.stderr
