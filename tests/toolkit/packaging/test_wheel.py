@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -53,12 +54,25 @@ def test_what_is_in_it(wheel):
     packed = {name for name in names if ".dist-info/" not in name}
     sources = {str(file.relative_to(ROOT)) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
     sample = {str(file.relative_to(ROOT)) for file in (ROOT / "toolkit" / "sample").iterdir() if file.suffix in (".jpg", ".json", ".md")}
+    calibration = {str(file.relative_to(ROOT)) for file in (ROOT / "exporters" / "calibration").iterdir() if file.suffix in (".jpg", ".md")}
     page = {f"toolkit/report/page.{kind}" for kind in ("html", "css", "js")}
-    assert packed == sources | sample | page | {f"{package}/py.typed" for package in PACKAGES}
+    assert packed == sources | sample | calibration | page | {f"{package}/py.typed" for package in PACKAGES}
     assert "toolkit/sample/captions.json" in sample
     assert "toolkit/sample/LICENCES.md" in sample
     assert len(sample) >= 8 + 2
+    assert "exporters/calibration/LICENCES.md" in calibration
     assert wheel.stat().st_size < 5_000_000
+
+
+def test_wheel_and_source_archive_hold_the_licence(wheel, tmp_path):
+    (name,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/licenses/LICENSE")]
+    assert zipfile.ZipFile(wheel).read(name) == (ROOT / "LICENSE").read_bytes()
+    source = shutil.copytree(ROOT, tmp_path / "source", ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    command(sys.executable, "-m", "build", "--sdist", "--outdir", tmp_path, source, cwd=tmp_path)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        (member,) = [member for member in packed if member.name.count("/") == 1 and member.name.endswith("/LICENSE")]
+        assert packed.extractfile(member).read() == (ROOT / "LICENSE").read_bytes()
 
 
 def test_its_metadata(wheel):
