@@ -26,7 +26,10 @@ COMMANDS = {
 }
 """Command → (module with an attribute `command`, one line of help), in the order of the data flow."""
 
-AS_JSON = "toolkit.as_json"
+SUBCOMMAND = "toolkit.subcommand"
+"""Key of a context's `meta`: the words of the command line from the command's name on."""
+USAGE_CODE = "USAGE"
+"""`code` of an error in the command line itself."""
 
 
 class LazyCommands(click.Group):
@@ -53,18 +56,35 @@ class LazyCommands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Note whether a program reads what the command says."""
-        ctx.meta[AS_JSON] = "--json" in args
-        return super().parse_args(ctx, args)
+        """Parse the options before the command, and keep the command's own words for `_wants_json`."""
+        words = list(args)
+        rest = super().parse_args(ctx, args)
+        ctx.meta[SUBCOMMAND] = words[len(words) - len(rest) - 1 :]
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
-        """Run a command; the input's faults become one line, and with --json an object on stdout as well."""
+        """Run a command. An error of the input is one line on stderr; where JSON was requested, it is an object on stdout as well."""
         try:
             return super().invoke(ctx)
         except ToolkitError as error:
-            if ctx.meta[AS_JSON]:
-                click.echo(json.dumps({"error": str(error), "code": error.code}))
+            self._report(ctx, str(error), error.code)
             raise click.ClickException(str(error)) from error
+        except click.ClickException as error:
+            self._report(ctx, error.format_message(), USAGE_CODE)
+            raise
+
+    def _report(self, ctx: click.Context, message: str, code: str) -> None:
+        if self._wants_json(ctx):
+            click.echo(json.dumps({"error": message, "code": code}))
+
+    def _wants_json(self, ctx: click.Context) -> bool:
+        """Return whether --json or --format json is among the options of the command, also where something else in them is wrong."""
+        name, *words = ctx.meta[SUBCOMMAND]
+        if (command := self.get_command(ctx, name)) is None:
+            return "--json" in words
+        lenient = click.Context(command, ignore_unknown_options=True, allow_extra_args=True, resilient_parsing=True)
+        options, _, _ = command.make_parser(lenient).parse_args(words)
+        return bool(options.get("as_json")) or options.get("layout") == "json"
 
 
 @click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
