@@ -20,8 +20,11 @@ BASE_ARTIFACTS := build/artifacts-base
 BASE_RECIPES := pytorch-fp32 pytorch-int8 onnx-fp32 onnx-int8 onnx-int8-single onnx-int4 onnx-int8-full onnx-int8-fast
 SOURCES := $(shell find exporters runtimes -name '*.py')
 
+# Worker processes of pytest. A file's tests run in one of them, since they share its fixtures.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest readme golden clean
+.PHONY: help setup lint test test-fast test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest readme golden clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -41,7 +44,10 @@ lint: setup ## Format, lint and type checks
 	$(BIN)/lint-imports
 
 test: setup ## Tests that need only Python
-	$(BIN)/python -m pytest -m "not full"
+	$(BIN)/python -m pytest -m "not full" $(WORKERS)
+
+test-fast: setup ## Tests that need neither an export nor a model: seconds
+	$(BIN)/python -m pytest -m fast -q
 
 # The reference loop in JavaScript; its packages come from the registry that npm is set up for.
 LOOP := tests/js/node_modules/.package-lock.json

@@ -1,6 +1,7 @@
 """What tests share: checkpoints, the artifacts made of them, and pictures. Nothing here uses the network.
 
-torch and transformers are imported by the fixtures that need them, so that the tests of small modules start at once.
+torch and transformers are imported by the fixtures that need them, so that the tests of small modules start at once. Worker processes of
+one run share checkpoints and artifacts: whichever needs one first makes it, the others wait for it.
 """
 
 import os
@@ -15,21 +16,55 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import importlib.metadata
 import json
 import platform
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from exporters.export import export
 from exporters.gate.gate import OnGateFailure, Picture
-from exporters.recipes import find_recipe
+from exporters.recipes import RECIPES, find_recipe
 
 DATA_PICTURES = 100
+MODELS = {"tiny_checkpoint", "mini_checkpoint", "tiny_artifacts", "mini_artifacts"}
+"""Fixtures that are, or are made with, a model; a test that uses one, or a fixture that does, is not fast."""
+SLOW_IMPORTS = re.compile(
+    r"^(?:from|import) (?:torch|transformers|safetensors|nltk|selenium|exporters\.(?:checkpoint|onnx|pytorch)|"
+    r"toolkit\.report\.(?:page|plots|svg|throughput)|tests\.readme)\b",
+    re.MULTILINE,
+)
+"""A file that imports at its top what takes seconds to import, or what draws: none of its tests is fast."""
 SHOWN_VERSIONS = ("torch", "transformers", "onnxruntime", "onnx", "numpy", "pillow")
 
 
 def pytest_report_header() -> str:
     versions = (f"{name} {importlib.metadata.version(name)}" for name in SHOWN_VERSIONS)
     return f"{', '.join(versions)}; {platform.machine()}, {os.cpu_count()} cores"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files with slow imports out of `-m fast` before they are imported."""
+    if config.option.markexpr != "fast" or collection_path.suffix != ".py":
+        return None
+    return SLOW_IMPORTS.search(collection_path.read_text(encoding="utf-8")) is not None or None
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by mark
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as fast what needs no model, is not full, and is not marked slow for another reason."""
+    for item in items:
+        model = MODELS.intersection(getattr(item, "fixturenames", ()))
+        if not model and item.get_closest_marker("full") is None and item.get_closest_marker("slow") is None:
+            item.add_marker("fast")
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all worker processes of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
@@ -60,11 +95,15 @@ def data_pictures(sample_pictures: list[Picture]) -> list[Picture]:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_checkpoint(shared_folder: Path) -> Path:
     """A random BLIP of 72 k parameters, of whose captions a third end early; never write into it."""
-    from tests.tiny import write_tiny_checkpoint
+    path = shared_folder / "checkpoints" / "tiny"
+    with FileLock(shared_folder / "checkpoints.lock"):
+        if not path.exists():
+            from tests.tiny import write_tiny_checkpoint
 
-    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
+            write_tiny_checkpoint(path)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -73,39 +112,53 @@ def mini_checkpoint() -> Path:
     return ROOT / "models" / "blip-mini-coco"
 
 
-class Artifacts:
-    """Artifacts of one checkpoint by recipe name, each exported when it is first asked for."""
+class Artifacts(Mapping[str, Path]):
+    """Artifacts of one checkpoint by recipe name, each exported when it is first asked for by any worker process."""
 
     def __init__(self, checkpoint: Path, output: Path, pictures: list[Picture], on_gate_failure: OnGateFailure) -> None:
         self._checkpoint, self._output, self._pictures, self._on_gate_failure = checkpoint, output, pictures, on_gate_failure
-        self._made: dict[str, Path] = {}
 
     def __getitem__(self, recipe: str) -> Path:
-        from exporters.checkpoint.blip import open_checkpoint
+        path = self._output / f"{self._checkpoint.name}-{find_recipe(recipe).name}"
+        if not path.exists():  # an artifact appears whole
+            with FileLock(self._output.parent / f"{path.name}.lock"):
+                if not path.exists():
+                    from exporters.checkpoint.blip import open_checkpoint
 
-        if recipe not in self._made:
-            checkpoint = open_checkpoint(str(self._checkpoint))
-            (self._made[recipe],) = export(
-                checkpoint, [find_recipe(recipe)], self._output, self._pictures, on_gate_failure=self._on_gate_failure
-            )
-        return self._made[recipe]
+                    checkpoint = open_checkpoint(str(self._checkpoint))
+                    made = export(checkpoint, [find_recipe(recipe)], self._output, self._pictures, on_gate_failure=self._on_gate_failure)
+                    assert list(made) == [path]
+        return path
+
+    def __iter__(self) -> Iterator[str]:
+        return (recipe.name for recipe in RECIPES)
+
+    def __len__(self) -> int:
+        return len(RECIPES)
+
+    @property
+    def folder(self) -> Path:
+        """A folder of all of them."""
+        return {path.parent for path in self.values()}.pop()
 
 
 @pytest.fixture(scope="session")
-def tiny_artifacts(tiny_checkpoint: Path, drawn_pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Recipe name → artifact of the tiny checkpoint, all shipped recipes; its weights are random, so the gate only reports."""
-    from tests.tiny import export_tiny
-
-    return export_tiny(tiny_checkpoint, drawn_pictures, tmp_path_factory.mktemp("tiny-artifacts"))
+def tiny_artifacts(tiny_checkpoint: Path, drawn_pictures: list[Picture], shared_folder: Path) -> Artifacts:
+    """Recipe name → artifact of the tiny checkpoint, all shipped recipes; its weights are random, so the gate refuses nothing."""
+    output = shared_folder / "tiny-artifacts"
+    output.mkdir(exist_ok=True)
+    return Artifacts(tiny_checkpoint, output, drawn_pictures, on_gate_failure="write")
 
 
 @pytest.fixture(scope="session")
-def mini_artifacts(mini_checkpoint: Path, sample_pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
+def mini_artifacts(mini_checkpoint: Path, sample_pictures: list[Picture], shared_folder: Path) -> Artifacts:
     """Recipe name → artifact of the shipped checkpoint, made on first use and past the gate.
 
     The gate looks at 12 pictures here; at all of them in `make export`, and in a full test.
     """
-    return Artifacts(mini_checkpoint, tmp_path_factory.mktemp("mini-artifacts"), sample_pictures[:12], on_gate_failure="fail")
+    output = shared_folder / "mini-artifacts"
+    output.mkdir(exist_ok=True)
+    return Artifacts(mini_checkpoint, output, sample_pictures[:12], on_gate_failure="fail")
 
 
 def _pictures(folder: Path) -> list[Picture]:

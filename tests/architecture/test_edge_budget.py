@@ -128,7 +128,7 @@ def test_an_onnx_artifact_captions_within_the_budget(tiny_artifacts, recipe, pic
 
 def test_a_folder_of_all_artifacts_captions_within_the_budget(tiny_artifacts, pictures, allowed):
     """The choice looks for torch without importing it."""
-    folder = tiny_artifacts["onnx-int8"].parent
+    folder = tiny_artifacts.folder
     caption = CAPTION.format(artifact=str(folder), pictures=pictures)
     (within, denied) = python(DENY.format(allowed=allowed), caption, "print(json.dumps(denied))")
     assert [error for _, _, error in within] == [None] * 4

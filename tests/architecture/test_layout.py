@@ -7,6 +7,7 @@ import ast
 import tomllib
 from fnmatch import fnmatchcase
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -23,63 +24,65 @@ MOST_MODULES = 16
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "base_utils"}
 """Names that say nothing of what a module holds."""
 
-MODULES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
-SCRIPTS = [file for name in ("Makefile", "pyproject.toml", ".ci/run") for file in (ROOT / name,) if file.exists()]
 MACHINE_PATHS = tuple(f"/{folder}/" for folder in ("tmp", "work", "root", "home", "Users"))
 UNTRUSTED_DATA = ("allow_pickle=True", "trust_remote_code=True")
 """Arguments that let a library run code from data; ruff has no rule for these two."""
 SPEAKING_INIT = "runtimes/__init__.py"
 """The one `__init__` with code: it exports the public names, lazily."""
-FOLDERS = sorted({file.parent for file in MODULES} - {ROOT / "toolkit" / "commands"})
 
 
-def relative(file):
-    return str(file.relative_to(ROOT))
+def texts(*places):
+    """Path → text of every Python file below the folders, and of the files."""
+    files = [file for place in places for file in (sorted((ROOT / place).rglob("*.py")) if (ROOT / place).is_dir() else [ROOT / place])]
+    return {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in files if file.exists()}
 
 
-@pytest.mark.parametrize("file", [*MODULES, *TESTS], ids=relative)
-def test_a_module_says_what_it_is(file):
-    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
-    assert docstring, f"{relative(file)} has no docstring"
-    assert docstring.splitlines()[0].rstrip()[-1] in ".:", "its first line is a sentence"
+MODULES = texts(*PACKAGES)
+TESTS = texts("tests")
+SCRIPTS = texts("Makefile", "pyproject.toml", ".ci/run")
+FOLDERS = {
+    folder: [module for module in MODULES if module.rpartition("/")[0] == folder] for folder in {m.rpartition("/")[0] for m in MODULES}
+}
 
 
-@pytest.mark.parametrize("file", MODULES, ids=relative)
-def test_a_module_is_short_and_named_for_what_it_holds(file):
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
-    assert file.stem not in NAMELESS
+def test_a_module_says_what_it_is():
+    """Its docstring's first line is a sentence."""
+    summaries = {name: (ast.get_docstring(ast.parse(text)) or " ").splitlines()[0] for name, text in {**MODULES, **TESTS}.items()}
+    assert [name for name, summary in summaries.items() if summary.rstrip()[-1:] not in (".", ":")] == []
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=relative)
-def test_a_folder_holds_few_modules(folder):
-    assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= MOST_MODULES
+def test_a_module_is_short_and_named_for_what_it_holds():
+    assert {name: lines for name, text in MODULES.items() if (lines := len(text.splitlines())) > MOST_LINES} == {}
+    assert [name for name in MODULES if Path(name).stem in NAMELESS] == []
+
+
+def test_a_folder_holds_few_modules():
+    counts = {folder: len(modules) - 1 for folder, modules in FOLDERS.items() if folder != "toolkit/commands"}  # without its __init__
+    assert {folder: count for folder, count in counts.items() if count > MOST_MODULES} == {}
 
 
 def test_every_folder_is_a_package_that_the_wheel_takes():
     """`packages.find` leaves out a folder without an `__init__.py`, and what its patterns do not name, without a word."""
-    assert [relative(folder) for folder in {file.parent for file in MODULES} if not (folder / "__init__.py").is_file()] == []
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]["find"]["include"]
-    packages = {".".join(file.parent.relative_to(ROOT).parts) for file in MODULES}
-    assert {package for package in packages if not any(fnmatchcase(package, pattern) for pattern in patterns)} == set()
+    assert [folder for folder, modules in FOLDERS.items() if f"{folder}/__init__.py" not in modules] == []
+    patterns = tomllib.loads(SCRIPTS["pyproject.toml"])["tool"]["setuptools"]["packages"]["find"]["include"]
+    packages = [folder.replace("/", ".") for folder in FOLDERS]
+    assert [package for package in packages if not any(fnmatchcase(package, pattern) for pattern in patterns)] == []
 
 
-@pytest.mark.parametrize("file", MODULES, ids=relative)
-def test_no_library_runs_code_from_data(file):
-    assert [option for option in UNTRUSTED_DATA if option in file.read_text(encoding="utf-8")] == []
+def test_no_library_runs_code_from_data():
+    assert [(name, option) for name, text in MODULES.items() for option in UNTRUSTED_DATA if option in text] == []
 
 
-@pytest.mark.parametrize("file", [file for file in MODULES if file.name == "__init__.py" and relative(file) != SPEAKING_INIT], ids=relative)
-def test_an_init_holds_a_docstring_only(file):
-    (only,) = ast.parse(file.read_text(encoding="utf-8")).body
-    assert ast.unparse(only).strip("'\"") == ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")), clean=False)
+def test_an_init_holds_a_docstring_only():
+    inits = {name: ast.parse(text) for name, text in MODULES.items() if name.endswith("__init__.py") and name != SPEAKING_INIT}
+    assert [name for name, tree in inits.items() if len(tree.body) != 1 or ast.get_docstring(tree) is None] == []
 
 
-@pytest.mark.parametrize("file", [*MODULES, *TESTS, *SCRIPTS], ids=relative)
-def test_no_path_of_somebodys_machine(file):
+def test_no_path_of_somebodys_machine():
     found = [
-        f"{number}: {line.strip()}"
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        f"{name}:{number}: {line.strip()}"
+        for name, text in {**MODULES, **TESTS, **SCRIPTS}.items()
+        for number, line in enumerate(text.splitlines(), 1)
         if any(path in line for path in MACHINE_PATHS)
     ]
     assert found == []
@@ -88,6 +91,7 @@ def test_no_path_of_somebodys_machine(file):
 SESSIONS = [(contract, target) for engine in ENGINES.values() for contract, target in engine.sessions.items()]
 
 
+@pytest.mark.slow  # imports torch
 @pytest.mark.parametrize(("contract", "target"), SESSIONS)
 def test_a_session_of_the_registry_is_one(contract, target):
     session = load_target(target)
@@ -96,6 +100,7 @@ def test_a_session_of_the_registry_is_one(contract, target):
     assert session.__module__ == target.partition(":")[0]
 
 
+@pytest.mark.slow  # imports torch and transformers
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda engine: engine.name)
 def test_a_builder_of_the_registry_builds_and_names_what_runs_it(engine):
     builder = import_module(engine.builder)
@@ -110,12 +115,11 @@ def test_a_counter_is_there(name, target):
     assert getattr(import_module(module), function).__qualname__ == function, name
 
 
-@pytest.mark.parametrize(("name", "entry"), COMMANDS.items())
-def test_a_command_says_what_the_table_says(name, entry):
-    module, text = entry
-    command = import_module(module).command
-    assert command.help == text, name
-    assert command.get_short_help_str(limit=200) == text
+def test_a_command_says_what_the_table_says():
+    commands = {name: import_module(module).command for name, (module, _) in COMMANDS.items()}
+    assert {name: (command.help, command.get_short_help_str(limit=200)) for name, command in commands.items()} == {
+        name: (text, text) for name, (_, text) in COMMANDS.items()
+    }
 
 
 def test_every_command_is_in_the_table():

@@ -29,7 +29,7 @@ def run(*arguments):
 @pytest.fixture(scope="module")
 def examined(tiny_artifacts):
     """The JSON about a folder of two artifacts."""
-    folder = tiny_artifacts["onnx-int8"].parent
+    folder = tiny_artifacts.folder
     result = run(folder, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     return json.loads(result.stdout)

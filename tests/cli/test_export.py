@@ -162,6 +162,7 @@ BERT = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
 VQA = {"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}
 
 
+@pytest.mark.slow  # imports torch and transformers
 @pytest.mark.parametrize(
     ("files", "arguments", "error"),
     [

@@ -5,6 +5,7 @@ import pytest
 from tests.fuzz import archives, damage, forge, pictures
 
 
+@pytest.mark.slow
 def test_pictures():
     assert pictures.run(1500, seed=7).broken == []
 

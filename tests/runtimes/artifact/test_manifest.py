@@ -313,6 +313,7 @@ def test_every_file_name_that_is_not_plain_is_named(written, plain):
     assert problems(written(sealed(plain))) == ["file name 'a/b' is not a plain name", "file name '..' is not a plain name"]
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_refused(tmp_path):
     """Exhaustive; a flip that leaves the same meaning (1e-05 and 1E-05) is damage all the same."""
     content = small_manifest().to_bytes()
@@ -344,6 +345,7 @@ def test_every_truncation_is_refused(tmp_path):
             read_manifest(path)
 
 
+@pytest.mark.slow
 def test_mutants_with_a_right_digest_are_read_or_named(tmp_path):
     """Values of other kinds at random places, sealed again, so that they get past the digest."""
     draw = random.Random(3)

@@ -57,6 +57,7 @@ def test_too_many_pixels(form, size):
         read_image(huge(form, *size))
 
 
+@pytest.mark.slow
 def test_too_large_takes_no_memory(tmp_path):
     sizes = {"png": 100_000, "bmp": 100_000, "gif": 65_535, "jpeg": 65_500, "webp": 65_535, "tiff": 100_000, "ppm": 100_000, "avif": 65_535}
     for form in HUGE:

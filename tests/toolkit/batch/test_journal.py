@@ -51,6 +51,7 @@ def test_rows_come_back_in_the_order_of_the_pictures(output, images):
     assert list(output.parent.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_cut_off_at_any_byte(output, images):
     journal = begun(output, images)
     for image in images:
@@ -66,6 +67,7 @@ def test_cut_off_at_any_byte(output, images):
         assert partial_of(output).read_bytes() == whole, size
 
 
+@pytest.mark.slow
 def test_killed_at_any_call(output, images):
     """Between any two of them whole rows are there, and going on gives the whole."""
     for stop_at in range(1, 100):

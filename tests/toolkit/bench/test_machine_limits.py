@@ -46,6 +46,7 @@ def test_a_hand_written_graph_is_onnx_and_multiplies(product):
     assert np.array_equal(out, rows.astype(np.int64) @ weights.astype(np.int64))
 
 
+@pytest.mark.slow
 def test_this_machine_has_limits(caplog):
     limits = measure_limits(1)
     assert (limits.threads, limits.library) == (1, "onnxruntime")
@@ -66,6 +67,7 @@ print(limits.library, limits.float_macs_per_s > 1e8, limits.int8_macs_per_s)
 """
 
 
+@pytest.mark.slow
 def test_without_onnxruntime_floats_are_measured_and_a_line_says_so(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SITE)
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])

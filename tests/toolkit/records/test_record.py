@@ -231,6 +231,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_while_writing_the_file_is_readable(tmp_path):
     file, golden = tmp_path / "r.jsonl", read_records(RECORDS)
     with subprocess.Popen([sys.executable, "-c", KILLED, file, RECORDS], stdout=subprocess.PIPE) as writer:
