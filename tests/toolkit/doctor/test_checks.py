@@ -87,10 +87,10 @@ MANIFESTS = {recipe.name: manifest(recipe) for recipe in RECIPES}
 
 
 def check(folder, names, here, product=RIGHT, packages=None, memory=None, **changes):
-    """What is said of artifacts of these recipes, each with one file of a MiB, after the choice that `load` would make."""
+    """What is said of artifacts of these recipes, each a manifest of a MiB, after the choice that `load` would make."""
     held = {name: replace(MANIFESTS[name], **changes) for name in names}
     for name in names:
-        machine(folder, {f"{name}/encoder.onnx": "x" * (1 << 20)})
+        machine(folder, {f"{name}/manifest.json": "x" * (1 << 20)})
     chosen = rank(right_here(held, here, product), here)
     artifacts = [Artifact(folder / name, one) for name, one in held.items()]
     found = check_artifacts(artifacts, chosen, here, replace(MACHINE, memory_limit_bytes=memory), packages or {}, product)
