@@ -20,11 +20,11 @@ from exporters.writing.artifact_writer import write_artifact
 from exporters.writing.output_paths import output_paths
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import Artifact, open_artifact
-from runtimes.artifact.graph_signature import SPLIT
 from runtimes.artifact.manifest import SCHEMA, GraphSpec, Manifest
 from runtimes.engine_registry import find_engine
 from runtimes.engines.ort.graph_check import read_graph
 from runtimes.errors import CheckpointError, ExportError, MissingDependencyError, OutputError, ToolkitError, UnavailableError
+from runtimes.families.signature import SPLIT
 from runtimes.host.facts import read_host
 from runtimes.loading import load
 from runtimes.storage.atomic_write import working_folder
@@ -129,9 +129,7 @@ def _export_one(
             findings = check_joined(load(staged, device="cpu", threads=threads), recipe, pictures, findings, on_gate_failure)
         built = open_artifact(staged)
         payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
-        manifest = json_dataclass.from_json(Manifest, {**json_dataclass.to_json(built.manifest), "gate": findings})[0]
-        assert manifest is not None
-        write_artifact(path, manifest, payload, overwrite=overwrite)
+        write_artifact(path, replace(built.manifest, gate=findings), payload, overwrite=overwrite)
 
 
 def _exporter(runtime: str) -> ModuleType:
@@ -152,6 +150,8 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, worki
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
+        task="caption",
+        family="blip",
         runtime=recipe.runtime,
         contract=SPLIT,
         toolkit=importlib.metadata.version("blip-toolkit"),
@@ -159,9 +159,10 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, worki
         recipe={**json_dataclass.to_json(recipe), "sha256": recipe.sha256},
         applied=applied,
         target=recipe.target,
-        architecture=checkpoint.architecture,
+        model=checkpoint.model,
         image=checkpoint.image,
-        generation=checkpoint.generation,
+        tokenizer=checkpoint.tokenizer,
+        defaults=checkpoint.defaults,
         graphs=_graphs(payload),
         files={},
         requires=exporter.REQUIRES,
@@ -175,7 +176,7 @@ def _joined(split: Artifact, recipe: Recipe, working: Path) -> Path:
     from exporters.onnx.single_graph import join
 
     payload = join(split, working)
-    manifest = replace(split.manifest, contract=recipe.contract, graphs=_graphs(payload), digest="")
+    manifest = replace(split.manifest, contract=recipe.contract, graphs=_graphs(payload))
     tokenizer = _renamed(split.path_of("tokenizer"), "tokenizer")
     return write_artifact(working / recipe.layout, manifest, {**payload, "tokenizer": tokenizer}, overwrite=False).path
 

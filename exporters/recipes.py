@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runtimes.artifact import graph_signature, json_dataclass
+from runtimes.artifact import json_dataclass
 from runtimes.artifact.manifest import Target
 from runtimes.engine_registry import ENGINES
 from runtimes.errors import RecipeError, UnknownNameError
+from runtimes.families.signature import SINGLE, SPLIT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ class Recipe:
     @property
     def contract(self) -> str:
         """What the graphs of its artifacts take and give."""
-        return graph_signature.SINGLE if self.layout == "single" else graph_signature.SPLIT
+        return SINGLE if self.layout == "single" else SPLIT
 
     @property
     def approximate(self) -> bool:

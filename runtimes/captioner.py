@@ -6,15 +6,17 @@ Composes picture reading, a runtime's session and the shared search; this is wha
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
+from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import Manifest
-from runtimes.decoding.search import Clock, Decoding, Hypothesis, generate, log_softmax, run_loop
+from runtimes.decoding.search import Clock, Hypothesis, generate, log_softmax, run_loop
 from runtimes.decoding.session import DeviceMemoryError, Float32, Session, State, WholeLoop
 from runtimes.decoding.tokenizer import Tokens
 from runtimes.errors import ArtifactCorruptError, RequestError, ToolkitError, UnavailableError, translate_errors
@@ -83,16 +85,18 @@ class Captioner:
         self,
         images: Sequence[ImageInput],
         prompt: str | None = None,
-        beams: int = 1,
-        min_length: int = 0,
-        max_length: int = 20,
+        beams: int | None = None,
+        min_length: int | None = None,
+        max_length: int | None = None,
         batch_size: int = 1,
-        length_penalty: float = 1.0,
+        length_penalty: float | None = None,
         *,
         workers: int = 0,
         clock: Clock | None = None,
     ) -> list[Caption]:
         """Caption pictures; a bad one becomes a row with `error`, the others go on.
+
+        What is None is taken from the artifact's `manifest.defaults`.
 
         Args:
             images: Paths, bytes, PIL images or arrays u8[H,W,3].
@@ -102,7 +106,7 @@ class Captioner:
             max_length: No caption is longer, likewise.
             batch_size: Pictures per run; halved and retried where a GPU runs out of memory. INT8 activations share one scale per run, so
                 an INT8 artifact's captions may differ a little between batch sizes; FP32 ones do not.
-            length_penalty: See `Decoding`.
+            length_penalty: See `GenerationConfig`.
             workers: Threads that read pictures ahead of the model; 0 reads each batch before it runs. Captions are the same.
             clock: Told the seconds of each phase, for benchmarks; "read" is what the model waited for its pictures.
 
@@ -115,11 +119,11 @@ class Captioner:
         self,
         images: Sequence[ImageInput],
         prompt: str | None = None,
-        beams: int = 1,
-        min_length: int = 0,
-        max_length: int = 20,
+        beams: int | None = None,
+        min_length: int | None = None,
+        max_length: int | None = None,
         batch_size: int = 1,
-        length_penalty: float = 1.0,
+        length_penalty: float | None = None,
         *,
         workers: int = 0,
         clock: Clock | None = None,
@@ -131,7 +135,7 @@ class Captioner:
         if isinstance(images, str | bytes) or not isinstance(images, Sequence):
             raise RequestError("images must be a list of pictures, even if it is one")
         prompt_ids = self.tokens.prompt_ids(prompt)
-        decoding = self._decoding(prompt_ids, beams, min_length, max_length, length_penalty)
+        decoding = self._decoding(prompt_ids, num_beams=beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty)
         if batch_size < 1:
             raise RequestError("batch_size must be at least 1")
         if workers < 0:
@@ -169,26 +173,27 @@ class Captioner:
 
     def caption_ids(self, caption: str) -> list[int]:
         """Return the ids that `score` scores: [DEC] words [SEP], cut where the artifact has no more positions."""
-        return self.tokens.caption_ids(caption)[: self.manifest.architecture.max_positions]
+        return self.tokens.caption_ids(caption)[: self.manifest.model.max_positions]
 
     def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
         """Return a caption's text without the prompt it started with."""
         return self.tokens.text(caption.token_ids[len(self.tokens.prompt_ids(prompt)) :])
 
-    def _decoding(self, prompt_ids: list[int], beams: int, min_length: int, max_length: int, length_penalty: float) -> Decoding:
-        limit, vocabulary = self.manifest.architecture.max_positions, self.manifest.architecture.vocabulary
-        if max_length > limit:
-            raise RequestError(f"max_length {max_length} is more than the {limit} positions of this model")
-        if len(prompt_ids) >= max_length:
-            raise RequestError(f"the prompt takes {len(prompt_ids)} tokens, so max_length must be more than that; it is {max_length}")
-        if 2 * beams >= vocabulary:
-            raise RequestError(f"{beams} beams are too many for a vocabulary of {vocabulary}")
-        if beams > 1 and isinstance(self.session, WholeLoop):
-            raise RequestError(GREEDY_ONLY)
+    def _decoding(self, prompt_ids: list[int], **asked: Any) -> GenerationConfig:  # noqa: ANN401 - fields of GenerationConfig, or None
         try:
-            return Decoding(beams=beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty)
+            decoding = replace(self.manifest.defaults, **{name: value for name, value in asked.items() if value is not None})
         except ValueError as error:
             raise RequestError(str(error)) from error
+        limit, vocabulary = self.manifest.model.max_positions, self.manifest.model.vocabulary
+        if decoding.max_length > limit:
+            raise RequestError(f"max_length {decoding.max_length} is more than the {limit} positions of this model")
+        if (prompt := len(prompt_ids)) >= decoding.max_length:
+            raise RequestError(f"the prompt takes {prompt} tokens, so max_length must be more than that; it is {decoding.max_length}")
+        if 2 * decoding.num_beams >= vocabulary:
+            raise RequestError(f"{decoding.num_beams} beams are too many for a vocabulary of {vocabulary}")
+        if decoding.num_beams > 1 and isinstance(self.session, WholeLoop):
+            raise RequestError(GREEDY_ONLY)
+        return decoding
 
     def _failed(self, problem: str) -> ToolkitError:
         """A runtime checks a graph's shapes when it runs: that it loaded does not mean that it can."""
@@ -205,7 +210,7 @@ class Captioner:
             return error.with_traceback(None)  # which would keep the picture in memory
 
     def _stream(
-        self, images: Sequence[ImageInput], prompt_ids: list[int], decoding: Decoding, batch_size: int, workers: int, clock: Clock
+        self, images: Sequence[ImageInput], prompt_ids: list[int], decoding: GenerationConfig, batch_size: int, workers: int, clock: Clock
     ) -> Generator[Caption, None, None]:
         with closing(read_ahead(self._read, images, workers, ahead=batch_size + workers)) as reading:
             for _ in range(0, len(images), batch_size):
@@ -215,7 +220,7 @@ class Captioner:
                 yield from self._caption_batch(read, prompt_ids, decoding, clock)
 
     def _caption_batch(
-        self, read: list[Float32 | ToolkitError], prompt_ids: list[int], decoding: Decoding, clock: Clock
+        self, read: list[Float32 | ToolkitError], prompt_ids: list[int], decoding: GenerationConfig, clock: Clock
     ) -> Iterator[Caption]:
         """Caption what `_read` gave."""
         pixels = [found for found in read if not isinstance(found, ToolkitError)]
@@ -228,12 +233,12 @@ class Captioner:
                 found = next(hypotheses)
                 yield Caption(text=self.tokens.text(found.token_ids), token_ids=found.token_ids, score=found.score)
 
-    def _generate(self, pixels: Float32, prompt_ids: list[int], decoding: Decoding, clock: Clock) -> list[Hypothesis]:
+    def _generate(self, pixels: Float32, prompt_ids: list[int], decoding: GenerationConfig, clock: Clock) -> list[Hypothesis]:
         try:
             if isinstance(self.session, WholeLoop):
-                return run_loop(self.session, pixels, prompt_ids, self.manifest.generation, decoding, clock)
+                return run_loop(self.session, pixels, prompt_ids, self.manifest.tokenizer, decoding, clock)
             # No name is kept for the state: what the search drops must be free, and so must a batch that did not fit.
-            return generate(self.session, self._encode(pixels, clock), len(pixels), prompt_ids, self.manifest.generation, decoding, clock)
+            return generate(self.session, self._encode(pixels, clock), len(pixels), prompt_ids, self.manifest.tokenizer, decoding, clock)
         except DeviceMemoryError as error:
             if len(pixels) == 1:
                 raise UnavailableError(f"not enough device memory for one picture: {error}. Use --device cpu.") from error
@@ -251,7 +256,7 @@ class Captioner:
     def _score_one(self, pixels: Float32, ids: list[list[int]]) -> Float32:
         """Teacher-forced: pixels f32[1,3,S,S] and K captions → f32[K]. Padding on the right is never attended to by what counts."""
         width = max(map(len, ids)) - 1
-        inputs = np.full((len(ids), width), self.manifest.generation.pad_id, dtype=np.int64)
+        inputs = np.full((len(ids), width), self.manifest.tokenizer.pad_id, dtype=np.int64)
         for row, sequence in enumerate(ids):
             inputs[row, : len(sequence) - 1] = sequence[:-1]
         session = self.stepped

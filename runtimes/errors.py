@@ -120,6 +120,18 @@ class ManifestVersionError(ToolkitError, ValueError):
         super().__init__(f"{path}: manifest schema {found} is newer than {known}, the newest that this toolkit reads. Update blip-toolkit.")
 
 
+class ManifestTooOldError(ToolkitError, ValueError):
+    """The artifact was written by an older toolkit."""
+
+    code = "MANIFEST_TOO_OLD"
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        super().__init__(
+            f"{path}: manifest schema {found} is older than {known}, the only one that this toolkit reads. "
+            "Export the artifact again with: toolkit export CHECKPOINT"
+        )
+
+
 class ArchiveError(ToolkitError, ValueError):
     """A package's archive is not as `toolkit package` writes it; nothing of it was kept."""
 

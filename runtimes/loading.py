@@ -189,7 +189,7 @@ def _open(payload: Payload, options: LoadOptions) -> Captioner:
 def _tokens(payload: Payload) -> Tokens:
     content, path = payload.read("tokenizer"), payload.artifact.path_of("tokenizer")
     with translate_errors(lambda problem: ArtifactCorruptError(path, f"is not a tokenizer: {problem}")):
-        return Tokens(content, payload.artifact.manifest.generation)
+        return Tokens(content, payload.artifact.manifest.tokenizer)
 
 
 def _session_class(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - a class with `open`, by name

@@ -22,10 +22,12 @@ from transformers import AutoTokenizer, BlipConfig
 
 from exporters.checkpoint.resolution import interpolate_positions, resized
 from exporters.writing.output_paths import name_of
-from runtimes.artifact.manifest import Architecture, GenerationSpec, ImageSpec, Source
+from runtimes.artifact.generation import GenerationConfig
+from runtimes.artifact.manifest import ImageSpec, Source, TokenizerSpec
 from runtimes.engines.pytorch.blip import Blip
 from runtimes.engines.pytorch.layers import ACTIVATIONS
 from runtimes.errors import CheckpointError
+from runtimes.families.blip import BlipSpec
 
 logger = logging.getLogger(__name__)
 
@@ -54,26 +56,27 @@ class Checkpoint:
     directory: Path
     weight_files: tuple[Path, ...]
     source: Source
-    architecture: Architecture
+    model: BlipSpec
     """Sizes of what is made from it; its own ones, but for a copy from `at_scale`."""
-    stored: Architecture
+    stored: BlipSpec
     """Sizes of the tensors in its files."""
     image: ImageSpec
-    generation: GenerationSpec
+    tokenizer: TokenizerSpec
+    defaults: GenerationConfig
     tokenizer_json: bytes
 
     def at_scale(self, scale: float) -> "Checkpoint":
         """Return the same checkpoint for pictures of `scale` times its patches per side; its positions are interpolated when loaded."""
         if scale == 1:
             return self
-        architecture, image = resized(self.stored, self.image, scale)
-        return replace(self, architecture=architecture, image=image)
+        model, image = resized(self.stored, self.image, scale)
+        return replace(self, model=model, image=image)
 
     @property
     def fp32_bytes(self) -> int:
         """Size of all weights as FP32."""
         with torch.device("meta"):
-            return sum(parameter.nbytes for parameter in Blip(self.architecture).parameters())
+            return sum(parameter.nbytes for parameter in Blip(self.model).parameters())
 
     def load_weights(self) -> dict[str, torch.Tensor]:
         """Read all tensors as f32 under the names of `runtimes.engines.pytorch.blip.Blip`; the tied head appears under both of its names.
@@ -105,13 +108,13 @@ class Checkpoint:
         if problems:
             shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
             raise CheckpointError(str(self.directory), f"weights do not fit the config: {shown}")
-        weights[POSITIONS] = interpolate_positions(weights[POSITIONS], self.architecture)
+        weights[POSITIONS] = interpolate_positions(weights[POSITIONS], self.model)
         return weights
 
     def load_model(self) -> Blip:
         """Return the FP32 module with its weights, ready for inference."""
         with torch.device("meta"):
-            model = Blip(self.architecture)
+            model = Blip(self.model)
         model.load_state_dict(self.load_weights(), strict=True, assign=True)
         return model.eval().requires_grad_(False)
 
@@ -136,7 +139,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
     except Exception as error:  # transformers raises whatever its parsers raise
         raise CheckpointError(source, f"cannot read its picture processor or tokenizer: {_line(error)}") from error
     text = config.text_config
-    architecture = _architecture(config, source)
+    model = _model(config, source)
     checkpoint = Checkpoint(
         name=name_of(source),
         directory=directory,
@@ -147,16 +150,17 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
             sha256=_sha256(files, source),
             licence=_licence(directory),
         ),
-        architecture=architecture,
-        stored=architecture,
+        model=model,
+        stored=model,
         image=_image_spec(processor, source),
-        generation=GenerationSpec(bos_id=text.bos_token_id, eos_id=text.sep_token_id, pad_id=text.pad_token_id),
+        tokenizer=TokenizerSpec(bos_id=text.bos_token_id, eos_id=text.sep_token_id, pad_id=text.pad_token_id),
+        defaults=GenerationConfig(max_length=min(GenerationConfig.max_length, model.max_positions)),
         tokenizer_json=tokenizer.backend_tokenizer.to_str().encode(),
     )
-    if (checkpoint.image.height_px, checkpoint.image.width_px) != (checkpoint.architecture.image_px,) * 2:
-        raise CheckpointError(
-            source, f"pictures are resized to {checkpoint.image.height_px} px but the model takes {checkpoint.architecture.image_px} px"
-        )
+    try:
+        model.check_image(checkpoint.image.height_px, checkpoint.image.width_px)
+    except ValueError as error:
+        raise CheckpointError(source, f"its image processor does not fit the model: {error}") from error
     return checkpoint
 
 
@@ -248,7 +252,7 @@ def _licence(directory: Path) -> str | None:
     return stated[1] if stated else None
 
 
-def _architecture(config: Any, source: str) -> Architecture:  # noqa: ANN401
+def _model(config: Any, source: str) -> BlipSpec:  # noqa: ANN401
     vision, text = config.vision_config, config.text_config
     if (kind := getattr(text, "position_embedding_type", "absolute")) != "absolute":
         raise CheckpointError(source, f"text position embeddings are {kind!r}; only 'absolute' is supported")
@@ -261,8 +265,8 @@ def _architecture(config: Any, source: str) -> Architecture:  # noqa: ANN401
         raise CheckpointError(source, f"config.json describes no captioner: {error}") from error
 
 
-def _sizes(vision: Any, text: Any) -> Architecture:  # noqa: ANN401
-    return Architecture(
+def _sizes(vision: Any, text: Any) -> BlipSpec:  # noqa: ANN401
+    return BlipSpec(
         image_px=vision.image_size,
         patch_px=vision.patch_size,
         vision_width=vision.hidden_size,

@@ -20,6 +20,7 @@ from exporters.checkpoint.blip import Checkpoint, pillow_processor
 from exporters.gate.gate import Picture, Reference
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
+from runtimes.artifact.generation import GenerationConfig
 from runtimes.captioner import Caption
 from runtimes.decoding.search import Clock
 from runtimes.decoding.session import Float32
@@ -63,7 +64,7 @@ class HfCaptioner:
         prompt: str | None = None,
         beams: int = 1,
         min_length: int = 0,
-        max_length: int = 20,
+        max_length: int = GenerationConfig.max_length,
         batch_size: int = 1,
         *,
         clock: Clock | None = None,
@@ -206,7 +207,7 @@ def find_reference(checkpoint: Checkpoint, pictures: Sequence[Picture], threads:
             [
                 transformers.__version__,
                 checkpoint.source.sha256,
-                [json_dataclass.to_json(part) for part in (checkpoint.architecture, checkpoint.image, checkpoint.generation)],
+                [json_dataclass.to_json(part) for part in (checkpoint.stored, checkpoint.image, checkpoint.tokenizer, checkpoint.defaults)],
                 hashlib.sha256(checkpoint.tokenizer_json).hexdigest(),
                 [[sha256_of(picture.path), list(picture.captions)] for picture in pictures],
             ]
@@ -220,17 +221,17 @@ def find_reference(checkpoint: Checkpoint, pictures: Sequence[Picture], threads:
             reference = None
         if reference is not None:
             return reference
-    reference = _run(HfCaptioner(checkpoint.directory, threads, allow_bin=allow_bin), pictures)
+    reference = _run(HfCaptioner(checkpoint.directory, threads, allow_bin=allow_bin), pictures, checkpoint.defaults.max_length)
     cache.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(OutputError), locked(kept):  # another export is keeping the same
         write_atomically(kept, json_dataclass.canonical(json_dataclass.to_json(reference)))
     return reference
 
 
-def _run(captioner: HfCaptioner, pictures: Sequence[Picture]) -> Reference:
+def _run(captioner: HfCaptioner, pictures: Sequence[Picture], max_length: int) -> Reference:
     ids, margins = [], []
     for picture in pictures:
-        found, margin = greedy_with_margins(captioner, picture.path)
+        found, margin = greedy_with_margins(captioner, picture.path, max_length=max_length)
         ids.append(tuple(found))
         margins.append(tuple(margin))
     scores = captioner.score([picture.path for picture in pictures], [picture.captions for picture in pictures])
@@ -243,7 +244,7 @@ def _run(captioner: HfCaptioner, pictures: Sequence[Picture]) -> Reference:
 
 
 def greedy_with_margins(
-    captioner: HfCaptioner, image: ImageInput, prompt: str | None = None, max_length: int = 20
+    captioner: HfCaptioner, image: ImageInput, prompt: str | None = None, max_length: int = GenerationConfig.max_length
 ) -> tuple[list[int], list[float]]:
     """Return transformers' greedy caption and, per generated token, the log-probability of the best token over the second's."""
     output = captioner.generate(captioner._pixels(image), prompt, 1, 0, max_length, scores=True)

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from runtimes.artifact.manifest import Architecture, ImageSpec
+from runtimes.artifact.manifest import ImageSpec
+from runtimes.families.blip import BlipSpec
 
 
-def resized(shape: Architecture, image: ImageSpec, scale: float) -> tuple[Architecture, ImageSpec]:
+def resized(shape: BlipSpec, image: ImageSpec, scale: float) -> tuple[BlipSpec, ImageSpec]:
     """Return the sizes for pictures of `scale` times the patches per side, rounded down to whole ones, at least one."""
     side_px = max(1, int(shape.image_px // shape.patch_px * scale)) * shape.patch_px
     return replace(shape, image_px=side_px), replace(image, height_px=side_px, width_px=side_px)
 
 
-def interpolate_positions(positions: Tensor, shape: Architecture) -> Tensor:
+def interpolate_positions(positions: Tensor, shape: BlipSpec) -> Tensor:
     """Positions f32[1,N,D], first that of the class token, then a square of patches by rows → f32[1,N',D] for the N' tokens of `shape`.
 
     Bicubic between patch centres, as transformers' `interpolate_pos_encoding` does it. Bilinear, nearest, with antialiasing or with

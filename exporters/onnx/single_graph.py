@@ -140,7 +140,7 @@ def _value(name: str, kind: int, *axes: str | int) -> onnx.ValueInfoProto:
 
 
 def _constants(manifest: Manifest, past: onnx.ValueInfoProto) -> list[onnx.TensorProto]:
-    shape, ids = manifest.architecture, manifest.generation
+    ids, (_, heads, _, head_width) = manifest.tokenizer, past.type.tensor_type.shape.dim
     values = {
         "one": np.array([1]),
         "yes": np.array(True),
@@ -149,8 +149,8 @@ def _constants(manifest: Manifest, past: onnx.ValueInfoProto) -> list[onnx.Tenso
         "never": np.array(-np.inf, np.float32),
         "end": np.array(ids.eos_id),
         "pad": np.array(ids.pad_id),
-        "is_end": np.arange(shape.vocabulary) == ids.eos_id,
-        "cache_of_one": np.array([shape.text_heads, 0, shape.head_width]),
+        "is_end": np.arange(manifest.model.vocabulary) == ids.eos_id,
+        "cache_of_one": np.array([heads.dim_value, 0, head_width.dim_value]),
         "empty": np.zeros(1, helper.tensor_dtype_to_np_dtype(past.type.tensor_type.elem_type)),
     }
     return [numpy_helper.from_array(value, name) for name, value in values.items()]

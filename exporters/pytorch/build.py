@@ -34,7 +34,7 @@ def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict
     del weights[HEAD]
     components = {"encoder": recipe.encoder, "decoder": recipe.decoder}
     with torch.device("meta"):
-        linears = [name for name, module in Blip(checkpoint.architecture).named_modules() if isinstance(module, nn.Linear)]
+        linears = [name for name, module in Blip(checkpoint.model).named_modules() if isinstance(module, nn.Linear)]
     applied: dict[str, Counter[str]] = {"encoder": Counter(), "decoder": Counter()}
     half = recipe.precision == "fp16"
     stored = {name: tensor.half() if half else tensor for name, tensor in weights.items()}

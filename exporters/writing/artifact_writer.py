@@ -22,7 +22,7 @@ def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], 
 
     Args:
         path: The artifact's directory.
-        manifest: Everything but `files` and `digest`, which are filled in here.
+        manifest: Everything but `files`, which is filled in here.
         payload: Role → a file to move in; its stem and suffix name it.
         overwrite: Replace an artifact that exists.
 
@@ -48,8 +48,8 @@ def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], 
                         placed.append(folder / name)
                     if not found or sha256_of(folder / name) != digest:  # a damaged file is what the user may want to replace
                         move_or_copy(source, folder / name)
-                sealed = replace(manifest, files=files, digest="").sealed()
-                write_atomically(folder / MANIFEST_NAME, sealed.to_bytes())
+                written = replace(manifest, files=files)
+                write_atomically(folder / MANIFEST_NAME, written.content)
                 if not replacing:
                     if path.exists():
                         path.rmdir()
@@ -68,7 +68,7 @@ def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], 
                 for file in path.iterdir():
                     if file.name != MANIFEST_NAME and file.name not in files and file.is_file():
                         file.unlink(missing_ok=True)
-            return Artifact(path, sealed)
+            return Artifact(path, written)
     except OSError as error:
         if isinstance(error, OutputExistsError | OutputError):
             raise

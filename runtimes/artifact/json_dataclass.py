@@ -27,6 +27,8 @@ def canonical(document: object) -> bytes:
 def from_json(cls: type[T], document: object) -> tuple[T | None, list[str]]:
     """Read a dataclass from JSON values.
 
+    A class may have a static method `json_kinds(document)` that returns field → type, in place of annotations, and may raise ValueError.
+
     Returns:
         The dataclass and no problems, or None and every problem found, each with its place in the document.
     """
@@ -81,8 +83,13 @@ def _read_dataclass(kind: Any, value: Any, where: str, problems: list[str]) -> A
     required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
     if missing := sorted(required - set(value)):
         problems.append(f"missing {', '.join(prefix + m for m in missing)}")
-    hints = typing.get_type_hints(kind)
-    before = len(problems)
+    hints, before = typing.get_type_hints(kind), len(problems)
+    if hasattr(kind, "json_kinds"):
+        try:
+            hints |= kind.json_kinds(value)
+        except ValueError as error:
+            problems.append(f"{where or kind.__name__.lower()}: {error}")
+            return None
     read = {name: _read(hints[name], value[name], f"{prefix}{name}", problems) for name in known if name in value}
     if unknown or missing or len(problems) > before:
         return None

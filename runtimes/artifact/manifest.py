@@ -1,87 +1,43 @@
-"""The manifest of an artifact: what its files are, what they compute and how that was checked.
+"""The manifest of an artifact: which files it has, what they compute, and how that was checked.
 
-`manifest.json` goes in, frozen dataclasses come out; and back. It is written last, so a folder without one is no artifact.
+`manifest.json` is read into frozen dataclasses and written from them. It is written last, so a folder without one is no artifact.
+Reading is strict: an unknown field is an error, except within `optional`. The digest is the sha256 of the file's bytes, what `sha256sum
+manifest.json` prints.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from runtimes.artifact import json_dataclass
-from runtimes.errors import ManifestError, ManifestVersionError
+from runtimes.artifact.generation import GenerationConfig
+from runtimes.errors import ManifestError, ManifestTooOldError, ManifestVersionError
+from runtimes.families.registry import FAMILIES, ModelSpec, check_sizes, model_class
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA = 1
-# Schema history. 1 (2026-11): first; free to change until the first release tag.
+SCHEMA = 2
+# Schema history; free to change until the first release tag. No older schema is read, because nothing was released with one.
+# 1 (2026-11): first.
+# 2 (2026-11): `task`, `family`, and the family's own `model` in place of `architecture`; `tokenizer` (template, dropped ids) in place of
+#    `generation`; `defaults`; `optional`, and files that are; no field `digest`, which was a hash over canonical JSON.
 MAX_MANIFEST_BYTES = 1 << 20
 
-Activation = Literal["gelu", "gelu_new", "quick_gelu", "relu"]
-
-MOST = {
-    "image_px": 4096,
-    "patch_px": 4096,
-    "vision_layers": 256,
-    "text_layers": 256,
-    "vocabulary": 1 << 20,
-    "max_positions": 1 << 16,
-    "height_px": 4096,
-    "width_px": 4096,
-}
-"""Field → its largest value: far above any BLIP, and low enough that a forged manifest cannot make a device run out of memory."""
-MOST_OTHER = 1 << 16
-"""Of every other size of a model: widths and heads."""
-MOST_SCALE = 1e6
-MOST_BYTES = 1 << 40
+MAX_IMAGE_SIDE_PX = 4096
+MAX_SCALE = 1e6
+MAX_FILE_BYTES = 1 << 40
+MAX_DROPPED_IDS = 64
 SHA256 = re.compile("[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """Sizes of a BLIP captioner, as its config states them."""
-
-    image_px: int
-    patch_px: int
-    vision_width: int
-    vision_inner: int
-    vision_layers: int
-    vision_heads: int
-    vision_activation: Activation
-    vision_norm_eps: float
-    text_width: int
-    text_inner: int
-    text_layers: int
-    text_heads: int
-    text_activation: Activation
-    text_norm_eps: float
-    vocabulary: int
-    max_positions: int
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that no model has."""
-        _check_sizes(self)
-        if self.image_px < self.patch_px or self.vision_width % self.vision_heads or self.text_width % self.text_heads:
-            raise ValueError("image_px must hold a patch, vision_width and text_width must be multiples of vision_heads and text_heads")
-        if not (0 < self.vision_norm_eps < 1 and 0 < self.text_norm_eps < 1):
-            raise ValueError("vision_norm_eps and text_norm_eps must lie between 0 and 1")
-
-    @property
-    def vision_tokens(self) -> int:
-        """N: patches and the class token."""
-        return (self.image_px // self.patch_px) ** 2 + 1
-
-    @property
-    def head_width(self) -> int:
-        """Dh of the decoder."""
-        return self.text_width // self.text_heads
+TEXT = "{text}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """How a picture becomes pixels f32[3,S,S]: resized to a square, not cropped; then (value * rescale - mean) / std."""
+    """How an image becomes pixels f32[3,H,W]: resized, not cropped; then (value * rescale - mean) / std."""
 
     height_px: int
     width_px: int
@@ -91,21 +47,40 @@ class ImageSpec:
     rescale: float
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no picture."""
-        _check_sizes(self)
-        if not all(abs(value) < MOST_SCALE for value in (*self.mean, *self.std, self.rescale)) or 0 in (*self.std, self.rescale):
-            raise ValueError(f"mean, std and rescale must be below {MOST_SCALE:.0f}, and the last two not 0")
+        """Refuse numbers that make no image."""
+        check_sizes(self, {}, MAX_IMAGE_SIDE_PX)
+        if not all(abs(value) < MAX_SCALE for value in (*self.mean, *self.std, self.rescale)) or 0 in (*self.std, self.rescale):
+            raise ValueError(f"mean, std and rescale must be below {MAX_SCALE:.0f}, and the last two not 0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationSpec:
-    """Token ids that start, stop and fill a caption."""
+class TokenizerSpec:
+    """How a text becomes the ids that a model takes, and which ids start, end and fill it."""
 
+    template: str = "[BOS] {text}"
+    """What a prompt becomes, separated by spaces: `{text}` once, and any of [BOS], [EOS], [PAD]."""
+    drop_left: int = 1
+    """How many ids the tokenizer puts before a text's own; they are dropped ([CLS] of BERT)."""
+    drop_right: int = 1
+    """Likewise behind ([SEP] of BERT)."""
     bos_id: int
-    """[DEC]: the first token of every caption; it also takes the place of a prompt's [CLS]."""
+    """The first token of every text: [DEC] of BLIP."""
     eos_id: int
-    """[SEP]: a caption ends after it."""
+    """A text ends after it: [SEP] of BERT."""
     pad_id: int
+
+    def __post_init__(self) -> None:
+        """Refuse a template that names other parts."""
+        parts = self.template.split()
+        if parts.count(TEXT) != 1 or set(parts) - {TEXT, *self.special_ids}:
+            raise ValueError(f"template must hold {TEXT} once and else only {', '.join(self.special_ids)}")
+        if not (0 <= self.drop_left <= MAX_DROPPED_IDS and 0 <= self.drop_right <= MAX_DROPPED_IDS):
+            raise ValueError(f"drop_left and drop_right must be 0 to {MAX_DROPPED_IDS}")
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """Name in a template → id."""
+        return {"[BOS]": self.bos_id, "[EOS]": self.eos_id, "[PAD]": self.pad_id}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +107,7 @@ class FileEntry:
 
     def __post_init__(self) -> None:
         """Refuse what no file has."""
-        if not 0 <= self.bytes <= MOST_BYTES or not SHA256.fullmatch(self.sha256):
+        if not 0 <= self.bytes <= MAX_FILE_BYTES or not SHA256.fullmatch(self.sha256):
             raise ValueError("bytes or sha256 are none of a file")
 
 
@@ -168,10 +143,14 @@ class GraphSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything a runtime must know to caption with an artifact, and everything a person may ask about it."""
+    """Everything a runtime must know to run an artifact, and everything a person may ask about it."""
 
     schema: int
     name: str
+    task: str
+    """What it is for: "caption"."""
+    family: str
+    """Which models it is one of: "blip"; with the task it decides what `model` holds and which graphs there are."""
     runtime: str
     contract: str
     toolkit: str
@@ -181,34 +160,48 @@ class Manifest:
     applied: dict[str, dict[str, int]]
     """What was really quantized: component → operator or module kind → count."""
     target: Target
-    architecture: Architecture
+    model: ModelSpec
+    """Sizes, in the family's own dataclass."""
     image: ImageSpec
-    generation: GenerationSpec
+    tokenizer: TokenizerSpec
+    defaults: GenerationConfig
+    """What a caller gets who asks for nothing else."""
     graphs: dict[str, GraphSpec]
     """Role of an ONNX file → what it computes; no other graph is run."""
     files: dict[str, FileEntry]
     requires: dict[str, str]
     gate: dict[str, Any]
-    digest: str = ""
-    """sha256 of the canonical JSON of all other fields."""
+    optional: dict[str, Any] = field(default_factory=dict)
+    """Any JSON. Readers ignore it, so it may grow without a new schema."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit each other."""
-        ids = (self.generation.bos_id, self.generation.eos_id, self.generation.pad_id)
-        if not all(0 <= token < self.architecture.vocabulary for token in ids):
-            raise ValueError("generation holds an id that is not in the vocabulary")
-        if {self.image.height_px, self.image.width_px} != {self.architecture.image_px}:
-            raise ValueError("image is not of the size that architecture takes")
+        if not all(0 <= token < self.model.vocabulary for token in self.tokenizer.special_ids.values()):
+            raise ValueError("tokenizer holds an id that is not in the vocabulary")
+        if self.defaults.max_length > self.model.max_positions or 2 * self.defaults.num_beams >= self.model.vocabulary:
+            raise ValueError("defaults ask for more than the model's positions or vocabulary")
+        self.model.check_image(self.image.height_px, self.image.width_px)
         if len({entry.role for entry in self.files.values()}) != len(self.files):
             raise ValueError("two files have the same role")
 
-    def sealed(self) -> "Manifest":
-        """Return a copy that carries the digest of its own content."""
-        return replace(self, digest=_digest(json_dataclass.to_json(self)))
+    @staticmethod
+    def json_kinds(document: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the class of `model`, which family and task decide; ValueError where there is none."""
+        family, task = document.get("family"), document.get("task")
+        model = model_class(family, task)
+        if model is None and isinstance(family, str) and isinstance(task, str):
+            raise ValueError(f"family {family!r} with task {task!r} is not known; known: {', '.join(map(' '.join, FAMILIES))}")
+        return {"model": model or object}
 
-    def to_bytes(self) -> bytes:
-        """Return the text of manifest.json."""
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of manifest.json: those that were read; of a manifest that was not read, those to write."""
         return (json.dumps(json_dataclass.to_json(self), indent=1, ensure_ascii=False) + "\n").encode()
+
+    @property
+    def digest(self) -> str:
+        """sha256 of `content`, in hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
 
     def file_of(self, role: str) -> str:
         """Return the name of the file that has the role; KeyError if there is none."""
@@ -239,29 +232,21 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
     if len(content) > MAX_MANIFEST_BYTES:
         raise ManifestError(path, [f"larger than {MAX_MANIFEST_BYTES} bytes"])
     try:
-        parsed = json.loads(content, object_pairs_hook=_no_twins, parse_float=_plain_float)
-        digest = _digest(parsed) if isinstance(parsed, dict) else ""  # fails on halves of surrogate pairs
+        parsed = json.loads(content, object_pairs_hook=_unique_keys)
+        json.dumps(parsed, ensure_ascii=False).encode()  # fails on halves of surrogate pairs, which no terminal shows
     except (ValueError, RecursionError) as error:
         raise ManifestError(path, [f"not JSON ({error})"]) from error
-    schema = parsed.get("schema") if isinstance(parsed, dict) else None
-    if type(schema) is int and schema > SCHEMA:
-        raise ManifestVersionError(path, schema, SCHEMA)
+    known = parsed if isinstance(parsed, dict) else {}
+    schema = known.get("schema")
+    if type(schema) is int and schema != SCHEMA:
+        raise (ManifestVersionError if schema > SCHEMA else ManifestTooOldError)(path, schema, SCHEMA)
     manifest, problems = json_dataclass.from_json(Manifest, parsed)
     if manifest is None:
         raise ManifestError(path, problems)
-    if manifest.digest != digest:
-        raise ManifestError(path, ["its digest does not match its content"])
     if unsafe := [name for name in manifest.files if not _plain_name(name)]:
         raise ManifestError(path, [f"file name {name!r} is not a plain name" for name in unsafe])
+    vars(manifest)["content"] = content  # where `cached_property` looks first
     return manifest
-
-
-def _check_sizes(sizes: Architecture | ImageSpec) -> None:
-    """Refuse a size below one or above `MOST`."""
-    for field in fields(sizes):
-        value, most = getattr(sizes, field.name), MOST.get(field.name, MOST_OTHER)
-        if type(value) is int and not 1 <= value <= most:
-            raise ValueError(f"{field.name} is {value}, not 1 to {most}")
 
 
 def _plain_name(name: str) -> bool:
@@ -269,20 +254,8 @@ def _plain_name(name: str) -> bool:
     return name.isprintable() and PureWindowsPath(name).name == name and name not in ("", ".", "..", MANIFEST_NAME)
 
 
-def _digest(parsed: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json_dataclass.canonical({key: value for key, value in parsed.items() if key != "digest"})).hexdigest()
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key that stands twice, where the last one would silently win."""
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that stands twice in an object: parsers differ in which of the two they take."""
     if len({key for key, _ in pairs}) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return dict(pairs)
-
-
-def _plain_float(text: str) -> float:
-    """Refuse a number in another spelling than ours: to the digest both are one value, and damage may be what changed the spelling."""
-    value = float(text)
-    if repr(value) != text:
-        raise ValueError(f"{text} should read {value!r}")
-    return value

@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from runtimes.artifact.manifest import GenerationSpec
+from runtimes.artifact.generation import GenerationConfig
+from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.decoding.session import Float32, Int64, Session, State, WholeLoop
 
 Clock: TypeAlias = Callable[[str, float], None]
@@ -27,26 +28,6 @@ LAST = np.array([0], dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoding:
-    """How captions are searched for. Lengths count [DEC] and the prompt, as transformers does."""
-
-    beams: int = 1
-    min_length: int = 0
-    """The end token is not allowed while a caption is shorter than this."""
-    max_length: int = 20
-    length_penalty: float = 1.0
-    """A hypothesis' score is its log-probability divided by its generated length to this power."""
-
-    def __post_init__(self) -> None:
-        if self.beams < 1:
-            raise ValueError("beams must be at least 1")
-        if self.min_length < 0 or self.max_length < 2 or self.min_length > self.max_length:
-            raise ValueError("lengths must satisfy 0 <= min_length <= max_length and max_length >= 2")
-        if not -10 <= self.length_penalty <= 10:  # beyond, length ** length_penalty leaves float32
-            raise ValueError("length_penalty must be between -10 and 10")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Hypothesis:
     """A finished caption: all ids from [DEC] to [SEP] (or to the length limit), and its score."""
 
@@ -56,7 +37,7 @@ class Hypothesis:
 
 
 def generate(
-    session: Session, state: State, images: int, prompt: list[int], spec: GenerationSpec, decoding: Decoding, clock: Clock
+    session: Session, state: State, images: int, prompt: list[int], spec: TokenizerSpec, decoding: GenerationConfig, clock: Clock
 ) -> list[Hypothesis]:
     """Caption the images of a state.
 
@@ -72,12 +53,12 @@ def generate(
     started = perf_counter()
     token_ids = np.tile(np.array(prompt, dtype=np.int64), (images, 1))
     logits, state = session.step(token_ids, state, np.array([len(prompt) - 1], dtype=np.int64))
-    search = _greedy if decoding.beams == 1 else _beam
+    search = _greedy if decoding.num_beams == 1 else _beam
     return search(session, state, logits[:, 0], prompt, spec, decoding, _Lap(clock, started))
 
 
 def run_loop(
-    loop: WholeLoop, pixels: Float32, prompt: list[int], spec: GenerationSpec, decoding: Decoding, clock: Clock
+    loop: WholeLoop, pixels: Float32, prompt: list[int], spec: TokenizerSpec, decoding: GenerationConfig, clock: Clock
 ) -> list[Hypothesis]:
     """As `generate` with one beam, by a runtime that searches itself: pixels f32[B,3,S,S] in, a hypothesis per image out."""
     started = perf_counter()
@@ -112,7 +93,7 @@ def log_softmax(logits: Float32) -> Float32:
 
 
 def _greedy(
-    session: Session, state: State, logits: Float32, prompt: list[int], spec: GenerationSpec, decoding: Decoding, lap: _Lap
+    session: Session, state: State, logits: Float32, prompt: list[int], spec: TokenizerSpec, decoding: GenerationConfig, lap: _Lap
 ) -> list[Hypothesis]:
     sequences = [list(prompt) for _ in range(len(logits))]
     scores = np.zeros(len(logits), dtype=np.float32)
@@ -162,7 +143,7 @@ def largest(values: Float32, count: int) -> Int64:
 class _Beams:
     """The search of one image: K running hypotheses and the K best finished ones."""
 
-    def __init__(self, prompt: list[int], decoding: Decoding, spec: GenerationSpec) -> None:
+    def __init__(self, prompt: list[int], decoding: GenerationConfig, spec: TokenizerSpec) -> None:
         self.running = [list(prompt)]
         self.running_scores = np.zeros(1, dtype=np.float32)
         self.finished: list[tuple[float, list[int]]] = []
@@ -170,7 +151,7 @@ class _Beams:
 
     def advance(self, log_probabilities: Float32) -> Int64:
         """Take log-probabilities f32[K,V] of the running hypotheses (f32[1,V] at first); return each new one's parent i64[K]."""
-        beams, vocabulary = self._decoding.beams, log_probabilities.shape[1]
+        beams, vocabulary = self._decoding.num_beams, log_probabilities.shape[1]
         totals = (log_probabilities + self.running_scores[:, None]).ravel()
         # Twice as many candidates as beams: even if every beam ends, as many go on.
         count = min(2 * beams, len(totals))
@@ -195,14 +176,14 @@ class _Beams:
         """Whether nothing runs, or the best running hypothesis cannot beat the worst of K finished ones at its present length."""
         if not self.running:
             return True
-        if len(self.finished) < self._decoding.beams:
+        if len(self.finished) < self._decoding.num_beams:
             return False
         hypothetical = self.running_scores[0] / np.float32((len(self.running[0]) - self._prompt) ** self._decoding.length_penalty)
         return bool(hypothetical <= self.finished[-1][0])
 
 
 def _beam(
-    session: Session, state: State, logits: Float32, prompt: list[int], spec: GenerationSpec, decoding: Decoding, lap: _Lap
+    session: Session, state: State, logits: Float32, prompt: list[int], spec: TokenizerSpec, decoding: GenerationConfig, lap: _Lap
 ) -> list[Hypothesis]:
     searches = [_Beams(prompt, decoding, spec) for _ in range(len(logits))]
     active = list(range(len(logits)))

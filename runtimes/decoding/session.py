@@ -54,7 +54,7 @@ class WholeLoop(Protocol):
     """The seam to a runtime that searches itself, greedily, in one run: there are no logits to look at, so no beams and no scores."""
 
     def caption(self, pixels: Float32, prompt_ids: Int64, min_length: int, max_length: int) -> tuple[Int64, Float32]:
-        """Caption pixels f32[B,3,S,S] from prompt_ids i64[T]; lengths as `runtimes.decoding.search.Decoding` counts them.
+        """Caption pixels f32[B,3,S,S] from prompt_ids i64[T]; lengths as `runtimes.artifact.generation.GenerationConfig` counts them.
 
         Returns:
             Ids i64[B,L], prompt included, filled up behind the end token, L at most `max_length`; and f32[B], the natural-log probability

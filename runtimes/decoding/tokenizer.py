@@ -1,40 +1,44 @@
-"""Words ↔ token ids with the `tokenizers` library alone: a prompt or caption goes in, ids come out; and back."""
+"""Text ↔ token ids with the `tokenizers` library alone, by the rules of a manifest's `tokenizer` section."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from runtimes.artifact.manifest import GenerationSpec
+from runtimes.artifact.manifest import TEXT, TokenizerSpec
 from runtimes.errors import ArtifactCorruptError, ToolkitError, translate_errors
 
 
 class Tokens:
-    """A checkpoint's tokenizer with BLIP's rules for prompts and captions."""
+    """A checkpoint's tokenizer with its family's rules for prompts and captions."""
 
-    def __init__(self, tokenizer_json: bytes, spec: GenerationSpec) -> None:
+    def __init__(self, tokenizer_json: bytes, spec: TokenizerSpec) -> None:
         self._tokenizer: Tokenizer = Tokenizer.from_buffer(tokenizer_json)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._spec = spec
 
-    def _ids(self, text: str) -> list[int]:
-        """Return `[CLS] words [SEP]`."""
-        with translate_errors(_failed):
-            return list(self._tokenizer.encode(text).ids)
-
     def prompt_ids(self, prompt: str | None) -> list[int]:
-        """Return what a caption starts with: [DEC], then the prompt's words.
+        """Return the ids that a text starts with: the template, filled with the prompt's own ids.
 
-        The prompt is tokenized as `[CLS] words [SEP]`; its first id becomes [DEC] and its last is dropped, as in transformers.
+        BLIP: [DEC], then the prompt's words. The tokenizer gives `[CLS] words [SEP]`, of which both ends are dropped, as in transformers.
         """
-        if prompt is None:
-            return [self._spec.bos_id]
-        return [self._spec.bos_id, *self._ids(prompt)[1:-1]]
+        ids: list[int] = []
+        for part in self._spec.template.split():
+            ids += self._own_ids(prompt) if part == TEXT else [self._spec.special_ids[part]]
+        return ids
 
     def caption_ids(self, caption: str) -> list[int]:
-        """Return a complete caption as the decoder should have said it: [DEC] words [SEP]."""
-        return [self._spec.bos_id, *self._ids(caption)[1:-1], self._spec.eos_id]
+        """Return the ids of a complete caption: those of a prompt, then the end token."""
+        return [*self.prompt_ids(caption), self._spec.eos_id]
+
+    def _own_ids(self, text: str | None) -> list[int]:
+        """Return the ids of a text without those that the tokenizer puts around it."""
+        if text is None:
+            return []
+        with translate_errors(_failed):
+            ids = list(self._tokenizer.encode(text).ids)
+        return ids[self._spec.drop_left : max(0, len(ids) - self._spec.drop_right)]
 
     def text(self, token_ids: Iterable[int]) -> str:
         """Return the words of ids; special tokens are left out."""

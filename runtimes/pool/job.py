@@ -8,9 +8,10 @@ class Request:
     """What decides, besides the artifact, what is said of a picture."""
 
     prompt: str | None
-    beams: int
-    min_length: int
-    max_length: int
+    beams: int | None
+    """This and the lengths: None is the artifact's default."""
+    min_length: int | None
+    max_length: int | None
     batch_size: int
     max_pixels: int | None
     """None: what the runtime refuses by itself."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from runtimes.artifact.graph_signature import SINGLE
 from runtimes.artifact.manifest import Target
 from runtimes.engine_registry import ENGINES
+from runtimes.families.signature import SINGLE
 from runtimes.host.facts import Host
 
 LAST = 9

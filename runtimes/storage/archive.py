@@ -59,7 +59,7 @@ def write_archive(stream: BinaryIO, path: Path, manifest: Manifest, content: Ite
     Raises:
         ArchiveError: An archive cannot hold these files.
     """
-    manifest_bytes = manifest.to_bytes()
+    manifest_bytes = manifest.content
     _check_declared(path, manifest)
     with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as out:
         sizes = {MANIFEST_NAME: len(manifest_bytes)} | {name: entry.bytes for name, entry in manifest.files.items()}

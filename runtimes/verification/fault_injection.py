@@ -57,8 +57,8 @@ def zeroed_layer(artifact: Artifact) -> Iterator[tuple[Path, str]]:
             stream.seek(layer.start + (layer.size - size) // 2)
             stream.write(bytes(size))
         changed = replace(artifact.manifest.files[source.name], sha256=sha256_of(copy / source.name))
-        sealed = replace(artifact.manifest, files={**artifact.manifest.files, source.name: changed}).sealed()
-        (copy / MANIFEST_NAME).write_bytes(sealed.to_bytes())
+        forged = replace(artifact.manifest, files={**artifact.manifest.files, source.name: changed})
+        (copy / MANIFEST_NAME).write_bytes(forged.content)
         yield copy, layer.name
 
 

@@ -8,7 +8,7 @@ What a package holds of them, next to the artifact's own files, each declared in
   as RGB of exactly `image.width_px` x `image.height_px`, resized with `image.resample` and not yet rescaled or normalized. A runtime that
   resizes otherwise (a browser, a camera's hardware) starts from the PNG and must get the same ids.
 
-Every search starts with `generation.bos_id` alone, has no shortest length, length penalty 1, and one picture per run.
+Every search starts with `tokenizer.bos_id` alone, has no shortest length, length penalty 1, and one picture per run.
 """
 
 import hashlib
@@ -21,8 +21,9 @@ import numpy as np
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import Artifact
+from runtimes.artifact.generation import GenerationConfig
 from runtimes.captioner import Captioner
-from runtimes.decoding.search import LAST, Decoding, Hypothesis, generate, log_softmax
+from runtimes.decoding.search import LAST, Hypothesis, generate, log_softmax
 from runtimes.decoding.session import Description, Float32, Int64, Session, State
 from runtimes.errors import ArtifactCorruptError
 from runtimes.host.facts import read_host
@@ -131,11 +132,11 @@ class _Watched:
 
 def observe(captioner: Captioner, pixels: Float32, max_length: int) -> Observed:
     """Caption one picture, pixels f32[3,S,S], with every search."""
-    session, generation, found = _Watched(captioner.stepped), captioner.manifest.generation, []
+    session, spec, found = _Watched(captioner.stepped), captioner.manifest.tokenizer, []
     for beams in SEARCHES:
-        decoding = Decoding(beams=beams, max_length=max_length)
+        decoding = GenerationConfig(num_beams=beams, max_length=max_length)
         state = session.encode(pixels[None])
-        found += generate(session, state, 1, [generation.bos_id], generation, decoding, lambda phase, seconds: None)
+        found += generate(session, state, 1, captioner.tokens.prompt_ids(None), spec, decoding, lambda phase, seconds: None)
     return Observed(logits=session.first, hypotheses=tuple(found))
 
 
@@ -274,7 +275,7 @@ def _pixels(captioner: Captioner, artifact: Artifact, name: str) -> Float32:
 
 
 def _logits(artifact: Artifact, golden: Golden) -> Float32:
-    content, vocabulary = _content(artifact, LOGITS), artifact.manifest.architecture.vocabulary
+    content, vocabulary = _content(artifact, LOGITS), artifact.manifest.model.vocabulary
     if len(content) != 4 * len(golden.pictures) * vocabulary:
         raise ArtifactCorruptError(artifact.path / LOGITS, f"is not f32[{len(golden.pictures)},{vocabulary}]")
     return np.frombuffer(content, "<f4").reshape(len(golden.pictures), vocabulary)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.artifact.graph_signature import SINGLE, SPLIT
 from runtimes.engine_registry import ENGINES, load_target
+from runtimes.families.signature import SINGLE, SPLIT
 from tests.paths import ROOT
 from toolkit.cli import COMMANDS
 from toolkit.metrics.ngrams import COUNTERS

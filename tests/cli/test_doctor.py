@@ -61,8 +61,8 @@ def test_what_fits_is_what_load_would_take(examined, tiny_artifacts):
 
 def test_an_artifact_that_needs_what_is_not_here_is_a_problem(tiny_artifacts, tmp_path):
     artifact = shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "artifact")
-    manifest = replace(open_artifact(artifact).manifest, requires={"onnxruntime": ">=99"}, digest="").sealed()
-    (artifact / "manifest.json").write_bytes(manifest.to_bytes())
+    manifest = replace(open_artifact(artifact).manifest, requires={"onnxruntime": ">=99"})
+    (artifact / "manifest.json").write_bytes(manifest.content)
     result = run(artifact)
     assert (result.exit_code, result.stderr) == (1, "")
     assert "✗ artifact needs onnxruntime >=99, and " in result.stdout

@@ -40,13 +40,13 @@ class TestStoredOnce:
         """The table is embedding and head: twice, it would add a fifth."""
         codes = [tensor for tensor in stored(mini_artifacts[recipe], "decoder") if tensor.data_type == TensorProto.UINT8]
         assert sum(prod(tensor.dims) for tensor in codes) * 8 // bits == sum(tensor.numel() for tensor in matrices.values())
-        layers = open_artifact(mini_artifacts[recipe]).manifest.architecture.text_layers
+        layers = open_artifact(mini_artifacts[recipe]).manifest.model.text_layers
         assert len(codes) == 6 * layers + 2  # query, key and value are one
 
     @pytest.mark.parametrize(("recipe", "bits"), BLOCKED)
     def test_the_word_table_is_there_once_and_not_in_float(self, mini_artifacts, recipe, bits):
         artifact = open_artifact(mini_artifacts[recipe])
-        shape = artifact.manifest.architecture
+        shape = artifact.manifest.model
         elements = shape.vocabulary * shape.text_width
         tables = [
             (tensor.data_type, prod(tensor.dims))

@@ -33,20 +33,20 @@ def run(seeds: Sequence[Path], count: int, seed: int, folder: Path) -> Tally:
         seed: Of chance.
         folder: Empty; copies are made here.
     """
-    tally = Tally("damaged artifacts", "a named error, and no parser is given a damaged byte")
+    tally = Tally("damaged artifacts", "a named error, or of a damaged manifest another digest; no parser is given a damaged byte")
     chance = random.Random(seed)
     copies = [Path(shutil.copytree(path, folder / path.name)) for path in seeds]
     for number in range(count):
         copy = copies[number % len(copies)]
         other = copies[(number + 1) % len(copies)]
         with one_damage(copy, other, chance) as how:
-            attempt(tally, copy, f"artifact {number}, seed {seed}: {copy.name}, {how}", known=hashes(seeds[number % len(seeds)]))
+            attempt(tally, copy, f"artifact {number}, seed {seed}: {copy.name}, {how}", seeds[number % len(seeds)])
     return tally
 
 
 def every_bit(seed: Path, folder: Path, bits: range | None = None) -> Tally:
     """Try every single-bit flip of one manifest."""
-    tally = Tally("single-bit flips of one manifest", "a named error, and no parser is called")
+    tally = Tally("single-bit flips of one manifest", "a named error, or another digest; no parser is given a damaged byte")
     copy = Path(shutil.copytree(seed, folder / "bits"))
     content = (copy / MANIFEST_NAME).read_bytes()
     with (copy / MANIFEST_NAME).open("r+b", buffering=0) as stream:
@@ -54,28 +54,31 @@ def every_bit(seed: Path, folder: Path, bits: range | None = None) -> Tally:
             place = bit // 8
             stream.seek(place)
             stream.write(bytes([content[place] ^ 1 << bit % 8]))
-            attempt(tally, copy, f"bit {bit} of {MANIFEST_NAME}", known=set())
+            attempt(tally, copy, f"bit {bit} of {MANIFEST_NAME}", seed)
             stream.seek(place)
             stream.write(content[place : place + 1])
     runtimes.load(copy, threads=1)  # all was undone, so what was refused was refused for its bit
     return tally
 
 
-def attempt(tally: Tally, path: Path, case: str, known: set[str]) -> None:
-    """Load an artifact that must not load."""
+def attempt(tally: Tally, path: Path, case: str, seed: Path) -> None:
+    """Load a damaged copy of `seed`. Only a damaged manifest may load, and then its digest is another."""
+    manifest, known = path / MANIFEST_NAME, hashes(seed)
+    other = manifest.is_file() and manifest.read_bytes() != (seed / MANIFEST_NAME).read_bytes()
     with watched() as seen:
         try:
-            runtimes.load(path, threads=1)
+            captioner = runtimes.load(path, threads=1)
         except ToolkitError as error:
-            manifest = error.code.startswith(("MANIFEST", "ARTIFACT_MISSING"))
-            right = error.code in RIGHT_CODES and str(error).isprintable() and (manifest or BY_HASH.search(str(error)))
+            early = other or error.code.startswith(("MANIFEST", "ARTIFACT_MISSING"))
+            right = (other or error.code in RIGHT_CODES) and str(error).isprintable() and (early or BY_HASH.search(str(error)))
             tally.note(error.code, None if right and seen <= known else f"{case}: {error!r}, parsers saw {len(seen - known)} bad files")
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             tally.note("another exception", f"{case}: {error!r}")
         else:
-            tally.note("loaded", f"{case}: loaded")
+            right = other and seen <= known and captioner.manifest.digest == sha256(manifest.read_bytes())
+            tally.note("another digest" if right else "loaded", None if right else f"{case}: loaded")
 
 
 @contextlib.contextmanager

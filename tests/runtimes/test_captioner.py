@@ -107,13 +107,13 @@ def test_a_picture_is_the_same_however_it_comes(captioner, sample_pictures):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"beams": 0}, "beams must be at least 1"),
-        ({"beams": -3}, "beams must be at least 1"),
+        ({"beams": 0}, "num_beams must be at least 1"),
+        ({"beams": -3}, "num_beams must be at least 1"),
         ({"beams": 32}, "32 beams are too many for a vocabulary of 64"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"max_length": 33}, "max_length 33 is more than the 32 positions of this model"),
-        ({"max_length": 1}, "the prompt takes 1 tokens, so max_length must be more than that; it is 1"),
-        ({"max_length": -1}, "the prompt takes 1 tokens, so max_length must be more than that; it is -1"),
+        ({"max_length": 1}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
+        ({"max_length": -1}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
         ({"min_length": 21}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
         ({"min_length": -1}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
         ({"length_penalty": 1e9}, "length_penalty must be between -10 and 10"),

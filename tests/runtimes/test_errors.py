@@ -18,6 +18,7 @@ CODES = {
     "GraphRefusedError": "GRAPH_REFUSED",
     "ManifestError": "MANIFEST_INVALID",
     "ManifestVersionError": "MANIFEST_TOO_NEW",
+    "ManifestTooOldError": "MANIFEST_TOO_OLD",
     "ArchiveError": "ARCHIVE_INVALID",
     "DigestError": "DIGEST_DIFFERS",
     "GoldenError": "GOLDEN_DIFFERS",

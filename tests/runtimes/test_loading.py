@@ -305,8 +305,8 @@ def test_graphs_and_weights_of_something_else(tiny_artifacts, tmp_path):
     swapped = {
         "two encoders": spoiled(onnx.path, tmp_path / "1", "decoder", onnx.path_of("encoder").read_bytes()),
         "two decoders": spoiled(onnx.path, tmp_path / "2", "encoder", onnx.path_of("decoder").read_bytes()),
-        "other sizes": spoiled(torch.path, tmp_path / "3", architecture=replace(torch.manifest.architecture, text_width=64)),
-        "more layers": spoiled(torch.path, tmp_path / "4", architecture=replace(torch.manifest.architecture, vision_layers=3)),
+        "other sizes": spoiled(torch.path, tmp_path / "3", model=replace(torch.manifest.model, text_width=64)),
+        "more layers": spoiled(torch.path, tmp_path / "4", model=replace(torch.manifest.model, vision_layers=3)),
     }
     for what, path in swapped.items():
         with pytest.raises((ArtifactCorruptError, GraphRefusedError)) as caught:
@@ -318,7 +318,7 @@ def test_an_artifact_that_has_no_tokenizer(tiny_artifacts, tmp_path):
     path = Path(shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "copy"))
     manifest = open_artifact(path).manifest
     files = {name: entry for name, entry in manifest.files.items() if entry.role != "tokenizer"}
-    (path / "manifest.json").write_bytes(replace(manifest, files=files, digest="").sealed().to_bytes())
+    (path / "manifest.json").write_bytes(replace(manifest, files=files).content)
     with pytest.raises(ArtifactCorruptError) as caught:
         runtimes.load(path)
     assert str(caught.value) == f"{path}/manifest.json: names no file with the role 'tokenizer'. Export or copy the artifact again."

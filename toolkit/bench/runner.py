@@ -21,7 +21,7 @@ from toolkit.bench.job import Job, Result
 from toolkit.bench.peers.catalogue import find_peer
 from toolkit.bench.peers.folder import PEER_NAME, folder_bytes, is_peer, read_folder
 from toolkit.bench.roofline.machine_limits import measure_limits
-from toolkit.bench.roofline.model_costs import arithmetic_of, baseline_arithmetic
+from toolkit.bench.roofline.model_costs import arithmetic_of, baseline_arithmetic, blip_sizes
 from toolkit.datasets import Dataset, shown_name
 from toolkit.metrics.captions import score_captions
 from toolkit.metrics.ngrams import Counter
@@ -126,7 +126,7 @@ def _arithmetic(cases: Sequence[Case]) -> dict[str, Arithmetic]:
     known = {name: arithmetic_of(manifest) for name, manifest in manifests.items() if manifest.target.device == "cpu"}
     # An approximate artifact has smaller pictures than the baseline.
     exact = [manifest for manifest in manifests.values() if not manifest.target.approximate]
-    return known | ({BASELINE: baseline_arithmetic(exact[0].architecture)} if exact else {})
+    return known | ({BASELINE: baseline_arithmetic(blip_sizes(exact[0]))} if exact else {})
 
 
 def host_facts() -> HostFacts:

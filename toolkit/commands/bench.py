@@ -28,7 +28,7 @@ from toolkit.progress import progress
 @click.option(
     "--warmup", type=click.IntRange(min=1), default=2, show_default=True, help="Captions before the clock runs, the first one included."
 )
-@click.option("--beams", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--beams", type=click.IntRange(min=1), help="Beams of the search; 1 is greedy.  [default: the artifact's]")
 @click.option("--prompt", help="Words that every caption starts with; left out when scored.")
 @click.option(
     "--tokens",
@@ -54,7 +54,7 @@ def command(
     limit: int | None,
     repeat: int,
     warmup: int,
-    beams: int,
+    beams: int | None,
     prompt: str | None,
     tokens: tuple[int | None, ...] | None,
     threads: tuple[int, ...] | None,
@@ -67,6 +67,7 @@ def command(
     layout: str,
 ) -> None:
     """Echo the table when all cases are done; records are kept as they are made."""
+    from runtimes.artifact.folder import open_artifact
     from runtimes.host.facts import read_host
     from runtimes.storage.atomic_write import locked
     from toolkit.bench.baseline import find_baseline
@@ -76,7 +77,7 @@ def command(
     from toolkit.datasets import load_dataset
     from toolkit.metrics.ngrams import pick_counter
     from toolkit.records.record import Workload, write_records
-    from toolkit.records.settings import NATURAL_LENGTH, sweep
+    from toolkit.records.settings import sweep
     from toolkit.report.file import need_libraries, write_text
     from toolkit.tables.render import RENDERERS
 
@@ -96,14 +97,15 @@ def command(
         announce(f"No checkpoint is named: the baseline is transformers on {baseline.checkpoint}")
     cases = plan(paths, baseline)
     counter = pick_counter() if pictures.has_references and not profile else None
+    defaults = open_artifact(paths[0]).manifest.defaults
     workload = Workload(
         dataset=pictures.name,
         dataset_sha256=pictures.sha256,
         pictures=len(pictures.pictures),
         prompt=prompt,
-        beams=beams,
-        min_length=0,
-        max_length=NATURAL_LENGTH,
+        beams=beams or defaults.num_beams,
+        min_length=defaults.min_length,
+        max_length=defaults.max_length,
         threads=read_host().cores,
         warmup=warmup,
         repeats=repeat,

@@ -58,9 +58,9 @@ if TYPE_CHECKING:
 def command(
     paths: tuple[str, ...],
     prompt: str | None,
-    beams: int,
-    min_length: int,
-    max_length: int,
+    beams: int | None,
+    min_length: int | None,
+    max_length: int | None,
     batch_size: int,
     workers: int,
     max_pixels: int | None,

@@ -79,7 +79,7 @@ def card(manifest: Manifest, measured: str | None, *, offline: bool) -> str:
         applied=applied or "nothing",
         image_px=manifest.image.width_px,
         resample=manifest.image.resample,
-        tokens=manifest.architecture.vision_tokens,
+        tokens=manifest.model.vision_tokens,
         megabytes=sum(entry.bytes for entry in manifest.files.values()) / 1e6,
         gate=_gate(gate),
         checkpoint=manifest.source.sha256,

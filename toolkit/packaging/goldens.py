@@ -33,8 +33,6 @@ from runtimes.verification.golden import (
 PICTURES = ("cat.jpg", "coffee.jpg", "parrot.jpg")
 """Of the shipped sample, all CC0."""
 
-MAX_LENGTH = 20
-
 BOUNDS = {"fp32": (1e-3, 1e-3), "fp16": (0.05, 0.5), "int8": (0.2, 0.5), "int4": (0.2, 0.5)}
 """Precision → (tie in nat, tolerance of a logit) on another machine. FP32: the export gate's. Quantized: on another instruction set an
 activation rounds to the next of 255 steps. The shipped model's captions with AVX2 alone (qemu's Haswell) against AVX-512 VNNI: logits
@@ -53,7 +51,7 @@ def record(captioner: Captioner, path: Path) -> dict[str, tuple[str, bytes]]:
     """
     at_export = captioner.manifest.gate.get("captions", {})
     spec, manifest = captioner.manifest.image, captioner.manifest
-    length = min(MAX_LENGTH, manifest.architecture.max_positions)
+    length = manifest.defaults.max_length
     tie_nat, tolerance = BOUNDS[manifest.target.precision]
     files: dict[str, tuple[str, bytes]] = {}
     pictures, logits = [], []

@@ -63,7 +63,7 @@ def package(
         name: FileEntry(role=role, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), optional=True)
         for name, (role, content) in sorted(added.items())
     }
-    manifest = replace(artifact.manifest, files={**kept, **entries}, digest="").sealed()
+    manifest = replace(artifact.manifest, files={**kept, **entries})
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with locked(output), whole_file(output) as stream:

@@ -9,9 +9,6 @@ from toolkit.records.record import Record, Workload
 NATURAL = "natural"
 """In place of a number of tokens: captions end where the model ends them."""
 
-NATURAL_LENGTH = 20
-"""Longest caption of natural length, in tokens with [DEC]."""
-
 SWEPT = ("batch_size", "threads", "min_length", "max_length")
 """Fields of a workload that may differ within a run."""
 
@@ -31,14 +28,14 @@ AXES = {"batch_size": "b{}", "threads": "t{}", "tokens": "{}tok"}
 
 
 def sweep(workload: Workload, batch_sizes: Sequence[int], threads: Sequence[int], tokens: Sequence[int | None]) -> list[Workload]:
-    """Return the workload with each combination of values, the last list's fastest."""
+    """Return the workload, whose lengths are the natural ones, with each combination of values, the last list's fastest."""
     return [
         replace(
             workload,
             batch_size=batch_size,
             threads=count,
-            min_length=0 if forced is None else forced + 1,
-            max_length=NATURAL_LENGTH if forced is None else forced + 1,
+            min_length=workload.min_length if forced is None else forced + 1,
+            max_length=workload.max_length if forced is None else forced + 1,
         )
         for batch_size, count, forced in product(batch_sizes, threads, tokens)
     ]

@@ -14,36 +14,11 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
-from runtimes.artifact.graph_signature import SINGLE, graph_values, misfit
 from runtimes.artifact.manifest import GraphSpec, Manifest
+from runtimes.engines.ort.operator_table import LEAST_INPUTS, LOOP, OPERATORS, STANDARD, VERSION
 from runtimes.engines.ort.protobuf_wire import Slice, Wire, tags
 from runtimes.errors import GraphRefusedError
-
-OPERATORS = {
-    "ai.onnx": (
-        "Add And ArgMax Cast Concat Constant ConstantOfShape Conv Div DynamicQuantizeLinear Equal Erf Expand Gather "
-        "GatherElements Identity LayerNormalization Less LessOrEqual LogSoftmax MatMul MatMulInteger Mul Not Or Range ReduceMin "
-        "Relu Reshape Shape Sigmoid Size Slice Softmax Split Squeeze Sub Tanh Transpose Unsqueeze Where"
-    ),
-    "com.microsoft": (
-        "BiasGelu DynamicQuantizeMatMul FusedMatMul GatherBlockQuantized Gelu MatMulIntegerToFloat MatMulNBits MultiHeadAttention "
-        "SkipLayerNormalization"
-    ),
-}
-"""Domain → what our exporters can make; nothing else is ever run, but for one `LOOP` where the contract is that of a single graph."""
-
-LOOP = "Loop"
-
-REQUIRED = {
-    "DynamicQuantizeMatMul": 3,
-    "FusedMatMul": 2,
-    "GatherBlockQuantized": 3,
-    "MatMulIntegerToFloat": 4,
-    "MatMulNBits": 3,
-    "MultiHeadAttention": 3,
-    "SkipLayerNormalization": 3,
-}
-"""Operator of onnxruntime's own → how many inputs it has at least: `MultiHeadAttention` with two ended the process (1.32)."""
+from runtimes.families.signature import SINGLE, mismatch
 
 ELEMENTS = {
     1: ("float32", 4),
@@ -61,9 +36,6 @@ MAX_FIELDS = 1_000_000
 MAX_AXES = 8
 MAX_SIDE = 1 << 32
 """Of one axis of a stored tensor; more would overflow somebody's product."""
-
-STANDARD = "ai.onnx"
-"""The domain that a graph leaves empty."""
 
 MESSAGES = {
     "model": "ir_version:1v producer_name:2 producer_version:3 domain:4 model_version:5v doc_string:6 graph:7 opset:8* metadata:14*",
@@ -116,14 +88,17 @@ def check_graph(path: Path, data: bytes, role: str, manifest: Manifest, files: M
     declared = manifest.graphs.get(role)
     if declared is None:
         raise GraphRefusedError(path, "the manifest does not say what it computes")
-    inputs, outputs = graph_values(manifest)[role]
-    if wrong := misfit(declared.inputs, inputs) or misfit(declared.outputs, outputs):
+    expected = manifest.model.signatures(manifest.contract, manifest.target.precision).get(role)
+    if expected is None:
+        raise GraphRefusedError(path, f"family {manifest.family} has no graph {role!r} in the contract {manifest.contract!r}")
+    inputs, outputs = expected
+    if wrong := mismatch(declared.inputs, inputs) or mismatch(declared.outputs, outputs):
         raise GraphRefusedError(path, f"as {role} of this model it has {wrong}")
     found = read_graph(path, data)
     loop = {LOOP} if manifest.contract == SINGLE else set()
     for domain, operators in found.spec.operators.items():
         if unknown := sorted(set(operators) - set(OPERATORS.get(domain, "").split()) - (loop if domain == STANDARD else set())):
-            raise GraphRefusedError(path, f"it computes {', '.join(unknown)} of {domain}, which no exporter of this toolkit writes")
+            raise GraphRefusedError(path, f"it computes {', '.join(unknown)} of {domain}, which is not in operator table {VERSION}")
     if found.spec != declared:
         parts = [name for name in ("inputs", "outputs", "operators", "opsets") if getattr(found.spec, name) != getattr(declared, name)]
         raise GraphRefusedError(path, f"its {' and '.join(parts)} are not those that the manifest declares")
@@ -216,7 +191,7 @@ class _Reader:
         if operator is None:
             raise ValueError("a node has no operator")
         kind, space = self._text(operator), self._text(domain) or STANDARD
-        if not all(inputs[: (least := REQUIRED.get(kind, 0))]) or len(inputs) < least:
+        if not all(inputs[: (least := LEAST_INPUTS.get(kind, 0))]) or len(inputs) < least:
             raise ValueError(f"{kind} has not the {least} inputs that it needs")
         self._operators[space, kind] += 1
         if body is not None:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from runtimes.artifact.manifest import Architecture
 from runtimes.engines.pytorch.layers import ACTIVATIONS, Attend, Conv2d, Embedding, LayerNorm, Linear, SelfAttend, split_heads
+from runtimes.families.blip import BlipSpec
 
 
 class VisionAttention(nn.Module):
@@ -51,7 +51,7 @@ class VisionMLP(nn.Module):
 class VisionLayer(nn.Module):
     """Pre-norm transformer layer."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
         self.self_attn = VisionAttention(shape.vision_width, shape.vision_heads)
         self.layer_norm1 = LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
@@ -67,7 +67,7 @@ class VisionLayer(nn.Module):
 class VisionEmbeddings(nn.Module):
     """Patches, class token and positions."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
         self.class_embedding = nn.Parameter(torch.zeros(1, 1, shape.vision_width))
         self.patch_embedding = Conv2d(3, shape.vision_width, kernel_size=shape.patch_px, stride=shape.patch_px)
@@ -82,7 +82,7 @@ class VisionEmbeddings(nn.Module):
 class VisionModel(nn.Module):
     """The vision tower."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
         self.embeddings = VisionEmbeddings(shape)
         self.encoder = nn.Module()
@@ -127,7 +127,7 @@ class AddNorm(nn.Module):
 class SelfAttention(nn.Module):
     """Attention over the cache, with its projections, output and norm; the submodule is named `self` in checkpoints."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
         self.attend = SelfAttend(shape.text_heads)
         self.add_module("self", Projections(shape.text_width, shape.text_width))
@@ -142,7 +142,7 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Attention to the picture, whose keys and values the K rows of the picture share; the submodule is named `self` in checkpoints."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
         self.heads = shape.text_heads
         self.attend = Attend()
@@ -163,7 +163,7 @@ class CrossAttention(nn.Module):
 class TextLayer(nn.Module):
     """Self-attention over the cache, cross-attention to the picture, feed-forward."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
         self.attention = SelfAttention(shape)
         self.crossattention = CrossAttention(shape)
@@ -183,7 +183,7 @@ class TextLayer(nn.Module):
 class TextEmbeddings(nn.Module):
     """Words and positions."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
         self.word_embeddings: nn.Module = Embedding(shape.vocabulary, shape.text_width)
         self.position_embeddings = Embedding(shape.max_positions, shape.text_width)
@@ -198,7 +198,7 @@ class TextEmbeddings(nn.Module):
 class Predictions(nn.Module):
     """The head: transform, norm, product with the word table (tied: one tensor), bias."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
         self.transform = nn.ModuleDict(
             {
@@ -219,7 +219,7 @@ class Predictions(nn.Module):
 class TextDecoder(nn.Module):
     """The BERT decoder with its head."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
         self.bert = nn.ModuleDict(
             {
@@ -236,9 +236,9 @@ class TextDecoder(nn.Module):
 
 
 class Blip(nn.Module):
-    """A BLIP captioner of the given architecture; weights are loaded by the caller."""
+    """A BLIP captioner of the given sizes; weights are loaded by the caller."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
         self.shape = shape
         self.vision_model = VisionModel(shape)

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtimes.artifact.manifest import Architecture
 from runtimes.artifact.verified_files import Payload
 from runtimes.decoding.session import Description, DeviceMemoryError, Float32, Int64
+from runtimes.engine_registry import load_target
 from runtimes.engines.pytorch.blip import Blip
 from runtimes.engines.pytorch.int8_layers import Int8Embedding, Int8Linear, packing_engine
 from runtimes.engines.pytorch.safetensors_file import TensorFile
 from runtimes.engines.pytorch.threads import CpuThreads
 from runtimes.errors import ArtifactCorruptError, UnavailableError, translate_errors
+from runtimes.families.registry import ModelSpec
 
 SCALES = ".scales"
 """A tensor `x.weight` with a sibling `x.weight.scales` is int8, one scale per row."""
@@ -54,7 +55,7 @@ class TorchSession:
             gc.collect()  # a model that was dropped before this one is loaded must not keep its memory
             torch.cuda.empty_cache()
         with packing_engine() if manifest.target.precision == "int8" else contextlib.nullcontext() as engine:
-            model = load_model(payload, manifest.architecture)
+            model = load_model(payload, manifest.model)
         return cls(model, device=device, threads=threads, precision=manifest.target.precision, engine=engine)
 
     @torch.inference_mode()
@@ -110,14 +111,14 @@ class _device_memory:  # noqa: N801 - a context manager, used like a function
             raise DeviceMemoryError(str(error).splitlines()[0]) from error
 
 
-def load_model(payload: Payload, shape: Architecture) -> Blip:
+def load_model(payload: Payload, spec: ModelSpec) -> Blip:
     """Build the module from an artifact's safetensors file; int8 tensors are packed one by one, so no second copy of the file is ever held.
 
     Raises:
-        ArtifactCorruptError: The file is not what its manifest says, or its tensors are not those of the architecture.
+        ArtifactCorruptError: The file is not what its manifest says, or its tensors are not those of the model's sizes.
     """
     with torch.device("meta"):
-        model = Blip(shape)
+        model: Blip = load_target(spec.TORCH_MODULE)(spec)
     plain: dict[str, Tensor] = {}
     stream, path = payload.stream("weights"), payload.artifact.path_of("weights")
     with translate_errors(lambda problem: ArtifactCorruptError(path, f"cannot be loaded: {problem}")):  # packing raises whatever torch does

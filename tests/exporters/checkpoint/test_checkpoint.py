@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from exporters.checkpoint.blip import HEAD, TABLE, open_checkpoint
-from runtimes.artifact.manifest import Architecture, GenerationSpec, ImageSpec
+from runtimes.artifact.manifest import ImageSpec, TokenizerSpec
 from runtimes.errors import CheckpointError
+from runtimes.families.blip import BlipSpec
 from tests.checkpoints import main, tiny_vocabulary, write_random_checkpoint
 
 BIAS = "text_decoder.cls.predictions.bias"
@@ -66,7 +67,7 @@ def problem_of(directory: Path | str, **options: bool) -> str:
 class TestReads:
     def test_sizes_ids_and_picture_rules_of_the_tiny_checkpoint(self, tiny_checkpoint):
         found = open_checkpoint(str(tiny_checkpoint))
-        assert found.architecture == Architecture(
+        assert found.model == BlipSpec(
             image_px=32,
             patch_px=16,
             vision_width=32,
@@ -84,8 +85,8 @@ class TestReads:
             vocabulary=64,
             max_positions=32,
         )
-        assert (found.architecture.vision_tokens, found.architecture.head_width) == (5, 8)
-        assert found.generation == GenerationSpec(bos_id=62, eos_id=3, pad_id=0)
+        assert (found.model.vision_tokens, found.model.head_width) == (5, 8)
+        assert found.tokenizer == TokenizerSpec(bos_id=62, eos_id=3, pad_id=0)
         assert found.image == ImageSpec(
             height_px=32,
             width_px=32,
@@ -97,9 +98,9 @@ class TestReads:
 
     def test_ids_of_the_shipped_checkpoint(self, mini_checkpoint):
         found = open_checkpoint(str(mini_checkpoint))
-        assert found.generation == GenerationSpec(bos_id=5263, eos_id=3, pad_id=0)
+        assert found.tokenizer == TokenizerSpec(bos_id=5263, eos_id=3, pad_id=0)
         assert found.image.mean == (0.485, 0.456, 0.406)
-        assert (found.architecture.vision_layers, found.architecture.text_layers, found.architecture.vision_tokens) == (9, 4, 257)
+        assert (found.model.vision_layers, found.model.text_layers, found.model.vision_tokens) == (9, 4, 257)
 
     def test_weights_are_the_files_tensors_with_the_table_for_a_head(self, tiny_checkpoint):
         assert_same_weights(open_checkpoint(str(tiny_checkpoint)).load_weights(), tiny_checkpoint)
@@ -287,7 +288,7 @@ class TestUnsupported:
 
     def test_a_processor_of_another_size_than_the_model_is_refused(self, checkpoint):
         edit_json(checkpoint / "preprocessor_config.json", size={"height": 48, "width": 48})
-        assert problem_of(checkpoint) == "pictures are resized to 48 px but the model takes 32 px"
+        assert problem_of(checkpoint) == "its image processor does not fit the model: image is 48x48 px, the model takes 32x32"
 
     def test_a_processor_that_does_not_normalize_is_refused(self, checkpoint):
         edit_json(checkpoint / "preprocessor_config.json", do_normalize=False)

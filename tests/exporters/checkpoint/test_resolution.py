@@ -42,7 +42,7 @@ def small_artifacts(checkpoint, sample_pictures, tmp_path_factory):
     [(384, 16, 0.75, 288), (224, 14, 0.75, 168), (224, 14, 0.7, 154), (32, 16, 0.75, 16), (224, 14, 0.01, 14), (230, 14, 0.5, 112)],
 )
 def test_sizes_are_whole_patches(checkpoint, image_px, patch_px, scale, expected_px):
-    shape, image = resized(replace(checkpoint.architecture, image_px=image_px, patch_px=patch_px), checkpoint.image, scale)
+    shape, image = resized(replace(checkpoint.model, image_px=image_px, patch_px=patch_px), checkpoint.image, scale)
     assert (shape.image_px, image.height_px, image.width_px) == (expected_px,) * 3
     assert shape.vision_tokens == (expected_px // patch_px) ** 2 + 1
 
@@ -98,7 +98,7 @@ def test_an_artifact_says_that_it_is_approximate(tiny_artifacts, small_artifacts
     assert [name for name, approximate in marked.items() if approximate] == ["onnx-int8-fast"]
     manifest = open_artifact(small_artifacts[0]).manifest
     assert (manifest.target.approximate, manifest.recipe["image_scale"]) == (True, 0.75)
-    assert (manifest.architecture.image_px, manifest.image.height_px, manifest.image.width_px) == (168, 168, 168)
+    assert (manifest.model.image_px, manifest.image.height_px, manifest.image.width_px) == (168, 168, 168)
 
 
 def test_shipped_recipes_that_are_approximate_say_so():

@@ -82,5 +82,5 @@ def test_a_reader_that_cannot_be_helped(artifact):
     with pytest.raises(ArtifactCorruptError, match="is missing"):
         runtimes.load(artifact)
     (artifact / "manifest.json").write_bytes(b"{}")
-    with pytest.raises(ManifestError, match="missing applied, architecture"):
+    with pytest.raises(ManifestError, match="missing applied, contract"):
         runtimes.load(artifact)

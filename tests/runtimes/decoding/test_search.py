@@ -13,15 +13,16 @@ import pytest
 from PIL import Image
 
 from runtimes.artifact.folder import open_artifact
-from runtimes.artifact.manifest import GenerationSpec
+from runtimes.artifact.generation import GenerationConfig
+from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.captioner import Captioner
-from runtimes.decoding.search import Decoding, Hypothesis, generate, largest
+from runtimes.decoding.search import Hypothesis, generate, largest
 from runtimes.decoding.session import Description, DeviceMemoryError
 from runtimes.decoding.tokenizer import Tokens
 from runtimes.errors import RequestError, UnavailableError
 
 BOS, EOS, A, B, C = 1, 2, 3, 4, 5
-SPEC = GenerationSpec(bos_id=BOS, eos_id=EOS, pad_id=0)
+SPEC = TokenizerSpec(bos_id=BOS, eos_id=EOS, pad_id=0)
 NEVER = 1e-12
 """Probability of a token that a script does not name."""
 
@@ -84,7 +85,7 @@ def table(*images: Mapping[tuple[int, ...], Mapping[int, float]]) -> Script:
 
 
 def search(session: ScriptedSession, images: int, prompt: tuple[int, ...] = (BOS,), **options: float) -> list[Hypothesis]:
-    return generate(session, session.start(images), images, list(prompt), SPEC, Decoding(**options), lambda phase, seconds: None)
+    return generate(session, session.start(images), images, list(prompt), SPEC, GenerationConfig(**options), lambda phase, seconds: None)
 
 
 # "a" leads, and after it the end; the beams also see that "b c" is the likelier caption per token.
@@ -144,7 +145,7 @@ class TestGreedy:
 
 class TestBeam:
     def test_finds_the_likelier_caption_that_greedy_misses(self):
-        (found,) = search(ScriptedSession(table(FORK)), 1, beams=2)
+        (found,) = search(ScriptedSession(table(FORK)), 1, num_beams=2)
         assert found.token_ids == (BOS, B, C, EOS)
         assert found.score == pytest.approx(log(0.45 * 0.9 * 0.8) / 3, abs=1e-6)
 
@@ -157,40 +158,40 @@ class TestBeam:
         ],
     )
     def test_length_penalty_decides_between_short_and_long(self, length_penalty, token_ids, score):
-        (found,) = search(ScriptedSession(table(FORK)), 1, beams=2, length_penalty=length_penalty)
+        (found,) = search(ScriptedSession(table(FORK)), 1, num_beams=2, length_penalty=length_penalty)
         assert found.token_ids == token_ids
         assert found.score == pytest.approx(score, abs=1e-6)
 
     def test_rows_follow_their_parents(self):
         session = ScriptedSession(table(FORK))
-        search(session, 1, beams=2)
+        search(session, 1, num_beams=2)
         # One row becomes two; then "b c" (from row 1) overtakes "a c" (from row 0).
         assert session.selected == [([0, 0], [0]), ([1, 0], [0])]
         assert session.fed == [[[BOS]], [[A], [B]], [[C], [C]]]
 
     def test_the_end_is_not_allowed_before_min_length(self):
         script = table({(): {EOS: 0.9, A: 0.1}, (A,): {EOS: 0.5, B: 0.5}, (A, B): {EOS: 1.0}})
-        assert search(ScriptedSession(script), 1, beams=2)[0].token_ids == (BOS, EOS)
-        (found,) = search(ScriptedSession(script), 1, beams=2, min_length=3)
+        assert search(ScriptedSession(script), 1, num_beams=2)[0].token_ids == (BOS, EOS)
+        (found,) = search(ScriptedSession(script), 1, num_beams=2, min_length=3)
         assert found.token_ids == (BOS, A, B, EOS)
         assert found.score == pytest.approx(log(0.1 * 0.5) / 3, abs=1e-5)
 
     def test_captions_cut_by_max_length_compete_with_finished_ones(self):
-        (found,) = search(ScriptedSession(table(FORK)), 1, beams=2, max_length=3)
+        (found,) = search(ScriptedSession(table(FORK)), 1, num_beams=2, max_length=3)
         assert found.token_ids == (BOS, B, C)  # 0.405 against 0.33 of "a [SEP]"
         assert found.score == pytest.approx(log(0.405) / 2, abs=1e-6)
 
     def test_finished_images_are_dropped_with_all_their_rows(self):
         early = {(): {EOS: 0.6, A: 0.4}, (A,): {EOS: 1.0}}
         session = ScriptedSession(table(early, FORK, early))
-        found = search(session, 3, beams=2)
+        found = search(session, 3, num_beams=2)
         assert [one.token_ids for one in found] == [(BOS, A, EOS), (BOS, B, C, EOS), (BOS, A, EOS)]  # ln .4 / 2 > ln .6
         assert session.selected == [([0, 0, 1, 1, 2, 2], [0, 1, 2]), ([3, 2], [1])]
 
     def test_an_end_ranked_below_the_beams_does_not_count(self):
         # Of 2 beams' candidates "b" 0.5, "c" 0.3, [SEP] 0.2 the end comes third: the caption "" is no hypothesis.
         script = table({(): {B: 0.5, C: 0.3, EOS: 0.2}, (B,): {A: 1.0}, (C,): {A: 1.0}, (B, A): {A: 1.0}, (C, A): {A: 1.0}})
-        (found,) = search(ScriptedSession(script), 1, beams=2, length_penalty=0.0, max_length=4)
+        (found,) = search(ScriptedSession(script), 1, num_beams=2, length_penalty=0.0, max_length=4)
         assert found.token_ids == (BOS, B, A, A)
         assert found.score == pytest.approx(log(0.5), abs=1e-5)
 
@@ -205,7 +206,7 @@ class TestClock:
             3,
             [BOS, B],
             SPEC,
-            Decoding(beams=beams, min_length=7, max_length=7),
+            GenerationConfig(num_beams=beams, min_length=7, max_length=7),
             lambda phase, seconds: phases.append((phase, seconds >= 0)),
         )
         assert phases == [("first_token", True)] + [("token", True)] * 4
@@ -231,7 +232,7 @@ def captioner_with(tiny_artifacts):
     """A captioner of the tiny checkpoint's words whose session is scripted, and which does not normalize pictures."""
     artifact = open_artifact(tiny_artifacts["onnx-fp32"])
     manifest = replace(artifact.manifest, image=replace(artifact.manifest.image, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
-    tokens = Tokens(artifact.path_of("tokenizer").read_bytes(), manifest.generation)
+    tokens = Tokens(artifact.path_of("tokenizer").read_bytes(), manifest.tokenizer)
     return lambda session: Captioner(session, tokens, manifest)
 
 
@@ -268,12 +269,12 @@ class TestDeviceMemory:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beams": 0}, "beams must be at least 1"),
+        ({"beams": 0}, "num_beams must be at least 1"),
         ({"beams": 32}, "32 beams are too many for a vocabulary of 64"),
         ({"min_length": 21}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
         ({"min_length": -1}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
         ({"max_length": 33}, "max_length 33 is more than the 32 positions of this model"),
-        ({"max_length": 1}, "the prompt takes 1 tokens, so max_length must be more than that; it is 1"),
+        ({"max_length": 1}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
         ({"prompt": "a photo of", "max_length": 4}, "the prompt takes 4 tokens, so max_length must be more than that; it is 4"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],

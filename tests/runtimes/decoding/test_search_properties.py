@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtimes.artifact.manifest import GenerationSpec
-from runtimes.decoding.search import Decoding, generate
+from runtimes.artifact.generation import GenerationConfig
+from runtimes.artifact.manifest import TokenizerSpec
+from runtimes.decoding.search import generate
 
 BOS, EOS = 1, 0
-SPEC = GenerationSpec(bos_id=BOS, eos_id=EOS, pad_id=BOS)
+SPEC = TokenizerSpec(bos_id=BOS, eos_id=EOS, pad_id=BOS)
 PROPERTIES = settings(derandomize=True, deadline=None, max_examples=40)
 
 
@@ -72,8 +73,8 @@ def every_caption(prompt, vocabulary, decoding):
 def requests(draw, beams):
     prompt = (BOS, *draw(st.lists(st.integers(1, 2), max_size=2)))
     most = len(prompt) + draw(st.integers(1, 4))
-    decoding = Decoding(
-        beams=draw(beams),
+    decoding = GenerationConfig(
+        num_beams=draw(beams),
         min_length=draw(st.integers(0, most)),
         max_length=max(most, 2),
         length_penalty=draw(st.sampled_from([-1, 0, 1, 2])),
@@ -122,13 +123,13 @@ def narrow(seed, image, prompt, vocabulary, decoding):
             likely = log_probability(seed, image, (*prompt, *caption), vocabulary)
             barred = len(prompt) + len(caption) < decoding.min_length
             extended += [((*caption, token), -np.inf if barred and token == EOS else total + likely[token]) for token in range(vocabulary)]
-        ranked = sorted(extended, key=lambda entry: -entry[1])[: 2 * decoding.beams]
+        ranked = sorted(extended, key=lambda entry: -entry[1])[: 2 * decoding.num_beams]
         last = len(prompt) + size == decoding.max_length
-        ended = [entry for entry in ranked[: decoding.beams] if last or entry[0][-1] == EOS]
+        ended = [entry for entry in ranked[: decoding.num_beams] if last or entry[0][-1] == EOS]
         finished += [(total / size**decoding.length_penalty, caption) for caption, total in ended]
-        finished = sorted(finished, reverse=True)[: decoding.beams]
-        running = [entry for entry in ranked if entry[0][-1] != EOS and not last][: decoding.beams]
-        if len(finished) == decoding.beams and running and running[0][1] / size**decoding.length_penalty <= finished[-1][0]:
+        finished = sorted(finished, reverse=True)[: decoding.num_beams]
+        running = [entry for entry in ranked if entry[0][-1] != EOS and not last][: decoding.num_beams]
+        if len(finished) == decoding.num_beams and running and running[0][1] / size**decoding.length_penalty <= finished[-1][0]:
             break
     return finished[0]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runtimes.artifact.manifest import GenerationSpec
+from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.decoding.tokenizer import Tokens
 
 WORDS = [
@@ -48,7 +48,7 @@ def config(mini_checkpoint):
 
 @pytest.fixture(scope="module")
 def ours(mini_checkpoint, config):
-    spec = GenerationSpec(bos_id=config["bos_token_id"], eos_id=config["sep_token_id"], pad_id=config["pad_token_id"])
+    spec = TokenizerSpec(bos_id=config["bos_token_id"], eos_id=config["sep_token_id"], pad_id=config["pad_token_id"])
     return Tokens((mini_checkpoint / "tokenizer.json").read_bytes(), spec)
 
 
@@ -100,7 +100,23 @@ def test_settings_of_the_file_do_not_matter(mini_checkpoint, ours, config):
         "pad_type_id": 0,
         "pad_token": "[PAD]",
     }
-    spec = GenerationSpec(bos_id=config["bos_token_id"], eos_id=config["sep_token_id"], pad_id=config["pad_token_id"])
+    spec = TokenizerSpec(bos_id=config["bos_token_id"], eos_id=config["sep_token_id"], pad_id=config["pad_token_id"])
     other = Tokens(json.dumps(parsed).encode(), spec)
     for words in ("a dog", "a man riding a wave on top of a surfboard"):
         assert other.caption_ids(words) == ours.caption_ids(words)
+
+
+@pytest.mark.parametrize(
+    ("template", "left", "right", "expected"),
+    [
+        ("{text}", 0, 0, ["cls", "a", "dog", "sep"]),
+        ("[BOS] {text} [EOS]", 1, 1, ["bos", "a", "dog", "sep"]),
+        ("{text} [PAD]", 1, 0, ["a", "dog", "sep", "pad"]),
+        ("[BOS] {text}", 3, 2, ["bos"]),
+    ],
+)
+def test_the_template_and_the_dropped_ids_are_the_manifests(mini_checkpoint, theirs, config, template, left, right, expected):
+    ids = {"bos": config["bos_token_id"], "sep": theirs.sep_token_id, "cls": theirs.cls_token_id, "pad": config["pad_token_id"]}
+    ids |= {word: theirs.convert_tokens_to_ids(word) for word in ("a", "dog")}
+    spec = TokenizerSpec(template=template, drop_left=left, drop_right=right, bos_id=ids["bos"], eos_id=ids["sep"], pad_id=ids["pad"])
+    assert Tokens((mini_checkpoint / "tokenizer.json").read_bytes(), spec).prompt_ids("a dog") == [ids[name] for name in expected]

@@ -9,7 +9,9 @@ import pytest
 
 from exporters.recipes import RECIPES, find_recipe
 from runtimes.artifact import json_dataclass
-from runtimes.artifact.manifest import SCHEMA, Architecture, GenerationSpec, ImageSpec, Manifest, Source
+from runtimes.artifact.generation import GenerationConfig
+from runtimes.artifact.manifest import SCHEMA, ImageSpec, Manifest, Source, TokenizerSpec
+from runtimes.families.blip import BlipSpec
 from runtimes.host.facts import Host
 from runtimes.selection.ranking import Choice, rank
 
@@ -20,7 +22,7 @@ OLD_ARM = frozenset[str]()
 ORT, TORCH = frozenset({"ort"}), frozenset({"torch"})
 BOTH = ORT | TORCH
 
-ARCHITECTURE = Architecture(
+MODEL = BlipSpec(
     image_px=32,
     patch_px=16,
     vision_width=32,
@@ -44,6 +46,8 @@ def manifest(recipe):
     return Manifest(
         schema=SCHEMA,
         name=f"m-{recipe.name}",
+        task="caption",
+        family="blip",
         runtime=recipe.runtime,
         contract=recipe.contract,
         toolkit="0",
@@ -51,9 +55,10 @@ def manifest(recipe):
         recipe=json_dataclass.to_json(recipe),
         applied={},
         target=recipe.target,
-        architecture=ARCHITECTURE,
+        model=MODEL,
         image=ImageSpec(height_px=32, width_px=32, resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), rescale=1 / 255),
-        generation=GenerationSpec(bos_id=1, eos_id=2, pad_id=0),
+        tokenizer=TokenizerSpec(bos_id=1, eos_id=2, pad_id=0),
+        defaults=GenerationConfig(),
         graphs={},
         files={},
         requires={},

@@ -108,10 +108,10 @@ def test_a_member_that_is_no_regular_file_is_refused(content, tmp_path, kind):
 )
 def test_a_name_that_is_not_one_file_everywhere_is_refused(artifact, tmp_path, name):
     manifest = open_artifact(artifact).manifest
-    declared = replace(manifest, files={**manifest.files, name: FileEntry(role="x", bytes=0, sha256="0" * 64)}).sealed()
+    declared = replace(manifest, files={**manifest.files, name: FileEntry(role="x", bytes=0, sha256="0" * 64)})
     with pytest.raises(ArchiveError), Path(os.devnull).open("wb") as stream:
         write_archive(stream, tmp_path / "a.tar.gz", declared, iter([]))
-    (tmp_path / "a.tar.gz").write_bytes(packed(member(MANIFEST_NAME, declared.to_bytes()) + END))
+    (tmp_path / "a.tar.gz").write_bytes(packed(member(MANIFEST_NAME, declared.content) + END))
     refused(tmp_path / "a.tar.gz", tmp_path, (ArchiveError, ManifestError))
 
 
@@ -122,7 +122,7 @@ def test_limits(artifact, tmp_path):
         ({"big": FileEntry(role="x", bytes=1 << 32, sha256="0" * 64)}, "more than 200 to 1"),
         ({"big": FileEntry(role="x", bytes=MAX_MEMBER_BYTES + 1, sha256="0" * 64)}, "8,589,934,591 bytes at most"),
     ):
-        path.write_bytes(packed(member(MANIFEST_NAME, replace(manifest, files=files).sealed().to_bytes()) + END))
+        path.write_bytes(packed(member(MANIFEST_NAME, replace(manifest, files=files).content) + END))
         assert said in refused(path, tmp_path)
     path.write_bytes(packed(member(MANIFEST_NAME, bytes(2 << 20)) + END))
     assert "2,097,152 bytes" in refused(path, tmp_path)

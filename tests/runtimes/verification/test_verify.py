@@ -34,7 +34,7 @@ def resealed(folder, name, content):
     (folder / name).write_bytes(content)
     manifest = open_artifact(folder).manifest
     entry = replace(manifest.files[name], bytes=len(content), sha256=sha256_of(folder / name))
-    (folder / "manifest.json").write_bytes(replace(manifest, files={**manifest.files, name: entry}).sealed().to_bytes())
+    (folder / "manifest.json").write_bytes(replace(manifest, files={**manifest.files, name: entry}).content)
 
 
 def with_golden(folder, change):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from runtimes.artifact.folder import open_artifact
-from runtimes.artifact.manifest import Architecture
+from runtimes.families.blip import BlipSpec
 from toolkit.bench.roofline.model_costs import (
     arithmetic_of,
     baseline_arithmetic,
@@ -16,7 +16,7 @@ from toolkit.bench.roofline.model_costs import (
     encoder_products,
 )
 
-BASE = Architecture(
+BASE = BlipSpec(
     image_px=384,
     patch_px=16,
     vision_width=768,
@@ -61,7 +61,7 @@ def manifest(path, weights, decoder=None):
     applied = {role: {} if weights == "fp32" else {"MatMul": 1} for role in ("encoder", "decoder")}
     recipe = {**found.recipe, "encoder": component, "decoder": decoder or component}
     image = replace(found.image, height_px=BASE.image_px, width_px=BASE.image_px)
-    return replace(found, architecture=BASE, image=image, recipe=recipe, applied=applied)
+    return replace(found, model=BASE, image=image, recipe=recipe, applied=applied)
 
 
 def test_recipes_of_blip_base(tiny_artifacts):
@@ -94,7 +94,7 @@ def test_the_baseline_makes_cross_values_with_its_first_token():
 @pytest.mark.parametrize("recipe", ["onnx-int8", "pytorch-int8", "onnx-fp16"])
 def test_shipped_recipes_are_understood(tiny_artifacts, recipe):
     """Bytes per weight of the tiny model: 1 and a scale per channel or block at least, or 2."""
-    shape = open_artifact(tiny_artifacts[recipe]).manifest.architecture
+    shape = open_artifact(tiny_artifacts[recipe]).manifest.model
     weights = sum(inputs * outputs for inputs, outputs in decoder_products(shape))
     work = arithmetic_of(open_artifact(tiny_artifacts[recipe]).manifest)
     assert 1 < work.token_weight_bytes / weights <= (2 if recipe == "onnx-fp16" else 1.2)

@@ -50,8 +50,8 @@ def run(artifacts, pictures, counter=OWN, on_captions=lambda case, count: None, 
 def changed(artifact, to, **fields):
     """A copy of an artifact whose manifest says something else."""
     copy = shutil.copytree(artifact, to)
-    manifest = dataclasses.replace(open_artifact(copy).manifest, digest="", **fields).sealed()
-    (copy / MANIFEST_NAME).write_bytes(manifest.to_bytes())
+    manifest = dataclasses.replace(open_artifact(copy).manifest, **fields)
+    (copy / MANIFEST_NAME).write_bytes(manifest.content)
     return copy
 
 

@@ -124,8 +124,8 @@ def test_an_artifact_that_says_something_else_than_at_export_is_not_packaged(tin
     picture = sha256_of(CAT)
     for ids, passes in ((said.token_ids, True), ((*said.token_ids[:2], 5, *said.token_ids[3:]), False)):
         manifest = open_artifact(artifact).manifest
-        sealed = replace(manifest, gate={**manifest.gate, "captions": {picture: list(ids)}}).sealed()
-        (artifact / "manifest.json").write_bytes(sealed.to_bytes())
+        sealed = replace(manifest, gate={**manifest.gate, "captions": {picture: list(ids)}})
+        (artifact / "manifest.json").write_bytes(sealed.content)
         if passes:
             package(artifact, tmp_path / "a.tar.gz")
         else:

@@ -17,6 +17,7 @@ import numpy as np
 from runtimes.captioner import Captioner
 from runtimes.decoding.session import Description, Float32, Int64
 from runtimes.decoding.tokenizer import Tokens
+from runtimes.families.blip import BlipSpec
 from toolkit.bench.peers.folder import TOKENIZER_NAME, read_folder
 
 HIDDEN = "encoder_hidden_states"
@@ -103,6 +104,7 @@ class GraphSession:
 def open_graphs(path: Path, engine: Engine) -> tuple[Captioner, Description]:
     """Return the captioner of a prepared peer whose graphs an engine has opened."""
     manifest = read_folder(path).manifest
-    shape = manifest.architecture
+    shape = manifest.model
+    assert isinstance(shape, BlipSpec)
     session = GraphSession(engine, shape.text_heads, shape.head_width)
-    return Captioner(session, Tokens((path / TOKENIZER_NAME).read_bytes(), manifest.generation), manifest), engine.describe()
+    return Captioner(session, Tokens((path / TOKENIZER_NAME).read_bytes(), manifest.tokenizer), manifest), engine.describe()

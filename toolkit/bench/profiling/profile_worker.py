@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.artifact.folder import open_artifact
-from runtimes.artifact.graph_signature import SINGLE
 from runtimes.captioner import Captioner
 from runtimes.engine_registry import find_engine, load_target
 from runtimes.errors import RequestError
+from runtimes.families.signature import SINGLE
 from runtimes.loading import load
 from runtimes.workers.child import Send, serve
 from toolkit.bench.job import Job

@@ -9,7 +9,8 @@ Sizes: N vision tokens, D width (v vision, t text), I inner width, L layers, V v
 
 from typing import Any
 
-from runtimes.artifact.manifest import Architecture, Manifest
+from runtimes.artifact.manifest import Manifest
+from runtimes.families.blip import BlipSpec
 from toolkit.records.record import Arithmetic
 
 WEIGHT_BITS = {"fp32": 32, "fp16": 16, "qint8": 8, "quint8": 8, "qint4": 4}
@@ -21,7 +22,7 @@ SCALE_BYTES = 4
 
 def arithmetic_of(manifest: Manifest) -> Arithmetic:
     """Return the arithmetic of an artifact."""
-    shape, float_bytes = manifest.architecture, 2 if manifest.target.precision == "fp16" else 4
+    shape, float_bytes = blip_sizes(manifest), 2 if manifest.target.precision == "fp16" else 4
     encoder = manifest.recipe["encoder"] if manifest.applied.get("encoder") else {"weights": "fp32"}
     decoder = manifest.recipe["decoder"] if manifest.applied.get("decoder") else {"weights": "fp32"}
     if float_bytes == 2:
@@ -36,7 +37,7 @@ def arithmetic_of(manifest: Manifest) -> Arithmetic:
     )
 
 
-def baseline_arithmetic(shape: Architecture) -> Arithmetic:
+def baseline_arithmetic(shape: BlipSpec) -> Arithmetic:
     """Return the arithmetic of transformers' FP32 `generate`, which makes cross keys and values with the first token."""
     return Arithmetic(
         encode_float_macs=encoder_attention(shape) + encoder_products(shape),
@@ -46,29 +47,35 @@ def baseline_arithmetic(shape: Architecture) -> Arithmetic:
     )
 
 
-def encoder_products(shape: Architecture) -> int:
+def blip_sizes(manifest: Manifest) -> BlipSpec:
+    """Return the sizes that everything here is counted from."""
+    assert isinstance(manifest.model, BlipSpec)  # the counts below are BLIP's
+    return manifest.model
+
+
+def encoder_products(shape: BlipSpec) -> int:
     """Multiplications with weights in the vision tower's layers: Lv N (4 Dv Dv + 2 Dv Iv)."""
     width = shape.vision_width
     return shape.vision_layers * shape.vision_tokens * (4 * width * width + 2 * width * shape.vision_inner)
 
 
-def encoder_attention(shape: Architecture) -> int:
+def encoder_attention(shape: BlipSpec) -> int:
     """Multiplications that no recipe quantizes: 2 Lv N N Dv of attention, and the patches' (N - 1) 3 P P Dv."""
     tokens, width = shape.vision_tokens, shape.vision_width
     return 2 * shape.vision_layers * tokens * tokens * width + (tokens - 1) * 3 * shape.patch_px**2 * width
 
 
-def cross_products(shape: Architecture) -> int:
+def cross_products(shape: BlipSpec) -> int:
     """Multiplications that make cross keys and values of one picture: 2 Lt N Dv Dt."""
     return 2 * shape.text_layers * shape.vision_tokens * shape.vision_width * shape.text_width
 
 
-def cross_values(shape: Architecture) -> int:
+def cross_values(shape: BlipSpec) -> int:
     """Numbers in the cross keys and values of one picture: 2 Lt N Dt."""
     return 2 * shape.text_layers * shape.vision_tokens * shape.text_width
 
 
-def decoder_products(shape: Architecture) -> list[tuple[int, int]]:
+def decoder_products(shape: BlipSpec) -> list[tuple[int, int]]:
     """Return (inputs, outputs) of every product with weights that a token goes through, the head last."""
     width, inner = shape.text_width, shape.text_inner
     layer = [(width, width)] * 6 + [(width, inner), (inner, width)]  # Q, K, V, out; cross Q, out; the two of the MLP

@@ -60,7 +60,7 @@ def test_the_requests_end_at_different_lengths(split, paths):
 
 def test_what_ended_is_filled_up_until_all_have_ended(single, split, paths):
     pixels = np.stack([single._pixels(path) for path in paths])
-    spec = single.manifest.generation
+    spec = single.manifest.tokenizer
     ids, scores = single.session.caption(pixels, np.array([spec.bos_id]), 0, 20)
     assert (ids.dtype, ids.shape[0], scores.dtype, scores.shape) == (np.int64, 16, np.float32, (16,))
     for row, caption in zip(ids.tolist(), split.caption(paths, batch_size=16), strict=True):

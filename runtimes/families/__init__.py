@@ -1,0 +1,1 @@
+"""Model families: the sizes of a model and the graphs that they imply."""

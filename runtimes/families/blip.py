@@ -1,0 +1,99 @@
+"""BLIP: a ViT encoder and a BERT decoder with cross-attention (Li et al. 2022).
+
+H heads, Dh width of a head, S pixels per side, V vocabulary are fixed by the model; axes with names may have any size.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from runtimes.families.registry import check_sizes
+from runtimes.families.signature import SINGLE, SPLIT, Signature
+
+Activation = Literal["gelu", "gelu_new", "quick_gelu", "relu"]
+
+MAX_SIZES = {
+    "image_px": 4096,
+    "patch_px": 4096,
+    "vision_layers": 256,
+    "text_layers": 256,
+    "vocabulary": 1 << 20,
+    "max_positions": 1 << 16,
+}
+"""Field → its largest value: far above any BLIP, and low enough that a forged manifest cannot make a device run out of memory."""
+MAX_OTHER_SIZE = 1 << 16
+"""Of widths and heads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlipSpec:
+    """Sizes of a BLIP captioner, as its config states them."""
+
+    TORCH_MODULE: ClassVar[str] = "runtimes.engines.pytorch.blip:Blip"
+
+    image_px: int
+    patch_px: int
+    vision_width: int
+    vision_inner: int
+    vision_layers: int
+    vision_heads: int
+    vision_activation: Activation
+    vision_norm_eps: float
+    text_width: int
+    text_inner: int
+    text_layers: int
+    text_heads: int
+    text_activation: Activation
+    text_norm_eps: float
+    vocabulary: int
+    max_positions: int
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes that no model has."""
+        check_sizes(self, MAX_SIZES, MAX_OTHER_SIZE)
+        if self.image_px < self.patch_px or self.vision_width % self.vision_heads or self.text_width % self.text_heads:
+            raise ValueError("image_px must hold a patch, vision_width and text_width must be multiples of vision_heads and text_heads")
+        if not (0 < self.vision_norm_eps < 1 and 0 < self.text_norm_eps < 1):
+            raise ValueError("vision_norm_eps and text_norm_eps must lie between 0 and 1")
+
+    @property
+    def vision_tokens(self) -> int:
+        """N: patches and the class token."""
+        return (self.image_px // self.patch_px) ** 2 + 1
+
+    @property
+    def head_width(self) -> int:
+        """Dh of the decoder."""
+        return self.text_width // self.text_heads
+
+    def check_image(self, height_px: int, width_px: int) -> None:
+        """Raise ValueError unless the image is the square that the position embeddings are made for."""
+        if {height_px, width_px} != {self.image_px}:
+            raise ValueError(f"image is {height_px}x{width_px} px, the model takes {self.image_px}x{self.image_px}")
+
+    def signatures(self, contract: str, precision: str) -> dict[str, Signature]:
+        """Return role → inputs and outputs of its graph."""
+        pixels = {"pixels": f"float32[images,3,{self.image_px},{self.image_px}]"}
+        if contract == SINGLE:
+            lengths = dict.fromkeys(("min_length", "max_length"), "int64[]")
+            return {
+                "captioner": (
+                    {**pixels, "prompt_ids": "int64[prompt]", **lengths},
+                    {"token_ids": "int64[images,length]", "log_probabilities": "float32[images]"},
+                )
+            }
+        if contract != SPLIT:
+            return {}
+        kind = "float16" if precision == "fp16" else "float32"
+
+        def cached(prefix: str, rows: str, tokens: str) -> dict[str, str]:
+            axes = f"{kind}[{rows},{self.text_heads},{tokens},{self.head_width}]"
+            return {f"{prefix}_{name}_{layer}": axes for layer in range(self.text_layers) for name in ("key", "value")}
+
+        cross = cached("cross", "images", "vision_tokens")
+        return {
+            "encoder": (pixels, cross),
+            "decoder": (
+                {"token_ids": "int64[rows,new]", "positions": "int64[positions]", **cached("past", "rows", "past"), **cross},
+                {"logits": f"float32[rows,positions,{self.vocabulary}]", **cached("present", "rows", "past_and_new")},
+            ),
+        }
