@@ -83,7 +83,7 @@ def export(
         _check_room(checkpoint, output)
         threads = read_host().cores
         on_step("reference captions (transformers, FP32)")
-        reference = find_reference(checkpoint, pictures, threads, output, allow_bin=allow_bin)
+        reference = find_reference(checkpoint, pictures, threads, allow_bin=allow_bin)
         for recipe in recipes:
             on_step(recipe.name)
             try:

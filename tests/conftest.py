@@ -17,6 +17,7 @@ import importlib.metadata
 import json
 import platform
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -26,6 +27,12 @@ from filelock import FileLock
 from exporters.export import export
 from exporters.gate.gate import OnGateFailure, Picture
 from exporters.recipes import RECIPES, find_recipe
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
+    # Reference runs of this session alone; matplotlib keeps the font list that it has.
+    os.environ.setdefault("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))
+    CACHE = tempfile.TemporaryDirectory(prefix="blip-toolkit-cache-")
+    os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 DATA_PICTURES = 100
 MODELS = {"tiny_checkpoint", "mini_checkpoint", "tiny_artifacts", "mini_artifacts"}

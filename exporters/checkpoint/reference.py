@@ -3,10 +3,7 @@
 A checkpoint directory goes in; an object with the same `caption` and `score` as our `Captioner` comes out, and the gate's `Reference`.
 """
 
-import contextlib
 import hashlib
-import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +14,7 @@ import torch
 import transformers
 
 from exporters.checkpoint.blip import Checkpoint, pillow_processor
+from exporters.checkpoint.reference_cache import cached_reference
 from exporters.gate.gate import Picture, Reference
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
@@ -24,11 +22,8 @@ from runtimes.artifact.generation import GenerationConfig
 from runtimes.captioner import Caption
 from runtimes.decoding.search import Clock
 from runtimes.decoding.session import Float32
-from runtimes.errors import CheckpointError, OutputError, ToolkitError
+from runtimes.errors import CheckpointError, ToolkitError
 from runtimes.images.reading import ImageInput, read_image
-from runtimes.storage.atomic_write import locked, write_atomically
-
-logger = logging.getLogger(__name__)
 
 
 class HfCaptioner:
@@ -200,32 +195,20 @@ def versions() -> dict[str, str]:
     return {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
 
 
-def find_reference(checkpoint: Checkpoint, pictures: Sequence[Picture], threads: int, cache: Path, *, allow_bin: bool = False) -> Reference:
-    """Run transformers on the gate's pictures, or read what an earlier export with the same checkpoint and pictures kept in `cache`."""
-    key = hashlib.sha256(
-        json_dataclass.canonical(
-            [
-                transformers.__version__,
-                checkpoint.source.sha256,
-                [json_dataclass.to_json(part) for part in (checkpoint.stored, checkpoint.image, checkpoint.tokenizer, checkpoint.defaults)],
-                hashlib.sha256(checkpoint.tokenizer_json).hexdigest(),
-                [[sha256_of(picture.path), list(picture.captions)] for picture in pictures],
-            ]
-        )
-    ).hexdigest()
-    kept = cache / f".reference-{key[:16]}.json"
-    if kept.is_file():
-        try:
-            reference, _ = json_dataclass.from_json(Reference, json.loads(kept.read_bytes()))
-        except ValueError:
-            reference = None
-        if reference is not None:
-            return reference
-    reference = _run(HfCaptioner(checkpoint.directory, threads, allow_bin=allow_bin), pictures, checkpoint.defaults.max_length)
-    cache.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(OutputError), locked(kept):  # another export is keeping the same
-        write_atomically(kept, json_dataclass.canonical(json_dataclass.to_json(reference)))
-    return reference
+def find_reference(checkpoint: Checkpoint, pictures: Sequence[Picture], threads: int, *, allow_bin: bool = False) -> Reference:
+    """Run transformers on the gate's pictures, or read what an earlier export with the same checkpoint and pictures kept."""
+    content = [
+        transformers.__version__,
+        checkpoint.source.sha256,
+        [json_dataclass.to_json(part) for part in (checkpoint.stored, checkpoint.image, checkpoint.tokenizer, checkpoint.defaults)],
+        hashlib.sha256(checkpoint.tokenizer_json).hexdigest(),
+        [[sha256_of(picture.path), list(picture.captions)] for picture in pictures],
+    ]
+
+    def run() -> Reference:
+        return _run(HfCaptioner(checkpoint.directory, threads, allow_bin=allow_bin), pictures, checkpoint.defaults.max_length)
+
+    return cached_reference(content, pictures, run)
 
 
 def _run(captioner: HfCaptioner, pictures: Sequence[Picture], max_length: int) -> Reference:

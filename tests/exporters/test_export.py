@@ -46,12 +46,20 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def names(folder: Path) -> list[str]:
-    """What lies in an output folder, but for the reference run that later exports read."""
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".reference-"))
+    """What lies in an output folder, hidden files included."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def references(tmp_path_factory, monkeypatch) -> Path:
+    """Where reference runs are kept: an empty folder of this test."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    return cache / "blip-toolkit" / "references"
 
 
 def reference_file(folder: Path) -> Path:
-    (found,) = folder.glob(".reference-*.json")
+    (found,) = folder.iterdir()
     return found
 
 
@@ -90,13 +98,13 @@ class TestGate:
         assert load(path).caption([pictures[0].path])[0].error is None
 
     @pytest.mark.parametrize("recipe", ["pytorch-fp32", "onnx-fp32"])
-    def test_an_fp32_artifact_must_say_what_transformers_says(self, checkpoint, pictures, tmp_path, recipe):
+    def test_an_fp32_artifact_must_say_what_transformers_says(self, checkpoint, pictures, tmp_path, references, recipe):
         """A kept reference run whose third picture has another fourth token stands for a checkpoint that was read wrongly."""
         make(checkpoint, tmp_path, pictures, FP32)
-        kept = json.loads(reference_file(tmp_path).read_bytes())
+        kept = json.loads(reference_file(references).read_bytes())
         kept["token_ids"][2][3] = 5 if kept["token_ids"][2][3] != 5 else 6
         kept["margins_nat"][2] = [1.0] * len(kept["margins_nat"][2])
-        reference_file(tmp_path).write_text(json.dumps(kept))
+        reference_file(references).write_text(json.dumps(kept))
         shutil.rmtree(tmp_path / "tiny-pytorch-fp32")
         with pytest.raises(GateError) as caught:
             make(checkpoint, tmp_path, pictures, find_recipe(recipe))
@@ -104,21 +112,21 @@ class TestGate:
         assert str(caught.value).startswith(expected)
         assert names(tmp_path) == []
 
-    def test_a_difference_where_the_reference_is_undecided_is_a_tie(self, checkpoint, pictures, tmp_path):
+    def test_a_difference_where_the_reference_is_undecided_is_a_tie(self, checkpoint, pictures, tmp_path, references):
         make(checkpoint, tmp_path, pictures, FP32)
-        kept = json.loads(reference_file(tmp_path).read_bytes())
+        kept = json.loads(reference_file(references).read_bytes())
         kept["token_ids"][2][3] = 5 if kept["token_ids"][2][3] != 5 else 6
         kept["margins_nat"][2][2] = 0.0005  # the first generated token stands at 1
-        reference_file(tmp_path).write_text(json.dumps(kept))
+        reference_file(references).write_text(json.dumps(kept))
         (path,) = make(checkpoint, tmp_path, pictures, FP32, overwrite=True)
         gate = open_artifact(path).manifest.gate
         assert (gate["passed"], gate["exact_captions"], gate["ties"]) == (True, 3, 1)
 
-    def test_drift_that_is_not_a_number_fails(self, checkpoint, pictures, tmp_path):
+    def test_drift_that_is_not_a_number_fails(self, checkpoint, pictures, tmp_path, references):
         make(checkpoint, tmp_path, pictures, FP32)
-        kept = json.loads(reference_file(tmp_path).read_bytes())
+        kept = json.loads(reference_file(references).read_bytes())
         kept["log_probabilities"][1][0] = float("nan")
-        reference_file(tmp_path).write_text(json.dumps(kept))
+        reference_file(references).write_text(json.dumps(kept))
         with pytest.raises(GateError, match=r"upper 95 % bound \+nan"):
             make(checkpoint, tmp_path, pictures, INT8)
 
@@ -181,21 +189,21 @@ class TestCompare:
 
 
 class TestReference:
-    def test_is_computed_once_per_checkpoint_and_pictures(self, checkpoint, pictures, tmp_path):
+    def test_is_computed_once_per_checkpoint_and_pictures(self, checkpoint, pictures, tmp_path, references):
         make(checkpoint, tmp_path, pictures, FP32)
-        before = (reference_file(tmp_path).read_bytes(), reference_file(tmp_path).stat().st_mtime_ns)
+        before = reference_file(references).stat().st_ino
         make(checkpoint, tmp_path, pictures, find_recipe("onnx-fp32"))
-        assert (reference_file(tmp_path).read_bytes(), reference_file(tmp_path).stat().st_mtime_ns) == before
+        assert reference_file(references).stat().st_ino == before
         make(checkpoint, tmp_path, pictures[:3], FP32, overwrite=True)
-        assert len(list(tmp_path.glob(".reference-*.json"))) == 2
+        assert len(names(references)) == 2
 
     @pytest.mark.parametrize("damaged", [b"", b"{", b'{"transformers": "4.57.6"}', b"[]"])
-    def test_that_cannot_be_read_is_computed_again(self, checkpoint, pictures, tmp_path, damaged):
+    def test_that_cannot_be_read_is_computed_again(self, checkpoint, pictures, tmp_path, references, damaged):
         make(checkpoint, tmp_path, pictures[:1], FP32)
-        expected = reference_file(tmp_path).read_bytes()
-        reference_file(tmp_path).write_bytes(damaged)
+        expected = reference_file(references).read_bytes()
+        reference_file(references).write_bytes(damaged)
         make(checkpoint, tmp_path, pictures[:1], FP32, overwrite=True)
-        assert reference_file(tmp_path).read_bytes() == expected
+        assert reference_file(references).read_bytes() == expected
 
 
 class TestExistingOutput:

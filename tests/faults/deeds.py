@@ -81,8 +81,6 @@ def _look_at_captions(stage: Stage, place: Path) -> str:
 
 def _an_export_of_another_checkpoint(stage: Stage, place: Path) -> None:
     shutil.copytree(stage.other, place / stage.artifact.name)
-    for kept in stage.artifact.parent.glob(".reference-*"):  # what transformers says: it is not disturbed, and takes seconds
-        shutil.copy(kept, place)
 
 
 DEEDS = {

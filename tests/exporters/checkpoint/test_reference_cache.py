@@ -1,0 +1,99 @@
+"""The cache of reference runs: what is kept, what is run again, and that a cache that cannot be used costs a warning only."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from exporters.checkpoint.reference_cache import MAX_FILES, cached_reference
+from exporters.gate.gate import Picture, Reference
+
+PICTURES = [Picture(Path("a.png"), ("a cat", "one cat")), Picture(Path("b.png"), ("a dog",))]
+REFERENCE = Reference(
+    transformers="4.57.0", token_ids=((1, 5, 2), (1, 2)), margins_nat=((0.5, 0.25), (1.0,)), log_probabilities=((-3.5, -4.25), (-2.0,))
+)
+
+
+class Runs:
+    """Returns the reference and counts how often it is asked for."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self):
+        self.count += 1
+        return REFERENCE
+
+
+@pytest.fixture
+def runs():
+    return Runs()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "blip-toolkit" / "references"
+
+
+def test_a_run_is_kept_for_its_content(folder, runs):
+    assert [cached_reference(content, PICTURES, runs) for content in ("x", "x", "y", "x")] == [REFERENCE] * 4
+    assert (runs.count, len(list(folder.iterdir()))) == (2, 2)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"transformers": "4.57.6"}', b"[" * 100_000, b"\xff\xfe"], ids=range(6))
+def test_a_file_that_cannot_be_read_is_made_again(folder, runs, damaged):
+    cached_reference("x", PICTURES, runs)
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damaged)
+    assert cached_reference("x", PICTURES, runs) == REFERENCE
+    assert (runs.count, file.read_bytes()) == (2, whole)
+
+
+def test_a_file_that_is_of_other_pictures_is_made_again(folder, runs):
+    cached_reference("x", PICTURES, runs)
+    for others in (PICTURES[:1], [PICTURES[0], replace(PICTURES[1], captions=("a dog", "two"))]):
+        cached_reference("x", others, runs)
+    assert runs.count == 3
+
+
+def test_the_runs_that_were_not_used_for_longest_are_removed(folder, runs):
+    files = {}
+    for number in range(MAX_FILES):
+        cached_reference(number, PICTURES, runs)
+        (files[number],) = set(folder.iterdir()) - set(files.values())
+        os.utime(files[number], (1000 + number, 1000 + number))
+    cached_reference(0, PICTURES, runs)  # used: it is the newest now
+    cached_reference("one more", PICTURES, runs)
+    left = set(folder.iterdir())
+    assert [number for number, file in files.items() if file not in left] == [1]
+    assert (len(left), runs.count) == (MAX_FILES, MAX_FILES + 1)
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, monkeypatch, runs, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert [cached_reference("x", PICTURES, runs) for _ in range(2)] == [REFERENCE] * 2
+    assert runs.count == 2
+    assert [(record.levelname, str(tmp_path / "file") in record.getMessage()) for record in caplog.records] == [("WARNING", True)] * 2
+
+
+def test_without_a_home_there_is_a_warning(monkeypatch, runs, caplog):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert cached_reference("x", PICTURES, runs) == REFERENCE
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_relative_cache_folder_is_ignored(tmp_path, monkeypatch, runs):
+    """The standard of XDG_CACHE_HOME asks for that."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    cached_reference("x", PICTURES, runs)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
