@@ -202,7 +202,7 @@ def test_output_file(artifact, captioner, drawn_pictures, tmp_path):
 
     assert run(artifact, paths[0], "--output", output, "--overwrite").exit_code == 0
     assert output.read_text().splitlines() == lines_of(captioner, paths[:1])
-    assert names_in(tmp_path) == ["captions.txt"]
+    assert names_in(tmp_path) == ["captions.txt", "captions.txt.meta"]
 
 
 @pytest.mark.parametrize(

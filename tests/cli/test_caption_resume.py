@@ -95,7 +95,7 @@ def unbroken(artifact, pictures, tmp_path_factory):
         file = tmp_path_factory.mktemp("unbroken") / "captions.jsonl"
         code, stdout, errors = run(artifact, pictures, "--json", "--output", file, "--batch-size", size)
         assert (code, stdout, errors[-1]) == (1, "", "Error: 2 of 60 pictures could not be captioned")
-        assert names_in(file.parent) == ["captions.jsonl"]
+        assert names_in(file.parent) == ["captions.jsonl", "captions.jsonl.meta"]
         made[size] = file.read_bytes()
     return made
 
@@ -111,7 +111,7 @@ def test_killed_and_resumed_gives_the_bytes_of_an_unbroken_run(artifact, picture
     code, _, errors = run(*command)
     assert (code, errors[-1]) == (1, "Error: 2 of 60 pictures could not be captioned")
     assert output.read_bytes() == unbroken[size]
-    assert names_in(output.parent) == ["captions.jsonl"]
+    assert names_in(output.parent) == ["captions.jsonl", "captions.jsonl.meta"]
 
     again = run(*command)  # nothing to do
     assert again == (1, "", ["Error: 2 of 60 pictures could not be captioned"])
@@ -145,7 +145,7 @@ def test_an_unfinished_run_is_neither_overwritten_nor_mixed(artifact, tiny_artif
     assert partial(output).read_bytes() == kept
     assert not output.exists()
     code, _, errors = run(artifact, pictures / "00.png", "--json", "--output", output, "--overwrite")
-    assert (code, errors, lines_in(output), names_in(output.parent)) == (0, [], 1, [output.name])
+    assert (code, errors, lines_in(output), names_in(output.parent)) == (0, [], 1, [output.name, f"{output.name}.meta"])
 
 
 def test_a_finished_output_is_not_touched_by_a_resumed_run_of_other_pictures(artifact, pictures, output):

@@ -126,7 +126,7 @@ DEEDS = {
         ],
         look=_look_at_captions,
         allowed=frozenset({"nothing", "part", "new"}),
-        left=frozenset({"captions.jsonl"}),
+        left=frozenset({"captions.jsonl", "captions.jsonl.meta"}),
     ),
 }
 """Command → how it is tried."""

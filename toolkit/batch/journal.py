@@ -2,7 +2,8 @@
 
 Its first line says what decides the captions, so that a resumed run cannot mix them; each further line is a picture's row, with the size
 and time of change that the picture had. Rows are handed to the system batch by batch, so a killed process loses only the batch in the
-making; they are synced every few seconds, so a power cut loses those. Whatever follows the last line that can be read is dropped.
+making; they are synced every few seconds, so a power cut loses those. Whatever follows the last line that can be read is dropped. A journal
+may also begin from a finished output, of whose images some have changed since: then their rows alone are missing.
 
 Why not in NAME itself: a file under its final name would look finished, and could not be in the order of the pictures. Why not hidden:
 a person who looks for the captions of a stopped run finds them, and may read them while it goes on.
@@ -20,10 +21,13 @@ from typing import Any, BinaryIO
 from runtimes.errors import OutputError, RequestError
 from runtimes.pool.rows import Row
 from runtimes.storage.atomic_write import sync_folder
+from toolkit.batch.finished import Finished, Stamp, stamp_of
 
 SCHEMA = 1
 SYNC_S = 5.0
 NOT_YET = -1
+IN_OUTPUT = -2
+"""A row of the finished output, which the journal does not hold yet."""
 
 
 def partial_of(output: Path) -> Path:
@@ -34,8 +38,8 @@ def partial_of(output: Path) -> Path:
 class Journal:
     """The rows of `images` so far. One process has it at a time: the writer's lock of the output is held by whoever opens it."""
 
-    def __init__(self, output: Path, images: Sequence[str]) -> None:
-        """Take what an earlier run left.
+    def __init__(self, output: Path, images: Sequence[str], finished: Finished | None = None) -> None:
+        """Take what an earlier run left: a journal, or else the finished output of these images.
 
         Raises:
             OutputError: It cannot be read.
@@ -43,10 +47,11 @@ class Journal:
         """
         self.path, self._output, self._images = partial_of(output), output, images
         self._places = {image: place for place, image in enumerate(images)}
-        self._stamps = [_stamp(image) for image in images]
+        self._stamps = [stamp_of(image) for image in images]
         self._starts = array("q", [NOT_YET]) * len(images)  # of each picture's line; rows stay on disk, so memory does not grow with them
         self._failed = bytearray(len(images))
         self._settings: Mapping[str, Any] | None = None
+        self._finished: Finished | None = None
         self._end = 0
         self._synced_at = monotonic()
         self._file: BinaryIO | None = None
@@ -55,6 +60,16 @@ class Journal:
                 self._read()
             except OSError as error:
                 raise OutputError(output, f"{self.path.name} cannot be read ({error.strerror})") from error
+        elif finished is not None:
+            self._finished, self._settings = finished, finished.settings
+            for place, (now, then) in enumerate(zip(self._stamps, finished.stamps, strict=True)):
+                if now == then:
+                    self._starts[place], self._failed[place] = IN_OUTPUT, place in finished.errors
+
+    @property
+    def settings(self) -> Mapping[str, Any] | None:
+        """What decides the captions, once it is known."""
+        return self._settings
 
     @property
     def done(self) -> int:
@@ -81,9 +96,11 @@ class Journal:
             if differing := [name for name in settings if settings[name] != self._settings.get(name)]:
                 told = "; ".join(f"{name} {self._settings.get(name)!r} then, {settings[name]!r} now" for name in differing)
                 raise RequestError(
-                    f"{self.path}: was begun otherwise, and its captions would be mixed ({told}). "
+                    f"{self._output if self._finished else self.path}: was begun otherwise, and its captions would be mixed ({told}). "
                     "Resume with what it was begun with, or start again with --overwrite."
                 )
+            if self._finished is not None and self.done < len(self._images):
+                self._restore(self._finished)
             return
         self._settings = settings
         self._write([{"journal": SCHEMA, **settings}])
@@ -101,12 +118,15 @@ class Journal:
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows in the order of the pictures."""
+        return (row for row, _ in self.stamped_rows())
+
+    def stamped_rows(self) -> Iterator[tuple[Row, Stamp]]:
+        """Yield the rows in the order of the pictures, and the stamp that each picture had."""
         with self.path.open("rb") as stream:
             for start in self._starts:
                 stream.seek(start)
                 row = json.loads(stream.readline())
-                del row["stamp"]
-                yield row
+                yield row, row.pop("stamp")
 
     def close(self, *, remove: bool = False) -> None:
         """Let go of the file."""
@@ -116,6 +136,13 @@ class Journal:
             with suppress(OSError):  # a resumed run removes what stays: all is done
                 self.path.unlink(missing_ok=True)
             sync_folder(self.path.parent)
+
+    def _restore(self, finished: Finished) -> None:
+        """Write the rows of the finished output whose images are unchanged."""
+        self._write([{"journal": SCHEMA, **finished.settings}])
+        for place, row in enumerate(finished.lines()):
+            if self._starts[place] == IN_OUTPUT:
+                self.add([row or finished.errors[place]])
 
     def _note(self, row: Row, start: int) -> None:
         place = self._places[row["image"]]
@@ -167,12 +194,3 @@ def _parsed(line: bytes) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
-
-
-def _stamp(image: str) -> list[int] | None:
-    """Return size and time of change; a picture that has others is another picture. None where there is no file."""
-    try:
-        found = Path(image).stat()
-    except (OSError, ValueError):
-        return None
-    return [found.st_size, found.st_mtime_ns]

@@ -3,18 +3,21 @@
 Pictures are captioned in another process (`runtimes.pool.supervisor`); their rows wait in a journal (`toolkit.batch.journal`).
 """
 
-import json
+import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from runtimes.artifact import json_dataclass
+from runtimes.artifact.folder import sha256_of
 from runtimes.errors import OutputError, OutputExistsError
 from runtimes.pool.job import Job, Ready
 from runtimes.pool.rows import Row, json_line, text_line
 from runtimes.pool.supervisor import supervise
 from runtimes.storage.atomic_write import locked, write_atomically
+from toolkit.batch.finished import made_here, read_finished, write_meta
 from toolkit.batch.journal import Journal, partial_of
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,8 @@ def caption_into(
         output: The file; lines in the order of the job's pictures.
         job: Each picture once.
         overwrite: Replace the file, and start again where a run was stopped.
-        resume: Go on where a run was stopped; with nothing to go on from, start.
+        resume: Go on where a run was stopped; with nothing to go on from, start. A finished file is checked, and completed where pictures
+            changed since.
         as_json: JSON lines, bad pictures included; else text lines of good ones.
         on_rows: Told of each batch's rows as they are made.
         on_resumed: Told how many pictures had a row already.
@@ -51,25 +55,26 @@ def caption_into(
     """
     images = job.images
     with locked(output):
-        partial = partial_of(output)
+        partial, finished = partial_of(output), None
         if output.exists() and not overwrite:
-            if resume and not partial.exists() and as_json and (failed := _failed_of(output, images)) is not None:
-                on_resumed(len(images))
-                return failed
-            if not (resume and partial.exists()):
+            finished = read_finished(output, images) if resume and not partial.exists() else None
+            if not (resume and (partial.exists() or finished)):
                 raise OutputExistsError(output)
         if not resume:
             if partial.exists() and not overwrite:
                 raise OutputExistsError(partial, "It is a run that was stopped: go on with --resume, or start again with --overwrite.")
             partial.unlink(missing_ok=True)
-        with closing(Journal(output, images)) as journal:
-            on_resumed(journal.done)
-            _caption_rest(journal, job, on_rows)
-            lines = _lines(journal, as_json=as_json)
-            if output.exists() and not overwrite and output.read_bytes() != b"".join(lines):
+        with closing(Journal(output, images, finished)) as journal:
+            on_resumed(done := journal.done)
+            _caption_rest(journal, job, {"json": as_json}, on_rows)
+            if finished is not None and done == len(images):
+                return journal.failed
+            digest = _sha256(_lines(journal, as_json=as_json))
+            if output.exists() and not overwrite and not made_here(output) and sha256_of(output) != digest:
                 raise OutputExistsError(output)  # somebody put it there since; not what a kill left between writing it and the next line
             try:
                 write_atomically(output, _lines(journal, as_json=as_json))
+                write_meta(output, journal.settings or {}, digest, journal.stamped_rows())
             except OSError as error:
                 raise OutputError(output, f"{error.strerror or error}; the captions are in {partial.name}, and --resume goes on") from error
             failed = journal.failed
@@ -77,7 +82,7 @@ def caption_into(
             return failed
 
 
-def _caption_rest(journal: Journal, job: Job, on_rows: Callable[[Sequence[Row]], None]) -> None:
+def _caption_rest(journal: Journal, job: Job, settings: Mapping[str, Any], on_rows: Callable[[Sequence[Row]], None]) -> None:
     """Give every picture a row. A batch counts as a whole: those of its pictures that have rows are captioned with the others again."""
     images, size = job.images, job.request.batch_size
     batches = [images[start : start + size] for start in range(0, len(images), size)]
@@ -86,8 +91,7 @@ def _caption_rest(journal: Journal, job: Job, on_rows: Callable[[Sequence[Row]],
 
     def begin(ready: Ready) -> None:
         nonlocal begun
-        settings = json_dataclass.to_json(ready) | json_dataclass.to_json(job.request)
-        journal.begin(settings)
+        journal.begin(json_dataclass.to_json(ready) | json_dataclass.to_json(job.request) | settings)
         begun = True
 
     try:
@@ -106,10 +110,8 @@ def _lines(journal: Journal, *, as_json: bool) -> Iterator[bytes]:
             yield f"{json_line(row) if as_json else text_line(row)}\n".encode()
 
 
-def _failed_of(output: Path, images: Sequence[str]) -> int | None:
-    """Return how many rows of a finished file are errors; None if it is not the file of these pictures."""
-    try:
-        rows = [json.loads(line) for line in output.read_bytes().splitlines()]
-        return sum("error" in row for row in rows) if [row["image"] for row in rows] == list(images) else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+def _sha256(lines: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line)
+    return digest.hexdigest()

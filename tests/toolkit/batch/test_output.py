@@ -1,0 +1,103 @@
+"""A finished output and `resume`: it is checked as an unfinished one is, in JSON and in text lines, and completed where images changed."""
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+
+import pytest
+
+import runtimes
+from runtimes.errors import OutputExistsError, RequestError
+from runtimes.pool.job import Job, Request
+from toolkit.batch.finished import meta_of
+from toolkit.batch.journal import partial_of
+from toolkit.batch.output import caption_into
+
+REQUEST = Request(prompt=None, beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, strip_prompt=False)
+
+
+@pytest.fixture
+def job(tiny_artifacts, drawn_pictures, tmp_path):
+    """Three images, of which the second is none."""
+    (tmp_path / "images").mkdir()
+    for number in (0, 2):
+        shutil.copy(drawn_pictures[number].path, tmp_path / "images" / f"{number}.png")
+    (tmp_path / "images" / "1.png").write_text("no image")
+    images = tuple(str(path) for path in sorted((tmp_path / "images").iterdir()))
+    artifact = str(tiny_artifacts["onnx-fp32"])
+    return Job(artifact=artifact, device="cpu", threads=1, readers=0, request=REQUEST, images=images, log_level=logging.WARNING)
+
+
+@pytest.fixture(params=[True, False], ids=["json", "text"])
+def finished(request, job, tmp_path):
+    """(run, output): a finished output, and a function that resumes it with a job; it returns failed images, captioned ones, those done."""
+    (tmp_path / "out").mkdir()
+    output = tmp_path / "out" / "captions"
+
+    def run(job, *, as_json=request.param, resume=True):
+        captioned, done = [], []
+        failed = caption_into(
+            output, job, overwrite=False, resume=resume, as_json=as_json, on_rows=captioned.extend, on_resumed=done.append
+        )
+        return failed, [row["image"] for row in captioned], done
+
+    run.as_json = request.param
+    assert run(job, resume=False) == (1, list(job.images), [0])
+    return run, output
+
+
+def files_of(output):
+    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in output.parent.iterdir()}
+
+
+def test_nothing_is_left_to_do(finished, job):
+    run, output = finished
+    before = files_of(output)
+    for _ in range(2):
+        assert run(job) == (1, [], [3])
+    assert files_of(output) == before
+    assert set(before) == {output.name, meta_of(output).name}
+
+
+def test_other_settings_and_artifacts_are_refused_by_name(finished, job, tiny_artifacts):
+    run, output = finished
+    before = files_of(output)
+    for other, names in (
+        (replace(job, request=replace(REQUEST, beams=2, prompt="two")), ["prompt None then, 'two' now", "beams 1 then, 2 now"]),
+        (replace(job, artifact=str(tiny_artifacts["onnx-int8"])), [f"artifact '{runtimes.load(job.artifact).manifest.digest}' then"]),
+    ):
+        with pytest.raises(RequestError) as caught:
+            run(other)
+        assert str(caught.value).startswith(f"{output}: ")
+        assert all(name in str(caught.value) for name in names)
+    with pytest.raises(RequestError, match=f"json {run.as_json} then, {not run.as_json} now"):
+        run(job, as_json=not run.as_json)
+    assert files_of(output) == before
+
+
+def test_an_image_that_changed_is_captioned_again(finished, job, drawn_pictures):
+    run, output = finished
+    shutil.copy(drawn_pictures[5].path, job.images[1])
+    assert run(job) == (0, [job.images[1]], [2])
+    expected = runtimes.load(job.artifact, threads=1).caption(list(job.images), max_length=8)
+    lines = output.read_text().splitlines()
+    said = [json.loads(line)["caption"] if run.as_json else line.split("\t")[1] for line in lines]
+    assert said == [caption.text for caption in expected]
+    assert not partial_of(output).exists()
+    assert run(job) == (0, [], [3])
+
+
+@pytest.mark.parametrize("change", ["output", "no meta", "meta", "other images"])
+def test_what_is_no_finished_output_of_these_images_is_left_alone(finished, job, change):
+    run, output = finished
+    if change == "output":
+        output.write_bytes(output.read_bytes().replace(b"a", b"b"))
+    elif change == "no meta":
+        meta_of(output).unlink()
+    elif change == "meta":
+        meta_of(output).write_bytes(meta_of(output).read_bytes()[:-9])
+    before = files_of(output)
+    with pytest.raises(OutputExistsError):
+        run(replace(job, images=job.images[:2]) if change == "other images" else job)
+    assert files_of(output) == before
