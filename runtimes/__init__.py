@@ -1,21 +1,27 @@
-"""What ships to a device: open an artifact, caption a picture.
+"""What ships to a device: load an artifact, caption images.
 
-captioner = runtimes.load("build/artifacts/blip-mini-coco-onnx-int8")
-captions = captioner.caption(["photo.jpg"])
+from runtimes import load
+
+with load("build/artifacts/blip-mini-coco-onnx-int8") as captioner:
+    print(captioner.caption("photo.jpg")[0].text)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runtimes.loading import load as load
+    from runtimes.caption import Caption
+    from runtimes.captioner import Captioner
+    from runtimes.errors import ToolkitError
+    from runtimes.loading import load
 
-__all__ = ["load"]
+__all__ = ["Caption", "Captioner", "ToolkitError", "load"]
+
+_MODULES = {"Caption": "caption", "Captioner": "captioner", "ToolkitError": "errors", "load": "loading"}
 
 
 def __getattr__(name: str) -> object:
-    """Import `load` on first use, so that reading a manifest or an error needs none of the libraries behind it."""
-    if name != "load":
+    """Import a public name on first use, so that reading a manifest or an error needs none of the libraries behind it."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'runtimes' has no attribute {name!r}")
-    from runtimes.loading import load
-
-    return load
+    return getattr(import_module(f"runtimes.{_MODULES[name]}"), name)

@@ -1,60 +1,40 @@
-"""Caption pictures with an artifact: paths, bytes, PIL images or arrays go in; captions in the same order come out.
+"""Caption images with an artifact: the class that `runtimes.load` returns, and what it returns.
 
-Composes picture reading, a runtime's session and the shared search; this is what users touch, and it is the same for every artifact.
+It composes image reading, an engine's session and the shared search, and is the same for every artifact.
 """
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from time import perf_counter
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import Manifest
+from runtimes.caption import Caption, CaptionerInfo, LoadTimings
+from runtimes.decoding.guarded_session import guarded
 from runtimes.decoding.search import Clock, Hypothesis, generate, log_softmax, run_loop
-from runtimes.decoding.session import DeviceMemoryError, Float32, Session, State, WholeLoop
+from runtimes.decoding.session import Float32, Session, State, WholeLoop
 from runtimes.decoding.tokenizer import Tokens
-from runtimes.errors import ArtifactCorruptError, RequestError, ToolkitError, UnavailableError, translate_errors
+from runtimes.errors import OutOfMemoryError, RequestError, ToolkitError, UnavailableError, first_line
 from runtimes.images.prefetch import read_ahead
-from runtimes.images.reading import MAX_PIXELS, ImageInput, preprocess, read_image
+from runtimes.images.reading import MAX_PIXELS, ImageInput, Images, each_image, is_image, preprocess, read_image
 
 logger = logging.getLogger(__name__)
 
 GREEDY_ONLY = "this artifact holds its whole loop in one graph and captions greedily; use a split recipe for beams and scores"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Caption:
-    """What an artifact says of a picture, or why it could not."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    """All ids, [DEC] and the end token included."""
-    score: float | None
-    """Natural-log probability of the generated tokens / generated length ** length_penalty."""
-    error: str | None = None
-    """One line if the picture could not be captioned; then there is no text."""
-    code: str | None = None
-    """Of the error, see `ToolkitError.code`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opening:
-    """Where the time of opening an artifact went, in seconds."""
-
-    import_s: float = 0.0
-    """The runtime's library, if it was not imported before."""
-    hash_s: float = 0.0
-    """Checking the files, in a thread beside importing and loading."""
-
-
 class Captioner:
-    """An artifact that is ready to caption. Made by `runtimes.load`."""
+    """An artifact that is ready to caption. Made by `runtimes.load`.
+
+    It may be used from several threads at once. As a context manager it is closed at the end of the block.
+    """
 
     def __init__(
         self,
@@ -62,113 +42,182 @@ class Captioner:
         tokens: Tokens,
         manifest: Manifest,
         max_pixels: int = MAX_PIXELS,
-        opening: Opening | None = None,
+        timings: LoadTimings | None = None,
     ) -> None:
-        self.session = session
         self.tokens = tokens
         self.manifest = manifest
-        self.opening = opening or Opening()
+        self.timings = timings or LoadTimings()
         self._max_pixels = max_pixels
+        self._session: Session | WholeLoop | None = guarded(session, manifest.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the model's memory; what is asked of the captioner afterwards is a `RequestError`. Closing twice does nothing."""
+        self._session = None
 
     @property
-    def stepped(self) -> Session:
+    def session(self) -> Session | WholeLoop:
+        """The engine's session.
+
+        Raises:
+            RequestError: The captioner is closed.
+        """
+        if self._session is None:
+            raise RequestError(f"{self.manifest.name}: this captioner is closed; load the artifact again")
+        return self._session
+
+    @session.setter
+    def session(self, session: Session | WholeLoop) -> None:
+        self._session = session
+
+    @property
+    def stepwise_session(self) -> Session:
         """The session of an artifact that runs token by token.
 
         Raises:
-            RequestError: This one's whole loop is one graph.
+            RequestError: The artifact's whole loop is one graph, or the captioner is closed.
         """
         if isinstance(self.session, WholeLoop):
             raise RequestError(GREEDY_ONLY)
         return self.session
 
+    def info(self) -> CaptionerInfo:
+        """Return what is in use.
+
+        Raises:
+            RequestError: The captioner is closed.
+        """
+        manifest = self.manifest
+        return CaptionerInfo(
+            artifact=manifest.name,
+            digest=manifest.digest,
+            recipe=manifest.recipe["name"],
+            task=manifest.task,
+            family=manifest.family,
+            engine=self.session.describe(),
+            image=manifest.image,
+            max_pixels=self._max_pixels,
+            defaults=manifest.defaults,
+        )
+
     def caption(
         self,
-        images: Sequence[ImageInput],
+        images: Images,
+        *,
         prompt: str | None = None,
         beams: int | None = None,
         min_length: int | None = None,
         max_length: int | None = None,
-        batch_size: int = 1,
         length_penalty: float | None = None,
-        *,
+        batch_size: int = 1,
         workers: int = 0,
         clock: Clock | None = None,
     ) -> list[Caption]:
-        """Caption pictures; a bad one becomes a row with `error`, the others go on.
+        """Caption one image or several.
 
-        What is None is taken from the artifact's `manifest.defaults`.
+        An image that cannot be read becomes a `Caption` with `error`; the others are captioned. What is None is the artifact's default
+        (`info().defaults`).
 
         Args:
-            images: Paths, bytes, PIL images or arrays u8[H,W,3].
+            images: One image, or an iterable of them: a path, the bytes of a file, a PIL image, or an array u8[H,W,3] (RGB), u8[H,W,4]
+                (RGBA, alpha is dropped) or u8[H,W] (grey). Files and bytes are rotated as their EXIF data says. A PIL image is taken as it
+                is: apply `PIL.ImageOps.exif_transpose` to one that you opened yourself.
             prompt: Words that every caption starts with; they stay in the text.
-            beams: 1 is greedy search.
-            min_length: No caption is shorter, in tokens with [DEC] and prompt.
-            max_length: No caption is longer, likewise.
-            batch_size: Pictures per run; halved and retried where a GPU runs out of memory. INT8 activations share one scale per run, so
-                an INT8 artifact's captions may differ a little between batch sizes; FP32 ones do not.
+            beams: Beams of the search; 1 is greedy search.
+            min_length: Shortest caption, in tokens, start token and prompt included.
+            max_length: Longest caption, likewise.
             length_penalty: See `GenerationConfig`.
-            workers: Threads that read pictures ahead of the model; 0 reads each batch before it runs. Captions are the same.
-            clock: Told the seconds of each phase, for benchmarks; "read" is what the model waited for its pictures.
+            batch_size: Images per run of the model; halved and retried where memory runs out. INT8 activations share one scale per run, so
+                captions of an INT8 artifact may differ a little between batch sizes; those of FP32 do not.
+            workers: Threads that read images ahead of the model; 0 reads each batch before it runs. Captions are the same.
+            clock: Called with a phase and its seconds, for benchmarks; "read" is the time that the model waited for its images.
+
+        Returns:
+            One `Caption` per image, in order; of one image, a list of one.
 
         Raises:
-            RequestError: The request contradicts itself or the artifact's limits.
+            RequestError: The request contradicts itself or the artifact's limits, or the captioner is closed.
+            EngineError: The engine failed while it ran.
+            OutOfMemoryError, UnavailableError: There is not enough memory for one image; on a GPU, the latter.
         """
-        return list(self.stream(images, prompt, beams, min_length, max_length, batch_size, length_penalty, workers=workers, clock=clock))
+        return list(
+            self.stream(
+                images,
+                prompt=prompt,
+                beams=beams,
+                min_length=min_length,
+                max_length=max_length,
+                length_penalty=length_penalty,
+                batch_size=batch_size,
+                workers=workers,
+                clock=clock,
+            )
+        )
 
     def stream(
         self,
-        images: Sequence[ImageInput],
+        images: Images,
+        *,
         prompt: str | None = None,
         beams: int | None = None,
         min_length: int | None = None,
         max_length: int | None = None,
-        batch_size: int = 1,
         length_penalty: float | None = None,
-        *,
+        batch_size: int = 1,
         workers: int = 0,
         clock: Clock | None = None,
     ) -> Generator[Caption, None, None]:
-        """As `caption`, but each batch's captions come as soon as it is done, and no more than the pixels of two batches are in memory.
+        """Caption images as `caption` does, and yield each batch's captions as soon as it is done.
 
-        Close it to stop early: its threads end.
+        At most `2 * batch_size + workers` images are taken from `images` ahead of the captions that were yielded, `batch_size` without
+        workers; no more pixels f32[3,H,W] than those are in memory. Close the generator to stop early; its threads end.
+
+        Args and errors: see `caption`. The request is checked at once, before the first caption is asked for. What `images` itself raises
+        passes unchanged.
         """
-        if isinstance(images, str | bytes) or not isinstance(images, Sequence):
-            raise RequestError("images must be a list of pictures, even if it is one")
         prompt_ids = self.tokens.prompt_ids(prompt)
         decoding = self._decoding(prompt_ids, num_beams=beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty)
         if batch_size < 1:
             raise RequestError("batch_size must be at least 1")
         if workers < 0:
             raise RequestError("workers must not be negative")
-        return self._stream(images, prompt_ids, decoding, batch_size, workers, clock or (lambda phase, seconds: None))
+        return self._stream(each_image(images), prompt_ids, decoding, batch_size, workers, clock or (lambda phase, seconds: None))
 
-    def score(self, images: Sequence[ImageInput], captions: Sequence[str | Sequence[str]]) -> list[Float32]:
+    def score(self, images: Images, *, captions: Sequence[str | Sequence[str]] | str) -> list[Float32]:
         """Return the natural-log probability of given captions, end token included, with every token given the right ones before it.
 
         An INT8 artifact quantizes activations with one scale per run, so its scores depend a little on which captions share a run: compare
         drifts of the same grouping only.
 
         Args:
-            images: As for `caption`.
-            captions: One caption or several per image; several share one run of the vision tower.
+            images: As for `caption`; an iterator is read to its end first.
+            captions: One caption or several per image; several share one run of the vision tower. Of one image that is given alone, its
+                caption or captions themselves.
 
         Returns:
             f32[K] per image, K its number of captions, in order.
 
         Raises:
-            ImageReadError: A picture cannot be read.
-            RequestError: Images and captions do not pair up, an image has no caption, or the artifact can only caption.
+            ImageReadError: An image cannot be read.
+            RequestError: Images and captions do not pair up, an image has no caption, the artifact can only caption, or the captioner is
+                closed.
+            EngineError, OutOfMemoryError: See `caption`.
         """
-        if len(images) != len(captions):
-            raise RequestError(f"{len(images)} images but captions for {len(captions)}")
+        listed = list(each_image(images))
+        groups: Sequence[Any] = [captions] if is_image(images) else captions
+        if len(listed) != len(groups):
+            raise RequestError(f"{len(listed)} images but captions for {len(groups)}")
         scores: list[Float32] = []
-        for image, listed in zip(images, captions, strict=True):
-            hypotheses = [listed] if isinstance(listed, str) else list(listed)
-            if not hypotheses:
+        for image, group in zip(listed, groups, strict=True):
+            ids = [self.caption_ids(caption) for caption in ([group] if isinstance(group, str) else group)]
+            if not ids:
                 raise RequestError("score needs at least one caption per image")
-            ids = [self.caption_ids(caption) for caption in hypotheses]
-            with translate_errors(self._failed):
-                scores.append(self._score_one(self._pixels(image)[None], ids))
+            scores.append(self._score_one(self._pixels(image)[None], ids))
         return scores
 
     def caption_ids(self, caption: str) -> list[int]:
@@ -191,13 +240,9 @@ class Captioner:
             raise RequestError(f"the prompt takes {prompt} tokens, so max_length must be more than that; it is {decoding.max_length}")
         if 2 * decoding.num_beams >= vocabulary:
             raise RequestError(f"{decoding.num_beams} beams are too many for a vocabulary of {vocabulary}")
-        if decoding.num_beams > 1 and isinstance(self.session, WholeLoop):
+        if isinstance(self.session, WholeLoop) and decoding.num_beams > 1:
             raise RequestError(GREEDY_ONLY)
         return decoding
-
-    def _failed(self, problem: str) -> ToolkitError:
-        """A runtime checks a graph's shapes when it runs: that it loaded does not mean that it can."""
-        return ArtifactCorruptError(Path(self.manifest.name), f"failed while it ran: {problem}")
 
     def _pixels(self, image: ImageInput) -> Float32:
         return preprocess(read_image(image, max_pixels=self._max_pixels), self.manifest.image)
@@ -210,28 +255,30 @@ class Captioner:
             return error.with_traceback(None)  # which would keep the picture in memory
 
     def _stream(
-        self, images: Sequence[ImageInput], prompt_ids: list[int], decoding: GenerationConfig, batch_size: int, workers: int, clock: Clock
+        self, images: Iterable[ImageInput], prompt_ids: list[int], decoding: GenerationConfig, batch_size: int, workers: int, clock: Clock
     ) -> Generator[Caption, None, None]:
         with closing(read_ahead(self._read, images, workers, ahead=batch_size + workers)) as reading:
-            for _ in range(0, len(images), batch_size):
+            while True:
                 started = perf_counter()
-                read = list(islice(reading, batch_size))
+                if not (read := list(islice(reading, batch_size))):
+                    return
                 clock("read", perf_counter() - started)
                 yield from self._caption_batch(read, prompt_ids, decoding, clock)
 
     def _caption_batch(
         self, read: list[Float32 | ToolkitError], prompt_ids: list[int], decoding: GenerationConfig, clock: Clock
     ) -> Iterator[Caption]:
-        """Caption what `_read` gave."""
-        pixels = [found for found in read if not isinstance(found, ToolkitError)]
-        with translate_errors(self._failed):
-            hypotheses = iter(self._generate(np.stack(pixels), prompt_ids, decoding, clock) if pixels else [])
-        for each in read:
-            if isinstance(each, ToolkitError):
-                yield Caption(text="", token_ids=(), score=None, error=str(each), code=each.code)
+        """Caption what `_read` returned, and empty the list: the pixels are needed in one array only."""
+        errors = [each if isinstance(each, ToolkitError) else None for each in read]
+        pixels = [each for each in read if not isinstance(each, ToolkitError)]
+        read.clear()
+        hypotheses = iter(self._generate(np.stack(pixels), prompt_ids, decoding, clock) if pixels else [])
+        for error in errors:
+            if error is not None:
+                yield Caption(text="", token_ids=(), score=None, error=str(error), code=error.code)
             else:
-                found = next(hypotheses)
-                yield Caption(text=self.tokens.text(found.token_ids), token_ids=found.token_ids, score=found.score)
+                best = next(hypotheses)
+                yield Caption(text=self.tokens.text(best.token_ids), token_ids=best.token_ids, score=best.score)
 
     def _generate(self, pixels: Float32, prompt_ids: list[int], decoding: GenerationConfig, clock: Clock) -> list[Hypothesis]:
         try:
@@ -239,17 +286,19 @@ class Captioner:
                 return run_loop(self.session, pixels, prompt_ids, self.manifest.tokenizer, decoding, clock)
             # No name is kept for the state: what the search drops must be free, and so must a batch that did not fit.
             return generate(self.session, self._encode(pixels, clock), len(pixels), prompt_ids, self.manifest.tokenizer, decoding, clock)
-        except DeviceMemoryError as error:
+        except MemoryError as error:
+            if len(pixels) == 1 and self.session.describe().device != "cpu":
+                raise UnavailableError(f"not enough device memory for one image: {first_line(error)}. Use --device cpu.") from error
             if len(pixels) == 1:
-                raise UnavailableError(f"not enough device memory for one picture: {error}. Use --device cpu.") from error
+                raise OutOfMemoryError(f"one image with {self.manifest.name}") from error
         half = len(pixels) // 2
-        logger.warning("out of device memory with %d pictures at once; trying %d", len(pixels), half)
+        logger.warning("out of memory with %d images at once; trying %d", len(pixels), half)
         parts = (pixels[:half], pixels[half:])
-        return [found for part in parts for found in self._generate(part, prompt_ids, decoding, clock)]
+        return [each for part in parts for each in self._generate(part, prompt_ids, decoding, clock)]
 
     def _encode(self, pixels: Float32, clock: Clock) -> State:
         started = perf_counter()
-        state = self.stepped.encode(pixels)
+        state = self.stepwise_session.encode(pixels)
         clock("encode", perf_counter() - started)
         return state
 
@@ -259,7 +308,7 @@ class Captioner:
         inputs = np.full((len(ids), width), self.manifest.tokenizer.pad_id, dtype=np.int64)
         for row, sequence in enumerate(ids):
             inputs[row, : len(sequence) - 1] = sequence[:-1]
-        session = self.stepped
+        session = self.stepwise_session
         state = session.encode(pixels)
         state = session.select(state, np.zeros(len(ids), dtype=np.int64), np.zeros(1, dtype=np.int64))
         logits, _ = session.step(inputs, state, np.arange(width, dtype=np.int64))

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME, Manifest
 from runtimes.artifact.verified_files import Payload, opened
-from runtimes.captioner import Captioner, Opening
+from runtimes.caption import LoadTimings
+from runtimes.captioner import Captioner
 from runtimes.decoding.session import Session, WholeLoop
 from runtimes.decoding.tokenizer import Tokens
 from runtimes.engine_registry import ENGINES, load_target
@@ -183,7 +184,7 @@ def _open(payload: Payload, options: LoadOptions) -> Captioner:
         session = _open_session(session_class, payload, options)
     tokens = _tokens(payload)
     payload.confirm()
-    return Captioner(session, tokens, manifest, options.max_pixels, Opening(import_s=import_s, hash_s=payload.hash_s))
+    return Captioner(session, tokens, manifest, options.max_pixels, LoadTimings(import_s=import_s, hash_s=payload.hash_s))
 
 
 def _tokens(payload: Payload) -> Tokens:

@@ -19,7 +19,7 @@ from exporters.gate.gate import Picture, Reference
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
 from runtimes.artifact.generation import GenerationConfig
-from runtimes.captioner import Caption
+from runtimes.caption import Caption
 from runtimes.decoding.search import Clock
 from runtimes.decoding.session import Float32
 from runtimes.errors import CheckpointError, ToolkitError
@@ -125,7 +125,7 @@ class HfCaptioner:
             self._lap = None
 
     @torch.inference_mode()
-    def score(self, images: Sequence[ImageInput], captions: Sequence[Sequence[str]]) -> list[Float32]:
+    def score(self, images: Sequence[ImageInput], *, captions: Sequence[Sequence[str]]) -> list[Float32]:
         """Teacher-forced log-probabilities f32[K] per image; see `Captioner.score`."""
         config = self.model.config.text_config
         scores = []
@@ -217,7 +217,7 @@ def _run(captioner: HfCaptioner, pictures: Sequence[Picture], max_length: int) -
         found, margin = greedy_with_margins(captioner, picture.path, max_length=max_length)
         ids.append(tuple(found))
         margins.append(tuple(margin))
-    scores = captioner.score([picture.path for picture in pictures], [picture.captions for picture in pictures])
+    scores = captioner.score([picture.path for picture in pictures], captions=[picture.captions for picture in pictures])
     return Reference(
         transformers=transformers.__version__,
         token_ids=tuple(ids),

@@ -95,7 +95,7 @@ def check(
     paths = [picture.path for picture in pictures]
     ids = [caption.token_ids for caption in captioner.caption(paths)]
     agreement = compare(ids, reference.token_ids, reference.margins_nat)
-    scores = captioner.score(paths, [picture.captions for picture in pictures])
+    scores = captioner.score(paths, captions=[picture.captions for picture in pictures])
     tokens = [sum(len(captioner.caption_ids(caption)) - 1 for caption in picture.captions) for picture in pictures]
     falls = [sum(theirs) - float(ours.sum()) for theirs, ours in zip(reference.log_probabilities, scores, strict=True)]
     rows = np.array([falls, tokens], dtype=np.float64).T

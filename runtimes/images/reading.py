@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias, cast
 
@@ -23,10 +24,13 @@ from numpy.typing import NDArray
 from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
 
 from runtimes.artifact.manifest import ImageSpec
-from runtimes.errors import ImageReadError
+from runtimes.errors import ImageReadError, RequestError
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A path, a file's bytes, a Pillow image, or u8[H,W,3] RGB, u8[H,W,4] RGBA (alpha is dropped) or u8[H,W] grey."""
+
+Images: TypeAlias = ImageInput | Iterable[ImageInput]
+"""One image or several."""
 
 MAX_PIXELS: Final = 50_000_000
 MAX_SIDE_PX: Final = 100_000  # resizing takes memory by the longer side, about 32 bytes a pixel of it
@@ -62,6 +66,24 @@ class _QuietPillow:
 
 
 _quiet_pillow = _QuietPillow()
+
+
+def is_image(images: Images) -> bool:
+    """Return whether this is one image, and not several."""
+    return isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
+
+
+def each_image(images: Images) -> Iterable[ImageInput]:
+    """Return an iterable of images, of one or of several.
+
+    Raises:
+        RequestError: It is neither.
+    """
+    if is_image(images):
+        return (cast("ImageInput", images),)
+    if not isinstance(images, Iterable):
+        raise RequestError(f"images must be an image (a path, bytes, a PIL image, an array) or several, not {type(images).__qualname__}")
+    return cast("Iterable[ImageInput]", images)
 
 
 def read_image(source: ImageInput, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -19,11 +19,11 @@ def rows_of(job: Job, on_ready: Callable[[Ready], None] = lambda ready: None) ->
     captioner = load(job.artifact, device=job.device, threads=job.threads, max_pixels=request.max_pixels or MAX_PIXELS)
     captions = captioner.stream(
         job.images,
-        request.prompt,
-        request.beams,
-        request.min_length,
-        request.max_length,
-        request.batch_size,
+        prompt=request.prompt,
+        beams=request.beams,
+        min_length=request.min_length,
+        max_length=request.max_length,
+        batch_size=request.batch_size,
         workers=job.readers,
     )
     described = captioner.session.describe()

@@ -132,7 +132,7 @@ class _Watched:
 
 def observe(captioner: Captioner, pixels: Float32, max_length: int) -> Observed:
     """Caption one picture, pixels f32[3,S,S], with every search."""
-    session, spec, found = _Watched(captioner.stepped), captioner.manifest.tokenizer, []
+    session, spec, found = _Watched(captioner.stepwise_session), captioner.manifest.tokenizer, []
     for beams in SEARCHES:
         decoding = GenerationConfig(num_beams=beams, max_length=max_length)
         state = session.encode(pixels[None])
@@ -146,9 +146,9 @@ def follow(captioner: Captioner, pixels: Float32, token_ids: Sequence[int]) -> t
     Returns:
         Margins of the two best tokens after each but the last, nat; and the caption's log-probability per generated token.
     """
-    state, margins, total = captioner.stepped.encode(pixels[None]), [], 0.0
+    state, margins, total = captioner.stepwise_session.encode(pixels[None]), [], 0.0
     for fed, wanted in pairwise(token_ids):
-        logits, state = captioner.stepped.step(np.array([[fed]], np.int64), state, LAST)
+        logits, state = captioner.stepwise_session.step(np.array([[fed]], np.int64), state, LAST)
         probabilities = log_softmax(logits[0, 0])
         second, best = np.partition(probabilities, -2)[-2:]
         margins.append(float(best - second))

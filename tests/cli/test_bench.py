@@ -289,7 +289,7 @@ def test_the_prompt_is_left_out_of_scoring(tiny_artifacts, drawn_pictures, tmp_p
     captioner = runtimes.load(artifact)
     listed = []
     for picture in drawn_pictures[:6]:
-        (caption,) = captioner.caption([picture.path], PROMPT, max_length=20)
+        (caption,) = captioner.caption([picture.path], prompt=PROMPT, max_length=20)
         stripped = captioner.strip_prompt(caption, PROMPT)
         if len(stripped.split()) >= 5:
             listed.append({"file": str(picture.path), "captions": [stripped]})

@@ -185,7 +185,7 @@ def test_strip_prompt(artifact, captioner, drawn_pictures):
     as_json = run(artifact, paths[0], "--prompt", PROMPT, "--strip-prompt", "--json")
     row = json.loads(as_json.stdout)
     assert row["caption"] == captions[0].removeprefix(PROMPT).strip()
-    assert row["token_ids"] == list(captioner.caption(paths[:1], PROMPT)[0].token_ids), "the ids stay whole"
+    assert row["token_ids"] == list(captioner.caption(paths[:1], prompt=PROMPT)[0].token_ids), "the ids stay whole"
 
 
 def test_output_file(artifact, captioner, drawn_pictures, tmp_path):

@@ -86,7 +86,7 @@ class TestGate:
     def test_drift_is_the_rise_of_the_negative_log_probability_per_token(self, checkpoint, pictures, tmp_path):
         first, second = make(checkpoint, tmp_path, pictures, FP32, replace(INT8, drift_limit_nat=0.1))
         paths, captions = [picture.path for picture in pictures], [picture.captions for picture in pictures]
-        before, after = (sum(float(row.sum()) for row in load(path).score(paths, captions)) for path in (first, second))
+        before, after = (sum(float(row.sum()) for row in load(path).score(paths, captions=captions)) for path in (first, second))
         tokens = sum(len(caption.split()) + 1 for listed in captions for caption in listed)  # every word is one token; and the end
         assert open_artifact(second).manifest.gate["drift_nat_per_token"] == pytest.approx((before - after) / tokens, abs=1e-5)
 

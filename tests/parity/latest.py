@@ -22,11 +22,11 @@ def main(checkpoint: str, artifacts: list[str]) -> int:
     for prompt in (None, "a picture of"):
         greedy = [greedy_with_margins(reference, path, prompt) for path in pictures]
         theirs = {1: ([ids for ids, _ in greedy], [margins for _, margins in greedy])}
-        beams = [list(caption.token_ids) for caption in reference.caption(pictures, prompt, beams=3)]
+        beams = [list(caption.token_ids) for caption in reference.caption(pictures, prompt=prompt, beams=3)]
         theirs[3] = (beams, [[] for _ in beams])  # a beam search has no margin per token: nothing counts as a tie
         for width, (ids, margins) in theirs.items():
             for path, captioner in captioners.items():
-                ours = [caption.token_ids for caption in captioner.caption(pictures, prompt, beams=width)]
+                ours = [caption.token_ids for caption in captioner.caption(pictures, prompt=prompt, beams=width)]
                 found = compare(ours, ids, margins)
                 failed += len(found.different)
                 print(

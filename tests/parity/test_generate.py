@@ -86,7 +86,7 @@ def pictures_of(drawn_pictures, sample_pictures) -> dict[str, list[Picture]]:
 
 def caption(captioner: Captioner, pictures: list[Picture], prompt: str | None = None, batch_size: int = 1, **search: float):
     ours = {OUR_NAMES.get(name, name): value for name, value in search.items()}
-    return captioner.caption([picture.path for picture in pictures], prompt, batch_size=batch_size, **ours)
+    return captioner.caption([picture.path for picture in pictures], prompt=prompt, batch_size=batch_size, **ours)
 
 
 def assert_same(captioner: Captioner, oracle: Oracle, pictures: list[Picture], prompt: str | None, **search: float) -> None:
@@ -173,7 +173,7 @@ def test_greedy_score_is_the_mean_log_probability_of_its_tokens(captioner_of, or
 def test_score_of_given_captions_equals_transformers(captioner_of, oracle_of, pictures_of, model, recipe):
     pictures = pictures_of[model][:4]
     paths, captions = [picture.path for picture in pictures], [picture.captions for picture in pictures]
-    ours, theirs = captioner_of(model, recipe).score(paths, captions), oracle_of(model).hf.score(paths, captions)
+    ours, theirs = captioner_of(model, recipe).score(paths, captions=captions), oracle_of(model).hf.score(paths, captions=captions)
     assert [len(row) for row in ours] == [len(listed) for listed in captions]
     np.testing.assert_allclose(np.concatenate(ours), np.concatenate(theirs), rtol=0, atol=1e-3)
 
@@ -181,8 +181,8 @@ def test_score_of_given_captions_equals_transformers(captioner_of, oracle_of, pi
 @pytest.mark.parametrize("recipe", RUNTIMES)
 def test_score_of_one_caption_is_that_of_the_same_caption_among_several(captioner_of, sample_pictures, recipe):
     captioner, picture = captioner_of("mini", recipe), sample_pictures[0]
-    together = captioner.score([picture.path], [picture.captions])[0]
-    alone = [captioner.score([picture.path], [listed])[0][0] for listed in picture.captions]
+    together = captioner.score([picture.path], captions=[picture.captions])[0]
+    alone = [captioner.score([picture.path], captions=[listed])[0][0] for listed in picture.captions]
     np.testing.assert_allclose(alone, together, rtol=0, atol=1e-3)
 
 

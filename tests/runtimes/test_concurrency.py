@@ -41,7 +41,7 @@ def test_one_captioner_scores_from_eight_threads(tiny_artifacts, drawn_pictures,
     captioner = runtimes.load(tiny_artifacts[recipe], threads=1)
 
     def scores(picture):
-        return captioner.score([picture.path], [picture.captions])[0].tolist()
+        return captioner.score([picture.path], captions=[picture.captions])[0].tolist()
 
     alone = [scores(picture) for picture in drawn_pictures]
     with ThreadPoolExecutor(8) as pool:

@@ -57,7 +57,7 @@ def run(job: Job, send: Send) -> Result:
     if job.score and any(job.references):
         for image, references, caption in zip(job.images, job.references, captions, strict=True):
             scores = described["scores"] and caption.error is None
-            log_probabilities.append(float(captioner.score([image], [references])[0].sum()) if scores else None)
+            log_probabilities.append(float(captioner.score([image], captions=[references])[0].sum()) if scores else None)
             scored_tokens.append(sum(len(captioner.caption_ids(reference)) - 1 for reference in references) if scores else None)
     return Result(
         versions=described["versions"],
@@ -65,7 +65,7 @@ def run(job: Job, send: Send) -> Result:
         parameter_bytes=described["parameter_bytes"],
         import_s=import_s,
         load_s=load_s,
-        hash_s=captioner.opening.hash_s if job.artifact is not None and job.peer is None else None,
+        hash_s=captioner.timings.hash_s if job.artifact is not None and job.peer is None else None,
         first_caption_s=warmups[0],
         cpu_s=cpu,
         energy_j=energy.joules,
@@ -112,7 +112,7 @@ def _open(job: Job) -> tuple[Any, float, float, dict[str, Any]]:
 
     import_s = time.perf_counter() - started
     captioner = load(job.artifact, device=job.device, threads=job.threads)
-    import_s += captioner.opening.import_s  # `load` imports the runtime's library while the files are being hashed
+    import_s += captioner.timings.import_s  # `load` imports the runtime's library while the files are being hashed
     load_s = time.perf_counter() - started - import_s
     scores = not isinstance(captioner.session, WholeLoop)
     return captioner, import_s, load_s, _described(captioner.session.describe(), scores=scores)

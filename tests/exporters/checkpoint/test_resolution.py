@@ -86,7 +86,7 @@ def test_captions_equal_those_of_transformers_on_the_smaller_picture(
 
 def test_the_gate_compares_with_the_whole_picture(small_artifacts, hf, sample_pictures):
     paths, captions = [picture.path for picture in sample_pictures[:6]], [picture.captions for picture in sample_pictures[:6]]
-    before, after = (np.concatenate(one.score(paths, captions)).sum() for one in (hf, load(small_artifacts[0])))
+    before, after = (np.concatenate(one.score(paths, captions=captions)).sum() for one in (hf, load(small_artifacts[0])))
     tokens = sum(len(hf.caption_ids(caption)) - 1 for listed in captions for caption in listed)
     drift = open_artifact(small_artifacts[0]).manifest.gate["drift_nat_per_token"]
     assert drift == pytest.approx((before - after) / tokens, abs=1e-4)

@@ -272,6 +272,6 @@ class TestShippedModel:
             captions = captioner.caption(paths, prompt=prompt, beams=beams, batch_size=5)
             assert [caption.error for caption in captions] == [None] * 12
             assert all(caption.text.startswith((prompt or "").strip()) for caption in captions)
-            scores = [row[0] for row in exact.score(paths, [caption.text for caption in captions])]
+            scores = [row[0] for row in exact.score(paths, captions=[caption.text for caption in captions])]
             nats.append(sum(float(score) for score in scores) / sum(len(caption.token_ids) for caption in captions))
         assert nats[0] - nats[1] < 0.02

@@ -19,7 +19,7 @@ from runtimes.captioner import Captioner
 from runtimes.decoding.search import Hypothesis, generate, largest
 from runtimes.decoding.session import Description, DeviceMemoryError
 from runtimes.decoding.tokenizer import Tokens
-from runtimes.errors import RequestError, UnavailableError
+from runtimes.errors import OutOfMemoryError, RequestError, UnavailableError
 
 BOS, EOS, A, B, C = 1, 2, 3, 4, 5
 SPEC = TokenizerSpec(bos_id=BOS, eos_id=EOS, pad_id=0)
@@ -39,6 +39,8 @@ class ScriptedState:
 
 class ScriptedSession:
     """A session that looks probabilities up and writes down what it was asked for."""
+
+    device = "cpu"
 
     def __init__(self, script: Script, vocabulary: int = 6, most_images: int = 1000, most_rows: int = 1000) -> None:
         self.script, self.vocabulary, self.most_images, self.most_rows = script, vocabulary, most_images, most_rows
@@ -76,7 +78,7 @@ class ScriptedSession:
         return ScriptedState([state.images[image] for image in images], [state.rows[row] for row in rows])
 
     def describe(self):
-        return Description(runtime="scripted", versions={}, device="cpu", providers=(), threads=1, precision="fp32")
+        return Description(runtime="scripted", versions={}, device=self.device, providers=(), threads=1, precision="fp32")
 
 
 def table(*images: Mapping[tuple[int, ...], Mapping[int, float]]) -> Script:
@@ -260,10 +262,16 @@ class TestDeviceMemory:
         assert [one.token_ids for one in found if one.error is None] == self.expected(4)
         assert [(one.error, one.text, one.token_ids) for one in found][1] == ("<bytes>: is empty; copy it again", "", ())
 
-    def test_one_picture_that_does_not_fit_is_an_error_that_names_the_way_out(self, captioner_with):
+    @pytest.mark.parametrize(
+        ("device", "error", "way_out"), [("cuda", UnavailableError, "--device cpu"), ("cpu", OutOfMemoryError, "smaller")]
+    )
+    def test_one_picture_that_does_not_fit_is_an_error_that_names_the_way_out(self, captioner_with, device, error, way_out):
         session = ScriptedSession(words_of_image, 64, most_images=0)
-        with pytest.raises(UnavailableError, match=r"not enough device memory for one picture: no room\. Use --device cpu\."):
+        session.device = device
+        with pytest.raises(error) as caught:
             captioner_with(session).caption(greys(3), batch_size=3)
+        assert way_out in str(caught.value)
+        assert ("--device" in str(caught.value)) == (device != "cpu")
 
 
 @pytest.mark.parametrize(

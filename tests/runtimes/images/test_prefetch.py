@@ -114,24 +114,22 @@ def test_each_batch_comes_before_the_next_is_run(tiny_artifacts, images):
     assert readers() == []
 
 
-def test_ten_thousand_pictures_are_never_in_memory_at_once(tiny_artifacts, drawn_pictures):
-    """A sequence that makes pictures as it is asked: how far it was asked bounds what can be held."""
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (4, 0), (1, 1), (1, 5), (4, 3)])
+def test_an_iterator_is_streamed_within_the_bound_that_stream_documents(tiny_artifacts, drawn_pictures, batch_size, workers):
+    """One that never ends; how far it was asked ahead of the captions bounds the pixels in memory, and the bound is reached."""
+    asked = 0
 
-    class Endless(list):
-        asked = 0
+    def endless():
+        nonlocal asked
+        while True:
+            asked += 1
+            yield drawn_pictures[asked % 16].path
 
-        def __len__(self):
-            return 10_000
-
-        def __iter__(self):
-            for _ in range(10_000):
-                Endless.asked += 1
-                yield drawn_pictures[0].path
-
-    captioner = runtimes.load(tiny_artifacts["onnx-fp32"], threads=1)
-    with closing(captioner.stream(Endless(), batch_size=4, workers=3, max_length=3)) as captions:
-        for used, _ in enumerate(islice(captions, 40), start=1):
-            assert Endless.asked <= used + 2 * 4 + 3
+    captioner, ahead = runtimes.load(tiny_artifacts["onnx-fp32"], threads=1), []
+    with closing(captioner.stream(endless(), batch_size=batch_size, workers=workers, max_length=3)) as captions:
+        for yielded, _ in enumerate(islice(captions, 40)):
+            ahead.append(asked - yielded)  # before the next of the batch is asked for, one less was yielded
+    assert max(ahead) == (2 * batch_size + workers if workers else batch_size)
     assert readers() == []
 
 

@@ -48,7 +48,7 @@ def test_a_graph_that_loads_and_cannot_run(tiny_artifacts, drawn_pictures, tmp_p
     captioner = runtimes.load(path, threads=1)
     for use in (
         lambda: captioner.caption([drawn_pictures[0].path]),
-        lambda: captioner.score([drawn_pictures[0].path], ["a dog"]),
+        lambda: captioner.score([drawn_pictures[0].path], captions=["a dog"]),
     ):
         with pytest.raises(ArtifactCorruptError, match=r"^tiny-onnx-fp32: failed while it ran: "):
             use()

@@ -80,8 +80,8 @@ def test_the_recompute_layout_scores_as_transformers_does(peers, drawn_pictures,
     """Several captions of one picture share no cross K/V here: each row has the picture's hidden states."""
     captioner, description = opener(peers["ort-recompute-fp32"])(peers["ort-recompute-fp32"], 1)
     paths, captions = [p.path for p in drawn_pictures], [p.captions for p in drawn_pictures]
-    expected = HfCaptioner(tiny_checkpoint, 1).score(paths, captions)
-    np.testing.assert_allclose(captioner.score(paths, captions), expected, atol=1e-4)
+    expected = HfCaptioner(tiny_checkpoint, 1).score(paths, captions=captions)
+    np.testing.assert_allclose(captioner.score(paths, captions=captions), expected, atol=1e-4)
     assert (description.runtime, description.providers) == ("ort", ("CPUExecutionProvider",))
 
 

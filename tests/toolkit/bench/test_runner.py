@@ -115,7 +115,7 @@ def test_a_record_says_what_was_done(tiny_artifacts, drawn_pictures):
     assert [picture.caption for picture in first.quality] == [caption.text for caption in captions]
     assert [picture.tokens for picture in first.quality] == [len(caption.token_ids) - 1 for caption in captions], "all but [DEC]"
     assert [picture.hypothesis_length for picture in first.quality] == [len(words(caption.text)) for caption in captions]
-    scores = captioner.score([picture.path for picture in pictures], [picture.captions for picture in pictures])
+    scores = captioner.score([picture.path for picture in pictures], captions=[picture.captions for picture in pictures])
     assert [picture.log_probability for picture in first.quality] == pytest.approx([float(score.sum()) for score in scores], rel=1e-5)
     ids = [[captioner.caption_ids(caption) for caption in picture.captions] for picture in pictures]
     assert [picture.scored_tokens for picture in first.quality] == [sum(len(one) - 1 for one in listed) for listed in ids]

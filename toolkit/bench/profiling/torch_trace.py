@@ -55,7 +55,7 @@ class TorchTracer:
 
     def start(self, captioner: Captioner, warmed_up: list[str]) -> None:
         """See `Tracer.start`."""
-        captioner.session = Marked(captioner.stepped)
+        captioner.session = Marked(captioner.stepwise_session)
         self._profile.start()
 
     def read(self) -> Trace:

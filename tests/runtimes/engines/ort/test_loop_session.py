@@ -75,8 +75,8 @@ def test_what_needs_logits_is_refused_in_one_line(single, paths):
     for ask in (
         lambda: single.caption(paths[:1], beams=3),
         lambda: single.caption([], beams=2),
-        lambda: single.score(paths[:1], ["a red dog"]),
-        lambda: single.stepped,
+        lambda: single.score(paths[:1], captions=["a red dog"]),
+        lambda: single.stepwise_session,
     ):
         with pytest.raises(RequestError) as caught:
             ask()
