@@ -1,7 +1,8 @@
-"""Caption a job's pictures in this process: a Job goes in, rows come out in order."""
+"""Caption a job's images in this process: rows, in the order of the images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
+from itertools import tee
 
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.loading import load
@@ -9,16 +10,24 @@ from runtimes.pool.job import Job, Ready
 from runtimes.pool.rows import Row, row_of
 
 
-def rows_of(job: Job, on_ready: Callable[[Ready], None] = lambda ready: None) -> Iterator[Row]:
-    """Load the artifact, tell what is in use, and yield each picture's row.
+def rows_of(
+    job: Job, on_ready: Callable[[Ready], None] = lambda ready: None, images: Iterable[str] | None = None
+) -> Generator[Row, None, None]:
+    """Load the artifact and yield each image's row.
+
+    Args:
+        job: What to caption, and how.
+        on_ready: Called with what is in use before the first row.
+        images: In place of the job's: an iterator is read only a little ahead of the rows (`Captioner.stream`).
 
     Raises:
         ToolkitError: What is wrong with artifact or request.
     """
     request = job.request
     captioner = load(job.artifact, device=job.device, threads=job.threads, max_pixels=request.max_pixels or MAX_PIXELS)
+    names, sources = tee(job.images if images is None else images)
     captions = captioner.stream(
-        job.images,
+        sources,
         prompt=request.prompt,
         beams=request.beams,
         min_length=request.min_length,
@@ -29,5 +38,5 @@ def rows_of(job: Job, on_ready: Callable[[Ready], None] = lambda ready: None) ->
     described = captioner.session.describe()
     on_ready(Ready(artifact=captioner.manifest.digest, device=described.device, versions=described.versions))
     with closing(captions):
-        for image, caption in zip(job.images, captions, strict=True):
+        for caption, image in zip(captions, names, strict=True):  # in this order: a name is taken when its caption is there
             yield row_of(image, caption, captioner, request.prompt if request.strip_prompt else None)

@@ -327,3 +327,48 @@ def test_any_number_of_workers_writes_the_same_bytes(artifact, pictures, tmp_pat
         written[workers] = output.read_bytes()
     assert written[0] == written[1] == written[4]
     assert [list(json.loads(line))[1] for line in written[0].splitlines()] == ["caption", "caption", "error", "caption"]
+
+
+class TestFromFile:
+    @pytest.fixture
+    def paths(self, pictures):
+        return [str(pictures / name) for name in ("2.PNG", "bad.jpg", "1.png")]
+
+    def test_paths_of_a_list_come_after_those_that_are_named(self, artifact, captioner, pictures, paths, tmp_path):
+        (tmp_path / "list").write_text("\n".join(paths))
+        result = run(artifact, pictures / "deep", "--from-file", tmp_path / "list")
+        assert result.stdout.splitlines() == lines_of(captioner, [pictures / "deep" / "3.png", paths[0], paths[2]])
+        assert (result.exit_code, errors_of(result)[-1]) == (1, "1 of 4 pictures could not be captioned")
+
+    def test_stdin_into_a_file_which_is_resumed(self, artifact, captioner, paths, tmp_path):
+        output, listed = tmp_path / "captions.txt", "\0".join([paths[0], paths[2], paths[0]])
+        for more in ([], ["--resume"]):
+            arguments = ["caption", artifact, "--from-file", "-", "--output", str(output), *more]
+            result = CliRunner().invoke(main, arguments, input=listed)
+            assert (result.exit_code, result.output) == (0, "")
+            assert output.read_text().splitlines() == lines_of(captioner, [paths[0], paths[2]])
+
+    def test_captions_come_while_the_list_is_written(self, artifact, captioner, paths):
+        """Whoever writes it waits for them; a path may come twice, since its file may have changed."""
+        command = [sys.executable, "-m", "toolkit.cli", "caption", artifact, "--from-file", "-", "--workers", "0"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+            for path in (paths[0], paths[2], paths[0]):
+                process.stdin.write(f"{path}\n".encode())
+                assert process.stdout.readline().decode() == f"{lines_of(captioner, [path])[0]}\n"
+            process.stdin.close()
+            assert process.stdout.read() == b""
+        assert process.returncode == 0
+
+    @pytest.mark.parametrize(
+        ("content", "code", "fact"),
+        [(None, 1, "No such file"), ("", 1, "names no image"), ("\n\n", 1, "names no image")],
+        ids=["missing", "empty", "blank"],
+    )
+    def test_a_list_that_names_nothing_is_one_line(self, artifact, tmp_path, content, code, fact):
+        if content is not None:
+            (tmp_path / "list").write_text(content)
+        result = run(artifact, "--from-file", tmp_path / "list", "--json")
+        (line,) = errors_of(result)
+        assert (result.exit_code, json.loads(result.stdout)) == (code, {"error": line, "code": "REQUEST_INVALID"})
+        assert line.startswith(f"{tmp_path / 'list'}: ")
+        assert fact in line

@@ -72,7 +72,7 @@ USAGES = {
 }
 OPTIONS = {
     "export": "recipe output revision overwrite on-gate-failure allow-bin list help",
-    "caption": "prompt beams min-length max-length batch-size workers max-pixels strip-prompt device threads output overwrite"
+    "caption": "from-file prompt beams min-length max-length batch-size workers max-pixels strip-prompt device threads output overwrite"
     " resume json help",
     "package": "output records with-wheels platform python overwrite help",
     "unpack": "output digest help",

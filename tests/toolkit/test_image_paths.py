@@ -1,11 +1,15 @@
 """Files, folders and globs as the pictures they name."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from runtimes.errors import RequestError
-from toolkit.image_paths import SUFFIXES, expand, in_folder
+from tests.paths import ROOT
+from toolkit.image_paths import MAX_PATH_BYTES, SUFFIXES, expand, in_folder, read_list
 
 FILES = ("b.jpg", "a.PNG", "c.txt", "noend", "deep/d.webp", "deep/er/e.Jpeg", "deep/f.json", "g[1].jpg", "empty/x.md")
 
@@ -71,3 +75,48 @@ def test_suffixes_are_those_that_can_be_read(here):
 
     Image.init()
     assert {Image.registered_extensions()[suffix] for suffix in SUFFIXES} == set(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("content", "paths"),
+    [
+        (b"a.jpg\nb c.jpg\n", ["a.jpg", "b c.jpg"]),
+        (b"a.jpg\n\nb.jpg", ["a.jpg", "b.jpg"]),
+        (b"a.jpg\r\nb.jpg\r\n", ["a.jpg", "b.jpg"]),
+        (b"a.jpg\na.jpg\n", ["a.jpg", "a.jpg"]),
+        (b"line\nbreak.jpg\0b.jpg\0", ["line\nbreak.jpg", "b.jpg"]),
+        (b"only.jpg\0", ["only.jpg"]),
+        (b"*.jpg\n-\n", ["*.jpg", "-"]),
+        ("日本.jpg\n".encode() + b"caf\xe9.jpg\n", ["日本.jpg", os.fsdecode(b"caf\xe9.jpg")]),
+        (b"a" * 4000 + b"\n" + b"x/" * 100_000 + b"\n", None),
+        (b"".join(b"%d.jpg\n" % number for number in range(30_000)), [f"{number}.jpg" for number in range(30_000)]),
+        (b"", []),
+        (b"\n \n", []),
+    ],
+    ids=["lines", "an empty line", "Windows", "twice", "NUL", "one NUL", "taken as it is", "bytes", "no list", "blocks", "empty", "blank"],
+)
+def test_a_list_of_paths(tmp_path, content, paths):
+    (tmp_path / "list").write_bytes(content)
+    if paths is None:
+        with pytest.raises(RequestError, match="is no list of paths"):
+            list(read_list(str(tmp_path / "list")))
+        assert len(content) > MAX_PATH_BYTES
+    else:
+        assert list(read_list(str(tmp_path / "list"))) == paths
+
+
+def test_a_list_that_is_not_there(tmp_path):
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(RequestError, match=f"^{re.escape(str(path))}: cannot be read: "):
+            list(read_list(str(path)))
+
+
+def test_a_list_is_read_while_it_is_written():
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom toolkit.image_paths import read_list\n"
+    script += "for path in read_list('-'): print(path, flush=True)"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        for name in (b"a.jpg\n", b"b.jpg\n"):
+            process.stdin.write(name)
+            assert process.stdout.readline() == name
+        process.stdin.close()
+        assert process.stdout.read() == b""

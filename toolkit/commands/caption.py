@@ -1,7 +1,8 @@
-"""`toolkit caption`: an artifact and pictures go in; one line per picture comes out."""
+"""`toolkit caption`: one line per image, to stdout or into a file."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
     epilog="ARTIFACT is an artifact's folder or a folder of artifacts, of which the best for this machine is taken; a first path that is "
     "neither is an image. [default: build/artifacts] IMAGE is a file, a folder or a glob.",
 )
-@click.argument("paths", nargs=-1, required=True, metavar="[ARTIFACT] IMAGE...")
+@click.argument("paths", nargs=-1, metavar="[ARTIFACT] IMAGE...")
+@click.option(
+    "--from-file",
+    metavar="FILE",
+    help="Caption the paths in FILE too: lines, or between NUL bytes. -: stdin. Without --output it is read as captions are made.",
+)
 @decoding_options
 @click.option(
     "--batch-size",
@@ -57,6 +63,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: image, caption, token_ids, score; or image, error, code.")
 def command(
     paths: tuple[str, ...],
+    from_file: str | None,
     prompt: str | None,
     beams: int | None,
     min_length: int | None,
@@ -74,15 +81,18 @@ def command(
 ) -> None:
     """Echo one line per picture; bad ones are error rows."""
     from runtimes.pool.job import Job, Request
-    from toolkit.image_paths import expand
+    from toolkit.image_paths import expand, read_list
 
     if resume and output is None:
         raise RequestError("--resume goes on with an --output; name it")
     artifact, images = split_artifact(paths)
-    if not images:
+    if not images and from_file is None:
         raise click.UsageError("Missing argument 'IMAGE...'.")
     guard_file(output, overwrite=overwrite or resume)
-    files = expand(images)
+    files = chain(expand(images), read_list(from_file) if from_file is not None else ())
+    if (first := next(files, None)) is None:
+        raise RequestError(f"{from_file}: names no image")
+    files = chain((first,), files)
     request = Request(
         prompt=prompt,
         beams=beams,
@@ -98,25 +108,26 @@ def command(
         threads=threads,
         readers=workers,
         request=request,
-        images=tuple(files),
+        images=tuple(dict.fromkeys(files)) if output else (),
         log_level=logging.getLogger().level,
     )
     write = {"overwrite": overwrite, "resume": resume, "as_json": as_json}
-    if failed := _write(output, job, **write) if output else _echo(job, as_json=as_json):
-        raise click.ClickException(f"{failed} of {len(files)} pictures could not be captioned")
+    failed, total = (_write(output, job, **write), len(job.images)) if output else _echo(job, files, as_json=as_json)
+    if failed:
+        raise click.ClickException(f"{failed} of {total} pictures could not be captioned")
 
 
-def _echo(job: "Job", *, as_json: bool) -> int:
-    """Caption in this process, lines to stdout: they are progress enough."""
+def _echo(job: "Job", images: Iterable[str], *, as_json: bool) -> tuple[int, int]:
+    """Caption in this process, lines to stdout; return how many images failed, and how many there were."""
     from runtimes.pool.captioning import rows_of
     from runtimes.pool.rows import json_line, text_line
 
-    failed = 0
-    for row in rows_of(job):
+    failed = total = 0
+    for total, row in enumerate(rows_of(job, images=images), start=1):  # noqa: B007 - the last one counts
         failed += _told(row)
         if as_json or "error" not in row:
             click.echo(json_line(row) if as_json else text_line(row))
-    return failed
+    return failed, total
 
 
 def _write(output: Path, job: "Job", *, overwrite: bool, resume: bool, as_json: bool) -> int:

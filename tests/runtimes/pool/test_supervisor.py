@@ -3,9 +3,14 @@
 import logging
 import signal
 
+import onnxruntime
+import pytest
+
 import runtimes
+from runtimes.errors import ToolkitError
 from runtimes.pool.job import Job, Request
 from runtimes.pool.supervisor import supervise
+from runtimes.pool.worker import run
 
 REQUEST = Request(prompt=None, beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, strip_prompt=False)
 
@@ -21,3 +26,29 @@ def test_rows_come_where_there_is_no_sigkill(tiny_artifacts, drawn_pictures, mon
     expected = runtimes.load(artifact, threads=1).caption(images, max_length=8)
     assert [(row["image"], row["caption"]) for row in rows] == [(image, one.text) for image, one in zip(images, expected, strict=True)]
     assert len(ready) == 1
+
+
+def test_an_engine_that_fails_ends_the_process_so_that_the_image_is_tried_alone(tiny_artifacts, drawn_pictures, monkeypatch):
+    """It is no fault of the request, which would end the run."""
+    images = tuple(str(picture.path) for picture in drawn_pictures[:2])
+    job = Job(
+        artifact=str(tiny_artifacts["onnx-fp32"]),
+        device="cpu",
+        threads=1,
+        readers=0,
+        request=REQUEST,
+        images=images,
+        log_level=logging.WARNING,
+    )
+    run_graph, sent = onnxruntime.InferenceSession.run_with_iobinding, []
+
+    def fail_at_the_second(*arguments):
+        if len(sent) == 2:
+            raise RuntimeError("illegal instruction")
+        return run_graph(*arguments)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", fail_at_the_second)
+    with pytest.raises(RuntimeError, match="illegal instruction") as caught:
+        run(job, sent.append)
+    assert not isinstance(caught.value, ToolkitError)
+    assert [row.get("image") for row in sent] == [None, images[0]]
