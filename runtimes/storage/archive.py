@@ -107,6 +107,17 @@ def unpack(archive: Path, target: Path, digest: str | None = None) -> Manifest:
         raise OutputError(target, error.strerror or str(error)) from error
 
 
+def read_archive_manifest(archive: Path) -> Manifest:
+    """Return the manifest of an archive. Nothing after it is read, nor is anything written.
+
+    Raises:
+        ArchiveError: It does not begin as an archive of ours.
+        ManifestError, ManifestVersionError: Its manifest cannot be read.
+    """
+    with _Inflated(archive) as source:
+        return _manifest(source)
+
+
 class _Inflated:
     """The content of a gzip file with one member. It inflates as many bytes as are asked for, so a bomb takes no memory."""
 
@@ -165,13 +176,7 @@ class _Inflated:
 
 def _extract(source: _Inflated, folder: Path, digest: str | None) -> Manifest:
     """Write an archive's members into an empty folder that nobody else uses."""
-    name, size = _header(source)
-    if name != MANIFEST_NAME:
-        raise source.wrong(f"does not start with {MANIFEST_NAME}")
-    if size > MAX_MANIFEST_BYTES:
-        raise source.wrong(f"its {MANIFEST_NAME} has {size:,} bytes, more than {MAX_MANIFEST_BYTES:,}")
-    content = b"".join(source.blocks(size))
-    manifest = parse_manifest(content, source.path / MANIFEST_NAME)
+    manifest = _manifest(source)
     if digest is not None and manifest.digest != digest.lower():
         raise DigestError(source.path, manifest.digest, digest)
     _check_declared(source.path, manifest)
@@ -180,7 +185,7 @@ def _extract(source: _Inflated, folder: Path, digest: str | None) -> Manifest:
         raise source.wrong(f"declares {total:,} bytes in {source.archive_bytes:,}, more than {MAX_RATIO} to 1")
     if total > (free := shutil.disk_usage(folder).free):
         raise OSError(ENOSPC, f"{total / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
-    _write(folder / MANIFEST_NAME, iter([content]))
+    _write(folder / MANIFEST_NAME, iter([manifest.content]))
     for name, entry in manifest.files.items():
         if (found := _header(source)) != (name, entry.bytes):
             raise source.wrong(f"has {found[0]!r} of {found[1]:,} bytes where its manifest declares {name!r} of {entry.bytes:,} bytes")
@@ -188,6 +193,16 @@ def _extract(source: _Inflated, folder: Path, digest: str | None) -> Manifest:
             raise source.wrong(f"sha256 of {name} is {sha256[:12]}…, its manifest declares {entry.sha256[:12]}…")
     source.check_end()
     return manifest
+
+
+def _manifest(source: _Inflated) -> Manifest:
+    """Read the first member."""
+    name, size = _header(source)
+    if name != MANIFEST_NAME:
+        raise source.wrong(f"does not start with {MANIFEST_NAME}")
+    if size > MAX_MANIFEST_BYTES:
+        raise source.wrong(f"its {MANIFEST_NAME} has {size:,} bytes, more than {MAX_MANIFEST_BYTES:,}")
+    return parse_manifest(b"".join(source.blocks(size)), source.path / MANIFEST_NAME)
 
 
 def _header(source: _Inflated) -> tuple[str, int]:

@@ -27,6 +27,7 @@ Options:
 Commands:
   export   Turn a BLIP checkpoint into artifacts.
   caption  Caption pictures with an artifact.
+  info     Show what an artifact, a package or a checkpoint is.
   package  Pack an artifact into one file that proves itself.
   unpack   Unpack a package, checked before it is there.
   verify   Verify an artifact or a package on this machine.
@@ -46,6 +47,10 @@ USAGES = {
         "[OPTIONS] [ARTIFACT] IMAGE...",
         "ARTIFACT is an artifact's folder or a folder of artifacts, of which the best for this machine is taken; a first path that is"
         " neither is an image. [default: build/artifacts] IMAGE is a file, a folder or a glob.",
+    ),
+    "info": (
+        "[OPTIONS] PATH",
+        "PATH is an artifact's folder, a file that `toolkit package` wrote, or a checkpoint's folder. Only metadata is read.",
     ),
     "package": (
         "[OPTIONS] [ARTIFACT]",
@@ -74,6 +79,7 @@ OPTIONS = {
     "export": "recipe output revision overwrite on-gate-failure allow-bin list help",
     "caption": "from-file prompt beams min-length max-length batch-size workers max-pixels strip-prompt device threads output overwrite"
     " resume json help",
+    "info": "json help",
     "package": "output records with-wheels platform python overwrite help",
     "unpack": "output digest help",
     "verify": "digest untrusted threads json help",
@@ -154,7 +160,7 @@ def test_version():
         (["benchmark"], "No such command 'benchmark'. Did you mean 'bench'?"),
         (["xyz"], "No such command 'xyz'."),
         (["--loud"], "No such option '--loud'."),
-        (["caption"], "Missing argument '[ARTIFACT] IMAGE...'."),
+        (["caption"], "Missing argument 'IMAGE...'."),
         (["export"], "Missing argument 'CHECKPOINT'."),
         (["compare"], "Missing argument 'A'."),
         (["report"], "Missing argument 'RECORDS...'."),

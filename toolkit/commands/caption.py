@@ -85,7 +85,7 @@ def command(
 
     if resume and output is None:
         raise RequestError("--resume goes on with an --output; name it")
-    artifact, images = split_artifact(paths)
+    artifact, images = split_artifact(paths, more_images=from_file is not None)
     if not images and from_file is None:
         raise click.UsageError("Missing argument 'IMAGE...'.")
     guard_file(output, overwrite=overwrite or resume)

@@ -56,14 +56,17 @@ def holds_artifacts(path: Path) -> bool:
     return (path / MANIFEST_NAME).is_file() or next(path.glob(f"[!.]*/{MANIFEST_NAME}"), None) is not None
 
 
-def split_artifact(paths: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
+def split_artifact(paths: Sequence[str], *, more_images: bool = False) -> tuple[Path | None, tuple[str, ...]]:
     """Split `[ARTIFACT] IMAGE...` into the artifact, or None, and the images.
 
     The first path is the artifact if it is a folder with a manifest.json, or a folder of such folders. A first path that does not exist
-    and has no suffix is taken for one too, so that the error of a misspelt artifact is about artifacts.
+    and has no suffix is taken for one too, so that the error of a misspelt artifact is about artifacts. `more_images` says that there are
+    images besides these paths.
     """
+    if not paths:
+        return None, ()
     first = Path(paths[0])
-    if holds_artifacts(first) or (len(paths) > 1 and not first.suffix and not first.exists() and not has_magic(paths[0])):
+    if holds_artifacts(first) or ((more_images or len(paths) > 1) and not first.suffix and not first.exists() and not has_magic(paths[0])):
         return first, tuple(paths[1:])
     return None, tuple(paths)
 

@@ -1,0 +1,167 @@
+"""`toolkit info`: what is at a path, read from its metadata alone; whatever else is there is one line."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import safetensors.numpy
+from click.testing import CliRunner
+
+from exporters.checkpoint.summary import HEAD, TABLE
+from tests.paths import ROOT
+from toolkit.cli import main
+
+
+def info(path, *options):
+    return CliRunner().invoke(main, ["info", str(path), *options])
+
+
+def as_json(path):
+    result = info(path, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def artifact(tiny_artifacts):
+    return tiny_artifacts["onnx-int8"]
+
+
+@pytest.fixture(scope="module")
+def package(artifact, tmp_path_factory):
+    file = tmp_path_factory.mktemp("package") / "tiny.tar.gz"
+    result = CliRunner().invoke(main, ["package", str(artifact), "--output", str(file)])
+    assert result.exit_code == 0, result.output
+    return file
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint, tmp_path):
+    return shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+
+
+def test_an_artifact(artifact):
+    found = as_json(artifact)
+    manifest = (artifact / "manifest.json").read_bytes()
+    digest = hashlib.sha256(manifest).hexdigest()
+    assert (found["kind"], found["digest"]) == ("artifact", digest)
+    assert {key: value for key, value in found.items() if key in json.loads(manifest)} == json.loads(manifest)
+    assert found["components"] == {entry["role"]: (artifact / name).stat().st_size for name, entry in found["files"].items()}
+    assert found["bytes"] == sum(file.stat().st_size for file in artifact.iterdir())
+    text = info(artifact).stdout
+    for part in (
+        digest,
+        "onnx-int8",
+        "caption (blip)",
+        "ort split/1",
+        "max_length 20",
+        "onnxruntime",
+        "drift",
+        "token_ids",
+        f"{found['bytes'] / 1e6:.2f} MB",
+    ):
+        assert part in text
+
+
+def test_a_package_is_read_no_further_than_its_manifest(package, tmp_path):
+    """A file of which only the start has arrived says the same."""
+    found = as_json(package)
+    cut = tmp_path / package.name
+    cut.write_bytes(package.read_bytes()[:40_000])
+    assert cut.stat().st_size < package.stat().st_size
+    assert {**as_json(cut), "path": str(package), "archive_bytes": package.stat().st_size} == found
+    unpacked = tmp_path / "unpacked"
+    assert CliRunner().invoke(main, ["unpack", str(package), "--output", str(unpacked)]).exit_code == 0
+    assert (found["kind"], found["digest"]) == ("package", as_json(unpacked)["digest"])
+    assert found["digest"] in info(package).stdout
+
+
+def test_a_checkpoint(tiny_checkpoint):
+    found = as_json(tiny_checkpoint)
+    tensors = safetensors.numpy.load_file(tiny_checkpoint / "model.safetensors")
+    assert (found["kind"], found["architectures"]) == ("checkpoint", ["BlipForConditionalGeneration"])
+    assert found["parameters"] == sum(tensor.size for tensor in tensors.values())
+    assert found["dtypes"] == {"F32": found["parameters"]}
+    assert found["bytes"] == (tiny_checkpoint / "model.safetensors").stat().st_size
+    assert (found["model"]["vision_image_size"], found["model"]["text_vocab_size"]) == (32, 64)
+    assert (found["image"]["size"], found["image"]["resample"]) == ({"height": 32, "width": 32}, 3)
+    assert {key: found["defaults"][key] for key in ("bos_token_id", "sep_token_id", "pad_token_id")} == {
+        "bos_token_id": 62,
+        "sep_token_id": 3,
+        "pad_token_id": 0,
+    }
+    text = info(tiny_checkpoint).stdout
+    for part in ("BlipForConditionalGeneration", f"{found['parameters']:,}", "F32", "tied to", "bos_token_id 62", "height 32 width 32"):
+        assert part in text
+
+
+@pytest.mark.parametrize(("change", "tied"), [(0.0, True), (1.0, False)], ids=["stored twice", "untied"])
+def test_a_head_of_its_own(checkpoint, change, tied):
+    tensors = safetensors.numpy.load_file(checkpoint / "model.safetensors")
+    safetensors.numpy.save_file(tensors | {HEAD: tensors[TABLE] + tensors[TABLE].dtype.type(change)}, checkpoint / "model.safetensors")
+    assert as_json(checkpoint)["tied"] is tied
+    assert ("not tied" in info(checkpoint).stdout) is not tied
+
+
+def test_weights_that_are_no_safetensors_are_not_opened(checkpoint):
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    found = as_json(checkpoint)
+    assert (found["weight_files"], found["parameters"], found["tied"]) == (["pytorch_model.bin"], None, None)
+
+
+def test_no_engine_and_no_torch_is_needed(artifact, package, tiny_checkpoint):
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from toolkit.cli import main
+for path in sys.argv[1:]:
+    main(["info", path], standalone_mode=False)
+print([name for name in ("torch", "transformers", "onnxruntime", "onnx", "safetensors", "tokenizers") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", script, *map(str, (artifact, package, tiny_checkpoint))]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("\n[]\n")
+
+
+def damaged(kind, folder, artifact, package, checkpoint):
+    """A path that is none of the three, or a damaged one of them."""
+    path = folder / kind
+    if kind == "empty folder":
+        path.mkdir()
+    elif kind == "text file":
+        path.write_text("x")
+    elif kind == "several artifacts":
+        shutil.copytree(artifact, path / "one")
+    elif kind == "manifest":
+        path.mkdir()
+        (path / "manifest.json").write_text("{")
+    elif kind == "archive.tar.gz":
+        path.write_bytes(package.read_bytes()[:200])
+    elif kind in ("config.json", "model.safetensors"):
+        path = checkpoint
+        (checkpoint / kind).write_bytes(b"\xff" * 100)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "fact"),
+    [
+        ("nothing", "REQUEST_INVALID", "no such file or folder"),
+        ("empty folder", "REQUEST_INVALID", "config.json"),
+        ("text file", "REQUEST_INVALID", ".tar.gz"),
+        ("several artifacts", "REQUEST_INVALID", "one"),
+        ("manifest", "MANIFEST_INVALID", "manifest.json"),
+        ("archive.tar.gz", "ARCHIVE_INVALID", "archive.tar.gz"),
+        ("config.json", "CHECKPOINT_UNUSABLE", "config.json"),
+        ("model.safetensors", "CHECKPOINT_UNUSABLE", "model.safetensors"),
+    ],
+)
+def test_anything_else_is_one_line(artifact, package, checkpoint, tmp_path, kind, code, fact):
+    path = damaged(kind, tmp_path, artifact, package, checkpoint)
+    result = info(path, "--json")
+    row = json.loads(result.stdout)
+    assert (result.exit_code, row["code"], result.stderr) == (1, code, f"Error: {row['error']}\n")
+    assert row["error"].startswith(str(path))
+    assert fact in row["error"]

@@ -1,0 +1,1 @@
+"""What an artifact, a package or a checkpoint is."""
