@@ -9,9 +9,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME, Manifest
 from runtimes.artifact.verified_files import Payload, opened
 from runtimes.caption import LoadTimings
@@ -41,11 +41,15 @@ logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda")
 
+TASKS = {"caption": "toolkit caption"}
+"""Task of a manifest → the command that does it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
     """How an artifact is to be opened; see `load`."""
 
+    task: str
     device: str
     threads: int
     max_pixels: int
@@ -56,6 +60,7 @@ class LoadOptions:
 def load(
     path: str | Path,
     *,
+    task: Literal["caption"] = "caption",
     device: str = "auto",
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -70,6 +75,7 @@ def load(
     Args:
         path: An artifact's folder, or a folder of artifacts of one checkpoint. Of several, the best one that works here is loaded; each
             that is damaged or cannot run here costs a warning.
+        task: What the artifact is for; it decides what is returned. "caption": a `Captioner`.
         device: "auto": the GPU if the artifact targets one and it works, else the CPU. "cpu", "cuda": required, an error if unavailable.
         threads: CPU threads of this captioner; None: the physical cores within the process's affinity and CPU quota at this moment.
         max_pixels: An image with more pixels is refused before it is decoded.
@@ -82,17 +88,24 @@ def load(
             folder in which all are unusable, the first one's error.
         GraphRefusedError: A graph contains what no exporter writes.
         UnavailableError, MissingDependencyError: The device or the engine's library is not available here.
-        UnknownNameError: The device or the manifest's runtime is not known.
-        RequestError: `threads` is below 1, or the folder contains artifacts of different checkpoints.
+        UnknownNameError: The task, the device or the manifest's runtime is not known.
+        RequestError: The artifact is for another task, `threads` is below 1, or the folder contains artifacts of different checkpoints.
         OutOfMemoryError: The model does not fit in memory.
     """
     path = Path(path)
+    if task not in TASKS:
+        raise UnknownNameError("task", task, TASKS)
     if device not in DEVICES:
         raise UnknownNameError("device", device, DEVICES)
     if threads is not None and threads < 1:
         raise RequestError("threads must be at least 1")
     options = LoadOptions(
-        device=device, threads=threads or read_host().cores, max_pixels=max_pixels, verify=verify, tune_allocator=tune_allocator
+        task=task,
+        device=device,
+        threads=threads or read_host().cores,
+        max_pixels=max_pixels,
+        verify=verify,
+        tune_allocator=tune_allocator,
     )
     if (path / MANIFEST_NAME).is_file():
         return _open_again_if_replaced(path, options)
@@ -160,9 +173,21 @@ def find_candidates(path: Path, device: str = "auto") -> Candidates:
     return Candidates(manifests=manifests, ranked=ranked, unusable=unusable)
 
 
+def _for_task(artifact: Artifact, task: str) -> Artifact:
+    """Return an artifact that is made for a task.
+
+    Raises:
+        RequestError: It is for another one.
+    """
+    if (other := artifact.manifest.task) != task:
+        command = f", or use `{TASKS[other]}`" if other in TASKS else ""
+        raise RequestError(f"{artifact.path}: is for the task '{other}', not '{task}'; load it with task='{other}'{command}")
+    return artifact
+
+
 def _open_again_if_replaced(path: Path, options: LoadOptions) -> Captioner:
     """Open an artifact; if an export replaced it between reading its manifest and its files, read the new manifest."""
-    artifact = open_artifact(path)
+    artifact = _for_task(open_artifact(path), options.task)
     while True:
         try:
             with opened(artifact, verify=options.verify) as payload:

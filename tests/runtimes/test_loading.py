@@ -26,6 +26,7 @@ from runtimes.errors import (
     UnavailableError,
     UnknownNameError,
 )
+from runtimes.families.registry import FAMILIES
 from runtimes.host.facts import read_host
 from tests.paths import ROOT
 
@@ -169,6 +170,25 @@ def test_a_runtime_from_the_future(tiny_artifacts, tmp_path):
     path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "newer", schema=SCHEMA + 1)
     with pytest.raises(ManifestVersionError, match=f"manifest schema {SCHEMA + 1} is newer than {SCHEMA}"):
         runtimes.load(path)
+
+
+def test_an_artifact_of_another_task_is_an_error_that_names_what_runs_it(tiny_artifacts, tmp_path, monkeypatch, picture):
+    """A task of a later version: an entry for its family's sizes, one for its command."""
+    monkeypatch.setitem(FAMILIES, ("blip", "matching"), FAMILIES["blip", "caption"])
+    monkeypatch.setitem(runtimes.loading.TASKS, "matching", "toolkit match")
+    path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "all" / "other", task="matching")
+    shutil.rmtree(tmp_path / "all" / "parts")
+    for given in (path, tmp_path / "all"):
+        with pytest.raises(RequestError) as caught:
+            runtimes.load(given)
+        assert str(path) in str(caught.value)
+        assert all(part in str(caught.value) for part in ("'matching'", "task='matching'", "toolkit match"))
+    shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "all" / "captions")
+    assert runtimes.load(tmp_path / "all").caption(picture)[0].error is None
+    with pytest.raises(UnknownNameError) as unknown:
+        runtimes.load(path, task="vqa")
+    assert "'vqa'" in str(unknown.value)
+    assert "caption" in str(unknown.value)
 
 
 def test_cuda_that_is_not_there(tiny_artifacts):

@@ -37,10 +37,10 @@ toolkit caption . photo.jpg
 ```
 
 ```python
-import runtimes
+from runtimes import load
 
-captioner = runtimes.load(".")
-print(captioner.caption(["photo.jpg"])[0].text)
+captioner = load(".")
+print(captioner.caption("photo.jpg")[0].text)
 ```
 
 {measured}## Limits
