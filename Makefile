@@ -24,7 +24,7 @@ SOURCES := $(shell find exporters runtimes -name '*.py')
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-fast test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest readme golden clean
+.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest readme golden clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -48,6 +48,18 @@ test: setup ## Tests that need only Python
 
 test-fast: setup ## Tests that need neither an export nor a model: seconds
 	$(BIN)/python -m pytest -m fast -q
+
+# The lowest versions that pyproject.toml allows, in an environment of their own. The second line is for what the fast tests leave out.
+LOWEST := .venv-lowest
+$(LOWEST)/.ready: pyproject.toml tests/lowest.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) -m tests.lowest > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet $(PIP_ARGS) --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
+	touch $@
+
+test-lowest: $(LOWEST)/.ready ## The fast tests, and exports against transformers, with the lowest versions of all dependencies
+	$(LOWEST)/bin/python -m pytest -m fast -q
+	$(LOWEST)/bin/python -m pytest -m "not full" -q tests/parity/test_generate.py
 
 # The reference loop in JavaScript; its packages come from the registry that npm is set up for.
 LOOP := tests/js/node_modules/.package-lock.json
