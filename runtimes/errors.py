@@ -71,7 +71,12 @@ class ArtifactMissingError(ToolkitError, FileNotFoundError):
     code = "ARTIFACT_MISSING"
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path}: no artifact here (no manifest.json). Make one with: toolkit export CHECKPOINT --output {path.parent}")
+        remedy = (
+            f"Unpack a package with: toolkit unpack {path}"
+            if path.is_file()
+            else f"Make one with: toolkit export CHECKPOINT --output {path.parent}"
+        )
+        super().__init__(f"{path}: no artifact here (no manifest.json). {remedy}")
 
 
 class ArtifactCorruptError(ToolkitError, ValueError):

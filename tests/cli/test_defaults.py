@@ -34,7 +34,7 @@ def test_caption_takes_the_best_artifact(here):
     named = run("caption", f"build/artifacts/tiny-{BEST}", "picture.png", "--json")
     result = run("caption", "picture.png", "--json")
     assert (result.exit_code, result.stdout) == (0, named.stdout)
-    assert "build/artifacts" in result.stderr
+    assert f"build/artifacts/tiny-{BEST}" in result.stderr
     assert named.stderr == ""
 
 
@@ -44,6 +44,13 @@ def test_caption_takes_a_folder_of_artifacts_or_of_pictures_in_first_place(here)
     for arguments in (("build/artifacts", "pictures"), ("pictures",)):
         result = run("caption", *arguments, "--json")
         assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == ["pictures/picture.png"]
+
+
+def test_a_package_in_first_place_is_to_be_unpacked(here):
+    (here / "captioner.tar.gz").touch()
+    result = run("caption", "captioner.tar.gz", "picture.png")
+    assert result.exit_code == 1
+    assert "toolkit unpack captioner.tar.gz" in result.stderr
 
 
 def test_an_artifact_without_pictures_is_a_wrong_command_line(here):
@@ -62,6 +69,7 @@ def test_an_artifact_without_pictures_is_a_wrong_command_line(here):
         (("*", "a.jpg"), None, ("*", "a.jpg")),
         (("none", "a.jpg"), "none", ("a.jpg",)),
         (("none",), None, ("none",)),
+        (("none.tar.gz", "a.jpg"), "none.tar.gz", ("a.jpg",)),
         (("none.jpg", "a.jpg"), None, ("none.jpg", "a.jpg")),
     ],
 )

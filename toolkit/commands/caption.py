@@ -11,7 +11,7 @@ import click
 from runtimes.errors import RequestError
 from toolkit.commands.options import (
     decoding_options,
-    default_artifacts,
+    default_artifact,
     guard_file,
     output_file,
     overwrite_option,
@@ -103,7 +103,7 @@ def command(
         strip_prompt=strip_prompt,
     )
     job = Job(
-        artifact=str(artifact or default_artifacts()),
+        artifact=str(artifact or default_artifact(device).parent),
         device=device,
         threads=threads,
         readers=workers,

@@ -33,7 +33,7 @@ def _artifacts_folder() -> Path:
     return ARTIFACTS
 
 
-def default_artifact() -> Path:
+def default_artifact(device: str = "auto") -> Path:
     """Return the best artifact of that folder for this machine, for a command that takes one, and print on stderr which it is.
 
     Raises:
@@ -43,7 +43,7 @@ def default_artifact() -> Path:
     from runtimes.loading import find_candidates
 
     folder = _artifacts_folder()
-    candidates = find_candidates(folder)
+    candidates = find_candidates(folder, device)
     if not candidates.ranked:
         raise UnavailableError(f"no artifact is named, and none of those in {folder} can run here: {', '.join(candidates.manifests)}")
     best = candidates.ranked[0]
@@ -59,14 +59,20 @@ def holds_artifacts(path: Path) -> bool:
 def split_artifact(paths: Sequence[str], *, more_images: bool = False) -> tuple[Path | None, tuple[str, ...]]:
     """Split `[ARTIFACT] IMAGE...` into the artifact, or None, and the images.
 
-    The first path is the artifact if it is a folder with a manifest.json, or a folder of such folders. A first path that does not exist
-    and has no suffix is taken for one too, so that the error of a misspelt artifact is about artifacts. `more_images` says that there are
-    images besides these paths.
+    The first path is the artifact if it is a folder with a manifest.json, a folder of such folders, or named as a package is. A first path
+    that does not exist and has no suffix is taken for one too, so that the error of a misspelt artifact is about artifacts. `more_images`:
+    there are images besides these paths.
     """
+    from runtimes.storage.archive import SUFFIX
+
     if not paths:
         return None, ()
     first = Path(paths[0])
-    if holds_artifacts(first) or ((more_images or len(paths) > 1) and not first.suffix and not first.exists() and not has_magic(paths[0])):
+    if (
+        holds_artifacts(first)
+        or first.name.endswith(SUFFIX)
+        or ((more_images or len(paths) > 1) and not first.suffix and not first.exists() and not has_magic(paths[0]))
+    ):
         return first, tuple(paths[1:])
     return None, tuple(paths)
 
