@@ -104,7 +104,7 @@ class TestRecipes:
         assert "\n" not in str(caught.value)
 
     def test_a_missing_file_is_refused(self, tmp_path):
-        with pytest.raises(RecipeError, match="cannot read this recipe"):
+        with pytest.raises(RecipeError):
             find_recipe(str(tmp_path / "none.json"))
 
     @pytest.mark.parametrize(

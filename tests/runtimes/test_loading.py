@@ -168,7 +168,7 @@ def test_a_runtime_from_the_future(tiny_artifacts, tmp_path):
         runtimes.load(path)
     assert str(caught.value) == "unknown runtime 'ort split/2'; known: ort single/1, ort split/1, torch split/1"
     path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "newer", schema=SCHEMA + 1)
-    with pytest.raises(ManifestVersionError, match=f"manifest schema {SCHEMA + 1} is newer than {SCHEMA}"):
+    with pytest.raises(ManifestVersionError, match=f"{SCHEMA + 1} .*{SCHEMA}"):
         runtimes.load(path)
 
 

@@ -108,12 +108,12 @@ def test_shipped_recipes_that_are_approximate_say_so():
 
 @pytest.mark.parametrize("scale", [0.0, -0.5, 1.5, float("nan")])
 def test_a_scale_outside_0_to_1_is_refused(scale):
-    with pytest.raises(ValueError, match="image_scale must be above 0 and at most 1"):
+    with pytest.raises(ValueError, match="image_scale"):
         replace(SMALL, image_scale=scale)
 
 
 def test_an_approximate_recipe_cannot_be_token_exact():
-    with pytest.raises(ValueError, match="approximate or not fp32 needs drift_limit_nat"):
+    with pytest.raises(ValueError, match="drift_limit_nat"):
         replace(SMALL, drift_limit_nat=None)
 
 

@@ -120,5 +120,5 @@ def test_few_resamples_without_a_baseline_widen_the_interval():
 
 @pytest.mark.parametrize(("case", "baseline"), [(3, 4), (0, 0)])
 def test_sets_that_cannot_be_paired_are_refused(case, baseline):
-    with pytest.raises(ValueError, match=f"{case} pictures of the case and {baseline} of the baseline"):
+    with pytest.raises(ValueError, match=f"{case} .*{baseline} "):
         paired_change(np.ones(case), np.ones(baseline))

@@ -79,7 +79,7 @@ def test_a_reader_that_cannot_be_helped(artifact):
     """Files that are gone while the manifest stays the same are damage, not a replacement."""
     (file,) = artifact.glob("encoder-*.onnx")
     file.unlink()
-    with pytest.raises(ArtifactCorruptError, match="is missing"):
+    with pytest.raises(ArtifactCorruptError, match="missing"):
         runtimes.load(artifact)
     (artifact / "manifest.json").write_bytes(b"{}")
     with pytest.raises(ManifestError, match="missing applied, contract"):

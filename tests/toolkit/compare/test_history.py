@@ -67,9 +67,9 @@ def test_layouts_say_the_same():
 
 def test_one_table_is_of_one_file_and_a_file_is_given_once():
     one, two = before_and_after()
-    with pytest.raises(RequestError, match="--table is of one file of records; several show change over time"):
+    with pytest.raises(RequestError, match="--table"):
         render_history([one, two], "md", "growth")
-    with pytest.raises(RequestError, match="a file of records is given twice"):
+    with pytest.raises(RequestError, match="twice"):
         render_history([one, one], "md", None)
 
 

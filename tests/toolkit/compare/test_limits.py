@@ -31,7 +31,7 @@ def test_a_limit_is_read(text, parts):
     "text", ["", "cider", "cider<", "cider 1%", "cider=1", "cider<one", "cider<1%%", "<1", "cider<1 cider>2", "cider<nan"]
 )
 def test_what_is_no_limit(text):
-    with pytest.raises(ValueError, match="is no limit; one is MEASURE, one of > >= < <=, and a number"):
+    with pytest.raises(ValueError, match=r"MEASURE.*> >= < <="):
         read_limit(text)
 
 
@@ -42,7 +42,7 @@ def test_an_unknown_measure_is_told_the_known_ones():
 
 
 def test_a_difference_has_no_per_cent():
-    with pytest.raises(ValueError, match="drift has no change in per cent; give a number without % for its value in B"):
+    with pytest.raises(ValueError, match=r"drift .*%"):
         read_limit("drift>5%")
 
 

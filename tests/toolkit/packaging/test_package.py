@@ -112,7 +112,7 @@ def test_what_cannot_be_packaged_is_refused_before_anything_is_written(tiny_arti
     with pytest.raises(OutputExistsError):
         package(artifact, tmp_path / "there.tar.gz")
     (artifact / "notes.txt").write_text("mine")
-    with pytest.raises(ArtifactCorruptError, match=r"'notes\.txt' is not declared"):
+    with pytest.raises(ArtifactCorruptError, match=r"notes\.txt"):
         package(artifact, tmp_path / "b.tar.gz")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "there.tar.gz"]
     assert (tmp_path / "there.tar.gz").read_text() == "mine"
@@ -129,7 +129,7 @@ def test_an_artifact_that_says_something_else_than_at_export_is_not_packaged(tin
         if passes:
             package(artifact, tmp_path / "a.tar.gz")
         else:
-            with pytest.raises(GoldenError, match=r"cat\.jpg: .* as at export"):
+            with pytest.raises(GoldenError, match=r"cat\.jpg"):
                 package(artifact, tmp_path / "b.tar.gz")
     assert json_dataclass.to_json(open_artifact(artifact).manifest)["gate"]["captions"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "a.tar.gz"]
@@ -145,7 +145,7 @@ def test_a_gate_notes_the_captions_that_it_saw(tiny_artifacts, drawn_pictures):
 def test_the_card_carries_the_table_of_records_of_this_artifact_only(tiny_artifacts, tmp_path):
     records, artifact = read_records(GOLDEN_RECORDS), tiny_artifacts["onnx-int8"]
     manifest = open_artifact(artifact).manifest
-    with pytest.raises(RecordError, match="holds no records of tiny-onnx-int8"):
+    with pytest.raises(RecordError, match="tiny-onnx-int8"):
         measured_table(GOLDEN_RECORDS, manifest)
     case = next(record.case for record in records if record.subject and record.subject.manifest_digest)
     ours = [

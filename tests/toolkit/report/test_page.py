@@ -120,7 +120,7 @@ def test_other_pictures_are_asked_for_in_a_line(caplog):
 
 
 def test_wrong_pictures_are_refused():
-    with pytest.raises(DatasetError, match=r"is not what these records were measured on .*--no-images"):
+    with pytest.raises(DatasetError, match="--no-images"):
         pictures_of(RECORDS, "sample", None)
 
 

