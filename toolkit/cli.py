@@ -70,7 +70,7 @@ class LazyCommands(click.Group):
         except ToolkitError as error:
             self._report(ctx, str(error), error.code)
             raise click.ClickException(str(error)) from error
-        except click.ClickException as error:
+        except click.UsageError as error:  # any other click error stands behind a document that is on stdout already
             self._report(ctx, error.format_message(), USAGE_CODE)
             raise
 
