@@ -30,8 +30,9 @@ from runtimes.loading import load
 from runtimes.storage.atomic_write import working_folder
 
 if TYPE_CHECKING:
-    from exporters.checkpoint.blip import Checkpoint
-    from exporters.gate.gate import OnGateFailure, Picture, Reference
+    from exporters.checkpoint.checkpoint import Checkpoint
+    from exporters.gate.gate import OnGateFailure, Reference
+    from exporters.gate.labelled_image import LabelledImage
 
 UNWRITABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
@@ -47,7 +48,7 @@ def export(
     checkpoint: "Checkpoint",
     recipes: Sequence[Recipe],
     output: Path,
-    pictures: Sequence["Picture"],
+    pictures: Sequence["LabelledImage"],
     *,
     overwrite: bool = False,
     on_gate_failure: "OnGateFailure" = "fail",
@@ -60,7 +61,7 @@ def export(
     checkpoint that cannot be read, ends the export at once.
 
     Args:
-        checkpoint: From `exporters.checkpoint.blip.open_checkpoint`.
+        checkpoint: From `exporters.checkpoint.checkpoint.open_checkpoint`.
         recipes: What to make.
         output: Folder for `<checkpoint>-<recipe>/`.
         pictures: What the gate looks at.
@@ -76,6 +77,8 @@ def export(
     """
     from exporters.checkpoint.reference import find_reference
 
+    for recipe in recipes:
+        recipe.check_components(checkpoint.family.components)
     paths = output_paths(checkpoint.name, recipes, output, overwrite=overwrite)
     failures: list[ToolkitError] = []
     try:
@@ -108,7 +111,7 @@ def _export_one(
     checkpoint: "Checkpoint",
     recipe: Recipe,
     path: Path,
-    pictures: Sequence["Picture"],
+    pictures: Sequence["LabelledImage"],
     reference: "Reference",
     threads: int,
     on_gate_failure: "OnGateFailure",
@@ -116,17 +119,16 @@ def _export_one(
     overwrite: bool,
 ) -> None:
     """Build one artifact in a working folder, gate it, and write it to `path`."""
-    from exporters.gate.gate import check, check_joined
-
     with working_folder(path.parent, ".export-") as working:
         scaled = checkpoint.at_scale(recipe.image_scale)
         staged = _build(_exporter(recipe.runtime), scaled, recipe, working, path.name)
         captioner = load(staged, device="cpu", threads=threads)
-        findings = check(captioner, recipe, pictures, reference, on_gate_failure)
+        findings = checkpoint.family.evaluate(captioner, recipe, pictures, reference, on_gate_failure)
         del captioner
         if recipe.layout == "single":
             staged = _joined(open_artifact(staged), recipe, working)
-            findings = check_joined(load(staged, device="cpu", threads=threads), recipe, pictures, findings, on_gate_failure)
+            captioner = load(staged, device="cpu", threads=threads)
+            findings = checkpoint.family.evaluate_joined(captioner, recipe, pictures, findings, on_gate_failure)
         built = open_artifact(staged)
         payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
         write_artifact(path, replace(built.manifest, gate=findings), payload, overwrite=overwrite)
@@ -150,8 +152,8 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, worki
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
-        task="caption",
-        family="blip",
+        task=checkpoint.family.task,
+        family=checkpoint.family.family,
         runtime=recipe.runtime,
         contract=SPLIT,
         toolkit=importlib.metadata.version("blip-toolkit"),

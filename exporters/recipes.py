@@ -6,8 +6,8 @@ A recipe is a row of `RECIPES` or a JSON file with the same fields; it is embedd
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from runtimes.families.signature import SINGLE, SPLIT
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """How the constant weights of one component (encoder or decoder) are stored."""
+    """How the constant weights of one component (of BLIP: encoder or decoder) are stored."""
 
     weights: Literal["fp32", "fp16", "qint8", "quint8", "qint4"] = "fp32"
     """qint8 and qint4: symmetric, signed; quint8: with a zero point."""
@@ -33,11 +33,26 @@ class Component:
     keep_fp32: tuple[str, ...] = ()
     """Glob patterns of node or module names that stay in float; the ONNX exporter stores the large ones of them as FP16."""
 
+    def __post_init__(self) -> None:
+        if self.reduce_range and (not self.quantized or self.block_size):
+            raise ValueError("reduce_range needs INT8 weights without blocks")
+        if self.block_size is not None and self.weights not in ("qint8", "qint4"):
+            raise ValueError("block_size needs qint8 or qint4 weights")
+        if self.block_size is not None and (self.block_size < 16 or self.block_size & (self.block_size - 1)):
+            raise ValueError("block_size must be a power of two, at least 16")
+        if self.block_size is not None and self.per_channel:
+            raise ValueError("a block has its own scale: block_size and per_channel exclude each other")
+        if self.weights == "qint4" and self.block_size is None:
+            raise ValueError("qint4 needs block_size")
+
     @property
     def quantized(self) -> bool:
         """Whether products run on integers."""
         return self.weights in ("qint8", "quint8", "qint4")
 
+
+DEFAULT = "*"
+"""In `Recipe.components`: all components that are not named."""
 
 PRECISIONS: dict[Literal["int4", "int8", "fp16"], set[str]] = {"int4": {"qint4"}, "int8": {"qint8", "quint8"}, "fp16": {"fp16"}}
 """Number format → weights that are stored in it, smallest first."""
@@ -55,8 +70,8 @@ class Recipe:
     device: Literal["cpu", "cuda"] = "cpu"
     cpu_features: tuple[str, ...] = ()
     """CPU features of which one is needed, in the words of `runtimes.host.facts`: without any of them the result is wrong or slow."""
-    encoder: Component = Component()
-    decoder: Component = Component()
+    components: Mapping[str, Component] = field(default_factory=dict)
+    """Name of a component, or `DEFAULT`, → its weights; what is left out stays in FP32."""
     layout: Literal["split", "single"] = "split"
     """An encoder and a decoder that a runtime calls token by token, or one ONNX graph that holds the whole greedy loop."""
     image_scale: float = 1.0
@@ -70,29 +85,34 @@ class Recipe:
         builders = [name for name, engine in ENGINES.items() if engine.builder]
         if self.runtime not in builders:
             raise ValueError(f"runtime {self.runtime!r} is not one of {', '.join(builders)}")
-        for component in (self.encoder, self.decoder):
-            if component.reduce_range and (not component.quantized or component.block_size):
-                raise ValueError("reduce_range needs INT8 weights without blocks")
-            if component.block_size is not None and component.weights not in ("qint8", "qint4"):
-                raise ValueError("block_size needs qint8 or qint4 weights")
-            if component.block_size is not None and (component.block_size < 16 or component.block_size & (component.block_size - 1)):
-                raise ValueError("block_size must be a power of two, at least 16")
-            if component.block_size is not None and component.per_channel:
-                raise ValueError("a block has its own scale: block_size and per_channel exclude each other")
-            if component.weights == "qint4" and component.block_size is None:
-                raise ValueError("qint4 needs block_size")
-            if self.runtime == "torch" and (component.weights == "quint8" or component.reduce_range or component.block_size):
-                raise ValueError("the torch runtime takes full-range qint8 weights per channel only")
-        if self.runtime == "torch" and any(c.quantized and not c.per_channel for c in (self.encoder, self.decoder)):
+        parts = self.components.values()
+        if self.runtime == "torch" and any(part.weights == "quint8" or part.reduce_range or part.block_size for part in parts):
+            raise ValueError("the torch runtime takes full-range qint8 weights per channel only")
+        if self.runtime == "torch" and any(part.quantized and not part.per_channel for part in parts):
             raise ValueError("the torch runtime quantizes per channel only")
-        if "fp16" in {self.encoder.weights, self.decoder.weights} and self.encoder.weights != self.decoder.weights:
-            raise ValueError("fp16 is for both components or none")
+        if self.precision == "fp16" and (DEFAULT not in self.components or {part.weights for part in parts} != {"fp16"}):
+            raise ValueError(f"fp16 is for all components or none: name it for {DEFAULT!r} alone")
         if self.contract not in ENGINES[self.runtime].sessions:
             raise ValueError(f"the {self.runtime} runtime does not run layout {self.layout}")
         if not 0 < self.image_scale <= 1:
             raise ValueError("image_scale must be above 0 and at most 1")
         if self.drift_limit_nat is None and (self.precision != "fp32" or self.approximate):
             raise ValueError("a recipe that is approximate or not fp32 needs drift_limit_nat")
+
+    def component(self, name: str) -> Component:
+        """Return what a component's weights are stored as."""
+        return self.components.get(name, self.components.get(DEFAULT, Component()))
+
+    def check_components(self, known: Collection[str]) -> None:
+        """Refuse names that the family of a checkpoint does not have.
+
+        Raises:
+            RecipeError: With the known ones.
+        """
+        if unknown := sorted(set(self.components) - {DEFAULT, *known}):
+            raise RecipeError(
+                f"{self.name}: unknown component(s) {', '.join(unknown)}; known: {', '.join(known)}, and {DEFAULT} for the others"
+            )
 
     @property
     def contract(self) -> str:
@@ -107,7 +127,7 @@ class Recipe:
     @property
     def precision(self) -> Literal["fp32", "fp16", "int8", "int4"]:
         """The smallest number format of the weights."""
-        weights = {self.encoder.weights, self.decoder.weights}
+        weights = {part.weights for part in self.components.values()}
         for precision, names in PRECISIONS.items():
             if weights & names:
                 return precision
@@ -123,7 +143,7 @@ class Recipe:
             approximate=self.approximate,
             # Weights in blocks are multiplied otherwise, and in torch the activations have 7 bits (`runtimes.engines.pytorch.int8_layers`).
             full_range=self.runtime == "ort"
-            and any(part.weights == "qint8" and not part.reduce_range and not part.block_size for part in (self.encoder, self.decoder)),
+            and any(part.weights == "qint8" and not part.reduce_range and not part.block_size for part in self.components.values()),
         )
 
     @property
@@ -144,8 +164,7 @@ RECIPES = (
         name="pytorch-int8",
         runtime="torch",
         why="Dynamic INT8 on every Linear for machines that have torch anyway.",
-        encoder=_INT8,
-        decoder=_INT8,
+        components={DEFAULT: _INT8},
         drift_limit_nat=0.03,
     ),
     Recipe(
@@ -153,8 +172,7 @@ RECIPES = (
         runtime="torch",
         why="Half the memory and the tensor cores of a CUDA GPU.",
         device="cuda",
-        encoder=_FP16,
-        decoder=_FP16,
+        components={DEFAULT: _FP16},
         drift_limit_nat=0.01,
     ),
     Recipe(name="onnx-fp32", runtime="ort", why="Token-exact, standard operators only: also for OpenVINO, TensorRT and JavaScript."),
@@ -162,16 +180,14 @@ RECIPES = (
         name="onnx-int8",
         runtime="ort",
         why="Portable INT8: the encoder's 7-bit weights cannot saturate, so it is right on every CPU.",
-        encoder=_INT7,
-        decoder=_BLOCKS8,
+        components={"encoder": _INT7, "decoder": _BLOCKS8},
         drift_limit_nat=0.02,
     ),
     Recipe(
         name="onnx-int8-single",
         runtime="ort",
         why="onnx-int8 with its whole loop in one graph: a device calls it once, pictures in, ids out; greedy only.",
-        encoder=_INT7,
-        decoder=_BLOCKS8,
+        components={"encoder": _INT7, "decoder": _BLOCKS8},
         layout="single",
         drift_limit_nat=0.02,
     ),
@@ -179,8 +195,7 @@ RECIPES = (
         name="onnx-int4",
         runtime="ort",
         why="The smallest: an INT8 encoder, which is bound by arithmetic, and a 4-bit decoder, which is bound by memory.",
-        encoder=_INT7,
-        decoder=_BLOCKS4,
+        components={"encoder": _INT7, "decoder": _BLOCKS4},
         drift_limit_nat=0.05,
     ),
     Recipe(
@@ -188,16 +203,14 @@ RECIPES = (
         runtime="ort",
         why="Full-range weights for CPUs that add INT8 products in 32 bits: x86 with VNNI, 64-bit ARM with dot products.",
         cpu_features=("vnni", "dotprod"),
-        encoder=_INT8,
-        decoder=_BLOCKS8,
+        components={"encoder": _INT8, "decoder": _BLOCKS8},
         drift_limit_nat=0.02,
     ),
     Recipe(
         name="onnx-int8-fast",
         runtime="ort",
         why="Approximate: pictures at three quarters of the width and height, half the work of the encoder; only where it is named.",
-        encoder=_INT7,
-        decoder=_BLOCKS8,
+        components={"encoder": _INT7, "decoder": _BLOCKS8},
         image_scale=0.75,
         drift_limit_nat=0.1,
     ),
@@ -206,8 +219,7 @@ RECIPES = (
         runtime="ort",
         why="FP16 graphs for the CUDA execution provider.",
         device="cuda",
-        encoder=_FP16,
-        decoder=_FP16,
+        components={DEFAULT: _FP16},
         drift_limit_nat=0.01,
     ),
 )

@@ -230,7 +230,7 @@ class ImageCrashError(ToolkitError, RuntimeError):
 
 
 class CheckpointError(ToolkitError, ValueError):
-    """A checkpoint is missing, unreadable or not a BLIP captioner."""
+    """A checkpoint is missing, unreadable or of a family that cannot be exported."""
 
     code = "CHECKPOINT_UNUSABLE"
 

@@ -25,7 +25,8 @@ import pytest
 from filelock import FileLock
 
 from exporters.export import export
-from exporters.gate.gate import OnGateFailure, Picture
+from exporters.gate.gate import OnGateFailure
+from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import RECIPES, find_recipe
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
@@ -38,7 +39,7 @@ DATA_PICTURES = 100
 MODELS = {"tiny_checkpoint", "mini_checkpoint", "tiny_artifacts", "mini_artifacts"}
 """Fixtures that are, or are made with, a model; a test that uses one, or a fixture that does, is not fast."""
 SLOW_IMPORTS = re.compile(
-    r"^(?:from|import) (?:torch|transformers|safetensors|nltk|selenium|exporters\.(?:checkpoint|onnx|pytorch)|"
+    r"^(?:from|import) (?:torch|transformers|safetensors|nltk|selenium|exporters\.(?:checkpoint|onnx|pytorch|families\.blip)|"
     r"toolkit\.report\.(?:page|plots|svg|throughput)|tests\.readme)\b",
     re.MULTILINE,
 )
@@ -75,7 +76,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def drawn_pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
+def drawn_pictures(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
     """16 smooth patterns of random colours, each with two captions of words that the tiny checkpoint knows."""
     from tests.tiny import draw_pictures
 
@@ -83,13 +84,13 @@ def drawn_pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
 
 
 @pytest.fixture(scope="session")
-def sample_pictures() -> list[Picture]:
+def sample_pictures() -> list[LabelledImage]:
     """The photographs that ship with the toolkit."""
     return _pictures(ROOT / "toolkit" / "sample")
 
 
 @pytest.fixture(scope="session")
-def data_pictures(sample_pictures: list[Picture]) -> list[Picture]:
+def data_pictures(sample_pictures: list[LabelledImage]) -> list[LabelledImage]:
     """The first 100 photographs of the data folder; on a machine without it, those that ship with the toolkit."""
     folder = Path(os.environ.get("BLIP_DATA", ROOT.parent / "shared" / "data"))
     found = [
@@ -122,7 +123,7 @@ def mini_checkpoint() -> Path:
 class Artifacts(Mapping[str, Path]):
     """Artifacts of one checkpoint by recipe name, each exported when it is first asked for by any worker process."""
 
-    def __init__(self, checkpoint: Path, output: Path, pictures: list[Picture], on_gate_failure: OnGateFailure) -> None:
+    def __init__(self, checkpoint: Path, output: Path, pictures: list[LabelledImage], on_gate_failure: OnGateFailure) -> None:
         self._checkpoint, self._output, self._pictures, self._on_gate_failure = checkpoint, output, pictures, on_gate_failure
 
     def __getitem__(self, recipe: str) -> Path:
@@ -130,7 +131,7 @@ class Artifacts(Mapping[str, Path]):
         if not path.exists():  # an artifact appears whole
             with FileLock(self._output.parent / f"{path.name}.lock"):
                 if not path.exists():
-                    from exporters.checkpoint.blip import open_checkpoint
+                    from exporters.checkpoint.checkpoint import open_checkpoint
 
                     checkpoint = open_checkpoint(str(self._checkpoint))
                     made = export(checkpoint, [find_recipe(recipe)], self._output, self._pictures, on_gate_failure=self._on_gate_failure)
@@ -150,7 +151,7 @@ class Artifacts(Mapping[str, Path]):
 
 
 @pytest.fixture(scope="session")
-def tiny_artifacts(tiny_checkpoint: Path, drawn_pictures: list[Picture], shared_folder: Path) -> Artifacts:
+def tiny_artifacts(tiny_checkpoint: Path, drawn_pictures: list[LabelledImage], shared_folder: Path) -> Artifacts:
     """Recipe name → artifact of the tiny checkpoint, all shipped recipes; its weights are random, so the gate refuses nothing."""
     output = shared_folder / "tiny-artifacts"
     output.mkdir(exist_ok=True)
@@ -158,7 +159,7 @@ def tiny_artifacts(tiny_checkpoint: Path, drawn_pictures: list[Picture], shared_
 
 
 @pytest.fixture(scope="session")
-def mini_artifacts(mini_checkpoint: Path, sample_pictures: list[Picture], shared_folder: Path) -> Artifacts:
+def mini_artifacts(mini_checkpoint: Path, sample_pictures: list[LabelledImage], shared_folder: Path) -> Artifacts:
     """Recipe name → artifact of the shipped checkpoint, made on first use and past the gate.
 
     The gate looks at 12 pictures here; at all of them in `make export`, and in a full test.
@@ -168,6 +169,6 @@ def mini_artifacts(mini_checkpoint: Path, sample_pictures: list[Picture], shared
     return Artifacts(mini_checkpoint, output, sample_pictures[:12], on_gate_failure="fail")
 
 
-def _pictures(folder: Path) -> list[Picture]:
+def _pictures(folder: Path) -> list[LabelledImage]:
     listed = json.loads((folder / "captions.json").read_text(encoding="utf-8"))["images"]
-    return [Picture(folder / entry["file"], tuple(entry["captions"])) for entry in listed]
+    return [LabelledImage(folder / entry["file"], tuple(entry["captions"])) for entry in listed]

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from exporters.checkpoint.blip import open_checkpoint
+from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
-from exporters.gate.gate import Picture
+from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import RECIPES
 from tests.checkpoints import TINY_WORDS, write_random_checkpoint
 
 
-def draw_pictures(folder: Path) -> list[Picture]:
+def draw_pictures(folder: Path) -> list[LabelledImage]:
     """16 smooth patterns of random colours, each with two captions of words that the tiny checkpoint knows."""
     colour, word = np.random.default_rng(0), np.random.default_rng(1)
     pictures = []
@@ -21,7 +21,7 @@ def draw_pictures(folder: Path) -> list[Picture]:
         path = folder / f"drawn-{number:02}.png"
         colours.resize((40, 32), Image.Resampling.BICUBIC).save(path)
         captions = tuple(" ".join(word.choice(TINY_WORDS[:40], size=size)) for size in (4, 7))
-        pictures.append(Picture(path, captions))
+        pictures.append(LabelledImage(path, captions))
     return pictures
 
 
@@ -30,7 +30,7 @@ def write_tiny_checkpoint(folder: Path) -> Path:
     return write_random_checkpoint(folder, "tiny", seed=11)
 
 
-def export_tiny(checkpoint: Path, pictures: list[Picture], output: Path) -> dict[str, Path]:
+def export_tiny(checkpoint: Path, pictures: list[LabelledImage], output: Path) -> dict[str, Path]:
     """Recipe name → artifact, all shipped recipes; the weights are random, so the gate refuses nothing."""
     paths = export(open_checkpoint(str(checkpoint)), RECIPES, output, pictures, on_gate_failure="write")
     return dict(zip([recipe.name for recipe in RECIPES], paths, strict=True))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.gate.gate import Picture
+from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import DatasetError
@@ -27,7 +27,7 @@ class Dataset:
     """Pictures, with references or without."""
 
     name: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[LabelledImage, ...]
 
     @property
     def has_references(self) -> bool:
@@ -59,7 +59,7 @@ def load_dataset(name: str | None, images: Path | None = None, limit: int | None
     if name is None:
         if images is None or not images.is_dir():
             raise DatasetError(str(images), "no such folder of pictures")
-        dataset = Dataset(str(images), tuple(Picture(path, ()) for path in in_folder(images)))
+        dataset = Dataset(str(images), tuple(LabelledImage(path, ()) for path in in_folder(images)))
     else:
         file = SAMPLE if name == "sample" else Path(name) / "captions.json" if Path(name).is_dir() else Path(name)
         dataset = Dataset("sample" if name == "sample" else _short(file), tuple(_read(file, images)))
@@ -84,7 +84,7 @@ def _short(file: Path) -> str:
     return file.resolve().parent.name if file.name == "captions.json" else file.stem
 
 
-def _read(file: Path, images: Path | None) -> list[Picture]:
+def _read(file: Path, images: Path | None) -> list[LabelledImage]:
     try:
         parsed = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -93,18 +93,18 @@ def _read(file: Path, images: Path | None) -> list[Picture]:
     try:
         if "annotations" in parsed:
             return _coco(parsed, file, images)
-        return [Picture((images or file.parent) / entry["file"], _captions(entry["captions"])) for entry in parsed["images"]]
+        return [LabelledImage((images or file.parent) / entry["file"], _captions(entry["captions"])) for entry in parsed["images"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise DatasetError(str(file), "is neither {'images': [{'file', 'captions'}]} nor COCO's captions file") from error
 
 
-def _coco(parsed: Mapping[str, Any], file: Path, images: Path | None) -> list[Picture]:
+def _coco(parsed: Mapping[str, Any], file: Path, images: Path | None) -> list[LabelledImage]:
     if images is None:
         raise DatasetError(str(file), "is COCO's captions file; name the folder of its pictures with --images")
     captions: dict[int, list[str]] = defaultdict(list)
     for annotation in parsed["annotations"]:
         captions[annotation["image_id"]].append(annotation["caption"])
-    return [Picture(images / entry["file_name"], _captions(captions[entry["id"]])) for entry in parsed["images"]]
+    return [LabelledImage(images / entry["file_name"], _captions(captions[entry["id"]])) for entry in parsed["images"]]
 
 
 def _captions(captions: Sequence[str]) -> tuple[str, ...]:

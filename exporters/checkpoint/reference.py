@@ -1,235 +1,29 @@
-"""transformers' own captioner: the FP32 model that artifacts are gated against and benchmarks compare with.
-
-A checkpoint directory goes in; an object with the same `caption` and `score` as our `Captioner` comes out, and the gate's `Reference`.
-"""
+"""What the checkpoint itself does with the gate's images."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from time import perf_counter
-from typing import Any
+from collections.abc import Sequence
+from importlib.metadata import version
 
-import numpy as np
-import torch
-import transformers
-
-from exporters.checkpoint.blip import Checkpoint, pillow_processor
+from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.checkpoint.reference_cache import cached_reference
-from exporters.gate.gate import Picture, Reference
+from exporters.gate.gate import Reference
+from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
-from runtimes.artifact.generation import GenerationConfig
-from runtimes.caption import Caption
-from runtimes.decoding.search import Clock
-from runtimes.decoding.session import Float32
-from runtimes.errors import CheckpointError, ToolkitError
-from runtimes.images.reading import ImageInput, read_image
 
 
-class HfCaptioner:
-    """`BlipForConditionalGeneration.generate` in FP32 with the checkpoint's own processor (the Pillow one)."""
-
-    def __init__(self, directory: Path, threads: int, *, allow_bin: bool = False) -> None:
-        torch.set_num_threads(threads)
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        try:
-            self.model = self._model(directory, allow_bin=allow_bin).eval()
-            self._images = pillow_processor().from_pretrained(directory)
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(directory, use_fast=True)
-        except Exception as error:  # transformers raises whatever its parsers raise
-            raise CheckpointError(
-                str(directory), f"transformers cannot load it: {next(iter(str(error).splitlines()), type(error).__name__)}"
-            ) from error
-        self._tokenizer.model_max_length = int(1e9)  # its warning about lengths is about another model class
-        self._lap: _Lap | None = None
-        self.model.vision_model.register_forward_hook(lambda *_: self._lap and self._lap("encode"))
-        self.model.text_decoder.register_forward_hook(lambda *_: self._lap and self._lap.token())
-
-    def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401 - transformers is untyped
-        """Load the model; another precision of the same model overrides this."""
-        return transformers.BlipForConditionalGeneration.from_pretrained(
-            directory, dtype=torch.float32, use_safetensors=not allow_bin or None
-        )
-
-    @torch.inference_mode()
-    def caption(
-        self,
-        images: Sequence[ImageInput],
-        prompt: str | None = None,
-        beams: int = 1,
-        min_length: int = 0,
-        max_length: int = GenerationConfig.max_length,
-        batch_size: int = 1,
-        *,
-        clock: Clock | None = None,
-    ) -> list[Caption]:
-        """Caption pictures; see `Captioner.caption`."""
-        captions: list[Caption] = []
-        for start in range(0, len(images), batch_size):
-            started = perf_counter()
-            pixels: list[torch.Tensor] = []
-            errors: list[str | None] = []
-            for image in images[start : start + batch_size]:
-                try:
-                    pixels.append(self._pixels(image))
-                    errors.append(None)
-                except ToolkitError as error:
-                    errors.append(str(error))
-            if clock:
-                clock("read", perf_counter() - started)
-            found = self._captions(torch.cat(pixels), prompt, beams, min_length, max_length, clock) if pixels else iter(())
-            captions += [next(found) if error is None else Caption(text="", token_ids=(), score=None, error=error) for error in errors]
-        return captions
-
-    def _captions(
-        self, pixels: torch.Tensor, prompt: str | None, beams: int, min_length: int, max_length: int, clock: Clock | None
-    ) -> Iterator[Caption]:
-        output = self.generate(pixels, prompt, beams, min_length, max_length, clock, scores=beams > 1)
-        for row, sequence in enumerate(output.sequences.tolist()):
-            ids = self._trim(sequence)
-            yield Caption(text=self._text(ids), token_ids=tuple(ids), score=float(output.sequences_scores[row]) if beams > 1 else None)
-
-    @torch.inference_mode()
-    def generate(
-        self,
-        pixels: torch.Tensor,
-        prompt: str | None,
-        beams: int,
-        min_length: int,
-        max_length: int,
-        clock: Clock | None = None,
-        *,
-        scores: bool = False,
-    ) -> Any:  # noqa: ANN401 - transformers is untyped
-        """Run transformers' `generate` on pixels f32[B,3,S,S] and return its output, with the scores of every step if asked."""
-        inputs = {} if prompt is None else self._tokenizer([prompt] * len(pixels), return_tensors="pt", return_token_type_ids=False)
-        self._lap = _Lap(clock) if clock else None
-        try:
-            return self.model.generate(
-                pixel_values=pixels,
-                **inputs,
-                # Named, so that a checkpoint's own generation settings do not change what is compared.
-                do_sample=False,
-                num_beams=beams,
-                length_penalty=1.0,
-                repetition_penalty=1.0,
-                early_stopping=False,
-                min_length=min_length,
-                max_length=max_length,
-                use_cache=True,
-                return_dict_in_generate=True,
-                output_scores=scores,
-            )
-        finally:
-            self._lap = None
-
-    @torch.inference_mode()
-    def score(self, images: Sequence[ImageInput], *, captions: Sequence[Sequence[str]]) -> list[Float32]:
-        """Teacher-forced log-probabilities f32[K] per image; see `Captioner.score`."""
-        config = self.model.config.text_config
-        scores = []
-        for image, listed in zip(images, captions, strict=True):
-            ids = [self.caption_ids(caption) for caption in listed]
-            width = max(map(len, ids)) - 1
-            inputs = torch.full((len(ids), width), config.pad_token_id)
-            attended = torch.zeros(len(ids), width, dtype=torch.int64)
-            for row, sequence in enumerate(ids):
-                inputs[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
-                attended[row, : len(sequence) - 1] = 1
-            embeddings = self.model.vision_model(self._pixels(image)).last_hidden_state.expand(len(ids), -1, -1)
-            logits = self.model.text_decoder(input_ids=inputs, attention_mask=attended, encoder_hidden_states=embeddings).logits
-            log_probabilities = torch.log_softmax(logits.float(), dim=-1)
-            scores.append(
-                np.array(
-                    [
-                        sum(log_probabilities[row, i, token].item() for i, token in enumerate(sequence[1:]))
-                        for row, sequence in enumerate(ids)
-                    ],
-                    dtype=np.float32,
-                )
-            )
-        return scores
-
-    def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
-        """Return a caption's text without the prompt it started with."""
-        return self._text(caption.token_ids[1 if prompt is None else len(self.caption_ids(prompt)) - 1 :])
-
-    def _text(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
-
-    def caption_ids(self, caption: str) -> list[int]:
-        """Return [DEC] words [SEP], cut where the model has no more positions."""
-        config = self.model.config.text_config
-        words = self._tokenizer(caption).input_ids[1:-1]
-        return [config.bos_token_id, *words, config.sep_token_id][: config.max_position_embeddings]
-
-    def _pixels(self, image: ImageInput) -> torch.Tensor:
-        return self._images(read_image(image), return_tensors="pt").pixel_values
-
-    def _trim(self, ids: list[int]) -> list[int]:
-        """Cut the padding behind the end token."""
-        end = self.model.config.text_config.sep_token_id
-        first = 1  # a stop token never starts a caption
-        return ids[: ids.index(end, first) + 1] if end in ids[first:] else ids
-
-
-class _Lap:
-    """Reports each phase's seconds from the forward hooks of the model."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock, self._phase, self._started = clock, "first_token", perf_counter()
-
-    def __call__(self, phase: str) -> None:
-        now = perf_counter()
-        self._clock(phase, now - self._started)
-        self._started = now
-
-    def token(self) -> None:
-        self(self._phase)
-        self._phase = "token"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the baseline runs on."""
-    return {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
-
-
-def find_reference(checkpoint: Checkpoint, pictures: Sequence[Picture], threads: int, *, allow_bin: bool = False) -> Reference:
-    """Run transformers on the gate's pictures, or read what an earlier export with the same checkpoint and pictures kept."""
+def find_reference(checkpoint: Checkpoint, images: Sequence[LabelledImage], threads: int, *, allow_bin: bool = False) -> Reference:
+    """Run the family's reference, or read what an earlier export with the same checkpoint and images kept."""
     content = [
-        transformers.__version__,
+        version("transformers"),
         checkpoint.source.sha256,
+        [checkpoint.family.family, checkpoint.family.task],
         [json_dataclass.to_json(part) for part in (checkpoint.stored, checkpoint.image, checkpoint.tokenizer, checkpoint.defaults)],
         hashlib.sha256(checkpoint.tokenizer_json).hexdigest(),
-        [[sha256_of(picture.path), list(picture.captions)] for picture in pictures],
+        [[sha256_of(image.path), list(image.captions)] for image in images],
     ]
 
     def run() -> Reference:
-        return _run(HfCaptioner(checkpoint.directory, threads, allow_bin=allow_bin), pictures, checkpoint.defaults.max_length)
+        return checkpoint.family.reference(checkpoint.directory, images, checkpoint.defaults, threads, allow_bin=allow_bin)
 
-    return cached_reference(content, pictures, run)
-
-
-def _run(captioner: HfCaptioner, pictures: Sequence[Picture], max_length: int) -> Reference:
-    ids, margins = [], []
-    for picture in pictures:
-        found, margin = greedy_with_margins(captioner, picture.path, max_length=max_length)
-        ids.append(tuple(found))
-        margins.append(tuple(margin))
-    scores = captioner.score([picture.path for picture in pictures], captions=[picture.captions for picture in pictures])
-    return Reference(
-        transformers=transformers.__version__,
-        token_ids=tuple(ids),
-        margins_nat=tuple(margins),
-        log_probabilities=tuple(tuple(float(value) for value in row) for row in scores),
-    )
-
-
-def greedy_with_margins(
-    captioner: HfCaptioner, image: ImageInput, prompt: str | None = None, max_length: int = GenerationConfig.max_length
-) -> tuple[list[int], list[float]]:
-    """Return transformers' greedy caption and, per generated token, the log-probability of the best token over the second's."""
-    output = captioner.generate(captioner._pixels(image), prompt, 1, 0, max_length, scores=True)
-    best_two = [torch.topk(scores[0], 2).values for scores in output.scores]
-    return captioner._trim(output.sequences[0].tolist()), [float(pair[0] - pair[1]) for pair in best_two]
+    return cached_reference(content, images, run)

@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from exporters.gate.gate import Picture, Reference
+from exporters.gate.gate import Reference
+from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact import json_dataclass
 from runtimes.storage.atomic_write import write_atomically
 
@@ -31,7 +32,7 @@ def cache_folder() -> Path | None:
         return None
 
 
-def cached_reference(content: object, pictures: Sequence[Picture], run: Callable[[], Reference]) -> Reference:
+def cached_reference(content: object, pictures: Sequence[LabelledImage], run: Callable[[], Reference]) -> Reference:
     """Return the kept run of this content, or run it and keep it.
 
     Args:
@@ -60,7 +61,7 @@ def cached_reference(content: object, pictures: Sequence[Picture], run: Callable
     return reference
 
 
-def _read(file: Path, pictures: Sequence[Picture]) -> Reference | None:
+def _read(file: Path, pictures: Sequence[LabelledImage]) -> Reference | None:
     """Return the run in a file, or None if there is none that fits the pictures."""
     try:
         reference, _ = json_dataclass.from_json(Reference, json.loads(file.read_bytes()))

@@ -1,6 +1,6 @@
 """What a checkpoint's folder is, from its configuration and its safetensors headers: no library that could build it is needed.
 
-`exporters.checkpoint.blip` reads a checkpoint to export it; this one only shows it.
+`exporters.checkpoint.checkpoint` reads a checkpoint to export it; this one only shows it.
 """
 
 import json

@@ -6,12 +6,12 @@ log-probability per token of fixed captions: it orders losses that captions and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from exporters.gate.intervals import Float64, interval
+from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import Recipe
 from runtimes.artifact.folder import sha256_of
 from runtimes.captioner import Captioner
@@ -22,14 +22,6 @@ OnGateFailure = Literal["fail", "write"]
 
 TIE_NAT = 1e-3
 """Below this margin between its two best tokens a reference has no opinion that rounding could not change."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture with captions that people gave it."""
-
-    path: Path
-    captions: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +77,7 @@ def drift_of_sums(sums: Float64) -> Float64:
 
 
 def check(
-    captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], reference: Reference, on_failure: OnGateFailure
+    captioner: Captioner, recipe: Recipe, pictures: Sequence[LabelledImage], reference: Reference, on_failure: OnGateFailure
 ) -> dict[str, Any]:
     """Judge an artifact and return what goes into its manifest.
 
@@ -129,7 +121,7 @@ def check(
 
 
 def check_joined(
-    captioner: Captioner, recipe: Recipe, pictures: Sequence[Picture], findings: dict[str, Any], on_failure: OnGateFailure
+    captioner: Captioner, recipe: Recipe, pictures: Sequence[LabelledImage], findings: dict[str, Any], on_failure: OnGateFailure
 ) -> dict[str, Any]:
     """Judge a single graph, which gives no scores, by what it was joined from: it must say the same, token for token.
 

@@ -1,121 +1,42 @@
-"""ONNX Runtime artifacts: a checkpoint and a recipe go in; encoder and decoder graphs in FP32, FP16 or dynamic INT8 come out.
+"""ONNX Runtime artifacts: graphs of a checkpoint in FP32, FP16 or dynamic INT8 and INT4, by a recipe."""
 
-Products with constant weights are quantized by optimum's `ORTQuantizer` from our recipe. It does not know ORT's `MatMulConstBOnly`, so the
-nodes are named one by one: attention's products of two activations, and the patch convolution (ConvInteger cannot run, onnxruntime#12558),
-stay as they are. What optimum cannot say is done here: the embedding reads rows of the head's INT8 table instead of its own FP32 copy.
-"""
-
-import logging
-import tempfile
-import warnings
 from collections import Counter
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantFormat, QuantizationMode, QuantType
-from optimum.onnxruntime import ORTQuantizer
-from optimum.onnxruntime.configuration import QuantizationConfig
-from transformers import PretrainedConfig
+from onnx import TensorProto
 
-from exporters.checkpoint.blip import Checkpoint
-from exporters.onnx import blockwise
-from exporters.onnx.graphs import export_graphs, weight_products
+from exporters.checkpoint.checkpoint import Checkpoint
+from exporters.onnx import blockwise, optimum_int8
+from exporters.onnx.fused_attention import fuse_self_attention
+from exporters.onnx.graphs import export_graph
 from exporters.onnx.storage import store
-from exporters.recipes import Component, Recipe
+from exporters.recipes import Recipe
 
 REQUIRES = {"onnxruntime": ">=1.27"}
-
-WEIGHT_TYPES = {"qint8": QuantType.QInt8, "quint8": QuantType.QUInt8}
 
 
 def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict[str, Path], dict[str, dict[str, int]]]:
     """Write the graphs; return files by role and what was quantized: component → operator → count."""
     model = checkpoint.load_model()
-    if recipe.precision == "fp16":
-        model = model.half()
-    components = {"encoder": recipe.encoder, "decoder": recipe.decoder}
-    files = export_graphs(model, directory, fused=[role for role, component in components.items() if component.quantized])
-    del model
+    graphs = checkpoint.family.graphs(model.half() if recipe.precision == "fp16" else model)
+    components = {graph.role: recipe.component(graph.role) for graph in graphs}
+    files = {graph.role: directory / f"{graph.role}.onnx" for graph in graphs}
+    for graph in graphs:
+        if components[graph.role].quantized:  # the others keep to the ONNX standard
+            fuse_self_attention(graph.attention)
+        export_graph(graph, files[graph.role])
+    del model, graph, graphs
     applied: dict[str, dict[str, int]] = {}
     stored: dict[str, Path] = {}
     for role, component in components.items():
         if component.block_size is not None:
             blockwise.quantize(files[role], component)
         elif component.quantized:
-            quantize(files[role], component)
+            optimum_int8.quantize(files[role], component)
         applied[role] = count_quantized(files[role])
         stored |= store(files[role], quantized=component.quantized)
     return stored, applied
-
-
-def quantize(path: Path, component: Component) -> None:
-    """Replace an FP32 graph by its dynamically quantized form, in place."""
-    graph = onnx.load(path, load_external_data=False).graph
-    nodes = [name for name in weight_products(graph) if not any(fnmatchcase(name, pattern) for pattern in component.keep_fp32)]
-    if not nodes:
-        return  # the quantizer reads an empty list as all nodes
-    config = QuantizationConfig(
-        is_static=False,
-        format=QuantFormat.QOperator,
-        mode=QuantizationMode.IntegerOps,
-        activations_dtype=QuantType.QUInt8,
-        weights_dtype=WEIGHT_TYPES[component.weights],
-        weights_symmetric=component.weights == "qint8",
-        per_channel=component.per_channel,
-        reduce_range=component.reduce_range,
-        nodes_to_quantize=nodes,
-        operators_to_quantize=["MatMul"],
-    )
-    root = logging.getLogger()
-    level = root.level
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        root.setLevel(logging.ERROR)  # the quantizer advises, through the root logger, steps that this graph does not need
-        try:
-            ORTQuantizer(path, config=PretrainedConfig()).quantize(config, scratch, file_suffix="")
-        finally:
-            root.setLevel(level)
-        (Path(scratch) / path.name).replace(path)
-    model = onnx.load(path)
-    share_table(model.graph)
-    onnx.save(model, path)
-
-
-def share_table(graph: onnx.GraphProto) -> None:
-    """Let the embedding read the head's quantized matrix [D,V], one scale and zero point per word, and drop its FP32 copy."""
-    names = {tensor.name: tensor for tensor in graph.initializer}
-    for position, node in enumerate(graph.node):
-        if node.op_type != "Gather" or f"{node.input[0]}_quantized" not in names:
-            continue
-        table, ids, out = node.input[0], node.input[1], node.output[0]
-        per_word = names[f"{table}_scale"].dims != []
-        steps = [helper.make_node("Gather", [f"{table}_quantized", ids], [f"{out}_q"], axis=1)]
-        steps.append(helper.make_node("Cast", [f"{out}_q"], [f"{out}_f"], to=TensorProto.FLOAT))
-        value = f"{out}_f"
-        if np.any(numpy_helper.to_array(names[f"{table}_zero_point"])):
-            steps += _of_words(f"{table}_zero_point", ids, f"{out}_zp", per_word=per_word)
-            steps.append(helper.make_node("Cast", [steps[-1].output[0]], [f"{out}_zpf"], to=TensorProto.FLOAT))
-            steps.append(helper.make_node("Sub", [value, f"{out}_zpf"], [f"{out}_s"]))
-            value = f"{out}_s"
-        steps += _of_words(f"{table}_scale", ids, f"{out}_scale", per_word=per_word)
-        steps.append(helper.make_node("Mul", [value, f"{out}_scale"], [out]))
-        graph.node.remove(node)
-        for offset, step in enumerate(steps):
-            step.name = f"{node.name}_int8_{offset}"
-            graph.node.insert(position + offset, step)
-        if table in names:
-            graph.initializer.remove(names[table])
-        return
-
-
-def _of_words(parameter: str, ids: str, output: str, *, per_word: bool) -> list[onnx.NodeProto]:
-    """Look a quantization parameter up per word, or pass on the one of the whole table."""
-    if per_word:
-        return [helper.make_node("Gather", [parameter, ids], [output], axis=0)]
-    return [helper.make_node("Identity", [parameter], [output])]
 
 
 def count_quantized(path: Path) -> dict[str, int]:

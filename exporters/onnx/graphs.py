@@ -1,186 +1,30 @@
-"""ONNX graphs of a BLIP captioner: the FP32 or FP16 module goes in; encoder and decoder graphs in standard operators come out.
-
-Contract `split/1`. B images, R decoder rows (a multiple of B), N vision tokens, P past tokens, T new tokens, M wanted positions,
-V vocabulary, H heads, Dh width of a head:
-
-    encoder  pixels f32[B,3,S,S] → cross_key_i, cross_value_i f[B,H,N,Dh] of every decoder layer i
-    decoder  token_ids i64[R,T], positions i64[M], past_key_i, past_value_i f[R,H,P,Dh], cross_key_i, cross_value_i
-             → logits f32[R,M,V], present_key_i, present_value_i f[R,H,P+T,Dh]
-
-P may be 0, so one decoder graph takes the prompt and every later token.
-"""
+"""Tracing a torch module into an ONNX graph, and finding the products with weights in one."""
 
 import logging
 import warnings
-from collections.abc import Collection
 from pathlib import Path
 
 import onnx
 import torch
-from torch import Tensor, nn
 
-from exporters.onnx.fused_attention import fuse_self_attention
-from runtimes.engines.pytorch.blip import Blip
+from exporters.families.adapter import GraphExport
 
 OPSET = 17
 """First with LayerNormalization as one operator; the TorchScript exporter of torch 2.13 ends at 20."""
 
 
-def layer_names(prefix: str, layers: int) -> list[str]:
-    """Return `prefix_key_0, prefix_value_0, prefix_key_1, ...`: the order in which `Blip` passes K/V."""
-    return [f"{prefix}_{kind}_{layer}" for layer in range(layers) for kind in ("key", "value")]
-
-
-class Encoder(nn.Module):
-    """The graph from pixels to cross-attention K/V."""
-
-    def __init__(self, model: Blip) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Pixels f32[B,3,S,S] → K/V f[B,H,N,Dh] per decoder layer."""
-        return tuple(self.model.encode(pixels))
-
-
-class Decoder(nn.Module):
-    """The graph from tokens and K/V to logits."""
-
-    def __init__(self, model: Blip) -> None:
-        super().__init__()
-        self.model = model
-        self.layers = model.shape.text_layers
-
-    def forward(self, token_ids: Tensor, positions: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """State is past then cross, each key and value per layer → logits, then present."""
-        logits, present = self.model.decode(token_ids, positions, state[: 2 * self.layers], state[2 * self.layers :])
-        return (logits, *present)
-
-
-class ColumnEmbedding(nn.Module):
-    """Looks words up in the head's matrix f[D,V], so that the tied table is stored once and no graph has to transpose it."""
-
-    def __init__(self, table: nn.Parameter) -> None:
-        super().__init__()
-        self.table = table
-
-    def forward(self, token_ids: Tensor) -> Tensor:
-        """token_ids i64[R,T] → f[R,T,D]."""
-        return self.table[:, token_ids].permute(1, 2, 0)
-
-
-class ColumnHead(nn.Module):
-    """Product with the same matrix f[D,V]."""
-
-    def __init__(self, table: nn.Parameter) -> None:
-        super().__init__()
-        self.table = table
-
-    def forward(self, x: Tensor) -> Tensor:
-        """f[R,M,D] → f[R,M,V]."""
-        return x @ self.table
-
-
-class JoinedProjections(nn.Module):
-    """Query, key and value of one decoder layer in one product: a third of the calls, and their input is quantized once."""
-
-    def __init__(self, query: nn.Linear, key: nn.Linear, value: nn.Linear) -> None:
-        super().__init__()
-        parts = (query, key, value)
-        self.width = query.out_features
-        self.qkv = nn.Linear(query.in_features, 3 * query.out_features, dtype=query.weight.dtype)
-        self.qkv.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
-        self.qkv.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """f[R,T,D] → query, key and value f[R,T,D]."""
-        return self.qkv(x).split(self.width, dim=-1)
-
-
-def export_graphs(model: Blip, directory: Path, *, fused: Collection[str] = ()) -> dict[str, Path]:
-    """Write `encoder.onnx` and `decoder.onnx` of a module into a directory and return them by role.
-
-    Layers are rebuilt as graphs want them (embedding and head share one matrix, query, key and value one product), which a module that is
-    used afterwards would not stand.
-
-    Args:
-        model: The FP32 or FP16 module.
-        directory: Where to write.
-        fused: Which of "encoder" and "decoder" may use ONNX Runtime's attention operator; the others keep to the ONNX standard.
-    """
-    shape = model.shape
-    if "encoder" in fused:
-        fuse_self_attention(model.vision_model)
-    if "decoder" in fused:
-        fuse_self_attention(model.text_decoder)
-    for layer in model.text_decoder.layers:
-        attention = layer.get_submodule("attention")
-        parts = attention.get_submodule("self")
-        attention.add_module("self", JoinedProjections(parts.query, parts.key, parts.value))  # type: ignore[arg-type]
-    dtype = model.vision_model.post_layernorm.weight.dtype
-    words = model.get_parameter("text_decoder.bert.embeddings.word_embeddings.weight")
-    table = nn.Parameter(words.T.contiguous(), requires_grad=False)
-    model.get_submodule("text_decoder.bert.embeddings").add_module("word_embeddings", ColumnEmbedding(table))
-    model.get_submodule("text_decoder.cls.predictions").add_module("decoder", ColumnHead(table))
-    # More than one of everything, so that tracing cannot take an axis of length 1 for a constant.
-    rows, past, new = 4, 3, 2
-    kv = [torch.zeros(rows, shape.text_heads, past, shape.head_width, dtype=dtype) for _ in range(2 * shape.text_layers)]
-    cross = [torch.zeros(2, shape.text_heads, shape.vision_tokens, shape.head_width, dtype=dtype) for _ in range(2 * shape.text_layers)]
-    names = {kind: layer_names(kind, shape.text_layers) for kind in ("past", "present", "cross")}
-    axes = {
-        "past": {0: "rows", 2: "past"},
-        "present": {0: "rows", 2: "past_and_new"},
-        "cross": {0: "images", 2: "vision_tokens"},
-    }
-    by_layer = {name: axes[kind] for kind, listed in names.items() for name in listed}
-    encoder, decoder = directory / "encoder.onnx", directory / "decoder.onnx"
-    export_graph(
-        Encoder(model),
-        (torch.zeros(2, 3, shape.image_px, shape.image_px),),
-        encoder,
-        ["pixels"],
-        names["cross"],
-        {"pixels": {0: "images"}, **{name: by_layer[name] for name in names["cross"]}},
-    )
-    export_graph(
-        Decoder(model),
-        (torch.zeros(rows, new, dtype=torch.int64), torch.arange(new), *kv, *cross),
-        decoder,
-        ["token_ids", "positions", *names["past"], *names["cross"]],
-        ["logits", *names["present"]],
-        {
-            "token_ids": {0: "rows", 1: "new"},
-            "positions": {0: "positions"},
-            "logits": {0: "rows", 1: "positions"},
-            **by_layer,
-        },
-    )
-    return {"encoder": encoder, "decoder": decoder}
-
-
-def export_graph(
-    module: nn.Module, example: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str], axes: dict[str, dict[int, str]]
-) -> None:
-    """Trace a module on an example and write its graph.
-
-    Args:
-        module: What to export.
-        example: Its arguments; the sizes of axes that `axes` does not name are taken from them.
-        path: Where to write.
-        inputs: Names of its arguments.
-        outputs: Names of its results.
-        axes: Input or output → axis → name of each axis whose size may change.
-    """
+def export_graph(export: GraphExport, path: Path) -> None:
+    """Trace a module on its example and write the graph to `path`."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the TorchScript exporter announces its retirement at every call; the torch range is pinned
         torch.onnx.export(
-            module.eval(),
-            example,
+            export.module.eval(),
+            export.example,
             str(path),
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_axes=axes,
+            input_names=export.inputs,
+            output_names=export.outputs,
+            dynamic_axes=export.axes,
             opset_version=OPSET,
             dynamo=False,
         )

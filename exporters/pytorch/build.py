@@ -10,42 +10,33 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import nn
 
-from exporters.checkpoint.blip import HEAD, TABLE, Checkpoint
+from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.recipes import Component, Recipe
-from runtimes.engines.pytorch.blip import Blip
 from runtimes.engines.pytorch.int8_layers import quantize_rows
 from runtimes.engines.pytorch.session import SCALES
 
 REQUIRES = {"torch": ">=2.10,<2.14"}
 
 
-def component_of(name: str) -> str:
-    """Return which component a parameter or module belongs to: cross-attention's keys and values are computed once per picture."""
-    once = name.startswith("vision_model.") or ".crossattention.self.key" in name or ".crossattention.self.value" in name
-    return "encoder" if once else "decoder"
-
-
 def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict[str, Path], dict[str, dict[str, int]]]:
     """Write the weights; return files by role and what was quantized: component → kind → count."""
-    weights = checkpoint.load_weights()
-    del weights[HEAD]
-    components = {"encoder": recipe.encoder, "decoder": recipe.decoder}
-    with torch.device("meta"):
-        linears = [name for name, module in Blip(checkpoint.model).named_modules() if isinstance(module, nn.Linear)]
-    applied: dict[str, Counter[str]] = {"encoder": Counter(), "decoder": Counter()}
+    family, weights = checkpoint.family, checkpoint.load_weights()
+    for name in family.tied:
+        del weights[name]
+    linears = [name for name, module in checkpoint.empty_module().named_modules() if isinstance(module, nn.Linear)]
+    applied: dict[str, Counter[str]] = {component: Counter() for component in family.components}
     half = recipe.precision == "fp16"
     stored = {name: tensor.half() if half else tensor for name, tensor in weights.items()}
     for module in linears:
-        component = component_of(module)
-        if not _quantized(components[component], module):
+        component = family.component_of(module)
+        if not _quantized(recipe.component(component), module):
             continue
-        tensor = TABLE if f"{module}.weight" == HEAD else f"{module}.weight"
+        tensor = family.tied.get(f"{module}.weight", f"{module}.weight")
         stored[tensor], stored[tensor + SCALES] = quantize_rows(weights[tensor])
         applied[component]["Linear"] += 1
-        if tensor == TABLE:
+        if tensor in family.tied.values():
             applied[component]["Embedding"] += 1
     path = directory / "weights.safetensors"
     try:

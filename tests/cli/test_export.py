@@ -95,7 +95,7 @@ def test_a_recipe_from_a_file(tiny_checkpoint, tmp_path):
         "name": "mine",
         "runtime": "torch",
         "why": "A test.",
-        "decoder": {"weights": "qint8", "per_channel": True},
+        "components": {"decoder": {"weights": "qint8", "per_channel": True}},
         "drift_limit_nat": 0.5,
     }
     (tmp_path / "mine.json").write_text(json.dumps(recipe))
@@ -111,7 +111,8 @@ def test_a_recipe_from_a_file(tiny_checkpoint, tmp_path):
         "why": "A test.",
         "drift_limit_nat": 0.5,
     }
-    assert (manifest["recipe"]["encoder"]["weights"], manifest["recipe"]["decoder"]["weights"]) == ("fp32", "qint8")
+    assert manifest["recipe"]["components"]["decoder"]["weights"] == "qint8"
+    assert (manifest["applied"]["encoder"], manifest["applied"]["decoder"]["Linear"] > 0) == ({}, True)
 
 
 def test_existing_output_stays_and_overwrite_replaces_it(tiny_checkpoint, tmp_path):
@@ -167,8 +168,12 @@ VQA = {"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}
     ("files", "arguments", "error"),
     [
         (None, (), "{here}: no such checkpoint directory"),
-        ({"config.json": BERT}, (), "{here}: this is BertForMaskedLM, not a BLIP captioner (BlipForConditionalGeneration)"),
-        ({"config.json": VQA}, (), "{here}: this is BlipForQuestionAnswering, not a BLIP captioner (BlipForConditionalGeneration)"),
+        ({"config.json": BERT}, (), "{here}: this is BertForMaskedLM, which cannot be exported; supported: BlipForConditionalGeneration"),
+        (
+            {"config.json": VQA},
+            (),
+            "{here}: this is BlipForQuestionAnswering, which cannot be exported; supported: BlipForConditionalGeneration",
+        ),
         ({"config.json": {"model_type": "blip"}}, (), "{here}: has no model.safetensors"),
         (
             {"config.json": {"model_type": "blip"}, "pytorch_model.bin": {}},

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from exporters.checkpoint.blip import Checkpoint, open_checkpoint
+from exporters.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from exporters.export import export
-from exporters.gate.gate import Agreement, Picture, compare
+from exporters.gate.gate import Agreement, compare
+from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import RECIPES, Recipe, find_recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import ExportError, GateError, OutputError, OutputExistsError
@@ -30,11 +31,11 @@ def checkpoint(tiny_checkpoint) -> Checkpoint:
 
 
 @pytest.fixture
-def pictures(drawn_pictures) -> list[Picture]:
+def pictures(drawn_pictures) -> list[LabelledImage]:
     return drawn_pictures[:4]
 
 
-def make(checkpoint: Checkpoint, output: Path, pictures: list[Picture], *recipes: Recipe, **options: object) -> list[Path]:
+def make(checkpoint: Checkpoint, output: Path, pictures: list[LabelledImage], *recipes: Recipe, **options: object) -> list[Path]:
     return list(export(checkpoint, recipes, output, pictures, **options))
 
 
@@ -219,10 +220,10 @@ class TestExistingOutput:
     def test_is_replaced_by_overwrite_and_its_old_files_go(self, checkpoint, pictures, tmp_path):
         (path,) = make(checkpoint, tmp_path, pictures, replace(INT8, drift_limit_nat=0.1))
         before = open_artifact(path).manifest
-        changed = replace(INT8, drift_limit_nat=0.1, encoder=replace(INT8.encoder, keep_fp32=("*fc1*",)))
+        changed = replace(INT8, drift_limit_nat=0.1, components={"*": replace(INT8.component("*"), keep_fp32=("*fc1*",))})
         assert make(checkpoint, tmp_path, pictures, changed, overwrite=True) == [path]
         after = open_artifact(path).manifest
-        assert after.recipe["encoder"]["keep_fp32"] == ["*fc1*"]
+        assert after.recipe["components"]["*"]["keep_fp32"] == ["*fc1*"]
         assert after.file_of("weights") != before.file_of("weights")
         assert sorted(file.name for file in path.iterdir()) == sorted([*after.files, "manifest.json"])
         assert load(path).caption([pictures[0].path])[0].error is None
@@ -300,13 +301,13 @@ LIMITED = """
 import json, resource, sys
 from pathlib import Path
 from exporters.export import export
-from exporters.checkpoint.blip import open_checkpoint
-from exporters.gate.gate import Picture
+from exporters.checkpoint.checkpoint import open_checkpoint
+from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import find_recipe
 
 source, output, recipes, limit, pictures = json.loads(sys.argv[1])
 checkpoint = open_checkpoint(source)
-pictures = [Picture(Path(path), tuple(captions)) for path, captions in pictures]
+pictures = [LabelledImage(Path(path), tuple(captions)) for path, captions in pictures]
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 for recipe in recipes:
     try:
@@ -318,7 +319,7 @@ for recipe in recipes:
 """
 
 
-def run_limited(source: Path, pictures: list[Picture], output: Path, recipes: list[str]) -> list[dict[str, str]]:
+def run_limited(source: Path, pictures: list[LabelledImage], output: Path, recipes: list[str]) -> list[dict[str, str]]:
     """Export one recipe after the other in a process that can write no large file: writes fail half-way, as on a full disk."""
     listed = [[str(picture.path), list(picture.captions)] for picture in pictures]
     argument = json.dumps([str(source), str(output), recipes, LIMIT_BYTES, listed])

@@ -29,7 +29,6 @@ class TestRecipes:
         ("encoder", "decoder", "precision"),
         [
             ("fp32", "fp32", "fp32"),
-            ("fp16", "fp16", "fp16"),
             ("qint8", "fp32", "int8"),
             ("fp32", "quint8", "int8"),
             ("qint8", "qint4", "int4"),
@@ -38,12 +37,26 @@ class TestRecipes:
     )
     def test_precision_is_the_smallest_format_of_the_two(self, encoder, decoder, precision):
         parts = [Component(weights=weights, block_size=32 if weights == "qint4" else None) for weights in (encoder, decoder)]
-        recipe = Recipe(name="m", runtime="ort", why="w", encoder=parts[0], decoder=parts[1], drift_limit_nat=0.1)
+        recipe = Recipe(name="m", runtime="ort", why="w", components={"encoder": parts[0], "decoder": parts[1]}, drift_limit_nat=0.1)
         assert recipe.precision == precision
+
+    def test_a_component_that_is_not_named_takes_the_default(self):
+        small, plain = Component(weights="qint4", block_size=32), Component(weights="qint8", per_channel=True)
+        recipe = Recipe(name="m", runtime="ort", why="w", components={"*": plain, "decoder": small}, drift_limit_nat=0.1)
+        assert [recipe.component(name) for name in ("encoder", "decoder", "question")] == [plain, small, plain]
+        assert find_recipe("pytorch-fp32").component("encoder") == Component()
+
+    def test_components_that_the_family_has_not_are_refused_with_the_known_ones(self):
+        recipe = replace(find_recipe("onnx-int8"), components={"*": Component(), "encodr": Component(), "text": Component()})
+        with pytest.raises(RecipeError, match="encodr, text; known: encoder, decoder"):
+            recipe.check_components(("encoder", "decoder"))
 
     def test_the_hash_changes_with_any_field(self):
         recipe = find_recipe("onnx-int8")
-        others = [replace(recipe, drift_limit_nat=0.021), replace(recipe, decoder=replace(recipe.decoder, keep_fp32=("x",)))]
+        others = [
+            replace(recipe, drift_limit_nat=0.021),
+            replace(recipe, components={**recipe.components, "decoder": Component(weights="qint8", block_size=32)}),
+        ]
         assert len({one.sha256 for one in (recipe, *others)}) == 3
 
     def test_the_manifest_holds_the_recipe_and_its_hash(self, tiny_artifacts):
@@ -72,17 +85,19 @@ class TestRecipes:
 
     def test_unknown_key_is_named_with_the_known_ones(self, tmp_path):
         file = tmp_path / "mine.json"
-        file.write_text(json.dumps({"name": "mine", "runtime": "ort", "why": "Why not.", "encoder": {"per_chanel": True}, "bits": 4}))
+        file.write_text(
+            json.dumps({"name": "mine", "runtime": "ort", "why": "Why not.", "components": {"encoder": {"per_chanel": True}}, "bits": 4})
+        )
         with pytest.raises(RecipeError) as caught:
             find_recipe(str(file))
         message = str(caught.value)
         assert message.startswith(f"{file}: ")
         assert (
-            "unknown recipe field(s) bits; known: name, runtime, why, device, cpu_features, encoder, decoder, layout, image_scale, "
+            "unknown recipe field(s) bits; known: name, runtime, why, device, cpu_features, components, layout, image_scale, "
             "drift_limit_nat" in message
         )
         known = "weights, per_channel, block_size, reduce_range, keep_fp32"
-        assert f"unknown component field(s) encoder.per_chanel; known: {known}" in message
+        assert f"unknown component field(s) components.encoder.per_chanel; known: {known}" in message
 
     @pytest.mark.parametrize(
         ("content", "problem"),
@@ -92,7 +107,10 @@ class TestRecipes:
             ('{"runtime": "ort"}', "missing name, why"),
             ('{"name": "m", "why": "w", "runtime": "tflite"}', "runtime 'tflite' is not one of ort, torch"),
             ('{"name": "m", "why": "w", "runtime": "ort", "drift_limit_nat": "0.1"}', "drift_limit_nat: expected float, got str"),
-            ('{"name": "m", "why": "w", "runtime": "ort", "encoder": {"weights": "int4"}}', "encoder.weights: 'int4' is not one of"),
+            (
+                '{"name": "m", "why": "w", "runtime": "ort", "components": {"encoder": {"weights": "int4"}}}',
+                "components.encoder.weights: 'int4' is not one of",
+            ),
         ],
     )
     def test_a_file_that_says_nonsense_is_refused_in_one_line(self, tmp_path, content, problem):
@@ -108,34 +126,37 @@ class TestRecipes:
             find_recipe(str(tmp_path / "none.json"))
 
     @pytest.mark.parametrize(
-        ("fields", "problem"),
+        ("runtime", "components", "problem"),
         [
-            ({"runtime": "ort", "encoder": {"reduce_range": True}}, "reduce_range needs INT8 weights without blocks"),
+            ("ort", {"encoder": {"reduce_range": True}}, "reduce_range needs INT8 weights without blocks"),
+            ("ort", {"*": {"weights": "qint8", "block_size": 32, "reduce_range": True}}, "needs INT8 weights without blocks"),
+            ("ort", {"decoder": {"weights": "quint8", "block_size": 32}}, "block_size needs qint8 or qint4 weights"),
+            ("ort", {"decoder": {"block_size": 32}}, "block_size needs qint8 or qint4 weights"),
+            ("ort", {"decoder": {"weights": "qint8", "block_size": 8}}, "block_size must be a power of two, at least 16"),
+            ("ort", {"decoder": {"weights": "qint4", "block_size": 48}}, "block_size must be a power of two, at least 16"),
+            ("ort", {"decoder": {"weights": "qint4", "block_size": 0}}, "block_size must be a power of two, at least 16"),
             (
-                {"runtime": "ort", "encoder": {"weights": "qint8", "block_size": 32, "reduce_range": True}},
-                "needs INT8 weights without blocks",
+                "ort",
+                {"decoder": {"weights": "qint8", "block_size": 32, "per_channel": True}},
+                "block_size and per_channel exclude",
             ),
-            ({"runtime": "ort", "decoder": {"weights": "quint8", "block_size": 32}}, "block_size needs qint8 or qint4 weights"),
-            ({"runtime": "ort", "decoder": {"block_size": 32}}, "block_size needs qint8 or qint4 weights"),
-            ({"runtime": "ort", "decoder": {"weights": "qint8", "block_size": 8}}, "block_size must be a power of two, at least 16"),
-            ({"runtime": "ort", "decoder": {"weights": "qint4", "block_size": 48}}, "block_size must be a power of two, at least 16"),
-            ({"runtime": "ort", "decoder": {"weights": "qint4", "block_size": 0}}, "block_size must be a power of two, at least 16"),
-            (
-                {"runtime": "ort", "decoder": {"weights": "qint8", "block_size": 32, "per_channel": True}},
-                "a block has its own scale: block_size and per_channel exclude each other",
-            ),
-            ({"runtime": "ort", "decoder": {"weights": "qint4"}}, "qint4 needs block_size"),
-            ({"runtime": "torch", "decoder": {"weights": "qint4", "block_size": 32}}, "full-range qint8 weights per channel only"),
-            ({"runtime": "torch", "encoder": {"weights": "quint8", "per_channel": True}}, "full-range qint8 weights per channel only"),
-            ({"runtime": "torch", "decoder": {"weights": "qint8", "per_channel": True, "reduce_range": True}}, "full-range qint8"),
-            ({"runtime": "torch", "encoder": {"weights": "qint8"}}, "the torch runtime quantizes per channel only"),
-            ({"runtime": "ort", "encoder": {"weights": "fp16"}}, "fp16 is for both components or none"),
-            ({"runtime": "ort", "encoder": {"weights": "qint8"}, "drift_limit_nat": None}, "needs drift_limit_nat"),
+            ("ort", {"decoder": {"weights": "qint4"}}, "qint4 needs block_size"),
+            ("torch", {"decoder": {"weights": "qint4", "block_size": 32}}, "full-range qint8 weights per channel only"),
+            ("torch", {"encoder": {"weights": "quint8", "per_channel": True}}, "full-range qint8 weights per channel only"),
+            ("torch", {"decoder": {"weights": "qint8", "per_channel": True, "reduce_range": True}}, "full-range qint8"),
+            ("torch", {"encoder": {"weights": "qint8"}}, "the torch runtime quantizes per channel only"),
+            ("ort", {"encoder": {"weights": "fp16"}}, "fp16 is for all components or none"),
+            ("ort", {"*": {"weights": "fp16"}, "decoder": {}}, "fp16 is for all components or none"),
         ],
     )
-    def test_combinations_that_no_exporter_can_make_are_refused(self, tmp_path, fields, problem):
+    def test_combinations_that_no_exporter_can_make_are_refused(self, tmp_path, runtime, components, problem):
         file = tmp_path / "mine.json"
-        file.write_text(json.dumps({"name": "mine", "why": "Why not.", "drift_limit_nat": 0.1, **fields}))
+        recipe = {"name": "mine", "why": "Why not.", "drift_limit_nat": 0.1, "runtime": runtime, "components": components}
+        file.write_text(json.dumps(recipe))
         with pytest.raises(RecipeError) as caught:
             find_recipe(str(file))
         assert problem in str(caught.value)
+
+    def test_a_quantized_recipe_needs_a_limit(self):
+        with pytest.raises(ValueError, match="needs drift_limit_nat"):
+            Recipe(name="m", runtime="ort", why="w", components={"encoder": Component(weights="qint8")})

@@ -31,10 +31,11 @@ MOST_S = 120
 ROOMY = 1 << 26
 WARM = (
     *(
-        "exporters.checkpoint.blip",
+        "exporters.checkpoint.checkpoint",
         "exporters.checkpoint.reference",
         "exporters.onnx.build",
         "exporters.onnx.graphs",
+        "exporters.families.blip_caption",
         "exporters.gate.gate",
     ),
     *("runtimes.engines.ort.session", "toolkit.bench.runner", "toolkit.batch.output"),

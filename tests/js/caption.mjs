@@ -48,8 +48,8 @@ async function open(folder, threads) {
 
 /** The most likely caption, token by token: all ids from bos_id to eos_id, and their log-probability per generated token. */
 async function greedy({ manifest, encoder, decoder }, pixels, maxLength = MAX_LENGTH) {
-  const { bos_id: bos, eos_id: eos } = manifest.generation
-  const { text_layers: layers, text_heads: heads, text_width: width } = manifest.architecture
+  const { bos_id: bos, eos_id: eos } = manifest.tokenizer
+  const { text_layers: layers, text_heads: heads, text_width: width } = manifest.model
   const cross = await encoder.run({ pixels }) // cross_key_0, cross_value_0, ...: once a picture
   let past = {}
   for (let layer = 0; layer < layers; layer++) {

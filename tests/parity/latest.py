@@ -9,7 +9,7 @@ from pathlib import Path
 import transformers
 
 import runtimes
-from exporters.checkpoint.reference import HfCaptioner, greedy_with_margins
+from exporters.families.blip_reference import HfCaptioner, greedy_with_margins
 from exporters.gate.gate import compare
 from toolkit.datasets import load_dataset
 

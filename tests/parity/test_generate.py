@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.checkpoint.blip import open_checkpoint
-from exporters.checkpoint.reference import HfCaptioner, greedy_with_margins
+from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
-from exporters.gate.gate import Agreement, Picture, compare
+from exporters.families.blip_reference import HfCaptioner, greedy_with_margins
+from exporters.gate.gate import Agreement, compare
+from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import find_recipe
 from runtimes.captioner import Captioner
 from runtimes.host.facts import usable_cores
@@ -48,7 +49,7 @@ class Oracle:
         self._said: dict[tuple, tuple[list[int], float | None]] = {}
         self.greedy = cache(lambda path, prompt: greedy_with_margins(self.hf, path, prompt))
 
-    def say(self, picture: Picture, prompt: str | None, **search: float) -> tuple[list[int], float | None]:
+    def say(self, picture: LabelledImage, prompt: str | None, **search: float) -> tuple[list[int], float | None]:
         """Return token ids to the end token and, of beam search, its score."""
         if search == {"num_beams": 1}:
             return self.greedy(picture.path, prompt)[0], None
@@ -80,16 +81,16 @@ def oracle_of(tiny_checkpoint, mini_checkpoint) -> Callable[[str], Oracle]:
 
 
 @pytest.fixture(scope="module")
-def pictures_of(drawn_pictures, sample_pictures) -> dict[str, list[Picture]]:
+def pictures_of(drawn_pictures, sample_pictures) -> dict[str, list[LabelledImage]]:
     return {"tiny": drawn_pictures, "mini": sample_pictures}
 
 
-def caption(captioner: Captioner, pictures: list[Picture], prompt: str | None = None, batch_size: int = 1, **search: float):
+def caption(captioner: Captioner, pictures: list[LabelledImage], prompt: str | None = None, batch_size: int = 1, **search: float):
     ours = {OUR_NAMES.get(name, name): value for name, value in search.items()}
     return captioner.caption([picture.path for picture in pictures], prompt=prompt, batch_size=batch_size, **ours)
 
 
-def assert_same(captioner: Captioner, oracle: Oracle, pictures: list[Picture], prompt: str | None, **search: float) -> None:
+def assert_same(captioner: Captioner, oracle: Oracle, pictures: list[LabelledImage], prompt: str | None, **search: float) -> None:
     """Ids equal on every picture; scores of beam search equal to 1e-4; words equal transformers' decode."""
     expected = [oracle.say(picture, prompt, **search) for picture in pictures]
     captions = caption(captioner, pictures, prompt, **search)
@@ -100,7 +101,7 @@ def assert_same(captioner: Captioner, oracle: Oracle, pictures: list[Picture], p
     assert [found.text for found in captions] == decoded
 
 
-def greedy_agreement(captioner: Captioner, oracle: Oracle, pictures: list[Picture], prompt: str | None) -> Agreement:
+def greedy_agreement(captioner: Captioner, oracle: Oracle, pictures: list[LabelledImage], prompt: str | None) -> Agreement:
     theirs = [oracle.greedy(picture.path, prompt) for picture in pictures]
     ours = [found.token_ids for found in caption(captioner, pictures, prompt)]
     return compare(ours, [ids for ids, _ in theirs], [margins for _, margins in theirs])

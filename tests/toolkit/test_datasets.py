@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from exporters.gate.gate import Picture
+from exporters.gate.labelled_image import LabelledImage
 from runtimes.errors import DatasetError
 from toolkit.datasets import SAMPLE, load_dataset
 
@@ -35,7 +35,7 @@ def coco(names=NAMES):
 
 
 def pictures(folder, names=NAMES):
-    return tuple(Picture(folder / name, (f"one {name}", f"two {name}")) for name in names)
+    return tuple(LabelledImage(folder / name, (f"one {name}", f"two {name}")) for name in names)
 
 
 def test_captions_json_in_its_folder(tmp_path):
@@ -61,7 +61,7 @@ def test_coco_pictures_without_captions_are_left_out_and_named(tmp_path, caplog)
     content = coco()
     content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != 103]
     dataset = load_dataset(str(write(tmp_path / "captions.json", content)), tmp_path)
-    assert (len(dataset.pictures), Picture(tmp_path / "d.jpg", ()) in dataset.pictures, dataset.has_references) == (9, False, True)
+    assert (len(dataset.pictures), LabelledImage(tmp_path / "d.jpg", ()) in dataset.pictures, dataset.has_references) == (9, False, True)
     assert "1 pictures have no captions and are left out (first: d.jpg)" in caplog.text
 
 
@@ -71,7 +71,7 @@ def test_a_folder_alone_has_pictures_and_no_references(tmp_path):
     dataset = load_dataset(None, tmp_path)
     assert (dataset.name, dataset.pictures, dataset.has_references) == (
         str(tmp_path),
-        (Picture(tmp_path / "b.jpg", ()), Picture(tmp_path / "deep" / "a.png", ())),
+        (LabelledImage(tmp_path / "b.jpg", ()), LabelledImage(tmp_path / "deep" / "a.png", ())),
         False,
     )
 

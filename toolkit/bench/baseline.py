@@ -28,7 +28,7 @@ def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, 
     """
     source = open_artifact(artifact).manifest.source
     try:
-        from exporters.checkpoint.blip import open_checkpoint
+        from exporters.checkpoint.checkpoint import open_checkpoint
     except ModuleNotFoundError as error:
         logger.warning("no baseline: %s is not installed; pip install 'blip-toolkit[export]'", error.name)
         return None

@@ -94,7 +94,7 @@ def _open(job: Job) -> tuple[Any, float, float, dict[str, Any]]:
         load_s = time.perf_counter() - started - import_s
         return captioner, import_s, load_s, _described(description, scores=True)
     if job.artifact is None:
-        from exporters.checkpoint.reference import HfCaptioner, versions
+        from exporters.families.blip_reference import HfCaptioner, versions
 
         import_s = time.perf_counter() - started
         assert job.checkpoint is not None

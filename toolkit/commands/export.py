@@ -65,7 +65,7 @@ def command(
 
     chosen = find_recipes(recipes, cuda=read_host().cuda)
     try:
-        from exporters.checkpoint.blip import open_checkpoint
+        from exporters.checkpoint.checkpoint import open_checkpoint
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a package", "exporting", "export") from error
     from exporters.gate.gate import OnGateFailure, findings_line

@@ -9,7 +9,7 @@ P past tokens, T new tokens, M positions whose logits are wanted, V vocabulary.
 Sources: Li et al. 2022 (BLIP), Dosovitskiy et al. 2021 (ViT), Devlin et al. 2019 (BERT, post-norm).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -237,6 +237,11 @@ class TextDecoder(nn.Module):
 
 class Blip(nn.Module):
     """A BLIP captioner of the given sizes; weights are loaded by the caller."""
+
+    TIED: Mapping[str, str] = {
+        "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
+    }
+    """Parameter → the parameter that is the same tensor; only the latter is stored."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()

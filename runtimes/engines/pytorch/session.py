@@ -23,8 +23,6 @@ from runtimes.families.registry import ModelSpec
 
 SCALES = ".scales"
 """A tensor `x.weight` with a sibling `x.weight.scales` is int8, one scale per row."""
-TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
-HEAD = "text_decoder.cls.predictions.decoder"
 
 
 @dataclass
@@ -119,6 +117,7 @@ def load_model(payload: Payload, spec: ModelSpec) -> Blip:
     """
     with torch.device("meta"):
         model: Blip = load_target(spec.TORCH_MODULE)(spec)
+    heads = {table: head.removesuffix(".weight") for head, table in model.TIED.items()}
     plain: dict[str, Tensor] = {}
     stream, path = payload.stream("weights"), payload.artifact.path_of("weights")
     with translate_errors(lambda problem: ArtifactCorruptError(path, f"cannot be loaded: {problem}")):  # packing raises whatever torch does
@@ -131,15 +130,14 @@ def load_model(payload: Payload, spec: ModelSpec) -> Blip:
                 plain[name] = file.read(name)
                 continue
             module, scales = name.removesuffix(".weight"), file.read(name + SCALES)
-            if name == TABLE:
+            if name in heads:
                 table = file.read(name)
                 _replace(model, module, Int8Embedding(table, scales))
-                _replace(model, HEAD, Int8Linear(table, scales, None))
+                _replace(model, heads[name], Int8Linear(table, scales, None))
             else:
                 bias = file.read(f"{module}.bias") if f"{module}.bias" in names else None
                 _replace(model, module, Int8Linear(file.read(name), scales, bias))
-        if TABLE in plain:
-            plain[f"{HEAD}.weight"] = plain[TABLE]
+        plain |= {f"{head}.weight": plain[table] for table, head in heads.items() if table in plain}
         model.load_state_dict(plain, strict=True, assign=True)
     return model
 

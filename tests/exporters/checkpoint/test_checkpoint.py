@@ -12,7 +12,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from exporters.checkpoint.blip import HEAD, TABLE, open_checkpoint
+from exporters.checkpoint.checkpoint import open_checkpoint
+from exporters.families.blip_caption import HEAD, TABLE
 from runtimes.artifact.manifest import ImageSpec, TokenizerSpec
 from runtimes.errors import CheckpointError
 from runtimes.families.blip import BlipSpec
@@ -258,7 +259,7 @@ class TestNotACaptioner:
     )
     def test_says_which_architecture_it_is(self, checkpoint, config, found):
         (checkpoint / "config.json").write_text(json.dumps(config))
-        assert problem_of(checkpoint) == f"this is {found}, not a BLIP captioner (BlipForConditionalGeneration)"
+        assert problem_of(checkpoint) == f"this is {found}, which cannot be exported; supported: BlipForConditionalGeneration"
 
     def test_a_blip_config_that_names_no_architecture_is_taken_for_a_captioner(self, checkpoint, tiny_checkpoint):
         edit_json(checkpoint / "config.json", architectures=None)
@@ -280,11 +281,17 @@ class TestNotACaptioner:
 class TestUnsupported:
     def test_activation_is_named_with_the_supported_ones(self, checkpoint):
         edit_config(checkpoint, "vision_config", hidden_act="silu")
-        assert problem_of(checkpoint) == "activation 'silu' is not supported; supported: gelu, gelu_new, quick_gelu, relu"
+        assert (
+            problem_of(checkpoint)
+            == "config.json cannot be exported: activation 'silu' is not supported; supported: gelu, gelu_new, quick_gelu, relu"
+        )
 
     def test_relative_positions_are_refused(self, checkpoint):
         edit_config(checkpoint, "text_config", position_embedding_type="relative_key")
-        assert problem_of(checkpoint) == "text position embeddings are 'relative_key'; only 'absolute' is supported"
+        assert (
+            problem_of(checkpoint)
+            == "config.json cannot be exported: text position embeddings are 'relative_key'; only 'absolute' is supported"
+        )
 
     def test_a_processor_of_another_size_than_the_model_is_refused(self, checkpoint):
         edit_json(checkpoint / "preprocessor_config.json", size={"height": 48, "width": 48})

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from exporters.checkpoint.reference_cache import MAX_FILES, cached_reference
-from exporters.gate.gate import Picture, Reference
+from exporters.gate.gate import Reference
+from exporters.gate.labelled_image import LabelledImage
 
-PICTURES = [Picture(Path("a.png"), ("a cat", "one cat")), Picture(Path("b.png"), ("a dog",))]
+PICTURES = [LabelledImage(Path("a.png"), ("a cat", "one cat")), LabelledImage(Path("b.png"), ("a dog",))]
 REFERENCE = Reference(
     transformers="4.57.0", token_ids=((1, 5, 2), (1, 2)), margins_nat=((0.5, 0.25), (1.0,)), log_probabilities=((-3.5, -4.25), (-2.0,))
 )

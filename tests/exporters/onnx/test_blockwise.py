@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.checkpoint.blip import TABLE, open_checkpoint
+from exporters.checkpoint.checkpoint import open_checkpoint
+from exporters.families.blip_caption import TABLE
 from exporters.onnx.blockwise import SHRINK, packed, quantize, quantize_blocks
 from exporters.recipes import Component
 from runtimes.loading import load

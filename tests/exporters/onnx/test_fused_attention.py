@@ -8,8 +8,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from exporters.checkpoint.blip import open_checkpoint
-from exporters.onnx.graphs import export_graphs, layer_names
+from exporters.checkpoint.checkpoint import open_checkpoint
+from exporters.families.blip_graphs import layer_names
+from exporters.onnx.fused_attention import fuse_self_attention
+from exporters.onnx.graphs import export_graph
 
 WAYS = {"plain": (), "fused": ("encoder", "decoder")}
 
@@ -35,7 +37,11 @@ class Exported:
             (folder / way).mkdir()
             model = source.load_model()
             self.shape = model.shape
-            for role, file in export_graphs(model, folder / way, fused=fused).items():
+            for graph in source.family.graphs(model):
+                if graph.role in fused:
+                    fuse_self_attention(graph.attention)
+                role, file = graph.role, folder / way / f"{graph.role}.onnx"
+                export_graph(graph, file)
                 self.files[way, role] = file
                 self.sessions[way, role] = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from exporters.checkpoint.blip import open_checkpoint
+from exporters.checkpoint.checkpoint import open_checkpoint
 from runtimes.artifact.folder import open_artifact
 from tests.exporters.onnx.onnx_files import ENCODER_PRODUCTS, ONNX_DECODER_PRODUCTS, TINY_LAYERS, graph_of
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from onnx import numpy_helper
 
-from exporters.checkpoint.blip import TABLE, open_checkpoint
+from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
+from exporters.families.blip_caption import TABLE
 from exporters.recipes import Component, Recipe, find_recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.loading import load
@@ -29,8 +30,10 @@ class TestKeepFp32:
         shipped = find_recipe("pytorch-int8")
         recipe = replace(
             shipped,
-            encoder=replace(shipped.encoder, keep_fp32=("vision_model.*.mlp.*",)),
-            decoder=replace(shipped.decoder, keep_fp32=("text_decoder.cls.*", "*.layer.1.attention.self.query")),
+            components={
+                "encoder": replace(shipped.component("encoder"), keep_fp32=("vision_model.*.mlp.*",)),
+                "decoder": replace(shipped.component("decoder"), keep_fp32=("text_decoder.cls.*", "*.layer.1.attention.self.query")),
+            },
         )
         assert self.applied(tiny_checkpoint, drawn_pictures, tmp_path, recipe) == {
             "encoder": {"Linear": ENCODER_PRODUCTS - 2 * TINY_LAYERS},
@@ -41,8 +44,10 @@ class TestKeepFp32:
         shipped = find_recipe("onnx-int8")
         recipe = replace(
             shipped,
-            encoder=replace(shipped.encoder, keep_fp32=("/vision_model/*/mlp/*",)),
-            decoder=replace(shipped.decoder, keep_fp32=("/layer.1/attention/self/qkv/*",)),
+            components={
+                "encoder": replace(shipped.component("encoder"), keep_fp32=("/vision_model/*/mlp/*",)),
+                "decoder": replace(shipped.component("decoder"), keep_fp32=("/layer.1/attention/self/qkv/*",)),
+            },
         )
         assert self.applied(tiny_checkpoint, drawn_pictures, tmp_path, recipe) == {
             "encoder": {"MatMul": ENCODER_PRODUCTS - 2 * TINY_LAYERS},
@@ -52,7 +57,10 @@ class TestKeepFp32:
     @pytest.mark.parametrize("name", ["onnx-int8", "onnx-int4"])
     def test_onnx_keeps_the_head_and_with_it_the_embedding(self, tiny_checkpoint, drawn_pictures, tmp_path, name):
         shipped = find_recipe(name)
-        recipe = replace(shipped, decoder=replace(shipped.decoder, keep_fp32=("/predictions/decoder/MatMul",)))
+        recipe = replace(
+            shipped,
+            components={**shipped.components, "decoder": replace(shipped.component("decoder"), keep_fp32=("/predictions/decoder/MatMul",))},
+        )
         assert self.applied(tiny_checkpoint, drawn_pictures, tmp_path, recipe) == {
             "encoder": {"MatMul": ENCODER_PRODUCTS},
             "decoder": {"MatMul": ONNX_DECODER_PRODUCTS - 1},
@@ -66,8 +74,10 @@ class TestKeepFp32:
         """The other way round than shipped: each component has its own format."""
         recipe = replace(
             find_recipe("onnx-int8"),
-            encoder=Component(weights="qint8", block_size=32),
-            decoder=Component(weights="qint8", per_channel=True, reduce_range=True),
+            components={
+                "encoder": Component(weights="qint8", block_size=32),
+                "decoder": Component(weights="qint8", per_channel=True, reduce_range=True),
+            },
         )
         assert self.applied(tiny_checkpoint, drawn_pictures, tmp_path, recipe) == {
             "encoder": {"MatMul": ENCODER_PRODUCTS},
@@ -81,5 +91,5 @@ class TestKeepFp32:
     @pytest.mark.parametrize(("runtime", "kind"), [("torch", "Linear"), ("ort", "MatMul")])
     def test_one_component_may_stay_in_float(self, tiny_checkpoint, drawn_pictures, tmp_path, runtime, kind):
         int8 = Component(weights="qint8", per_channel=True)
-        recipe = Recipe(name="encoder-only", runtime=runtime, why="Only the encoder.", encoder=int8, drift_limit_nat=0.05)
+        recipe = Recipe(name="encoder-only", runtime=runtime, why="Only the encoder.", components={"encoder": int8}, drift_limit_nat=0.05)
         assert self.applied(tiny_checkpoint, drawn_pictures, tmp_path, recipe) == {"encoder": {kind: ENCODER_PRODUCTS}, "decoder": {}}

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from exporters.onnx.build import quantize
+from exporters.onnx.optimum_int8 import quantize
 from exporters.recipes import Component
 from tests.exporters.onnx.onnx_files import ENCODER_PRODUCTS, graph_of, initializers, one_product
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import onnx
 import pytest
 
-from exporters.checkpoint.blip import open_checkpoint
+from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
 from exporters.gate.gate import check_joined, findings_line
 from exporters.recipes import Recipe, find_recipe

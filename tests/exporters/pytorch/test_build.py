@@ -7,7 +7,8 @@ import safetensors.torch
 import torch
 from torch.ao.quantization import PerChannelMinMaxObserver
 
-from exporters.checkpoint.blip import HEAD, TABLE, open_checkpoint
+from exporters.checkpoint.checkpoint import open_checkpoint
+from exporters.families.blip_caption import HEAD, TABLE
 from runtimes.artifact.folder import open_artifact
 from runtimes.engines.pytorch.int8_layers import Int8Embedding, Int8Linear, packing_engine, quantize_rows
 from tests.exporters.onnx.onnx_files import ENCODER_PRODUCTS, TORCH_DECODER_PRODUCTS

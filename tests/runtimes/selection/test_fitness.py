@@ -50,7 +50,7 @@ def test_full_range_weights_are_those_of_the_tuned_recipe():
 )
 def test_a_recipe_of_ones_own_is_judged_by_its_weights(encoder, full):
     """It need not name CPU features."""
-    own = manifest(Recipe(name="own", runtime="ort", why="w", encoder=encoder, drift_limit_nat=1.0))
+    own = manifest(Recipe(name="own", runtime="ort", why="w", components={"encoder": encoder}, drift_limit_nat=1.0))
     assert own.target.full_range is full
     found = misfit(own, host("avx2"), SATURATED)
     assert (found is not None and found.wrong) is full

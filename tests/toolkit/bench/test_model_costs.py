@@ -59,7 +59,7 @@ def manifest(path, weights, decoder=None):
     found = open_artifact(path).manifest
     component = {"weights": weights, "block_size": None}
     applied = {role: {} if weights == "fp32" else {"MatMul": 1} for role in ("encoder", "decoder")}
-    recipe = {**found.recipe, "encoder": component, "decoder": decoder or component}
+    recipe = {**found.recipe, "components": {"encoder": component, "decoder": decoder or component}}
     image = replace(found.image, height_px=BASE.image_px, width_px=BASE.image_px)
     return replace(found, model=BASE, image=image, recipe=recipe, applied=applied)
 

@@ -11,8 +11,8 @@ import torch
 import transformers
 from click.testing import CliRunner
 
-from exporters.checkpoint.blip import open_checkpoint
-from exporters.checkpoint.reference import HfCaptioner
+from exporters.checkpoint.checkpoint import open_checkpoint
+from exporters.families.blip_reference import HfCaptioner
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import ArtifactCorruptError, OutputExistsError, RequestError, UnknownNameError
 from tests.paths import ROOT

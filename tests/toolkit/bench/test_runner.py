@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 import runtimes
-from exporters.gate.gate import Picture
+from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.captioner import GREEDY_ONLY
@@ -145,7 +145,7 @@ def test_without_a_counter_nothing_is_scored(tiny_artifacts, drawn_pictures):
 
 def test_a_picture_that_cannot_be_read_is_marked_and_the_others_are_scored(tiny_artifacts, drawn_pictures, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8no")
-    bad = Picture(tmp_path / "bad.jpg", ("a dog", "the dog"))
+    bad = LabelledImage(tmp_path / "bad.jpg", ("a dog", "the dog"))
     (record,) = run([tiny_artifacts["onnx-fp32"]], [drawn_pictures[0], bad, drawn_pictures[1]])
     assert record.error is None
     assert [picture.error is None for picture in record.quality] == [True, False, True]

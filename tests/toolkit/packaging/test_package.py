@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import runtimes
-from exporters.checkpoint.blip import open_checkpoint
+from exporters.checkpoint.checkpoint import open_checkpoint
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact, sha256_of
 from runtimes.errors import ArchiveError, ArtifactCorruptError, GoldenError, OutputExistsError, RecordError

@@ -24,7 +24,7 @@ CALIBRATION_PICTURES = 32
 @click.option("--overwrite", is_flag=True, help="Replace output that exists.")
 def main(names: tuple[str, ...], checkpoint: str, graphs: Path, calibration: Path, output: Path, overwrite: bool) -> None:
     """Echo each folder when it is complete; a peer whose package is not there costs a line, not the others."""
-    from exporters.checkpoint.blip import open_checkpoint
+    from exporters.checkpoint.checkpoint import open_checkpoint
     from toolkit.image_paths import in_folder
 
     try:

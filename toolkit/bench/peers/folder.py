@@ -20,7 +20,7 @@ from runtimes.storage.atomic_write import working_folder
 from toolkit.bench.peers.catalogue import Peer, find_peer
 
 if TYPE_CHECKING:
-    from exporters.checkpoint.blip import Checkpoint
+    from exporters.checkpoint.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import nn
 
-from exporters.checkpoint.reference import HfCaptioner, versions
+from exporters.families.blip_reference import HfCaptioner, versions
 from runtimes.decoding.session import Description
 from runtimes.images.reading import ImageInput
 from toolkit.bench.peers.folder import Sources

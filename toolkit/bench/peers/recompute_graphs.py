@@ -15,7 +15,9 @@ import transformers
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from exporters.onnx.graphs import export_graph, layer_names
+from exporters.families.adapter import GraphExport
+from exporters.families.blip_graphs import layer_names
+from exporters.onnx.graphs import export_graph
 from toolkit.bench.peers.folder import Sources
 
 
@@ -65,26 +67,33 @@ def export_recompute_graphs(checkpoint: Path, folder: Path) -> dict[str, Path]:
     rows, before, new, tokens = 2, 3, 4, (vision.image_size // vision.patch_size) ** 2 + 1
     kv = [torch.zeros(rows, heads, before, text.hidden_size // heads) for _ in past]
     files = {role: folder / f"{role}.onnx" for role in ("encoder", "decoder")}
-    export_graph(
-        Vision(model.vision_model),
-        (torch.zeros(2, 3, vision.image_size, vision.image_size),),
-        files["encoder"],
-        ["pixels"],
-        ["encoder_hidden_states"],
-        {"pixels": {0: "images"}, "encoder_hidden_states": {0: "images"}},
-    )
-    export_graph(
-        Text(model.text_decoder),
-        (torch.ones(rows, new, dtype=torch.int64), torch.zeros(rows, tokens, vision.hidden_size), *kv),
-        files["decoder"],
-        ["token_ids", "encoder_hidden_states", *past],
-        ["logits", *present],
-        {
-            "token_ids": {0: "rows", 1: "new"},
-            "encoder_hidden_states": {0: "rows"},
-            "logits": {0: "rows", 1: "new"},
-            **{name: {0: "rows", 2: "past"} for name in past},
-            **{name: {0: "rows", 2: "past_and_new"} for name in present},
-        },
-    )
+    own_vision, own_text = Vision(model.vision_model), Text(model.text_decoder)
+    graphs = [
+        GraphExport(
+            role="encoder",
+            module=own_vision,
+            attention=own_vision,
+            example=(torch.zeros(2, 3, vision.image_size, vision.image_size),),
+            inputs=["pixels"],
+            outputs=["encoder_hidden_states"],
+            axes={"pixels": {0: "images"}, "encoder_hidden_states": {0: "images"}},
+        ),
+        GraphExport(
+            role="decoder",
+            module=own_text,
+            attention=own_text,
+            example=(torch.ones(rows, new, dtype=torch.int64), torch.zeros(rows, tokens, vision.hidden_size), *kv),
+            inputs=["token_ids", "encoder_hidden_states", *past],
+            outputs=["logits", *present],
+            axes={
+                "token_ids": {0: "rows", 1: "new"},
+                "encoder_hidden_states": {0: "rows"},
+                "logits": {0: "rows", 1: "new"},
+                **{name: {0: "rows", 2: "past"} for name in past},
+                **{name: {0: "rows", 2: "past_and_new"} for name in present},
+            },
+        ),
+    ]
+    for graph in graphs:
+        export_graph(graph, files[graph.role])
     return files

@@ -23,8 +23,7 @@ SCALE_BYTES = 4
 def arithmetic_of(manifest: Manifest) -> Arithmetic:
     """Return the arithmetic of an artifact."""
     shape, float_bytes = blip_sizes(manifest), 2 if manifest.target.precision == "fp16" else 4
-    encoder = manifest.recipe["encoder"] if manifest.applied.get("encoder") else {"weights": "fp32"}
-    decoder = manifest.recipe["decoder"] if manifest.applied.get("decoder") else {"weights": "fp32"}
+    encoder, decoder = (_component(manifest, name) for name in ("encoder", "decoder"))
     if float_bytes == 2:
         encoder = decoder = {"weights": "fp16"}
     products, attention = encoder_products(shape) + cross_products(shape), encoder_attention(shape)
@@ -45,6 +44,12 @@ def baseline_arithmetic(shape: BlipSpec) -> Arithmetic:
         token_weight_bytes=sum(_stored_bytes(inputs, outputs, {"weights": "fp32"}) for inputs, outputs in decoder_products(shape)),
         token_cross_bytes=cross_values(shape) * 4,
     )
+
+
+def _component(manifest: Manifest, name: str) -> dict[str, Any]:
+    """Return a component's part of the recipe; FP32 where nothing of it was quantized."""
+    components = manifest.recipe["components"]
+    return components.get(name, components.get("*")) if manifest.applied.get(name) else {"weights": "fp32"}
 
 
 def blip_sizes(manifest: Manifest) -> BlipSpec:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.checkpoint.blip import POSITIONS, open_checkpoint
-from exporters.checkpoint.reference import HfCaptioner
-from exporters.checkpoint.resolution import resized
+from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
+from exporters.families.blip_caption import POSITIONS
+from exporters.families.blip_reference import HfCaptioner
+from exporters.families.blip_resolution import resized
 from exporters.recipes import RECIPES, Recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.host.facts import usable_cores

@@ -1,0 +1,92 @@
+"""Dynamic INT8 by optimum's `ORTQuantizer`: the only module that imports optimum.
+
+It does not know ORT's `MatMulConstBOnly`, so the nodes are named one by one: attention's products of two activations, and the patch
+convolution (ConvInteger cannot run, onnxruntime#12558), stay as they are. What optimum cannot say is done here: the embedding reads rows of
+the head's INT8 table instead of its own FP32 copy.
+"""
+
+import logging
+import tempfile
+import warnings
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantFormat, QuantizationMode, QuantType
+from optimum.onnxruntime import ORTQuantizer
+from optimum.onnxruntime.configuration import QuantizationConfig
+from transformers import PretrainedConfig
+
+from exporters.onnx.graphs import weight_products
+from exporters.recipes import Component
+
+WEIGHT_TYPES = {"qint8": QuantType.QInt8, "quint8": QuantType.QUInt8}
+
+
+def quantize(path: Path, component: Component) -> None:
+    """Replace an FP32 graph by its dynamically quantized form, in place."""
+    graph = onnx.load(path, load_external_data=False).graph
+    nodes = [name for name in weight_products(graph) if not any(fnmatchcase(name, pattern) for pattern in component.keep_fp32)]
+    if not nodes:
+        return  # the quantizer reads an empty list as all nodes
+    config = QuantizationConfig(
+        is_static=False,
+        format=QuantFormat.QOperator,
+        mode=QuantizationMode.IntegerOps,
+        activations_dtype=QuantType.QUInt8,
+        weights_dtype=WEIGHT_TYPES[component.weights],
+        weights_symmetric=component.weights == "qint8",
+        per_channel=component.per_channel,
+        reduce_range=component.reduce_range,
+        nodes_to_quantize=nodes,
+        operators_to_quantize=["MatMul"],
+    )
+    root = logging.getLogger()
+    level = root.level
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        root.setLevel(logging.ERROR)  # the quantizer advises, through the root logger, steps that this graph does not need
+        try:
+            ORTQuantizer(path, config=PretrainedConfig()).quantize(config, scratch, file_suffix="")
+        finally:
+            root.setLevel(level)
+        (Path(scratch) / path.name).replace(path)
+    model = onnx.load(path)
+    share_table(model.graph)
+    onnx.save(model, path)
+
+
+def share_table(graph: onnx.GraphProto) -> None:
+    """Let the embedding read the head's quantized matrix [D,V], one scale and zero point per word, and drop its FP32 copy."""
+    names = {tensor.name: tensor for tensor in graph.initializer}
+    for position, node in enumerate(graph.node):
+        if node.op_type != "Gather" or f"{node.input[0]}_quantized" not in names:
+            continue
+        table, ids, out = node.input[0], node.input[1], node.output[0]
+        per_word = names[f"{table}_scale"].dims != []
+        steps = [helper.make_node("Gather", [f"{table}_quantized", ids], [f"{out}_q"], axis=1)]
+        steps.append(helper.make_node("Cast", [f"{out}_q"], [f"{out}_f"], to=TensorProto.FLOAT))
+        value = f"{out}_f"
+        if np.any(numpy_helper.to_array(names[f"{table}_zero_point"])):
+            steps += _of_words(f"{table}_zero_point", ids, f"{out}_zp", per_word=per_word)
+            steps.append(helper.make_node("Cast", [steps[-1].output[0]], [f"{out}_zpf"], to=TensorProto.FLOAT))
+            steps.append(helper.make_node("Sub", [value, f"{out}_zpf"], [f"{out}_s"]))
+            value = f"{out}_s"
+        steps += _of_words(f"{table}_scale", ids, f"{out}_scale", per_word=per_word)
+        steps.append(helper.make_node("Mul", [value, f"{out}_scale"], [out]))
+        graph.node.remove(node)
+        for offset, step in enumerate(steps):
+            step.name = f"{node.name}_int8_{offset}"
+            graph.node.insert(position + offset, step)
+        if table in names:
+            graph.initializer.remove(names[table])
+        return
+
+
+def _of_words(parameter: str, ids: str, output: str, *, per_word: bool) -> list[onnx.NodeProto]:
+    """Look a quantization parameter up per word, or pass on the one of the whole table."""
+    if per_word:
+        return [helper.make_node("Gather", [parameter, ids], [output], axis=0)]
+    return [helper.make_node("Identity", [parameter], [output])]
