@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import ImageSpec
-from runtimes.decoding.session import Description
+from runtimes.decoding.session import EngineInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class CaptionerInfo:
     recipe: str
     task: str
     family: str
-    engine: Description
+    engine: EngineInfo
     """Engine, library versions, device, execution providers, CPU threads and precision that are really in use."""
     image: ImageSpec
     """How an image becomes pixels."""

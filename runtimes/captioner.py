@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import islice
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -19,15 +19,13 @@ from runtimes.artifact.manifest import Manifest
 from runtimes.caption import Caption, CaptionerInfo, LoadTimings
 from runtimes.decoding.guarded_session import guarded
 from runtimes.decoding.search import Clock, Hypothesis, generate, log_softmax, run_loop
-from runtimes.decoding.session import Float32, Session, State, WholeLoop
+from runtimes.decoding.session import Float32, LoopSession, Session, State, require
 from runtimes.decoding.tokenizer import Tokens
 from runtimes.errors import OutOfMemoryError, RequestError, ToolkitError, UnavailableError, first_line
 from runtimes.images.prefetch import read_ahead
 from runtimes.images.reading import MAX_PIXELS, ImageInput, Images, each_image, is_image, preprocess, read_image
 
 logger = logging.getLogger(__name__)
-
-GREEDY_ONLY = "this artifact holds its whole loop in one graph and captions greedily; use a split recipe for beams and scores"
 
 
 class Captioner:
@@ -38,7 +36,7 @@ class Captioner:
 
     def __init__(
         self,
-        session: Session | WholeLoop,
+        session: Session | LoopSession,
         tokens: Tokens,
         manifest: Manifest,
         max_pixels: int = MAX_PIXELS,
@@ -48,7 +46,7 @@ class Captioner:
         self.manifest = manifest
         self.timings = timings or LoadTimings()
         self._max_pixels = max_pixels
-        self._session: Session | WholeLoop | None = guarded(session, manifest.name)
+        self._session: Session | LoopSession | None = guarded(session, manifest.name)
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +59,7 @@ class Captioner:
         self._session = None
 
     @property
-    def session(self) -> Session | WholeLoop:
+    def session(self) -> Session | LoopSession:
         """The engine's session.
 
         Raises:
@@ -72,7 +70,7 @@ class Captioner:
         return self._session
 
     @session.setter
-    def session(self, session: Session | WholeLoop) -> None:
+    def session(self, session: Session | LoopSession) -> None:
         self._session = session
 
     @property
@@ -82,9 +80,7 @@ class Captioner:
         Raises:
             RequestError: The artifact's whole loop is one graph, or the captioner is closed.
         """
-        if isinstance(self.session, WholeLoop):
-            raise RequestError(GREEDY_ONLY)
-        return self.session
+        return require(self.session, "step")
 
     def info(self) -> CaptionerInfo:
         """Return what is in use.
@@ -99,7 +95,7 @@ class Captioner:
             recipe=manifest.recipe["name"],
             task=manifest.task,
             family=manifest.family,
-            engine=self.session.describe(),
+            engine=self.session.info(),
             image=manifest.image,
             max_pixels=self._max_pixels,
             defaults=manifest.defaults,
@@ -240,8 +236,8 @@ class Captioner:
             raise RequestError(f"the prompt takes {prompt} tokens, so max_length must be more than that; it is {decoding.max_length}")
         if 2 * decoding.num_beams >= vocabulary:
             raise RequestError(f"{decoding.num_beams} beams are too many for a vocabulary of {vocabulary}")
-        if isinstance(self.session, WholeLoop) and decoding.num_beams > 1:
-            raise RequestError(GREEDY_ONLY)
+        if decoding.num_beams > 1:
+            require(self.session, "beams")
         return decoding
 
     def _pixels(self, image: ImageInput) -> Float32:
@@ -282,12 +278,15 @@ class Captioner:
 
     def _generate(self, pixels: Float32, prompt_ids: list[int], decoding: GenerationConfig, clock: Clock) -> list[Hypothesis]:
         try:
-            if isinstance(self.session, WholeLoop):
-                return run_loop(self.session, pixels, prompt_ids, self.manifest.tokenizer, decoding, clock)
+            if "loop" in self.session.capabilities:
+                loop = cast("LoopSession", self.session)
+                return run_loop(loop, {"pixels": pixels}, prompt_ids, self.manifest.tokenizer, decoding, clock)
             # No name is kept for the state: what the search drops must be free, and so must a batch that did not fit.
-            return generate(self.session, self._encode(pixels, clock), len(pixels), prompt_ids, self.manifest.tokenizer, decoding, clock)
+            return generate(
+                self.stepwise_session, self._encode(pixels, clock), len(pixels), prompt_ids, self.manifest.tokenizer, decoding, clock
+            )
         except MemoryError as error:
-            if len(pixels) == 1 and self.session.describe().device != "cpu":
+            if len(pixels) == 1 and self.session.info().device != "cpu":
                 raise UnavailableError(f"not enough device memory for one image: {first_line(error)}. Use --device cpu.") from error
             if len(pixels) == 1:
                 raise OutOfMemoryError(f"one image with {self.manifest.name}") from error
@@ -298,7 +297,7 @@ class Captioner:
 
     def _encode(self, pixels: Float32, clock: Clock) -> State:
         started = perf_counter()
-        state = self.stepwise_session.encode(pixels)
+        state = self.stepwise_session.encode({"pixels": pixels})
         clock("encode", perf_counter() - started)
         return state
 
@@ -308,8 +307,8 @@ class Captioner:
         inputs = np.full((len(ids), width), self.manifest.tokenizer.pad_id, dtype=np.int64)
         for row, sequence in enumerate(ids):
             inputs[row, : len(sequence) - 1] = sequence[:-1]
-        session = self.stepwise_session
-        state = session.encode(pixels)
+        session = require(self.session, "score")
+        state = session.encode({"pixels": pixels})
         state = session.select(state, np.zeros(len(ids), dtype=np.int64), np.zeros(1, dtype=np.int64))
         logits, _ = session.step(inputs, state, np.arange(width, dtype=np.int64))
         scores = np.zeros(len(ids), dtype=np.float32)

@@ -27,7 +27,7 @@ class EngineSpec:
     rank: int
     """Order among engines that can run equal artifacts; lower is faster and needs less memory."""
     sessions: Mapping[str, str]
-    """Contract of a manifest → class with `open(payload, device, threads)` that returns a session of `runtimes.decoding.session`."""
+    """Contract of a manifest → function that makes a session of `runtimes.decoding.session` from (payload, device, threads)."""
     builder: str | None = None
     """Module of exporters with `build` and `REQUIRES`; None: this toolkit exports nothing for it."""
     probe: str | None = None
@@ -46,8 +46,8 @@ ENGINES: dict[str, EngineSpec] = {
             extra="ort",
             rank=0,
             sessions={
-                "split/1": "runtimes.engines.ort.session:OrtSession",
-                "single/1": "runtimes.engines.ort.loop_session:OrtLoop",
+                "split/1": "runtimes.engines.ort.session:open_step_session",
+                "single/1": "runtimes.engines.ort.session:open_loop_session",
             },
             builder="exporters.onnx.build",
             probe="runtimes.engines.ort.probe:probe",
@@ -59,7 +59,7 @@ ENGINES: dict[str, EngineSpec] = {
             distributions=("torch",),
             extra="torch",
             rank=1,
-            sessions={"split/1": "runtimes.engines.pytorch.session:TorchSession"},
+            sessions={"split/1": "runtimes.engines.pytorch.session:open_session"},
             builder="exporters.pytorch.build",
             probe="runtimes.engines.pytorch.probe:probe",
             profiler="toolkit.bench.profiling.torch_trace:TorchTracer",
@@ -81,6 +81,6 @@ def find_engine(name: str) -> EngineSpec:
 
 
 def load_target(target: str) -> Any:  # noqa: ANN401 - a class or function
-    """Import the object that a "module:name" string names."""
+    """Import the function or class that a "module:name" string names."""
     module, _, name = target.partition(":")
     return getattr(import_module(module), name)

@@ -16,7 +16,7 @@ from runtimes.artifact.manifest import MANIFEST_NAME, Manifest
 from runtimes.artifact.verified_files import Payload, opened
 from runtimes.caption import LoadTimings
 from runtimes.captioner import Captioner
-from runtimes.decoding.session import Session, WholeLoop
+from runtimes.decoding.session import LoopSession, Session
 from runtimes.decoding.tokenizer import Tokens
 from runtimes.engine_registry import ENGINES, load_target
 from runtimes.errors import (
@@ -203,10 +203,10 @@ def _open(payload: Payload, options: LoadOptions) -> Captioner:
     """Import what runs the artifact, while its files are being hashed, and hand them over."""
     manifest = payload.artifact.manifest
     begun = perf_counter()
-    session_class = _session_class(payload.artifact.path.name, manifest)
+    open_engine = _session_opener(payload.artifact.path.name, manifest)
     import_s = perf_counter() - begun
     with returning_freed_memory() if options.tune_allocator else nullcontext():
-        session = _open_session(session_class, payload, options)
+        session = _open_session(open_engine, payload, options)
     tokens = _tokens(payload)
     payload.confirm()
     return Captioner(session, tokens, manifest, options.max_pixels, LoadTimings(import_s=import_s, hash_s=payload.hash_s))
@@ -218,7 +218,7 @@ def _tokens(payload: Payload) -> Tokens:
         return Tokens(content, payload.artifact.manifest.tokenizer)
 
 
-def _session_class(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - a class with `open`, by name
+def _session_opener(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - a function of `EngineSpec.sessions`
     targets = {f"{engine.name} {contract}": target for engine in ENGINES.values() for contract, target in engine.sessions.items()}
     if (wanted := f"{manifest.runtime} {manifest.contract}") not in targets:
         raise UnknownNameError("runtime", wanted, targets)
@@ -230,19 +230,19 @@ def _session_class(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - 
         raise UnavailableError(f"{ENGINES[manifest.runtime].library} is installed but cannot be imported: {error}") from error
 
 
-def _open_session(session_class: Any, payload: Payload, options: LoadOptions) -> Session | WholeLoop:  # noqa: ANN401
+def _open_session(open_engine: Any, payload: Payload, options: LoadOptions) -> Session | LoopSession:  # noqa: ANN401
     name, manifest = payload.artifact.path.name, payload.artifact.manifest
     if problem := misfit(manifest, read_host(), product_for([manifest])):
         logger.warning("%s %s; use a portable recipe, for example onnx-int8", name, problem.why)
     if options.device == "auto" and manifest.target.device == "cuda":
         if read_host().cuda:
             try:
-                return session_class.open(payload, "cuda", options.threads)  # type: ignore[no-any-return]
+                return open_engine(payload, "cuda", options.threads)  # type: ignore[no-any-return]
             except UnavailableError as error:
                 logger.warning("%s; running %s on the CPU", error, name)
         else:
             logger.warning("%s is meant for a GPU and there is none here; running it on the CPU, which is slow", name)
-    return session_class.open(payload, "cpu" if options.device == "auto" else options.device, options.threads)  # type: ignore[no-any-return]
+    return open_engine(payload, "cpu" if options.device == "auto" else options.device, options.threads)  # type: ignore[no-any-return]
 
 
 def _missing(artifact: str, runtime: str, package: str | None = None) -> MissingDependencyError:

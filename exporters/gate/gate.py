@@ -114,7 +114,7 @@ def check(
         "drift_low": round(low, 6),
         "drift_high": round(high, 6),
         "drift_limit": recipe.drift_limit_nat,
-        "device": captioner.session.describe().device,
+        "device": captioner.session.info().device,
         "reference": f"transformers {reference.transformers} FP32 generate",
         "captions": {sha256_of(path): list(said) for path, said in zip(paths, ids, strict=True)},
     }

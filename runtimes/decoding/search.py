@@ -15,10 +15,10 @@ import numpy as np
 
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
-from runtimes.decoding.session import Float32, Int64, Session, State, WholeLoop
+from runtimes.decoding.session import Float32, Inputs, Int64, LoopSession, Session, State
 
 Clock: TypeAlias = Callable[[str, float], None]
-"""Called with a phase ("read", "encode", "first_token", "token"; of a `WholeLoop` "read" and "loop") and its seconds."""
+"""Called with a phase ("read", "encode", "first_token", "token"; of a `LoopSession` "read" and "loop") and its seconds."""
 
 RUN = 64
 """Neighbours whose maximum stands for all of them in `largest`."""
@@ -58,11 +58,11 @@ def generate(
 
 
 def run_loop(
-    loop: WholeLoop, pixels: Float32, prompt: list[int], spec: TokenizerSpec, decoding: GenerationConfig, clock: Clock
+    loop: LoopSession, inputs: Inputs, prompt: list[int], spec: TokenizerSpec, decoding: GenerationConfig, clock: Clock
 ) -> list[Hypothesis]:
-    """As `generate` with one beam, by a runtime that searches itself: pixels f32[B,3,S,S] in, a hypothesis per image out."""
+    """As `generate` with one beam, by a session that searches by itself."""
     started = perf_counter()
-    rows, scores = loop.caption(pixels, np.array(prompt, dtype=np.int64), decoding.min_length, decoding.max_length)
+    rows, scores = loop.caption(inputs, np.array(prompt, dtype=np.int64), decoding.min_length, decoding.max_length)
     clock("loop", perf_counter() - started)
     hypotheses = []
     for row, score in zip(rows, scores, strict=True):

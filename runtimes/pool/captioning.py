@@ -35,7 +35,7 @@ def rows_of(
         batch_size=request.batch_size,
         workers=job.readers,
     )
-    described = captioner.session.describe()
+    described = captioner.session.info()
     on_ready(Ready(artifact=captioner.manifest.digest, device=described.device, versions=described.versions))
     with closing(captions):
         for caption, image in zip(captions, names, strict=True):  # in this order: a name is taken when its caption is there

@@ -24,7 +24,7 @@ from runtimes.artifact.folder import Artifact
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.captioner import Captioner
 from runtimes.decoding.search import LAST, Hypothesis, generate, log_softmax
-from runtimes.decoding.session import Description, Float32, Int64, Session, State
+from runtimes.decoding.session import Float32, RecordingSession
 from runtimes.errors import ArtifactCorruptError
 from runtimes.host.facts import read_host
 from runtimes.images.reading import preprocess, read_image
@@ -108,36 +108,15 @@ class Observed:
     """One per search of `SEARCHES`."""
 
 
-class _Watched:
-    """A session that keeps the logits of the first step."""
-
-    def __init__(self, session: Session) -> None:
-        self._session, self.first = session, np.zeros(0, np.float32)
-
-    def encode(self, pixels: Float32) -> State:
-        return self._session.encode(pixels)
-
-    def step(self, token_ids: Int64, state: State, positions: Int64) -> tuple[Float32, State]:
-        logits, state = self._session.step(token_ids, state, positions)
-        if not self.first.size:
-            self.first = logits[0, 0].copy()
-        return logits, state
-
-    def select(self, state: State, rows: Int64, images: Int64) -> State:
-        return self._session.select(state, rows, images)
-
-    def describe(self) -> Description:
-        return self._session.describe()
-
-
 def observe(captioner: Captioner, pixels: Float32, max_length: int) -> Observed:
     """Caption one picture, pixels f32[3,S,S], with every search."""
-    session, spec, found = _Watched(captioner.stepwise_session), captioner.manifest.tokenizer, []
+    session, spec, found = RecordingSession(captioner.stepwise_session), captioner.manifest.tokenizer, []
     for beams in SEARCHES:
         decoding = GenerationConfig(num_beams=beams, max_length=max_length)
-        state = session.encode(pixels[None])
+        state = session.encode({"pixels": pixels[None]})
         found += generate(session, state, 1, captioner.tokens.prompt_ids(None), spec, decoding, lambda phase, seconds: None)
-    return Observed(logits=session.first, hypotheses=tuple(found))
+    assert session.first_logits is not None
+    return Observed(logits=session.first_logits, hypotheses=tuple(found))
 
 
 def follow(captioner: Captioner, pixels: Float32, token_ids: Sequence[int]) -> tuple[list[float], float]:
@@ -146,7 +125,7 @@ def follow(captioner: Captioner, pixels: Float32, token_ids: Sequence[int]) -> t
     Returns:
         Margins of the two best tokens after each but the last, nat; and the caption's log-probability per generated token.
     """
-    state, margins, total = captioner.stepwise_session.encode(pixels[None]), [], 0.0
+    state, margins, total = captioner.stepwise_session.encode({"pixels": pixels[None]}), [], 0.0
     for fed, wanted in pairwise(token_ids):
         logits, state = captioner.stepwise_session.step(np.array([[fed]], np.int64), state, LAST)
         probabilities = log_softmax(logits[0, 0])
@@ -196,7 +175,7 @@ class Replay:
 
 def machine_of(captioner: Captioner) -> Machine:
     """Return what decides how this machine rounds."""
-    return Machine(cpu_features=tuple(sorted(read_host().cpu_features)), versions=captioner.session.describe().versions)
+    return Machine(cpu_features=tuple(sorted(read_host().cpu_features)), versions=captioner.session.info().versions)
 
 
 def read_golden(artifact: Artifact) -> Golden | None:

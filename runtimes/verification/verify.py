@@ -86,7 +86,7 @@ def _verify(path: Path, digest: str | None, threads: int | None, *, untrusted: b
     if untrusted:
         sandbox.open_apart(artifact)
     captioner = load(path, device="cpu", threads=threads)
-    providers = captioner.session.describe().providers
+    providers = captioner.session.info().providers
     golden = read_golden(artifact)
     found, layer, noticed = None, None, None
     if golden is not None:

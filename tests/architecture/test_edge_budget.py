@@ -200,7 +200,8 @@ def test_captioning_imports_nothing_that_is_there_to_write_or_to_choose(tiny_art
     """Every module of ours costs time at each start; these serve other commands, folders and full-range weights."""
     caption = CAPTION.format(artifact=str(tiny_artifacts["onnx-int8"]), pictures=pictures)
     (_, names) = python("import json", caption, "print(json.dumps(sorted(name for name in sys.modules if name.startswith('runtimes.'))))")
-    unneeded = "storage selection.ranking verification engines.ort.matmul_model engines.ort.loop_session engines.pytorch pool workers"
+    unneeded = "storage selection.ranking verification engines.ort.matmul_model engines.ort.device_gather engines.single_graph_session "
+    unneeded += "engines.pytorch pool workers"
     assert [name for name in names for prefix in unneeded.split() if f"{name}.".startswith(f"runtimes.{prefix}.")] == []
     assert "runtimes.engines.ort.session" in names
 

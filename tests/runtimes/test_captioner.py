@@ -173,7 +173,7 @@ def test_a_score_is_the_sum_of_its_tokens(tiny_artifacts, recipe, paths):
     pixels = captioner._pixels(paths[0])[None]
     for caption, score in zip(captions, together, strict=True):
         ids, total = captioner.caption_ids(caption), 0.0
-        state = captioner.session.encode(pixels)
+        state = captioner.session.encode({"pixels": pixels})
         for before, after in pairwise(ids):
             logits, state = captioner.session.step(np.array([[before]]), state, np.array([0]))
             total += float(log_softmax(logits[0, 0])[after])

@@ -158,8 +158,8 @@ def test_options_that_make_no_sense(tiny_artifacts, options, error, text):
 
 def test_threads_are_those_asked_for(tiny_artifacts):
     for recipe in ("onnx-int8", "pytorch-int8"):
-        assert runtimes.load(tiny_artifacts[recipe], threads=1).session.describe().threads == 1
-        assert runtimes.load(tiny_artifacts[recipe]).session.describe().threads == read_host().cores
+        assert runtimes.load(tiny_artifacts[recipe], threads=1).session.info().threads == 1
+        assert runtimes.load(tiny_artifacts[recipe]).session.info().threads == read_host().cores
 
 
 def test_a_runtime_from_the_future(tiny_artifacts, tmp_path):
@@ -232,7 +232,7 @@ def test_fp16_on_a_cpu_warns_and_captions(tiny_artifacts, recipe, host, picture,
     assert captioner.caption([picture]) == [caption]
     assert caption.error is None
     assert said(caplog) == []
-    assert (captioner.session.describe().device, captioner.session.describe().precision) == ("cpu", "fp16")
+    assert (captioner.session.info().device, captioner.session.info().precision) == ("cpu", "fp16")
 
 
 WITHOUT = "for name in {names!r}: sys.modules[name] = None\n"
@@ -350,14 +350,14 @@ def test_what_is_in_use_is_described(tiny_artifacts):
 
     from runtimes.engines.pytorch.int8_layers import ENGINES as QUANTIZED_ENGINES
 
-    onnx = runtimes.load(tiny_artifacts["onnx-int8"], device="cpu", threads=1).session.describe()
+    onnx = runtimes.load(tiny_artifacts["onnx-int8"], device="cpu", threads=1).session.info()
     assert (onnx.runtime, onnx.device, onnx.providers, onnx.precision) == ("ort", "cpu", ("CPUExecutionProvider",), "int8")
     assert onnx.versions["onnxruntime"] == onnxruntime.__version__
-    int8 = runtimes.load(tiny_artifacts["pytorch-int8"], device="cpu", threads=1).session.describe()
+    int8 = runtimes.load(tiny_artifacts["pytorch-int8"], device="cpu", threads=1).session.info()
     assert (int8.runtime, int8.device, int8.precision) == ("torch", "cpu", "int8")
     assert int8.providers == (next(name for name in QUANTIZED_ENGINES if name in torch.backends.quantized.supported_engines),)
     assert int8.versions == {"torch": torch.__version__}
-    fp32 = runtimes.load(tiny_artifacts["pytorch-fp32"], device="cpu", threads=1).session.describe()
+    fp32 = runtimes.load(tiny_artifacts["pytorch-fp32"], device="cpu", threads=1).session.info()
     assert (fp32.providers, fp32.precision) == (("cpu",), "fp32")
 
 
@@ -395,6 +395,6 @@ def test_threads_follow_the_affinity_at_each_load(tiny_artifacts):
     cpus = sorted(os.sched_getaffinity(0))
     script = (
         "import os\nfor cpus in (set(map(int, sys.argv[2:])), {int(sys.argv[2])}):\n    os.sched_setaffinity(0, cpus)\n"
-        "    print(runtimes.load(sys.argv[1]).session.describe().threads)"
+        "    print(runtimes.load(sys.argv[1]).session.info().threads)"
     )
     assert python(script, tiny_artifacts["onnx-int8"], *cpus) == [str(read_host().cores), "1"]

@@ -18,7 +18,7 @@ from toolkit.bench.meters.throttling import ThrottleMeter  # noqa: E402
 from toolkit.records.record import PictureTimes  # noqa: E402
 
 if TYPE_CHECKING:
-    from runtimes.decoding.session import Description
+    from runtimes.decoding.session import EngineInfo
 
 
 def run(job: Job, send: Send) -> Result:
@@ -107,18 +107,17 @@ def _open(job: Job) -> tuple[Any, float, float, dict[str, Any]]:
             "scores": True,
         }
         return baseline, import_s, load_s, described
-    from runtimes.decoding.session import WholeLoop
     from runtimes.loading import load
 
     import_s = time.perf_counter() - started
     captioner = load(job.artifact, device=job.device, threads=job.threads)
     import_s += captioner.timings.import_s  # `load` imports the runtime's library while the files are being hashed
     load_s = time.perf_counter() - started - import_s
-    scores = not isinstance(captioner.session, WholeLoop)
-    return captioner, import_s, load_s, _described(captioner.session.describe(), scores=scores)
+    scores = "score" in captioner.session.capabilities
+    return captioner, import_s, load_s, _described(captioner.session.info(), scores=scores)
 
 
-def _described(found: "Description", *, scores: bool) -> dict[str, Any]:
+def _described(found: "EngineInfo", *, scores: bool) -> dict[str, Any]:
     return {"versions": found.versions, "providers": found.providers, "parameter_bytes": None, "scores": scores}
 
 

@@ -1,15 +1,11 @@
 """One ONNX graph of an artifact, opened with ONNX Runtime: a payload and a role go in, a session comes out, or an error of ours."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from runtimes.artifact.verified_files import Payload
-from runtimes.decoding.session import Description, DeviceMemoryError
 from runtimes.engines.ort.graph_check import check_graph
 from runtimes.errors import ArtifactCorruptError, UnavailableError, translate_errors
 
@@ -58,26 +54,3 @@ def open_graph(payload: Payload, role: str, device: str, threads: int, profiles:
     if session.get_providers()[0] != PROVIDERS[device][0]:
         raise UnavailableError(f"onnxruntime could not start {PROVIDERS[device][0]}; it fell back to {session.get_providers()[0]}")
     return session
-
-
-@contextlib.contextmanager
-def device_memory() -> Iterator[None]:
-    """Tell a device that ran out of memory in a run from other faults."""
-    try:
-        yield
-    except Exception as error:
-        if "allocate memory" in str(error):  # BFCArena's message is all that tells it apart
-            raise DeviceMemoryError(str(error).splitlines()[0]) from error
-        raise
-
-
-def describe(session: Any, precision: str, device: str, threads: int) -> Description:  # noqa: ANN401
-    """See `Session.describe`."""
-    return Description(
-        runtime="ort",
-        versions={"onnxruntime": onnxruntime.__version__, "numpy": np.__version__},
-        device=device,
-        providers=tuple(session.get_providers()),
-        threads=threads,
-        precision=precision,
-    )

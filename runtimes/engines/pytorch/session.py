@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from runtimes.artifact.verified_files import Payload
-from runtimes.decoding.session import Description, DeviceMemoryError, Float32, Int64
+from runtimes.decoding.session import STEPWISE, Capability, DeviceMemoryError, EngineInfo, Float32, Inputs, Int64
 from runtimes.engine_registry import load_target
 from runtimes.engines.pytorch.blip import Blip
 from runtimes.engines.pytorch.int8_layers import Int8Embedding, Int8Linear, packing_engine
@@ -36,31 +36,20 @@ class TorchState:
 class TorchSession:
     """BLIP's module on a torch device."""
 
+    capabilities: frozenset[Capability] = STEPWISE
+
     def __init__(self, model: Blip, *, device: str, threads: int, precision: str, engine: str | None = None) -> None:
         self._device, self._threads, self._precision, self._engine = device, CpuThreads(threads), precision, engine
         self._model = model.eval().requires_grad_(False).to(device)
         self._dtype = model.vision_model.post_layernorm.weight.dtype
 
-    @classmethod
-    def open(cls, payload: Payload, device: str, threads: int) -> "TorchSession":
-        """Load an artifact's weights."""
-        manifest = payload.artifact.manifest
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UnavailableError("torch sees no CUDA device here; use --device cpu")
-        if device == "cuda" and manifest.target.precision == "int8":
-            raise UnavailableError("INT8 artifacts of the torch runtime run on the CPU only; use --device cpu or an FP16 artifact")
-        if device == "cuda":
-            gc.collect()  # a model that was dropped before this one is loaded must not keep its memory
-            torch.cuda.empty_cache()
-        with packing_engine() if manifest.target.precision == "int8" else contextlib.nullcontext() as engine:
-            model = load_model(payload, manifest.model)
-        return cls(model, device=device, threads=threads, precision=manifest.target.precision, engine=engine)
-
     @torch.inference_mode()
-    def encode(self, pixels: Float32) -> TorchState:
-        """See `Session.encode`."""
+    def encode(self, inputs: Inputs) -> TorchState:
+        """See `Session.encode`. Images run one by one in INT8, whose activations have one scale per run."""
         with self._threads, _device_memory():
-            cross = self._model.encode(torch.from_numpy(pixels).to(self._device))
+            pixels = torch.from_numpy(inputs["pixels"]).to(self._device)
+            runs = [self._model.encode(part) for part in (pixels.split(1) if self._engine else [pixels])]
+            cross = runs[0] if len(runs) == 1 else [torch.cat(parts) for parts in zip(*runs, strict=True)]
         shape = self._model.shape
         empty = torch.zeros(len(pixels), shape.text_heads, 0, shape.head_width, dtype=self._dtype, device=self._device)
         return TorchState(cross, [empty] * len(cross))
@@ -79,9 +68,13 @@ class TorchSession:
         with self._threads, _device_memory():
             return TorchState([self._take(value, images) for value in state.cross], [self._take(value, rows) for value in state.past])
 
-    def describe(self) -> Description:
-        """See `Session.describe`."""
-        return Description(
+    def crop(self, state: TorchState, length: int) -> TorchState:
+        """See `Session.crop`."""
+        return TorchState(state.cross, [value[:, :, :length] for value in state.past])
+
+    def info(self) -> EngineInfo:
+        """See `Session.info`."""
+        return EngineInfo(
             runtime="torch",
             versions={"torch": torch.__version__},
             device=self._device,
@@ -95,6 +88,21 @@ class TorchSession:
         if torch.equal(wanted, torch.arange(len(value))):
             return value
         return value.index_select(0, wanted.to(value.device))
+
+
+def open_session(payload: Payload, device: str, threads: int) -> TorchSession:
+    """Load the weights of an artifact of contract `split/1`."""
+    manifest = payload.artifact.manifest
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UnavailableError("torch sees no CUDA device here; use --device cpu")
+    if device == "cuda" and manifest.target.precision == "int8":
+        raise UnavailableError("INT8 artifacts of the torch runtime run on the CPU only; use --device cpu or an FP16 artifact")
+    if device == "cuda":
+        gc.collect()  # a model that was dropped before this one is loaded must not keep its memory
+        torch.cuda.empty_cache()
+    with packing_engine() if manifest.target.precision == "int8" else contextlib.nullcontext() as engine:
+        model = load_model(payload, manifest.model)
+    return TorchSession(model, device=device, threads=threads, precision=manifest.target.precision, engine=engine)
 
 
 class _device_memory:  # noqa: N801 - a context manager, used like a function

@@ -17,7 +17,7 @@ from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.captioner import Captioner
 from runtimes.decoding.search import Hypothesis, generate, largest
-from runtimes.decoding.session import Description, DeviceMemoryError
+from runtimes.decoding.session import STEPWISE, DeviceMemoryError, EngineInfo
 from runtimes.decoding.tokenizer import Tokens
 from runtimes.errors import OutOfMemoryError, RequestError, UnavailableError
 
@@ -40,6 +40,7 @@ class ScriptedState:
 class ScriptedSession:
     """A session that looks probabilities up and writes down what it was asked for."""
 
+    capabilities = STEPWISE
     device = "cpu"
 
     def __init__(self, script: Script, vocabulary: int = 6, most_images: int = 1000, most_rows: int = 1000) -> None:
@@ -51,8 +52,9 @@ class ScriptedSession:
     def start(self, images: int) -> ScriptedState:
         return ScriptedState(list(range(images)), [(image, ()) for image in range(images)])
 
-    def encode(self, pixels):
+    def encode(self, inputs):
         """Read which image it is from its brightness: the pictures of these tests are grey k * 8, not normalized."""
+        pixels = inputs["pixels"]
         if len(pixels) > self.most_images:
             raise DeviceMemoryError("no room")
         images = [round(float(one.mean()) * 255 / 8) for one in pixels]
@@ -77,8 +79,11 @@ class ScriptedSession:
         self.selected.append((rows.tolist(), images.tolist()))
         return ScriptedState([state.images[image] for image in images], [state.rows[row] for row in rows])
 
-    def describe(self):
-        return Description(runtime="scripted", versions={}, device=self.device, providers=(), threads=1, precision="fp32")
+    def crop(self, state, length):
+        return ScriptedState(state.images, [(image, tokens[:length]) for image, tokens in state.rows])
+
+    def info(self):
+        return EngineInfo(runtime="scripted", versions={}, device=self.device, providers=(), threads=1, precision="fp32")
 
 
 def table(*images: Mapping[tuple[int, ...], Mapping[int, float]]) -> Script:

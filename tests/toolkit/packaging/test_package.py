@@ -72,7 +72,7 @@ def test_a_program_that_only_normalizes_gets_the_recorded_logits_and_margins(pac
         assert rgb.shape == (spec.height_px, spec.width_px, 3)
         pixels = ((rgb * spec.rescale - spec.mean) / spec.std).transpose(2, 0, 1)[None].astype(np.float32)
         greedy = picture["captions"][0]
-        state, past, margins = captioner.session.encode(pixels), greedy["token_ids"], []
+        state, past, margins = captioner.session.encode({"pixels": pixels}), greedy["token_ids"], []
         for position, token in enumerate(past[:-1]):
             found, state = captioner.session.step(np.array([[token]]), state, np.array([0]))
             best, second = np.sort(found[0, 0])[::-1][:2]

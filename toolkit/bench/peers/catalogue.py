@@ -22,7 +22,7 @@ class Peer:
     prepare: str
     """"module:function", called with (Sources, folder): writes what the peer needs."""
     open: str
-    """"module:function", called with (folder, threads): returns a captioner and its Description."""
+    """"module:function", called with (folder, threads): returns a captioner and its EngineInfo."""
 
 
 TRANSFORMERS = "transformers' modules"

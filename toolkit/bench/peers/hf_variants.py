@@ -14,7 +14,7 @@ import transformers
 from torch import nn
 
 from exporters.families.blip_reference import HfCaptioner, versions
-from runtimes.decoding.session import Description
+from runtimes.decoding.session import EngineInfo
 from runtimes.images.reading import ImageInput
 from toolkit.bench.peers.folder import Sources
 
@@ -58,14 +58,14 @@ def prepare_bf16(sources: Sources, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def open_int8(path: Path, threads: int) -> tuple[HfCaptioner, Description]:
+def open_int8(path: Path, threads: int) -> tuple[HfCaptioner, EngineInfo]:
     """Open what `prepare_int8` wrote."""
-    return Int8Captioner(path, threads), _description(torch.backends.quantized.engine, threads, "int8")
+    return Int8Captioner(path, threads), _info(torch.backends.quantized.engine, threads, "int8")
 
 
-def open_bf16(path: Path, threads: int) -> tuple[HfCaptioner, Description]:
+def open_bf16(path: Path, threads: int) -> tuple[HfCaptioner, EngineInfo]:
     """Open what `prepare_bf16` wrote."""
-    return Bf16Captioner(path, threads), _description("cpu", threads, "bf16")
+    return Bf16Captioner(path, threads), _info("cpu", threads, "bf16")
 
 
 def _quantized(model: nn.Module) -> nn.Module:
@@ -80,7 +80,7 @@ def _copy_settings(sources: Sources, folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def _description(provider: str, threads: int, precision: str) -> Description:
-    return Description(
+def _info(provider: str, threads: int, precision: str) -> EngineInfo:
+    return EngineInfo(
         runtime="transformers", versions=versions(), device="cpu", providers=(provider,), threads=threads, precision=precision
     )

@@ -3,17 +3,20 @@
 The decoder has two requests that take turns, so that what one has written is the other's input without a copy.
 """
 
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
+from numpy.typing import NDArray
 from openvino import properties
 from openvino.properties import hint
 
 from runtimes.captioner import Captioner
-from runtimes.decoding.session import Description
+from runtimes.decoding.session import EngineInfo, Int64
+from runtimes.engines.engine import Signature, TensorSpec
 from toolkit.bench.peers.graph_session import open_graphs
 
 SINGLE_STREAM = {
@@ -23,12 +26,12 @@ SINGLE_STREAM = {
 """One picture at a time, like every other case."""
 
 
-def open_fp32(path: Path, threads: int) -> tuple[Captioner, Description]:
+def open_fp32(path: Path, threads: int) -> tuple[Captioner, EngineInfo]:
     """Open a prepared folder and compute in FP32 even where the CPU has faster float types."""
     return open_graphs(path, OpenVinoEngine(path, threads, {hint.inference_precision(): openvino.Type.f32}))
 
 
-def open_int8(path: Path, threads: int) -> tuple[Captioner, Description]:
+def open_int8(path: Path, threads: int) -> tuple[Captioner, EngineInfo]:
     """Open a prepared folder of NNCF's graphs; what is not INT8 runs in the type that OpenVINO chooses for this CPU."""
     return open_graphs(path, OpenVinoEngine(path, threads, {}))
 
@@ -43,34 +46,43 @@ class OpenVinoEngine:
         self._compiled = {role: core.compile_model(path / f"{role}.xml", "CPU", chosen) for role in ("encoder", "decoder")}
         self._requests = {role: cycle([graph.create_infer_request() for _ in range(2)]) for role, graph in self._compiled.items()}
 
-    def inputs(self, role: str) -> list[str]:
-        """See `Engine.inputs`."""
-        return [_name(port) for port in self._compiled[role].inputs]
+    def signature(self, graph: str) -> Signature:
+        """See `Engine.signature`."""
+        compiled = self._compiled[graph]
+        return Signature({_name(port): _spec(port) for port in compiled.inputs}, {_name(port): _spec(port) for port in compiled.outputs})
 
-    def outputs(self, role: str) -> list[str]:
-        """See `Engine.outputs`."""
-        return [_name(port) for port in self._compiled[role].outputs]
+    def bind(self, graph: str, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `Engine.bind`: the requests take turns, so each run sets every tensor."""
+        return feeds
 
-    def run(self, role: str, feeds: dict[str, Any]) -> dict[str, Any]:
+    def run(self, graph: str, bound: Mapping[str, Any], feeds: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
         """See `Engine.run`."""
-        request = next(self._requests[role])
-        for name, value in feeds.items():
+        request = next(self._requests[graph])
+        for name, value in {**bound, **feeds}.items():
             request.set_tensor(name, value)
         request.infer()
-        return {name: request.get_tensor(name) for name in self.outputs(role)}
+        return {name: request.get_tensor(name) for name in outputs}
 
-    def value(self, array: Any) -> Any:  # noqa: ANN401
-        """See `Engine.value`."""
+    def to_engine(self, array: NDArray[Any]) -> Any:  # noqa: ANN401 - openvino is untyped
+        """See `Engine.to_engine`."""
         return openvino.Tensor(np.ascontiguousarray(array))
 
-    def array(self, value: Any) -> Any:  # noqa: ANN401
-        """See `Engine.array`."""
+    def to_numpy(self, value: Any) -> NDArray[Any]:  # noqa: ANN401
+        """See `Engine.to_numpy`."""
         return np.array(value.data)  # a copy: the request writes over its outputs
 
-    def describe(self) -> Description:
-        """See `Engine.describe`."""
+    def take(self, value: Any, indices: Int64) -> Any:  # noqa: ANN401
+        """See `Engine.take`."""
+        return self.to_engine(value.data[indices])
+
+    def crop(self, value: Any, length: int) -> Any:  # noqa: ANN401
+        """See `Engine.crop`."""
+        return self.to_engine(value.data[:, :, :length])
+
+    def info(self) -> EngineInfo:
+        """See `Engine.info`."""
         floats = {role: graph.get_property(hint.inference_precision()).to_string() for role, graph in self._compiled.items()}
-        return Description(
+        return EngineInfo(
             runtime="openvino",
             versions={"openvino": openvino.__version__.partition("-")[0], "numpy": np.__version__},
             device="cpu",
@@ -78,6 +90,11 @@ class OpenVinoEngine:
             threads=self._threads,
             precision=floats["decoder"],
         )
+
+
+def _spec(port: Any) -> TensorSpec:  # noqa: ANN401
+    shape = tuple(axis.get_length() if axis.is_static else None for axis in port.get_partial_shape())
+    return TensorSpec(np.dtype(port.get_element_type().to_dtype()), shape)
 
 
 def _name(port: Any) -> str:  # noqa: ANN401

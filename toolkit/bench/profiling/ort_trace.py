@@ -17,7 +17,7 @@ from typing import Any
 import onnxruntime
 
 from runtimes.captioner import Captioner
-from runtimes.engines.ort.session import OrtSession
+from runtimes.engines.ort.session import Profiling
 from toolkit.bench.profiling.operator_classes import BETWEEN
 from toolkit.bench.profiling.trace import COMPONENT, Trace
 
@@ -58,7 +58,7 @@ class OrtTracer:
 
     def open(self) -> None:
         """See `Tracer.open`."""
-        OrtSession.profiles = Path(self._folder.name)
+        Profiling.folder = Path(self._folder.name)
 
     def start(self, captioner: Captioner, warmed_up: list[str]) -> None:
         """See `Tracer.start`."""
@@ -66,7 +66,7 @@ class OrtTracer:
 
     def read(self) -> Trace:
         """See `Tracer.read`."""
-        OrtSession.profiles = None
+        Profiling.folder = None
         gc.collect()
         trace = Trace()
         for file in Path(self._folder.name).iterdir():

@@ -8,35 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from runtimes.captioner import Captioner
-from runtimes.decoding.session import Description, Float32, Int64, Session, State
+from runtimes.decoding.session import RecordingSession
 from toolkit.bench.profiling.trace import Trace
-
-
-class Marked:
-    """A session whose runs the profiler can tell apart."""
-
-    def __init__(self, session: Session) -> None:
-        from torch.profiler import record_function
-
-        self._session, self._mark = session, record_function
-
-    def encode(self, pixels: Float32) -> State:
-        """See `Session.encode`."""
-        with self._mark("encoder"):
-            return self._session.encode(pixels)
-
-    def step(self, token_ids: Int64, state: State, positions: Int64) -> tuple[Float32, State]:
-        """See `Session.step`."""
-        with self._mark("decoder"):
-            return self._session.step(token_ids, state, positions)
-
-    def select(self, state: State, rows: Int64, images: Int64) -> State:
-        """See `Session.select`."""
-        return self._session.select(state, rows, images)
-
-    def describe(self) -> Description:
-        """See `Session.describe`."""
-        return self._session.describe()
 
 
 class TorchTracer:
@@ -55,7 +28,9 @@ class TorchTracer:
 
     def start(self, captioner: Captioner, warmed_up: list[str]) -> None:
         """See `Tracer.start`."""
-        captioner.session = Marked(captioner.stepwise_session)
+        from torch.profiler import record_function
+
+        captioner.session = RecordingSession(captioner.stepwise_session, record_function)
         self._profile.start()
 
     def read(self) -> Trace:

@@ -8,7 +8,6 @@ import pytest
 
 import runtimes
 from runtimes.artifact.folder import open_artifact
-from runtimes.captioner import GREEDY_ONLY
 from runtimes.errors import RequestError
 from runtimes.verification.sandbox import open_apart
 
@@ -61,26 +60,27 @@ def test_the_requests_end_at_different_lengths(split, paths):
 def test_what_ended_is_filled_up_until_all_have_ended(single, split, paths):
     pixels = np.stack([single._pixels(path) for path in paths])
     spec = single.manifest.tokenizer
-    ids, scores = single.session.caption(pixels, np.array([spec.bos_id]), 0, 20)
+    ids, scores = single.session.caption({"pixels": pixels}, np.array([spec.bos_id]), 0, 20)
     assert (ids.dtype, ids.shape[0], scores.dtype, scores.shape) == (np.int64, 16, np.float32, (16,))
     for row, caption in zip(ids.tolist(), split.caption(paths, batch_size=16), strict=True):
         assert row == [*caption.token_ids, *[spec.pad_id] * (len(row) - len(caption.token_ids))]
     short = [place for place, caption in enumerate(split.caption(paths)) if len(caption.token_ids) < 10]
-    ids, _ = single.session.caption(pixels[short], np.array([spec.bos_id]), 0, 20)
+    ids, _ = single.session.caption({"pixels": pixels[short]}, np.array([spec.bos_id]), 0, 20)
     assert len(short) > 1
     assert ids.shape[1] < 10, "the loop ends with the last of them"
 
 
 def test_what_needs_logits_is_refused_in_one_line(single, paths):
-    for ask in (
-        lambda: single.caption(paths[:1], beams=3),
-        lambda: single.caption([], beams=2),
-        lambda: single.score(paths[:1], captions=["a red dog"]),
-        lambda: single.stepwise_session,
+    for lacking, ask in (
+        ("beams", lambda: single.caption(paths[:1], beams=3)),
+        ("beams", lambda: single.caption([], beams=2)),
+        ("score", lambda: single.score(paths[:1], captions=["a red dog"])),
+        ("step", lambda: single.stepwise_session),
     ):
         with pytest.raises(RequestError) as caught:
             ask()
-        assert str(caught.value) == GREEDY_ONLY
+        assert caught.value.code == "REQUEST_INVALID"
+        assert f"it has no {lacking} (it has: loop)" in str(caught.value)
     with pytest.raises(RequestError, match="beams"):
         single.caption(paths[:1], beams=0)
 
@@ -92,7 +92,7 @@ def test_the_clock_is_told_of_one_run(single, paths):
 
 
 def test_what_is_in_use_is_described_as_of_the_split_graphs(single, split):
-    assert single.session.describe() == split.session.describe()
+    assert single.session.info() == split.session.info()
 
 
 def test_it_opens_in_a_process_of_its_own(tiny_artifacts):

@@ -30,7 +30,7 @@ def test_two_captioners_use_and_report_their_own(tiny_artifacts, drawn_pictures,
     for threads, captioner in captioners.items():
         captioner.caption([image], beams=2)
         assert set(seen) == {threads}
-        assert captioner.session.describe().threads == threads
+        assert captioner.session.info().threads == threads
         assert torch.get_num_threads() == own
         seen.clear()
 
@@ -61,7 +61,7 @@ import torch, runtimes
 artifact, image, engine = sys.argv[1:]
 torch.backends.quantized.engine = engine
 captioner = runtimes.load(artifact, threads=1)
-print(torch.backends.quantized.engine, captioner.session.describe().providers, captioner.caption([image])[0].token_ids)
+print(torch.backends.quantized.engine, captioner.session.info().providers, captioner.caption([image])[0].token_ids)
 """
     engines = torch.backends.quantized.supported_engines
     said = {}

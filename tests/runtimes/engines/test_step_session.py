@@ -1,0 +1,151 @@
+"""Sessions over an engine: what shares a run, what a state keeps, and values against the same model run in another way."""
+
+import weakref
+
+import numpy as np
+import pytest
+
+import runtimes
+from runtimes.decoding.session import STEPWISE
+from runtimes.engines.ort.device_gather import DeviceGather
+from runtimes.engines.step_session import StepSession
+
+BOTH = pytest.mark.parametrize("recipe", ["onnx-fp32", "pytorch-fp32"])
+
+
+@pytest.fixture(scope="module")
+def pixels(tiny_artifacts, drawn_pictures):
+    captioner = runtimes.load(tiny_artifacts["onnx-fp32"], threads=1)
+    return np.stack([captioner._pixels(picture.path) for picture in drawn_pictures[:6]])
+
+
+def session_of(artifact):
+    return runtimes.load(artifact, device="cpu", threads=1).session._session  # behind the guard
+
+
+def logits_of(session, state, token_ids):
+    """Of the last token; and the next state."""
+    ids = np.array(token_ids, dtype=np.int64)
+    return session.step(ids, state, np.array([ids.shape[1] - 1], dtype=np.int64))
+
+
+class CountingEngine:
+    """An engine that notes how many images each run of its encoder had."""
+
+    def __init__(self, engine):
+        self._engine, self.encoded = engine, []
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def run(self, graph, bound, feeds, outputs):
+        if graph == "encoder":
+            self.encoded.append(self._engine.to_numpy(feeds["pixels"]).shape[0])
+        return self._engine.run(graph, bound, feeds, outputs)
+
+
+@pytest.mark.parametrize(("recipe", "runs"), [("onnx-fp32", [6]), ("onnx-int4", [1] * 6), ("onnx-int8", [1] * 6)])
+def test_images_share_a_run_unless_it_has_one_activation_scale(tiny_artifacts, pixels, recipe, runs):
+    session = session_of(tiny_artifacts[recipe])
+    session._engine = counting = CountingEngine(session._engine)
+    session.encode({"pixels": pixels})
+    assert counting.encoded == runs
+
+
+@pytest.mark.parametrize("recipe", ["onnx-int8", "pytorch-int8"])
+def test_the_state_of_a_batch_is_that_of_its_images(tiny_artifacts, pixels, recipe):
+    """INT8: to the last bit, as every image has a scale of its own."""
+    session = session_of(tiny_artifacts[recipe])
+    pixels = pixels * np.linspace(0.2, 1.0, len(pixels), dtype=np.float32)[:, None, None, None]  # or scales would hardly differ
+    state = session.encode({"pixels": pixels})
+    for index in range(len(pixels)):
+        alone = session.encode({"pixels": pixels[index : index + 1]})
+        for one, all_of_them in zip(cross_of(session, alone), cross_of(session, state), strict=True):
+            np.testing.assert_array_equal(one[0], all_of_them[index])
+
+
+def cross_of(session, state):
+    if isinstance(session, StepSession):
+        return [session._engine.to_numpy(value) for value in state.encoded.values()]
+    return [value.numpy() for value in state.cross]
+
+
+def test_int8_captions_do_not_depend_on_the_batch(tiny_artifacts, drawn_pictures):
+    captioner = runtimes.load(tiny_artifacts["onnx-int8"], threads=1)
+    paths = [picture.path for picture in drawn_pictures]
+    assert captioner.caption(paths, batch_size=16) == captioner.caption(paths)
+
+
+@BOTH
+def test_a_cropped_cache_goes_on_as_if_the_tokens_had_not_been_fed(tiny_artifacts, pixels, recipe):
+    session = session_of(tiny_artifacts[recipe])
+    _, state = logits_of(session, session.encode({"pixels": pixels[:2]}), [[1, 9, 8], [1, 7, 6]])
+    _, state = logits_of(session, state, [[11, 12], [13, 14]])
+    found, _ = logits_of(session, session.crop(state, 3), [[5], [4]])
+    _, plain = logits_of(session, session.encode({"pixels": pixels[:2]}), [[1, 9, 8], [1, 7, 6]])
+    expected, _ = logits_of(session, plain, [[5], [4]])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@BOTH
+def test_rows_are_taken_with_what_belongs_to_them(tiny_artifacts, pixels, recipe):
+    session = session_of(tiny_artifacts[recipe])
+    _, state = logits_of(session, session.encode({"pixels": pixels[:3]}), [[1, 9], [1, 8], [1, 7]])
+    state = session.select(state, np.array([2, 2, 0, 0]), np.array([2, 0]))
+    found, _ = logits_of(session, state, [[5], [6], [5], [6]])
+    for row, (image, history) in enumerate([(2, [1, 7, 5]), (2, [1, 7, 6]), (0, [1, 9, 5]), (0, [1, 9, 6])]):
+        expected, _ = logits_of(session, session.encode({"pixels": pixels[image : image + 1]}), [history])
+        np.testing.assert_allclose(found[row], expected[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["onnx-fp32", "onnx-int8"])
+def test_an_input_that_is_not_contiguous_is_copied_and_kept_until_the_run_ends(tiny_artifacts, pixels, recipe):
+    """Large enough that freed memory goes back to the system at once: reading it would end this process."""
+    session = session_of(tiny_artifacts[recipe])
+    many = np.concatenate([pixels] * 8)
+    backwards = session.encode({"pixels": many[::-1]})
+    copied = session.encode({"pixels": np.ascontiguousarray(many[::-1])})
+    for one, other in zip(cross_of(session, backwards), cross_of(session, copied), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_inputs_are_referenced_while_the_graph_runs(tiny_artifacts, pixels):
+    """ONNX Runtime computes on the array's own memory, and its older versions do not keep it alive."""
+    session = session_of(tiny_artifacts["onnx-fp32"])
+    engine, arrays, alive = session._engine, [], []
+    graph, to_engine = engine._sessions["encoder"], engine.to_engine
+
+    class OlderVersion:
+        def __getattr__(self, name):
+            return getattr(graph, name)
+
+        def run_with_iobinding(self, binding):
+            binding._bound_inputs.clear()
+            alive.extend(array() is not None for array in arrays)
+            return graph.run_with_iobinding(binding)
+
+    def watched(array):
+        value = to_engine(array)
+        arrays.append(weakref.ref(value._numpy_obj))
+        return value
+
+    engine._sessions = {**engine._sessions, "encoder": OlderVersion()}
+    engine.to_engine = watched
+    session.encode({"pixels": pixels[:, ::-1]})  # not contiguous, so the engine's copy is the only one
+    assert alive == [True]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(("axis", "indices"), [(0, [2, 0, 0]), (2, [0, 1])])
+def test_a_gather_on_the_device_takes_what_numpy_takes(dtype, axis, indices):
+    import onnxruntime
+
+    values = np.random.default_rng(0).standard_normal((3, 2, 4, 5)).astype(dtype)
+    gather = DeviceGather(["CPUExecutionProvider"], "cpu")
+    found = gather(onnxruntime.OrtValue.ortvalue_from_numpy(values), np.array(indices), axis)
+    np.testing.assert_array_equal(found.numpy(), np.take(values, indices, axis))
+
+
+@BOTH
+def test_capabilities(tiny_artifacts, recipe):
+    assert session_of(tiny_artifacts[recipe]).capabilities == STEPWISE
