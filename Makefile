@@ -24,7 +24,7 @@ SOURCES := $(shell find exporters runtimes -name '*.py')
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest readme golden clean
+.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest check-providers readme golden clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -150,6 +150,17 @@ parity-latest: setup $(BASE)/model.safetensors $(LATEST)/.ready ## Parity and ba
 	for environment in $(VENV) $(LATEST) $(VENV) $(LATEST); do \
 		$$environment/bin/toolkit bench $(BASE_ARTIFACTS)/$(notdir $(BASE))-onnx-fp32 --checkpoint $(BASE) --images toolkit/sample \
 			--limit 3 --repeat 1 --tokens 20 || exit 1; done
+
+# A build of ONNX Runtime with another execution provider excludes the usual one, so it has an environment of its own, without our extras.
+OPENVINO := .venv-openvino
+$(OPENVINO)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(OPENVINO)
+	$(OPENVINO)/bin/python -m pip install --quiet $(PIP_ARGS) --editable . onnxruntime-openvino
+	touch $@
+
+check-providers: setup $(OPENVINO)/.ready ## Captions, time and memory of onnx-fp32 on ONNX Runtime's CPU and OpenVINO providers
+	@$(MAKE) --no-print-directory artifacts RECIPES=onnx-fp32
+	$(OPENVINO)/bin/python -m tests.providers $(ARTIFACTS)/$(NAME)-onnx-fp32
 
 readme: setup ## Render README's tables and picture from the committed records
 	$(BIN)/python -m tests.readme

@@ -27,7 +27,9 @@ class EngineSpec:
     rank: int
     """Order among engines that can run equal artifacts; lower is faster and needs less memory."""
     sessions: Mapping[str, str]
-    """Contract of a manifest → function that makes a session of `runtimes.decoding.session` from (payload, device, threads)."""
+    """Contract of a manifest → function that makes a session from (payload, device, threads, options of the device)."""
+    execution_providers: bool = False
+    """It runs on every device of `runtimes.engines.ort.providers`; the others on "cpu" and "cuda" only."""
     builder: str | None = None
     """Module of exporters with `build` and `REQUIRES`; None: this toolkit exports nothing for it."""
     probe: str | None = None
@@ -36,19 +38,23 @@ class EngineSpec:
     """Class that implements `toolkit.bench.profiling.trace.Tracer`."""
 
 
+VARIANTS = ("gpu", "openvino", "directml", "migraphx", "rocm", "qnn", "webgpu", "cann")
+"""Builds of onnxruntime with other execution providers, each a package of its own."""
+
 ENGINES: dict[str, EngineSpec] = {
     spec.name: spec
     for spec in (
         EngineSpec(
             name="ort",
             library="onnxruntime",
-            distributions=("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn"),
+            distributions=("onnxruntime", *(f"onnxruntime-{name}" for name in VARIANTS)),
             extra="ort",
             rank=0,
             sessions={
                 "split/1": "runtimes.engines.ort.session:open_step_session",
                 "single/1": "runtimes.engines.ort.session:open_loop_session",
             },
+            execution_providers=True,
             builder="exporters.onnx.build",
             probe="runtimes.engines.ort.probe:probe",
             profiler="toolkit.bench.profiling.ort_trace:OrtTracer",

@@ -19,6 +19,7 @@ from runtimes.captioner import Captioner
 from runtimes.decoding.session import LoopSession, Session
 from runtimes.decoding.tokenizer import Tokens
 from runtimes.engine_registry import ENGINES, load_target
+from runtimes.engines.ort.providers import PROVIDERS, Options, check_options
 from runtimes.errors import (
     ArtifactCorruptError,
     ArtifactMissingError,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", *PROVIDERS)
 
 TASKS = {"caption": "toolkit caption"}
 """Task of a manifest → the command that does it."""
@@ -55,6 +56,7 @@ class LoadOptions:
     max_pixels: int
     verify: bool
     tune_allocator: bool
+    provider_options: Options
 
 
 def load(
@@ -66,6 +68,7 @@ def load(
     max_pixels: int = MAX_PIXELS,
     verify: bool = True,
     tune_allocator: bool = True,
+    provider_options: Options | None = None,
 ) -> Captioner:
     """Load an artifact, or the best one of a folder of artifacts, and return a `Captioner`.
 
@@ -76,12 +79,14 @@ def load(
         path: An artifact's folder, or a folder of artifacts of one checkpoint. Of several, the best one that works here is loaded; each
             that is damaged or cannot run here costs a warning.
         task: What the artifact is for; it decides what is returned. "caption": a `Captioner`.
-        device: "auto": the GPU if the artifact targets one and it works, else the CPU. "cpu", "cuda": required, an error if unavailable.
+        device: "auto": the GPU if the artifact targets one and it works, else the CPU. "cpu", "cuda" or another execution provider of ONNX
+            Runtime by its name in `runtimes.engines.ort.providers`: required, an error if it is unavailable or runs nothing of the model.
         threads: CPU threads of this captioner; None: the physical cores within the process's affinity and CPU quota at this moment.
         max_pixels: An image with more pixels is refused before it is decoded.
         verify: False skips the files' hashes; their sizes are checked all the same.
         tune_allocator: Return freed memory to the system while the model loads, which lowers the peak (glibc only). glibc's mmap threshold
             is 256 kB meanwhile and stays at 32 MB afterwards, for the whole process; False leaves the allocator alone.
+        provider_options: Options of the device's execution provider, name → text, number or boolean, beside or in place of its defaults.
 
     Raises:
         ArtifactMissingError, ArtifactCorruptError, ManifestError, ManifestVersionError: The path holds no artifact that can be read; of a
@@ -89,7 +94,8 @@ def load(
         GraphRefusedError: A graph contains what no exporter writes.
         UnavailableError, MissingDependencyError: The device or the engine's library is not available here.
         UnknownNameError: The task, the device or the manifest's runtime is not known.
-        RequestError: The artifact is for another task, `threads` is below 1, or the folder contains artifacts of different checkpoints.
+        RequestError: The artifact is for another task, `threads` is below 1, `provider_options` lack a device, or the folder contains
+            artifacts of different checkpoints.
         OutOfMemoryError: The model does not fit in memory.
     """
     path = Path(path)
@@ -99,6 +105,8 @@ def load(
         raise UnknownNameError("device", device, DEVICES)
     if threads is not None and threads < 1:
         raise RequestError("threads must be at least 1")
+    if provider_options and device == "auto":
+        raise RequestError("provider_options belong to one device; name it")
     options = LoadOptions(
         task=task,
         device=device,
@@ -106,6 +114,7 @@ def load(
         max_pixels=max_pixels,
         verify=verify,
         tune_allocator=tune_allocator,
+        provider_options=check_options(provider_options or {}),
     )
     if (path / MANIFEST_NAME).is_file():
         return _open_again_if_replaced(path, options)
@@ -237,12 +246,13 @@ def _open_session(open_engine: Any, payload: Payload, options: LoadOptions) -> S
     if options.device == "auto" and manifest.target.device == "cuda":
         if read_host().cuda:
             try:
-                return open_engine(payload, "cuda", options.threads)  # type: ignore[no-any-return]
+                return open_engine(payload, "cuda", options.threads, {})  # type: ignore[no-any-return]
             except UnavailableError as error:
                 logger.warning("%s; running %s on the CPU", error, name)
         else:
             logger.warning("%s is meant for a GPU and there is none here; running it on the CPU, which is slow", name)
-    return open_engine(payload, "cpu" if options.device == "auto" else options.device, options.threads)  # type: ignore[no-any-return]
+    device = "cpu" if options.device == "auto" else options.device
+    return open_engine(payload, device, options.threads, options.provider_options)  # type: ignore[no-any-return]
 
 
 def _missing(artifact: str, runtime: str, package: str | None = None) -> MissingDependencyError:

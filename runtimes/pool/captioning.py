@@ -24,7 +24,13 @@ def rows_of(
         ToolkitError: What is wrong with artifact or request.
     """
     request = job.request
-    captioner = load(job.artifact, device=job.device, threads=job.threads, max_pixels=request.max_pixels or MAX_PIXELS)
+    captioner = load(
+        job.artifact,
+        device=job.device,
+        threads=job.threads,
+        max_pixels=request.max_pixels or MAX_PIXELS,
+        provider_options=job.provider_options,
+    )
     names, sources = tee(job.images if images is None else images)
     captions = captioner.stream(
         sources,

@@ -1,6 +1,7 @@
 """What a captioning process is told and what it says first: the two ends of its pipe, as dataclasses."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class Job:
 
     artifact: str
     device: str
+    provider_options: dict[str, Any]
+    """See `runtimes.load`."""
     threads: int | None
     readers: int
     """Threads that read pictures ahead of the model."""

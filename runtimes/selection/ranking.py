@@ -13,6 +13,10 @@ LAST = 9
 """Place behind all that compute what the checkpoint does."""
 
 
+ACCELERATED = {"fp32": 0, "fp16": 1, "int8": 2, "int4": 3}
+"""Precision → place on an execution provider that was named: standard operators first, for it leaves others to the CPU."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """An artifact, where to run it and why it stands at its place."""
@@ -52,14 +56,18 @@ def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list
     Args:
         held: Name → manifest or recipe.
         host: This machine.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or another execution provider.
     """
     ranked: list[tuple[tuple[int, int, bool, bool, str], Choice]] = []
     for name, one in held.items():
         target = one.target
         if one.runtime not in host.libraries or not target.suits(host.cpu_features):
             continue
-        if host.cuda and device != "cpu" and target.precision == "fp16":
+        if device not in ("auto", "cpu", "cuda"):
+            if not ENGINES[one.runtime].execution_providers:
+                continue
+            place, where, why = ACCELERATED[target.precision], device, f"{target.precision.upper()} on {device}"
+        elif host.cuda and device != "cpu" and target.precision == "fp16":
             place, where, why = 0, "cuda", "FP16 on the GPU"
         elif device == "cuda" and (not host.cuda or target.precision in ("int8", "int4")):
             continue

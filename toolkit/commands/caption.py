@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runtimes.engines.ort.providers import PROVIDERS, read_options
 from runtimes.errors import RequestError
 from toolkit.commands.options import (
     decoding_options,
@@ -55,7 +56,18 @@ if TYPE_CHECKING:
     "--max-pixels", type=click.IntRange(min=1), help="Larger pictures are refused before they are decoded.  [default: 50 million]"
 )
 @click.option("--strip-prompt", is_flag=True, help="Leave the prompt out of the text.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", *PROVIDERS]),
+    default="auto",
+    show_default=True,
+    help="auto: the GPU if the artifact targets one and it works, else the CPU. Any other is an error where it does not run.",
+)
+@click.option(
+    "--provider-options",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="JSON file with options of the device's execution provider, name to value.",
+)
 @threads_option
 @output_file("Write the lines here instead of to stdout.")
 @overwrite_option
@@ -73,6 +85,7 @@ def command(
     max_pixels: int | None,
     strip_prompt: bool,
     device: str,
+    provider_options: Path | None,
     threads: int | None,
     output: Path | None,
     overwrite: bool,
@@ -105,6 +118,7 @@ def command(
     job = Job(
         artifact=str(artifact or default_artifact(device).parent),
         device=device,
+        provider_options=read_options(provider_options) if provider_options else {},
         threads=threads,
         readers=workers,
         request=request,

@@ -5,6 +5,7 @@ Axes as in `runtimes.decoding.session`; H heads, P past tokens, N vision tokens,
 
 import contextlib
 import gc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,9 +91,11 @@ class TorchSession:
         return value.index_select(0, wanted.to(value.device))
 
 
-def open_session(payload: Payload, device: str, threads: int) -> TorchSession:
+def open_session(payload: Payload, device: str, threads: int, options: Mapping[str, object]) -> TorchSession:
     """Load the weights of an artifact of contract `split/1`."""
     manifest = payload.artifact.manifest
+    if device not in ("cpu", "cuda") or options:
+        raise UnavailableError(f"artifacts of the torch runtime run on cpu and cuda, without provider options, not on {device}")
     if device == "cuda" and not torch.cuda.is_available():
         raise UnavailableError("torch sees no CUDA device here; use --device cpu")
     if device == "cuda" and manifest.target.precision == "int8":

@@ -1,0 +1,171 @@
+"""The execution providers of ONNX Runtime as data: one row per device name. Reading the table imports no engine.
+
+Default options of providers that were not run here are written from their documentation (onnxruntime.ai/docs/execution-providers). Texts
+in braces are filled in when a session is opened: {threads} CPU threads, {cache} a folder of this user for compiled engines.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from runtimes.errors import RequestError
+
+Options: TypeAlias = Mapping[str, str | int | float | bool]
+MAX_OPTIONS_BYTES = 1 << 16
+"""Of a file of options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One execution provider."""
+
+    name: str
+    """As ONNX Runtime calls it."""
+    distribution: str
+    """Package that contains it. All of them are imported as `onnxruntime`, so at most one may be installed."""
+    needs: str
+    """Hardware and software besides the package."""
+    status: Literal["tested", "not run"]
+    """Whether captions were compared on it; "not run": written from the documentation."""
+    memory: Literal["cpu", "cuda"] = "cpu"
+    """Where tensors stay between runs."""
+    fallback: tuple[str, ...] = ()
+    """Device names that take the nodes it cannot run, before the CPU does."""
+    options: Options = field(default_factory=dict)
+    fp16_options: Options = field(default_factory=dict)
+    """Added for artifacts in FP16."""
+
+
+PROVIDERS: dict[str, Provider] = {
+    "cpu": Provider(name="CPUExecutionProvider", distribution="onnxruntime", needs="nothing else", status="tested"),
+    "cuda": Provider(
+        name="CUDAExecutionProvider",
+        distribution="onnxruntime-gpu",
+        needs="an NVIDIA GPU with its driver, CUDA and cuDNN",
+        status="not run",
+        memory="cuda",
+        # TF32 would round FP32 products to 10 bits; the arena grows by what is asked for, not by powers of two.
+        options={"use_tf32": 0, "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"},
+    ),
+    "tensorrt": Provider(
+        name="TensorrtExecutionProvider",
+        distribution="onnxruntime-gpu",
+        needs="an NVIDIA GPU with its driver, CUDA, cuDNN and TensorRT 10",
+        status="not run",
+        memory="cuda",
+        fallback=("cuda",),
+        # Compiling takes minutes, so engines and timings are kept.
+        options={
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": "{cache}",
+            "trt_timing_cache_enable": True,
+            "trt_timing_cache_path": "{cache}",
+        },
+        fp16_options={"trt_fp16_enable": True},
+    ),
+    "openvino": Provider(
+        name="OpenVINOExecutionProvider",
+        distribution="onnxruntime-openvino",
+        needs="an Intel CPU or GPU; its newest package has ONNX Runtime 1.24, which is below the security floor",
+        status="tested",
+        options={"device_type": "CPU", "precision": "FP32", "num_of_threads": "{threads}"},
+    ),
+    "coreml": Provider(
+        name="CoreMLExecutionProvider",
+        distribution="onnxruntime",
+        needs="macOS 12 or newer",
+        status="not run",
+        options={"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"},
+    ),
+    "directml": Provider(
+        name="DmlExecutionProvider", distribution="onnxruntime-directml", needs="Windows 10 1903 with a DirectX 12 GPU", status="not run"
+    ),
+    "migraphx": Provider(
+        name="MIGraphXExecutionProvider", distribution="onnxruntime-migraphx", needs="an AMD GPU with ROCm", status="not run"
+    ),
+    "rocm": Provider(
+        name="ROCMExecutionProvider",
+        distribution="onnxruntime-rocm",
+        needs="an AMD GPU with ROCm; its last package has ONNX Runtime 1.22, which is below the security floor",
+        status="not run",
+    ),
+    "qnn": Provider(
+        name="QNNExecutionProvider",
+        distribution="onnxruntime-qnn",
+        needs="a Qualcomm NPU",
+        status="not run",
+        options={"backend_type": "htp"},
+        fp16_options={"enable_htp_fp16_precision": 1},
+    ),
+    "xnnpack": Provider(
+        name="XnnpackExecutionProvider",
+        distribution="onnxruntime",
+        needs="a build of ONNX Runtime with XNNPACK",
+        status="not run",
+        options={"intra_op_num_threads": "{threads}"},
+    ),
+    "webgpu": Provider(
+        name="WebGpuExecutionProvider", distribution="onnxruntime-webgpu", needs="a GPU with Vulkan, Metal or DirectX 12", status="not run"
+    ),
+    "cann": Provider(
+        name="CANNExecutionProvider", distribution="onnxruntime-cann", needs="a Huawei Ascend NPU with CANN", status="not run"
+    ),
+}
+"""Device name → provider."""
+
+
+def chain(device: str, options: Options, *, threads: int, precision: str) -> list[tuple[str, dict[str, str]]]:
+    """Return providers with their options, first choice first, as `onnxruntime.InferenceSession` takes them.
+
+    Args:
+        device: A key of `PROVIDERS`.
+        options: Of the device's own provider; they replace defaults of the same name.
+        threads: CPU threads.
+        precision: Of the artifact.
+    """
+    values = {"threads": threads, "cache": cache_folder(device)}
+    providers = []
+    for name in dict.fromkeys((device, *PROVIDERS[device].fallback, "cpu")):
+        provider = PROVIDERS[name]
+        defaults = {**provider.options, **(provider.fp16_options if precision == "fp16" else {})}
+        filled = {key: value.format_map(values) if isinstance(value, str) else value for key, value in defaults.items()}
+        chosen = {**filled, **(options if name == device else {})}
+        providers.append((provider.name, {key: str(value) for key, value in chosen.items()}))
+    return providers
+
+
+def cache_folder(device: str) -> Path:
+    """Return the folder for what a provider compiles, which only this user should be able to write to: it is run as it is."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "blip-toolkit" / device
+
+
+def read_options(path: Path) -> dict[str, str | int | float | bool]:
+    """Read provider options from a JSON file.
+
+    Raises:
+        RequestError: It cannot be read, or is not an object of names and plain values.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_OPTIONS_BYTES + 1)
+        parsed = json.loads(content) if len(content) <= MAX_OPTIONS_BYTES else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{path}: cannot read provider options: {error}") from error
+    return check_options(parsed, f"{path}: ")
+
+
+def check_options(options: Any, where: str = "") -> dict[str, str | int | float | bool]:  # noqa: ANN401 - a JSON value
+    """Return provider options if they are names with texts, numbers or booleans.
+
+    Raises:
+        RequestError: They are something else.
+    """
+    if not isinstance(options, Mapping):
+        raise RequestError(f"{where}provider options must be an object of at most {MAX_OPTIONS_BYTES} bytes")
+    if wrong := [repr(key) for key, value in options.items() if not isinstance(key, str) or not isinstance(value, str | int | float)]:
+        raise RequestError(f"{where}provider options must be texts, numbers or booleans; these are not: {', '.join(wrong)}")
+    return dict(options)
