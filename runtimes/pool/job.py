@@ -1,6 +1,6 @@
 """What a captioning process is told and what it says first: the two ends of its pipe, as dataclasses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -25,14 +25,14 @@ class Job:
 
     artifact: str
     device: str
-    provider_options: dict[str, Any]
-    """See `runtimes.load`."""
     threads: int | None
     readers: int
     """Threads that read pictures ahead of the model."""
     request: Request
     images: tuple[str, ...]
     log_level: int
+    provider_options: dict[str, Any] = field(default_factory=dict)
+    """See `runtimes.load`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,16 +20,7 @@ def test_rows_come_where_there_is_no_sigkill(tiny_artifacts, drawn_pictures, mon
     images = [str(picture.path) for picture in drawn_pictures[:3]]
     artifact = tiny_artifacts["onnx-fp32"]
     monkeypatch.delattr(signal, "SIGKILL")
-    job = Job(
-        artifact=str(artifact),
-        device="cpu",
-        provider_options={},
-        threads=1,
-        readers=0,
-        request=REQUEST,
-        images=(),
-        log_level=logging.WARNING,
-    )
+    job = Job(artifact=str(artifact), device="cpu", threads=1, readers=0, request=REQUEST, images=(), log_level=logging.WARNING)
     ready = []
     rows = [row for batch in supervise(job, [images[:2], images[2:]], ready.append, proven=False) for row in batch]
     expected = runtimes.load(artifact, threads=1).caption(images, max_length=8)
