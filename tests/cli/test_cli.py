@@ -9,86 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from tests.golden.__main__ import HERE, help_texts
 from toolkit.cli import COMMANDS, main
-from toolkit.commands.compare import LIMITS
-
-GROUP_HELP = """\
-Usage: toolkit [OPTIONS] COMMAND [ARGS]...
-
-  Turn a BLIP image captioner into artifacts that run fast on a CPU, and show
-  what it costs in quality.
-
-Options:
-  -v, --verbose  Say more on stderr (-vv: everything).
-  -q, --quiet    Say nothing on stderr but errors.
-  --version      Show the version and exit.
-  -h, --help     Show this message and exit.
-
-Commands:
-  export   Turn a BLIP checkpoint into artifacts.
-  caption  Caption pictures with an artifact.
-  info     Show what an artifact, a package or a checkpoint is.
-  package  Pack an artifact into one file that proves itself.
-  unpack   Unpack a package, checked before it is there.
-  verify   Verify an artifact or a package on this machine.
-  bench    Measure artifacts against the FP32 model.
-  report   Make a table or a page from benchmark records.
-  compare  Tell what changed between two benchmark runs.
-  doctor   Tell what this machine can run, and what is wrong with it.
-"""
-
-USAGES = {
-    "export": (
-        "[OPTIONS] [CHECKPOINT]",
-        "CHECKPOINT is a directory in Hugging Face's layout or a hub id. A recipe that fails does not stop the others; the exit code is"
-        " then 1.",
-    ),
-    "caption": (
-        "[OPTIONS] [ARTIFACT] IMAGE...",
-        "ARTIFACT is an artifact's folder or a folder of artifacts, of which the best for this machine is taken; a first path that is"
-        " neither is an image. [default: build/artifacts] IMAGE is a file, a folder or a glob.",
-    ),
-    "info": (
-        "[OPTIONS] PATH",
-        "PATH is an artifact's folder, a file that `toolkit package` wrote, or a checkpoint's folder. Only metadata is read.",
-    ),
-    "package": (
-        "[OPTIONS] [ARTIFACT]",
-        "ARTIFACT is an artifact's folder. [default: the best one of build/artifacts for this machine]"
-        " Send the printed digest by another way than the file: `verify --digest` compares it.",
-    ),
-    "unpack": ("[OPTIONS] FILE", "FILE is what `toolkit package` wrote."),
-    "verify": (
-        "[OPTIONS] [PATH]",
-        "PATH is an artifact's folder, or a file that `toolkit package` wrote."
-        " [default: the best artifact of build/artifacts for this machine]",
-    ),
-    "bench": (
-        "[OPTIONS] [ARTIFACT]...",
-        "ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured. [default: build/artifacts]",
-    ),
-    "report": ("[OPTIONS] RECORDS...", "RECORDS is a .jsonl file that `toolkit bench` wrote; several show change over time."),
-    "compare": ("[OPTIONS] A B", LIMITS),
-    "doctor": (
-        "[OPTIONS] [ARTIFACT]",
-        "ARTIFACT is an artifact or a folder of them. [default: build/artifacts, if there is one]"
-        " Exit code 1 where there is a problem: no captions, wrong products, a known hole.",
-    ),
-}
-OPTIONS = {
-    "export": "recipe output revision overwrite on-gate-failure allow-bin list help",
-    "caption": "from-file prompt beams min-length max-length batch-size workers max-pixels strip-prompt device threads output overwrite"
-    " resume json help",
-    "info": "json help",
-    "package": "output records with-wheels platform python overwrite help",
-    "unpack": "output digest help",
-    "verify": "digest untrusted threads json help",
-    "bench": "checkpoint revision allow-bin dataset images limit repeat warmup beams prompt tokens threads batch-size output"
-    " report overwrite quiet profile json format help",
-    "report": "format table dataset images no-images output overwrite help",
-    "compare": "case fail-if strict different-hosts different-workloads different-checkpoints quiet json help",
-    "doctor": "json help",
-}
 
 HEAVY = ("numpy", "PIL", "onnxruntime", "tokenizers", "torch", "transformers", "onnx", "optimum", "evaluate", "nltk")
 MODULES_AFTER = """
@@ -106,27 +28,16 @@ def run(*arguments):
     return CliRunner().invoke(main, arguments, prog_name="toolkit")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
-def test_help_of_the_group(arguments):
-    result = run(*arguments)
-    assert (result.exit_code, result.stdout, result.stderr) == (0, GROUP_HELP, "")
+def test_help_texts_are_those_of_the_snapshot():
+    """`make golden` writes them anew."""
+    assert help_texts() == (HERE / "help.txt").read_text(encoding="utf-8")
 
 
-def test_without_a_command_the_help_is_shown():
-    result = run()
-    assert (result.exit_code, result.output) == (2, GROUP_HELP)
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command(name):
-    result = run(name, "--help")
-    usage, subject = USAGES[name]
-    text = " ".join(result.stdout.split())
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert text.startswith(f"Usage: toolkit {name} {usage} {COMMANDS[name][1]} Options: ")
-    assert text.endswith(f"Show this message and exit. {subject}")
-    options = [line.split("--", 1)[1].split()[0] for line in result.stdout.splitlines() if line.lstrip().startswith("-")]
-    assert options == OPTIONS[name].split()
+def test_help_and_its_short_form_go_to_stdout_and_no_command_shows_it():
+    long, short, none = run("--help"), run("-h"), run()
+    assert (long.exit_code, long.stderr) == (0, "")
+    assert (short.exit_code, short.stdout) == (0, long.stdout)
+    assert (none.exit_code, none.output) == (2, long.stdout)
 
 
 def test_every_option_says_what_it_does():
@@ -154,39 +65,37 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error"),
+    ("arguments", "facts"),
     [
-        (["captoin"], "No such command 'captoin'. Did you mean 'caption'?"),
-        (["benchmark"], "No such command 'benchmark'. Did you mean 'bench'?"),
-        (["xyz"], "No such command 'xyz'."),
-        (["--loud"], "No such option '--loud'."),
-        (["caption"], "Missing argument 'IMAGE...'."),
-        (["export"], "Missing argument 'CHECKPOINT'."),
-        (["compare"], "Missing argument 'A'."),
-        (["report"], "Missing argument 'RECORDS...'."),
-        (["report", "records", "--format", "xml"], "Invalid value for '--format': 'xml' is not one of 'md', 'csv', 'json', 'html'."),
-        (["caption", "artifact", "picture", "--beams", "0"], "Invalid value for '--beams': 0 is not in the range x>=1."),
-        (["caption", "artifact", "picture", "--device", "tpu"], "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'."),
-        (["caption", "artifact", "picture", "--threads", "0"], "Invalid value for '--threads': 0 is not in the range x>=1."),
-        (["bench", "artifact", "--tokens", "0"], "Invalid value for '--tokens': '0' is not a number from 1."),
-        (
-            ["export", "checkpoint", "--on-gate-failure", "off"],
-            "Invalid value for '--on-gate-failure': 'off' is not one of 'fail', 'write'.",
-        ),
+        (["captoin"], ["captoin"]),
+        (["--loud"], ["--loud"]),
+        (["caption"], ["IMAGE"]),
+        (["export"], ["CHECKPOINT"]),
+        (["compare"], ["A"]),
+        (["report"], ["RECORDS"]),
+        (["report", "records", "--format", "xml"], ["--format", "xml", "'md', 'csv', 'json', 'html'"]),
+        (["caption", "artifact", "picture", "--beams", "0"], ["--beams", "0", "x>=1"]),
+        (["caption", "artifact", "picture", "--device", "tpu"], ["--device", "tpu", "auto", "cpu", "cuda"]),
+        (["caption", "artifact", "picture", "--threads", "0"], ["--threads", "0", "x>=1"]),
+        (["bench", "artifact", "--tokens", "0"], ["--tokens", "0", "1"]),
+        (["export", "checkpoint", "--on-gate-failure", "off"], ["--on-gate-failure", "off", "'fail', 'write'"]),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value),
 )
-def test_a_wrong_command_line_is_one_error_and_exit_code_2(arguments, error):
+def test_a_wrong_command_line_is_one_error_and_exit_code_2(arguments, facts):
+    """Click words these errors; they name the option and what it takes."""
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines()[0].startswith("Usage: toolkit")
-    assert [line for line in result.stderr.splitlines() if "rror" in line] == [f"Error: {error}"]
+    (error,) = [line for line in result.stderr.splitlines() if "rror" in line]
+    assert [fact for fact in facts if fact not in error] == []
 
 
 def test_a_fault_of_the_input_is_one_line_and_exit_code_1(tmp_path):
     result = run("report", str(tmp_path / "none.jsonl"))
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"Error: {tmp_path / 'none.jsonl'}: cannot be read: No such file or directory\n"
+    (error,) = result.stderr.splitlines()
+    assert error.startswith(f"Error: {tmp_path / 'none.jsonl'}: ")
 
 
 def test_with_json_a_fault_is_an_object_with_a_code_as_well(tmp_path):
