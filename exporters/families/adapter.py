@@ -1,12 +1,11 @@
 """What an exporter needs from a model family, and the table of the families that can be exported.
 
-A new family is a module with a class that implements `FamilyAdapter`, one entry of `FAMILIES`, and its runtime side in `runtimes.families`.
+A new family is a module with a `FamilyAdapter`, one entry of `FAMILIES`, and its runtime side in `runtimes.families`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from exporters.gate.gate import OnGateFailure, Reference
 from exporters.gate.labelled_image import LabelledImage
@@ -20,7 +19,7 @@ from runtimes.families.registry import ModelSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FAMILIES = {"BlipForConditionalGeneration": "exporters.families.blip_caption:BlipCaption"}
+FAMILIES = {"BlipForConditionalGeneration": "exporters.families.blip_caption:BLIP_CAPTION"}
 """Name in `architectures` of a config.json → adapter, imported when a checkpoint has that name."""
 
 MODEL_TYPES = {"blip": "BlipForConditionalGeneration"}
@@ -53,8 +52,9 @@ class GraphExport:
     """Input or output → axis → name of each axis whose size may change."""
 
 
-class FamilyAdapter(Protocol):
-    """A family and one of its tasks."""
+@dataclass(frozen=True, kw_only=True)
+class FamilyAdapter:
+    """A family and one of its tasks. Models and modules are the family's own classes."""
 
     family: str
     task: str
@@ -63,67 +63,29 @@ class FamilyAdapter(Protocol):
     """Parts that a recipe may treat differently."""
     tied: Mapping[str, str]
     """Parameter of the torch module → the parameter that is the same tensor and is stored."""
-
-    def read_config(self, config: Mapping[str, Any]) -> CheckpointConfig:
-        """Read a config.json; ValueError for what this toolkit does not support."""
-        ...
-
-    def image_processor(self) -> Any:  # noqa: ANN401 - transformers is untyped
-        """Return transformers' image processor class whose pixels are the reference."""
-        ...
-
-    def scaled(self, model: Any, image: ImageSpec, scale: float, /) -> tuple[ModelSpec, ImageSpec]:  # noqa: ANN401 - its own spec
-        """Return the sizes for images of `scale` times the side."""
-        ...
-
-    def named_weights(self, raw: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-        """Return a checkpoint's tensors under the torch module's names; ValueError for what the module cannot hold."""
-        ...
-
-    def fitted_weights(self, weights: "dict[str, Tensor]", model: Any) -> "dict[str, Tensor]":  # noqa: ANN401 - its own spec
-        """Return the weights for a model from `scaled`."""
-        ...
-
-    def component_of(self, name: str) -> str:
-        """Return which component a parameter or submodule belongs to."""
-        ...
-
-    def graphs(self, module: Any, /) -> list[GraphExport]:  # noqa: ANN401 - its own module
-        """Return the graphs of contract `split/1`. The module is changed and is of no use afterwards."""
-        ...
-
-    def reference(
-        self, directory: Path, images: Sequence[LabelledImage], defaults: GenerationConfig, threads: int, /, *, allow_bin: bool
-    ) -> Reference:
-        """Run the checkpoint itself on the gate's images."""
-        ...
-
-    def evaluate(
-        self,
-        captioner: Captioner,
-        recipe: Recipe,
-        images: Sequence[LabelledImage],
-        reference: Reference,
-        on_gate_failure: OnGateFailure,
-        /,
-    ) -> dict[str, Any]:
-        """Return the gate's findings on an artifact; GateError where it fails and must not."""
-        ...
-
-    def evaluate_joined(
-        self,
-        captioner: Captioner,
-        recipe: Recipe,
-        images: Sequence[LabelledImage],
-        findings: dict[str, Any],
-        on_gate_failure: OnGateFailure,
-        /,
-    ) -> dict[str, Any]:
-        """Return the findings on the single graph of an artifact whose split graphs have `findings`."""
-        ...
+    read_config: Callable[[Mapping[str, Any]], CheckpointConfig]
+    """Reads a config.json; ValueError for what this toolkit does not support."""
+    image_processor: Callable[[], Any]
+    """Returns transformers' image processor class whose pixels are the reference."""
+    scaled: Callable[[Any, ImageSpec, float], tuple[ModelSpec, ImageSpec]]
+    """Returns the sizes of a model for images of a part of their side."""
+    named_weights: "Callable[[Mapping[str, Tensor]], dict[str, Tensor]]"
+    """Returns a checkpoint's tensors under the torch module's names; ValueError for what the module cannot hold."""
+    fitted_weights: "Callable[[dict[str, Tensor], Any], dict[str, Tensor]]"
+    """Returns the weights for a model from `scaled`."""
+    component_of: Callable[[str], str]
+    """Returns which component a parameter or submodule belongs to."""
+    graphs: Callable[[Any], list[GraphExport]]
+    """Returns the graphs of contract `split/1`. The module is changed and is of no use afterwards."""
+    reference: Callable[..., Reference]
+    """Runs the checkpoint itself: (directory, gate's images, defaults, threads, *, allow_bin)."""
+    evaluate: Callable[[Captioner, Recipe, Sequence[LabelledImage], Reference, OnGateFailure], dict[str, Any]]
+    """Returns the gate's findings on an artifact; GateError where it fails and must not."""
+    evaluate_joined: Callable[[Captioner, Recipe, Sequence[LabelledImage], dict[str, Any], OnGateFailure], dict[str, Any]]
+    """Returns the findings on the single graph of an artifact whose split graphs have the given ones."""
 
 
 def find_family(architecture: str) -> FamilyAdapter | None:
     """Return the adapter of an architecture, or None where this toolkit has none."""
     target = FAMILIES.get(architecture)
-    return None if target is None else load_target(target)()
+    return None if target is None else load_target(target)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import BlipConfig
 
-from exporters.families.adapter import CheckpointConfig
+from exporters.families.adapter import CheckpointConfig, FamilyAdapter
 from exporters.families.blip_graphs import blip_graphs
 from exporters.families.blip_reference import pillow_processor, run_reference
 from exporters.families.blip_resolution import interpolate_positions, resized
@@ -29,64 +29,72 @@ ALIASES: dict[str, str | None] = {
 """Names that older files carry → the name of the same tensor in our module, or None for buffers that hold 0, 1, 2, ..."""
 
 
-class BlipCaption:
-    """See `FamilyAdapter`."""
+def read_config(config: Mapping[str, Any]) -> CheckpointConfig:
+    """See `FamilyAdapter.read_config`."""
+    parsed = BlipConfig.from_dict(config)
+    vision, text = parsed.vision_config, parsed.text_config
+    if (kind := getattr(text, "position_embedding_type", "absolute")) != "absolute":
+        raise ValueError(f"text position embeddings are {kind!r}; only 'absolute' is supported")
+    for activation in (vision.hidden_act, text.hidden_act):
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
+    model = BlipSpec(
+        image_px=vision.image_size,
+        patch_px=vision.patch_size,
+        vision_width=vision.hidden_size,
+        vision_inner=vision.intermediate_size,
+        vision_layers=vision.num_hidden_layers,
+        vision_heads=vision.num_attention_heads,
+        vision_activation=vision.hidden_act,
+        vision_norm_eps=vision.layer_norm_eps,
+        text_width=text.hidden_size,
+        text_inner=text.intermediate_size,
+        text_layers=text.num_hidden_layers,
+        text_heads=text.num_attention_heads,
+        text_activation=text.hidden_act,
+        text_norm_eps=text.layer_norm_eps,
+        vocabulary=text.vocab_size,
+        max_positions=text.max_position_embeddings,
+    )
+    return CheckpointConfig(
+        model=model,
+        tokenizer=TokenizerSpec(bos_id=text.bos_token_id, eos_id=text.sep_token_id, pad_id=text.pad_token_id),
+        defaults=GenerationConfig(max_length=min(GenerationConfig.max_length, model.max_positions)),
+    )
 
-    family, task = "blip", "caption"
-    components = ("encoder", "decoder")
-    tied: Mapping[str, str] = Blip.TIED
-    image_processor = staticmethod(pillow_processor)
-    scaled = staticmethod(resized)
-    graphs = staticmethod(blip_graphs)
-    reference = staticmethod(run_reference)
-    evaluate = staticmethod(check)
-    evaluate_joined = staticmethod(check_joined)
 
-    def read_config(self, config: Mapping[str, Any]) -> CheckpointConfig:
-        """See `FamilyAdapter.read_config`."""
-        parsed = BlipConfig.from_dict(config)
-        vision, text = parsed.vision_config, parsed.text_config
-        if (kind := getattr(text, "position_embedding_type", "absolute")) != "absolute":
-            raise ValueError(f"text position embeddings are {kind!r}; only 'absolute' is supported")
-        for activation in (vision.hidden_act, text.hidden_act):
-            if activation not in ACTIVATIONS:
-                raise ValueError(f"activation {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
-        model = BlipSpec(
-            image_px=vision.image_size,
-            patch_px=vision.patch_size,
-            vision_width=vision.hidden_size,
-            vision_inner=vision.intermediate_size,
-            vision_layers=vision.num_hidden_layers,
-            vision_heads=vision.num_attention_heads,
-            vision_activation=vision.hidden_act,
-            vision_norm_eps=vision.layer_norm_eps,
-            text_width=text.hidden_size,
-            text_inner=text.intermediate_size,
-            text_layers=text.num_hidden_layers,
-            text_heads=text.num_attention_heads,
-            text_activation=text.hidden_act,
-            text_norm_eps=text.layer_norm_eps,
-            vocabulary=text.vocab_size,
-            max_positions=text.max_position_embeddings,
-        )
-        return CheckpointConfig(
-            model=model,
-            tokenizer=TokenizerSpec(bos_id=text.bos_token_id, eos_id=text.sep_token_id, pad_id=text.pad_token_id),
-            defaults=GenerationConfig(max_length=min(GenerationConfig.max_length, model.max_positions)),
-        )
+def named_weights(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """See `FamilyAdapter.named_weights`."""
+    if HEAD in raw and TABLE in raw and not torch.equal(raw[HEAD], raw[TABLE]):
+        raise ValueError("its head is not tied to its word embeddings, which no exporter supports yet")
+    weights = {target: tensor.float() for name, tensor in raw.items() if (target := ALIASES.get(name, name)) is not None}
+    return weights | ({HEAD: weights[TABLE]} if TABLE in weights else {})
 
-    def named_weights(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `FamilyAdapter.named_weights`."""
-        if HEAD in raw and TABLE in raw and not torch.equal(raw[HEAD], raw[TABLE]):
-            raise ValueError("its head is not tied to its word embeddings, which no exporter supports yet")
-        weights = {target: tensor.float() for name, tensor in raw.items() if (target := ALIASES.get(name, name)) is not None}
-        return weights | ({HEAD: weights[TABLE]} if TABLE in weights else {})
 
-    def fitted_weights(self, weights: dict[str, Tensor], model: BlipSpec) -> dict[str, Tensor]:
-        """See `FamilyAdapter.fitted_weights`."""
-        return weights | {POSITIONS: interpolate_positions(weights[POSITIONS], model)}
+def fitted_weights(weights: dict[str, Tensor], model: BlipSpec) -> dict[str, Tensor]:
+    """See `FamilyAdapter.fitted_weights`."""
+    return weights | {POSITIONS: interpolate_positions(weights[POSITIONS], model)}
 
-    def component_of(self, name: str) -> str:
-        """See `FamilyAdapter.component_of`: cross-attention's keys and values are computed once per image."""
-        once = name.startswith("vision_model.") or ".crossattention.self.key" in name or ".crossattention.self.value" in name
-        return "encoder" if once else "decoder"
+
+def component_of(name: str) -> str:
+    """See `FamilyAdapter.component_of`. Cross-attention's keys and values are computed once per image."""
+    once = name.startswith("vision_model.") or ".crossattention.self.key" in name or ".crossattention.self.value" in name
+    return "encoder" if once else "decoder"
+
+
+BLIP_CAPTION = FamilyAdapter(
+    family="blip",
+    task="caption",
+    components=("encoder", "decoder"),
+    tied=Blip.TIED,
+    read_config=read_config,
+    image_processor=pillow_processor,
+    scaled=resized,
+    named_weights=named_weights,
+    fitted_weights=fitted_weights,
+    component_of=component_of,
+    graphs=blip_graphs,
+    reference=run_reference,
+    evaluate=check,
+    evaluate_joined=check_joined,
+)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 
-from exporters.families.blip_caption import BlipCaption
+from exporters.families.blip_caption import BLIP_CAPTION
 from runtimes.families.blip import BlipSpec
 
 
@@ -11,11 +11,9 @@ class OtherSpec(BlipSpec):
     """Its `model` section."""
 
 
-class OtherCaption(BlipCaption):
-    """Its adapter."""
+def read_config(config):
+    found = BLIP_CAPTION.read_config(config)
+    return replace(found, model=OtherSpec(**asdict(found.model)))
 
-    family = "other"
 
-    def read_config(self, config):
-        found = super().read_config(config)
-        return replace(found, model=OtherSpec(**asdict(found.model)))
+OTHER_CAPTION = replace(BLIP_CAPTION, family="other", read_config=read_config)

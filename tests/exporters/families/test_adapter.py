@@ -28,7 +28,7 @@ def test_an_architecture_without_a_family_has_no_adapter():
 
 
 def test_a_family_is_added_by_one_entry_on_either_side(tiny_checkpoint, drawn_pictures, tmp_path, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "OtherForCaptioning", "tests.exporters.families.other_family:OtherCaption")
+    monkeypatch.setitem(FAMILIES, "OtherForCaptioning", "tests.exporters.families.other_family:OTHER_CAPTION")
     monkeypatch.setitem(registry.FAMILIES, ("other", "caption"), "tests.exporters.families.other_family:OtherSpec")
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "other")
     config = json.loads((folder / "config.json").read_bytes())
