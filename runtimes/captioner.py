@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from time import perf_counter
-from types import TracebackType
 from typing import Any, Self, cast
 
 import numpy as np
@@ -18,7 +17,8 @@ from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import Manifest
 from runtimes.caption import Caption, CaptionerInfo, LoadTimings
 from runtimes.decoding.guarded_session import guarded
-from runtimes.decoding.search import Clock, Hypothesis, generate, log_softmax, run_loop
+from runtimes.decoding.scoring import score_sequences
+from runtimes.decoding.search import Clock, Hypothesis, generate, run_loop
 from runtimes.decoding.session import Float32, LoopSession, Session, State, require
 from runtimes.decoding.tokenizer import Tokens
 from runtimes.errors import OutOfMemoryError, RequestError, ToolkitError, UnavailableError, first_line
@@ -51,7 +51,7 @@ class Captioner:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -213,7 +213,8 @@ class Captioner:
             ids = [self.caption_ids(caption) for caption in ([group] if isinstance(group, str) else group)]
             if not ids:
                 raise RequestError("score needs at least one caption per image")
-            scores.append(self._score_one(self._pixels(image)[None], ids))
+            inputs = {"pixels": self._pixels(image)[None]}
+            scores.append(score_sequences(require(self.session, "score"), inputs, ids, self.manifest.tokenizer.pad_id))
         return scores
 
     def caption_ids(self, caption: str) -> list[int]:
@@ -236,8 +237,7 @@ class Captioner:
             raise RequestError(f"the prompt takes {prompt} tokens, so max_length must be more than that; it is {decoding.max_length}")
         if 2 * decoding.num_beams >= vocabulary:
             raise RequestError(f"{decoding.num_beams} beams are too many for a vocabulary of {vocabulary}")
-        if decoding.num_beams > 1:
-            require(self.session, "beams")
+        require(self.session, *(("beams",) if decoding.num_beams > 1 else ()))
         return decoding
 
     def _pixels(self, image: ImageInput) -> Float32:
@@ -292,27 +292,10 @@ class Captioner:
                 raise OutOfMemoryError(f"one image with {self.manifest.name}") from error
         half = len(pixels) // 2
         logger.warning("out of memory with %d images at once; trying %d", len(pixels), half)
-        parts = (pixels[:half], pixels[half:])
-        return [each for part in parts for each in self._generate(part, prompt_ids, decoding, clock)]
+        return [each for part in (pixels[:half], pixels[half:]) for each in self._generate(part, prompt_ids, decoding, clock)]
 
     def _encode(self, pixels: Float32, clock: Clock) -> State:
         started = perf_counter()
         state = self.stepwise_session.encode({"pixels": pixels})
         clock("encode", perf_counter() - started)
         return state
-
-    def _score_one(self, pixels: Float32, ids: list[list[int]]) -> Float32:
-        """Teacher-forced: pixels f32[1,3,S,S] and K captions → f32[K]. Padding on the right is never attended to by what counts."""
-        width = max(map(len, ids)) - 1
-        inputs = np.full((len(ids), width), self.manifest.tokenizer.pad_id, dtype=np.int64)
-        for row, sequence in enumerate(ids):
-            inputs[row, : len(sequence) - 1] = sequence[:-1]
-        session = require(self.session, "score")
-        state = session.encode({"pixels": pixels})
-        state = session.select(state, np.zeros(len(ids), dtype=np.int64), np.zeros(1, dtype=np.int64))
-        logits, _ = session.step(inputs, state, np.arange(width, dtype=np.int64))
-        scores = np.zeros(len(ids), dtype=np.float32)
-        for row, sequence in enumerate(ids):
-            targets = np.array(sequence[1:])
-            scores[row] = log_softmax(logits[row, : len(targets)])[np.arange(len(targets)), targets].sum()
-        return scores

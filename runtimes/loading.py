@@ -117,7 +117,7 @@ def load(
         provider_options=check_options(provider_options or {}),
     )
     if (path / MANIFEST_NAME).is_file():
-        return _open_again_if_replaced(path, options)
+        return _open_with_retry(path, options)
     return _choose(path, options)
 
 
@@ -127,7 +127,7 @@ def _choose(path: Path, options: LoadOptions) -> Captioner:
     unusable = list(candidates.unusable)
     for choice in candidates.ranked:
         try:
-            captioner = _open_again_if_replaced(path / choice.name, replace(options, device=choice.device))
+            captioner = _open_with_retry(path / choice.name, replace(options, device=choice.device))
         except ToolkitError as error:
             logger.warning("%s: %s; trying the next best", choice.name, error)
             unusable += [] if isinstance(error, (UnavailableError, MissingDependencyError)) else [error]
@@ -194,7 +194,7 @@ def _for_task(artifact: Artifact, task: str) -> Artifact:
     return artifact
 
 
-def _open_again_if_replaced(path: Path, options: LoadOptions) -> Captioner:
+def _open_with_retry(path: Path, options: LoadOptions) -> Captioner:
     """Open an artifact; if an export replaced it between reading its manifest and its files, read the new manifest."""
     artifact = _for_task(open_artifact(path), options.task)
     while True:

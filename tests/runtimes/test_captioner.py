@@ -12,6 +12,7 @@ from PIL import Image
 
 import runtimes
 from runtimes.caption import Caption
+from runtimes.decoding.scoring import score_sequences
 from runtimes.decoding.search import log_softmax
 from runtimes.errors import ImageReadError, RequestError
 
@@ -192,7 +193,10 @@ def test_a_caption_that_is_too_long_is_cut(onnx, paths):
 def test_a_caption_has_the_score_that_scoring_gives_it(onnx, paths, beams):
     """Two ways to one number: step by step while searching, and all tokens in one run."""
     captions = onnx.caption(paths, max_length=32, beams=beams)
-    scored = [float(onnx._score_one(onnx._pixels(path)[None], [list(c.token_ids)])[0]) for path, c in zip(paths, captions, strict=True)]
+    scored = [
+        float(score_sequences(onnx.stepwise_session, {"pixels": onnx._pixels(path)[None]}, [caption.token_ids], pad_id=0)[0])
+        for path, caption in zip(paths, captions, strict=True)
+    ]
     assert [caption.score * (len(caption.token_ids) - 1) for caption in captions] == pytest.approx(scored, abs=1e-3)
 
 
