@@ -24,6 +24,7 @@ import runtimes.engines.ort.session
 import runtimes.engines.pytorch.session
 import runtimes.loading
 from runtimes.errors import ToolkitError
+from runtimes.host.facts import CUDA_DRIVERS
 
 MEMORY_BYTES = 2 << 30
 """A case may take so much more than what is imported; what wants more is told that there is none."""
@@ -42,7 +43,7 @@ def attempt(path: str, picture: str) -> dict[str, Any]:
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        if event in DEEDS or writes or (event == "ctypes.dlopen" and arguments[0] != "libc.so.6"):
+        if event in DEEDS or writes or (event == "ctypes.dlopen" and arguments[0] not in ("libc.so.6", *CUDA_DRIVERS)):
             deeds.append(f"{event} {arguments!r}")
 
     sys.addaudithook(watch)

@@ -8,7 +8,7 @@ from onnx import numpy_helper
 
 import runtimes
 from runtimes.artifact.folder import open_artifact
-from runtimes.errors import ArtifactCorruptError
+from runtimes.errors import ArtifactCorruptError, EngineError
 from tests.fuzz.forge import write
 
 
@@ -50,7 +50,7 @@ def test_a_graph_that_loads_and_cannot_run(tiny_artifacts, drawn_pictures, tmp_p
         lambda: captioner.caption([drawn_pictures[0].path]),
         lambda: captioner.score([drawn_pictures[0].path], captions=["a dog"]),
     ):
-        with pytest.raises(ArtifactCorruptError, match=r"^tiny-onnx-fp32: "):
+        with pytest.raises(EngineError, match=r"^tiny-onnx-fp32: "):
             use()
 
 
