@@ -14,6 +14,7 @@ os.environ["HF_EVALUATE_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import importlib.metadata
+import importlib.util
 import json
 import platform
 import re
@@ -48,7 +49,8 @@ SHOWN_VERSIONS = ("torch", "transformers", "onnxruntime", "onnx", "numpy", "pill
 
 
 def pytest_report_header() -> str:
-    versions = (f"{name} {importlib.metadata.version(name)}" for name in SHOWN_VERSIONS)
+    installed = {name for name in SHOWN_VERSIONS if importlib.util.find_spec("PIL" if name == "pillow" else name)}  # fast tests need few
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in SHOWN_VERSIONS if name in installed)
     return f"{', '.join(versions)}; {platform.machine()}, {os.cpu_count()} cores"
 
 

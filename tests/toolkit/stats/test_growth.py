@@ -136,7 +136,7 @@ RECORDS = [
     for size in (1, 8)
     for threads in (1, 2)
     for tokens in (5, None)
-    for case, seconds in ((BASELINE, 2.0), ("onnx-int8-vnni", 1.0))
+    for case, seconds in ((BASELINE, 2.0), ("onnx-int8-full", 1.0))
 ]
 
 
@@ -144,7 +144,7 @@ def test_the_report_of_a_sweep():
     text = RENDERERS["md"](RECORDS)
     tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
     assert [len(table) for table in tables] == [18] * 5 + [34]
-    assert tables[0][3].startswith("| onnx-int8-vnni b1 t1 5tok")
+    assert tables[0][3].startswith("| onnx-int8-full b1 t1 5tok")
     assert max(len(line) for table in tables for line in table) <= WIDTH == 100
     assert "1 or 8 at a time, greedy, 5 forced tokens or at most 20 tokens with [DEC], 1 or 2 threads" in text
     assert "b pictures per run of the model" in text
