@@ -200,7 +200,7 @@ def _open_with_retry(path: Path, options: LoadOptions) -> Captioner:
     while True:
         try:
             with opened(artifact, verify=options.verify) as payload:
-                return _open(payload, options)
+                return open_verified(payload, options)
         except ArtifactCorruptError:
             again = open_artifact(path)
             if again.manifest.digest == artifact.manifest.digest:
@@ -208,8 +208,8 @@ def _open_with_retry(path: Path, options: LoadOptions) -> Captioner:
             artifact = again
 
 
-def _open(payload: Payload, options: LoadOptions) -> Captioner:
-    """Import what runs the artifact, while its files are being hashed, and hand them over."""
+def open_verified(payload: Payload, options: LoadOptions) -> Captioner:
+    """Return the captioner of an artifact whose files are being hashed; see `load`. The engine is imported meanwhile."""
     manifest = payload.artifact.manifest
     begun = perf_counter()
     open_engine = _session_opener(payload.artifact.path.name, manifest)

@@ -1,65 +1,79 @@
-"""Golden captions: what an artifact said of a few pictures where it was packaged. A captioner goes in; how it differs here comes out.
+"""Golden captions: captions of a few images, recorded where an artifact was packaged, to be compared on the machine where it runs.
 
-What a package holds of them, next to the artifact's own files, each declared in its manifest:
+A package contains, beside the model's files, each declared in its manifest as optional:
 
 - `golden.json` (role "golden"): a `Golden`, below.
-- `golden-logits.f32` (role "golden-logits"): f32[P,V] little-endian, row p the logits of the token after [DEC] for picture p.
-- per picture `golden-NAME.jpg`, the file as it is shipped, for the whole way from bytes to words; and `golden-NAME.png`, the same picture
-  as RGB of exactly `image.width_px` x `image.height_px`, resized with `image.resample` and not yet rescaled or normalized. A runtime that
+- `golden-logits.f32` (role "golden-logits"): f32[I,V] little-endian, row i the logits of the token after the first one for image i. A
+  session that runs its whole loop in one call returns no logits: then there is no such file, and captions are compared by ids and score.
+- per image `golden-NAME.jpg`, the file as it is shipped, for the whole path from bytes to words; and `golden-NAME.png`, the same image as
+  RGB of exactly `image.width_px` x `image.height_px`, resized with `image.resample` and not yet rescaled or normalized. A runtime that
   resizes otherwise (a browser, a camera's hardware) starts from the PNG and must get the same ids.
 
-Every search starts with `tokenizer.bos_id` alone, has no shortest length, length penalty 1, and one picture per run.
+Every search starts without a prompt, with no shortest length, length penalty 1, and one image per run.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
+from typing import TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from runtimes.artifact import json_dataclass
-from runtimes.artifact.folder import Artifact
-from runtimes.artifact.generation import GenerationConfig
+from runtimes.artifact.manifest import Manifest
+from runtimes.artifact.verified_files import Payload
+from runtimes.caption import Caption
 from runtimes.captioner import Captioner
-from runtimes.decoding.search import LAST, Hypothesis, generate, log_softmax
-from runtimes.decoding.session import Float32, RecordingSession
-from runtimes.errors import ArtifactCorruptError
+from runtimes.decoding.search import LAST, log_softmax
+from runtimes.decoding.session import Float32
+from runtimes.errors import ArtifactCorruptError, EngineError, translate_errors
 from runtimes.host.facts import read_host
 from runtimes.images.reading import preprocess, read_image
 
 SCHEMA = 1
 FILE, LOGITS = "golden.json", "golden-logits.f32"
 ROLE, LOGITS_ROLE = "golden", "golden-logits"
+"""An image's role is `golden:` and its file name."""
 MAX_BYTES = 1 << 20
 """Of golden.json."""
+MAX_IMAGES = 16
 SAME_MACHINE_TOLERANCE = 1e-3
 """Largest difference of a logit where CPU features and versions are those of the recording machine; only threads may differ."""
+Logits: TypeAlias = Float32 | None
+"""f32[I,V], of the token after the first one; None of a session that returns none."""
 SEARCHES = (1, 3)
-"""Beams of the searches that are recorded: greedy, and a beam search."""
+"""Beams of the searches that are recorded: greedy, and a beam search where the session has beams."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenCaption:
-    """A caption as it was found."""
+    """A caption as it was recorded."""
 
     beams: int
     token_ids: tuple[int, ...]
-    """All ids, [DEC] and the end token included."""
+    """All ids, first and end token included."""
     text: str
     score: float
     """See `Caption.score`."""
-    margins_nat: tuple[float, ...]
-    """Per generated token, after the ones before it: log-probability of the best token over that of the second."""
+    margins_nat: tuple[float, ...] | None
+    """Per generated token, after the ones before it: log-probability of the best token over that of the second. None without logits."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no caption has."""
+        margins = self.margins_nat or ()
+        if not all(map(isfinite, (self.score, *margins))) or any(margin < 0 for margin in margins):
+            raise ValueError("score and margins must be finite, and no margin negative")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoldenPicture:
-    """A picture and what was said of it."""
+class GoldenImage:
+    """An image and its captions, one for each search."""
 
     original: str
-    """File name of the picture as shipped."""
+    """File name of the image as shipped."""
     resized: str
     """File name of the RGB PNG."""
     captions: tuple[GoldenCaption, ...]
@@ -67,10 +81,20 @@ class GoldenPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where captions were found: on another such machine they are the same to the last bit, elsewhere within the bounds."""
+    """Where captions were recorded: on another such machine they are the same to the last bit, elsewhere within the bounds."""
 
     cpu_features: tuple[str, ...]
     versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """Whether golden captions notice damage that hashes do not see. Measured once, when an artifact is packaged."""
+
+    layer: str
+    """The weight of which a thousandth was set to zero."""
+    noticed: bool
+    """Whether a golden caption or its logits changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,67 +103,88 @@ class Golden:
 
     schema: int
     max_length: int
-    """Longest caption, in tokens with [DEC]."""
+    """Longest caption, in tokens, the first one included."""
     tie_nat: float
     """A caption may differ from where the recorded margin is below this."""
-    logits_tolerance: float
-    """Largest difference of a logit that another machine may make."""
+    logits_tolerance: float | None
+    """Largest difference of a logit that another machine may make; None: the session returns no logits."""
+    sensitivity: Sensitivity
     machine: Machine
-    pictures: tuple[GoldenPicture, ...]
+    images: tuple[GoldenImage, ...]
 
     def __post_init__(self) -> None:
+        """Refuse bounds that forgive anything, and captions that do not belong together."""
         if self.schema != SCHEMA:
             raise ValueError(f"schema {self.schema} is not {SCHEMA}, which this toolkit reads")
-        if not (0 <= self.tie_nat <= 1 and 0 <= self.logits_tolerance <= 10):
+        if not (0 <= self.tie_nat <= 1 and 0 <= (self.logits_tolerance or 0) <= 10):
             raise ValueError("bounds as wide as these forgive anything")
-        if not self.pictures or any(not picture.captions for picture in self.pictures):
-            raise ValueError("there are no captions")
-        if any(len(caption.margins_nat) != len(caption.token_ids) - 1 for picture in self.pictures for caption in picture.captions):
+        if not 1 <= len(self.images) <= MAX_IMAGES:
+            raise ValueError(f"there are {len(self.images)} images, not 1 to {MAX_IMAGES}")
+        if self.searches not in (SEARCHES, SEARCHES[:1]) or any(_beams(image) != self.searches for image in self.images):
+            raise ValueError(f"an image has captions with {', '.join(map(str, self.searches)) or 'no'} beams, another with others")
+        captions = [caption for image in self.images for caption in image.captions]
+        if any((caption.margins_nat is None) != (self.logits_tolerance is None) for caption in captions):
+            raise ValueError("margins and a tolerance of logits are recorded together")
+        if any(caption.margins_nat is not None and len(caption.margins_nat) != len(caption.token_ids) - 1 for caption in captions):
             raise ValueError("every token after the first needs its margin")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Observed:
-    """What an artifact does with one picture."""
-
-    logits: Float32
-    """f32[V], of the token after [DEC]."""
-    hypotheses: tuple[Hypothesis, ...]
-    """One per search of `SEARCHES`."""
+    @property
+    def searches(self) -> tuple[int, ...]:
+        """Beams of each search, in the order of an image's captions."""
+        return _beams(self.images[0])
 
 
-def observe(captioner: Captioner, pixels: Float32, max_length: int) -> Observed:
-    """Caption one picture, pixels f32[3,S,S], with every search."""
-    session, spec, found = RecordingSession(captioner.stepwise_session), captioner.manifest.tokenizer, []
-    for beams in SEARCHES:
-        decoding = GenerationConfig(num_beams=beams, max_length=max_length)
-        state = session.encode({"pixels": pixels[None]})
-        found += generate(session, state, 1, captioner.tokens.prompt_ids(None), spec, decoding, lambda phase, seconds: None)
-    assert session.first_logits is not None
-    return Observed(logits=session.first_logits, hypotheses=tuple(found))
+def _beams(image: GoldenImage) -> tuple[int, ...]:
+    return tuple(caption.beams for caption in image.captions)
 
 
-def follow(captioner: Captioner, pixels: Float32, token_ids: Sequence[int]) -> tuple[list[float], float]:
+def has_logits(captioner: Captioner) -> bool:
+    """Whether a captioner's session returns logits; one that runs its whole loop in one call does not."""
+    return "step" in captioner.session.capabilities
+
+
+def searches_of(captioner: Captioner) -> tuple[int, ...]:
+    """Return the searches of `SEARCHES` that a captioner's session can run."""
+    return SEARCHES if has_logits(captioner) else SEARCHES[:1]
+
+
+def golden_caption(captioner: Captioner, image: Image.Image, beams: int, max_length: int) -> Caption:
+    """Caption one RGB image as golden captions are searched for."""
+    return captioner.caption([image], beams=beams, min_length=0, max_length=max_length, length_penalty=1.0)[0]
+
+
+def first_logits(captioner: Captioner, image: Image.Image) -> Float32 | None:
+    """Return the logits f32[V] of the token after the first one; None from a session that returns none."""
+    if not has_logits(captioner):
+        return None
+    state = captioner.stepwise_session.encode({"pixels": preprocess(image, captioner.manifest.image)[None]})
+    logits, _ = captioner.stepwise_session.step(np.array([captioner.tokens.prompt_ids(None)], np.int64), state, LAST)
+    return np.array(logits[0, 0])
+
+
+def teacher_force(captioner: Captioner, image: Image.Image, token_ids: Sequence[int]) -> tuple[tuple[float, ...], float]:
     """Feed a caption token by token, as greedy search does.
 
     Returns:
         Margins of the two best tokens after each but the last, nat; and the caption's log-probability per generated token.
     """
-    state, margins, total = captioner.stepwise_session.encode({"pixels": pixels[None]}), [], 0.0
+    state, margins, total = captioner.stepwise_session.encode({"pixels": preprocess(image, captioner.manifest.image)[None]}), [], 0.0
     for fed, wanted in pairwise(token_ids):
         logits, state = captioner.stepwise_session.step(np.array([[fed]], np.int64), state, LAST)
         probabilities = log_softmax(logits[0, 0])
         second, best = np.partition(probabilities, -2)[-2:]
         margins.append(float(best - second))
         total += float(probabilities[wanted])
-    return margins, total / len(margins)
+    return tuple(margins), total / len(margins)
 
 
-def differs(captioner: Captioner, pixels: Float32, recorded: GoldenCaption, found: Hypothesis, tie_nat: float) -> tuple[bool, str | None]:
+def compare_caption(
+    captioner: Captioner, image: Image.Image, recorded: GoldenCaption, found: Caption, tie_nat: float
+) -> tuple[bool, str | None]:
     """Compare a caption with the recorded one.
 
     At the first difference it is a tie if the recorded margin is below the bound. A beam search weighs whole captions besides, so there
-    it is also one if the recorded caption is as likely here as the one that was found.
+    it is also one if the recorded caption is as likely here as the one that was found. Without margins nothing is a tie.
 
     Returns:
         Whether it is a tie, and what differs; None if nothing does.
@@ -148,27 +193,79 @@ def differs(captioner: Captioner, pixels: Float32, recorded: GoldenCaption, foun
     if mine == other:
         return False, None
     position = next((i for i, (a, b) in enumerate(zip(mine, other, strict=False)) if a != b), min(len(mine), len(other)))
+    problem = f"with {recorded.beams} beams: {found.text!r}, not {recorded.text!r} (token {position}"
+    if recorded.margins_nat is None:
+        return False, f"{problem}; without logits a tie counts as a difference)"
     margin = recorded.margins_nat[position - 1] if 1 <= position <= len(recorded.margins_nat) else float("inf")
-    text = captioner.tokens.text(mine)
-    problem = f"with {recorded.beams} beams says {text!r}, not {recorded.text!r} (token {position}, margin {margin:.4f} nat)"
-    if recorded.beams > 1 and margin >= tie_nat:
-        margin = abs(found.score - follow(captioner, pixels, other)[1])
+    problem += f", margin {margin:.4f} nat)"
+    if recorded.beams > 1 and margin >= tie_nat and found.score is not None:
+        margin = abs(found.score - teacher_force(captioner, image, other)[1])
     return margin < tie_nat, problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay:
-    """What golden captions showed."""
+class Comparison:
+    """How the captions of one image differ from the recorded ones."""
 
+    equal: int = 0
+    ties: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+    """What is no tie."""
+    logits_difference: float | None = None
+    """Largest one; None without logits."""
+
+
+def compare_image(captioner: Captioner, image: Image.Image, name: str, golden: Golden, index: int, expected: Logits) -> Comparison:
+    """Caption one golden image, RGB, and compare.
+
+    Args:
+        captioner: Of the artifact, or of a copy of it.
+        image: The image, in one of its forms.
+        name: Its file name, for messages.
+        golden: From `read_golden`, or recorded a moment ago.
+        index: Which of its images this is.
+        expected: Recorded logits.
+
+    Raises:
+        EngineError: The engine failed while it ran.
+    """
+    equal = 0
+    ties: list[str] = []
+    differences: list[str] = []
+    logits_difference, bound = None, logits_bound(captioner, golden)
+    with translate_errors(lambda problem: EngineError(captioner.manifest.name, problem)):
+        if bound is not None and expected is not None and (logits := first_logits(captioner, image)) is not None:
+            logits_difference = float(np.abs(logits - expected[index]).max())
+            if not logits_difference <= bound:  # also when it is not a number
+                differences.append(f"{name}: logits differ by {logits_difference:.4g}, {bound:.4g} is allowed")
+        for recorded in golden.images[index].captions:
+            found = golden_caption(captioner, image, recorded.beams, golden.max_length)
+            tie, problem = compare_caption(captioner, image, recorded, found, golden.tie_nat)
+            equal += problem is None
+            if problem is not None:
+                (ties if tie else differences).append(f"{name}: {problem}")
+            elif bound is None and not (drift := abs((found.score or 0.0) - recorded.score)) <= (
+                allowed := _score_bound(captioner, golden)
+            ):
+                differences.append(f"{name}: its score differs by {drift:.4g} nat per token, {allowed:.4g} is allowed")
+    return Comparison(equal=equal, ties=tuple(ties), differences=tuple(differences), logits_difference=logits_difference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Result of comparing golden captions."""
+
+    searches: tuple[int, ...]
+    """Beams of each."""
     captions: int
-    """Compared, over pictures, searches and the two forms of a picture."""
+    """Compared, over images, searches and the two forms of an image."""
     equal: int
     ties: tuple[str, ...]
     differences: tuple[str, ...]
     """What is no tie; empty where the artifact is right."""
-    logits_difference: float
-    """Largest one."""
-    logits_bound: float
+    logits_difference: float | None
+    """Largest one; None without logits."""
+    logits_bound: float | None
     same_machine: bool
     """Whether this machine has the CPU features and versions of the one that recorded them."""
 
@@ -178,17 +275,28 @@ def machine_of(captioner: Captioner) -> Machine:
     return Machine(cpu_features=tuple(sorted(read_host().cpu_features)), versions=captioner.session.info().versions)
 
 
-def read_golden(artifact: Artifact) -> Golden | None:
-    """Return an artifact's golden captions, or None if it holds none.
+def logits_bound(captioner: Captioner, golden: Golden) -> float | None:
+    """Return the largest difference of a logit that is allowed here; None without logits."""
+    if golden.logits_tolerance is None or machine_of(captioner) != golden.machine:
+        return golden.logits_tolerance
+    return min(SAME_MACHINE_TOLERANCE, golden.logits_tolerance)
+
+
+def _score_bound(captioner: Captioner, golden: Golden) -> float:
+    """Return the largest difference of a caption's score that is allowed here; it stands in where a session returns no logits."""
+    return SAME_MACHINE_TOLERANCE if machine_of(captioner) == golden.machine else max(golden.tie_nat, SAME_MACHINE_TOLERANCE)
+
+
+def read_golden(files: Payload) -> Golden | None:
+    """Return an artifact's golden captions, or None if it has none.
 
     Raises:
-        ArtifactCorruptError: They cannot be read, or name files that the manifest does not declare.
+        ArtifactCorruptError: They cannot be read, or do not fit the artifact.
     """
-    names = {entry.role: name for name, entry in artifact.manifest.files.items()}
-    if ROLE not in names:
+    manifest = files.artifact.manifest
+    if ROLE not in (roles := {entry.role for entry in manifest.files.values()}):
         return None
-    path = artifact.path / names[ROLE]
-    content = _content(artifact, names[ROLE])
+    path, content = files.artifact.path_of(ROLE), files.read(ROLE)
     try:
         parsed = json.loads(content) if len(content) <= MAX_BYTES else {}
     except (ValueError, RecursionError) as error:
@@ -196,78 +304,79 @@ def read_golden(artifact: Artifact) -> Golden | None:
     golden, problems = json_dataclass.from_json(Golden, parsed)
     if golden is None:
         raise ArtifactCorruptError(path, "; ".join(problems))
-    named = {LOGITS, *(name for picture in golden.pictures for name in (picture.original, picture.resized))}
-    if missing := sorted(named - set(artifact.manifest.files)):
-        raise ArtifactCorruptError(path, f"needs {', '.join(missing)}, which the manifest does not declare")
+    named = {f"{ROLE}:{name}" for image in golden.images for name in (image.original, image.resized)}
+    named |= {LOGITS_ROLE} if golden.logits_tolerance is not None else set()
+    if missing := sorted(named - roles):
+        raise ArtifactCorruptError(path, f"needs files with the roles {', '.join(map(repr, missing))}, which the manifest does not declare")
+    if problem := _misfit(golden, manifest):
+        raise ArtifactCorruptError(path, problem)
     return golden
 
 
-def replay(captioner: Captioner, golden: Golden, artifact: Artifact) -> Replay:
-    """Caption the golden pictures of an artifact with a captioner.
+def _misfit(golden: Golden, manifest: Manifest) -> str | None:
+    """Return why an artifact cannot have given these captions, or None."""
+    model = manifest.model
+    if not 2 <= golden.max_length <= model.max_positions:
+        return f"max_length is {golden.max_length}, not 2 to the model's {model.max_positions}"
+    if 2 * max(golden.searches) >= model.vocabulary:
+        return f"{max(golden.searches)} beams are too many for a vocabulary of {model.vocabulary}"
+    for ids in (caption.token_ids for image in golden.images for caption in image.captions):
+        if not 2 <= len(ids) <= golden.max_length:
+            return f"a caption has {len(ids)} tokens, not 2 to max_length"
+        if not all(0 <= token < model.vocabulary for token in ids) or ids[0] != manifest.tokenizer.bos_id:
+            return "a caption has a token that is not in the vocabulary, or another first token"
+    return None
 
-    The picture as shipped and the resized one are both read; where they give the same pixels, as they should, the model runs once.
+
+def replay(captioner: Captioner, golden: Golden, files: Payload) -> Replay:
+    """Caption the golden images of an artifact with its captioner and compare.
+
+    The image as shipped and the resized one are both read; where they give the same pixels, as they should, the model runs once.
 
     Raises:
-        ArtifactCorruptError, ImageReadError: A picture or the logits are not what golden.json means.
+        ArtifactCorruptError, ImageReadError: An image or the logits do not fit golden.json.
+        EngineError: The engine failed while it ran.
     """
-    same_machine = machine_of(captioner) == golden.machine
-    bound = min(SAME_MACHINE_TOLERANCE, golden.logits_tolerance) if same_machine else golden.logits_tolerance
-    logits = _logits(artifact, golden)
-    compared = equal = 0
-    largest = 0.0
-    ties: list[str] = []
-    differences: list[str] = []
-    for picture, expected in zip(golden.pictures, logits, strict=True):
-        forms = [(name, _pixels(captioner, artifact, name)) for name in (picture.original, picture.resized)]
-        if np.array_equal(forms[0][1], forms[1][1]):
-            forms = [(f"{picture.original} and {picture.resized}", forms[0][1])]
-        for name, pixels in forms:
-            observed = observe(captioner, pixels, golden.max_length)
-            difference = float(np.abs(observed.logits - expected).max())
-            largest = max(largest, difference)
-            if not difference <= bound:  # also when it is not a number
-                differences.append(f"{name}: logits differ by {difference:.4g}, {bound:.4g} is allowed")
-            for recorded, found in zip(picture.captions, observed.hypotheses, strict=True):
-                compared += 1
-                tie, problem = differs(captioner, pixels, recorded, found, golden.tie_nat)
-                if problem is None:
-                    equal += 1
-                else:
-                    (ties if tie else differences).append(f"{name}: {problem}")
+    logits = None if golden.logits_tolerance is None else _logits(files, len(golden.images))
+    compared = []
+    for index, image in enumerate(golden.images):
+        forms = [(name, _read(captioner, files, name)) for name in (image.original, image.resized)]
+        original, resized = (preprocess(form, captioner.manifest.image) for _, form in forms)
+        if np.array_equal(original, resized):
+            forms = [(f"{image.original} and {image.resized}", forms[0][1])]
+        compared += [compare_image(captioner, form, name, golden, index, logits) for name, form in forms]
+    differences = [one.logits_difference for one in compared if one.logits_difference is not None]
     return Replay(
-        captions=compared,
-        equal=equal,
-        ties=tuple(ties),
-        differences=tuple(differences),
-        logits_difference=largest,
-        logits_bound=bound,
-        same_machine=same_machine,
+        searches=golden.searches,
+        captions=len(compared) * len(golden.searches),
+        equal=sum(one.equal for one in compared),
+        ties=tuple(tie for one in compared for tie in one.ties),
+        differences=tuple(difference for one in compared for difference in one.differences),
+        logits_difference=max(differences, default=None),
+        logits_bound=logits_bound(captioner, golden),
+        same_machine=machine_of(captioner) == golden.machine,
     )
 
 
-def _pixels(captioner: Captioner, artifact: Artifact, name: str) -> Float32:
+def _read(captioner: Captioner, files: Payload, name: str) -> Image.Image:
     spec = captioner.manifest.image
-    image = read_image(_content(artifact, name), name)
+    image = read_image(files.read(f"{ROLE}:{name}"), name)
     if name.endswith(".png") and image.size != (spec.width_px, spec.height_px):
-        raise ArtifactCorruptError(artifact.path / name, f"is {image.width}x{image.height}, not {spec.width_px}x{spec.height_px}")
-    return preprocess(image, spec)
+        path = files.artifact.path_of(f"{ROLE}:{name}")
+        raise ArtifactCorruptError(path, f"is {image.width}x{image.height}, not {spec.width_px}x{spec.height_px}")
+    return image
 
 
-def _logits(artifact: Artifact, golden: Golden) -> Float32:
-    content, vocabulary = _content(artifact, LOGITS), artifact.manifest.model.vocabulary
-    if len(content) != 4 * len(golden.pictures) * vocabulary:
-        raise ArtifactCorruptError(artifact.path / LOGITS, f"is not f32[{len(golden.pictures)},{vocabulary}]")
-    return np.frombuffer(content, "<f4").reshape(len(golden.pictures), vocabulary)
+def _logits(files: Payload, images: int) -> Logits:
+    """Read f32[images,V].
 
-
-def _content(artifact: Artifact, name: str) -> bytes:
-    """Read a declared file whole and check the very bytes that are returned."""
-    entry, path = artifact.manifest.files[name], artifact.path / name
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(entry.bytes + 1)
-    except OSError as error:
-        raise ArtifactCorruptError(path, f"cannot be read ({error.strerror})") from error
-    if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise ArtifactCorruptError(path, "is not what the manifest declares")
-    return content
+    Raises:
+        ArtifactCorruptError: They have another shape, or are not finite.
+    """
+    content, vocabulary = files.read(LOGITS_ROLE), files.artifact.manifest.model.vocabulary
+    if len(content) != 4 * images * vocabulary:
+        raise ArtifactCorruptError(files.artifact.path_of(LOGITS_ROLE), f"is not f32[{images},{vocabulary}]")
+    logits = np.frombuffer(content, "<f4").reshape(images, vocabulary)
+    if not np.isfinite(logits).all():
+        raise ArtifactCorruptError(files.artifact.path_of(LOGITS_ROLE), "has logits that are not finite")
+    return logits

@@ -1,84 +1,93 @@
-"""Open an artifact in a process of its own, with limits of memory and time: a path goes in, nothing comes out, or an error of ours.
+"""Examine an artifact in a subprocess with limits of memory and time. Run as a module, it is that subprocess.
 
-onnxruntime has crashed on malformed graphs; here its crash is that process' end and not ours. Run as a module it is that process.
+onnxruntime and image decoders have crashed on malformed files: here that ends the subprocess. This process reads JSON and hashes alone.
 """
 
-import json
-import os
-import signal
-import subprocess
-import sys
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from runtimes.artifact.folder import Artifact
+from runtimes.artifact import json_dataclass
+from runtimes.artifact.folder import Artifact, open_artifact
+from runtimes.artifact.verified_files import opened
 from runtimes.errors import ArtifactCorruptError, ArtifactCrashError, ToolkitError
+from runtimes.verification.examine import Examined, examine
+from runtimes.verification.golden import read_golden
+from runtimes.workers.child import serve
+from runtimes.workers.parent import Worker
 
-SECONDS = 60
+logger = logging.getLogger(__name__)
+
+SECONDS = 600
+"""Opening a large model and replaying its golden captions takes minutes on one slow core."""
 BASE_BYTES = 2 << 30
 """Address space that Python and onnxruntime take before they hold a model, threads' stacks included, and room for activations."""
 COPIES = 6
 """Address space that a model may take, in sizes of its files: bytes, protobuf, initializers, packed weights."""
 
 
-def open_apart(artifact: Artifact, *, seconds: float = SECONDS, memory_bytes: int | None = None) -> None:
-    """Open an artifact and run each of its graphs once in a process of its own.
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the subprocess examines, and within which limits."""
+
+    path: str
+    threads: int | None
+    memory_bytes: int
+    seconds: int
+
+
+def examine_in_subprocess(
+    artifact: Artifact, threads: int | None = None, *, seconds: float = SECONDS, memory_bytes: int | None = None
+) -> Examined:
+    """Examine an artifact in a subprocess.
 
     Args:
         artifact: Its files have been checked.
+        threads: CPU threads.
         seconds: Time that it may take.
-        memory_bytes: Address space that it may take; None: in proportion to its files.
+        memory_bytes: Address space that it may take; None: in proportion to the model's size.
 
     Raises:
-        ArtifactCrashError: The process crashed, or exceeded a limit.
-        ArtifactCorruptError: It could not be opened.
+        ArtifactCrashError: The subprocess crashed, or exceeded a limit.
+        ArtifactCorruptError: The artifact could not be opened.
     """
-    limit = memory_bytes or BASE_BYTES + COPIES * artifact.total_bytes
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-    # -P: the current folder may be the artifact's, and must not become a place where modules are found.
-    command = [sys.executable, "-P", "-m", "runtimes.verification.sandbox", str(artifact.path.resolve()), str(limit), str(seconds)]
-    try:
-        ended = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise ArtifactCrashError(artifact.path, f"opening it took more than {seconds:g} s and was stopped") from error
-    if ended.returncode == 0:
-        return
-    if ended.returncode < 0:
-        raise ArtifactCrashError(artifact.path, f"opening it ended with {signal.Signals(-ended.returncode).name}")
-    try:
-        problem = json.loads(ended.stdout.splitlines()[-1])["error"]
-    except (ValueError, IndexError, KeyError, TypeError):
-        lines = ended.stderr.decode(errors="replace").strip().splitlines()
-        problem = lines[-1] if lines else f"exit code {ended.returncode}"
-        raise ArtifactCrashError(artifact.path, f"opening it failed: {problem}") from None
-    raise ArtifactCorruptError(artifact.path, f"cannot be opened: {problem}")
+    memory = memory_bytes or BASE_BYTES + COPIES * artifact.total_bytes
+    question = Question(path=str(artifact.path.resolve()), threads=threads, memory_bytes=memory, seconds=int(seconds) + 1)
+    with Worker(__name__, seconds=seconds) as worker:
+        try:
+            for warning in worker.ask(question):
+                logger.warning("%s", warning)
+        except ToolkitError as error:
+            raise ArtifactCorruptError(artifact.path, f"cannot be opened: {error}") from error
+    if worker.result is None:
+        raise ArtifactCrashError(artifact.path, f"opening it in a subprocess failed: {worker.death}")
+    examined, problems = json_dataclass.from_json(Examined, worker.result)
+    assert examined is not None, problems
+    return examined
 
 
-def main() -> int:
-    """Open the artifact of the command line."""
-    path, memory_bytes, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    _limit(memory_bytes, int(seconds) + 1)
-    from runtimes.loading import load
-
-    try:
-        captioner = load(path, device="cpu", threads=1)
-        captioner.caption([np.zeros((8, 8, 3), np.uint8)], max_length=4)
-    except ToolkitError as error:
-        print(json.dumps({"error": str(error)}))  # noqa: T201 - the answer to the parent
-        return 1
-    return 0
+def _run(question: Question, warn: Callable[[str], None]) -> Examined:
+    _limit(question, warn)
+    with opened(open_artifact(Path(question.path))) as files:
+        return examine(files, read_golden(files), question.threads)
 
 
-def _limit(memory_bytes: int, seconds: int) -> None:
+def _limit(question: Question, warn: Callable[[str], None]) -> None:
+    """Set the limits of this process, none above a lower one that it already has."""
     try:
         import resource
-    except ModuleNotFoundError:  # Windows: no limits for a process in the standard library; the parent's clock runs all the same
+    except ModuleNotFoundError:  # Windows: the standard library sets no limits; the parent's clock runs all the same
         return
-    for what, most in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(what, (most, most))
+    cpu_seconds = question.seconds * (question.threads or 1024)
+    for name, most in (("RLIMIT_AS", question.memory_bytes), ("RLIMIT_CPU", cpu_seconds), ("RLIMIT_CORE", 0)):
+        try:
+            hard = resource.getrlimit(getattr(resource, name))[1]
+            limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(getattr(resource, name), (limit, limit))
+        except (OSError, ValueError) as error:
+            warn(f"{name} could not be set to {most}: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve(Question, _run)

@@ -1,19 +1,17 @@
-// A reference loop in another language: an ONNX artifact and resized pictures go in, token ids and scores come out, by the README's
-// "Contract" alone. Greedy search, one picture at a time; no prompt, no words (tokenizer.json has them), no resizing: pictures are RGB PNG
-// files of the artifact's size, as golden captions carry them, since no two libraries resize alike.
+// A reference loop in another language. It captions resized images with an ONNX artifact, by the README's "Contract" alone: a contract
+// `split/1` token by token, a contract `single/1` in one run. Greedy search, one image at a time; no prompt, no words (tokenizer.json has
+// them), no resizing: images are RGB PNG files of the artifact's size, as golden captions contain them, since no two libraries resize alike.
 //
-//   node caption.mjs ARTIFACT [PICTURE.png...] [--threads N]
+//   node caption.mjs ARTIFACT [IMAGE.png...] [--threads N]
 //
-// With pictures: one JSON line each (image, token_ids, score). Without: those of the artifact's golden captions, compared with the ids that
-// it gave where it was packaged; exit code 1 where they differ.
+// With images: one JSON line each (image, token_ids, score). Without: the artifact's golden images, their ids compared with those that were
+// recorded where it was packaged; exit code 1 where they differ.
 
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import * as ort from 'onnxruntime-node'
 import { PNG } from 'pngjs'
-
-const MAX_LENGTH = 20 // tokens, the first one included
 
 /** Pixels f32[1,3,S,S] of an RGB PNG: (value * rescale - mean) / std, rounded to float32 at each step as the checkpoint's processor does. */
 async function pixelsOf(path, spec) {
@@ -33,24 +31,29 @@ async function pixelsOf(path, spec) {
   return new ort.Tensor('float32', pixels, [1, 3, height, width])
 }
 
-/** The artifact's manifest and its two graphs. */
+const CONTRACTS = { 'split/1': [greedy, ['encoder', 'decoder']], 'single/1': [wholeLoop, ['captioner']] } // how to caption, with which graphs
+
+/** The artifact's manifest, its graphs by role, and the function that captions with them. */
 async function open(folder, threads) {
   const manifest = JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8'))
-  if (manifest.runtime !== 'ort' || manifest.contract !== 'split/1') {
-    throw new Error(`${folder}: is for ${manifest.runtime} with contract ${manifest.contract}, this loop for ort with split/1`)
+  if (manifest.runtime !== 'ort' || !CONTRACTS[manifest.contract]) {
+    throw new Error(`${folder}: is for ${manifest.runtime} with contract ${manifest.contract}, this loop for ort with ${Object.keys(CONTRACTS)}`)
   }
   const session = (role) => {
     const [file] = Object.entries(manifest.files).find(([, entry]) => entry.role === role)
     return ort.InferenceSession.create(join(folder, file), { intraOpNumThreads: threads, enableMemPattern: false, logSeverityLevel: 3 })
   }
-  return { manifest, encoder: await session('encoder'), decoder: await session('decoder') }
+  const [search, roles] = CONTRACTS[manifest.contract]
+  const graphs = {}
+  for (const role of roles) graphs[role] = await session(role)
+  return { manifest, graphs, search }
 }
 
 /** The most likely caption, token by token: all ids from bos_id to eos_id, and their log-probability per generated token. */
-async function greedy({ manifest, encoder, decoder }, pixels, maxLength = MAX_LENGTH) {
+async function greedy({ manifest, graphs: { encoder, decoder } }, pixels, maxLength) {
   const { bos_id: bos, eos_id: eos } = manifest.tokenizer
   const { text_layers: layers, text_heads: heads, text_width: width } = manifest.model
-  const cross = await encoder.run({ pixels }) // cross_key_0, cross_value_0, ...: once a picture
+  const cross = await encoder.run({ pixels }) // cross_key_0, cross_value_0, ...: once per image
   let past = {}
   for (let layer = 0; layer < layers; layer++) {
     for (const kind of ['key', 'value']) {
@@ -71,6 +74,18 @@ async function greedy({ manifest, encoder, decoder }, pixels, maxLength = MAX_LE
   return { token_ids: ids, score: total / (ids.length - 1) }
 }
 
+/** The same caption from one run of a graph that holds the whole loop. */
+async function wholeLoop({ manifest, graphs: { captioner } }, pixels, maxLength) {
+  const { bos_id: bos, eos_id: eos } = manifest.tokenizer
+  const int64 = (value, axes) => new ort.Tensor('int64', [BigInt(value)], axes)
+  const lengths = { min_length: int64(0, []), max_length: int64(maxLength, []) }
+  const { token_ids, log_probabilities } = await captioner.run({ pixels, prompt_ids: int64(bos, [1]), ...lengths })
+  const ids = Array.from(token_ids.data, Number)
+  const end = ids.indexOf(eos, 1)
+  if (end > 0) ids.length = end + 1
+  return { token_ids: ids, score: log_probabilities.data[0] / (ids.length - 1) }
+}
+
 /** Index of the largest logit, the first of equals, and its natural-log probability. */
 function likeliest(logits) {
   let best = 0
@@ -85,24 +100,25 @@ function likeliest(logits) {
 function verdict(ids, { token_ids: expected, margins_nat }, tieNat) {
   if (ids.join() === expected.join()) return 'same ids'
   const at = expected.findIndex((id, i) => id !== ids[i]) // of two captions, none is the start of the other
-  return margins_nat[at - 1] < tieNat ? `a tie at token ${at}` : `${ids} differ from ${expected}`
+  return margins_nat?.[at - 1] < tieNat ? `a tie at token ${at}` : `${ids} differ from ${expected}`
 }
 
 const { positionals, values } = parseArgs({ allowPositionals: true, options: { threads: { type: 'string', default: '1' } } })
-const [folder, ...pictures] = positionals
+const [folder, ...images] = positionals
 if (!folder) {
-  console.error('usage: node caption.mjs ARTIFACT [PICTURE.png...] [--threads N]')
+  console.error('usage: node caption.mjs ARTIFACT [IMAGE.png...] [--threads N]')
   process.exit(2)
 }
 try {
   const artifact = await open(folder, Number(values.threads))
-  const caption = async (path, most) => greedy(artifact, await pixelsOf(path, artifact.manifest.image), most)
-  for (const image of pictures) {
-    console.log(JSON.stringify({ image, ...(await caption(image)) }))
+  const { manifest, search } = artifact
+  const caption = async (path, maxLength) => search(artifact, await pixelsOf(path, manifest.image), maxLength)
+  for (const image of images) {
+    console.log(JSON.stringify({ image, ...(await caption(image, manifest.defaults.max_length)) }))
   }
-  if (!pictures.length) {
+  if (!images.length) {
     const golden = JSON.parse(await readFile(join(folder, 'golden.json'), 'utf8'))
-    for (const { resized, captions } of golden.pictures) {
+    for (const { resized, captions } of golden.images) {
       const { token_ids } = await caption(join(folder, resized), golden.max_length)
       const said = verdict(token_ids, captions.find(({ beams }) => beams === 1), golden.tie_nat)
       console.log(`${resized}: ${said}`)

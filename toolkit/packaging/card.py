@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runtimes.artifact.manifest import Manifest
 from runtimes.errors import RecordError
-from toolkit.packaging.goldens import PICTURES
+from toolkit.packaging.goldens import IMAGES
 from toolkit.records.record import read_records
 from toolkit.stats.rows import check_comparable
 from toolkit.tables.render import render_markdown
@@ -90,12 +90,12 @@ def card(manifest: Manifest, measured: str | None, *, offline: bool) -> str:
         quantized="Its captions may differ in words from the checkpoint's, and a little between batch sizes and kinds of CPU."
         if manifest.target.precision != "fp32"
         else "Its captions are the checkpoint's, token for token, on the pictures it was checked with.",
-        pictures=", ".join(PICTURES),
+        pictures=", ".join(IMAGES),
         approximate="\n- It is approximate: it sees smaller pictures than the checkpoint was made for."
         if manifest.target.approximate
         else "",
         licence=manifest.source.licence or "not stated where it came from; ask those who made it before you pass it on",
-        credits=", ".join(f"{name} by {listed[name]['author']} ({listed[name]['licence']})" for name in PICTURES),
+        credits=", ".join(f"{name} by {listed[name]['author']} ({listed[name]['licence']})" for name in IMAGES),
     )
 
 

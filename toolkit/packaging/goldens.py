@@ -1,9 +1,10 @@
-"""Record golden captions of an artifact, which `runtimes.verification.golden` replays on another machine."""
+"""Record golden captions of an artifact, which `runtimes.verification.golden` compares on another machine."""
 
 import hashlib
 import io
 import json
-from dataclasses import replace
+import logging
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from runtimes.artifact import json_dataclass
+from runtimes.caption import Caption
 from runtimes.captioner import Captioner
 from runtimes.errors import GoldenError
-from runtimes.images.reading import preprocess, read_image
+from runtimes.images.reading import read_image
 from runtimes.verification.golden import (
-    FILE,
     LOGITS,
     LOGITS_ROLE,
     ROLE,
@@ -23,14 +24,22 @@ from runtimes.verification.golden import (
     SEARCHES,
     Golden,
     GoldenCaption,
-    GoldenPicture,
-    differs,
-    follow,
+    GoldenImage,
+    Logits,
+    Sensitivity,
+    compare_caption,
+    compare_image,
+    first_logits,
+    golden_caption,
+    has_logits,
     machine_of,
-    observe,
+    searches_of,
+    teacher_force,
 )
 
-PICTURES = ("cat.jpg", "coffee.jpg", "parrot.jpg")
+logger = logging.getLogger(__name__)
+
+IMAGES = ("cat.jpg", "coffee.jpg", "parrot.jpg")
 """Of the shipped sample, all CC0."""
 
 BOUNDS = {"fp32": (1e-3, 1e-3), "fp16": (0.05, 0.5), "int8": (0.2, 0.5), "int4": (0.2, 0.5)}
@@ -38,60 +47,88 @@ BOUNDS = {"fp32": (1e-3, 1e-3), "fp16": (0.05, 0.5), "int8": (0.2, 0.5), "int4":
 activation rounds to the next of 255 steps. The shipped model's captions with AVX2 alone (qemu's Haswell) against AVX-512 VNNI: logits
 differed by 3e-6 (`onnx-fp32`), 0.19 (`onnx-int8`), 0.18 (`onnx-int4`), margins by 6e-6, 0.14 and 0.16. FP16 was not measured."""
 
+Files = dict[str, tuple[str, bytes]]
+"""File name → (role, content)."""
 
-def record(captioner: Captioner, path: Path) -> dict[str, tuple[str, bytes]]:
-    """Caption the golden pictures; return file name → (role, content).
+
+@dataclass(frozen=True)
+class Recording:
+    """Golden captions that were recorded a moment ago."""
+
+    golden: Golden
+    """Its sensitivity is not measured yet."""
+    images: tuple[Image.Image, ...]
+    """RGB, as shipped."""
+    logits: Logits
+    files: Files
+    """Of the images and the logits."""
+
+
+def record(captioner: Captioner, path: Path) -> Recording:
+    """Caption the golden images.
 
     Args:
         captioner: Of the artifact.
         path: Of the artifact, for messages.
 
     Raises:
-        GoldenError: Of one that the export's gate saw, the artifact says something else here than it did then.
+        GoldenError: The caption of an image that the export's gate saw differs from the one at export.
     """
-    at_export = captioner.manifest.gate.get("captions", {})
     spec, manifest = captioner.manifest.image, captioner.manifest
-    length = manifest.defaults.max_length
+    searches, length = searches_of(captioner), manifest.defaults.max_length
+    if left_out := [str(beams) for beams in SEARCHES if beams not in searches]:
+        logger.warning("%s: no golden captions with %s beams, which its session does not search with", path, ", ".join(left_out))
     tie_nat, tolerance = BOUNDS[manifest.target.precision]
-    files: dict[str, tuple[str, bytes]] = {}
-    pictures, logits = [], []
-    for name in PICTURES:
+    files: Files = {}
+    images, golden_images, logits = [], [], []
+    for name in IMAGES:
         original, content = f"golden-{name}", resources.files("toolkit.sample").joinpath(name).read_bytes()
-        resized = original.replace(".jpg", ".png")
-        image = read_image(content, name)
-        pixels = preprocess(image, spec)
-        observed = observe(captioner, pixels, length)
-        captions = [
-            GoldenCaption(
-                beams=beams,
-                token_ids=found.token_ids,
-                text=captioner.tokens.text(found.token_ids),
-                score=found.score,
-                margins_nat=tuple(follow(captioner, pixels, found.token_ids)[0]),
-            )
-            for beams, found in zip(SEARCHES, observed.hypotheses, strict=True)
-        ]
-        before = at_export.get(hashlib.sha256(content).hexdigest())
-        if before is not None and before != list(captions[0].token_ids):
+        resized, image = original.replace(".jpg", ".png"), read_image(content, name)
+        found = [golden_caption(captioner, image, beams, length) for beams in searches]
+        captions = tuple(_recorded(captioner, image, beams, caption) for beams, caption in zip(searches, found, strict=True))
+        before = manifest.gate.get("captions", {}).get(hashlib.sha256(content).hexdigest())
+        if before is not None:
             was = replace(captions[0], token_ids=tuple(before), text=captioner.tokens.text(before))
-            tie, problem = differs(captioner, pixels, was, observed.hypotheses[0], tie_nat)
-            if not tie:
+            tie, problem = compare_caption(captioner, image, was, found[0], tie_nat)
+            if problem is not None and not tie:
                 raise GoldenError(path, f"{name}: {problem} as at export")
         files[original] = (f"{ROLE}:{original}", content)
         files[resized] = (f"{ROLE}:{resized}", _png(image.resize((spec.width_px, spec.height_px), Image.Resampling[spec.resample.upper()])))
-        pictures.append(GoldenPicture(original=original, resized=resized, captions=tuple(captions)))
-        logits.append(observed.logits)
+        images.append(image)
+        golden_images.append(GoldenImage(original=original, resized=resized, captions=captions))
+        logits += [row] if (row := first_logits(captioner, image)) is not None else []
     golden = Golden(
         schema=SCHEMA,
         max_length=length,
         tie_nat=tie_nat,
-        logits_tolerance=tolerance,
+        logits_tolerance=tolerance if logits else None,
+        sensitivity=Sensitivity(layer="", noticed=False),
         machine=machine_of(captioner),
-        pictures=tuple(pictures),
+        images=tuple(golden_images),
     )
-    files[FILE] = (ROLE, (json.dumps(json_dataclass.to_json(golden), indent=1, ensure_ascii=False) + "\n").encode())
-    files[LOGITS] = (LOGITS_ROLE, np.stack(logits).astype("<f4").tobytes())
-    return files
+    if logits:
+        files[LOGITS] = (LOGITS_ROLE, np.stack(logits).astype("<f4").tobytes())
+    return Recording(golden, tuple(images), np.stack(logits) if logits else None, files)
+
+
+def notices(recording: Recording, damaged: Captioner) -> bool:
+    """Whether golden captions or logits differ with a damaged copy of the artifact that they were recorded with."""
+    return any(
+        compare_image(damaged, image, "", recording.golden, index, recording.logits).differences
+        for index, image in enumerate(recording.images)
+    )
+
+
+def golden_json(recording: Recording, sensitivity: Sensitivity) -> tuple[str, bytes]:
+    """Return role and content of golden.json."""
+    golden = json_dataclass.to_json(replace(recording.golden, sensitivity=sensitivity))
+    return ROLE, (json.dumps(golden, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _recorded(captioner: Captioner, image: Image.Image, beams: int, caption: Caption) -> GoldenCaption:
+    assert caption.score is not None, caption.error
+    margins = teacher_force(captioner, image, caption.token_ids)[0] if has_logits(captioner) else None
+    return GoldenCaption(beams=beams, token_ids=caption.token_ids, text=caption.text, score=caption.score, margins_nat=margins)
 
 
 def _png(image: Image.Image) -> bytes:

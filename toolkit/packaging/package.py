@@ -1,6 +1,7 @@
 """Make a package: an artifact goes in; an archive of it, its golden captions and its model card comes out."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,14 @@ from runtimes.artifact.manifest import FileEntry, Manifest
 from runtimes.errors import ArtifactCorruptError, OutputError, OutputExistsError, ToolkitError
 from runtimes.loading import load
 from runtimes.storage.archive import BLOCK_BYTES, SUFFIX, check_suffix, write_archive
-from runtimes.storage.atomic_write import locked, whole_file
+from runtimes.storage.atomic_write import locked, whole_file, working_folder
+from runtimes.verification.golden import FILE, Sensitivity
 from runtimes.verification.verify import verify
 from toolkit.packaging.card import CARD, CARD_ROLE, card
-from toolkit.packaging.goldens import record
+from toolkit.packaging.goldens import golden_json, notices, record
+from toolkit.packaging.sensitivity import with_zeroed_weight
+
+logger = logging.getLogger(__name__)
 
 Files = Mapping[str, tuple[str, bytes]]
 """File name → (role, content)."""
@@ -56,23 +61,35 @@ def package(
         raise OutputExistsError(output)
     verify(artifact_path)
     artifact = open_artifact(artifact_path)
-    added = {**record(load(artifact_path, device="cpu"), artifact_path), **(wheels or {})}
     kept = {name: entry for name, entry in artifact.manifest.files.items() if not entry.optional}
-    added[CARD] = (CARD_ROLE, card(replace(artifact.manifest, files=kept), measured, offline=wheels is not None).encode())
-    entries = {
-        name: FileEntry(role=role, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), optional=True)
-        for name, (role, content) in sorted(added.items())
-    }
-    manifest = replace(artifact.manifest, files={**kept, **entries})
+    text = card(replace(artifact.manifest, files=kept), measured, offline=wheels is not None)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with locked(output), whole_file(output) as stream:
-            write_archive(stream, output, manifest, _content(artifact, manifest, added, on_bytes))
+        with locked(output):
+            added = {**_goldens(artifact, output), CARD: (CARD_ROLE, text.encode()), **(wheels or {})}
+            entries = {
+                name: FileEntry(role=role, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), optional=True)
+                for name, (role, content) in sorted(added.items())
+            }
+            manifest = replace(artifact.manifest, files={**kept, **entries})
+            with whole_file(output) as stream:
+                write_archive(stream, output, manifest, _content(artifact, manifest, added, on_bytes))
     except ToolkitError:
         raise
     except OSError as error:
         raise OutputError(output, error.strerror or str(error)) from error
     return manifest.digest
+
+
+def _goldens(artifact: Artifact, output: Path) -> Files:
+    """Record golden captions; measure beside the output, with a damaged copy of the artifact, whether they notice damage."""
+    recording = record(load(artifact.path, device="cpu"), artifact.path)
+    with working_folder(output.parent, f".{output.name}.copy-") as copy:
+        layer = with_zeroed_weight(artifact, copy)
+        sensitivity = Sensitivity(layer=layer, noticed=notices(recording, load(copy, device="cpu")))
+    if not sensitivity.noticed:
+        logger.warning("%s: golden captions do not notice a thousandth of %s set to zero; hashes do", artifact.path, layer)
+    return {**recording.files, FILE: golden_json(recording, sensitivity)}
 
 
 def _content(artifact: Artifact, manifest: Manifest, added: Files, on_bytes: Callable[[int], None]) -> Iterator[Iterator[bytes]]:

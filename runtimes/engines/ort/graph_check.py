@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 from runtimes.artifact.manifest import GraphSpec, Manifest
 from runtimes.engines.ort.operator_table import LEAST_INPUTS, LOOP, OPERATORS, STANDARD, VERSION
@@ -63,13 +64,21 @@ TYPED = {"float_data": "float32", "int64_data": "int64"}
 NO_FILES: Mapping[str, int] = {}
 
 
+class ExternalTensor(NamedTuple):
+    """A tensor of a graph whose bytes are in another file."""
+
+    name: str
+    file: str
+    offset: int
+    bytes: int
+
+
 @dataclass
 class Contents:
     """What a graph holds."""
 
     spec: GraphSpec
-    external: dict[str, int] = field(default_factory=dict)
-    """File that holds tensors of this graph → how many bytes of it are reached."""
+    external: list[ExternalTensor] = field(default_factory=list)
 
 
 def check_graph(path: Path, data: bytes, role: str, manifest: Manifest, files: Mapping[str, int] = NO_FILES) -> None:
@@ -102,11 +111,20 @@ def check_graph(path: Path, data: bytes, role: str, manifest: Manifest, files: M
     if found.spec != declared:
         parts = [name for name in ("inputs", "outputs", "operators", "opsets") if getattr(found.spec, name) != getattr(declared, name)]
         raise GraphRefusedError(path, f"its {' and '.join(parts)} are not those that the manifest declares")
-    for name, reached in found.external.items():
-        if name not in files:
-            raise GraphRefusedError(path, f"its tensors are in the file {name!r}, which the manifest does not declare for it")
-        if reached > files[name]:
-            raise GraphRefusedError(path, f"a tensor ends at byte {reached} of {name}, which has {files[name]}")
+    for tensor in found.external:
+        if tensor.file not in files:
+            raise GraphRefusedError(path, f"its tensors are in the file {tensor.file!r}, which the manifest does not declare for it")
+        if (end := tensor.offset + tensor.bytes) > files[tensor.file]:
+            raise GraphRefusedError(path, f"a tensor ends at byte {end} of {tensor.file}, which has {files[tensor.file]}")
+
+
+def external_tensors(path: Path, data: bytes) -> list[ExternalTensor]:
+    """Return the tensors of a graph that are stored in other files.
+
+    Raises:
+        GraphRefusedError: It is no graph, or not one of ours.
+    """
+    return read_graph(path, data).external
 
 
 def read_graph(path: Path, data: bytes) -> Contents:
@@ -128,7 +146,7 @@ class _Reader:
         self._wire = Wire(data, TAGS, MAX_FIELDS)
         self._fields, self._text = self._wire.fields, self._wire.text
         self._operators: Counter[tuple[str, str]] = Counter()
-        self._external: dict[str, int] = {}
+        self._external: list[ExternalTensor] = []
         self._body = False
 
     def model(self) -> Contents:
@@ -203,12 +221,14 @@ class _Reader:
         """Compare a tensor's bytes with its dims; of one that lies in another file, note how far it reaches."""
         dims: list[int] = []
         payloads: dict[str, Slice] = {}
-        element, elsewhere, entries = 0, False, {}
+        element, elsewhere, entries, label = 0, False, {}, None
         for name, value in self._fields("tensor", where):
             if name == "dims":
                 dims += [value] if isinstance(value, int) else self._wire.varints(value, MAX_AXES)
             elif name == "data_type":
                 element = value
+            elif name == "name":
+                label = value
             elif name in PAYLOADS:
                 payloads[name] = value
             elif name == "location":
@@ -225,7 +245,7 @@ class _Reader:
         if elsewhere or entries:
             if not external or not elsewhere or payloads or not set(entries) <= {"location", "offset", "length"}:
                 raise ValueError("a tensor's place in another file is not written as this toolkit writes it")
-            self._reach(entries, wanted * size)
+            self._reach(self._text(label), entries, wanted * size)
             return
         if len(payloads) > 1:
             raise ValueError(f"a tensor has both {' and '.join(sorted(payloads))}")
@@ -241,14 +261,14 @@ class _Reader:
         if (held if payloads else 0) != wanted:
             raise ValueError(f"a tensor of {kind}{dims} holds {held if payloads else 0} instead of {wanted}")
 
-    def _reach(self, entries: dict[str, str], wanted: int) -> None:
+    def _reach(self, name: str, entries: dict[str, str], wanted: int) -> None:
         numbers = [entries.get("offset", "0"), entries.get("length", "")]
         if "location" not in entries or not all(number.isascii() and number.isdigit() and len(number) < 20 for number in numbers):
             raise ValueError("a tensor's place in another file is not written as this toolkit writes it")
         offset, length = map(int, numbers)
         if length != wanted:
             raise ValueError(f"a tensor takes {length} bytes of {entries['location']} instead of {wanted}")
-        self._external[entries["location"]] = max(self._external.get(entries["location"], 0), offset + length)
+        self._external.append(ExternalTensor(name, entries["location"], offset, length))
 
     def _value(self, where: Slice) -> tuple[str, str]:
         """Return the name of an input or output, and its type and axes: `float32[rows,4,past,8]`."""

@@ -58,7 +58,7 @@ def test_it_unpacks_verifies_and_captions(device, package, tmp_path):
     golden = report["golden"]
     assert (golden["captions"], golden["equal"] + len(golden["ties"]), golden["differences"]) == (6, 6, [])
     there = json.loads(command(toolkit, "caption", "captioner", picture, "--json", cwd=tmp_path).stdout)
-    recorded = json.loads((tmp_path / "captioner" / "golden.json").read_bytes())["pictures"][0]["captions"][0]
+    recorded = json.loads((tmp_path / "captioner" / "golden.json").read_bytes())["images"][0]["captions"][0]
     if golden["equal"] == golden["captions"]:  # else this machine rounds otherwise, and its ties were counted
         assert there["token_ids"] == recorded["token_ids"]
 

@@ -51,8 +51,8 @@ def test_it_holds_the_artifact_and_what_proves_it(packed, tiny_artifacts):
 def test_golden_ids_are_those_of_the_captioner_from_both_forms_of_a_picture(packed):
     _, folder, _ = packed
     captioner, golden = runtimes.load(folder, device="cpu"), json.loads((folder / "golden.json").read_bytes())
-    assert [picture["original"] for picture in golden["pictures"]] == ["golden-cat.jpg", "golden-coffee.jpg", "golden-parrot.jpg"]
-    for picture in golden["pictures"]:
+    assert [picture["original"] for picture in golden["images"]] == ["golden-cat.jpg", "golden-coffee.jpg", "golden-parrot.jpg"]
+    for picture in golden["images"]:
         assert [caption["beams"] for caption in picture["captions"]] == [1, 3]
         for form in (picture["original"], picture["resized"]):
             for caption in picture["captions"]:
@@ -67,7 +67,7 @@ def test_a_program_that_only_normalizes_gets_the_recorded_logits_and_margins(pac
     captioner, golden = runtimes.load(folder, device="cpu"), json.loads((folder / "golden.json").read_bytes())
     spec = captioner.manifest.image
     logits = np.frombuffer((folder / "golden-logits.f32").read_bytes(), "<f4").reshape(3, -1)
-    for picture, expected in zip(golden["pictures"], logits, strict=True):
+    for picture, expected in zip(golden["images"], logits, strict=True):
         rgb = np.asarray(Image.open(folder / picture["resized"]), np.float64)
         assert rgb.shape == (spec.height_px, spec.width_px, 3)
         pixels = ((rgb * spec.rescale - spec.mean) / spec.std).transpose(2, 0, 1)[None].astype(np.float32)

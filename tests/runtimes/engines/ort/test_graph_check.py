@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exporters.recipes import RECIPES
 from runtimes.artifact.folder import open_artifact
 from runtimes.engines.ort import graph_check
-from runtimes.engines.ort.graph_check import check_graph, read_graph
+from runtimes.engines.ort.graph_check import check_graph, external_tensors, read_graph
 from runtimes.engines.ort.operator_table import OPERATORS
 from runtimes.errors import GraphRefusedError
 
@@ -59,7 +59,19 @@ def test_reads_what_the_library_reads(tiny_artifacts, recipe, role):
     assert {(domain, name): count for domain, names in found.spec.operators.items() for name, count in names.items()} == counted
     assert found.spec.opsets == {opset.domain or "ai.onnx": opset.version for opset in library.opset_import}
     weights = open_artifact(tiny_artifacts[recipe]).path_of(f"{role}-weights")
-    assert found.external == {weights.name: weights.stat().st_size}
+    places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in library.graph.initializer]
+    expected = [
+        (tensor.name, place["location"], int(place.get("offset", "0")), int(place["length"]))
+        for tensor, place in zip(library.graph.initializer, places, strict=True)
+        if place
+    ]
+    assert [tuple(tensor) for tensor in external_tensors(PATH, data)] == expected
+    assert reached(found) == {weights.name: weights.stat().st_size}
+
+
+def reached(contents):
+    """File → the byte behind the last that a tensor takes of it."""
+    return {file: max(each.offset + each.bytes for each in contents.external if each.file == file) for _, file, *_ in contents.external}
 
 
 @pytest.mark.parametrize("recipe", ONNX_RECIPES)
@@ -329,7 +341,7 @@ def test_tensors_in_the_declared_file_and_within_it(manifest, model):
     data, end = model.SerializeToString(), 4096 + int(tensor.external_data[2].value)
     name = manifest.file_of("encoder-weights")
     size = manifest.files[name].bytes
-    assert read_graph(PATH, data).external == {"weights.bin": end, name: size}
+    assert reached(read_graph(PATH, data)) == {"weights.bin": end, name: size}
     check_graph(PATH, data, "encoder", manifest, {"weights.bin": end, name: size})
     with pytest.raises(GraphRefusedError, match=rf"byte {end} of weights\.bin.* {end - 1}"):
         check_graph(PATH, data, "encoder", manifest, {"weights.bin": end - 1, name: size})

@@ -62,7 +62,8 @@ def test_the_body_is_read_with_the_graph(artifact, content):
         (node.domain or "ai.onnx", node.op_type) for node in nodes
     )
     weights = artifact.path_of("captioner-weights")
-    assert found.external == {weights.name: weights.stat().st_size}
+    assert {tensor.file for tensor in found.external} == {weights.name}
+    assert max(tensor.offset + tensor.bytes for tensor in found.external) == weights.stat().st_size
     check_graph(PATH, content, "captioner", artifact.manifest, {weights.name: weights.stat().st_size})
 
 

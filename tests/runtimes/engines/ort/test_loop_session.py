@@ -9,7 +9,7 @@ import pytest
 import runtimes
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import RequestError
-from runtimes.verification.sandbox import open_apart
+from runtimes.verification.sandbox import examine_in_subprocess
 
 REQUESTS = [
     {},
@@ -96,4 +96,4 @@ def test_what_is_in_use_is_described_as_of_the_split_graphs(single, split):
 
 
 def test_it_opens_in_a_process_of_its_own(tiny_artifacts):
-    open_apart(open_artifact(tiny_artifacts["onnx-int8-single"]))
+    examine_in_subprocess(open_artifact(tiny_artifacts["onnx-int8-single"]))
