@@ -18,8 +18,8 @@ from runtimes.artifact.manifest import Manifest
 from runtimes.caption import Caption, CaptionerInfo, LoadTimings
 from runtimes.decoding.guarded_session import guarded
 from runtimes.decoding.scoring import score_sequences
-from runtimes.decoding.search import Clock, Hypothesis, generate, run_loop
-from runtimes.decoding.session import Float32, LoopSession, Session, State, require
+from runtimes.decoding.search import Clock, Hypothesis, by_length, generate, run_loop
+from runtimes.decoding.session import Float32, Int64, LoopSession, Session, State, require
 from runtimes.decoding.tokenizer import Tokens
 from runtimes.errors import OutOfMemoryError, RequestError, ToolkitError, UnavailableError, first_line
 from runtimes.images.prefetch import read_ahead
@@ -128,8 +128,8 @@ class Captioner:
             min_length: Shortest caption, in tokens, start token and prompt included.
             max_length: Longest caption, likewise.
             length_penalty: See `GenerationConfig`.
-            batch_size: Images per run of the model; halved and retried where memory runs out. INT8 activations share one scale per run, so
-                captions of an INT8 artifact may differ a little between batch sizes; those of FP32 do not.
+            batch_size: Images per run of the model; halved and retried where memory runs out. Captions of a `pytorch-int8` artifact
+                may differ a little between batch sizes, as the rows of its decoder share one activation scale; others do not.
             workers: Threads that read images ahead of the model; 0 reads each batch before it runs. Captions are the same.
             clock: Called with a phase and its seconds, for benchmarks; "read" is the time that the model waited for its images.
 
@@ -187,8 +187,8 @@ class Captioner:
     def score(self, images: Images, *, captions: Sequence[str | Sequence[str]] | str) -> list[Float32]:
         """Return the natural-log probability of given captions, end token included, with every token given the right ones before it.
 
-        An INT8 artifact quantizes activations with one scale per run, so its scores depend a little on which captions share a run: compare
-        drifts of the same grouping only.
+        The decoder of a `pytorch-int8` artifact has one activation scale per run, so its scores depend a little on which captions share a
+        run: compare drifts of the same grouping only.
 
         Args:
             images: As for `caption`; an iterator is read to its end first.
@@ -268,7 +268,7 @@ class Captioner:
         errors = [each if isinstance(each, ToolkitError) else None for each in read]
         pixels = [each for each in read if not isinstance(each, ToolkitError)]
         read.clear()
-        hypotheses = iter(self._generate(np.stack(pixels), prompt_ids, decoding, clock) if pixels else [])
+        hypotheses = iter(self._search(np.stack(pixels), [prompt_ids] * len(pixels), decoding, clock) if pixels else [])
         for error in errors:
             if error is not None:
                 yield Caption(text="", token_ids=(), score=None, error=str(error), code=error.code)
@@ -276,15 +276,24 @@ class Captioner:
                 best = next(hypotheses)
                 yield Caption(text=self.tokens.text(best.token_ids), token_ids=best.token_ids, score=best.score)
 
-    def _generate(self, pixels: Float32, prompt_ids: list[int], decoding: GenerationConfig, clock: Clock) -> list[Hypothesis]:
+    def _search(self, pixels: Float32, prompts: list[list[int]], decoding: GenerationConfig, clock: Clock) -> list[Hypothesis]:
+        """Caption images that have a prompt each; those with prompts of one length share runs."""
+        groups = by_length(prompts)
+        if len(groups) == 1:  # without a copy of the pixels
+            return self._generate(pixels, np.array(prompts, dtype=np.int64), decoding, clock)
+        best: dict[int, Hypothesis] = {}
+        for places in groups:
+            alike = np.array([prompts[place] for place in places], dtype=np.int64)
+            best |= zip(places.tolist(), self._generate(pixels[places], alike, decoding, clock), strict=True)
+        return [best[place] for place in range(len(prompts))]
+
+    def _generate(self, pixels: Float32, prompts: Int64, decoding: GenerationConfig, clock: Clock) -> list[Hypothesis]:
         try:
             if "loop" in self.session.capabilities:
                 loop = cast("LoopSession", self.session)
-                return run_loop(loop, {"pixels": pixels}, prompt_ids, self.manifest.tokenizer, decoding, clock)
+                return run_loop(loop, {"pixels": pixels}, prompts, self.manifest.tokenizer, decoding, clock)
             # No name is kept for the state: what the search drops must be free, and so must a batch that did not fit.
-            return generate(
-                self.stepwise_session, self._encode(pixels, clock), len(pixels), prompt_ids, self.manifest.tokenizer, decoding, clock
-            )
+            return generate(self.stepwise_session, self._encode(pixels, clock), prompts, self.manifest.tokenizer, decoding, clock)
         except MemoryError as error:
             if len(pixels) == 1 and self.session.info().device != "cpu":
                 raise UnavailableError(f"not enough device memory for one image: {first_line(error)}. Use --device cpu.") from error
@@ -292,7 +301,8 @@ class Captioner:
                 raise OutOfMemoryError(f"one image with {self.manifest.name}") from error
         half = len(pixels) // 2
         logger.warning("out of memory with %d images at once; trying %d", len(pixels), half)
-        return [each for part in (pixels[:half], pixels[half:]) for each in self._generate(part, prompt_ids, decoding, clock)]
+        parts = (slice(half), slice(half, None))
+        return [each for part in parts for each in self._generate(pixels[part], prompts[part], decoding, clock)]
 
     def _encode(self, pixels: Float32, clock: Clock) -> State:
         started = perf_counter()

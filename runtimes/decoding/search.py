@@ -6,7 +6,7 @@ search gives up. Beam search: Graves 2012; length penalty and the stopping heuri
 Axes: B images, K beams, R = B*K rows, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeAlias
@@ -37,32 +37,40 @@ class Hypothesis:
 
 
 def generate(
-    session: Session, state: State, images: int, prompt: list[int], spec: TokenizerSpec, decoding: GenerationConfig, clock: Clock
+    session: Session, state: State, prompts: Int64, spec: TokenizerSpec, decoding: GenerationConfig, clock: Clock
 ) -> list[Hypothesis]:
-    """Caption the images of a state.
+    """Caption the B images of a state.
 
     Args:
         session: The runtime.
         state: From `session.encode`; consumed.
-        images: B.
-        prompt: Ids that every caption starts with, [DEC] first.
+        prompts: i64[B,T], the ids that each image's caption starts with, [DEC] first; see `by_length`.
         spec: Special ids.
         decoding: Beams, lengths, penalty.
         clock: Told the seconds of each phase.
     """
     started = perf_counter()
-    token_ids = np.tile(np.array(prompt, dtype=np.int64), (images, 1))
-    logits, state = session.step(token_ids, state, np.array([len(prompt) - 1], dtype=np.int64))
+    logits, state = session.step(prompts, state, np.array([prompts.shape[1] - 1], dtype=np.int64))
     search = _greedy if decoding.num_beams == 1 else _beam
-    return search(session, state, logits[:, 0], prompt, spec, decoding, _Lap(clock, started))
+    return search(session, state, logits[:, 0], prompts.tolist(), spec, decoding, _Lap(clock, started))
+
+
+def by_length(prompts: Sequence[Sequence[int]]) -> list[Int64]:
+    """Return the places i64[n] of prompts of each length, shortest first: rows of one length share a run without an attention mask."""
+    lengths = np.array([len(prompt) for prompt in prompts])
+    return [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
 
 
 def run_loop(
-    loop: LoopSession, inputs: Inputs, prompt: list[int], spec: TokenizerSpec, decoding: GenerationConfig, clock: Clock
+    loop: LoopSession, inputs: Inputs, prompts: Int64, spec: TokenizerSpec, decoding: GenerationConfig, clock: Clock
 ) -> list[Hypothesis]:
-    """As `generate` with one beam, by a session that searches by itself."""
+    """As `generate` with one beam, by a session that searches by itself. It takes one prompt per run."""
+    prompt = prompts[0]
+    if (prompts != prompt).any():
+        singles = ({name: array[image : image + 1] for name, array in inputs.items()} for image in range(len(prompts)))
+        return [run_loop(loop, single, prompts[i : i + 1], spec, decoding, clock)[0] for i, single in enumerate(singles)]
     started = perf_counter()
-    rows, scores = loop.caption(inputs, np.array(prompt, dtype=np.int64), decoding.min_length, decoding.max_length)
+    rows, scores = loop.caption(inputs, prompt, decoding.min_length, decoding.max_length)
     clock("loop", perf_counter() - started)
     hypotheses = []
     for row, score in zip(rows, scores, strict=True):
@@ -93,12 +101,12 @@ def log_softmax(logits: Float32) -> Float32:
 
 
 def _greedy(
-    session: Session, state: State, logits: Float32, prompt: list[int], spec: TokenizerSpec, decoding: GenerationConfig, lap: _Lap
+    session: Session, state: State, logits: Float32, prompts: list[list[int]], spec: TokenizerSpec, decoding: GenerationConfig, lap: _Lap
 ) -> list[Hypothesis]:
-    sequences = [list(prompt) for _ in range(len(logits))]
+    sequences, start = [list(prompt) for prompt in prompts], len(prompts[0])
     scores = np.zeros(len(logits), dtype=np.float32)
     active = np.arange(len(logits))
-    for length in range(len(prompt) + 1, decoding.max_length + 1):
+    for length in range(start + 1, decoding.max_length + 1):
         normalizer = _log_sum_exp(logits)
         if length - 1 < decoding.min_length:
             logits[:, spec.eos_id] = -np.inf
@@ -115,7 +123,7 @@ def _greedy(
             active, best = active[running], best[running]
         step_logits, state = session.step(best[:, None].astype(np.int64), state, LAST)
         logits = step_logits[:, 0]
-    generated = [len(sequence) - len(prompt) for sequence in sequences]
+    generated = [len(sequence) - start for sequence in sequences]
     return [
         Hypothesis(token_ids=tuple(sequence), score=float(score) / count**decoding.length_penalty)
         for sequence, score, count in zip(sequences, scores, generated, strict=True)
@@ -183,12 +191,12 @@ class _Beams:
 
 
 def _beam(
-    session: Session, state: State, logits: Float32, prompt: list[int], spec: TokenizerSpec, decoding: GenerationConfig, lap: _Lap
+    session: Session, state: State, logits: Float32, prompts: list[list[int]], spec: TokenizerSpec, decoding: GenerationConfig, lap: _Lap
 ) -> list[Hypothesis]:
-    searches = [_Beams(prompt, decoding, spec) for _ in range(len(logits))]
+    searches = [_Beams(prompt, decoding, spec) for prompt in prompts]
     active = list(range(len(logits)))
     rows_per_image = 1
-    for length in range(len(prompt) + 1, decoding.max_length + 1):
+    for length in range(len(prompts[0]) + 1, decoding.max_length + 1):
         log_probabilities = log_softmax(logits)
         if length - 1 < decoding.min_length:
             log_probabilities[:, spec.eos_id] = -np.inf

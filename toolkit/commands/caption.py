@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Pictures per run; INT8 captions may differ a little with it.",
+    help="Pictures per run; captions of pytorch-int8 may differ a little with it.",
 )
 @click.option(
     "--workers",

@@ -16,7 +16,7 @@ from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.captioner import Captioner
-from runtimes.decoding.search import Hypothesis, generate, largest
+from runtimes.decoding.search import Hypothesis, by_length, generate, largest
 from runtimes.decoding.session import STEPWISE, DeviceMemoryError, EngineInfo
 from runtimes.decoding.tokenizer import Tokens
 from runtimes.errors import OutOfMemoryError, RequestError, UnavailableError
@@ -92,7 +92,9 @@ def table(*images: Mapping[tuple[int, ...], Mapping[int, float]]) -> Script:
 
 
 def search(session: ScriptedSession, images: int, prompt: tuple[int, ...] = (BOS,), **options: float) -> list[Hypothesis]:
-    return generate(session, session.start(images), images, list(prompt), SPEC, GenerationConfig(**options), lambda phase, seconds: None)
+    return generate(
+        session, session.start(images), np.array([prompt] * images), SPEC, GenerationConfig(**options), lambda phase, seconds: None
+    )
 
 
 # "a" leads, and after it the end; the beams also see that "b c" is the likelier caption per token.
@@ -203,6 +205,19 @@ class TestBeam:
         assert found.score == pytest.approx(log(0.5), abs=1e-5)
 
 
+def test_each_image_has_a_prompt_of_its_own():
+    script = table({(A,): {C: 1.0}, (A, C): {EOS: 1.0}}, {(B,): {A: 1.0}, (B, A): {EOS: 1.0}})
+    for beams in (1, 2):
+        session = ScriptedSession(script)
+        prompts, decoding = np.array([[BOS, A], [BOS, B]]), GenerationConfig(num_beams=beams)
+        first, second = generate(session, session.start(2), prompts, SPEC, decoding, lambda phase, seconds: None)
+        assert (first.token_ids, second.token_ids) == ((BOS, A, C, EOS), (BOS, B, A, EOS))
+
+
+def test_prompts_of_one_length_share_a_run():
+    assert [places.tolist() for places in by_length([[1], [1, 2], [1], [3, 4, 5], [1, 9]])] == [[0, 2], [1, 4], [3]]
+
+
 class TestClock:
     @pytest.mark.parametrize("beams", [1, 2])
     def test_one_first_token_and_one_lap_for_each_further_token(self, beams):
@@ -210,8 +225,7 @@ class TestClock:
         generate(
             session,
             session.start(3),
-            3,
-            [BOS, B],
+            np.array([[BOS, B]] * 3),
             SPEC,
             GenerationConfig(num_beams=beams, min_length=7, max_length=7),
             lambda phase, seconds: phases.append((phase, seconds >= 0)),

@@ -44,7 +44,9 @@ class ScriptedSession:
 
 def found(seed, vocabulary, images, prompt, decoding):
     session = ScriptedSession(seed, vocabulary)
-    return generate(session, [(image, ()) for image in range(images)], images, list(prompt), SPEC, decoding, lambda phase, seconds: None)
+    return generate(
+        session, [(image, ()) for image in range(images)], np.array([prompt] * images), SPEC, decoding, lambda phase, seconds: None
+    )
 
 
 def log_probability(seed, image, prefix, vocabulary):

@@ -149,3 +149,16 @@ def test_a_gather_on_the_device_takes_what_numpy_takes(dtype, axis, indices):
 @BOTH
 def test_capabilities(tiny_artifacts, recipe):
     assert session_of(tiny_artifacts[recipe]).capabilities == STEPWISE
+
+
+@pytest.mark.parametrize(("recipe", "beams"), [("onnx-fp32", 1), ("onnx-fp32", 3), ("pytorch-fp32", 3), ("onnx-int8-single", 1)])
+def test_images_with_prompts_of_different_length(tiny_artifacts, pixels, recipe, beams):
+    captioner = runtimes.load(tiny_artifacts[recipe], device="cpu", threads=1)
+    prompts = [captioner.tokens.prompt_ids(prompt) for prompt in ("a red dog", None, "two", "a red dog", "big old", None)]
+    decoding = captioner._decoding(prompts[0], num_beams=beams)
+    together = captioner._search(pixels, prompts, decoding, lambda phase, seconds: None)
+    for index, prompt in enumerate(prompts):
+        (alone,) = captioner._search(pixels[index : index + 1], [prompt], decoding, lambda phase, seconds: None)
+        assert together[index].token_ids == alone.token_ids
+        assert list(alone.token_ids[: len(prompt)]) == prompt
+        assert together[index].score == pytest.approx(alone.score, abs=1e-4)
