@@ -24,6 +24,27 @@ def canonical(document: object) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def parse(content: bytes) -> Any:  # noqa: ANN401 - a JSON value
+    """Return the JSON value of a file, by stricter rules than `json.loads`: it can be displayed and written again.
+
+    Raises:
+        ValueError: It is no JSON, is nested too deeply, has a key twice in one object, or half of a surrogate pair in a text.
+    """
+    try:
+        parsed = json.loads(content, object_pairs_hook=_unique_keys)
+        json.dumps(parsed, ensure_ascii=False).encode()  # fails on halves of surrogate pairs, which no terminal shows
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return parsed
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that stands twice in an object: parsers differ in which of the two they take."""
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return dict(pairs)
+
+
 def from_json(cls: type[T], document: object) -> tuple[T | None, list[str]]:
     """Read a dataclass from JSON values.
 

@@ -232,9 +232,8 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
     if len(content) > MAX_MANIFEST_BYTES:
         raise ManifestError(path, [f"larger than {MAX_MANIFEST_BYTES} bytes"])
     try:
-        parsed = json.loads(content, object_pairs_hook=_unique_keys)
-        json.dumps(parsed, ensure_ascii=False).encode()  # fails on halves of surrogate pairs, which no terminal shows
-    except (ValueError, RecursionError) as error:
+        parsed = json_dataclass.parse(content)
+    except ValueError as error:
         raise ManifestError(path, [f"not JSON ({error})"]) from error
     known = parsed if isinstance(parsed, dict) else {}
     schema = known.get("schema")
@@ -252,10 +251,3 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
 def _plain_name(name: str) -> bool:
     """Whether a name means a file beside the manifest on every system; Windows takes more characters for separators."""
     return name.isprintable() and PureWindowsPath(name).name == name and name not in ("", ".", "..", MANIFEST_NAME)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key that stands twice in an object: parsers differ in which of the two they take."""
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return dict(pairs)

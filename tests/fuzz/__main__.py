@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.fuzz import archives, damage, forge, pictures
+from tests.fuzz import archives, damage, documents, forge, pictures
 from tests.fuzz.tally import Tally, render, write
+from tests.paths import ROOT
 from tests.tiny import draw_pictures, export_tiny, write_tiny_checkpoint
 
 RECIPES = ("onnx-int8", "onnx-int4", "onnx-fp32", "pytorch-int8", "pytorch-fp32")
 VERSIONS = ("onnxruntime", "pillow", "tokenizers", "torch", "numpy")
-COUNTS = {"pictures": 12_000, "artifacts": 7_000, "archives": 4_000, "forged": 2_100}
+COUNTS = {"pictures": 12_000, "artifacts": 7_000, "archives": 4_000, "forged": 2_100, "records": 3_000, "peers": 3_000}
 
 
 def tallies(folder: Path, seed: int, scale: float, crashes: list[str]) -> Iterator[Tally]:
@@ -26,13 +27,15 @@ def tallies(folder: Path, seed: int, scale: float, crashes: list[str]) -> Iterat
     drawn = draw_pictures(folder)
     made = export_tiny(write_tiny_checkpoint(folder / "tiny"), drawn, folder / "artifacts")
     seeds = [made[recipe] for recipe in RECIPES]
-    for part in ("damage", "forge", "archives"):
+    for part in ("damage", "forge", "archives", "documents"):
         (folder / part).mkdir()
     yield pictures.run(counts["pictures"], seed)
     yield damage.run(seeds, counts["artifacts"], seed, folder / "damage")
     yield damage.every_bit(made["onnx-int8"], folder / "damage")
     yield archives.hostile(made["onnx-int8"], folder / "archives")
     yield archives.damage(made["onnx-int8"], counts["archives"], seed, folder / "archives")
+    yield documents.records([ROOT / "tests" / "golden" / "records.jsonl"], counts["records"], seed, folder / "documents")
+    yield documents.peers(made["onnx-fp32"], counts["peers"], seed, folder / "documents")
     tally, found = forge.run(seeds, counts["forged"], seed, folder / "forge", drawn[0].path)
     crashes += found
     yield tally

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.fuzz import archives, damage, forge, pictures
+from tests.fuzz import archives, damage, documents, forge, pictures
+from tests.paths import ROOT
 
 
 @pytest.mark.slow
@@ -29,6 +30,17 @@ def test_hostile_archives(tiny_artifacts, tmp_path):
 
 def test_damaged_archives(tiny_artifacts, tmp_path):
     assert archives.damage(tiny_artifacts["onnx-int8"], 100, seed=7, folder=tmp_path).broken == []
+
+
+@pytest.mark.slow
+def test_records(tmp_path):
+    assert documents.records([ROOT / "tests" / "golden" / "records.jsonl"], 150, seed=7, folder=tmp_path).broken == []
+
+
+def test_peers(tiny_artifacts, tmp_path):
+    tally = documents.peers(tiny_artifacts["onnx-fp32"], 300, seed=7, folder=tmp_path)
+    assert tally.broken == []
+    assert set(tally.outcomes) == {"ARTIFACT_CORRUPT", "read"}
 
 
 def test_forged_artifacts(tiny_artifacts, drawn_pictures, tmp_path):

@@ -3,9 +3,8 @@
 Lines go in, frozen dataclasses come out; and back. A report is computed from records alone.
 """
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +14,11 @@ from runtimes.storage.atomic_write import write_atomically
 
 SCHEMA = 1
 # Schema history. 1 (2026-11): first; free to change until the first release tag.
+
+MAX_BYTES = 1 << 30
+"""Of a file; a line is a few kB, so that this is hundreds of thousands of cases."""
+MOST = 1e18
+"""Largest number that anything is measured as."""
 
 BASELINE = "hf-fp32"
 """The case that others are compared with: transformers' own `generate` in FP32."""
@@ -204,20 +208,23 @@ def read_records(path: Path) -> list[Record]:
         RecordError: A line cannot be read; says which and why.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        with path.open("rb") as stream:
+            lines = stream.read(MAX_BYTES).splitlines()
     except OSError as error:
         raise RecordError(str(path), f"cannot be read: {error.strerror}") from error
     records: list[Record] = []
     for number, line in enumerate(lines, start=1):
         try:
-            parsed = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            parsed = json_dataclass.parse(line)
+        except ValueError as error:
             raise RecordError(f"{path}:{number}", f"not JSON ({error})") from error
         if isinstance(parsed, dict) and isinstance(parsed.get("schema"), int) and parsed["schema"] > SCHEMA:
             raise RecordError(f"{path}:{number}", f"record schema {parsed['schema']} is newer than {SCHEMA}; update blip-toolkit")
         record, problems = json_dataclass.from_json(Record, parsed)
         if record is None:
             raise RecordError(f"{path}:{number}", "; ".join(problems))
+        if wrong := next(_out_of_range(parsed), None):
+            raise RecordError(f"{path}:{number}", f"{wrong[0]} is {wrong[1]}, which nothing measures")
         pictures = record.workload.pictures
         if record.error is None and (
             record.subject is None or pictures < 1 or len(record.times) != record.workload.runs or len(record.quality) not in (0, pictures)
@@ -227,3 +234,15 @@ def read_records(path: Path) -> list[Record]:
     if not records:
         raise RecordError(str(path), "holds no records")
     return records
+
+
+def _out_of_range(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the name and value of each number of a JSON value that is negative or immense; only log-probabilities are below 0."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _out_of_range(each, key)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _out_of_range(each, name)
+    elif isinstance(value, int | float) and not (-MOST if name == "log_probability" else 0) <= value <= MOST:
+        yield name, value

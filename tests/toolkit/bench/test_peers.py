@@ -127,7 +127,10 @@ def test_a_prepared_peer_is_kept_unless_told_otherwise(peers, sources):
     assert sorted(path.name for path in folder.parent.iterdir()) == sorted(NEEDS_NO_EXTRA)
 
 
-@pytest.mark.parametrize(("content", "problem"), [(b"{", "cannot be read"), (b"{}", "missing"), (b'{"name": "x", "more": 1}', "unknown")])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"{", "cannot be read"), (b"[" * 100_000, "deep"), (b"{}", "missing"), (b'{"name": "x", "more": 1}', "unknown")],
+)
 def test_a_damaged_peer_is_named(tmp_path, content, problem):
     (tmp_path / PEER_NAME).write_bytes(content)
     with pytest.raises(ArtifactCorruptError, match=problem):

@@ -10,7 +10,7 @@ import pytest
 
 from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, RecordError
-from tests.paths import GOLDEN
+from tests.paths import GOLDEN, ROOT
 from toolkit.records.record import (
     SCHEMA,
     Arithmetic,
@@ -241,3 +241,26 @@ def test_killed_while_writing_the_file_is_readable(tmp_path):
     seen.append(len(read_records(file)))
     assert set(seen) <= {len(golden), 20 * len(golden)}
     assert os.access(file, os.R_OK)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fact"),
+    [
+        (b'"a dog on a bed"', b'"\\ud800"', "not JSON"),
+        (b'"import_s":4.0', b'"import_s":4.0,"import_s":1.0', "twice"),
+        (b'"import_s":4.0', b'"import_s":-4.0', "import_s"),
+        (b'"import_s":4.0', b'"import_s":NaN', "import_s"),
+        (b'"import_s":4.0', b'"import_s":1e999', "import_s"),
+        (b'"matches":[5,', b'"matches":[-5,', "matches"),
+        (b'"import_s":4.0', b'"import_s":' + b"[" * 100_000, "not JSON"),
+    ],
+)
+def test_what_no_run_measures_is_refused(tmp_path, old, new, fact):
+    content = (ROOT / "tests" / "golden" / "records.jsonl").read_bytes()
+    assert old in content
+    (tmp_path / "r.jsonl").write_bytes(content.replace(old, new, 1))
+    with pytest.raises(RecordError) as caught:
+        read_records(tmp_path / "r.jsonl")
+    assert "r.jsonl:1: " in str(caught.value)
+    assert fact in str(caught.value)
+    assert str(caught.value).isprintable()

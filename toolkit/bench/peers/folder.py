@@ -3,7 +3,6 @@
 Sources go in, a folder comes out; a folder goes in, a captioner that the benchmark can measure comes out.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import Artifact
-from runtimes.artifact.manifest import Manifest
+from runtimes.artifact.manifest import MAX_MANIFEST_BYTES, Manifest
 from runtimes.engine_registry import load_target
 from runtimes.errors import ArtifactCorruptError, MissingDependencyError, OutputExistsError
 from runtimes.storage.atomic_write import working_folder
@@ -86,7 +85,9 @@ def read_folder(path: Path) -> PeerFolder:
         ArtifactCorruptError: It is not what `prepare` writes.
     """
     try:
-        found, problems = json_dataclass.from_json(PeerFolder, json.loads((path / PEER_NAME).read_bytes()))
+        with (path / PEER_NAME).open("rb") as stream:
+            content = stream.read(MAX_MANIFEST_BYTES)
+        found, problems = json_dataclass.from_json(PeerFolder, json_dataclass.parse(content))
     except (OSError, ValueError) as error:
         raise ArtifactCorruptError(path / PEER_NAME, f"cannot be read: {error}") from error
     if found is None:
