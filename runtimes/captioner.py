@@ -277,15 +277,8 @@ class Captioner:
                 yield Caption(text=self.tokens.text(best.token_ids), token_ids=best.token_ids, score=best.score)
 
     def _search(self, pixels: Float32, prompts: list[list[int]], decoding: GenerationConfig, clock: Clock) -> list[Hypothesis]:
-        """Caption images that have a prompt each; those with prompts of one length share runs."""
-        groups = by_length(prompts)
-        if len(groups) == 1:  # without a copy of the pixels
-            return self._generate(pixels, np.array(prompts, dtype=np.int64), decoding, clock)
-        best: dict[int, Hypothesis] = {}
-        for places in groups:
-            alike = np.array([prompts[place] for place in places], dtype=np.int64)
-            best |= zip(places.tolist(), self._generate(pixels[places], alike, decoding, clock), strict=True)
-        return [best[place] for place in range(len(prompts))]
+        """Caption images that have a prompt each."""
+        return by_length(prompts, lambda places, alike: self._generate(pixels[places], alike, decoding, clock))
 
     def _generate(self, pixels: Float32, prompts: Int64, decoding: GenerationConfig, clock: Clock) -> list[Hypothesis]:
         try:

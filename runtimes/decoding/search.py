@@ -55,10 +55,22 @@ def generate(
     return search(session, state, logits[:, 0], prompts.tolist(), spec, decoding, _Lap(clock, started))
 
 
-def by_length(prompts: Sequence[Sequence[int]]) -> list[Int64]:
-    """Return the places i64[n] of prompts of each length, shortest first: rows of one length share a run without an attention mask."""
+def by_length(prompts: Sequence[Sequence[int]], run: Callable[[Int64 | slice, Int64], list[Hypothesis]]) -> list[Hypothesis]:
+    """Caption images whose prompts differ: those with prompts of one length share a run, so no attention mask is needed.
+
+    Args:
+        prompts: Ids of each image's prompt.
+        run: Called with the places i64[n] of images and their prompts i64[n,T]; returns their captions.
+    """
     lengths = np.array([len(prompt) for prompt in prompts])
-    return [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+    if (lengths == lengths[0]).all():
+        return run(slice(None), np.array(prompts, dtype=np.int64))
+    best: dict[int, Hypothesis] = {}
+    for length in np.unique(lengths):
+        places = np.flatnonzero(lengths == length)
+        alike = np.array([prompts[place] for place in places.tolist()], dtype=np.int64)
+        best |= zip(places.tolist(), run(places, alike), strict=True)
+    return [best[place] for place in range(len(prompts))]
 
 
 def run_loop(

@@ -215,7 +215,17 @@ def test_each_image_has_a_prompt_of_its_own():
 
 
 def test_prompts_of_one_length_share_a_run():
-    assert [places.tolist() for places in by_length([[1], [1, 2], [1], [3, 4, 5], [1, 9]])] == [[0, 2], [1, 4], [3]]
+    runs = []
+
+    def run(places, prompts):
+        runs.append(prompts.tolist())
+        return [Hypothesis(token_ids=tuple(prompt), score=0.0) for prompt in prompts.tolist()]
+
+    prompts = [[1], [1, 2], [1], [3, 4, 5], [1, 9]]
+    assert [list(each.token_ids) for each in by_length(prompts, run)] == prompts
+    assert runs == [[[1], [1]], [[1, 2], [1, 9]], [[3, 4, 5]]]
+    assert len(by_length([[1], [2]], run)) == 2
+    assert runs[3:] == [[[1], [2]]]
 
 
 class TestClock:
