@@ -1,23 +1,19 @@
-"""Wheels for a device without a network: this distribution and all that its `[device]` install needs come out, and a list that pins them.
+"""Collect wheels for a device without a network: this distribution, all that its `[device]` install needs, and a list that pins them.
 
-pip does the work in a child process, for the platform that is asked for. Markers of requirements ("only on Windows") are still judged by
-the machine that packages, so a package for another operating system is best made there.
+This distribution is built where the toolkit runs from its source tree, and downloaded from the index where it was installed. pip does the
+work in a child process, for the platform that is asked for. Markers of requirements ("only on Windows") are still judged by the machine
+that packages, so a package for another operating system is best made there.
 """
 
-import base64
-import csv
 import hashlib
-import importlib.metadata
-import io
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Sequence
-from importlib.metadata import Distribution
+from importlib.metadata import version
 from pathlib import Path
 
 from runtimes.errors import UnavailableError
@@ -25,13 +21,10 @@ from runtimes.errors import UnavailableError
 DISTRIBUTION, EXTRA = "blip-toolkit", "device"
 REQUIREMENTS = "requirements.txt"
 WHEEL_ROLE, REQUIREMENTS_ROLE = "wheel", "requirements"
-SOURCES = ("toolkit", "exporters", "runtimes", "pyproject.toml", "README.md")
+SOURCES = ("toolkit", "exporters", "runtimes", "pyproject.toml", "README.md", "LICENSE")
 ROOT = Path(__file__).parents[2]
-FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 EPOCH = "315532800"
-"""The same day for build backends: a wheel's bytes shall not tell when it was built."""
-INSTALLERS = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
-"""Files of an installed distribution that were not in its wheel, or are made anew."""
+"""1980-01-01, the first day of a zip file, for build backends: a wheel's bytes do not depend on when it was built."""
 OLDEST_GLIBC = 5
 """manylinux_2_5 is the oldest platform that wheels are made for."""
 
@@ -48,11 +41,12 @@ def collect(platforms: Sequence[str] = (), python: str | None = None) -> dict[st
     """
     with tempfile.TemporaryDirectory(prefix="toolkit-wheels-") as scratch:
         folder = Path(scratch)
-        own = own_wheel(folder)
+        in_source_tree = (ROOT / "pyproject.toml").is_file()
+        distribution = f"{DISTRIBUTION}[{EXTRA}]"
+        wanted = f"{distribution} @ {own_wheel(folder).as_uri()}" if in_source_tree else f"{distribution}=={version(DISTRIBUTION)}"
         options = [f"--platform={name}" for platform in platforms for name in compatible(platform)]
         options += [f"--python-version={python}"] if python else []
         options += ["--implementation=cp"] if options else []
-        wanted = f"{DISTRIBUTION}[{EXTRA}] @ {own.as_uri()}"
         _pip("download", "--only-binary=:all:", "--dest", str(folder / "wheels"), *options, wanted)
         files = {file.name: file.read_bytes() for file in sorted((folder / "wheels").glob("*.whl"))}
     pinned = [f"{_named(name)} --hash=sha256:{hashlib.sha256(content).hexdigest()}" for name, content in files.items()]
@@ -70,13 +64,11 @@ def compatible(platform: str) -> list[str]:
 
 
 def own_wheel(folder: Path) -> Path:
-    """Make this distribution's wheel: from the source tree it runs from, else from what was installed.
+    """Build this distribution's wheel from the source tree that it runs from.
 
     Raises:
-        UnavailableError: It cannot be built, or what was installed has been changed.
+        UnavailableError: It cannot be built.
     """
-    if not (ROOT / "pyproject.toml").is_file():
-        return repacked(importlib.metadata.distribution(DISTRIBUTION), folder)
     copy = folder / "source"  # building leaves folders behind, and old ones there would get into the wheel
     copy.mkdir()
     for name in SOURCES:
@@ -88,50 +80,10 @@ def own_wheel(folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def repacked(distribution: Distribution, folder: Path) -> Path:
-    """Make an installed distribution's wheel again; the files are those of its record.
-
-    Raises:
-        UnavailableError: They were changed, or it was installed in another way than from a wheel.
-    """
-    name, version = re.sub(r"[-_.]+", "_", distribution.name), distribution.version
-    tag = re.search(r"^Tag: (\S+)$", distribution.read_text("WHEEL") or "", re.MULTILINE)
-    members: dict[str, bytes] = {}
-    for file in distribution.files or []:
-        if ".." in file.parts or "__pycache__" in file.parts or file.name in INSTALLERS:
-            continue
-        try:
-            content = Path(str(file.locate())).read_bytes()
-        except OSError:
-            content = b""
-        if file.hash is None or file.hash.value != _digest(content):
-            raise UnavailableError(
-                f"{file} of the installed {DISTRIBUTION} is not what was installed; install it again to package its wheel"
-            )
-        members[str(file)] = content
-    if tag is None or f"{__name__.replace('.', '/')}.py" not in members:
-        raise UnavailableError(f"{DISTRIBUTION} was not installed from a wheel, so its wheel cannot be packaged; install it from one")
-    record = io.StringIO()
-    place = f"{name}-{version}.dist-info/RECORD"
-    csv.writer(record, lineterminator="\n").writerows(
-        [*([path, f"sha256={_digest(content)}", len(content)] for path, content in members.items()), [place, "", ""]]
-    )
-    wheel = folder / f"{name}-{version}-{tag[1]}.whl"
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, content in [*members.items(), (place, record.getvalue().encode())]:
-            archive.writestr(zipfile.ZipInfo(path, FIRST_DAY), content, zipfile.ZIP_DEFLATED)
-    return wheel
-
-
-def _digest(content: bytes) -> str:
-    """Hash as a wheel's record spells it."""
-    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-
-
 def _named(wheel: str) -> str:
     """Return `name==version` of a wheel's file name."""
-    name, version = wheel.split("-")[:2]
-    return f"{name}=={version}"
+    name, release = wheel.split("-")[:2]
+    return f"{name}=={release}"
 
 
 def _pip(*arguments: str) -> None:
