@@ -4,6 +4,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runtimes.engine_registry import ENGINES
 from toolkit.doctor.finding import NOTE, PROBLEM, Finding
 from toolkit.doctor.versions import release
 
@@ -22,8 +23,10 @@ HOLES = (
     Hole("onnx", "1.21", "a model's external data may lie outside its folder", "CVE-2026-27489, CVE-2026-34446"),
     Hole("pillow", "12.2", "a small picture may fill the memory", "CVE-2026-40192"),
     Hole("torch", "2.10", "a checkpoint may corrupt memory even with weights_only", "CVE-2026-24747"),
-    Hole("onnxruntime", "1.27", "a damaged graph may read beyond a bias, or grow without bound", "onnxruntime#28499, #28055"),
-    Hole("onnxruntime-gpu", "1.27", "a damaged graph may read beyond a bias, or grow without bound", "onnxruntime#28499, #28055"),
+    *(
+        Hole(name, "1.27", "a damaged graph may read beyond a bias, or grow without bound", "onnxruntime#28499, #28055")
+        for name in ENGINES["ort"].distributions
+    ),
     Hole("nltk", "3.9", "what it downloads is unpickled", "CVE-2024-39705"),
 )
 """The floors of pyproject.toml are not below these."""
