@@ -111,6 +111,11 @@ class PictureQuality:
     """Of the references, teacher-forced, summed, natural log."""
     scored_tokens: int | None = None
 
+    def __post_init__(self) -> None:
+        counts = (self.matches, self.totals, self.hypothesis_length, self.reference_length)
+        if len({count is None for count in counts}) > 1:
+            raise ValueError("matches, totals and both lengths are there together, or none of them")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

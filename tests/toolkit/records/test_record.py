@@ -252,6 +252,7 @@ def test_killed_while_writing_the_file_is_readable(tmp_path):
         (b'"import_s":4.0', b'"import_s":NaN', "import_s"),
         (b'"import_s":4.0', b'"import_s":1e999', "import_s"),
         (b'"matches":[5,', b'"matches":[-5,', "matches"),
+        (b'"hypothesis_length":5', b'"hypothesis_length":null', "lengths"),
         (b'"import_s":4.0', b'"import_s":' + b"[" * 100_000, "not JSON"),
     ],
 )
