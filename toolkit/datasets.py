@@ -6,7 +6,7 @@ import logging
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,11 @@ class Dataset:
 
     name: str
     pictures: tuple[LabelledImage, ...]
+    path: str | None = None
+    """The dataset as it was named, and the folder of images; None where none was."""
+    images: str | None = None
+    limit: int | None = None
+    """Pictures that were taken of it; None: all."""
 
     @property
     def has_references(self) -> bool:
@@ -70,8 +75,8 @@ def load_dataset(name: str | None, images: Path | None = None, limit: int | None
         raise DatasetError(dataset.name, "holds no pictures")
     if limit is not None and limit < len(dataset.pictures):
         chosen = sorted(random.Random(SEED).sample(range(len(dataset.pictures)), limit))  # noqa: S311 - a fixed sample, not a secret
-        dataset = Dataset(f"{dataset.name} ({limit} of {len(dataset.pictures)})", tuple(dataset.pictures[i] for i in chosen))
-    return dataset
+        dataset = Dataset(f"{dataset.name} ({limit} of {len(dataset.pictures)})", tuple(dataset.pictures[i] for i in chosen), limit=limit)
+    return replace(dataset, path=name, images=str(images) if images else None)
 
 
 def shown_name(name: str) -> str:

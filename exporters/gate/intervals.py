@@ -1,4 +1,6 @@
-"""Bootstrap over pictures: per-picture numbers go in, 95 % intervals of a mean or of a relative change of a score come out.
+"""Bootstrap 95 % intervals, for the gate, reports and comparisons: of a mean, and of relative changes.
+
+**Over pictures** (`interval`, `paired_change`): what another set of pictures would give.
 
 A score takes part when it is a function of sums over pictures: a mean of per-picture values (CIDEr-D, ROUGE-L, drift) is one of
 them, corpus BLEU another, of ten counts. So each resample is a row of weights (how often each picture was drawn), all sums are one
@@ -7,10 +9,15 @@ matrix product, and BLEU-4 of 2000 resamples of 5000 pictures takes a fraction o
 Case and baseline are drawn together: a resample holds the same pictures for both, and what makes a picture easy or hard for both
 cancels out. Pictures are the only thing drawn; CIDEr-D's document frequencies stay those of the whole set.
 
-Axes: N pictures, K numbers a picture, R resamples.
+**Over repeats and pictures** (`change_of_pictures`, `change_of_repeats`): what another run would give. Repeats of A and B are drawn apart,
+since they ran at other times. Pictures are drawn together where they are the same ones. A figure of a whole process has repeats alone.
+A single repeat gives no interval, since nothing tells how much one process differs from the next; with few repeats it is widened.
+
+Axes: N pictures, K numbers a picture, R resamples or repeats, S sets.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +28,23 @@ Float64 = npt.NDArray[np.float64]
 Score = Callable[[Float64], Float64]
 """Sums over pictures f64[R,K] -> scores f64[R]."""
 
+Statistic = Callable[[Float64], Float64]
+"""Numbers of every picture and repeat f64[S,R*N,K] -> one figure per set f64[S]."""
+
 TAILS = (0.025, 0.975)
 """Of a 95 % interval."""
 
+NORMAL = 1.959964
+"""The 97.5 % quantile of the normal distribution."""
+
+STUDENT = (4.302653, 2.776445, 2.446912, 2.306004, 2.228139, 2.178813, 2.144787, 2.119905, 2.100922, 2.085963)
+"""That of Student's distribution with 2, 4, ... 20 degrees of freedom; ten rows spare a report scipy."""
+
+RESAMPLES = 2000
 _DRAWS_AT_ONCE = 1_000_000
 """Bounds memory at some 16 MB."""
+_NUMBERS_AT_ONCE = 2_000_000
+"""Likewise, for each of two runs."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +63,7 @@ def total(sums: Float64) -> Float64:
     return sums[:, 0]
 
 
-def interval(values: Float64, score: Score | None = None, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def interval(values: Float64, score: Score | None = None, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """Estimate how far a score would move with other pictures of the same kind.
 
     Args:
@@ -64,7 +83,7 @@ def interval(values: Float64, score: Score | None = None, resamples: int = 2000,
     return _ends(means, means)
 
 
-def paired_change(case: Float64, baseline: Float64, score: Score = total, resamples: int = 2000, seed: int = 0) -> Change:
+def paired_change(case: Float64, baseline: Float64, score: Score = total, resamples: int = RESAMPLES, seed: int = 0) -> Change:
     """Estimate the relative change of a score, case / baseline - 1, on the same pictures.
 
     For a mean: `paired_change(cider_of_case, cider_of_baseline)`.
@@ -116,3 +135,79 @@ def _resampled_sums(rows: list[Float64], resamples: int, seed: int) -> list[Floa
         for parts, one in zip(sums, rows, strict=True):
             parts.append(times @ one)
     return [np.concatenate(parts) for parts in sums]
+
+
+def change_of_pictures(a: Float64, b: Float64, statistic: Statistic, *, paired: bool, resamples: int = RESAMPLES) -> Change:
+    """Compare two runs by what each picture took.
+
+    Args:
+        a: f64[R,N,K], of the first run.
+        b: Likewise of the second; if paired, the same pictures in the same order.
+        statistic: The figure.
+        paired: Whether the pictures are the same.
+        resamples: How many sets to draw.
+    """
+    before, after = (float(statistic(one.reshape(1, -1, one.shape[2]))[0]) for one in (a, b))
+    if before == 0 or len(a) < 2 or len(b) < 2:
+        return relative(before, after)
+    generator = np.random.default_rng(0)
+    changes = []
+    at_once = max(1, _NUMBERS_AT_ONCE // max(a.size, b.size))
+    for start in range(0, resamples, at_once):
+        sets = min(at_once, resamples - start)
+        pictures = generator.integers(0, a.shape[1], size=(sets, a.shape[1]))
+        others = pictures if paired else generator.integers(0, b.shape[1], size=(sets, b.shape[1]))
+        befores, afters = (
+            statistic(_drawn(one, drawn, generator.integers(0, len(one), size=(sets, len(one)))))
+            for one, drawn in ((a, pictures), (b, others))
+        )
+        changes.append(np.divide(afters, befores, out=np.ones_like(afters), where=befores != 0) - 1)
+    return _widened(relative(before, after, np.concatenate(changes)), min(len(a), len(b)))
+
+
+def change_of_repeats(a: Sequence[float], b: Sequence[float], *, resamples: int = RESAMPLES) -> Change:
+    """Compare two runs by a figure of each repeat: the change of their median."""
+    if not a or not b:
+        return Change(None, None, None)
+    before, after = (np.array(one, dtype=np.float64).reshape(len(one), 1, 1) for one in (a, b))
+    return change_of_pictures(before, after, medians, paired=False, resamples=resamples)
+
+
+def relative(before: float, after: float, resampled: Float64 | None = None) -> Change:
+    """Return the change from a figure to another; none from 0."""
+    if before == 0:
+        return Change(None, None, None)
+    if resampled is None:
+        return Change(after / before - 1, None, None)
+    low, high = np.quantile(resampled, TAILS)
+    return Change(after / before - 1, float(low), float(high))
+
+
+def medians(numbers: Float64) -> Float64:
+    """Take the median of the first number, f64[S,P,K] → f64[S]."""
+    return np.asarray(np.median(numbers[:, :, 0], axis=1))
+
+
+def _widened(change: Change, repeats: int) -> Change:
+    """Widen an interval from few repeats, which the bootstrap makes too narrow: a set drawn from n has (n - 1) / n of their variance.
+
+    Hesterberg 2015, "What Teachers Should Know about the Bootstrap": by the root of n / (n - 1) and by Student's quantile over the normal
+    one, about the change itself; here on the logarithm, so that nothing changes by less than -100 %. Without it 11 of 100 changes that
+    were none looked clear with 3 repeats of a process, and 31 with 2.
+    """
+    if change.change is None or change.low is None or change.high is None or change.low in (change.high, -1):
+        return change
+    factor = math.sqrt(repeats / (repeats - 1)) * _student(2 * (repeats - 1)) / NORMAL
+    middle = math.log1p(change.change)
+    low, high = (math.expm1(middle + (math.log1p(end) - middle) * factor) for end in (change.low, change.high))
+    return Change(change.change, low, high)
+
+
+def _student(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's distribution for an even number of degrees of freedom; beyond the table its last row."""
+    return STUDENT[min(freedom, 2 * len(STUDENT)) // 2 - 1]
+
+
+def _drawn(one: Float64, pictures: npt.NDArray[np.int64], repeats: npt.NDArray[np.int64]) -> Float64:
+    """f64[R,N,K] at drawn repeats i64[S,R] and pictures i64[S,N] → f64[S,R*N,K]."""
+    return one[repeats[:, :, None], pictures[:, None, :]].reshape(len(pictures), -1, one.shape[2])

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from toolkit.datasets import load_dataset
 from toolkit.records.record import read_records
 from toolkit.records.source_commit import source_commit
 from toolkit.report.page import render_html
+from toolkit.report.reproduction import commands
 from toolkit.stats.rows import KEYS
 from toolkit.tables.render import RENDERERS
 
@@ -170,7 +172,18 @@ def test_what_ran_has_every_figure(bench):
             key
             for key in KEYS
             if not key.endswith(("_change", "_low", "_high"))
-            and key not in ("recipe_sha256", "error", "verdict", "setting", "forced_tokens", "hash_seconds", "joules_per_image")
+            and key
+            not in (
+                "recipe_sha256",
+                "error",
+                "verdict",
+                "setting",
+                "forced_tokens",
+                "hash_seconds",
+                "joules_per_image",
+                "approximate",
+                "drift_limit",
+            )
         ]
         assert [key for key in measured if row[key] is None] == [], case
         positive = [key for key in measured if key.endswith(("seconds", "per_image", "per_second", "_bytes", "_ratio", "speedup", "_p90"))]
@@ -214,7 +227,29 @@ def test_forced_tokens_and_a_folder_of_pictures(tiny_artifacts, tiny_checkpoint,
     unscored = ("bleu1", "bleu4", "cider", "rouge_l", "drift", "bleu4_change", "cider_change", "verdict")
     assert [(row["case"], key) for row in rows for key in unscored if row[key] is not None] == []
     work = json.loads(result.stdout)["workload"]
-    assert (work["min_length"], work["max_length"], work["metric_counter"]) == (6, 6, None)
+    assert (work["forced_tokens"], work["max_length"], work["metric_counter"]) == (5, None, None)
+
+
+@pytest.mark.parametrize(("prompt", "given"), [((), 1), (("--prompt", PROMPT), 4)])
+def test_forced_tokens_are_generated_tokens(tiny_artifacts, tiny_checkpoint, drawn_pictures, tmp_path, prompt, given):
+    """With a prompt as without: what follows [DEC] and the prompt is as long as was asked for, and called so."""
+    shutil.copy(drawn_pictures[0].path, tmp_path)
+    output = tmp_path / "r.jsonl"
+    arguments = ("--images", tmp_path, "--tokens", "3,6", *prompt, "--repeat", 1, "--warmup", 1, "--threads", 1, "--output", output)
+    result = run(tiny_artifacts["onnx-int8"], "--checkpoint", tiny_checkpoint, *arguments, "--format", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    records, report = read_records(output), json.loads(result.stdout)
+    assert [(record.workload.forced_tokens, record.quality[0].tokens) for record in records] == [(3, 3), (3, 3), (6, 6), (6, 6)]
+    assert [(row["setting"], row["forced_tokens"], row["tokens_per_image"]) for row in report["rows"]][::2] == [
+        ("3tok", 3, 3),
+        ("6tok", 6, 6),
+    ]
+    assert [row["value"] for row in report["growth"] if row["case"] == "onnx-int8"] == [3, 6]
+    captioner = runtimes.load(tiny_artifacts["onnx-int8"])
+    ids = captioner.caption(
+        [tmp_path / drawn_pictures[0].path.name], prompt[1] if prompt else None, min_length=given + 3, max_length=given + 3
+    )
+    assert records[1].quality[0].caption == ids[0].text
 
 
 @pytest.fixture(scope="module")
@@ -234,9 +269,9 @@ def sweep(tiny_artifacts, tiny_checkpoint, drawn_pictures, tmp_path_factory):
 def test_a_sweep_runs_every_combination_next_to_its_baseline(sweep):
     result, records = sweep
     assert (result.exit_code, result.stderr) == (0, "")
-    ran = [(record.repeat, record.workload.batch_size, record.workload.min_length, record.case) for record in records]
+    ran = [(record.repeat, record.workload.batch_size, record.workload.forced_tokens, record.case) for record in records]
     assert ran == [
-        (repeat, size, least, case) for repeat in (0, 1) for size in (1, 3) for least in (5, 0) for case in ("hf-fp32", "onnx-fp32")
+        (repeat, size, forced, case) for repeat in (0, 1) for size in (1, 3) for forced in (4, None) for case in ("hf-fp32", "onnx-fp32")
     ]
     assert [len(record.times) for record in records if record.repeat == 1] == [5] * 4 + [2] * 4
     assert result.stdout == RENDERERS["md"](records)
@@ -248,9 +283,9 @@ def test_a_sweep_runs_every_combination_next_to_its_baseline(sweep):
 def test_captions_do_not_change_with_the_batch_nor_from_the_baseline(sweep):
     """FP32: so transformers' batches say what its single pictures say, and the picture that cannot be read is one error in each."""
     _, records = sweep
-    said = {(r.workload.min_length, r.workload.batch_size, r.case): [p.caption for p in r.quality] for r in records if r.repeat == 0}
-    for least in (5, 0):
-        assert len({tuple(captions) for (length, *_), captions in said.items() if length == least}) == 1
+    said = {(r.workload.forced_tokens, r.workload.batch_size, r.case): [p.caption for p in r.quality] for r in records if r.repeat == 0}
+    for forced in (4, None):
+        assert len({tuple(captions) for (length, *_), captions in said.items() if length == forced}) == 1
     assert {tuple(picture.error is None for picture in record.quality) for record in records if record.repeat == 0} == {
         (True, False, True, True, True)
     }
@@ -311,6 +346,7 @@ import sys
 sys.modules.update(dict.fromkeys(("torch", "transformers", "safetensors", "optimum", "onnx")))
 from toolkit.cli import main
 from toolkit.report.page import render_html
+from toolkit.report.reproduction import commands
 main(sys.argv[1:])
 """
 """Hides the libraries of exporting: to Python they are not installed."""
@@ -335,6 +371,8 @@ def test_where_every_case_fails_the_table_comes_and_exit_code_1(tiny_artifacts, 
     assert result.exit_code == 1
     assert result.stdout.startswith(f"Failed:\n- onnx-fp32: {broken}/encoder-")
     assert result.stderr == "Error: every case failed\n", "--quiet leaves the warnings out"
+    report = run(broken, "--dataset", dataset, "--repeat", 1, "--quiet", "--format", "json")
+    assert (report.exit_code, json.loads(report.stdout)["rows"][0]["case"]) == (1, "onnx-fp32")
 
 
 @pytest.fixture
@@ -403,3 +441,25 @@ def test_a_checkpoint_that_the_artifacts_were_not_made_from_is_no_default(tiny_a
     assert [row["case"] for row in json.loads(result.stdout)["rows"]] == ["onnx-fp32"]
     assert "no baseline" in result.stderr
     assert "--checkpoint" in result.stderr
+
+
+def test_the_commands_on_the_page_measure_the_same_again(tiny_artifacts, tiny_checkpoint, dataset, tmp_path, monkeypatch):
+    """From the folder of the first run: names are kept as they were given, here relative ones."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(dataset.parent, tmp_path / "my set")
+    shutil.copytree(tiny_checkpoint, tmp_path / "check point")
+    shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "build" / "artifacts" / "onnx-fp32")
+    arguments = ("--checkpoint", "check point", "--dataset", "my set", "--limit", 2, "--prompt", PROMPT, "--tokens", 4)
+    assert run(*arguments, "--repeat", 1, "--warmup", 1, "--threads", 1, "--output", "records.jsonl").exit_code == 0
+    first = read_records(tmp_path / "records.jsonl")
+    export, bench, report = commands(first)
+    assert shlex.split(export)[1:5] == ["export", "check point", "--recipe", "onnx-fp32"]
+    shutil.copytree(tmp_path / "build" / "artifacts", tmp_path / "build" / "artifacts-again")  # the gate refuses random weights
+    for line in (bench, report):
+        result = CliRunner().invoke(main, shlex.split(line)[1:], prog_name="toolkit")
+        assert result.exit_code == 0, result.output
+    (again,) = tmp_path.glob("*again.jsonl")
+    second = read_records(again)
+    assert [record.workload for record in second] == [record.workload for record in first]
+    assert [record.quality for record in second] == [record.quality for record in first]
+    assert [file.name for file in tmp_path.glob("*.html")] == ["report-again.html"]

@@ -97,7 +97,10 @@ def changed(document, path, value):
         (lambda line: [line, ""], ":2: not JSON (Expecting value: line 1 column 1 (char 0))"),
         (lambda line: [line, line[:-40]], ":2: not JSON ("),
         (lambda line: ["[]"], ":1: document: expected an object, got list"),
-        (lambda line: [json.dumps(changed(json.loads(line), "schema", 2))], ":1: record schema 2 is newer than 1; update blip-toolkit"),
+        (
+            lambda line: [json.dumps(changed(json.loads(line), "schema", 3))],
+            ":1: has record schema 3, and this toolkit reads 2; update blip-toolkit",
+        ),
         (lambda line: [json.dumps(changed(json.loads(line), "host.cores", None))], ":1: missing host.cores"),
         (lambda line: [json.dumps(changed(json.loads(line), "host.cores", "8"))], ":1: host.cores: expected int, got str"),
         (

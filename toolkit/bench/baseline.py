@@ -5,8 +5,7 @@ from pathlib import Path
 
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import CheckpointError
-from toolkit.bench.runner import Case
-from toolkit.records.record import BASELINE
+from toolkit.bench.cases import TransformersCase
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +13,7 @@ SHIPPED = Path("models/blip-mini-coco")
 """The last place to look for the checkpoint of an artifact that was not made from a hub id."""
 
 
-def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, *, allow_bin: bool) -> Case | None:
+def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, *, allow_bin: bool) -> TransformersCase | None:
     """Find the baseline; without its libraries or its checkpoint the artifacts are measured alone, and a warning says so.
 
     Args:
@@ -44,9 +43,8 @@ def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, 
     if checkpoint is None and opened.source.sha256 != source.sha256:
         logger.warning("no baseline: %s was made from another checkpoint than %s; name it with --checkpoint", artifact, named)
         return None
-    return Case(
-        name=BASELINE,
-        artifact=None,
+    return TransformersCase(
+        named=named,
         checkpoint=opened.directory,
         weight_files=opened.weight_files,
         checkpoint_sha256=opened.source.sha256,

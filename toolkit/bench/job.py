@@ -1,6 +1,7 @@
 """What a benchmark worker is told and what it answers: the two ends of its pipe, as dataclasses."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from toolkit.records.record import PictureTimes
 
@@ -9,9 +10,10 @@ from toolkit.records.record import PictureTimes
 class Job:
     """One case for one process."""
 
-    artifact: str | None
-    """Path of an artifact; None runs transformers on the checkpoint, or a peer."""
-    checkpoint: str | None
+    opener: str
+    """"module:function", see `toolkit.bench.cases.Case.open`."""
+    path: str
+    """What it opens."""
     device: str
     allow_bin: bool
     threads: int
@@ -21,12 +23,24 @@ class Job:
     """Per image; scored when there are any and `score` is set."""
     prompt: str | None
     beams: int
-    min_length: int
-    max_length: int
+    forced_tokens: int | None
+    min_length: int | None
+    max_length: int | None
+    """As in a `Workload`."""
     warmup: int
     score: bool
-    peer: str | None = None
-    """Path of a prepared peer, in place of an artifact."""
+
+    def decoding(self, captioner: Any) -> dict[str, Any]:  # noqa: ANN401 - see `toolkit.bench.cases.Opened`
+        """Return the arguments of `caption`: forced tokens count from the end of [DEC] and the prompt."""
+        lengths = {"min_length": self.min_length, "max_length": self.max_length}
+        if self.forced_tokens is not None:
+            lengths = dict.fromkeys(lengths, prompt_tokens(captioner, self.prompt) + self.forced_tokens)
+        return {"prompt": self.prompt, "beams": self.beams, **lengths}
+
+
+def prompt_tokens(captioner: Any, prompt: str | None) -> int:  # noqa: ANN401
+    """Return the tokens of every caption that are not generated: [DEC] and the prompt."""
+    return len(captioner.caption_ids(prompt)) - 1 if prompt else 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,44 +7,29 @@ is a record with its error, and the others go on.
 import logging
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from runtimes.artifact.folder import Artifact, open_artifact
+from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.errors import ArtifactMissingError, RequestError
 from runtimes.host.facts import memory_bytes, read_host
 from runtimes.workers.parent import ask
+from toolkit.bench.cases import PEER_NAME, ArtifactCase, Case, TransformersCase, is_peer
 from toolkit.bench.job import Job, Result
-from toolkit.bench.peers.catalogue import find_peer
-from toolkit.bench.peers.folder import PEER_NAME, folder_bytes, is_peer, read_folder
 from toolkit.bench.roofline.machine_limits import measure_limits
-from toolkit.bench.roofline.model_costs import arithmetic_of, baseline_arithmetic, blip_sizes
+from toolkit.bench.roofline.model_costs import baseline_arithmetic, blip_sizes
 from toolkit.datasets import Dataset, shown_name
 from toolkit.metrics.captions import score_captions
 from toolkit.metrics.ngrams import Counter
-from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, PictureQuality, Record, Subject, Workload
+from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, PictureQuality, Record, Workload
 from toolkit.records.source_commit import source_commit
 
 logger = logging.getLogger(__name__)
 
 NO_GPU = "not run: it is meant for a CUDA GPU and there is none here"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One row of the table to be."""
-
-    name: str
-    artifact: Artifact | None
-    """None: transformers on the checkpoint, or a peer."""
-    peer: Path | None = None
-    """A folder that `toolkit.peers` prepared."""
-    checkpoint: Path | None = None
-    weight_files: tuple[Path, ...] = ()
-    checkpoint_sha256: str = ""
 
 
 def artifacts_in(paths: Sequence[Path]) -> list[Path]:
@@ -70,23 +55,35 @@ def plan(artifacts: Sequence[Path], baseline: Case | None) -> list[Case]:
     Raises:
         RequestError: An artifact was made from another checkpoint, or two have the same name.
     """
-    peers = [path for path in artifacts if is_peer(path)]
-    opened = [open_artifact(path) for path in artifacts if path not in peers]
-    names = [artifact.manifest.recipe.get("name", artifact.path.name) for artifact in opened]
-    if len(set(names)) < len(names):
-        names = [artifact.manifest.name for artifact in opened]
-    if len(set(names)) < len(names):
-        raise RequestError(f"two artifacts have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
-    sources = {artifact.manifest.source.sha256 for artifact in opened} | ({baseline.checkpoint_sha256} if baseline else set())
+    cases: list[Case] = _artifact_cases([path for path in artifacts if not is_peer(path)])
+    sources = {case.checkpoint_sha256 for case in (*cases, *([baseline] if baseline else ()))}
     if len(sources) > 1:
         raise RequestError("these artifacts were not all made from the same checkpoint, so their figures do not compare; bench them apart")
-    cases = [Case(name=name, artifact=artifact) for name, artifact in zip(names, opened, strict=True)]
-    for path in peers:
-        peer = read_folder(path)
+    for path in filter(is_peer, artifacts):
+        peer = _peer_case(path)
         if {peer.checkpoint_sha256} != sources:
             raise RequestError(f"{path}: this peer was not made from the artifacts' checkpoint, so its figures do not compare")
-        cases.append(Case(name=peer.name, artifact=None, peer=path, checkpoint_sha256=peer.checkpoint_sha256))
+        cases.append(peer)
     return [baseline, *cases] if baseline else cases
+
+
+def _artifact_cases(paths: Sequence[Path]) -> list[Case]:
+    """Name artifacts after their recipes, or after themselves where two have one recipe."""
+    artifacts = [open_artifact(path) for path in paths]
+    names = [artifact.manifest.recipe.get("name", artifact.path.name) for artifact in artifacts]
+    if len(set(names)) < len(names):
+        names = [artifact.manifest.name for artifact in artifacts]
+    if len(set(names)) < len(names):
+        raise RequestError(f"two artifacts have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+    return [ArtifactCase(name=name, artifact=artifact) for name, artifact in zip(names, artifacts, strict=True)]
+
+
+def _peer_case(path: Path) -> Case:
+    try:
+        from toolkit.bench.peers.case import read_case
+    except ModuleNotFoundError as error:
+        raise RequestError(f"{path}: a peer is measured from the toolkit's source tree; an installed wheel has no peers") from error
+    return read_case(path)
 
 
 def run(
@@ -122,11 +119,11 @@ def run(
 
 def _arithmetic(cases: Sequence[Case]) -> dict[str, Arithmetic]:
     """Return what each case must compute on a CPU, by its name; a peer's is not known."""
-    manifests = {case.name: case.artifact.manifest for case in cases if case.artifact}
-    known = {name: arithmetic_of(manifest) for name, manifest in manifests.items() if manifest.target.device == "cpu"}
+    known = {case.name: work for case in cases if (work := case.arithmetic())}
     # An approximate artifact has smaller pictures than the baseline.
-    exact = [manifest for manifest in manifests.values() if not manifest.target.approximate]
-    return known | ({BASELINE: baseline_arithmetic(blip_sizes(exact[0]))} if exact else {})
+    manifests = [case.artifact.manifest for case in cases if isinstance(case, ArtifactCase)]
+    exact = next((manifest for manifest in manifests if not manifest.target.approximate), None)
+    return known | ({BASELINE: baseline_arithmetic(blip_sizes(exact))} if exact else {})
 
 
 def host_facts() -> HostFacts:
@@ -175,7 +172,7 @@ def _run_case(
         return record
     return replace(
         record,
-        subject=_subject(case, result),
+        subject=case.subject(result),
         versions=result.versions,
         providers=result.providers,
         import_s=result.import_s,
@@ -194,19 +191,20 @@ def _run_case(
 
 
 def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> Job:
-    """Say what one process does for a case."""
+    """Return what one process does for a case."""
+    opener, path = case.open()
     return Job(
-        artifact=str(case.artifact.path) if case.artifact else None,
-        checkpoint=str(case.checkpoint) if case.checkpoint else None,
-        peer=str(case.peer) if case.peer else None,
-        device=case.artifact.manifest.target.device if case.artifact else "cpu",
-        allow_bin=any(file.suffix == ".bin" for file in case.weight_files),
+        opener=opener,
+        path=path,
+        device=case.device,
+        allow_bin=isinstance(case, TransformersCase) and any(file.suffix == ".bin" for file in case.weight_files),
         threads=workload.threads,
         batch_size=workload.batch_size,
         images=tuple(str(picture.path) for picture in dataset.pictures),
         references=tuple(picture.captions for picture in dataset.pictures),
         prompt=workload.prompt,
         beams=workload.beams,
+        forced_tokens=workload.forced_tokens,
         min_length=workload.min_length,
         max_length=workload.max_length,
         warmup=workload.warmup,
@@ -217,43 +215,6 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> 
 def _work(job: Job, on_captions: Callable[[int], None]) -> tuple[Result | None, str | None]:
     """Run a worker process; return its result, or why there is none."""
     return ask("toolkit.bench.case_worker", job, Result, threads=job.threads, on_progress=on_captions)
-
-
-def _subject(case: Case, result: Result) -> Subject:
-    if case.peer is not None:
-        size = folder_bytes(case.peer)
-        return Subject(
-            runtime=find_peer(case.name).runtime,
-            checkpoint_sha256=case.checkpoint_sha256,
-            recipe=None,
-            recipe_sha256=None,
-            manifest_digest=None,
-            artifact_bytes=size,
-            disk_bytes=size,
-        )
-    if case.artifact is None:
-        disk = sum(file.stat().st_size for file in case.weight_files)
-        assert result.parameter_bytes is not None
-        return Subject(
-            runtime="transformers",
-            checkpoint_sha256=case.checkpoint_sha256,
-            recipe=None,
-            recipe_sha256=None,
-            manifest_digest=None,
-            artifact_bytes=result.parameter_bytes,
-            disk_bytes=disk,
-        )
-    manifest = case.artifact.manifest
-    return Subject(
-        runtime=manifest.runtime,
-        checkpoint_sha256=manifest.source.sha256,
-        recipe=manifest.recipe.get("name"),
-        recipe_sha256=manifest.recipe.get("sha256"),
-        manifest_digest=manifest.digest,
-        artifact_bytes=case.artifact.total_bytes,
-        disk_bytes=case.artifact.total_bytes,
-        components=case.artifact.component_bytes,
-    )
 
 
 def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple[PictureQuality, ...]:

@@ -6,7 +6,17 @@ from pathlib import Path
 import click
 
 from runtimes.errors import RequestError
-from toolkit.commands.options import announce, default_artifacts, guard_file, lengths, numbers, output_file, overwrite_option, quiet_option
+from toolkit.commands.options import (
+    announce,
+    default_artifacts,
+    fail_after_output,
+    guard_file,
+    lengths,
+    numbers,
+    output_file,
+    overwrite_option,
+    quiet_option,
+)
 from toolkit.progress import progress
 
 
@@ -33,7 +43,7 @@ from toolkit.progress import progress
 @click.option(
     "--tokens",
     type=lengths,
-    help="Force captions to this many tokens; a list, in which 'natural' may stand, is a sweep.  [default: natural]",
+    help="Force captions to this many tokens after the prompt; a list, in which 'natural' may stand, is a sweep.  [default: natural]",
 )
 @click.option("--threads", type=numbers, help="CPU threads; a list is a sweep.  [default: the physical cores within the CPU quota]")
 @click.option("--batch-size", "batch_sizes", type=numbers, default="1", show_default=True, help="Pictures per run; a list is a sweep.")
@@ -110,6 +120,10 @@ def command(
         warmup=warmup,
         repeats=repeat,
         metric_counter=counter.name if counter else None,
+        limit=pictures.limit,
+        dataset_path=pictures.path,
+        images_path=pictures.images,
+        checkpoint=baseline.named if baseline else checkpoint,
     )
     workloads = sweep(workload, batch_sizes, threads or (workload.threads,), tokens or (None,))
     if profile:
@@ -117,7 +131,7 @@ def command(
             profiles = list(profile_cases(cases, pictures, workloads[0], lambda case, count: bar.update(count, case)))
         click.echo(PROFILE_RENDERERS[layout](profiles), nl=False)
         if all(one.error for one in profiles):
-            raise RequestError("every case failed")
+            fail_after_output("every case failed")
         return
     total = len(workloads) * len(cases) * repeat * len(pictures.pictures)
     records = []
@@ -133,4 +147,4 @@ def command(
         write_text(report, render_html(records, pictures))
         click.echo(f"Open in a browser: {report}", err=True)
     if all(record.error for record in records):
-        raise RequestError("every case failed")
+        fail_after_output("every case failed")

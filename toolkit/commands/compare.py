@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runtimes.errors import RequestError
-from toolkit.commands.options import quiet_option
+from toolkit.commands.options import fail_after_output, quiet_option
 
 if TYPE_CHECKING:
     from toolkit.compare.limits import Limit
@@ -68,4 +68,4 @@ def command(
         raise RequestError(f"no case has figures in both: {'; '.join(f'{line.name}: {line.paired.problem}' for line in lines)}")
     click.echo((render_json if as_json else render_markdown)(before, after, lines), nl=False)
     if count := sum(len(line.broken) for line in lines):
-        raise click.ClickException(f"{count} {'limit' if count == 1 else 'limits'} broken")
+        fail_after_output(f"{count} {'limit' if count == 1 else 'limits'} broken")

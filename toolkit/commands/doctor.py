@@ -11,7 +11,7 @@ from toolkit.commands.options import ARTIFACTS, default_artifacts, holds_artifac
 @click.command(
     help="Tell what this machine can run, and what is wrong with it.",
     epilog="ARTIFACT is an artifact or a folder of them. [default: build/artifacts, if there is one] "
-    "Exit code 1 where there is a problem: no captions, wrong products, a known hole.",
+    "Exit code 1 where it cannot run here or captions wrongly, or nothing can.",
 )
 @click.argument("artifact", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")

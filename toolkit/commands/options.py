@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from glob import has_magic
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -75,6 +75,12 @@ def split_artifact(paths: Sequence[str], *, more_images: bool = False) -> tuple[
     ):
         return first, tuple(paths[1:])
     return None, tuple(paths)
+
+
+def fail_after_output(problem: str) -> NoReturn:
+    """End a command whose result is on stdout with one line on stderr and exit code 1: an error object would be a second result."""
+    click.echo(f"Error: {problem}", err=True)
+    raise SystemExit(1)
 
 
 def announce(text: str) -> None:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporters.gate.intervals import Change, Float64
-from toolkit.compare.resampling import Statistic, change_of_pictures, change_of_repeats, medians, relative
+from exporters.gate.intervals import Change, Float64, Statistic, change_of_pictures, change_of_repeats, medians, relative
 from toolkit.compare.sides import Pair
 from toolkit.records.record import PictureTimes
 from toolkit.stats.figures import FIGURES, speedups

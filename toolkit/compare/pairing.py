@@ -148,7 +148,7 @@ def _settings(a: Run, b: Run, tolerated: Tolerated) -> dict[tuple[Setting, Setti
     return common
 
 
-def _length(run: Run, setting: Setting) -> int:
+def _length(run: Run, setting: Setting) -> int | None:
     return next(record.workload.max_length for record in run.records if setting_of(record) == setting)
 
 

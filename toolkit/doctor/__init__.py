@@ -1,1 +1,1 @@
-"""Whether this machine can caption, and with what: facts, known holes of what is installed, and what an artifact lacks here."""
+"""Whether this machine can caption, and with what: facts, what of the installed is too old, and what an artifact lacks here."""

@@ -1,6 +1,10 @@
 """What facts mean for a person: engines, the self-check and artifacts go in, findings come out. Pure functions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from packaging.requirements import Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
 
 from runtimes.artifact.folder import Artifact
 from runtimes.engine_registry import ENGINES
@@ -11,7 +15,6 @@ from runtimes.selection.ranking import Choice
 from toolkit.doctor.engines import Engine
 from toolkit.doctor.finding import NOTE, PROBLEM, WARNING, Finding
 from toolkit.doctor.machine import Machine
-from toolkit.doctor.versions import satisfies
 
 PORTABLE = "onnx-int8"
 EXPORT = f"toolkit export CHECKPOINT --recipe {PORTABLE}"
@@ -25,10 +28,11 @@ def check_engines(machine: Machine, engines: Mapping[str, Engine]) -> list[Findi
     if not engines:
         return [Finding(level=PROBLEM, text="no engine is installed, so nothing can caption here", remedy=ENGINE)]
     found = []
+    broken = WARNING if any(engine.offer for engine in engines.values()) else PROBLEM
     for engine in engines.values():
         if engine.error is not None:
             text = f"{engine.library} is installed and does not work: {engine.error}"
-            found.append(Finding(level=PROBLEM, text=text, remedy=f"pip install --force-reinstall {engine.library}"))
+            found.append(Finding(level=broken, text=text, remedy=f"pip install --force-reinstall {engine.library}"))
     if FASTEST.name not in engines:
         found.append(Finding(level=WARNING, text=f"{FASTEST.library}, the faster engine, is not installed", remedy=ENGINE))
     for engine in engines.values():
@@ -39,6 +43,33 @@ def check_engines(machine: Machine, engines: Mapping[str, Engine]) -> list[Findi
         text = "there is an NVIDIA driver, and no engine here uses it"
         found.append(Finding(level=NOTE, text=text, remedy="pip install 'blip-toolkit[ort-gpu]' in place of [ort]"))
     return found
+
+
+def check_floors(packages: Mapping[str, str], requirements: Iterable[str]) -> list[Finding]:
+    """Return which packages are older than this toolkit needs them, for security or for their interface.
+
+    Args:
+        packages: Installed package → version.
+        requirements: Of the toolkit's distribution, of all extras.
+    """
+    floors: dict[str, str] = {}
+    for requirement in map(Requirement, requirements):
+        for bound in requirement.specifier:
+            if bound.operator == ">=" and requirement.name in packages:
+                floors[requirement.name] = str(bound)
+    return [
+        Finding(level=WARNING, text=f"{name} {packages[name]} is older than this toolkit needs", remedy=f"pip install '{name}{floor}'")
+        for name, floor in floors.items()
+        if not satisfies(packages[name], floor)
+    ]
+
+
+def satisfies(version: str, ranges: str) -> bool:
+    """Whether a version is in ranges like ">=2.10,<2.14"; text that is neither a version nor a range excludes nothing."""
+    try:
+        return SpecifierSet(ranges).contains(Version(version), prereleases=True)
+    except (InvalidSpecifier, InvalidVersion):
+        return True
 
 
 def check_product(host: Host, product: Int8SelfTest | None) -> list[Finding]:

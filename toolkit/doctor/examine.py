@@ -12,11 +12,10 @@ from runtimes.errors import ArtifactMissingError
 from runtimes.host.facts import Host, read_host
 from runtimes.selection.fitness import right_here
 from runtimes.selection.ranking import Choice, Runnable, rank
-from toolkit.doctor.checks import check_artifacts, check_engines, check_product
+from toolkit.doctor.checks import check_artifacts, check_engines, check_floors, check_product
 from toolkit.doctor.engines import Engine, ask_engines
 from toolkit.doctor.finding import LEVELS, PROBLEM, Finding
-from toolkit.doctor.holes import find_holes, old_tarfile
-from toolkit.doctor.machine import Machine, installed, read_machine
+from toolkit.doctor.machine import Machine, installed, read_machine, requirements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +53,10 @@ def examine(path: Path | None) -> Examination:
     recipes = _ranked({recipe.name: recipe for recipe in RECIPES}, host, product)
     chosen = None if artifacts is None else _ranked({one.path.name: one.manifest for one in artifacts}, host, product)
     findings = [
-        *find_holes(packages),
+        *check_floors(packages, requirements()),
         *check_engines(machine, engines),
         *check_product(host, product),
         *(check_artifacts(artifacts, chosen or (), host, machine, packages, product) if artifacts is not None else ()),
-        *old_tarfile(),
     ]
     return Examination(
         machine=machine,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PROBLEM: Literal["problem"] = "problem"
-"""Nothing captions here, captions are wrong, or a version has a known hole: exit code 1."""
+"""Nothing captions here, or the artifact that was asked about does not, or captions wrongly: exit code 1."""
 WARNING: Literal["warning"] = "warning"
 """It works, and not as it was meant to."""
 NOTE: Literal["note"] = "note"

@@ -76,3 +76,11 @@ def installed() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def requirements() -> list[str]:
+    """Return what this toolkit's distribution requires, of all extras; nothing where it runs from a source tree alone."""
+    try:
+        return metadata.requires("blip-toolkit") or []
+    except metadata.PackageNotFoundError:
+        return []

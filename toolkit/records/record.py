@@ -12,8 +12,9 @@ from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, RecordError
 from runtimes.storage.atomic_write import write_atomically
 
-SCHEMA = 1
-# Schema history. 1 (2026-11): first; free to change until the first release tag.
+SCHEMA = 2
+# Schema history, free to change until the first release tag. 1 (2026-11): first. 2 (2026-11): forced tokens, not a least length; names
+# of the images and the checkpoint, what a recipe allows.
 
 MAX_BYTES = 1 << 30
 """Of a file; a line is a few kB, so that this is hundreds of thousands of cases."""
@@ -22,6 +23,11 @@ MOST = 1e18
 
 BASELINE = "hf-fp32"
 """The case that others are compared with: transformers' own `generate` in FP32."""
+
+
+def _at_least(least: int, value: object, *names: str) -> None:
+    if low := [name for name in names if (number := getattr(value, name)) is not None and number < least]:
+        raise ValueError(f"{', '.join(low)} must be {least} or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +51,9 @@ class Workload:
     pictures: int
     prompt: str | None
     beams: int
-    min_length: int
-    max_length: int
+    min_length: int | None
+    max_length: int | None
+    """Shortest and longest caption, in tokens with [DEC] and the prompt; None where tokens are forced."""
     threads: int
     warmup: int
     repeats: int
@@ -54,6 +61,18 @@ class Workload:
     """Who counted n-grams: evaluate, nltk or own; None without references."""
     batch_size: int = 1
     """Pictures per run of the model."""
+    forced_tokens: int | None = None
+    """Tokens that every caption generates after [DEC] and the prompt; None: captions end where the model ends them."""
+    limit: int | None = None
+    """Pictures that were taken of the dataset; None: all."""
+    dataset_path: str | None = None
+    """The dataset as it was named to the benchmark, as the next two; None where it was not, or is not known."""
+    images_path: str | None = None
+    checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a count is below 1."""
+        _at_least(1, self, "pictures", "threads", "repeats", "batch_size", "forced_tokens", "limit")
 
     @property
     def runs(self) -> int:
@@ -76,6 +95,10 @@ class Subject:
     """Of the baseline, the weight files as they are on disk."""
     components: dict[str, int] = field(default_factory=dict)
     """What a file of an artifact is → its bytes."""
+    approximate: bool | None = None
+    """Whether the artifact trades quality for speed on purpose; None where that is not known, as of what no recipe made."""
+    drift_limit_nat: float | None = None
+    """The drift that the artifact's recipe allows, in nat per token; None without a limit, or where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +113,11 @@ class PictureTimes:
     first_token_s: float | None
     token_s: tuple[float, ...]
     """Each further token."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the whole is not more than 0."""
+        if self.total_s <= 0:
+            raise ValueError("a time is not more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +140,13 @@ class PictureQuality:
     scored_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        """Raise ValueError where some of the scores are missing."""
         counts = (self.matches, self.totals, self.hypothesis_length, self.reference_length)
         if len({count is None for count in counts}) > 1:
             raise ValueError("matches, totals and both lengths are there together, or none of them")
+        if self.log_probability is not None and self.scored_tokens is None:
+            raise ValueError("has a log-probability and no number of tokens")
+        _at_least(1, self, "scored_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +162,11 @@ class Limits:
     """The same in INT8; None without onnxruntime."""
     library: str
     """What multiplied: onnxruntime, or numpy where that is absent."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a rate is not more than 0."""
+        if min(self.bytes_per_s, self.float_macs_per_s, 1.0 if self.int8_macs_per_s is None else self.int8_macs_per_s) <= 0:
+            raise ValueError("a rate is not more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,8 +260,9 @@ def read_records(path: Path) -> list[Record]:
             parsed = json_dataclass.parse(line)
         except ValueError as error:
             raise RecordError(f"{path}:{number}", f"not JSON ({error})") from error
-        if isinstance(parsed, dict) and isinstance(parsed.get("schema"), int) and parsed["schema"] > SCHEMA:
-            raise RecordError(f"{path}:{number}", f"record schema {parsed['schema']} is newer than {SCHEMA}; update blip-toolkit")
+        if isinstance(parsed, dict) and isinstance(parsed.get("schema"), int) and parsed["schema"] != SCHEMA:
+            remedy = "update blip-toolkit" if parsed["schema"] > SCHEMA else "measure again"
+            raise RecordError(f"{path}:{number}", f"has record schema {parsed['schema']}, and this toolkit reads {SCHEMA}; {remedy}")
         record, problems = json_dataclass.from_json(Record, parsed)
         if record is None:
             raise RecordError(f"{path}:{number}", "; ".join(problems))
@@ -232,7 +270,10 @@ def read_records(path: Path) -> list[Record]:
             raise RecordError(f"{path}:{number}", f"{wrong[0]} is {wrong[1]}, which nothing measures")
         pictures = record.workload.pictures
         if record.error is None and (
-            record.subject is None or pictures < 1 or len(record.times) != record.workload.runs or len(record.quality) not in (0, pictures)
+            record.subject is None
+            or len(record.times) != record.workload.runs
+            or len(record.quality) not in (0, pictures)
+            or (record.quality and all(picture.error is not None for picture in record.quality))
         ):
             raise RecordError(f"{path}:{number}", f"has no error, and not the figures of {pictures} pictures")
         records.append(record)

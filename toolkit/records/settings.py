@@ -9,7 +9,7 @@ from toolkit.records.record import Record, Workload
 NATURAL = "natural"
 """In place of a number of tokens: captions end where the model ends them."""
 
-SWEPT = ("batch_size", "threads", "min_length", "max_length")
+SWEPT = ("batch_size", "threads", "forced_tokens", "min_length", "max_length")
 """Fields of a workload that may differ within a run."""
 
 
@@ -34,8 +34,9 @@ def sweep(workload: Workload, batch_sizes: Sequence[int], threads: Sequence[int]
             workload,
             batch_size=batch_size,
             threads=count,
-            min_length=workload.min_length if forced is None else forced + 1,
-            max_length=workload.max_length if forced is None else forced + 1,
+            forced_tokens=forced,
+            min_length=workload.min_length if forced is None else None,
+            max_length=workload.max_length if forced is None else None,
         )
         for batch_size, count, forced in product(batch_sizes, threads, tokens)
     ]
@@ -44,8 +45,7 @@ def sweep(workload: Workload, batch_sizes: Sequence[int], threads: Sequence[int]
 def setting_of(record: Record) -> Setting:
     """Return what a record's case ran with."""
     work = record.workload
-    forced = work.max_length - 1 if work.min_length == work.max_length else None
-    return Setting(batch_size=work.batch_size, threads=work.threads, tokens=forced)
+    return Setting(batch_size=work.batch_size, threads=work.threads, tokens=work.forced_tokens)
 
 
 def settings_of(records: Sequence[Record]) -> dict[Setting, str]:

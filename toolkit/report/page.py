@@ -7,7 +7,6 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from exporters.recipes import RECIPES
 from toolkit.datasets import Dataset
 from toolkit.records.record import BASELINE, Record, to_lines
 from toolkit.records.settings import setting_of
@@ -48,7 +47,7 @@ def render_html(records: Sequence[Record], dataset: Dataset | None = None, histo
         history: How it came to that: the table of this run and earlier ones.
     """
     rows = make_rows(records)
-    advice = recommend(rows, RECIPES)
+    advice = recommend(rows)
     of_setting = [record for record in records if _shown(record, advice.chosen or rows[0])]
     compared = comparisons(of_setting)
     cards = compared[:MOST_CARDS]

@@ -7,7 +7,6 @@ from pathlib import Path
 from runtimes.errors import DatasetError
 from toolkit.datasets import Dataset, load_dataset
 from toolkit.records.record import Record
-from toolkit.report.reproduction import whole_set
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +25,12 @@ def pictures_of(records: Sequence[Record], dataset: str | None, images: Path | N
         DatasetError: They cannot be read, or are not those of the records.
     """
     work = records[0].workload
-    name, limit = whole_set(work.dataset)
     if dataset is None and images is None:
-        if name != SHIPPED:
-            logger.warning("no thumbnails: name the pictures of %s with --dataset or --images", name)
+        if work.dataset_path != SHIPPED:
+            logger.warning("no thumbnails: name the pictures of %s with --dataset or --images", work.dataset)
             return None
         dataset = SHIPPED
-    found = load_dataset(dataset, images, limit)
+    found = load_dataset(dataset, images, work.limit)
     if found.sha256 != work.dataset_sha256:
         problem = f"is not what these records were measured on ({work.dataset}); --no-images leaves pictures out"
         raise DatasetError(str(dataset or images), problem)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from exporters.recipes import RECIPES
 from toolkit.records.record import PictureTimes, Record
 from toolkit.report.bars import Bars, Part, bars_plot, stack_plot
 from toolkit.report.pareto import MEASURES, SIZE, pareto_plot
@@ -65,7 +64,7 @@ def make_plots(records: Sequence[Record], rows: Sequence[Row], chosen: Row | Non
 def first_plot(records: Sequence[Record]) -> Plot | None:
     """Return the one plot to show where there is room for one: quality against time; None where there is nothing to compare."""
     rows = make_rows(records)
-    return next(iter(make_plots(records, rows, recommend(rows, RECIPES).chosen)), None)
+    return next(iter(make_plots(records, rows, recommend(rows).chosen)), None)
 
 
 def _stages_plot(rows: Sequence[Row], times: Sequence[Sequence[PictureTimes]], mark: str | None) -> Plot | None:

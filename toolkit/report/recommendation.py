@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from exporters.recipes import Recipe
 from toolkit.records.record import BASELINE
 from toolkit.stats.rows import Row
 from toolkit.tables.columns import shown_case
@@ -35,16 +34,11 @@ class Recommendation:
     """Case as shown → why it was chosen or not, in the order of the rows."""
 
 
-def recommend(rows: Sequence[Row], recipes: Sequence[Recipe]) -> Recommendation:
-    """Choose by `RULE`, among the rows with as many tokens as the first.
-
-    Args:
-        rows: As `make_rows` gives them.
-        recipes: What is known of recipes; a row's is found by hash, else by the name of the case.
-    """
+def recommend(rows: Sequence[Row]) -> Recommendation:
+    """Choose by `RULE`, among the rows of `make_rows` with as many tokens as the first."""
     rows = [row for row in rows if row["forced_tokens"] == rows[0]["forced_tokens"]]
     judged = any(row["verdict"] for row in rows)
-    out = {id(row): reason for row in rows if (reason := _unfit(row, _recipe(row, recipes), judged=judged))}
+    out = {id(row): reason for row in rows if (reason := _unfit(row, judged=judged))}
     fit = [row for row in rows if id(row) not in out]
     stable = [row for row in fit if not row[UNSTABLE]] or fit
     out |= {id(row): f"unstable: {row[UNSTABLE]}" for row in fit if not any(row is one for one in stable)}
@@ -61,33 +55,27 @@ def recommend(rows: Sequence[Row], recipes: Sequence[Recipe]) -> Recommendation:
     return Recommendation(chosen=chosen, sentence=f"ship {shown_case(chosen)}: {_figures(chosen)}", rule=rule, reasons=reasons)
 
 
-def _recipe(row: Row, recipes: Sequence[Recipe]) -> Recipe | None:
-    by_hash = {recipe.sha256: recipe for recipe in recipes}
-    by_name = {recipe.name: recipe for recipe in recipes}
-    return by_hash.get(row["recipe_sha256"]) or by_name.get(row["case"])
-
-
-def _unfit(row: Row, recipe: Recipe | None, *, judged: bool) -> str | None:
+def _unfit(row: Row, *, judged: bool) -> str | None:
     """Return why a row cannot be shipped whatever its speed."""
     if row["case"] == BASELINE:
         return "the baseline"
     if row["error"] is not None:
         return f"failed: {row['error']}"
-    if recipe is not None and recipe.approximate:
+    if row["approximate"]:
         return "approximate: only for those who ask for it by name"
     if not judged:
         return None
     if row["verdict"] is None:
         return "its quality was not measured"
-    if row["verdict"].startswith("loss") and not _within_limit(row, recipe):
+    if row["verdict"].startswith("loss") and not _within_limit(row):
         return str(row["verdict"])
     return None
 
 
-def _within_limit(row: Row, recipe: Recipe | None) -> bool:
+def _within_limit(row: Row) -> bool:
     """Whether drift is the only clear loss, and small enough for the recipe."""
-    limit = recipe.drift_limit_nat if recipe else None
-    return row["verdict"] == "loss: drift" and limit is not None and row["drift_high"] < limit
+    limit = row["drift_limit"]
+    return row["verdict"] == "loss: drift" and limit is not None and bool(row["drift_high"] < limit)
 
 
 def _lost(row: Row, chosen: Row, fastest: Row, *, tied: bool) -> str:

@@ -1,34 +1,33 @@
-"""How to measure the same again: records go in, the commands come out, as far as records know them."""
+"""The commands that measure the same again, from what records store."""
 
-import re
 import shlex
 from collections.abc import Sequence
 
 from toolkit.records.record import Record
 from toolkit.records.settings import NATURAL, values
 
-ARTIFACTS, CHECKPOINT, RECORDS, REPORT = "build/artifacts", "CHECKPOINT", "records.jsonl", "report.html"
-_SUBSET = re.compile(r"(?P<name>.*) \((?P<limit>\d+) of \d+\)")
-"""What a dataset is called of which a part was taken."""
+ARTIFACTS, RECORDS, REPORT = "build/artifacts-again", "records-again.jsonl", "report-again.html"
+"""Outputs that are not those of the first run, so that the commands replace nothing."""
+CHECKPOINT = "CHECKPOINT"
+"""Stands for a checkpoint of which records store only the hash."""
 
 
 def commands(records: Sequence[Record]) -> list[str]:
-    """Return the lines to type: export, benchmark, report; CHECKPOINT stands for what the records hold only the hash of."""
+    """Return the lines to type, where the first run was started: export, benchmark, report."""
     recipes = list(dict.fromkeys(record.subject.recipe for record in records if record.subject and record.subject.recipe))
     work = records[0].workload
-    name, limit = whole_set(work.dataset)
-    bench = ["toolkit", "bench", ARTIFACTS, "--checkpoint", CHECKPOINT, "--dataset" if work.metric_counter else "--images", name]
-    bench += ["--limit", str(limit)] if limit else []
+    checkpoint = work.checkpoint or CHECKPOINT
+    images = [
+        *(["--dataset", work.dataset_path] if work.dataset_path else []),
+        *(["--images", work.images_path] if work.images_path else []),
+    ]
+    images = images or ["--dataset" if work.metric_counter else "--images", work.dataset]  # its path is not known
+    bench = ["toolkit", "bench", ARTIFACTS, "--checkpoint", checkpoint, *images]
+    bench += ["--limit", str(work.limit)] if work.limit else []
     bench += ["--prompt", work.prompt] if work.prompt else []
     bench += ["--beams", str(work.beams), "--warmup", str(work.warmup), "--repeat", str(work.repeats)]
     for option, axis in (("--batch-size", "batch_size"), ("--threads", "threads"), ("--tokens", "tokens")):
         bench += [option, ",".join(NATURAL if value is None else str(value) for value in values(records, axis))]
-    export = ["toolkit", "export", CHECKPOINT, *(part for recipe in recipes for part in ("--recipe", recipe)), "--output", ARTIFACTS]
-    report = ["toolkit", "report", RECORDS, "--format", "html", "--output", REPORT, bench[5], name]
+    export = ["toolkit", "export", checkpoint, *(part for recipe in recipes for part in ("--recipe", recipe)), "--output", ARTIFACTS]
+    report = ["toolkit", "report", RECORDS, "--format", "html", "--output", REPORT, *images]
     return [shlex.join(line) for line in (*([export] if recipes else []), [*bench, "--output", RECORDS], report)]
-
-
-def whole_set(name: str) -> tuple[str, int | None]:
-    """Return the name of the whole set of pictures, and how many of them were taken if not all."""
-    subset = _SUBSET.fullmatch(name)
-    return (subset["name"], int(subset["limit"])) if subset else (name, None)

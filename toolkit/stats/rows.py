@@ -88,6 +88,8 @@ KEYS = (
     "energy_change_high",
     "unstable",
     "tokens_per_second",
+    "approximate",
+    "drift_limit",
 )
 """Keys of a row, in this order; null where a figure was not measured.
 
@@ -95,7 +97,7 @@ Ratios and speed-ups are against the baseline with the same setting; changes are
 the settings of a run (null if nothing does); `forced_tokens` is null where captions have their natural length. Times are per picture.
 A limit is what this machine could do at best with those threads, its share the limit over the time that was measured. Start-up is import,
 load (hashing is part of it) and the first caption together. `unstable` says why the times cannot be trusted (null where they can). Tokens
-per second are those after a caption's first.
+per second are those after a caption's first. `approximate` and `drift_limit` (nat per token) are what the recipe says of itself.
 """
 
 
@@ -112,10 +114,9 @@ def check_comparable(records: Sequence[Record], source: str) -> None:
             for field, value in ours.items():
                 if theirs[field] != value and field not in SWEPT:
                     raise RecordError(source, f"holds records of different runs: {part} {field} is {value!r} and {theirs[field]!r}")
-    lengths = {setting_of(record).tokens: f"{record.workload.min_length} to {record.workload.max_length}" for record in reversed(records)}
-    for record in records:
-        if (theirs := f"{record.workload.min_length} to {record.workload.max_length}") != (ours := lengths[setting_of(record).tokens]):
-            raise RecordError(source, f"holds records of different runs: captions of {theirs} and of {ours} tokens")
+    natural = [record.workload for record in records if record.workload.forced_tokens is None]
+    if len(lengths := dict.fromkeys(f"{work.min_length} to {work.max_length}" for work in natural)) > 1:
+        raise RecordError(source, f"holds records of different runs: captions of {' and of '.join(lengths)} tokens")
     if len({record.subject.checkpoint_sha256 for record in records if record.subject}) > 1:
         raise RecordError(source, "holds records of different checkpoints")
 
@@ -158,6 +159,8 @@ def _row(case: str, setting: Setting, label: str | None, listed: Sequence[Record
         "artifact_bytes": subject.artifact_bytes,
         "disk_bytes": subject.disk_bytes,
         "recipe_sha256": subject.recipe_sha256,
+        "approximate": subject.approximate,
+        "drift_limit": subject.drift_limit_nat,
     }
     quality = next((record.quality for record in good if record.quality), ())
     row |= scores(quality)

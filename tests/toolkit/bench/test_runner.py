@@ -16,8 +16,9 @@ from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.errors import ArtifactMissingError, RequestError
 from runtimes.host.facts import read_host
 from toolkit.bench import runner
+from toolkit.bench.cases import TransformersCase
 from toolkit.bench.job import Job
-from toolkit.bench.runner import NO_GPU, Case, artifacts_in, host_facts, plan
+from toolkit.bench.runner import NO_GPU, artifacts_in, host_facts, plan
 from toolkit.datasets import Dataset
 from toolkit.metrics.ngrams import Counter, own_counter
 from toolkit.metrics.ptb_words import words
@@ -78,7 +79,7 @@ def test_a_path_without_artifacts_is_an_error(folder, name):
 def test_cases_are_called_after_their_recipes_and_the_baseline_is_first(tiny_artifacts):
     paths = [tiny_artifacts[recipe] for recipe in ("onnx-int8", "pytorch-int8")]
     checkpoint = open_artifact(paths[0]).manifest.source.sha256
-    baseline = Case(name="hf-fp32", artifact=None, checkpoint_sha256=checkpoint)
+    baseline = TransformersCase(checkpoint=paths[0], checkpoint_sha256=checkpoint)
     assert [case.name for case in plan(paths, baseline)] == ["hf-fp32", "onnx-int8", "pytorch-int8"]
     assert [case.artifact.path for case in plan(paths, None)] == paths
 
@@ -98,7 +99,7 @@ def test_artifacts_of_different_checkpoints_are_refused(tiny_artifacts, tmp_path
     with pytest.raises(RequestError, match="checkpoint"):
         plan([first, stranger], None)
     with pytest.raises(RequestError, match="checkpoint"):
-        plan([first], Case(name="hf-fp32", artifact=None, checkpoint_sha256="0" * 64))
+        plan([first], TransformersCase(checkpoint=first, checkpoint_sha256="0" * 64))
 
 
 def test_a_record_says_what_was_done(tiny_artifacts, drawn_pictures):
@@ -212,8 +213,8 @@ def test_a_process_that_is_killed_is_a_record_and_the_others_go_on(tiny_artifact
 
 def job(images=("a.jpg",)):
     return Job(
-        artifact="none",
-        checkpoint=None,
+        opener="toolkit.bench.cases:artifact_opener",
+        path="none",
         device="cpu",
         allow_bin=False,
         threads=1,
@@ -222,6 +223,7 @@ def job(images=("a.jpg",)):
         references=(),
         prompt=None,
         beams=1,
+        forced_tokens=None,
         min_length=0,
         max_length=20,
         warmup=1,

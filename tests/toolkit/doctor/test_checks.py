@@ -1,8 +1,11 @@
 """What the doctor makes of facts: engines, the self-check and artifacts as a table; and the machine as files below a root."""
 
+import tomllib
 from dataclasses import replace
+from itertools import chain
 
 import pytest
+from packaging.requirements import Requirement
 
 from exporters.recipes import RECIPES
 from runtimes.artifact.folder import Artifact
@@ -10,11 +13,12 @@ from runtimes.engines.offer import Int8SelfTest, Offer
 from runtimes.host.facts import Host
 from runtimes.selection.fitness import right_here
 from runtimes.selection.ranking import rank
+from tests.paths import ROOT
 from tests.runtimes.host.test_facts import GRAVITON, HASWELL, PI4, ZEN, arm, machine, x86
 from tests.runtimes.selection.test_ranking import manifest
-from toolkit.doctor.checks import check_artifacts, check_engines, check_product
+from toolkit.doctor.checks import check_artifacts, check_engines, check_floors, check_product, satisfies
 from toolkit.doctor.engines import Engine
-from toolkit.doctor.machine import Machine, installed, read_machine
+from toolkit.doctor.machine import Machine, installed, read_machine, requirements
 
 GIB = 1 << 30
 RIGHT = Int8SelfTest(expected=100, found=100)
@@ -48,6 +52,11 @@ def without_offer(engine, **changes):
         (False, {"ort": CRASHED}, ["problem onnxruntime is installed and does not work: its process was ended by SIGILL"]),
         (
             False,
+            {"ort": ORT, "torch": replace(CRASHED, library="torch")},
+            ["warning torch is installed and does not work: its process was ended by SIGILL"],
+        ),
+        (
+            False,
             {"ort": ORT, "torch": without_offer(TORCH, providers=())},
             ["warning torch has no quantized engine here, so its INT8 recipes cannot run"],
         ),
@@ -60,6 +69,46 @@ def test_engines(driver, engines, found):
     said = check_engines(replace(MACHINE, nvidia_driver=driver), engines)
     assert [f"{one.level} {one.text}" for one in said] == found
     assert all(one.remedy for one in said)
+
+
+REQUIREMENTS = ["pillow<14,>=12.2", "blip-toolkit[export]; extra == 'dev'", "nltk<4,>=3.9.1; extra == 'eval'", "click"]
+
+
+@pytest.mark.parametrize(
+    ("packages", "found"),
+    [
+        ({"pillow": "12.2.0", "nltk": "3.9.1", "click": "0.1", "blip-toolkit": "0.1.0"}, []),
+        ({"pillow": "12.1.1"}, [("warning", "pillow 12.1.1", "pip install 'pillow>=12.2'")]),
+        ({"nltk": "3.8.2"}, [("warning", "nltk 3.8.2", "pip install 'nltk>=3.9.1'")]),
+        ({"pillow": "14.0", "numpy": "1.0"}, []),
+    ],
+)
+def test_a_package_below_the_floor_is_a_warning(packages, found):
+    said = check_floors(packages, REQUIREMENTS)
+    assert [(one.level, one.text.partition(" is ")[0], one.remedy) for one in said] == found
+
+
+def test_the_floors_are_those_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {Requirement(line).name for line in [*project["dependencies"], *chain(*project["optional-dependencies"].values())]}
+    assert {Requirement(line).name for line in requirements()} <= declared
+    assert {"pillow", "onnxruntime", "torch", "nltk"} <= {Requirement(line).name for line in requirements()}
+
+
+@pytest.mark.parametrize(
+    ("version", "ranges", "fits"),
+    [
+        ("2.13.0+cpu", ">=2.10,<2.14", True),
+        ("2.14.0+cpu", ">=2.10,<2.14", False),
+        ("1.21", ">=1.21.0", True),
+        ("1.3", ">=1.21", False),
+        ("2.10.0rc1", ">=2.9", True),
+        ("1.0", "as you like", True),
+        ("dev", ">=1", True),
+    ],
+)
+def test_a_version_in_ranges(version, ranges, fits):
+    assert satisfies(version, ranges) is fits
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_what_is_in_it(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     packed = {name for name in names if ".dist-info/" not in name}
     sources = {str(file.relative_to(ROOT)) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
+    sources = {name for name in sources if not name.startswith("toolkit/bench/peers/")}
     sample = {str(file.relative_to(ROOT)) for file in (ROOT / "toolkit" / "sample").iterdir() if file.suffix in (".jpg", ".json", ".md")}
     calibration = {str(file.relative_to(ROOT)) for file in (ROOT / "exporters" / "calibration").iterdir() if file.suffix in (".jpg", ".md")}
     page = {f"toolkit/report/page.{kind}" for kind in ("html", "css", "js")}
@@ -82,7 +83,7 @@ def test_its_metadata(wheel):
     base = sorted(
         re.match(r"Requires-Dist: ([\w-]+)", line)[1] for line in lines if line.startswith("Requires-Dist: ") and "extra ==" not in line
     )
-    assert base == ["click", "numpy", "pillow", "tokenizers"]
+    assert base == ["click", "numpy", "packaging", "pillow", "tokenizers"]
     extras = sorted(line.split()[1] for line in lines if line.startswith("Provides-Extra: "))
     assert extras == ["dev", "device", "eval", "export", "ort", "ort-gpu", "peers", "report", "torch"]
     assert "Requires-Python: >=3.11" in lines
@@ -122,6 +123,15 @@ def test_it_measures_without_a_baseline(installed, tiny_artifacts, tmp_path):
     assert json.loads(ended.stdout)["workload"]["metric_counter"] == "own"
     again = command(installed / "toolkit", "report", "r.jsonl", "--format", "json", cwd=tmp_path)
     assert again.stdout == ended.stdout
+
+
+def test_it_has_no_peers_and_says_so(installed, tiny_artifacts, tmp_path):
+    (tmp_path / "peer").mkdir()
+    (tmp_path / "peer" / "peer.json").write_text("{}")
+    arguments = [installed / "toolkit", "bench", tiny_artifacts["onnx-int8"], tmp_path / "peer"]
+    ended = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "an installed wheel has no peers" in ended.stderr.splitlines()[-1]
 
 
 def test_it_says_what_exporting_needs(installed, tiny_checkpoint, tmp_path):

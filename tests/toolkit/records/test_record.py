@@ -34,8 +34,13 @@ WORKLOAD = Workload(
     pictures=2,
     prompt="a picture of",
     beams=3,
-    min_length=6,
-    max_length=6,
+    min_length=None,
+    max_length=None,
+    forced_tokens=5,
+    limit=2,
+    dataset_path="../data/captions.json",
+    images_path="images",
+    checkpoint="models/mine",
     threads=2,
     warmup=1,
     repeats=3,
@@ -49,6 +54,8 @@ SUBJECT = Subject(
     manifest_digest="e" * 64,
     artifact_bytes=1_000,
     disk_bytes=1_000,
+    approximate=False,
+    drift_limit_nat=0.02,
 )
 FULL = Record(
     schema=SCHEMA,
@@ -138,6 +145,14 @@ def test_the_golden_records_are_written_as_they_are(tmp_path):
     assert [json.loads(one) for one in (tmp_path / "r.jsonl").read_bytes().splitlines()] == [{**newer, **record} for record in golden]
 
 
+def part(field, *index, **changes):
+    """A part of FULL with changes, as JSON values."""
+    value = json_dataclass.to_json(FULL)[field]
+    for at in index:
+        value = value[at]
+    return {**value, **changes}
+
+
 @pytest.mark.parametrize(
     ("broken", "problem"),
     [
@@ -145,13 +160,20 @@ def test_the_golden_records_are_written_as_they_are(tmp_path):
         ("{", "not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
         ("[" * 100_000, "not JSON ("),
         ("null", "document: expected an object, got NoneType"),
-        (line(FULL, schema=SCHEMA + 1), f"record schema {SCHEMA + 1} is newer than {SCHEMA}; update blip-toolkit"),
-        (line(FULL, schema=SCHEMA + 1, colour="red"), f"record schema {SCHEMA + 1} is newer than {SCHEMA}; update blip-toolkit"),
+        (line(FULL, schema=SCHEMA + 1), f"has record schema {SCHEMA + 1}, and this toolkit reads {SCHEMA}; update"),
+        (line(FULL, schema=SCHEMA + 1, colour="red"), f"has record schema {SCHEMA + 1}, and this toolkit reads {SCHEMA}; update"),
+        (line(FULL, schema=1), f"has record schema 1, and this toolkit reads {SCHEMA}; measure again"),
         (line(FULL, colour="red"), "unknown record field(s) colour; known: schema, case, repeat, host, workload, subject, "),
         (line(FULL, repeat="1"), "repeat: expected int, got str"),
         (line(FULL, cpu_s=True), "cpu_s: expected float, got bool"),
         (line(FULL, times=[{"total_s": 1.0}]), "missing times[0].encode_s, times[0].first_token_s, times[0].read_s, times[0].token_s"),
         (line(FULL, warmup_s=[1, "2"]), "warmup_s[1]: expected float, got str"),
+        (line(FULL, workload=part("workload", batch_size=0)), "workload: batch_size must be 1 or more"),
+        (line(FULL, workload=part("workload", forced_tokens=0)), "workload: forced_tokens must be 1 or more"),
+        (line(FULL, limits=part("limits", bytes_per_s=0)), "limits: a rate is not more than 0"),
+        (line(FULL, times=[part("times", 0, total_s=0.0), part("times", 1)]), "times[0]: a time is not more than 0"),
+        (line(FULL, quality=[part("quality", 0, totals=None), part("quality", 1)]), "quality[0]: matches, totals and both lengths"),
+        (line(FULL, quality=[part("quality", 0, error="no")] * 2), "has no error, and not the figures of 2 pictures"),
         (line(FULL, times=[]), "has no error, and not the figures of 2 pictures"),
         (line(FULL, subject=None), "has no error, and not the figures of 2 pictures"),
         (line(FULL, quality=json_dataclass.to_json(FULL)["quality"][:1]), "has no error, and not the figures of 2 pictures"),

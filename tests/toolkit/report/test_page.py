@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 import pytest
 from markupsafe import escape
 
-from exporters.recipes import RECIPES
 from runtimes.errors import DatasetError
 from tests.paths import GOLDEN
 from toolkit.datasets import load_dataset
@@ -17,7 +16,7 @@ from toolkit.records.record import read_records
 from toolkit.report.page import render_html
 from toolkit.report.pictures import pictures_of
 from toolkit.report.recommendation import recommend
-from toolkit.report.reproduction import commands, whole_set
+from toolkit.report.reproduction import commands
 from toolkit.stats.rows import make_rows
 
 RECORDS = read_records(GOLDEN / "records.jsonl")
@@ -67,7 +66,7 @@ def test_it_holds_the_records_for_download(text, tmp_path):
 @pytest.mark.parametrize("judged", [True, False])
 def test_the_recommendation_stands_on_top(judged):
     records = RECORDS if judged else [replace(record, quality=()) for record in RECORDS]
-    advice = recommend(make_rows(records), RECIPES)
+    advice = recommend(make_rows(records))
     page = render_html(records)
     heading = re.search(r"<h1>S(.*?)<span>(.*?)</span></h1>", page)
     assert unescape(f"s{heading[1]}: {heading[2]}") == advice.sentence
@@ -100,7 +99,7 @@ SAMPLE = load_dataset("sample", limit=4)
 
 
 def on_sample(record):
-    work = replace(record.workload, dataset=SAMPLE.name, dataset_sha256=SAMPLE.sha256)
+    work = replace(record.workload, dataset=SAMPLE.name, dataset_sha256=SAMPLE.sha256, dataset_path=SAMPLE.path, limit=SAMPLE.limit)
     return replace(record, workload=work)
 
 
@@ -124,21 +123,21 @@ def test_wrong_pictures_are_refused():
         pictures_of(RECORDS, "sample", None)
 
 
-@pytest.mark.parametrize(
-    ("name", "parts"), [("sample", ("sample", None)), ("sample (5 of 21)", ("sample", 5)), ("a (b) (50 of 5000)", ("a (b)", 50))]
-)
-def test_a_part_of_a_set_is_known_by_its_name(name, parts):
-    assert whole_set(name) == parts
-
-
 def test_the_commands_say_what_was_done():
-    record = replace(RECORDS[0], workload=replace(RECORDS[0].workload, dataset="my set (5 of 21)", prompt="a picture of"))
-    export, bench, report = commands([record, *[replace(one, workload=record.workload) for one in RECORDS]])
-    recipes = dict.fromkeys(one.subject.recipe for one in RECORDS if one.subject and one.subject.recipe)
-    assert export == f"toolkit export CHECKPOINT {' '.join(f'--recipe {name}' for name in recipes)} --output build/artifacts"
-    work = record.workload
-    assert bench == (
-        f"toolkit bench build/artifacts --checkpoint CHECKPOINT --dataset 'my set' --limit 5 --prompt 'a picture of' --beams {work.beams} "
-        f"--warmup {work.warmup} --repeat {work.repeats} --batch-size 1 --threads {work.threads} --tokens natural --output records.jsonl"
+    work = replace(
+        RECORDS[0].workload, dataset_path="../my set", images_path="images", limit=5, checkpoint="models/mine", prompt="a picture of"
     )
-    assert report == "toolkit report records.jsonl --format html --output report.html --dataset 'my set'"
+    export, bench, report = commands([replace(one, workload=work) for one in RECORDS])
+    recipes = dict.fromkeys(one.subject.recipe for one in RECORDS if one.subject and one.subject.recipe)
+    assert export == f"toolkit export models/mine {' '.join(f'--recipe {name}' for name in recipes)} --output build/artifacts-again"
+    assert bench == (
+        "toolkit bench build/artifacts-again --checkpoint models/mine --dataset '../my set' --images images --limit 5 "
+        f"--prompt 'a picture of' --beams {work.beams} --warmup {work.warmup} --repeat {work.repeats} --batch-size 1 "
+        f"--threads {work.threads} --tokens natural --output records-again.jsonl"
+    )
+    assert report == ("toolkit report records-again.jsonl --format html --output report-again.html --dataset '../my set' --images images")
+
+
+def test_the_commands_of_records_that_do_not_know_have_what_they_know():
+    _, bench, _ = commands(RECORDS)
+    assert f"--checkpoint CHECKPOINT --dataset {RECORDS[0].workload.dataset} " in bench

@@ -36,9 +36,9 @@ def growth(*records):
 
 def test_every_combination_is_a_workload():
     works = sweep(WORKLOAD, (1, 4), (2, 1), (None, 5))
-    found = [(work.batch_size, work.threads, work.min_length, work.max_length) for work in works]
-    assert found == [(b, t, *length) for b in (1, 4) for t in (2, 1) for length in ((0, 20), (6, 6))]
-    assert {replace(work, batch_size=1, threads=2, min_length=0, max_length=20) for work in works} == {WORKLOAD}
+    found = [(work.batch_size, work.threads, work.forced_tokens, work.max_length) for work in works]
+    assert found == [(b, t, *length) for b in (1, 4) for t in (2, 1) for length in ((None, 20), (5, None))]
+    assert {replace(work, batch_size=1, threads=2, forced_tokens=None, min_length=0, max_length=20) for work in works} == {WORKLOAD}
 
 
 @pytest.mark.parametrize(("pictures", "batch_size", "runs"), [(8, 1, 8), (8, 8, 1), (9, 4, 3), (3, 2, 2)])

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from runtimes.errors import RecordError
-from toolkit.records.record import BASELINE, Arithmetic, HostFacts, Limits, PictureQuality, PictureTimes, Record, Subject, Workload
+from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, Limits, PictureQuality, PictureTimes, Record, Subject, Workload
 from toolkit.stats.rows import KEYS, check_comparable, make_rows
 
 ISSUE_KEYS = (
@@ -50,7 +50,7 @@ def record(case, repeat, totals, quality=(), artifact_bytes=1000, **figures):
     times = tuple(one if isinstance(one, PictureTimes) else picture(one) for one in totals)
     made = {"import_s": 1.0, "load_s": 1.0, "first_caption_s": 1.0, "cpu_s": 1.0, "loaded_rss_bytes": 100, "peak_rss_bytes": 100} | figures
     return Record(
-        schema=1,
+        schema=SCHEMA,
         case=case,
         repeat=repeat,
         host=HOST,
@@ -65,7 +65,9 @@ def record(case, repeat, totals, quality=(), artifact_bytes=1000, **figures):
 
 
 def failed(case, repeat, error):
-    return Record(schema=1, case=case, repeat=repeat, host=HOST, workload=WORKLOAD, subject=None, versions={}, providers=(), error=error)
+    return Record(
+        schema=SCHEMA, case=case, repeat=repeat, host=HOST, workload=WORKLOAD, subject=None, versions={}, providers=(), error=error
+    )
 
 
 def quality(caption="a dog", tokens=3, cider=1.0, rouge_l=0.5, log_probability=-10.0, words=8, closest=8, matches=(8, 7, 6, 5)):
@@ -363,7 +365,7 @@ def test_rows_stand_in_the_order_in_which_cases_ran():
         ({"host": replace(HOST, python="3.12.0")}, "host python is '3.11.9' and '3.12.0'"),
         ({"workload": replace(WORKLOAD, dataset_sha256="1" * 64)}, f"workload dataset_sha256 is '{'0' * 64}' and '{'1' * 64}'"),
         ({"workload": replace(WORKLOAD, beams=3)}, "workload beams is 1 and 3"),
-        ({"workload": replace(WORKLOAD, max_length=30)}, "captions of 0 to 30 and of 0 to 20 tokens"),
+        ({"workload": replace(WORKLOAD, max_length=30)}, "captions of 0 to 20 and of 0 to 30 tokens"),
         ({"workload": replace(WORKLOAD, prompt="a")}, "workload prompt is None and 'a'"),
         ({"workload": replace(WORKLOAD, metric_counter=None)}, "workload metric_counter is 'own' and None"),
         ({"host": replace(HOST, cores=4), "workload": replace(WORKLOAD, threads=1)}, "host cores is 2 and 4"),

@@ -178,7 +178,7 @@ def test_the_moment_and_the_source_are_told():
     [
         ({}, "one at a time, greedy, at most 20 tokens with [DEC], 2 threads"),
         ({"beams": 3}, "one at a time, 3 beams, at most 20 tokens with [DEC], 2 threads"),
-        ({"min_length": 21, "max_length": 21}, "one at a time, greedy, 20 forced tokens, 2 threads"),
+        ({"forced_tokens": 20, "min_length": None, "max_length": None}, "one at a time, greedy, 20 forced tokens, 2 threads"),
     ],
     ids=str,
 )

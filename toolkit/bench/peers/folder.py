@@ -16,6 +16,7 @@ from runtimes.artifact.manifest import MAX_MANIFEST_BYTES, Manifest
 from runtimes.engine_registry import load_target
 from runtimes.errors import ArtifactCorruptError, MissingDependencyError, OutputExistsError
 from runtimes.storage.atomic_write import working_folder
+from toolkit.bench.cases import PEER_NAME
 from toolkit.bench.peers.catalogue import Peer, find_peer
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PEER_NAME = "peer.json"
 TOKENIZER_NAME = "tokenizer.json"
 
 
@@ -71,11 +71,6 @@ def prepare(peer: Peer, sources: Sources, output: Path, *, overwrite: bool) -> P
             shutil.rmtree(path)
         made.rename(path)
     return path
-
-
-def is_peer(path: Path) -> bool:
-    """Whether a folder is a prepared peer."""
-    return (path / PEER_NAME).is_file()
 
 
 def read_folder(path: Path) -> PeerFolder:

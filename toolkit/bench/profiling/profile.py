@@ -6,7 +6,8 @@ from functools import partial
 
 from runtimes.host.facts import read_host
 from runtimes.workers.parent import ask
-from toolkit.bench.runner import NO_GPU, Case, job_of
+from toolkit.bench.cases import ArtifactCase, Case
+from toolkit.bench.runner import NO_GPU, job_of
 from toolkit.datasets import Dataset
 from toolkit.records.record import Workload
 
@@ -55,8 +56,8 @@ def profile_cases(
     for case in cases:
         job = job_of(case, dataset, workload, score=False)
         profile: Profile | None = None
-        error: str | None = NO_PROFILER if case.peer else NO_GPU
-        if not case.peer and (job.device != "cuda" or read_host().cuda):
+        error: str | None = NO_GPU if isinstance(case, ArtifactCase) else NO_PROFILER
+        if isinstance(case, ArtifactCase) and (job.device != "cuda" or read_host().cuda):
             report = partial(on_captions, case.name)
             profile, error = ask("toolkit.bench.profiling.profile_worker", job, Profile, threads=job.threads, on_progress=report)
         yield Profiled(case=case.name, profile=profile, error=error)

@@ -7,7 +7,6 @@ slows every run, so it says nothing of the stages' speed.
 import gc
 import time
 from pathlib import Path
-from typing import Any
 
 from runtimes.artifact.folder import open_artifact
 from runtimes.captioner import Captioner
@@ -51,8 +50,7 @@ class _Laps:
 
 def measure(job: Job, send: Send) -> Profile:
     """Caption everything twice and put the two passes together."""
-    assert job.artifact is not None
-    manifest = open_artifact(Path(job.artifact)).manifest
+    manifest = open_artifact(Path(job.path)).manifest
     if manifest.contract == SINGLE:
         raise RequestError("its whole loop is one run of one graph, so its stages cannot be told apart; profile its split recipe")
     profiler = find_engine(manifest.runtime).profiler
@@ -69,14 +67,13 @@ def measure(job: Job, send: Send) -> Profile:
 
 def _plain(job: Job, runs: list[float], send: Send) -> tuple[_Laps, list[str]]:
     """Return the laps of all pictures that can be read, and which they are."""
-    assert job.artifact is not None
-    captioner = load(job.artifact, device=job.device, threads=job.threads)
+    captioner = load(job.path, device=job.device, threads=job.threads)
     _warm_up(captioner, job, _Laps())
     runs.clear()
     laps, readable, error = _Laps(), [], None
     for image in job.images:
         own, started = _Laps(), time.perf_counter()
-        [caption] = captioner.caption([image], **_decoding(job), clock=own)
+        [caption] = captioner.caption([image], **job.decoding(captioner), clock=own)
         elapsed = time.perf_counter() - started
         send(1)
         if caption.error is None:  # failing is fast: such a picture says nothing
@@ -89,14 +86,13 @@ def _plain(job: Job, runs: list[float], send: Send) -> tuple[_Laps, list[str]]:
 
 
 def _traced(job: Job, images: list[str], tracer: Tracer, send: Send) -> _Laps:
-    assert job.artifact is not None
-    captioner = load(job.artifact, device=job.device, threads=job.threads)
+    captioner = load(job.path, device=job.device, threads=job.threads)
     warming, laps = _Laps(), _Laps()
     _warm_up(captioner, job, warming)
     tracer.start(captioner, warming.phases)
     for image in images:
         own, started = _Laps(), time.perf_counter()
-        captioner.caption([image], **_decoding(job), clock=own)
+        captioner.caption([image], **job.decoding(captioner), clock=own)
         laps.add(own, time.perf_counter() - started)
         send(1)
     return laps
@@ -104,11 +100,7 @@ def _traced(job: Job, images: list[str], tracer: Tracer, send: Send) -> _Laps:
 
 def _warm_up(captioner: Captioner, job: Job, laps: _Laps) -> None:
     for turn in range(max(1, job.warmup)):
-        captioner.caption([job.images[turn % len(job.images)]], **_decoding(job), clock=laps)
-
-
-def _decoding(job: Job) -> dict[str, Any]:
-    return {"prompt": job.prompt, "beams": job.beams, "min_length": job.min_length, "max_length": job.max_length}
+        captioner.caption([job.images[turn % len(job.images)]], **job.decoding(captioner), clock=laps)
 
 
 def summarize(plain: _Laps, runs: list[float], traced: _Laps, trace: Trace, pictures: int) -> Profile:

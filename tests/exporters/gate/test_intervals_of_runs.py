@@ -7,7 +7,7 @@ from statistics import median
 import numpy as np
 import pytest
 
-from toolkit.compare.resampling import change_of_pictures, change_of_repeats, medians
+from exporters.gate.intervals import change_of_pictures, change_of_repeats, medians
 
 
 def of_pictures(a, b, *, paired, statistic=medians, resamples=2000):
@@ -16,8 +16,8 @@ def of_pictures(a, b, *, paired, statistic=medians, resamples=2000):
     return change.change, change.low, change.high
 
 
-SLACK = 0.01
-"""Student's quantile is approximated, to 0.3 % here."""
+SLACK = 0.001
+"""A quantile of a sample lies between two of its values."""
 
 STUDENT = {2: 4.302653, 4: 2.776445, 6: 2.446912, 8: 2.306004, 18: 2.100922}
 """Degrees of freedom → the 97.5 % quantile of Student's distribution, from a printed table; the normal one is 1.959964."""

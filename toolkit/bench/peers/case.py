@@ -1,0 +1,58 @@
+"""A prepared peer as a case of the benchmark."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.bench.cases import Opened, Opener, foreign_subject
+from toolkit.bench.job import Job, Result
+from toolkit.bench.peers.catalogue import find_peer
+from toolkit.bench.peers.folder import folder_bytes, opener, read_folder
+from toolkit.records.record import Arithmetic, Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerCase:
+    """See `toolkit.bench.cases.Case`."""
+
+    name: str
+    path: Path
+    checkpoint_sha256: str
+    device: str = "cpu"
+
+    def open(self) -> tuple[str, str]:
+        """See `Case`."""
+        return "toolkit.bench.peers.case:peer_opener", str(self.path)
+
+    def subject(self, result: Result) -> Subject:
+        """See `Case`."""
+        size = folder_bytes(self.path)
+        return foreign_subject(find_peer(self.name).runtime, self.checkpoint_sha256, size, size)
+
+    def arithmetic(self) -> Arithmetic | None:
+        """See `Case`; what a peer's graphs compute is not known."""
+        return None
+
+
+def read_case(path: Path) -> PeerCase:
+    """Return the case of a prepared peer's folder.
+
+    Raises:
+        ArtifactCorruptError: Its peer.json cannot be read.
+    """
+    peer = read_folder(path)
+    return PeerCase(name=peer.name, path=path, checkpoint_sha256=peer.checkpoint_sha256)
+
+
+def peer_opener(path: Path, job: Job) -> Opener:
+    """Import what the peer needs.
+
+    Raises:
+        MissingDependencyError: A package of the extra is not installed.
+    """
+    open_peer = opener(path)
+
+    def opened() -> Opened:
+        captioner, description = open_peer(path, job.threads)
+        return Opened(captioner=captioner, versions=description.versions, providers=description.providers)
+
+    return opened
