@@ -1,0 +1,36 @@
+"""A package and its folder hold the same bytes, whatever the files are called and however long they are."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporters.recipes import find_recipe
+from runtimes.artifact.manifest import MANIFEST_NAME, FileEntry
+from runtimes.storage.archive import read_archive_manifest, unpack, write_archive
+from tests.runtimes.selection.test_ranking import manifest
+
+STEM = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,40}", fullmatch=True)
+SIZES = st.one_of(st.sampled_from([0, 1, 511, 512, 513, 1024]), st.integers(0, 5000))
+"""Of files: around tar's blocks, and any."""
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(st.dictionaries(STEM.map(lambda stem: f"f{stem}.bin"), SIZES, min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_unpacking_restores_what_was_packed(sizes, random):
+    content = {name: random.randbytes(size) for name, size in sizes.items()}
+    files = {
+        name: FileEntry(role=f"r{number}", bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        for number, (name, data) in enumerate(content.items())
+    }
+    sealed = replace(manifest(find_recipe("onnx-int8")), files=files)
+    with TemporaryDirectory() as place:
+        archive, target = Path(place, "a.tar.gz"), Path(place, "b")
+        with archive.open("wb") as stream:
+            write_archive(stream, archive, sealed, iter([iter([data]) for data in content.values()]))
+        assert read_archive_manifest(archive).digest == unpack(archive, target).digest == sealed.digest
+        found = {file.name: file.read_bytes() for file in target.iterdir()}
+        assert found == content | {MANIFEST_NAME: sealed.content}
