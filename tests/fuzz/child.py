@@ -23,8 +23,11 @@ import runtimes
 import runtimes.engines.ort.session
 import runtimes.engines.pytorch.session
 import runtimes.loading
+from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.verified_files import opened
 from runtimes.errors import ToolkitError
 from runtimes.host.facts import CUDA_DRIVERS
+from runtimes.verification.golden import read_golden, replay
 
 MEMORY_BYTES = 2 << 30
 """A case may take so much more than what is imported; what wants more is told that there is none."""
@@ -48,9 +51,14 @@ def attempt(path: str, picture: str) -> dict[str, Any]:
 
     sys.addaudithook(watch)
     try:
-        (caption,) = runtimes.load(path, threads=1).caption([picture], beams=2, max_length=8)
+        captioner = runtimes.load(path, threads=1)
+        (caption,) = captioner.caption([picture], beams=2, max_length=8)
         outcome = "captioned" if caption.error is None else f"row {caption.code}"
         said = caption.error or ""
+        with opened(open_artifact(Path(path))) as files:
+            golden = read_golden(files)
+            if golden is not None:
+                outcome = "golden captions differ" if replay(captioner, golden, files).differences else "golden captions equal"
     except ToolkitError as error:
         outcome, said = error.code, str(error)
     except BaseException as error:

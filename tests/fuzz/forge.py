@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact
-from runtimes.artifact.manifest import MANIFEST_NAME, FileEntry, Manifest
+from runtimes.artifact.manifest import MANIFEST_NAME, Manifest
 from runtimes.engines.ort.graph_check import ELEMENTS, read_graph
 from runtimes.engines.ort.operator_table import OPERATORS
 from runtimes.errors import ToolkitError
@@ -38,9 +38,21 @@ INTEGERS = (onnx.AttributeProto.INT, onnx.AttributeProto.INTS)
 PROMISE = "no write, no code, under 10 s and 512 MB; a named error, a caption, or a crash in the child only"
 
 
-def run(seeds: Sequence[Path], count: int, seed: int, folder: Path, picture: Path) -> tuple[Tally, list[str]]:
-    """Try forged artifacts; return the tally and the list of crashes."""
-    tally = Tally("forged artifacts, hashes made right", PROMISE)
+def run(
+    seeds: Sequence[Path], count: int, seed: int, folder: Path, picture: Path, *, role: str = "", name: str = "forged artifacts"
+) -> tuple[Tally, list[str]]:
+    """Try forged artifacts; return the tally and the list of crashes.
+
+    Args:
+        seeds: Artifacts, or unpacked packages, whose golden captions are replayed too.
+        count: How many to try.
+        seed: Of chance.
+        folder: Where to write them.
+        picture: What they caption.
+        role: Files with roles that start so are forged; all, and the manifest, if it is empty.
+        name: Of the tally.
+    """
+    tally = Tally(f"{name}, hashes made right", PROMISE)
     chance, crashes = random.Random(seed), []
     child = subprocess.Popen(
         [sys.executable, "-m", "tests.fuzz.child", str(picture)],
@@ -54,7 +66,7 @@ def run(seeds: Sequence[Path], count: int, seed: int, folder: Path, picture: Pat
     with child:
         for number in range(count):
             source, path = seeds[number % len(seeds)], folder / "forged"
-            how = forged(source, path, chance)
+            how = forged(source, path, chance, role)
             child.stdin.write(json.dumps(str(path)) + "\n")
             child.stdin.flush()
             row = json.loads(child.stdout.readline())
@@ -80,11 +92,12 @@ def broken(row: dict[str, Any], case: str) -> str | None:
     return None
 
 
-def forged(source: Path, path: Path, chance: random.Random) -> str:
+def forged(source: Path, path: Path, chance: random.Random, role: str = "") -> str:
     """Write a forged copy of an artifact and say what was done."""
     manifest = open_artifact(source).manifest
     content = {name: (source / name).read_bytes() for name in manifest.files}
-    name = chance.choice([MANIFEST_NAME, *content])
+    files = [name for name, entry in manifest.files.items() if entry.role.startswith(role)]
+    name = chance.choice(files if role else [MANIFEST_NAME, *files])
     how = f"{name.partition('-')[0]}: "
     parsed = None
     if name == MANIFEST_NAME:
@@ -95,9 +108,9 @@ def forged(source: Path, path: Path, chance: random.Random) -> str:
         how += " and ".join(chance.choice(GRAPH_EDITS)(model, chance) for _ in range(chance.choice((1, 1, 2))))
         content[name] = model.SerializeToString()
     elif name.endswith(".json") and chance.random() < 0.75:
-        tokenizer = json.loads(content[name])
-        how += edit(tokenizer, chance)
-        content[name] = json.dumps(tokenizer).encode()
+        document = json.loads(content[name])
+        how += edit(document, chance)
+        content[name] = json.dumps(document).encode()
     elif name.endswith(".safetensors") and chance.random() < 0.75:
         how += edit_header(content, name, chance)
     else:
@@ -109,9 +122,7 @@ def forged(source: Path, path: Path, chance: random.Random) -> str:
 
 def write(path: Path, manifest: Manifest, content: dict[str, bytes], parsed: Any = None) -> None:
     """Write an artifact whose hashes, sizes and declared graphs are those of its content."""
-    files = {
-        name: FileEntry(role=entry.role, bytes=len(content[name]), sha256=sha256(content[name])) for name, entry in manifest.files.items()
-    }
+    files = {name: replace(entry, bytes=len(content[name]), sha256=sha256(content[name])) for name, entry in manifest.files.items()}
     graphs = dict(manifest.graphs)
     for name, entry in files.items():
         if entry.role in graphs:

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.fuzz import archives, damage, documents, forge, pictures
+from tests.fuzz.__main__ import forge_goldens
 from tests.paths import ROOT
 
 
@@ -47,6 +48,14 @@ def test_forged_artifacts(tiny_artifacts, drawn_pictures, tmp_path):
     tally, crashes = forge.run([tiny_artifacts["onnx-int8"]], 25, seed=7, folder=tmp_path, picture=drawn_pictures[0].path)
     assert tally.broken == []
     assert crashes == []
+
+
+def test_forged_golden_captions(tiny_artifacts, drawn_pictures, tmp_path):
+    (tmp_path / "goldens").mkdir()
+    tally, crashes = forge_goldens(tiny_artifacts["onnx-int8"], 25, 7, tmp_path / "goldens", drawn_pictures[0].path)
+    assert tally.broken == []
+    assert crashes == []
+    assert {"ARTIFACT_CORRUPT", "golden captions differ"} <= set(tally.outcomes)
 
 
 @pytest.mark.parametrize("what", ["same", "spaces"])
