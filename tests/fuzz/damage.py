@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import runtimes
@@ -144,6 +145,7 @@ def same_document(changed: bytes, content: bytes) -> bool:
         return False
 
 
+@cache  # of a seed, which nothing changes
 def hashes(path: Path) -> set[str]:
     """The sha256 of every file of an artifact."""
     return {sha256(file.read_bytes()) for file in path.iterdir() if file.is_file()}
