@@ -246,10 +246,11 @@ def test_forced_tokens_are_generated_tokens(tiny_artifacts, tiny_checkpoint, dra
     ]
     assert [row["value"] for row in report["growth"] if row["case"] == "onnx-int8"] == [3, 6]
     captioner = runtimes.load(tiny_artifacts["onnx-int8"])
-    ids = captioner.caption(
-        [tmp_path / drawn_pictures[0].path.name], prompt[1] if prompt else None, min_length=given + 3, max_length=given + 3
+    length = given + 3
+    (caption,) = captioner.caption(
+        [tmp_path / drawn_pictures[0].path.name], prompt=prompt[1] if prompt else None, min_length=length, max_length=length
     )
-    assert records[1].quality[0].caption == ids[0].text
+    assert records[1].quality[0].caption == caption.text
 
 
 @pytest.fixture(scope="module")
