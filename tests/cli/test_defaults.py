@@ -96,6 +96,7 @@ def test_doctor_looks_at_them(here):
     assert "build/artifacts" in result.stderr
 
 
+@pytest.mark.slow  # imports torch
 def test_doctor_needs_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("doctor", "--json")
