@@ -22,10 +22,14 @@ NOT_SOURCE = (".*", "build", "dist", "*.egg-info", "__pycache__", "node_modules"
 HEAVY = {"torch", "transformers", "optimum", "onnx", "safetensors", "evaluate", "nltk", "datasets", "psutil", "scipy", "pandas"}
 
 
+def outside():
+    """The environment without what points at this checkout."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+
+
 def command(*arguments, cwd):
     """Run a program of the outside world, away from this checkout and its environment."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    ended = subprocess.run([str(argument) for argument in arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run([str(argument) for argument in arguments], cwd=cwd, env=outside(), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended
 
@@ -129,7 +133,7 @@ def test_it_has_no_peers_and_says_so(installed, tiny_artifacts, tmp_path):
     (tmp_path / "peer").mkdir()
     (tmp_path / "peer" / "peer.json").write_text("{}")
     arguments = [installed / "toolkit", "bench", tiny_artifacts["onnx-int8"], tmp_path / "peer"]
-    ended = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    ended = subprocess.run(arguments, cwd=tmp_path, env=outside(), capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "an installed wheel has no peers" in ended.stderr.splitlines()[-1]
 
