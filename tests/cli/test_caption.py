@@ -237,18 +237,18 @@ def test_a_request_that_cannot_be_met_is_one_line(artifact, drawn_pictures, tmp_
 
 
 @pytest.mark.parametrize(
-    ("recipe", "error"),
+    ("recipe", "fact"),
     [
-        ("onnx-fp32", "onnxruntime has no CUDAExecutionProvider here; available: "),
-        ("onnx-fp16", "onnxruntime has no CUDAExecutionProvider here; available: "),
-        ("pytorch-fp32", "torch sees no CUDA device here; use --device cpu"),
+        ("onnx-fp32", "CUDAExecutionProvider"),
+        ("onnx-fp16", "CUDAExecutionProvider"),
+        ("pytorch-fp32", "--device cpu"),
     ],
 )
-def test_a_gpu_that_is_ordered_and_not_there_is_one_line(tiny_artifacts, drawn_pictures, recipe, error):
+def test_a_gpu_that_is_ordered_and_not_there_is_one_line(tiny_artifacts, drawn_pictures, recipe, fact):
     result = run(tiny_artifacts[recipe], drawn_pictures[0].path, "--device", "cuda")
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = errors_of(result)
-    assert line.startswith(error)
+    assert fact in line
 
 
 def test_a_folder_of_artifacts(tiny_artifacts, drawn_pictures, tmp_path):

@@ -92,5 +92,5 @@ class TestGate:
 
 
 def test_only_onnx_runtime_has_a_single_graph():
-    with pytest.raises(ValueError, match=r"single .*ort"):
+    with pytest.raises(ValueError, match="single"):
         Recipe(name="m", runtime="torch", why="w", layout="single")
