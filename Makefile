@@ -47,7 +47,7 @@ test: setup ## Tests that need only Python
 	$(BIN)/python -m pytest -m "not full" $(WORKERS)
 
 test-fast: setup ## Tests that need neither an export nor a model: seconds
-	$(BIN)/python -m pytest -m fast -q $(WORKERS)
+	$(BIN)/python -m pytest -m fast -q
 
 # The lowest versions that pyproject.toml allows, in an environment of their own. The second line is for what the fast tests leave out.
 LOWEST := .venv-lowest

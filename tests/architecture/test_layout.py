@@ -4,6 +4,8 @@ Import rules are contracts of import-linter, and calls that run code from data a
 """
 
 import ast
+import subprocess
+import sys
 import tomllib
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -128,3 +130,12 @@ def test_a_command_says_what_the_table_says():
 def test_every_command_is_in_the_table():
     files = {file.stem for file in (ROOT / "toolkit/commands").glob("*.py")} - {"__init__", "options"}
     assert files == {module.rpartition(".")[2] for module, _ in COMMANDS.values()}
+
+
+@pytest.mark.slow  # collects every fast test
+def test_collecting_the_fast_tests_imports_no_model_library():
+    """Such an import takes longer than all of them; `SLOW_IMPORTS` of tests/conftest.py names what leads to one."""
+    collect = "import pytest, sys; code = pytest.main(['-m', 'fast', '--collect-only', '-q', '-p', 'no:cacheprovider', 'tests'])\n"
+    collect += "print(); print(code, *sorted({'torch', 'transformers', 'optimum'} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", collect], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout.splitlines()[-1] == "0"

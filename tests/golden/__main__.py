@@ -5,6 +5,7 @@ that sums are exact on every machine.
 """
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -41,6 +42,7 @@ def _changed(record: Record) -> Record:
     return record
 
 
+@cache
 def compared() -> dict[str, str]:
     """Return name of a golden file → its text, for two runs."""
     before, after = before_and_after()

@@ -18,7 +18,7 @@ SIZES = st.one_of(st.sampled_from([0, 1, 511, 512, 513, 1024]), st.integers(0, 5
 """Of files: around tar's blocks, and any."""
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=15)
 @given(st.dictionaries(STEM.map(lambda stem: f"f{stem}.bin"), SIZES, min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_unpacking_restores_what_was_packed(sizes, random):
     content = {name: random.randbytes(size) for name, size in sizes.items()}

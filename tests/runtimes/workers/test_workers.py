@@ -82,6 +82,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.slow  # waits for processes to end
 def test_a_worker_ends_with_its_parent():
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     ended = subprocess.run([sys.executable, "-c", PARENT], capture_output=True, text=True, env=environment, check=False)
