@@ -20,8 +20,9 @@ BASE_ARTIFACTS := build/artifacts-base
 BASE_RECIPES := pytorch-fp32 pytorch-int8 onnx-fp32 onnx-int8 onnx-int8-single onnx-int4 onnx-int8-full onnx-int8-fast
 SOURCES := $(shell find exporters runtimes -name '*.py')
 
-# Worker processes of pytest. A file's tests run in one of them, since they share its fixtures.
-WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# Worker processes of pytest. A file's tests run in one of them, since they share its fixtures. Files keep their order: the slow ones have few tests
+# and would come last otherwise, when the other processes have nothing left to do.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest check-providers readme golden clean
