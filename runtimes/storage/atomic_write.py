@@ -79,8 +79,12 @@ def sync_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the writer's lock of an output: a file beside it, so that a folder holds nothing but what it is for.
+def locked(path: Path, *companions: Path) -> Iterator[None]:
+    """Hold the writer's lock of an output, and remove temporary files that a killed writer of it left.
+
+    Args:
+        path: The output; the lock is a hidden file beside it.
+        companions: Other files in the same folder that only the holder of this lock writes.
 
     Raises:
         OutputError: Another process holds it, or there can be none.
@@ -104,8 +108,9 @@ def locked(path: Path) -> Iterator[None]:
             raise OutputError(path, "another process has just written it")  # we hold the lock of a file that it removed
         try:
             with contextlib.suppress(OSError):
-                for left in path.parent.glob(f".{glob.escape(path.name)}-????????.tmp"):
-                    left.unlink(missing_ok=True)
+                for file in (path, *companions):
+                    for left in path.parent.glob(f".{glob.escape(file.name)}-????????.tmp"):
+                        left.unlink(missing_ok=True)
             yield
         finally:
             with contextlib.suppress(OSError):  # one that is left behind hinders nobody

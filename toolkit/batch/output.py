@@ -17,7 +17,7 @@ from runtimes.pool.job import Job, Ready
 from runtimes.pool.rows import Row, json_line, text_line
 from runtimes.pool.supervisor import supervise
 from runtimes.storage.atomic_write import locked, write_atomically
-from toolkit.batch.finished import made_here, read_finished, write_meta
+from toolkit.batch.finished import made_here, meta_of, read_finished, write_meta
 from toolkit.batch.journal import Journal, partial_of
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def caption_into(
         ToolkitError: What is wrong with artifact or request.
     """
     images = job.images
-    with locked(output):
+    with locked(output, meta_of(output)):
         partial, finished = partial_of(output), None
         if output.exists() and not overwrite:
             finished = read_finished(output, images) if resume and not partial.exists() else None

@@ -60,6 +60,14 @@ def test_nothing_is_left_to_do(finished, job):
     assert set(before) == {output.name, meta_of(output).name}
 
 
+def test_what_a_run_that_was_killed_while_it_wrote_the_settings_left_is_removed(finished, job):
+    run, output = finished
+    before = files_of(output)
+    output.with_name(f".{meta_of(output).name}-0123abcd.tmp").write_bytes(b"half")
+    assert run(job) == (1, [], [3])
+    assert files_of(output) == before
+
+
 def test_other_settings_and_artifacts_are_refused_by_name(finished, job, tiny_artifacts):
     run, output = finished
     before = files_of(output)
