@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import platform
 import re
 import tempfile
@@ -68,6 +69,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         model = MODELS.intersection(getattr(item, "fixturenames", ()))
         if not model and item.get_closest_marker("full") is None and item.get_closest_marker("slow") is None:
             item.add_marker("fast")
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    """Restore the levels and handlers that the command line sets, so that no test sees the log level of the test before it."""
+    root, choice = logging.getLogger(), logging.getLogger("runtimes.loading")
+    handlers, level, choice_level = list(root.handlers), root.level, choice.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    choice.setLevel(choice_level)
 
 
 @pytest.fixture(scope="session")

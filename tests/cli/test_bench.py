@@ -1,7 +1,6 @@
 """`toolkit bench` from end to end on a tiny checkpoint: what the rows say, which cases fail alone, and what is refused."""
 
 import json
-import logging
 import math
 import os
 import re
@@ -36,16 +35,6 @@ ISSUE_KEYS = (
 PARAMETERS = 71_936
 """Of the tiny checkpoint, the tied head counted once."""
 PROMPT = "a picture of"
-
-
-@pytest.fixture(autouse=True)
-def _restored_logging():
-    """The command line sets up the root logger, on a stderr that ends with the test."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.fixture(scope="module")
@@ -211,112 +200,6 @@ def test_the_report_comes_again_from_the_records_alone(bench):
     assert (result.exit_code, result.stdout) == (0, bench.result.stdout)
     text = RENDERERS["md"](bench.records)
     assert f"Failed:\n- onnx-int8: {bench.rows['onnx-int8']['error']}\n- onnx-fp16: {bench.rows['onnx-fp16']['error']}\n" in text
-
-
-def test_forced_tokens_and_a_folder_of_pictures(tiny_artifacts, tiny_checkpoint, drawn_pictures, tmp_path):
-    for picture in drawn_pictures[:2]:
-        shutil.copy(picture.path, tmp_path)
-    output = tmp_path / "r.jsonl"
-    arguments = ("--images", tmp_path, "--tokens", 5, "--repeat", 1, "--warmup", 1, "--threads", 1, "--output", output, "--format", "json")
-    result = run(tiny_artifacts["onnx-fp32"], tiny_artifacts["onnx-int8"], "--checkpoint", tiny_checkpoint, *arguments)
-    assert (result.exit_code, result.stderr) == (0, "")
-    rows = json.loads(result.stdout)["rows"]
-    assert [row["tokens_per_image"] for row in rows] == [5.0] * 3
-    assert {picture.tokens for record in read_records(output) for picture in record.quality} == {5}
-    assert [row["exact_match"] for row in rows[:2]] == [1.0, 1.0]
-    unscored = ("bleu1", "bleu4", "cider", "rouge_l", "drift", "bleu4_change", "cider_change", "verdict")
-    assert [(row["case"], key) for row in rows for key in unscored if row[key] is not None] == []
-    work = json.loads(result.stdout)["workload"]
-    assert (work["forced_tokens"], work["max_length"], work["metric_counter"]) == (5, None, None)
-
-
-@pytest.mark.parametrize(("prompt", "given"), [((), 1), (("--prompt", PROMPT), 4)])
-def test_forced_tokens_are_generated_tokens(tiny_artifacts, tiny_checkpoint, drawn_pictures, tmp_path, prompt, given):
-    """With a prompt as without: what follows [DEC] and the prompt is as long as was asked for, and called so."""
-    shutil.copy(drawn_pictures[0].path, tmp_path)
-    output = tmp_path / "r.jsonl"
-    arguments = ("--images", tmp_path, "--tokens", "3,6", *prompt, "--repeat", 1, "--warmup", 1, "--threads", 1, "--output", output)
-    result = run(tiny_artifacts["onnx-int8"], "--checkpoint", tiny_checkpoint, *arguments, "--format", "json")
-    assert (result.exit_code, result.stderr) == (0, "")
-    records, report = read_records(output), json.loads(result.stdout)
-    assert [(record.workload.forced_tokens, record.quality[0].tokens) for record in records] == [(3, 3), (3, 3), (6, 6), (6, 6)]
-    assert [(row["setting"], row["forced_tokens"], row["tokens_per_image"]) for row in report["rows"]][::2] == [
-        ("3tok", 3, 3),
-        ("6tok", 6, 6),
-    ]
-    assert [row["value"] for row in report["growth"] if row["case"] == "onnx-int8"] == [3, 6]
-    captioner = runtimes.load(tiny_artifacts["onnx-int8"])
-    length = given + 3
-    (caption,) = captioner.caption(
-        [tmp_path / drawn_pictures[0].path.name], prompt=prompt[1] if prompt else None, min_length=length, max_length=length
-    )
-    assert records[1].quality[0].caption == caption.text
-
-
-@pytest.fixture(scope="module")
-def sweep(tiny_artifacts, tiny_checkpoint, drawn_pictures, tmp_path_factory):
-    """One run over two batch sizes and forced and natural lengths; five pictures, the second not readable."""
-    folder = tmp_path_factory.mktemp("sweep")
-    (folder / "pictures").mkdir()
-    for picture in drawn_pictures[:4]:
-        shutil.copy(picture.path, folder / "pictures")
-    (folder / "pictures" / "drawn-00b.png").write_bytes(b"no picture")
-    arguments = ("--images", folder / "pictures", "--repeat", 2, "--warmup", 1, "--threads", 1, "--output", folder / "r.jsonl")
-    result = run(tiny_artifacts["onnx-fp32"], "--checkpoint", tiny_checkpoint, "--batch-size", "1,3", "--tokens", "4,natural", *arguments)
-    return result, read_records(folder / "r.jsonl")
-
-
-@pytest.mark.full
-def test_a_sweep_runs_every_combination_next_to_its_baseline(sweep):
-    result, records = sweep
-    assert (result.exit_code, result.stderr) == (0, "")
-    ran = [(record.repeat, record.workload.batch_size, record.workload.forced_tokens, record.case) for record in records]
-    assert ran == [
-        (repeat, size, forced, case) for repeat in (0, 1) for size in (1, 3) for forced in (4, None) for case in ("hf-fp32", "onnx-fp32")
-    ]
-    assert [len(record.times) for record in records if record.repeat == 1] == [5] * 4 + [2] * 4
-    assert result.stdout == RENDERERS["md"](records)
-    names = [line.split("|")[1].strip(" !") for line in result.stdout.splitlines()[2:10]]
-    assert names == [f"{case} {label}" for label in ("b1 4tok", "b1 natural", "b3 4tok", "b3 natural") for case in ("hf-fp32", "onnx-fp32")]
-
-
-@pytest.mark.full
-def test_captions_do_not_change_with_the_batch_nor_from_the_baseline(sweep):
-    """FP32: so transformers' batches say what its single pictures say, and the picture that cannot be read is one error in each."""
-    _, records = sweep
-    said = {(r.workload.forced_tokens, r.workload.batch_size, r.case): [p.caption for p in r.quality] for r in records if r.repeat == 0}
-    for forced in (4, None):
-        assert len({tuple(captions) for (length, *_), captions in said.items() if length == forced}) == 1
-    assert {tuple(picture.error is None for picture in record.quality) for record in records if record.repeat == 0} == {
-        (True, False, True, True, True)
-    }
-
-
-@pytest.mark.full
-def test_a_sweep_has_growth_and_components(sweep, tiny_artifacts):
-    _, records = sweep
-    report = json.loads(RENDERERS["json"](records))
-    lines = [(case, at, value) for at in ("t1 4tok", "t1 natural") for case in ("hf-fp32", "onnx-fp32") for value in (1, 3)]
-    assert [(row["case"], row["at"], row["value"]) for row in report["growth"]] == lines
-    (components,) = report["components"]
-    sizes = {file.stem.rpartition("-")[0] or file.stem: file.stat().st_size for file in tiny_artifacts["onnx-fp32"].iterdir()}
-    assert components == {"case": "onnx-fp32", **sizes, "total": sum(sizes.values())}
-
-
-@pytest.mark.parametrize(
-    ("option", "problem"),
-    [
-        ("--batch-size=1,x", "'x' is not a number from 1."),
-        ("--batch-size=0", "'0' is not a number from 1."),
-        ("--threads=1,,2", "'' is not a number from 1."),
-        ("--tokens=5,-1", "'-1' is not a number from 1."),
-        ("--tokens=five", "'five' is not a number from 1."),
-    ],
-)
-def test_lists_that_are_none(tiny_artifacts, option, problem):
-    result = run(tiny_artifacts["onnx-fp32"], option)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.rstrip().endswith(problem)
 
 
 def test_the_prompt_is_left_out_of_scoring(tiny_artifacts, drawn_pictures, tmp_path):

@@ -1,7 +1,6 @@
 """`toolkit bench --profile` on tiny artifacts: stages add up, tables name the products, failures are rows of their own."""
 
 import json
-import logging
 import shutil
 
 import pytest
@@ -10,16 +9,6 @@ from click.testing import CliRunner
 from toolkit.cli import main
 
 RECIPES = ("onnx-int8", "onnx-int4", "pytorch-int8", "pytorch-fp32")
-
-
-@pytest.fixture(autouse=True)
-def _restored_logging():
-    """The command line sets up the root logger, on a stderr that ends with the test."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def run(*arguments):

@@ -1,7 +1,6 @@
 """`toolkit caption`: what goes to stdout, what to stderr, what is written, and what happens to bad pictures and bad requests."""
 
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -15,16 +14,6 @@ import runtimes
 from toolkit.cli import main
 
 PROMPT = "a picture of"
-
-
-@pytest.fixture(autouse=True)
-def _restored_logging():
-    """The command line sets up the root logger, on a stderr that ends with the test."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.fixture(scope="module")

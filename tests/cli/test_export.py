@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -20,16 +19,6 @@ NAMES = [
     *("pytorch-fp32", "pytorch-int8", "pytorch-fp16"),
     *("onnx-fp32", "onnx-int8", "onnx-int8-single", "onnx-int4", "onnx-int8-full", "onnx-int8-fast", "onnx-fp16"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _restored_logging():
-    """The command line sets up the root logger, on a stderr that ends with the test."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def run(*arguments):
