@@ -68,16 +68,16 @@ $(LOOP): tests/js/package-lock.json
 	cd tests/js && npm ci
 	touch $@
 
-test-full: setup $(LOOP) ## The other tests: BLIP-base shapes, many pictures, the built wheel, the loop in JavaScript (needs Node)
+test-full: setup $(LOOP) ## The other tests: BLIP-base shapes, many images, the built wheel, the loop in JavaScript (needs Node)
 	$(BIN)/python -m pytest -m full
 
-fuzz: setup ## Damaged and forged artifacts, hostile archives, mutated pictures: thousands, counted (minutes)
+fuzz: setup ## Damaged and forged artifacts, hostile archives, mutated images: thousands, counted (minutes)
 	$(BIN)/python -m tests.fuzz
 
 faults: setup ## Kill and fail every writing command at each call to the file system, and on small disks
 	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
-soak: setup ## 10,000 pictures, killed 20 times; memory, descriptors and threads watched
+soak: setup ## 10,000 images, killed 20 times; memory, descriptors and threads watched
 	@test -d build/tiny || $(BIN)/python -m tests.checkpoints tiny build/tiny
 	$(BIN)/toolkit export build/tiny --recipe onnx-int8 --output build/artifacts-tiny --overwrite --on-gate-failure write
 	$(BIN)/python -m tests.soak build/artifacts-tiny/tiny-onnx-int8
@@ -93,7 +93,7 @@ artifacts: $(RECIPES:%=$(ARTIFACTS)/$(NAME)-%/manifest.json)
 $(ARTIFACTS)/$(NAME)-%/manifest.json: $(wildcard $(CHECKPOINT)/*.json $(CHECKPOINT)/*.safetensors) $(SOURCES)
 	$(eval STALE += $*)
 
-bench: export ## Benchmark what `make export` made against FP32 on the shipped pictures; ends with a report to open in a browser
+bench: export ## Benchmark what `make export` made against FP32 on the shipped images; ends with a report to open in a browser
 	$(BIN)/toolkit bench $(CHOSEN:%=$(ARTIFACTS)/$(NAME)-%) --checkpoint $(CHECKPOINT) --output build/records.jsonl --report build/report.html \
 		--overwrite $(BENCH_ARGS)
 
@@ -163,7 +163,7 @@ check-providers: setup $(OPENVINO)/.ready ## Captions, time and memory of onnx-f
 	@$(MAKE) --no-print-directory artifacts RECIPES=onnx-fp32
 	$(OPENVINO)/bin/python -m tests.providers $(ARTIFACTS)/$(NAME)-onnx-fp32
 
-readme: setup ## Render README's tables and picture from the committed records
+readme: setup ## Render README's tables and image from the committed records
 	$(BIN)/python -m tests.readme
 
 golden: setup ## Rewrite the expected outputs of tests; review the diff

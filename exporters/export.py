@@ -48,7 +48,7 @@ def export(
     checkpoint: "Checkpoint",
     recipes: Sequence[Recipe],
     output: Path,
-    pictures: Sequence["LabelledImage"],
+    images: Sequence["LabelledImage"],
     *,
     overwrite: bool = False,
     on_gate_failure: "OnGateFailure" = "fail",
@@ -64,7 +64,7 @@ def export(
         checkpoint: From `exporters.checkpoint.checkpoint.open_checkpoint`.
         recipes: What to make.
         output: Folder for `<checkpoint>-<recipe>/`.
-        pictures: What the gate looks at.
+        images: What the gate looks at.
         overwrite: Replace artifacts that exist.
         on_gate_failure: "fail", or "write" to write an artifact that fails the gate, with the gate's findings in its manifest.
         allow_bin: The checkpoint may be a `.bin`.
@@ -86,11 +86,11 @@ def export(
         _check_room(checkpoint, output)
         threads = read_host().cores
         on_step("reference captions (transformers, FP32)")
-        reference = find_reference(checkpoint, pictures, threads, allow_bin=allow_bin)
+        reference = find_reference(checkpoint, images, threads, allow_bin=allow_bin)
         for recipe in recipes:
             on_step(recipe.name)
             try:
-                _export_one(checkpoint, recipe, paths[recipe.name], pictures, reference, threads, on_gate_failure, overwrite=overwrite)
+                _export_one(checkpoint, recipe, paths[recipe.name], images, reference, threads, on_gate_failure, overwrite=overwrite)
             except (CheckpointError, OutputError) as error:
                 failures.append(error)
                 break
@@ -111,7 +111,7 @@ def _export_one(
     checkpoint: "Checkpoint",
     recipe: Recipe,
     path: Path,
-    pictures: Sequence["LabelledImage"],
+    images: Sequence["LabelledImage"],
     reference: "Reference",
     threads: int,
     on_gate_failure: "OnGateFailure",
@@ -123,12 +123,12 @@ def _export_one(
         scaled = checkpoint.at_scale(recipe.image_scale)
         staged = _build(_exporter(recipe.runtime), scaled, recipe, working, path.name)
         captioner = load(staged, device="cpu", threads=threads)
-        findings = checkpoint.family.evaluate(captioner, recipe, pictures, reference, on_gate_failure)
+        findings = checkpoint.family.evaluate(captioner, recipe, images, reference, on_gate_failure)
         del captioner
         if recipe.layout == "single":
             staged = _joined(open_artifact(staged), recipe, working)
             captioner = load(staged, device="cpu", threads=threads)
-            findings = checkpoint.family.evaluate_joined(captioner, recipe, pictures, findings, on_gate_failure)
+            findings = checkpoint.family.evaluate_joined(captioner, recipe, images, findings, on_gate_failure)
         built = open_artifact(staged)
         payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
         write_artifact(path, replace(built.manifest, gate=findings), payload, overwrite=overwrite)

@@ -75,7 +75,7 @@ class Recipe:
     layout: Literal["split", "single"] = "split"
     """An encoder and a decoder that a runtime calls token by token, or one ONNX graph that holds the whole greedy loop."""
     image_scale: float = 1.0
-    """Part of the checkpoint's patches per side that pictures are resized to, rounded down; below 1 the artifact is approximate."""
+    """Part of the checkpoint's patches per side that images are resized to, rounded down; below 1 the artifact is approximate."""
     drift_limit_nat: float | None = None
     """Upper 95 % bound of the rise in negative log-probability per token; None: token ids must equal the checkpoint's."""
 
@@ -186,7 +186,7 @@ RECIPES = (
     Recipe(
         name="onnx-int8-single",
         runtime="ort",
-        why="onnx-int8 with its whole loop in one graph: a device calls it once, pictures in, ids out; greedy only.",
+        why="onnx-int8 with its whole loop in one graph: a device calls it once, images in, ids out; greedy only.",
         components={"encoder": _INT7, "decoder": _BLOCKS8},
         layout="single",
         drift_limit_nat=0.02,
@@ -209,7 +209,7 @@ RECIPES = (
     Recipe(
         name="onnx-int8-fast",
         runtime="ort",
-        why="Approximate: pictures at three quarters of the width and height, half the work of the encoder; only where it is named.",
+        why="Approximate: images at three quarters of the width and height, half the work of the encoder; only where it is named.",
         components={"encoder": _INT7, "decoder": _BLOCKS8},
         image_scale=0.75,
         drift_limit_nat=0.1,

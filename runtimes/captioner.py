@@ -106,7 +106,7 @@ class Captioner:
         images: Images,
         *,
         prompt: str | None = None,
-        beams: int | None = None,
+        num_beams: int | None = None,
         min_length: int | None = None,
         max_length: int | None = None,
         length_penalty: float | None = None,
@@ -124,7 +124,7 @@ class Captioner:
                 (RGBA, alpha is dropped) or u8[H,W] (grey). Files and bytes are rotated as their EXIF data says. A PIL image is taken as it
                 is: apply `PIL.ImageOps.exif_transpose` to one that you opened yourself.
             prompt: Words that every caption starts with; they stay in the text.
-            beams: Beams of the search; 1 is greedy search.
+            num_beams: Beams of the search; 1 is greedy search.
             min_length: Shortest caption, in tokens, start token and prompt included.
             max_length: Longest caption, likewise.
             length_penalty: See `GenerationConfig`.
@@ -145,7 +145,7 @@ class Captioner:
             self.stream(
                 images,
                 prompt=prompt,
-                beams=beams,
+                num_beams=num_beams,
                 min_length=min_length,
                 max_length=max_length,
                 length_penalty=length_penalty,
@@ -160,7 +160,7 @@ class Captioner:
         images: Images,
         *,
         prompt: str | None = None,
-        beams: int | None = None,
+        num_beams: int | None = None,
         min_length: int | None = None,
         max_length: int | None = None,
         length_penalty: float | None = None,
@@ -177,7 +177,9 @@ class Captioner:
         passes unchanged.
         """
         prompt_ids = self.tokens.prompt_ids(prompt)
-        decoding = self._decoding(prompt_ids, num_beams=beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty)
+        decoding = self._decoding(
+            prompt_ids, num_beams=num_beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty
+        )
         if batch_size < 1:
             raise RequestError("batch_size must be at least 1")
         if workers < 0:
@@ -248,7 +250,7 @@ class Captioner:
         try:
             return self._pixels(image)
         except ToolkitError as error:
-            return error.with_traceback(None)  # which would keep the picture in memory
+            return error.with_traceback(None)  # which would keep the image in memory
 
     def _stream(
         self, images: Iterable[ImageInput], prompt_ids: list[int], decoding: GenerationConfig, batch_size: int, workers: int, clock: Clock

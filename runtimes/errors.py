@@ -212,7 +212,7 @@ class OutOfMemoryError(ToolkitError, MemoryError):
 
 
 class ImageReadError(ToolkitError, ValueError):
-    """A picture cannot be read."""
+    """An image cannot be read."""
 
     code = "IMAGE_UNREADABLE"
 
@@ -221,7 +221,7 @@ class ImageReadError(ToolkitError, ValueError):
 
 
 class ImageCrashError(ToolkitError, RuntimeError):
-    """Reading or captioning a picture ends the process that does it, also when it is the only one."""
+    """Reading or captioning an image ends the process that does it, also when it is the only one."""
 
     code = "IMAGE_CRASH"
 
@@ -286,7 +286,7 @@ class RequestError(ToolkitError, ValueError):
 
 
 class DatasetError(ToolkitError, ValueError):
-    """A set of pictures or captions cannot be used."""
+    """A set of images or captions cannot be used."""
 
     code = "DATASET_UNUSABLE"
 

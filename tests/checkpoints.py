@@ -2,7 +2,7 @@
 
     python -m tests.checkpoints base build/blip-base-random
 
-`tiny` (72 k parameters) captions in milliseconds: its weights are wide enough for captions to differ between pictures, and its end token
+`tiny` (72 k parameters) captions in milliseconds: its weights are wide enough for captions to differ between images, and its end token
 is likely enough for some of them to end early. `base` has the shapes of BLIP-base (224 M parameters), for speed and memory.
 """
 
@@ -28,7 +28,7 @@ BASE_SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 
 
 _WORDS = """
 a the of on in with and is at by to an two red blue green white black big small old young man woman child dog cat bird horse cow
-bed table chair house tree street car train boat ball picture photo plate bowl food large water snow grass
+bed table chair house tree street car train boat ball image photo plate bowl food large water snow grass
 sitting standing riding eating ##s ##ing . ,
 """
 TINY_WORDS = tuple(_WORDS.split())
@@ -71,7 +71,7 @@ def is_complete(directory: Path) -> bool:
 
 
 def tiny_config() -> BlipConfig:
-    """Return 2 + 2 layers of width 32 over pictures of 32 px and 64 words."""
+    """Return 2 + 2 layers of width 32 over images of 32 px and 64 words."""
     width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 32}
     ids = {"bos_token_id": 62, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
     return BlipConfig(

@@ -1,4 +1,4 @@
-"""What tests share: checkpoints, the artifacts made of them, and pictures. Nothing here uses the network.
+"""What tests share: checkpoints, the artifacts made of them, and images. Nothing here uses the network.
 
 torch and transformers are imported by the fixtures that need them, so that the tests of small modules start at once. Worker processes of
 one run share checkpoints and artifacts: whichever needs one first makes it, the others wait for it.
@@ -37,7 +37,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
     CACHE = tempfile.TemporaryDirectory(prefix="blip-toolkit-cache-")
     os.environ["XDG_CACHE_HOME"] = CACHE.name
 
-DATA_PICTURES = 100
+DATA_IMAGES = 100
 MODELS = {"tiny_checkpoint", "mini_checkpoint", "tiny_artifacts", "mini_artifacts"}
 """Fixtures that are, or are made with, a model; a test that uses one, or a fixture that does, is not fast."""
 SLOW_IMPORTS = re.compile(
@@ -90,30 +90,30 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def drawn_pictures(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
+def drawn_images(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
     """16 smooth patterns of random colours, each with two captions of words that the tiny checkpoint knows."""
-    from tests.tiny import draw_pictures
+    from tests.tiny import draw_images
 
-    return draw_pictures(tmp_path_factory.mktemp("drawn"))
+    return draw_images(tmp_path_factory.mktemp("drawn"))
 
 
 @pytest.fixture(scope="session")
-def sample_pictures() -> list[LabelledImage]:
+def sample_images() -> list[LabelledImage]:
     """The photographs that ship with the toolkit."""
-    return _pictures(ROOT / "toolkit" / "sample")
+    return _images(ROOT / "toolkit" / "sample")
 
 
 @pytest.fixture(scope="session")
-def data_pictures(sample_pictures: list[LabelledImage]) -> list[LabelledImage]:
+def data_images(sample_images: list[LabelledImage]) -> list[LabelledImage]:
     """The first 100 photographs of the data folder; on a machine without it, those that ship with the toolkit."""
     folder = Path(os.environ.get("BLIP_DATA", ROOT.parent / "shared" / "data"))
     found = [
-        picture
+        image
         for name in ("coco_val_cc_by", "train/coco_train_mini")
         if (folder / name / "captions.json").is_file()
-        for picture in _pictures(folder / name)
+        for image in _images(folder / name)
     ]
-    return found[:DATA_PICTURES] or sample_pictures
+    return found[:DATA_IMAGES] or sample_images
 
 
 @pytest.fixture(scope="session")
@@ -137,8 +137,8 @@ def mini_checkpoint() -> Path:
 class Artifacts(Mapping[str, Path]):
     """Artifacts of one checkpoint by recipe name, each exported when it is first asked for by any worker process."""
 
-    def __init__(self, checkpoint: Path, output: Path, pictures: list[LabelledImage], on_gate_failure: OnGateFailure) -> None:
-        self._checkpoint, self._output, self._pictures, self._on_gate_failure = checkpoint, output, pictures, on_gate_failure
+    def __init__(self, checkpoint: Path, output: Path, images: list[LabelledImage], on_gate_failure: OnGateFailure) -> None:
+        self._checkpoint, self._output, self._images, self._on_gate_failure = checkpoint, output, images, on_gate_failure
 
     def __getitem__(self, recipe: str) -> Path:
         path = self._output / f"{self._checkpoint.name}-{find_recipe(recipe).name}"
@@ -148,7 +148,7 @@ class Artifacts(Mapping[str, Path]):
                     from exporters.checkpoint.checkpoint import open_checkpoint
 
                     checkpoint = open_checkpoint(str(self._checkpoint))
-                    made = export(checkpoint, [find_recipe(recipe)], self._output, self._pictures, on_gate_failure=self._on_gate_failure)
+                    made = export(checkpoint, [find_recipe(recipe)], self._output, self._images, on_gate_failure=self._on_gate_failure)
                     assert list(made) == [path]
         return path
 
@@ -165,24 +165,24 @@ class Artifacts(Mapping[str, Path]):
 
 
 @pytest.fixture(scope="session")
-def tiny_artifacts(tiny_checkpoint: Path, drawn_pictures: list[LabelledImage], shared_folder: Path) -> Artifacts:
+def tiny_artifacts(tiny_checkpoint: Path, drawn_images: list[LabelledImage], shared_folder: Path) -> Artifacts:
     """Recipe name → artifact of the tiny checkpoint, all shipped recipes; its weights are random, so the gate refuses nothing."""
     output = shared_folder / "tiny-artifacts"
     output.mkdir(exist_ok=True)
-    return Artifacts(tiny_checkpoint, output, drawn_pictures, on_gate_failure="write")
+    return Artifacts(tiny_checkpoint, output, drawn_images, on_gate_failure="write")
 
 
 @pytest.fixture(scope="session")
-def mini_artifacts(mini_checkpoint: Path, sample_pictures: list[LabelledImage], shared_folder: Path) -> Artifacts:
+def mini_artifacts(mini_checkpoint: Path, sample_images: list[LabelledImage], shared_folder: Path) -> Artifacts:
     """Recipe name → artifact of the shipped checkpoint, made on first use and past the gate.
 
-    The gate looks at 12 pictures here; at all of them in `make export`, and in a full test.
+    The gate looks at 12 images here; at all of them in `make export`, and in a full test.
     """
     output = shared_folder / "mini-artifacts"
     output.mkdir(exist_ok=True)
-    return Artifacts(mini_checkpoint, output, sample_pictures[:12], on_gate_failure="fail")
+    return Artifacts(mini_checkpoint, output, sample_images[:12], on_gate_failure="fail")
 
 
-def _pictures(folder: Path) -> list[LabelledImage]:
+def _images(folder: Path) -> list[LabelledImage]:
     listed = json.loads((folder / "captions.json").read_text(encoding="utf-8"))["images"]
     return [LabelledImage(folder / entry["file"], tuple(entry["captions"])) for entry in listed]

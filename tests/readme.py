@@ -1,6 +1,6 @@
-"""Keep README's generated tables and pictures equal to committed records: `python -m tests.readme` rewrites them, a test compares.
+"""Keep README's generated tables and images equal to committed records: `python -m tests.readme` rewrites them, a test compares.
 
-Records live in tests/golden/published/<name>.jsonl; the README marks where each table and each picture stands. A picture is a file beside
+Records live in tests/golden/published/<name>.jsonl; the README marks where each table and each image stands. An image is a file beside
 its records. Its bytes depend on matplotlib's version, so what is compared is all that it says: title, description, names, numbers.
 """
 
@@ -29,14 +29,14 @@ GROWTH = "growth"
 """Prefix of the names of sweeps, and the table that is shown of each, with the facts."""
 FUZZ = "fuzz"
 """The table of what `make fuzz` kept."""
-MARKED = re.compile(r"(<!-- (?P<kind>table|picture) (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (?P<kind>table|image) (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
 def rendered(text: str) -> str:
-    """Return the README's text with every marked table and picture made from its records."""
+    """Return the README's text with every marked table and image made from its records."""
 
     def part(match: re.Match[str]) -> str:
-        made = {"table": table, "picture": picture}[match["kind"]](match["name"])
+        made = {"table": table, "image": image}[match["kind"]](match["name"])
         return f"{match[1]}{made}{match['end']}"
 
     return MARKED.sub(part, text)
@@ -51,32 +51,32 @@ def table(name: str) -> str:
     return render_peers(published(name), published(f"{name}-quality")) if name == PEERS else render_markdown(published(name))
 
 
-def picture(name: str) -> str:
-    """Return the element that shows a picture, with what it shows in words."""
+def image(name: str) -> str:
+    """Return the element that shows an image, with what it shows in words."""
     shown = escape(f"{plot(name).title}. {plot(name).description}")
     return f'<img src="{file_of(name).relative_to(ROOT).as_posix()}" width="620" alt="{shown}">\n'
 
 
-def pictures(text: str) -> list[str]:
-    """Return the names of the README's pictures."""
-    return [match["name"] for match in MARKED.finditer(text) if match["kind"] == "picture"]
+def images(text: str) -> list[str]:
+    """Return the names of the README's images."""
+    return [match["name"] for match in MARKED.finditer(text) if match["kind"] == "image"]
 
 
 def file_of(name: str) -> Path:
-    """Return where a picture is kept."""
+    """Return where an image is kept."""
     return PUBLISHED / f"{name}.svg"
 
 
 @cache
 def plot(name: str) -> Plot:
-    """Draw a picture."""
+    """Draw an image."""
     drawn = first_plot(published(name))
     assert drawn is not None, f"{name}: nothing to compare"
     return drawn
 
 
 def said(svg: str) -> list[str]:
-    """Return all that a picture says, in its order."""
+    """Return all that an image says, in its order."""
     return [
         "".join(element.itertext()) for element in ElementTree.fromstring(svg).iter() if element.tag.endswith(("title", "desc", "text"))
     ]
@@ -91,6 +91,6 @@ def published(name: str) -> list[Record]:
 
 
 if __name__ == "__main__":
-    for name in pictures(README.read_text()):
+    for name in images(README.read_text()):
         file_of(name).write_text(standalone(plot(name), LIGHT, DARK), encoding="utf-8")
     README.write_text(rendered(README.read_text()))

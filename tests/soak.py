@@ -1,7 +1,7 @@
-"""Thousands of pictures with the tiny artifact: nothing grows, and kills lose and change nothing. `python -m tests.soak`, `make soak`.
+"""Thousands of images with the tiny artifact: nothing grows, and kills lose and change nothing. `python -m tests.soak`, `make soak`.
 
 An unbroken run is watched (memory, descriptors, threads of its two processes); a second one is killed at random moments and resumed, its
-captioning process now and then as well. One picture in a hundred is corrupt, in 25 ways.
+captioning process now and then as well. One image in a hundred is corrupt, in 25 ways.
 """
 
 import argparse
@@ -22,20 +22,20 @@ from typing import Any
 import psutil
 from PIL import Image
 
-from tests.pictures import FILES, OTHER, RGB, encode, photo, png, tiff
+from tests.images import FILES, OTHER, RGB, encode, photo, png, tiff
 
 COMMAND = [sys.executable, "-m", "toolkit.cli", "-q", "caption"]
 SETTLED = 1000
-"""Pictures after which nothing may grow."""
+"""Images after which nothing may grow."""
 WINDOW = 500
-"""Pictures over which a figure's median is taken, after those and at the end."""
+"""Images over which a figure's median is taken, after those and at the end."""
 DRIFT = 0.02
 
 
 def _zip() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("picture.png", FILES["png"])
+        archive.writestr("image.png", FILES["png"])
     return file.getvalue()
 
 
@@ -50,7 +50,7 @@ CORRUPT: dict[str, bytes] = {
     "one byte": b"\xff",
     "zeros": bytes(10_000),
     "noise": random.Random(0).randbytes(10_000),
-    "text": b"no picture\n" * 50,
+    "text": b"no image\n" * 50,
     "web page": b"<!doctype html><html><body>404</body></html>",
     "vector": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
     "document": b"%PDF-1.7\n%%EOF\n",
@@ -72,7 +72,7 @@ CORRUPT: dict[str, bytes] = {
     "PPM cut": PPM[: len(PPM) // 2],
     "AVIF cut": AVIF[: len(AVIF) // 2],
 }
-"""25 ways to be no picture."""
+"""25 ways to be no image."""
 GOOD = [JPEG, PNG, GIF, BMP, WEBP, PPM, TIFF, AVIF, *(encode(OTHER, form) for form in ("JPEG", "PNG"))]
 
 
@@ -80,12 +80,12 @@ GOOD = [JPEG, PNG, GIF, BMP, WEBP, PPM, TIFF, AVIF, *(encode(OTHER, form) for fo
 class Soaked:
     """What was seen."""
 
-    pictures: int
+    images: int
     errors: int
     seconds: float
     first: dict[str, float]
     last: dict[str, float]
-    """Figure → its median after the first pictures, and at the end."""
+    """Figure → its median after the first images, and at the end."""
     kills: int
     worker_kills: int
     same_bytes: bool
@@ -96,7 +96,7 @@ class Soaked:
         return {name: self.last[name] / self.first[name] - 1 for name in self.first}
 
 
-def write_pictures(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
     """Make that many files, one of a hundred corrupt; each way comes once in the first thousand, as what is allocated once is no growth."""
     ways, varied = list(CORRUPT.values()), [encode(photo_image(seed), "PNG") for seed in range(40)] + GOOD
     places = list(range(30, SETTLED, SETTLED // len(ways)))[: len(ways)]
@@ -108,31 +108,31 @@ def write_pictures(folder: Path, count: int) -> None:
 
 
 def photo_image(seed: int) -> Image.Image:
-    """A small picture of its own."""
+    """A small image of its own."""
     return Image.fromarray(photo(seed=seed))
 
 
 def soak(artifact: Path, folder: Path, count: int, kills: int, seed: int) -> Soaked:
-    """Caption `count` pictures twice, once watched and once killed that many times."""
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    write_pictures(pictures, count)
+    """Caption `count` images twice, once watched and once killed that many times."""
+    images = folder / "images"
+    images.mkdir()
+    write_images(images, count)
     whole, broken = folder / "whole.jsonl", folder / "broken.jsonl"
     began = time.monotonic()
-    samples = list(_watched(_start(artifact, pictures, whole), whole))
+    samples = list(_watched(_start(artifact, images, whole), whole))
     seconds = time.monotonic() - began
     chance, killed, workers = random.Random(seed), 0, 0
     for moment in sorted(chance.sample(range(2, count), kills)):
         done = max(0, _done(broken))
-        process = _start(artifact, pictures, broken, "--resume")
+        process = _start(artifact, images, broken, "--resume")
         if moment > done + 2 and chance.random() < 0.5:
             workers += _kill_when(process, broken, chance.randrange(done + 1, moment), _worker_of)
         killed += _kill_when(process, broken, moment, lambda process: process)
-    _start(artifact, pictures, broken, "--resume").wait()
+    _start(artifact, images, broken, "--resume").wait()
     rows = [json.loads(line) for line in whole.read_bytes().splitlines()]
-    assert [Path(row["image"]).name for row in rows] == sorted(file.name for file in pictures.iterdir()), "one row for each picture"
+    assert [Path(row["image"]).name for row in rows] == sorted(file.name for file in images.iterdir()), "one row for each image"
     return Soaked(
-        pictures=count,
+        images=count,
         errors=sum("error" in row for row in rows),
         seconds=seconds,
         first=_medians(samples, SETTLED, SETTLED + WINDOW),
@@ -143,8 +143,8 @@ def soak(artifact: Path, folder: Path, count: int, kills: int, seed: int) -> Soa
     )
 
 
-def _start(artifact: Path, pictures: Path, output: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [*COMMAND, str(artifact), str(pictures), "--json", "--threads", "1", "-o", str(output), *more]
+def _start(artifact: Path, images: Path, output: Path, *more: str) -> subprocess.Popen[bytes]:
+    command = [*COMMAND, str(artifact), str(images), "--json", "--threads", "1", "-o", str(output), *more]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
@@ -161,7 +161,7 @@ def _worker_of(process: subprocess.Popen[bytes]) -> psutil.Process | None:
 
 
 def _kill_when(process: subprocess.Popen[bytes], output: Path, done: int, whom: Callable[[subprocess.Popen[bytes]], Any]) -> bool:
-    """Kill somebody when so many pictures are done; whether there was somebody."""
+    """Kill somebody when so many images are done; whether there was somebody."""
     while process.poll() is None:
         if _done(output) >= done:
             if (victim := whom(process)) is None:
@@ -174,7 +174,7 @@ def _kill_when(process: subprocess.Popen[bytes], output: Path, done: int, whom: 
 
 
 def _watched(process: subprocess.Popen[bytes], output: Path) -> Iterator[dict[str, float]]:
-    """Yield figures of both processes as the pictures go by."""
+    """Yield figures of both processes as the images go by."""
     while process.poll() is None:
         try:
             both = {"supervisor": psutil.Process(process.pid), "worker": _worker_of(process)}
@@ -201,13 +201,13 @@ def main() -> None:
     """Say what was seen; exit code 1 if it is not as promised."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak")
     parser.add_argument("artifact", type=Path)
-    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        soaked = soak(options.artifact, Path(folder), options.pictures, options.kills, options.seed)
-    print(f"{soaked.pictures} pictures in {soaked.seconds:.0f} s, {soaked.errors} of them errors")
+        soaked = soak(options.artifact, Path(folder), options.images, options.kills, options.seed)
+    print(f"{soaked.images} images in {soaked.seconds:.0f} s, {soaked.errors} of them errors")
     for name, drift in soaked.drift.items():
         print(f"{name:<24} {soaked.first[name]:>8.2f} {soaked.last[name]:>8.2f} {drift:>+8.2%}")
     bytes_are = "the same bytes" if soaked.same_bytes else "OTHER BYTES"

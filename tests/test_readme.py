@@ -1,17 +1,17 @@
-"""README: its tables and pictures are those of the committed records, and the same recipes stand in both."""
+"""README: its tables and images are those of the committed records, and the same recipes stand in both."""
 
 import re
 
-from tests.readme import PUBLISHED, README, file_of, pictures, plot, rendered, said
+from tests.readme import PUBLISHED, README, file_of, images, plot, rendered, said
 from toolkit.records.record import read_records
 
 
-def test_tables_and_pictures_are_those_of_the_committed_records():
+def test_tables_and_images_are_those_of_the_committed_records():
     assert rendered(README.read_text()) == README.read_text(), "run make readme"
 
 
-def test_picture_files_say_what_the_committed_records_say():
-    names = pictures(README.read_text())
+def test_image_files_say_what_the_committed_records_say():
+    names = images(README.read_text())
     assert names == ["quality"]
     for name in names:
         assert said(file_of(name).read_text(encoding="utf-8")) == said(plot(name).svg), "run make readme"

@@ -1,4 +1,4 @@
-"""A short soak: what `make soak` does with 10,000 pictures."""
+"""A short soak: what `make soak` does with 10,000 images."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.soak import CORRUPT, DRIFT, soak
 
 
 @pytest.mark.full
-def test_two_thousand_pictures(tiny_artifacts, tmp_path):
+def test_two_thousand_images(tiny_artifacts, tmp_path):
     soaked = soak(tiny_artifacts["onnx-int8"], tmp_path, 2000, kills=5, seed=1)
     assert soaked.errors == len(CORRUPT)
     assert soaked.kills == 5

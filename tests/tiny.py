@@ -1,4 +1,4 @@
-"""The tiny captioner that most tests use: drawn pictures, a random checkpoint of 72 k parameters, and its artifacts."""
+"""The tiny captioner that most tests use: drawn images, a random checkpoint of 72 k parameters, and its artifacts."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ from exporters.recipes import RECIPES
 from tests.checkpoints import TINY_WORDS, write_random_checkpoint
 
 
-def draw_pictures(folder: Path) -> list[LabelledImage]:
+def draw_images(folder: Path) -> list[LabelledImage]:
     """16 smooth patterns of random colours, each with two captions of words that the tiny checkpoint knows."""
     colour, word = np.random.default_rng(0), np.random.default_rng(1)
-    pictures = []
+    images = []
     for number in range(16):
         colours = Image.fromarray(colour.integers(0, 256, (4, 4, 3), dtype=np.uint8))
         path = folder / f"drawn-{number:02}.png"
         colours.resize((40, 32), Image.Resampling.BICUBIC).save(path)
         captions = tuple(" ".join(word.choice(TINY_WORDS[:40], size=size)) for size in (4, 7))
-        pictures.append(LabelledImage(path, captions))
-    return pictures
+        images.append(LabelledImage(path, captions))
+    return images
 
 
 def write_tiny_checkpoint(folder: Path) -> Path:
@@ -30,7 +30,7 @@ def write_tiny_checkpoint(folder: Path) -> Path:
     return write_random_checkpoint(folder, "tiny", seed=11)
 
 
-def export_tiny(checkpoint: Path, pictures: list[LabelledImage], output: Path) -> dict[str, Path]:
+def export_tiny(checkpoint: Path, images: list[LabelledImage], output: Path) -> dict[str, Path]:
     """Recipe name → artifact, all shipped recipes; the weights are random, so the gate refuses nothing."""
-    paths = export(open_checkpoint(str(checkpoint)), RECIPES, output, pictures, on_gate_failure="write")
+    paths = export(open_checkpoint(str(checkpoint)), RECIPES, output, images, on_gate_failure="write")
     return dict(zip([recipe.name for recipe in RECIPES], paths, strict=True))

@@ -15,7 +15,7 @@ from runtimes.workers.logs import CHOICE, log_to_stderr
 
 COMMANDS = {
     "export": ("toolkit.commands.export", "Turn a BLIP checkpoint into artifacts."),
-    "caption": ("toolkit.commands.caption", "Caption pictures with an artifact."),
+    "caption": ("toolkit.commands.caption", "Caption images with an artifact."),
     "info": ("toolkit.commands.info", "Show what an artifact, a package or a checkpoint is."),
     "package": ("toolkit.commands.package", "Pack an artifact into one file that proves itself."),
     "unpack": ("toolkit.commands.unpack", "Unpack a package, checked before it is there."),

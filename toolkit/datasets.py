@@ -1,4 +1,4 @@
-"""Pictures with references for a benchmark: a name, a captions file or a folder goes in, a list of pictures comes out."""
+"""Images with references for a benchmark: a name, a captions file or a folder goes in, a list of images comes out."""
 
 import hashlib
 import json
@@ -24,38 +24,38 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures, with references or without."""
+    """Images, with references or without."""
 
     name: str
-    pictures: tuple[LabelledImage, ...]
+    images: tuple[LabelledImage, ...]
     path: str | None = None
     """The dataset as it was named, and the folder of images; None where none was."""
-    images: str | None = None
+    images_path: str | None = None
     limit: int | None = None
-    """Pictures that were taken of it; None: all."""
+    """Images that were taken of it; None: all."""
 
     @property
     def has_references(self) -> bool:
-        """Whether every picture has captions to compare with."""
-        return all(picture.captions for picture in self.pictures)
+        """Whether every image has captions to compare with."""
+        return all(image.captions for image in self.images)
 
     @property
     def sha256(self) -> str:
-        """Hash of all pictures and references."""
+        """Hash of all images and references."""
         rows = [
-            [shown_name(picture.path.name), sha256_of(picture.path) if picture.path.is_file() else None, list(picture.captions)]
-            for picture in self.pictures
+            [shown_name(image.path.name), sha256_of(image.path) if image.path.is_file() else None, list(image.captions)]
+            for image in self.images
         ]
         return hashlib.sha256(json_dataclass.canonical(rows)).hexdigest()
 
 
 def load_dataset(name: str | None, images: Path | None = None, limit: int | None = None) -> Dataset:
-    """Find the pictures to measure on.
+    """Find the images to measure on.
 
     Args:
         name: "sample"; a captions.json (`{"images": [{"file", "captions"}]}`) or the folder that holds it; COCO's
             captions_val2017.json, together with `images`; or None for `images` alone, which have no references.
-        images: Folder of pictures.
+        images: Folder of images.
         limit: Take that many, chosen with a fixed seed, in their order.
 
     Raises:
@@ -63,20 +63,20 @@ def load_dataset(name: str | None, images: Path | None = None, limit: int | None
     """
     if name is None:
         if images is None or not images.is_dir():
-            raise DatasetError(str(images), "no such folder of pictures")
+            raise DatasetError(str(images), "no such folder of images")
         dataset = Dataset(str(images), tuple(LabelledImage(path, ()) for path in in_folder(images)))
     else:
         file = SAMPLE if name == "sample" else Path(name) / "captions.json" if Path(name).is_dir() else Path(name)
         dataset = Dataset("sample" if name == "sample" else _short(file), tuple(_read(file, images)))
-        if without := [picture.path.name for picture in dataset.pictures if not picture.captions]:
-            logger.warning("%s: %d pictures have no captions and are left out (first: %s)", dataset.name, len(without), without[0])
-            dataset = Dataset(dataset.name, tuple(picture for picture in dataset.pictures if picture.captions))
-    if not dataset.pictures:
-        raise DatasetError(dataset.name, "holds no pictures")
-    if limit is not None and limit < len(dataset.pictures):
-        chosen = sorted(random.Random(SEED).sample(range(len(dataset.pictures)), limit))  # noqa: S311 - a fixed sample, not a secret
-        dataset = Dataset(f"{dataset.name} ({limit} of {len(dataset.pictures)})", tuple(dataset.pictures[i] for i in chosen), limit=limit)
-    return replace(dataset, path=name, images=str(images) if images else None)
+        if without := [image.path.name for image in dataset.images if not image.captions]:
+            logger.warning("%s: %d images have no captions and are left out (first: %s)", dataset.name, len(without), without[0])
+            dataset = Dataset(dataset.name, tuple(image for image in dataset.images if image.captions))
+    if not dataset.images:
+        raise DatasetError(dataset.name, "holds no images")
+    if limit is not None and limit < len(dataset.images):
+        chosen = sorted(random.Random(SEED).sample(range(len(dataset.images)), limit))  # noqa: S311 - a fixed sample, not a secret
+        dataset = Dataset(f"{dataset.name} ({limit} of {len(dataset.images)})", tuple(dataset.images[i] for i in chosen), limit=limit)
+    return replace(dataset, path=name, images_path=str(images) if images else None)
 
 
 def shown_name(name: str) -> str:
@@ -105,7 +105,7 @@ def _read(file: Path, images: Path | None) -> list[LabelledImage]:
 
 def _coco(parsed: Mapping[str, Any], file: Path, images: Path | None) -> list[LabelledImage]:
     if images is None:
-        raise DatasetError(str(file), "is COCO's captions file; name the folder of its pictures with --images")
+        raise DatasetError(str(file), "is COCO's captions file; name the folder of its images with --images")
     captions: dict[int, list[str]] = defaultdict(list)
     for annotation in parsed["annotations"]:
         captions[annotation["image_id"]].append(annotation["caption"])

@@ -10,32 +10,32 @@ from typing import Any
 from runtimes.errors import RequestError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".avif"})
-"""What counts as a picture in a folder; a file that is named outright may end in anything."""
+"""What counts as an image in a folder; a file that is named outright may end in anything."""
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """Return the pictures of a folder and of the folders in it, sorted by path; hidden files are no pictures of the user's."""
+    """Return the images of a folder and of the folders in it, sorted by path; hidden files are no images of the user's."""
     return sorted(path for path in folder.rglob("[!.]*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def expand(names: Sequence[str]) -> list[str]:
-    """Return the pictures that names stand for; a name that is no file, folder or glob stays, and becomes an error row.
+    """Return the images that names stand for; a name that is no file, folder or glob stays, and becomes an error row.
 
     Raises:
-        RequestError: A folder or glob holds no picture.
+        RequestError: A folder or glob holds no image.
     """
     found: list[str] = []
     for name in names:
         if Path(name).is_dir():
-            pictures = [str(path) for path in in_folder(Path(name))]
+            images = [str(path) for path in in_folder(Path(name))]
         elif glob.has_magic(name) and not Path(name).exists():
             matches = glob.glob(name, recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
-            pictures = sorted(match for match in matches if Path(match).is_file())
+            images = sorted(match for match in matches if Path(match).is_file())
         else:
-            pictures = [name]
-        if not pictures:
-            raise RequestError(f"{name}: no pictures here")
-        found += pictures
+            images = [name]
+        if not images:
+            raise RequestError(f"{name}: no images here")
+        found += images
     return list(dict.fromkeys(found))
 
 

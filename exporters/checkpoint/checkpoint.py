@@ -41,7 +41,7 @@ class Checkpoint:
     tokenizer_json: bytes
 
     def at_scale(self, scale: float) -> "Checkpoint":
-        """Return the same checkpoint for pictures of `scale` times its patches per side; its positions are interpolated when loaded."""
+        """Return the same checkpoint for images of `scale` times its patches per side; its positions are interpolated when loaded."""
         if scale == 1:
             return self
         model, image = self.family.scaled(self.stored, self.image, scale)
@@ -112,7 +112,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
         processor = family.image_processor().from_pretrained(directory)
         tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its parsers raise
-        raise CheckpointError(source, f"cannot read its picture processor or tokenizer: {line_of(error)}") from error
+        raise CheckpointError(source, f"cannot read its image processor or tokenizer: {line_of(error)}") from error
     image = _image_spec(processor, source)
     try:
         config.model.check_image(image.height_px, image.width_px)
@@ -157,7 +157,7 @@ def _module(model: ModelSpec) -> Any:  # noqa: ANN401 - the family's module
 
 def _image_spec(processor: Any, source: str) -> ImageSpec:  # noqa: ANN401
     if not (processor.do_resize and processor.do_rescale and processor.do_normalize):
-        raise CheckpointError(source, "its picture processor leaves out resizing, rescaling or normalizing, which is not supported")
+        raise CheckpointError(source, "its image processor leaves out resizing, rescaling or normalizing, which is not supported")
     return ImageSpec(
         height_px=processor.size["height"],
         width_px=processor.size["width"],

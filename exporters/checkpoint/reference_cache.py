@@ -32,12 +32,12 @@ def cache_folder() -> Path | None:
         return None
 
 
-def cached_reference(content: object, pictures: Sequence[LabelledImage], run: Callable[[], Reference]) -> Reference:
+def cached_reference(content: object, images: Sequence[LabelledImage], run: Callable[[], Reference]) -> Reference:
     """Return the kept run of this content, or run it and keep it.
 
     Args:
         content: What the run depends on, as JSON values.
-        pictures: What it is of; a file that does not contain one entry for each is made again.
+        images: What it is of; a file that does not contain one entry for each is made again.
         run: Makes it.
     """
     folder = cache_folder()
@@ -45,7 +45,7 @@ def cached_reference(content: object, pictures: Sequence[LabelledImage], run: Ca
         logger.warning("the reference run cannot be kept: there is no home folder and no XDG_CACHE_HOME")
         return run()
     file = folder / f"{hashlib.sha256(json_dataclass.canonical(content)).hexdigest()}.json"
-    if (kept := _read(file, pictures)) is not None:
+    if (kept := _read(file, images)) is not None:
         with contextlib.suppress(OSError):  # a cache that may only be read
             file.touch()
         return kept
@@ -61,14 +61,14 @@ def cached_reference(content: object, pictures: Sequence[LabelledImage], run: Ca
     return reference
 
 
-def _read(file: Path, pictures: Sequence[LabelledImage]) -> Reference | None:
-    """Return the run in a file, or None if there is none that fits the pictures."""
+def _read(file: Path, images: Sequence[LabelledImage]) -> Reference | None:
+    """Return the run in a file, or None if there is none that fits the images."""
     try:
         reference, _ = json_dataclass.from_json(Reference, json.loads(file.read_bytes()))
     except (OSError, ValueError, RecursionError):
         return None
     if reference is None:
         return None
-    captions = [len(picture.captions) for picture in pictures]
+    captions = [len(image.captions) for image in images]
     fits = [len(row) for row in reference.log_probabilities] == captions
     return reference if fits and len(reference.token_ids) == len(reference.margins_nat) == len(captions) else None

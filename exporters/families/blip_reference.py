@@ -50,14 +50,14 @@ class HfCaptioner:
         self,
         images: Sequence[ImageInput],
         prompt: str | None = None,
-        beams: int = 1,
+        num_beams: int = 1,
         min_length: int = 0,
         max_length: int = GenerationConfig.max_length,
         batch_size: int = 1,
         *,
         clock: Clock | None = None,
     ) -> list[Caption]:
-        """Caption pictures; see `Captioner.caption`."""
+        """Caption images; see `Captioner.caption`."""
         captions: list[Caption] = []
         for start in range(0, len(images), batch_size):
             started = perf_counter()
@@ -71,24 +71,24 @@ class HfCaptioner:
                     errors.append(str(error))
             if clock:
                 clock("read", perf_counter() - started)
-            found = self._captions(torch.cat(pixels), prompt, beams, min_length, max_length, clock) if pixels else iter(())
+            found = self._captions(torch.cat(pixels), prompt, num_beams, min_length, max_length, clock) if pixels else iter(())
             captions += [next(found) if error is None else Caption(text="", token_ids=(), score=None, error=error) for error in errors]
         return captions
 
     def _captions(
-        self, pixels: torch.Tensor, prompt: str | None, beams: int, min_length: int, max_length: int, clock: Clock | None
+        self, pixels: torch.Tensor, prompt: str | None, num_beams: int, min_length: int, max_length: int, clock: Clock | None
     ) -> Iterator[Caption]:
-        output = self.generate(pixels, prompt, beams, min_length, max_length, clock, scores=beams > 1)
+        output = self.generate(pixels, prompt, num_beams, min_length, max_length, clock, scores=num_beams > 1)
         for row, sequence in enumerate(output.sequences.tolist()):
             ids = self._trim(sequence)
-            yield Caption(text=self._text(ids), token_ids=tuple(ids), score=float(output.sequences_scores[row]) if beams > 1 else None)
+            yield Caption(text=self._text(ids), token_ids=tuple(ids), score=float(output.sequences_scores[row]) if num_beams > 1 else None)
 
     @torch.inference_mode()
     def generate(
         self,
         pixels: torch.Tensor,
         prompt: str | None,
-        beams: int,
+        num_beams: int,
         min_length: int,
         max_length: int,
         clock: Clock | None = None,
@@ -104,7 +104,7 @@ class HfCaptioner:
                 **inputs,
                 # Named, so that a checkpoint's own generation settings do not change what is compared.
                 do_sample=False,
-                num_beams=beams,
+                num_beams=num_beams,
                 length_penalty=1.0,
                 repetition_penalty=1.0,
                 early_stopping=False,

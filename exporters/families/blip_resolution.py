@@ -1,4 +1,4 @@
-"""Smaller pictures for the same weights: sizes and the vision tower's positions go in; those of fewer patches per side come out.
+"""Smaller images for the same weights: sizes and the vision tower's positions go in; those of fewer patches per side come out.
 
 A vision transformer costs time by its tokens, and those are the square of the patches per side. Dosovitskiy et al. 2021 (ViT, section 3.2)
 fine-tune at other resolutions with the learned positions interpolated in two dimensions; here nothing is trained again. N tokens, D width.
@@ -15,7 +15,7 @@ from runtimes.families.blip import BlipSpec
 
 
 def resized(shape: BlipSpec, image: ImageSpec, scale: float) -> tuple[BlipSpec, ImageSpec]:
-    """Return the sizes for pictures of `scale` times the patches per side, rounded down to whole ones, at least one."""
+    """Return the sizes for images of `scale` times the patches per side, rounded down to whole ones, at least one."""
     side_px = max(1, int(shape.image_px // shape.patch_px * scale)) * shape.patch_px
     return replace(shape, image_px=side_px), replace(image, height_px=side_px, width_px=side_px)
 

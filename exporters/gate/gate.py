@@ -1,7 +1,7 @@
 """The gate: an artifact's captioner and the checkpoint's reference run go in; how far they differ, and whether that is allowed, come out.
 
 FP32 artifacts must say what transformers says, token for token. Quantized ones are judged by drift, the rise of the teacher-forced negative
-log-probability per token of fixed captions: it orders losses that captions and BLEU on a few pictures cannot see. numpy only.
+log-probability per token of fixed captions: it orders losses that captions and BLEU on a few images cannot see. numpy only.
 """
 
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ TIE_NAT = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What transformers' FP32 model says and thinks of the gate's pictures."""
+    """What transformers' FP32 model says and thinks of the gate's images."""
 
     transformers: str
     """Its version."""
     token_ids: tuple[tuple[int, ...], ...]
-    """Greedy captions at default lengths, one per picture."""
+    """Greedy captions at default lengths, one per image."""
     margins_nat: tuple[tuple[float, ...], ...]
-    """Per picture and generated token: log-probability of the best token over that of the second."""
+    """Per image and generated token: log-probability of the best token over that of the second."""
     log_probabilities: tuple[tuple[float, ...], ...]
-    """Per picture and human caption, natural log."""
+    """Per image and human caption, natural log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +45,20 @@ class Agreement:
     equal: int
     ties: int
     different: tuple[tuple[int, int], ...]
-    """(picture, position) of first differences that are no ties."""
+    """(image, position) of first differences that are no ties."""
 
 
 def compare(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]], margins_nat: Sequence[Sequence[float]]) -> Agreement:
     """Compare captions: equal, or a tie if at the first difference the reference's top-2 margin is below `TIE_NAT`.
 
     Args:
-        ours: Ids per picture, [DEC] to end.
+        ours: Ids per image, [DEC] to end.
         theirs: The reference's ids.
         margins_nat: The reference's margins of generated tokens; the last len(margins) of its ids were generated.
     """
     equal = ties = 0
     different: list[tuple[int, int]] = []
-    for picture, (mine, other, margins) in enumerate(zip(ours, theirs, margins_nat, strict=True)):
+    for image, (mine, other, margins) in enumerate(zip(ours, theirs, margins_nat, strict=True)):
         if list(mine) == list(other):
             equal += 1
             continue
@@ -67,7 +67,7 @@ def compare(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]], marg
         if 0 <= generated < len(margins) and margins[generated] < TIE_NAT:
             ties += 1
         else:
-            different.append((picture, position))
+            different.append((image, position))
     return Agreement(equal=equal, ties=ties, different=tuple(different))
 
 
@@ -77,18 +77,18 @@ def drift_of_sums(sums: Float64) -> Float64:
 
 
 def check(
-    captioner: Captioner, recipe: Recipe, pictures: Sequence[LabelledImage], reference: Reference, on_failure: OnGateFailure
+    captioner: Captioner, recipe: Recipe, images: Sequence[LabelledImage], reference: Reference, on_failure: OnGateFailure
 ) -> dict[str, Any]:
     """Judge an artifact and return what goes into its manifest.
 
     Raises:
         GateError: With `on_failure="fail"`, it differs from the checkpoint by more than the recipe allows.
     """
-    paths = [picture.path for picture in pictures]
+    paths = [image.path for image in images]
     ids = [caption.token_ids for caption in captioner.caption(paths)]
     agreement = compare(ids, reference.token_ids, reference.margins_nat)
-    scores = captioner.score(paths, captions=[picture.captions for picture in pictures])
-    tokens = [sum(len(captioner.caption_ids(caption)) - 1 for caption in picture.captions) for picture in pictures]
+    scores = captioner.score(paths, captions=[image.captions for image in images])
+    tokens = [sum(len(captioner.caption_ids(caption)) - 1 for caption in image.captions) for image in images]
     falls = [sum(theirs) - float(ours.sum()) for theirs, ours in zip(reference.log_probabilities, scores, strict=True)]
     rows = np.array([falls, tokens], dtype=np.float64).T
     low, high = interval(rows, drift_of_sums)
@@ -96,10 +96,10 @@ def check(
     problem = None
     if recipe.drift_limit_nat is None:
         if agreement.different:
-            picture, position = agreement.different[0]
+            image, position = agreement.different[0]
             problem = (
-                f"captions of {len(agreement.different)} of {len(pictures)} pictures differ from transformers' "
-                f"(first: {paths[picture].name}, token {position})"
+                f"captions of {len(agreement.different)} of {len(images)} images differ from transformers' "
+                f"(first: {paths[image].name}, token {position})"
             )
     elif not high <= recipe.drift_limit_nat:  # also when it is not a number
         problem = f"drift is {drift:+.4f} nat/token, upper 95 % bound {high:+.4f}, the recipe allows {recipe.drift_limit_nat}"
@@ -107,7 +107,7 @@ def check(
     return {
         "passed": problem is None,
         "problem": problem,
-        "pictures": len(pictures),
+        "images": len(images),
         "exact_captions": agreement.equal,
         "ties": agreement.ties,
         "drift_nat_per_token": round(drift, 6),
@@ -121,14 +121,14 @@ def check(
 
 
 def check_joined(
-    captioner: Captioner, recipe: Recipe, pictures: Sequence[LabelledImage], findings: dict[str, Any], on_failure: OnGateFailure
+    captioner: Captioner, recipe: Recipe, images: Sequence[LabelledImage], findings: dict[str, Any], on_failure: OnGateFailure
 ) -> dict[str, Any]:
     """Judge a single graph, which gives no scores, by what it was joined from: it must say the same, token for token.
 
     Args:
         captioner: Of the single graph.
         recipe: Of both.
-        pictures: What `check` looked at.
+        images: What `check` looked at.
         findings: Of `check` on the split graphs.
         on_failure: Refuse the artifact, or only record the problem.
 
@@ -138,13 +138,13 @@ def check_joined(
     Raises:
         GateError: With `on_failure="fail"`, it says something else.
     """
-    paths = [picture.path for picture in pictures]
+    paths = [image.path for image in images]
     said = {sha256_of(path): list(caption.token_ids) for path, caption in zip(paths, captioner.caption(paths), strict=True)}
     different = [path for path in paths if said[sha256_of(path)] != findings["captions"][sha256_of(path)]]
     problem = None
     if different:
         problem = (
-            f"captions of {len(different)} of {len(paths)} pictures differ between the single graph and the split ones "
+            f"captions of {len(different)} of {len(paths)} images differ between the single graph and the split ones "
             f"(first: {different[0].name})"
         )
     _enforce(recipe, problem, on_failure)
@@ -167,10 +167,10 @@ def findings_line(findings: dict[str, Any]) -> str:
     # + 0.0: no minus before a zero
     drift, low, high = (round(findings[key], 4) + 0.0 for key in ("drift_nat_per_token", "drift_low", "drift_high"))
     as_split = (
-        f"; {findings['captions_as_split']} of {findings['pictures']} equal the split graphs'" if "captions_as_split" in findings else ""
+        f"; {findings['captions_as_split']} of {findings['images']} equal the split graphs'" if "captions_as_split" in findings else ""
     )
     verdict = "gate passed" if findings["passed"] else f"gate not passed ({findings['problem']})"
     return (
-        f"{verdict}: {findings['exact_captions']} of {findings['pictures']} captions equal transformers', {findings['ties']} ties, drift "
+        f"{verdict}: {findings['exact_captions']} of {findings['images']} captions equal transformers', {findings['ties']} ties, drift "
         f"{drift:+.4f} [{low:+.4f}, {high:+.4f}] nat/token{as_split}"
     )

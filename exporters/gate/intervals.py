@@ -1,19 +1,19 @@
 """Bootstrap 95 % intervals, for the gate, reports and comparisons: of a mean, and of relative changes.
 
-**Over pictures** (`interval`, `paired_change`): what another set of pictures would give.
+**Over images** (`interval`, `paired_change`): what another set of images would give.
 
-A score takes part when it is a function of sums over pictures: a mean of per-picture values (CIDEr-D, ROUGE-L, drift) is one of
-them, corpus BLEU another, of ten counts. So each resample is a row of weights (how often each picture was drawn), all sums are one
-matrix product, and BLEU-4 of 2000 resamples of 5000 pictures takes a fraction of a second.
+A score takes part when it is a function of sums over images: a mean of per-image values (CIDEr-D, ROUGE-L, drift) is one of
+them, corpus BLEU another, of ten counts. So each resample is a row of weights (how often each image was drawn), all sums are one
+matrix product, and BLEU-4 of 2000 resamples of 5000 images takes a fraction of a second.
 
-Case and baseline are drawn together: a resample holds the same pictures for both, and what makes a picture easy or hard for both
-cancels out. Pictures are the only thing drawn; CIDEr-D's document frequencies stay those of the whole set.
+Case and baseline are drawn together: a resample holds the same images for both, and what makes an image easy or hard for both
+cancels out. Images are the only thing drawn; CIDEr-D's document frequencies stay those of the whole set.
 
-**Over repeats and pictures** (`change_of_pictures`, `change_of_repeats`): what another run would give. Repeats of A and B are drawn apart,
-since they ran at other times. Pictures are drawn together where they are the same ones. A figure of a whole process has repeats alone.
+**Over repeats and images** (`change_of_images`, `change_of_repeats`): what another run would give. Repeats of A and B are drawn apart,
+since they ran at other times. Images are drawn together where they are the same ones. A figure of a whole process has repeats alone.
 A single repeat gives no interval, since nothing tells how much one process differs from the next; with few repeats it is widened.
 
-Axes: N pictures, K numbers a picture, R resamples or repeats, S sets.
+Axes: N images, K numbers an image, R resamples or repeats, S sets.
 """
 
 import math
@@ -26,10 +26,10 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 
 Score = Callable[[Float64], Float64]
-"""Sums over pictures f64[R,K] -> scores f64[R]."""
+"""Sums over images f64[R,K] -> scores f64[R]."""
 
 Statistic = Callable[[Float64], Float64]
-"""Numbers of every picture and repeat f64[S,R*N,K] -> one figure per set f64[S]."""
+"""Numbers of every image and repeat f64[S,R*N,K] -> one figure per set f64[S]."""
 
 TAILS = (0.025, 0.975)
 """Of a 95 % interval."""
@@ -59,17 +59,17 @@ class Change:
 
 
 def total(sums: Float64) -> Float64:
-    """Score sets of pictures f64[R,1] by the sum of one value, f64[R]: its relative change is that of the mean."""
+    """Score sets of images f64[R,1] by the sum of one value, f64[R]: its relative change is that of the mean."""
     return sums[:, 0]
 
 
 def interval(values: Float64, score: Score | None = None, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """Estimate how far a score would move with other pictures of the same kind.
+    """Estimate how far a score would move with other images of the same kind.
 
     Args:
-        values: f64[N] or f64[N,K], N >= 1, what each picture adds to the sums that `score` takes.
+        values: f64[N] or f64[N,K], N >= 1, what each image adds to the sums that `score` takes.
         score: sums f64[R,K] -> scores f64[R]; the mean of f64[N] if not given.
-        resamples: how many sets of N pictures to draw, with replacement.
+        resamples: how many sets of N images to draw, with replacement.
         seed: same seed, same interval.
 
     Returns:
@@ -84,26 +84,26 @@ def interval(values: Float64, score: Score | None = None, resamples: int = RESAM
 
 
 def paired_change(case: Float64, baseline: Float64, score: Score = total, resamples: int = RESAMPLES, seed: int = 0) -> Change:
-    """Estimate the relative change of a score, case / baseline - 1, on the same pictures.
+    """Estimate the relative change of a score, case / baseline - 1, on the same images.
 
     For a mean: `paired_change(cider_of_case, cider_of_baseline)`.
     For BLEU-4: `paired_change(count_matrix(case), count_matrix(baseline), bleu4_of_sums)`.
 
     Args:
-        case: f64[N] or f64[N,K], what each picture adds to the sums that `score` takes.
-        baseline: the same of the baseline, pictures in the same order.
+        case: f64[N] or f64[N,K], what each image adds to the sums that `score` takes.
+        baseline: the same of the baseline, images in the same order.
         score: sums f64[R,K] -> scores f64[R], which are 0 or more.
-        resamples: how many sets of N pictures to draw, with replacement.
-        seed: same seed, same pictures drawn, for whatever score.
+        resamples: how many sets of N images to draw, with replacement.
+        seed: same seed, same images drawn, for whatever score.
 
     Returns:
-        The change on all pictures, with its 95 % percentile interval.
+        The change on all images, with its 95 % percentile interval.
 
     Raises:
-        ValueError: case and baseline are not about the same number of pictures, or about none.
+        ValueError: case and baseline are not about the same number of images, or about none.
     """
     if len(case) != len(baseline) or len(case) == 0:
-        raise ValueError(f"{len(case)} pictures of the case and {len(baseline)} of the baseline cannot be paired")
+        raise ValueError(f"{len(case)} images of the case and {len(baseline)} of the baseline cannot be paired")
     rows = [case.reshape(len(case), -1), baseline.reshape(len(baseline), -1)]
     ours, theirs = (float(score(one.sum(axis=0, keepdims=True))[0]) for one in rows)
     if theirs == 0:
@@ -122,29 +122,29 @@ def _ends(for_low: Float64, for_high: Float64) -> tuple[float, float]:
 
 
 def _resampled_sums(rows: list[Float64], resamples: int, seed: int) -> list[Float64]:
-    """Sum f64[N,K] over the pictures of each resample: f64[R,K] for each of rows, all over the same draws."""
-    pictures = len(rows[0])
+    """Sum f64[N,K] over the images of each resample: f64[R,K] for each of rows, all over the same draws."""
+    images = len(rows[0])
     generator = np.random.default_rng(seed)
     sums: list[list[Float64]] = [[] for _ in rows]
-    at_once = max(1, _DRAWS_AT_ONCE // pictures)
+    at_once = max(1, _DRAWS_AT_ONCE // images)
     for start in range(0, resamples, at_once):
         sets = min(at_once, resamples - start)
-        drawn = generator.integers(0, pictures, size=(sets, pictures))
-        cells = drawn + np.arange(sets)[:, None] * pictures
-        times = np.bincount(cells.ravel(), minlength=sets * pictures).reshape(sets, pictures).astype(np.float64)
+        drawn = generator.integers(0, images, size=(sets, images))
+        cells = drawn + np.arange(sets)[:, None] * images
+        times = np.bincount(cells.ravel(), minlength=sets * images).reshape(sets, images).astype(np.float64)
         for parts, one in zip(sums, rows, strict=True):
             parts.append(times @ one)
     return [np.concatenate(parts) for parts in sums]
 
 
-def change_of_pictures(a: Float64, b: Float64, statistic: Statistic, *, paired: bool, resamples: int = RESAMPLES) -> Change:
-    """Compare two runs by what each picture took.
+def change_of_images(a: Float64, b: Float64, statistic: Statistic, *, paired: bool, resamples: int = RESAMPLES) -> Change:
+    """Compare two runs by what each image took.
 
     Args:
         a: f64[R,N,K], of the first run.
-        b: Likewise of the second; if paired, the same pictures in the same order.
+        b: Likewise of the second; if paired, the same images in the same order.
         statistic: The figure.
-        paired: Whether the pictures are the same.
+        paired: Whether the images are the same.
         resamples: How many sets to draw.
     """
     before, after = (float(statistic(one.reshape(1, -1, one.shape[2]))[0]) for one in (a, b))
@@ -155,11 +155,11 @@ def change_of_pictures(a: Float64, b: Float64, statistic: Statistic, *, paired: 
     at_once = max(1, _NUMBERS_AT_ONCE // max(a.size, b.size))
     for start in range(0, resamples, at_once):
         sets = min(at_once, resamples - start)
-        pictures = generator.integers(0, a.shape[1], size=(sets, a.shape[1]))
-        others = pictures if paired else generator.integers(0, b.shape[1], size=(sets, b.shape[1]))
+        images = generator.integers(0, a.shape[1], size=(sets, a.shape[1]))
+        others = images if paired else generator.integers(0, b.shape[1], size=(sets, b.shape[1]))
         befores, afters = (
             statistic(_drawn(one, drawn, generator.integers(0, len(one), size=(sets, len(one)))))
-            for one, drawn in ((a, pictures), (b, others))
+            for one, drawn in ((a, images), (b, others))
         )
         changes.append(np.divide(afters, befores, out=np.ones_like(afters), where=befores != 0) - 1)
     return _widened(relative(before, after, np.concatenate(changes)), min(len(a), len(b)))
@@ -170,7 +170,7 @@ def change_of_repeats(a: Sequence[float], b: Sequence[float], *, resamples: int 
     if not a or not b:
         return Change(None, None, None)
     before, after = (np.array(one, dtype=np.float64).reshape(len(one), 1, 1) for one in (a, b))
-    return change_of_pictures(before, after, medians, paired=False, resamples=resamples)
+    return change_of_images(before, after, medians, paired=False, resamples=resamples)
 
 
 def relative(before: float, after: float, resampled: Float64 | None = None) -> Change:
@@ -208,6 +208,6 @@ def _student(freedom: int) -> float:
     return STUDENT[min(freedom, 2 * len(STUDENT)) // 2 - 1]
 
 
-def _drawn(one: Float64, pictures: npt.NDArray[np.int64], repeats: npt.NDArray[np.int64]) -> Float64:
-    """f64[R,N,K] at drawn repeats i64[S,R] and pictures i64[S,N] → f64[S,R*N,K]."""
-    return one[repeats[:, :, None], pictures[:, None, :]].reshape(len(pictures), -1, one.shape[2])
+def _drawn(one: Float64, images: npt.NDArray[np.int64], repeats: npt.NDArray[np.int64]) -> Float64:
+    """f64[R,N,K] at drawn repeats i64[S,R] and images i64[S,N] → f64[S,R*N,K]."""
+    return one[repeats[:, :, None], images[:, None, :]].reshape(len(images), -1, one.shape[2])

@@ -26,7 +26,7 @@ SMALLEST_BLOCK = 16
 SHRINK = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.79, 0.76)
 """Parts of the largest magnitude tried as a 4-bit block's range: clipping it a little costs less than coarser steps for all the others.
 
-Not for the word table, whose clipping shortens logits: on the 121 tuning pictures of the shipped model (blocks of 128), drift is +0.031
+Not for the word table, whose clipping shortens logits: on the 121 tuning images of the shipped model (blocks of 128), drift is +0.031
 nat/token without the search, +0.053 with it everywhere and +0.014 with it everywhere but there.
 """
 

@@ -1,7 +1,7 @@
 """The whole loop in one graph: encoder and decoder of a `split/1` artifact go in; a graph of contract `single/1` and its weights come out.
 
-The encoder runs once, then ONNX's `Loop` runs the decoder until every picture's caption has ended or is as long as allowed: pixels in,
-token ids out. It searches greedily and takes no beams. Pictures whose caption has ended go on with the pad token until all have ended.
+The encoder runs once, then ONNX's `Loop` runs the decoder until every image's caption has ended or is as long as allowed: pixels in,
+token ids out. It searches greedily and takes no beams. Images whose caption has ended go on with the pad token until all have ended.
 The logic around the two graphs is written in ONNX's own text form; B images, V vocabulary, L ids so far, T new ones.
 """
 
@@ -28,7 +28,7 @@ no_past = Expand (empty, cache)
 prompt_length = Size (prompt_ids)
 most_tokens = Sub (max_length, prompt_length)
 """
-"""What the loop starts with; everything of one value per picture is [B,1]."""
+"""What the loop starts with; everything of one value per image is [B,1]."""
 
 BEFORE_DECODER = """
 new = Shape <start = 1> (new_ids)

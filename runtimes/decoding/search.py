@@ -171,10 +171,10 @@ class _Beams:
 
     def advance(self, log_probabilities: Float32) -> Int64:
         """Take log-probabilities f32[K,V] of the running hypotheses (f32[1,V] at first); return each new one's parent i64[K]."""
-        beams, vocabulary = self._decoding.num_beams, log_probabilities.shape[1]
+        num_beams, vocabulary = self._decoding.num_beams, log_probabilities.shape[1]
         totals = (log_probabilities + self.running_scores[:, None]).ravel()
         # Twice as many candidates as beams: even if every beam ends, as many go on.
-        count = min(2 * beams, len(totals))
+        count = min(2 * num_beams, len(totals))
         candidates = largest(totals, count)
         length = len(self.running[0]) + 1
         penalty = (length - self._prompt) ** self._decoding.length_penalty
@@ -183,10 +183,10 @@ class _Beams:
             parent, token = divmod(int(candidate), vocabulary)
             if token != self._eos and length < self._decoding.max_length:
                 keep.append(int(candidate))
-            elif rank < beams:
+            elif rank < num_beams:
                 self.finished.append((float(totals[candidate] / np.float32(penalty)), [*self.running[parent], token]))
-        self.finished = sorted(self.finished, key=lambda entry: -entry[0])[:beams]
-        keep = keep[:beams]
+        self.finished = sorted(self.finished, key=lambda entry: -entry[0])[:num_beams]
+        keep = keep[:num_beams]
         parents = np.array([candidate // vocabulary for candidate in keep], dtype=np.int64)
         self.running = [[*self.running[parent], candidate % vocabulary] for parent, candidate in zip(parents, keep, strict=True)]
         self.running_scores = totals[keep]

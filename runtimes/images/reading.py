@@ -1,11 +1,11 @@
-"""Pictures in, pixels out: whatever holds a picture becomes an RGB one, and that becomes what the vision tower takes.
+"""Images in, pixels out: whatever holds an image becomes an RGB one, and that becomes what the vision tower takes.
 
-Legend: H, W pixels of the picture as given; S the side that the checkpoint takes (`ImageSpec.height_px`, `width_px`).
+Legend: H, W pixels of the image as given; S the side that the checkpoint takes (`ImageSpec.height_px`, `width_px`).
 
-Why the fences: a picture comes from anywhere, and Pillow promises no closed set of errors, sees a bomb only at 179 million pixels
-and tries 40 formats. So the formats are listed, the size is checked before a pixel is decoded, the picture is decoded in full (a
+Why the fences: an image comes from anywhere, and Pillow promises no closed set of errors, sees a bomb only at 179 million pixels
+and tries 40 formats. So the formats are listed, the size is checked before a pixel is decoded, the image is decoded in full (a
 cut-off file must not be captioned as a half grey one), and whatever goes wrong is one `ImageReadError`. EXIF only says how to turn
-the picture: a broken block never costs it. `preprocess` gives the bits of transformers' slow BlipImageProcessor, with which the
+the image: a broken block never costs it. `preprocess` gives the bits of transformers' slow BlipImageProcessor, with which the
 checkpoints were trained; only 16-bit and float greys differ on purpose, as `convert("RGB")` clips nearly all of them to white.
 """
 
@@ -41,11 +41,11 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors re
 
 
 class _UnfitError(ValueError):
-    """What is wrong with a picture, in words that need no more explanation."""
+    """What is wrong with an image, in words that need no more explanation."""
 
 
 class _QuietPillow:
-    """Silences Pillow's warnings: the first thread that reads a picture swaps the filters all share, the last one restores them."""
+    """Silences Pillow's warnings: the first thread that reads an image swaps the filters all share, the last one restores them."""
 
     def __init__(self) -> None:
         self._lock, self._readers, self._caught = threading.Lock(), 0, warnings.catch_warnings()
@@ -87,18 +87,18 @@ def each_image(images: Images) -> Iterable[ImageInput]:
 
 
 def read_image(source: ImageInput, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Reads a picture in full, as RGB, upright.
+    """Reads an image in full, as RGB, upright.
 
     Files and bytes are turned as their EXIF says and give their first frame. Pillow images and arrays are taken as they are
     (an RGB image comes back itself, not a copy). Alpha is dropped, not blended; 16-bit greys are scaled to 8 bits.
 
     Args:
-        source: The picture, see `ImageInput`.
-        name: What to call the picture in an error; its path, or its type, if not given.
+        source: The image, see `ImageInput`.
+        name: What to call the image in an error; its path, or its type, if not given.
         max_pixels: Largest H * W that is decoded (Pillow's own limit holds too).
 
     Raises:
-        ImageReadError: It is missing, not a picture, damaged, too large or of a kind that is not taken.
+        ImageReadError: It is missing, not an image, damaged, too large or of a kind that is not taken.
     """
     try:
         with _quiet_pillow:
@@ -116,10 +116,10 @@ def read_image(source: ImageInput, name: str | None = None, max_pixels: int = MA
 
 
 def preprocess(image: Image.Image, spec: ImageSpec) -> NDArray[np.float32]:
-    """Resizes an RGB picture to the checkpoint's square (no cropping), rescales and normalizes it.
+    """Resizes an RGB image to the checkpoint's square (no cropping), rescales and normalizes it.
 
     Args:
-        image: The picture, as `read_image` gives it (another mode is brought to RGB first).
+        image: The image, as `read_image` gives it (another mode is brought to RGB first).
         spec: What the checkpoint was trained on.
 
     Returns:
@@ -150,7 +150,7 @@ def _decode(file: BinaryIO, max_pixels: int) -> Image.Image:
             del exif[tag]  # load() would follow the pointers among them, and fail if they are broken
         image.info.pop("xmp", None)  # likewise
     image.load()
-    with contextlib.suppress(Exception):  # whatever is wrong with the EXIF block: the picture is whole and captioned as it lies
+    with contextlib.suppress(Exception):  # whatever is wrong with the EXIF block: the image is whole and captioned as it lies
         ImageOps.exif_transpose(image, in_place=True)
     return _to_rgb(image)
 
@@ -186,7 +186,7 @@ def _from_array(array: object, max_pixels: int) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Gives the picture as RGB: as `convert` does, but greys of more than 8 bits are scaled first."""
+    """Gives the image as RGB: as `convert` does, but greys of more than 8 bits are scaled first."""
     image.load()
     if image.mode == "RGB":
         return image
@@ -213,7 +213,7 @@ def _shown(source: object, name: str | None) -> str:
 
 def _problem(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"is not a picture that can be read ({', '.join(FORMATS)}), or its start is damaged; save it as one of these"
+        return f"is not an image that can be read ({', '.join(FORMATS)}), or its start is damaged; save it as one of these"
     if isinstance(error, Image.DecompressionBombError):
         return "is too large: more pixels than Pillow opens; scale it down"
     if isinstance(error, FileNotFoundError):

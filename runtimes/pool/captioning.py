@@ -35,7 +35,7 @@ def rows_of(
     captions = captioner.stream(
         sources,
         prompt=request.prompt,
-        beams=request.beams,
+        num_beams=request.num_beams,
         min_length=request.min_length,
         max_length=request.max_length,
         batch_size=request.batch_size,

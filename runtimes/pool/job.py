@@ -6,10 +6,10 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What decides, besides the artifact, what is said of a picture."""
+    """What decides, besides the artifact, what is said of an image."""
 
     prompt: str | None
-    beams: int | None
+    num_beams: int | None
     """This and the lengths: None is the artifact's default."""
     min_length: int | None
     max_length: int | None
@@ -21,13 +21,13 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Pictures for one process."""
+    """Images for one process."""
 
     artifact: str
     device: str
     threads: int | None
     readers: int
-    """Threads that read pictures ahead of the model."""
+    """Threads that read images ahead of the model."""
     request: Request
     images: tuple[str, ...]
     log_level: int

@@ -1,4 +1,4 @@
-"""What is said of a picture, as a row: a Caption goes in; JSON values, a line of JSON or a line of text come out."""
+"""What is said of an image, as a row: a Caption goes in; JSON values, a line of JSON or a line of text come out."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 
 
 def row_of(image: str, caption: "Caption", captioner: "Captioner", prompt: str | None) -> Row:
-    """Return a picture's row; a prompt is left out of its text."""
+    """Return an image's row; a prompt is left out of its text."""
     if caption.error is not None:
         return {"image": image, "error": caption.error, "code": caption.code}
     text = captioner.strip_prompt(caption, prompt) if prompt else caption.text

@@ -1,7 +1,7 @@
-"""Caption in another process and outlive it: batches of pictures go in, their rows come out, whatever a picture does to native code.
+"""Caption in another process and outlive it: batches of images go in, their rows come out, whatever an image does to native code.
 
-A process that ends with pictures unanswered leaves suspects: the batch in the making and what was read ahead. Each of them is tried again
-alone, in a process of its own; a batch that ends that one too is tried picture by picture; a picture that does so is a row with the error
+A process that ends with images unanswered leaves suspects: the batch in the making and what was read ahead. Each of them is tried again
+alone, in a process of its own; a batch that ends that one too is tried image by image; an image that does so is a row with the error
 `IMAGE_CRASH` and its sha256. All others are captioned in the batches they had.
 """
 
@@ -20,7 +20,7 @@ from runtimes.workers.parent import Worker
 
 Batch = Sequence[str]
 MOST_CRASHES = 5
-"""In a row, before anything was captioned: then it is not the pictures."""
+"""In a row, before anything was captioned: then it is not the images."""
 
 
 def supervise(job: Job, batches: Sequence[Batch], on_ready: Callable[[Ready], None], *, proven: bool) -> Iterator[list[Row]]:
@@ -28,12 +28,12 @@ def supervise(job: Job, batches: Sequence[Batch], on_ready: Callable[[Ready], No
 
     Args:
         job: All but its images.
-        batches: Pictures that share a run of the model.
+        batches: Images that share a run of the model.
         on_ready: Told of each process's artifact before its first row.
-        proven: The artifact has captioned a picture on this machine.
+        proven: The artifact has captioned an image on this machine.
 
     Raises:
-        ArtifactCrashError: The process ends whatever the picture.
+        ArtifactCrashError: The process ends whatever the image.
         ToolkitError: What the process found wrong with artifact or request.
     """
     todo, suspects = list(batches), 0
@@ -68,7 +68,7 @@ def supervise(job: Job, batches: Sequence[Batch], on_ready: Callable[[Ready], No
             todo, suspects = todo[1:], suspects - 1
         if len(crashed) == MOST_CRASHES and not proven:  # none of them is told, so that none is taken for done
             raise ArtifactCrashError(
-                Path(job.artifact), f"captioning ended {MOST_CRASHES} processes, each at another picture ({worker.death})"
+                Path(job.artifact), f"captioning ended {MOST_CRASHES} processes, each at another image ({worker.death})"
             )
         if proven or not todo:
             yield from ([row] for row in crashed)

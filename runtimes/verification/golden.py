@@ -52,7 +52,7 @@ SEARCHES = (1, 3)
 class GoldenCaption:
     """A caption as it was recorded."""
 
-    beams: int
+    num_beams: int
     token_ids: tuple[int, ...]
     """All ids, first and end token included."""
     text: str
@@ -135,7 +135,7 @@ class Golden:
 
 
 def _beams(image: GoldenImage) -> tuple[int, ...]:
-    return tuple(caption.beams for caption in image.captions)
+    return tuple(caption.num_beams for caption in image.captions)
 
 
 def has_logits(captioner: Captioner) -> bool:
@@ -148,9 +148,9 @@ def searches_of(captioner: Captioner) -> tuple[int, ...]:
     return SEARCHES if has_logits(captioner) else SEARCHES[:1]
 
 
-def golden_caption(captioner: Captioner, image: Image.Image, beams: int, max_length: int) -> Caption:
+def golden_caption(captioner: Captioner, image: Image.Image, num_beams: int, max_length: int) -> Caption:
     """Caption one RGB image as golden captions are searched for."""
-    return captioner.caption([image], beams=beams, min_length=0, max_length=max_length, length_penalty=1.0)[0]
+    return captioner.caption([image], num_beams=num_beams, min_length=0, max_length=max_length, length_penalty=1.0)[0]
 
 
 def first_logits(captioner: Captioner, image: Image.Image) -> Float32 | None:
@@ -193,12 +193,12 @@ def compare_caption(
     if mine == other:
         return False, None
     position = next((i for i, (a, b) in enumerate(zip(mine, other, strict=False)) if a != b), min(len(mine), len(other)))
-    problem = f"with {recorded.beams} beams: {found.text!r}, not {recorded.text!r} (token {position}"
+    problem = f"with {recorded.num_beams} beams: {found.text!r}, not {recorded.text!r} (token {position}"
     if recorded.margins_nat is None:
         return False, f"{problem}; without logits a tie counts as a difference)"
     margin = recorded.margins_nat[position - 1] if 1 <= position <= len(recorded.margins_nat) else float("inf")
     problem += f", margin {margin:.4f} nat)"
-    if recorded.beams > 1 and margin >= tie_nat and found.score is not None:
+    if recorded.num_beams > 1 and margin >= tie_nat and found.score is not None:
         margin = abs(found.score - teacher_force(captioner, image, other)[1])
     return margin < tie_nat, problem
 
@@ -239,7 +239,7 @@ def compare_image(captioner: Captioner, image: Image.Image, name: str, golden: G
             if not logits_difference <= bound:  # also when it is not a number
                 differences.append(f"{name}: logits differ by {logits_difference:.4g}, {bound:.4g} is allowed")
         for recorded in golden.images[index].captions:
-            found = golden_caption(captioner, image, recorded.beams, golden.max_length)
+            found = golden_caption(captioner, image, recorded.num_beams, golden.max_length)
             tie, problem = compare_caption(captioner, image, recorded, found, golden.tie_nat)
             equal += problem is None
             if problem is not None:

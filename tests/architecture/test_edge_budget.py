@@ -44,7 +44,7 @@ sys.meta_path.insert(0, Budget())
 CAPTION = """
 import runtimes
 captioner = runtimes.load({artifact!r}, threads=1)
-captions = captioner.caption({pictures!r})
+captions = captioner.caption({images!r})
 print(json.dumps([[caption.text, caption.token_ids, caption.error] for caption in captions]))
 """
 
@@ -107,8 +107,8 @@ def allowed():
 
 
 @pytest.fixture(scope="module")
-def pictures(sample_pictures):
-    return [str(picture.path) for picture in sample_pictures[:4]]
+def images(sample_images):
+    return [str(image.path) for image in sample_images[:4]]
 
 
 def test_the_budget_is_what_we_think(allowed):
@@ -117,8 +117,8 @@ def test_the_budget_is_what_we_think(allowed):
 
 
 @pytest.mark.parametrize("recipe", ["onnx-fp32", "onnx-int8"])
-def test_an_onnx_artifact_captions_within_the_budget(tiny_artifacts, recipe, pictures, allowed):
-    caption = CAPTION.format(artifact=str(tiny_artifacts[recipe]), pictures=pictures)
+def test_an_onnx_artifact_captions_within_the_budget(tiny_artifacts, recipe, images, allowed):
+    caption = CAPTION.format(artifact=str(tiny_artifacts[recipe]), images=images)
     (free,) = python("import json", caption)
     within, denied = python(DENY.format(allowed=allowed), caption, "print(json.dumps(denied))")
     assert within == free
@@ -126,10 +126,10 @@ def test_an_onnx_artifact_captions_within_the_budget(tiny_artifacts, recipe, pic
     assert {"torch", "transformers", "onnx", "safetensors"} & set(denied) == set()  # not even tried
 
 
-def test_a_folder_of_all_artifacts_captions_within_the_budget(tiny_artifacts, pictures, allowed):
+def test_a_folder_of_all_artifacts_captions_within_the_budget(tiny_artifacts, images, allowed):
     """The choice looks for torch without importing it."""
     folder = tiny_artifacts.folder
-    caption = CAPTION.format(artifact=str(folder), pictures=pictures)
+    caption = CAPTION.format(artifact=str(folder), images=images)
     (within, denied) = python(DENY.format(allowed=allowed), caption, "print(json.dumps(denied))")
     assert [error for _, _, error in within] == [None] * 4
     assert {"torch", "transformers", "onnx", "safetensors"} & set(denied) == set()
@@ -164,8 +164,8 @@ def test_the_finder_does_refuse(allowed):
     ]
 
 
-def test_captioning_opens_no_socket_starts_no_process_and_writes_nothing(tiny_artifacts, pictures):
-    caption = CAPTION.format(artifact=str(tiny_artifacts["onnx-int8"]), pictures=pictures)
+def test_captioning_opens_no_socket_starts_no_process_and_writes_nothing(tiny_artifacts, images):
+    caption = CAPTION.format(artifact=str(tiny_artifacts["onnx-int8"]), images=images)
     (captions, (seen, written)) = python(WATCH, caption, REPORT)
     assert [error for _, _, error in captions] == [None] * 4
     assert seen == []
@@ -196,9 +196,9 @@ def test_importing_runtimes_imports_no_library():
     assert {"numpy", "PIL", "onnxruntime", "tokenizers", "torch", "click", "runtimes"} & set(names) == {"runtimes"}
 
 
-def test_captioning_imports_nothing_that_is_there_to_write_or_to_choose(tiny_artifacts, pictures):
+def test_captioning_imports_nothing_that_is_there_to_write_or_to_choose(tiny_artifacts, images):
     """Every module of ours costs time at each start; these serve other commands, folders and full-range weights."""
-    caption = CAPTION.format(artifact=str(tiny_artifacts["onnx-int8"]), pictures=pictures)
+    caption = CAPTION.format(artifact=str(tiny_artifacts["onnx-int8"]), images=images)
     (_, names) = python("import json", caption, "print(json.dumps(sorted(name for name in sys.modules if name.startswith('runtimes.'))))")
     unneeded = "storage selection.ranking verification engines.ort.matmul_model engines.ort.device_gather engines.single_graph_session "
     unneeded += "engines.pytorch pool workers"

@@ -105,16 +105,16 @@ def toolkit(folder, *arguments, installed=True):
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)
 
 
-def test_it_is_loaded_and_captions(folder, drawn_pictures):
+def test_it_is_loaded_and_captions(folder, drawn_images):
     ran = toolkit(
-        folder, "caption", folder / "artifacts" / "idle", *[picture.path for picture in drawn_pictures[:3]], "--json", "--beams", "2"
+        folder, "caption", folder / "artifacts" / "idle", *[image.path for image in drawn_images[:3]], "--json", "--num-beams", "2"
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert [json.loads(line)["token_ids"][1:-1] for line in ran.stdout.splitlines()] == [[20]] * 3
 
 
-def test_it_is_selected_by_its_rank(folder, drawn_pictures):
-    ran = toolkit(folder, "caption", folder / "artifacts", drawn_pictures[0].path)
+def test_it_is_selected_by_its_rank(folder, drawn_images):
+    ran = toolkit(folder, "caption", folder / "artifacts", drawn_images[0].path)
     assert ran.returncode == 0
     assert "using idle: FP32" in ran.stderr
 
@@ -131,7 +131,7 @@ def test_the_doctor_lists_it(folder):
     assert [choice["name"] for choice in found["artifacts"]] == ["idle", "onnx-fp32"]
 
 
-def test_without_its_entry_it_is_unknown(folder, drawn_pictures):
-    ran = toolkit(folder, "caption", folder / "artifacts" / "idle", drawn_pictures[0].path, installed=False)
+def test_without_its_entry_it_is_unknown(folder, drawn_images):
+    ran = toolkit(folder, "caption", folder / "artifacts" / "idle", drawn_images[0].path, installed=False)
     assert ran.returncode == 1
     assert "unknown runtime 'idle split/1'; known: ort single/1, ort split/1, torch split/1" in ran.stderr

@@ -30,8 +30,8 @@ print(json.dumps([path for path in seen if path.startswith(sys.argv[2])]))
 
 
 @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-fp32", "pytorch-int8"])
-def test_a_file_is_opened_once(tiny_artifacts, drawn_pictures, recipe):
+def test_a_file_is_opened_once(tiny_artifacts, drawn_images, recipe):
     path = tiny_artifacts[recipe]
-    command = [sys.executable, "-c", COUNT, str(ROOT), str(path), str(drawn_pictures[0].path)]
+    command = [sys.executable, "-c", COUNT, str(ROOT), str(path), str(drawn_images[0].path)]
     opened = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert sorted(opened) == sorted(str(path / name) for name in ("manifest.json", *open_artifact(path).manifest.files))

@@ -38,9 +38,9 @@ PROMPT = "a picture of"
 
 
 @pytest.fixture(scope="module")
-def dataset(drawn_pictures, tmp_path_factory):
-    """captions.json of three drawn pictures."""
-    listed = [{"file": str(picture.path), "captions": list(picture.captions)} for picture in drawn_pictures[:3]]
+def dataset(drawn_images, tmp_path_factory):
+    """captions.json of three drawn images."""
+    listed = [{"file": str(image.path), "captions": list(image.captions)} for image in drawn_images[:3]]
     return _captions(tmp_path_factory.mktemp("drawn-set") / "captions.json", listed)
 
 
@@ -99,14 +99,14 @@ def test_it_ends_well_and_says_what_did_not_run(bench):
     assert page == f"Open in a browser: {bench.page}"
 
 
-def test_the_page_is_that_of_its_records_and_pictures(bench, dataset):
+def test_the_page_is_that_of_its_records_and_images(bench, dataset):
     assert bench.page.read_text(encoding="utf-8") == render_html(bench.records, load_dataset(str(dataset)))
 
 
 def test_rows_have_the_keys_that_programs_rely_on(bench):
     assert set(ISSUE_KEYS.split()) <= set(KEYS)
     assert [list(row) for row in bench.report["rows"]] == [list(KEYS)] * 5
-    assert (bench.report["schema"], bench.report["dataset"]["pictures"]) == (1, 3)
+    assert (bench.report["schema"], bench.report["dataset"]["images"]) == (1, 3)
 
 
 def test_cases_take_turns_over_the_repeats(bench):
@@ -129,12 +129,12 @@ def test_the_fp32_artifact_says_what_the_baseline_says(bench):
     assert abs(row["drift"]) < 1e-3
     assert [row[f"{name}_change"] for name in ("cider", "rouge_l")] == pytest.approx([0.0, 0.0])
     first = {record.case: record for record in bench.records if record.repeat == 0}
-    captions = {case: [picture.caption for picture in record.quality] for case, record in first.items() if record.quality}
+    captions = {case: [image.caption for image in record.quality] for case, record in first.items() if record.quality}
     assert captions["onnx-fp32"] == captions["hf-fp32"]
     assert all(captions["hf-fp32"])
-    assert [picture.tokens for picture in first["onnx-fp32"].quality] == [picture.tokens for picture in first["hf-fp32"].quality]
-    assert [picture.log_probability for picture in first["onnx-fp32"].quality] == pytest.approx(
-        [picture.log_probability for picture in first["hf-fp32"].quality], abs=1e-3
+    assert [image.tokens for image in first["onnx-fp32"].quality] == [image.tokens for image in first["hf-fp32"].quality]
+    assert [image.log_probability for image in first["onnx-fp32"].quality] == pytest.approx(
+        [image.log_probability for image in first["hf-fp32"].quality], abs=1e-3
     )
 
 
@@ -202,16 +202,16 @@ def test_the_report_comes_again_from_the_records_alone(bench):
     assert f"Failed:\n- onnx-int8: {bench.rows['onnx-int8']['error']}\n- onnx-fp16: {bench.rows['onnx-fp16']['error']}\n" in text
 
 
-def test_the_prompt_is_left_out_of_scoring(tiny_artifacts, drawn_pictures, tmp_path):
+def test_the_prompt_is_left_out_of_scoring(tiny_artifacts, drawn_images, tmp_path):
     """References that are the artifact's own captions without the prompt: a perfect score, if nothing else is scored."""
     artifact = tiny_artifacts["onnx-fp32"]
     captioner = runtimes.load(artifact)
     listed = []
-    for picture in drawn_pictures[:6]:
-        (caption,) = captioner.caption([picture.path], prompt=PROMPT, max_length=20)
+    for image in drawn_images[:6]:
+        (caption,) = captioner.caption([image.path], prompt=PROMPT, max_length=20)
         stripped = captioner.strip_prompt(caption, PROMPT)
         if len(stripped.split()) >= 5:
-            listed.append({"file": str(picture.path), "captions": [stripped]})
+            listed.append({"file": str(image.path), "captions": [stripped]})
     assert len(listed) >= 2
     output = tmp_path / "r.jsonl"
     arguments = ("--prompt", PROMPT, "--repeat", 1, "--warmup", 1, "--output", output, "--format", "json")
@@ -221,7 +221,7 @@ def test_the_prompt_is_left_out_of_scoring(tiny_artifacts, drawn_pictures, tmp_p
     (row,) = json.loads(result.stdout)["rows"]
     assert [row[key] for key in ("bleu1", "bleu4", "rouge_l")] == pytest.approx([1.0, 1.0, 1.0])
     (record,) = read_records(output)
-    assert all(picture.caption.startswith(PROMPT) for picture in record.quality), "what was said is kept whole"
+    assert all(image.caption.startswith(PROMPT) for image in record.quality), "what was said is kept whole"
     assert [row[key] for key in ("speedup", "exact_match", "drift")] == [None] * 3
 
 
@@ -292,9 +292,9 @@ def names(tiny_artifacts, tiny_checkpoint, mini_checkpoint, tmp_path):
         ),
         ("{fp32} {fp32} --checkpoint {tiny}", "two artifacts have the same name: tiny-onnx-fp32"),
         ("{fp32} --dataset {tmp}/none.json", "{tmp}/none.json: cannot be read: No such file or directory"),
-        ("{fp32} --images {tmp}/none", "{tmp}/none: no such folder of pictures"),
-        ("{fp32} --images {tmp}/empty", "{tmp}/empty: holds no pictures"),
-        ("{fp32} --checkpoint {tiny} --images {sample} --limit 3 --batch-size 2,4", "a batch of 4 needs as many pictures; there are 3"),
+        ("{fp32} --images {tmp}/none", "{tmp}/none: no such folder of images"),
+        ("{fp32} --images {tmp}/empty", "{tmp}/empty: holds no images"),
+        ("{fp32} --checkpoint {tiny} --images {sample} --limit 3 --batch-size 2,4", "a batch of 4 needs as many images; there are 3"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(names, arguments, error):

@@ -16,12 +16,12 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def folder(drawn_pictures, tmp_path_factory):
-    """Two pictures, and a file between them that is none."""
-    made = tmp_path_factory.mktemp("pictures")
-    for name, picture in zip("ac", drawn_pictures, strict=False):
-        shutil.copy(picture.path, made / f"{name}.png")
-    (made / "b.png").write_bytes(b"no picture")
+def folder(drawn_images, tmp_path_factory):
+    """Two images, and a file between them that is none."""
+    made = tmp_path_factory.mktemp("images")
+    for name, image in zip("ac", drawn_images, strict=False):
+        shutil.copy(image.path, made / f"{name}.png")
+    (made / "b.png").write_bytes(b"no image")
     return made
 
 
@@ -39,7 +39,7 @@ def test_every_artifact_has_its_profile(profiled):
     assert list(profiled) == list(RECIPES)
     for case in profiled.values():
         assert case["error"] is None
-        assert (case["profile"]["pictures"], case["profile"]["tokens"]) == (2, 6.0), "the bad one is left out"
+        assert (case["profile"]["images"], case["profile"]["tokens"]) == (2, 6.0), "the bad one is left out"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -94,7 +94,7 @@ def test_a_case_that_fails_is_told_and_the_others_go_on(tiny_artifacts, folder, 
 @pytest.mark.parametrize("option", ["--batch-size=2", "--threads=1,2", "--tokens=4,natural"])
 def test_a_sweep_is_refused(tiny_artifacts, option):
     result = run(tiny_artifacts["onnx-int8"], "--profile", option)
-    told = "Error: --profile is of one setting, a picture at a time: it takes no --batch-size and no list\n"
+    told = "Error: --profile is of one setting, an image at a time: it takes no --batch-size and no list\n"
     assert (result.exit_code, result.stderr) == (1, told)
 
 

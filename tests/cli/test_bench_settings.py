@@ -11,16 +11,16 @@ from toolkit.records.record import read_records
 from toolkit.tables.render import RENDERERS
 
 
-def test_forced_tokens_and_a_folder_of_pictures(tiny_artifacts, tiny_checkpoint, drawn_pictures, tmp_path):
-    for picture in drawn_pictures[:2]:
-        shutil.copy(picture.path, tmp_path)
+def test_forced_tokens_and_a_folder_of_images(tiny_artifacts, tiny_checkpoint, drawn_images, tmp_path):
+    for image in drawn_images[:2]:
+        shutil.copy(image.path, tmp_path)
     output = tmp_path / "r.jsonl"
     arguments = ("--images", tmp_path, "--tokens", 5, "--repeat", 1, "--warmup", 1, "--threads", 1, "--output", output, "--format", "json")
     result = run(tiny_artifacts["onnx-fp32"], tiny_artifacts["onnx-int8"], "--checkpoint", tiny_checkpoint, *arguments)
     assert (result.exit_code, result.stderr) == (0, "")
     rows = json.loads(result.stdout)["rows"]
     assert [row["tokens_per_image"] for row in rows] == [5.0] * 3
-    assert {picture.tokens for record in read_records(output) for picture in record.quality} == {5}
+    assert {image.tokens for record in read_records(output) for image in record.quality} == {5}
     assert [row["exact_match"] for row in rows[:2]] == [1.0, 1.0]
     unscored = ("bleu1", "bleu4", "cider", "rouge_l", "drift", "bleu4_change", "cider_change", "verdict")
     assert [(row["case"], key) for row in rows for key in unscored if row[key] is not None] == []
@@ -29,9 +29,9 @@ def test_forced_tokens_and_a_folder_of_pictures(tiny_artifacts, tiny_checkpoint,
 
 
 @pytest.mark.parametrize(("prompt", "given"), [((), 1), (("--prompt", PROMPT), 4)])
-def test_forced_tokens_are_generated_tokens(tiny_artifacts, tiny_checkpoint, drawn_pictures, tmp_path, prompt, given):
+def test_forced_tokens_are_generated_tokens(tiny_artifacts, tiny_checkpoint, drawn_images, tmp_path, prompt, given):
     """With a prompt as without: what follows [DEC] and the prompt is as long as was asked for, and called so."""
-    shutil.copy(drawn_pictures[0].path, tmp_path)
+    shutil.copy(drawn_images[0].path, tmp_path)
     output = tmp_path / "r.jsonl"
     arguments = ("--images", tmp_path, "--tokens", "3,6", *prompt, "--repeat", 1, "--warmup", 1, "--threads", 1, "--output", output)
     result = run(tiny_artifacts["onnx-int8"], "--checkpoint", tiny_checkpoint, *arguments, "--format", "json")
@@ -46,20 +46,20 @@ def test_forced_tokens_are_generated_tokens(tiny_artifacts, tiny_checkpoint, dra
     captioner = runtimes.load(tiny_artifacts["onnx-int8"])
     length = given + 3
     (caption,) = captioner.caption(
-        [tmp_path / drawn_pictures[0].path.name], prompt=prompt[1] if prompt else None, min_length=length, max_length=length
+        [tmp_path / drawn_images[0].path.name], prompt=prompt[1] if prompt else None, min_length=length, max_length=length
     )
     assert records[1].quality[0].caption == caption.text
 
 
 @pytest.fixture(scope="module")
-def sweep(tiny_artifacts, tiny_checkpoint, drawn_pictures, tmp_path_factory):
-    """One run over two batch sizes and forced and natural lengths; five pictures, the second not readable."""
+def sweep(tiny_artifacts, tiny_checkpoint, drawn_images, tmp_path_factory):
+    """One run over two batch sizes and forced and natural lengths; five images, the second not readable."""
     folder = tmp_path_factory.mktemp("sweep")
-    (folder / "pictures").mkdir()
-    for picture in drawn_pictures[:4]:
-        shutil.copy(picture.path, folder / "pictures")
-    (folder / "pictures" / "drawn-00b.png").write_bytes(b"no picture")
-    arguments = ("--images", folder / "pictures", "--repeat", 2, "--warmup", 1, "--threads", 1, "--output", folder / "r.jsonl")
+    (folder / "images").mkdir()
+    for image in drawn_images[:4]:
+        shutil.copy(image.path, folder / "images")
+    (folder / "images" / "drawn-00b.png").write_bytes(b"no image")
+    arguments = ("--images", folder / "images", "--repeat", 2, "--warmup", 1, "--threads", 1, "--output", folder / "r.jsonl")
     result = run(tiny_artifacts["onnx-fp32"], "--checkpoint", tiny_checkpoint, "--batch-size", "1,3", "--tokens", "4,natural", *arguments)
     return result, read_records(folder / "r.jsonl")
 
@@ -80,12 +80,12 @@ def test_a_sweep_runs_every_combination_next_to_its_baseline(sweep):
 
 @pytest.mark.full
 def test_captions_do_not_change_with_the_batch_nor_from_the_baseline(sweep):
-    """FP32: so transformers' batches say what its single pictures say, and the picture that cannot be read is one error in each."""
+    """FP32: so transformers' batches say what its single images say, and the image that cannot be read is one error in each."""
     _, records = sweep
     said = {(r.workload.forced_tokens, r.workload.batch_size, r.case): [p.caption for p in r.quality] for r in records if r.repeat == 0}
     for forced in (4, None):
         assert len({tuple(captions) for (length, *_), captions in said.items() if length == forced}) == 1
-    assert {tuple(picture.error is None for picture in record.quality) for record in records if record.repeat == 0} == {
+    assert {tuple(image.error is None for image in record.quality) for record in records if record.repeat == 0} == {
         (True, False, True, True, True)
     }
 

@@ -1,4 +1,4 @@
-"""`toolkit caption`: what goes to stdout, what to stderr, what is written, and what happens to bad pictures and bad requests."""
+"""`toolkit caption`: what goes to stdout, what to stderr, what is written, and what happens to bad images and bad requests."""
 
 import json
 import os
@@ -27,14 +27,14 @@ def captioner(artifact):
 
 
 @pytest.fixture
-def pictures(drawn_pictures, tmp_path):
-    """A folder: 1.png, 2.PNG, deep/3.png, notes.txt and a picture cut in half, which is bad.jpg."""
-    folder = tmp_path / "pictures"
+def images(drawn_images, tmp_path):
+    """A folder: 1.png, 2.PNG, deep/3.png, notes.txt and an image cut in half, which is bad.jpg."""
+    folder = tmp_path / "images"
     (folder / "deep").mkdir(parents=True)
-    for picture, name in zip(drawn_pictures, ("1.png", "2.PNG", "deep/3.png"), strict=False):
-        shutil.copy(picture.path, folder / name)
-    (folder / "notes.txt").write_text("no picture")
-    whole = drawn_pictures[0].path.read_bytes()
+    for image, name in zip(drawn_images, ("1.png", "2.PNG", "deep/3.png"), strict=False):
+        shutil.copy(image.path, folder / name)
+    (folder / "notes.txt").write_text("no image")
+    whole = drawn_images[0].path.read_bytes()
     (folder / "bad.jpg").write_bytes(whole[: len(whole) // 2])
     return folder
 
@@ -60,27 +60,27 @@ def errors_of(result):
     return [line.removeprefix("Error: ") for line in lines]
 
 
-def test_text_lines(artifact, captioner, drawn_pictures):
-    paths = [picture.path for picture in drawn_pictures]
+def test_text_lines(artifact, captioner, drawn_images):
+    paths = [image.path for image in drawn_images]
     result = run(artifact, *paths)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == lines_of(captioner, paths)
-    assert len({line.split("\t")[1] for line in result.stdout.splitlines()}) > 8, "captions differ between pictures"
+    assert len({line.split("\t")[1] for line in result.stdout.splitlines()}) > 8, "captions differ between images"
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"prompt": PROMPT},
-        {"beams": 3},
+        {"num_beams": 3},
         {"min_length": 9, "max_length": 9},
         {"max_length": 5, "batch_size": 3},
-        {"prompt": PROMPT, "beams": 2, "min_length": 8, "max_length": 12, "batch_size": 16},
+        {"prompt": PROMPT, "num_beams": 2, "min_length": 8, "max_length": 12, "batch_size": 16},
     ],
     ids=str,
 )
-def test_options_reach_the_search(artifact, captioner, drawn_pictures, options):
-    paths = [picture.path for picture in drawn_pictures[:5]]
+def test_options_reach_the_search(artifact, captioner, drawn_images, options):
+    paths = [image.path for image in drawn_images[:5]]
     arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
     result = run(artifact, *paths, *arguments, "--threads", 1)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -88,8 +88,8 @@ def test_options_reach_the_search(artifact, captioner, drawn_pictures, options):
     assert result.stdout.splitlines() != lines_of(captioner, paths), "these options change something"
 
 
-def test_json_lines(artifact, captioner, drawn_pictures):
-    paths = [str(picture.path) for picture in drawn_pictures[:3]]
+def test_json_lines(artifact, captioner, drawn_images):
+    paths = [str(image.path) for image in drawn_images[:3]]
     result = run(artifact, *paths, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     captions = captioner.caption(paths)
@@ -99,21 +99,21 @@ def test_json_lines(artifact, captioner, drawn_pictures):
     ]
 
 
-def test_every_line_of_stdout_is_json_in_a_process_that_says_everything(artifact, captioner, pictures):
-    command = [sys.executable, "-m", "toolkit.cli", "-vv", "caption", artifact, str(pictures), "--json"]
+def test_every_line_of_stdout_is_json_in_a_process_that_says_everything(artifact, captioner, images):
+    command = [sys.executable, "-m", "toolkit.cli", "-vv", "caption", artifact, str(images), "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     one, two, bad, three = [json.loads(line) for line in ended.stdout.splitlines()]
     assert list(bad) == ["image", "error", "code"]
-    assert bad["image"] == str(pictures / "bad.jpg")
-    assert bad["error"].startswith(f"{pictures / 'bad.jpg'}: cannot be read: ")
+    assert bad["image"] == str(images / "bad.jpg")
+    assert bad["error"].startswith(f"{images / 'bad.jpg'}: cannot be read: ")
     for row, name in ((one, "1.png"), (two, "2.PNG"), (three, "deep/3.png")):
         assert list(row) == ["image", "caption", "token_ids", "score"]
-        assert (row["image"], row["caption"]) == (str(pictures / name), captioner.caption([pictures / name])[0].text)
+        assert (row["image"], row["caption"]) == (str(images / name), captioner.caption([images / name])[0].text)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert [line for line in ended.stderr.splitlines() if line.startswith("Error: ")] == [
         f"Error: {bad['error']}",
-        "Error: 1 of 4 pictures could not be captioned",
+        "Error: 1 of 4 images could not be captioned",
     ]
 
 
@@ -128,32 +128,32 @@ def test_every_line_of_stdout_is_json_in_a_process_that_says_everything(artifact
     ],
     ids=str,
 )
-def test_folders_and_globs(artifact, captioner, pictures, named, found):
-    result = run(artifact, *(name.format(pictures) for name in named))
-    readable = [pictures / name for name in found if name != "bad.jpg"]
+def test_folders_and_globs(artifact, captioner, images, named, found):
+    result = run(artifact, *(name.format(images) for name in named))
+    readable = [images / name for name in found if name != "bad.jpg"]
     assert result.stdout.splitlines() == lines_of(captioner, readable)
     assert result.exit_code == (1 if "bad.jpg" in found else 0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_bad_pictures_are_errors_and_the_others_go_on(artifact, captioner, pictures, tmp_path, batch_size):
-    good, bad, missing, empty = pictures / "1.png", pictures / "bad.jpg", tmp_path / "none.png", tmp_path / "empty.png"
+def test_bad_images_are_errors_and_the_others_go_on(artifact, captioner, images, tmp_path, batch_size):
+    good, bad, missing, empty = images / "1.png", images / "bad.jpg", tmp_path / "none.png", tmp_path / "empty.png"
     empty.touch()
-    last = pictures / "2.PNG"
-    result = run(artifact, good, bad, missing, pictures / "notes.txt", empty, last, "--batch-size", batch_size)
+    last = images / "2.PNG"
+    result = run(artifact, good, bad, missing, images / "notes.txt", empty, last, "--batch-size", batch_size)
     assert result.exit_code == 1
     assert result.stdout.splitlines() == lines_of(captioner, [good, last])
     first, second, third, fourth, summary = errors_of(result)
     assert first.startswith(f"{bad}: cannot be read: ")
     assert second == f"{missing}: no such file; check the path"
-    assert third.startswith(f"{pictures / 'notes.txt'}: is not a picture that can be read (JPEG, PNG, ")
+    assert third.startswith(f"{images / 'notes.txt'}: is not an image that can be read (JPEG, PNG, ")
     assert fourth == f"{empty}: is empty; copy it again"
-    assert summary == "4 of 6 pictures could not be captioned"
+    assert summary == "4 of 6 images could not be captioned"
 
 
-def test_a_bad_picture_keeps_its_place_among_json_lines(artifact, pictures, tmp_path):
+def test_a_bad_image_keeps_its_place_among_json_lines(artifact, images, tmp_path):
     output = tmp_path / "lines.jsonl"
-    result = run(artifact, pictures / "1.png", pictures / "bad.jpg", pictures / "2.PNG", "--json", "--output", output)
+    result = run(artifact, images / "1.png", images / "bad.jpg", images / "2.PNG", "--json", "--output", output)
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [Path(row["image"]).name for row in rows] == ["1.png", "bad.jpg", "2.PNG"]
     assert [list(row) for row in rows] == [
@@ -162,11 +162,11 @@ def test_a_bad_picture_keeps_its_place_among_json_lines(artifact, pictures, tmp_
         ["image", "caption", "token_ids", "score"],
     ]
     assert (result.exit_code, result.stdout) == (1, "")
-    assert errors_of(result) == [rows[1]["error"], "1 of 3 pictures could not be captioned"]
+    assert errors_of(result) == [rows[1]["error"], "1 of 3 images could not be captioned"]
 
 
-def test_strip_prompt(artifact, captioner, drawn_pictures):
-    paths = [str(picture.path) for picture in drawn_pictures[:4]]
+def test_strip_prompt(artifact, captioner, drawn_images):
+    paths = [str(image.path) for image in drawn_images[:4]]
     whole, stripped = run(artifact, *paths, "--prompt", PROMPT), run(artifact, *paths, "--prompt", PROMPT, "--strip-prompt")
     captions = [line.split("\t")[1] for line in whole.stdout.splitlines()]
     assert all(caption.startswith(PROMPT) for caption in captions)
@@ -177,8 +177,8 @@ def test_strip_prompt(artifact, captioner, drawn_pictures):
     assert row["token_ids"] == list(captioner.caption(paths[:1], prompt=PROMPT)[0].token_ids), "the ids stay whole"
 
 
-def test_output_file(artifact, captioner, drawn_pictures, tmp_path):
-    paths, output = [picture.path for picture in drawn_pictures[:2]], tmp_path / "captions.txt"
+def test_output_file(artifact, captioner, drawn_images, tmp_path):
+    paths, output = [image.path for image in drawn_images[:2]], tmp_path / "captions.txt"
     result = run(artifact, *paths, "--output", output)
     assert (result.exit_code, result.output) == (0, "")
     assert output.read_text().splitlines() == lines_of(captioner, paths)
@@ -198,27 +198,27 @@ def test_output_file(artifact, captioner, drawn_pictures, tmp_path):
     ("arguments", "error"),
     [
         (
-            ["{tmp}/none", "{picture}"],
+            ["{tmp}/none", "{image}"],
             "{tmp}/none: no artifact here (no manifest.json). Make one with: toolkit export CHECKPOINT --output {tmp}",
         ),
-        (["{artifact}", "{tmp}"], "{tmp}: no pictures here"),
-        (["{artifact}", "{tmp}/*.jpg"], "{tmp}/*.jpg: no pictures here"),
+        (["{artifact}", "{tmp}"], "{tmp}: no images here"),
+        (["{artifact}", "{tmp}/*.jpg"], "{tmp}/*.jpg: no images here"),
         (
-            ["{artifact}", "{picture}", "--output", "{tmp}/none/captions.txt"],
+            ["{artifact}", "{image}", "--output", "{tmp}/none/captions.txt"],
             "{tmp}/none/captions.txt: cannot write: there is no folder {tmp}/none. Nothing was changed.",
         ),
-        (["{artifact}", "{picture}", "--max-length", "33"], "max_length 33 is more than the 32 positions of this model"),
-        (["{artifact}", "{picture}", "--min-length", "21"], "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
+        (["{artifact}", "{image}", "--max-length", "33"], "max_length 33 is more than the 32 positions of this model"),
+        (["{artifact}", "{image}", "--min-length", "21"], "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
         (
-            ["{artifact}", "{picture}", "--prompt", PROMPT, "--max-length", "4"],
+            ["{artifact}", "{image}", "--prompt", PROMPT, "--max-length", "4"],
             "the prompt takes 4 tokens, so max_length must be more than that; it is 4",
         ),
-        (["{artifact}", "{picture}", "--beams", "32"], "32 beams are too many for a vocabulary of 64"),
+        (["{artifact}", "{image}", "--num-beams", "32"], "32 beams are too many for a vocabulary of 64"),
     ],
     ids=lambda value: " ".join(value[2:]) if isinstance(value, list) else "",
 )
-def test_a_request_that_cannot_be_met_is_one_line(artifact, drawn_pictures, tmp_path, arguments, error):
-    names = {"artifact": artifact, "picture": str(drawn_pictures[0].path), "tmp": str(tmp_path)}
+def test_a_request_that_cannot_be_met_is_one_line(artifact, drawn_images, tmp_path, arguments, error):
+    names = {"artifact": artifact, "image": str(drawn_images[0].path), "tmp": str(tmp_path)}
     result = run(*(argument.format(**names) for argument in arguments))
     assert (result.exit_code, result.stdout) == (1, "")
     assert errors_of(result) == [error.format(**names)]
@@ -233,31 +233,31 @@ def test_a_request_that_cannot_be_met_is_one_line(artifact, drawn_pictures, tmp_
         ("pytorch-fp32", "--device cpu"),
     ],
 )
-def test_a_gpu_that_is_ordered_and_not_there_is_one_line(tiny_artifacts, drawn_pictures, recipe, fact):
-    result = run(tiny_artifacts[recipe], drawn_pictures[0].path, "--device", "cuda")
+def test_a_gpu_that_is_ordered_and_not_there_is_one_line(tiny_artifacts, drawn_images, recipe, fact):
+    result = run(tiny_artifacts[recipe], drawn_images[0].path, "--device", "cuda")
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = errors_of(result)
     assert fact in line
 
 
-def test_a_folder_of_artifacts(tiny_artifacts, drawn_pictures, tmp_path):
+def test_a_folder_of_artifacts(tiny_artifacts, drawn_images, tmp_path):
     folder = tmp_path / "artifacts"
     for recipe in ("onnx-fp32", "onnx-int8"):
         shutil.copytree(tiny_artifacts[recipe], folder / tiny_artifacts[recipe].name)
-    result = CliRunner().invoke(main, ["-v", "caption", str(folder), str(drawn_pictures[0].path), "--json"])
-    assert json.loads(result.stdout)["score"] == runtimes.load(tiny_artifacts["onnx-int8"]).caption([drawn_pictures[0].path])[0].score
+    result = CliRunner().invoke(main, ["-v", "caption", str(folder), str(drawn_images[0].path), "--json"])
+    assert json.loads(result.stdout)["score"] == runtimes.load(tiny_artifacts["onnx-int8"]).caption([drawn_images[0].path])[0].score
     assert result.stderr == "INFO using tiny-onnx-int8: INT8 that is right on every CPU\n"
-    refused = run(folder, drawn_pictures[0].path, "--device", "cuda")
+    refused = run(folder, drawn_images[0].path, "--device", "cuda")
     assert errors_of(refused) == [f"{folder}: none of tiny-onnx-fp32, tiny-onnx-int8 can run here with device 'cuda'"]
 
 
-def test_a_damaged_artifact_is_one_line(tiny_artifacts, drawn_pictures, tmp_path):
+def test_a_damaged_artifact_is_one_line(tiny_artifacts, drawn_images, tmp_path):
     damaged = shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "damaged")
     (encoder,) = damaged.glob("encoder-*.onnx")
     content = bytearray(encoder.read_bytes())
     content[len(content) // 2] ^= 1
     encoder.write_bytes(content)
-    result = run(damaged, drawn_pictures[0].path)
+    result = run(damaged, drawn_images[0].path)
     assert (result.exit_code, result.stdout) == (1, "")
     (error,) = errors_of(result)
     assert error.startswith(f"{encoder}: sha256 is ")
@@ -269,10 +269,10 @@ ODD = [("line\nbreak\t.png", "'{}/line\\nbreak\\t.png'"), (os.fsdecode(b"caf\xe9
 
 
 @pytest.mark.parametrize(("name", "shown"), ODD, ids=ascii)
-def test_odd_file_names(artifact, captioner, drawn_pictures, tmp_path, name, shown):
+def test_odd_file_names(artifact, captioner, drawn_images, tmp_path, name, shown):
     folder, output = tmp_path / "odd", tmp_path / "lines"
     folder.mkdir()
-    shutil.copy(drawn_pictures[0].path, folder / name)
+    shutil.copy(drawn_images[0].path, folder / name)
     caption = captioner.caption([folder / name])[0]
     strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     command = [sys.executable, "-m", "toolkit.cli", "caption", artifact, str(folder)]
@@ -284,11 +284,11 @@ def test_odd_file_names(artifact, captioner, drawn_pictures, tmp_path, name, sho
     assert (row["image"], row["caption"], row["score"]) == (str(folder / name), caption.text, caption.score)
 
 
-def test_no_room_for_the_output_is_one_line(artifact, drawn_pictures, tmp_path):
+def test_no_room_for_the_output_is_one_line(artifact, drawn_images, tmp_path):
     output = tmp_path / "captions.txt"
     output.write_text("old")
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4)); from toolkit.cli import main; main(sys.argv[1:])"
-    arguments = ["caption", artifact, str(drawn_pictures[0].path), "--output", str(output), "--overwrite"]
+    arguments = ["caption", artifact, str(drawn_images[0].path), "--output", str(output), "--overwrite"]
     ended = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == f"Error: {output}: cannot write: File too large. Nothing was changed.\n"
@@ -296,22 +296,22 @@ def test_no_room_for_the_output_is_one_line(artifact, drawn_pictures, tmp_path):
     assert names_in(tmp_path) == ["captions.txt"]
 
 
-def test_a_pipe_is_not_replaced_by_a_file(artifact, drawn_pictures, tmp_path):
+def test_a_pipe_is_not_replaced_by_a_file(artifact, drawn_images, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    result = run(artifact, drawn_pictures[0].path, "--output", pipe, "--overwrite")
+    result = run(artifact, drawn_images[0].path, "--output", pipe, "--overwrite")
     assert result.exit_code == 1
     assert errors_of(result) == [f"{pipe}: cannot write: it is not a regular file. Nothing was changed."]
     assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_any_number_of_workers_writes_the_same_bytes(artifact, pictures, tmp_path, batch_size):
-    """A picture that cannot be read is among them."""
+def test_any_number_of_workers_writes_the_same_bytes(artifact, images, tmp_path, batch_size):
+    """An image that cannot be read is among them."""
     written = {}
     for workers in (0, 1, 4):
         output = tmp_path / f"{workers}.jsonl"
-        result = run(artifact, pictures, "--json", "--batch-size", batch_size, "--workers", workers, "--output", output)
+        result = run(artifact, images, "--json", "--batch-size", batch_size, "--workers", workers, "--output", output)
         assert (result.exit_code, len(errors_of(result))) == (1, 2)
         written[workers] = output.read_bytes()
     assert written[0] == written[1] == written[4]
@@ -320,14 +320,14 @@ def test_any_number_of_workers_writes_the_same_bytes(artifact, pictures, tmp_pat
 
 class TestFromFile:
     @pytest.fixture
-    def paths(self, pictures):
-        return [str(pictures / name) for name in ("2.PNG", "bad.jpg", "1.png")]
+    def paths(self, images):
+        return [str(images / name) for name in ("2.PNG", "bad.jpg", "1.png")]
 
-    def test_paths_of_a_list_come_after_those_that_are_named(self, artifact, captioner, pictures, paths, tmp_path):
+    def test_paths_of_a_list_come_after_those_that_are_named(self, artifact, captioner, images, paths, tmp_path):
         (tmp_path / "list").write_text("\n".join(paths))
-        result = run(artifact, pictures / "deep", "--from-file", tmp_path / "list")
-        assert result.stdout.splitlines() == lines_of(captioner, [pictures / "deep" / "3.png", paths[0], paths[2]])
-        assert (result.exit_code, errors_of(result)[-1]) == (1, "1 of 4 pictures could not be captioned")
+        result = run(artifact, images / "deep", "--from-file", tmp_path / "list")
+        assert result.stdout.splitlines() == lines_of(captioner, [images / "deep" / "3.png", paths[0], paths[2]])
+        assert (result.exit_code, errors_of(result)[-1]) == (1, "1 of 4 images could not be captioned")
 
     def test_stdin_into_a_file_which_is_resumed(self, artifact, captioner, paths, tmp_path):
         output, listed = tmp_path / "captions.txt", "\0".join([paths[0], paths[2], paths[0]])

@@ -25,19 +25,19 @@ def artifact(tiny_artifacts):
 
 
 @pytest.fixture(scope="module")
-def pictures(drawn_pictures, tmp_path_factory):
-    """60 pictures, of which the 8th is cut off and the 31st is no picture."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(drawn_images, tmp_path_factory):
+    """60 images, of which the 8th is cut off and the 31st is no image."""
+    folder = tmp_path_factory.mktemp("images")
     for number in range(60):
-        shutil.copy(drawn_pictures[number % 16].path, folder / f"{number:02}.png")
+        shutil.copy(drawn_images[number % 16].path, folder / f"{number:02}.png")
     (folder / "07.png").write_bytes((folder / "07.png").read_bytes()[:-200])
-    (folder / "30.png").write_text("no picture")
+    (folder / "30.png").write_text("no image")
     return folder
 
 
 @pytest.fixture(scope="module")
 def pipe(tmp_path_factory):
-    """A picture that never comes: a run that is to be stopped waits for it and cannot end before."""
+    """An image that never comes: a run that is to be stopped waits for it and cannot end before."""
     pipe = tmp_path_factory.mktemp("pipe") / "pipe.png"
     os.mkfifo(pipe)
     return pipe
@@ -88,81 +88,81 @@ def kill_after(process, output, lines):
 
 
 @pytest.fixture(scope="module")
-def unbroken(artifact, pictures, tmp_path_factory):
+def unbroken(artifact, images, tmp_path_factory):
     """Batch size → the bytes of a run that nothing disturbed."""
     made = {}
     for size in (1, 4):
         file = tmp_path_factory.mktemp("unbroken") / "captions.jsonl"
-        code, stdout, errors = run(artifact, pictures, "--json", "--output", file, "--batch-size", size)
-        assert (code, stdout, errors[-1]) == (1, "", "Error: 2 of 60 pictures could not be captioned")
+        code, stdout, errors = run(artifact, images, "--json", "--output", file, "--batch-size", size)
+        assert (code, stdout, errors[-1]) == (1, "", "Error: 2 of 60 images could not be captioned")
         assert names_in(file.parent) == ["captions.jsonl", "captions.jsonl.meta"]
         made[size] = file.read_bytes()
     return made
 
 
 @pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.full)])
-def test_killed_and_resumed_gives_the_bytes_of_an_unbroken_run(artifact, pictures, pipe, unbroken, output, size):
-    command = [artifact, pictures, "--json", "--output", output, "--batch-size", size, "--resume"]
+def test_killed_and_resumed_gives_the_bytes_of_an_unbroken_run(artifact, images, pipe, unbroken, output, size):
+    command = [artifact, images, "--json", "--output", output, "--batch-size", size, "--resume"]
     for lines in (9, 40):
         kill_after(start(*command, pipe), output, lines)
         assert not output.exists()
         for line in partial(output).read_bytes().splitlines(keepends=True)[:-1]:
             json.loads(line)
     code, _, errors = run(*command)
-    assert (code, errors[-1]) == (1, "Error: 2 of 60 pictures could not be captioned")
+    assert (code, errors[-1]) == (1, "Error: 2 of 60 images could not be captioned")
     assert output.read_bytes() == unbroken[size]
     assert names_in(output.parent) == ["captions.jsonl", "captions.jsonl.meta"]
 
     again = run(*command)  # nothing to do
-    assert again == (1, "", ["Error: 2 of 60 pictures could not be captioned"])
+    assert again == (1, "", ["Error: 2 of 60 images could not be captioned"])
     assert output.read_bytes() == unbroken[size]
 
 
 @pytest.mark.full
-def test_text_lines_are_resumed_too(artifact, pictures, pipe, output):
+def test_text_lines_are_resumed_too(artifact, images, pipe, output):
     whole = output.with_name("whole")
-    run(artifact, pictures, "--output", whole)
-    kill_after(start(artifact, pictures, pipe, "--output", output), output, 20)
-    assert run(artifact, pictures, "--output", output, "--resume")[0] == 1
+    run(artifact, images, "--output", whole)
+    kill_after(start(artifact, images, pipe, "--output", output), output, 20)
+    assert run(artifact, images, "--output", output, "--resume")[0] == 1
     assert output.read_bytes() == whole.read_bytes()
 
 
-def test_an_unfinished_run_is_neither_overwritten_nor_mixed(artifact, tiny_artifacts, pictures, pipe, output):
-    command = [artifact, pictures, "--json", "--output", output]
+def test_an_unfinished_run_is_neither_overwritten_nor_mixed(artifact, tiny_artifacts, images, pipe, output):
+    command = [artifact, images, "--json", "--output", output]
     kill_after(start(*command, pipe), output, 20)
     kept = partial(output).read_bytes()
     assert run(*command)[2] == [
         f"Error: {partial(output)}: exists already; nothing was changed. "
         "It is a run that was stopped: go on with --resume, or start again with --overwrite."
     ]
-    code, stdout, errors = run(*command, "--resume", "--beams", 3, "--prompt", "a picture of", "--max-pixels", 1000)
+    code, stdout, errors = run(*command, "--resume", "--num-beams", 3, "--prompt", "a picture of", "--max-pixels", 1000)
     assert (code, len(errors), json.loads(stdout)["code"]) == (1, 1, "REQUEST_INVALID")
     assert errors[0].startswith(f"Error: {partial(output)}: was begun otherwise, and its captions would be mixed (")
     told = [part.split()[0] for part in errors[0].partition("(")[2].split("; ")]
-    assert told == ["prompt", "beams", "max_pixels"]
+    assert told == ["prompt", "num_beams", "max_pixels"]
     other = run(tiny_artifacts["onnx-fp32"], *command[1:], "--resume")
     assert "captions would be mixed (artifact '" in other[2][0]
     assert partial(output).read_bytes() == kept
     assert not output.exists()
-    code, _, errors = run(artifact, pictures / "00.png", "--json", "--output", output, "--overwrite")
+    code, _, errors = run(artifact, images / "00.png", "--json", "--output", output, "--overwrite")
     assert (code, errors, lines_in(output), names_in(output.parent)) == (0, [], 1, [output.name, f"{output.name}.meta"])
 
 
-def test_a_finished_output_is_not_touched_by_a_resumed_run_of_other_pictures(artifact, pictures, output):
-    assert run(artifact, pictures / "00.png", "--json", "--output", output)[0] == 0
+def test_a_finished_output_is_not_touched_by_a_resumed_run_of_other_images(artifact, images, output):
+    assert run(artifact, images / "00.png", "--json", "--output", output)[0] == 0
     kept = output.read_bytes()
     for more in ([], ["--resume"]):
-        code, _, errors = run(artifact, pictures, "--json", "--output", output, *more)
+        code, _, errors = run(artifact, images, "--json", "--output", output, *more)
         assert (code, errors) == (1, [f"Error: {output}: exists already; nothing was changed. Use --overwrite to replace it."])
     assert output.read_bytes() == kept
 
 
 @pytest.mark.full
-def test_a_picture_that_changed_since_is_captioned_again(artifact, pictures, pipe, output, tmp_path, drawn_pictures):
-    folder = Path(shutil.copytree(pictures, tmp_path / "copies"))
+def test_an_image_that_changed_since_is_captioned_again(artifact, images, pipe, output, tmp_path, drawn_images):
+    folder = Path(shutil.copytree(images, tmp_path / "copies"))
     command = [artifact, folder, "--json", "--output", output, "--resume"]
     kill_after(start(*command, pipe), output, 40)
-    shutil.copy(drawn_pictures[9].path, folder / "07.png")
+    shutil.copy(drawn_images[9].path, folder / "07.png")
     (folder / "61.png").write_bytes((folder / "00.png").read_bytes())
     assert run(*command)[0] == 1
     rows = [json.loads(line) for line in output.read_bytes().splitlines()]
@@ -171,28 +171,28 @@ def test_a_picture_that_changed_since_is_captioned_again(artifact, pictures, pip
     assert [Path(row["image"]).name for row in rows if "error" in row] == ["30.png"]
 
 
-def test_two_runs_into_one_output(artifact, pictures, pipe, output):
-    first = start(artifact, pictures, pipe, "--json", "--output", output)
+def test_two_runs_into_one_output(artifact, images, pipe, output):
+    first = start(artifact, images, pipe, "--json", "--output", output)
     wait_until(partial(output).exists)
-    second = run(artifact, pictures, "--json", "--output", output, "--resume")
+    second = run(artifact, images, "--json", "--output", output, "--resume")
     assert second[2] == [f"Error: {output}: cannot write: another process is writing it. Nothing was changed."]
     first.kill()
     first.communicate()
 
 
-def test_ctrl_c_says_how_to_go_on(artifact, pictures, pipe, output):
-    process = start(artifact, pictures, pipe, "--json", "--output", output)
+def test_ctrl_c_says_how_to_go_on(artifact, images, pipe, output):
+    process = start(artifact, images, pipe, "--json", "--output", output)
     wait_until(lambda: lines_in(partial(output)) == 61)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 1
     said = [line for line in errors.splitlines() if line and not line.startswith("Error: ")]
-    assert said == ["WARNING stopped with 60 of 61 pictures done; --resume goes on", "Aborted!"]
+    assert said == ["WARNING stopped with 60 of 61 images done; --resume goes on", "Aborted!"]
 
 
-def test_a_killed_run_leaves_no_process(artifact, pictures, pipe, output):
-    """Its captioning process waits for a picture that never comes, and still ends."""
-    process = start(artifact, pictures, pipe, "--json", "--output", output)
+def test_a_killed_run_leaves_no_process(artifact, images, pipe, output):
+    """Its captioning process waits for an image that never comes, and still ends."""
+    process = start(artifact, images, pipe, "--json", "--output", output)
     wait_until(lambda: lines_in(partial(output)) > 10)
     (worker,) = psutil.Process(process.pid).children()
     process.kill()
@@ -200,8 +200,8 @@ def test_a_killed_run_leaves_no_process(artifact, pictures, pipe, output):
     worker.wait(timeout=60)
 
 
-def test_no_room_keeps_what_was_captioned(artifact, pictures, unbroken, output):
-    command = ["caption", artifact, str(pictures), "--json", "--output", str(output), "--resume"]
+def test_no_room_keeps_what_was_captioned(artifact, images, unbroken, output):
+    command = ["caption", artifact, str(images), "--json", "--output", str(output), "--resume"]
     for room in (2000, 8000):
         limited = (
             f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}));"
@@ -216,20 +216,20 @@ def test_no_room_keeps_what_was_captioned(artifact, pictures, unbroken, output):
     assert output.read_bytes() == unbroken[1]
 
 
-class TestAPictureThatEndsItsProcess:
-    """A real end: the process is killed as soon as it has opened the picture, which takes seconds to decode."""
+class TestAnImageThatEndsItsProcess:
+    """A real end: the process is killed as soon as it has opened the image, which takes seconds to decode."""
 
     @pytest.fixture
-    def folder(self, drawn_pictures, tmp_path):
-        folder = tmp_path / "pictures"
+    def folder(self, drawn_images, tmp_path):
+        folder = tmp_path / "images"
         folder.mkdir()
         for number in range(12):
-            shutil.copy(drawn_pictures[number].path, folder / f"{number:02}.png")
+            shutil.copy(drawn_images[number].path, folder / f"{number:02}.png")
         (folder / "05.pgm").write_bytes(b"P2 1900 2000 255\n" + b"0 " * (1900 * 2000))  # Pillow decodes such numbers in Python: 7 s
         return folder
 
     def kill_whoever_opens(self, suffix, supervisor, times=99):
-        """End a child of the supervisor whenever it holds such a picture open; return how often."""
+        """End a child of the supervisor whenever it holds such an image open; return how often."""
         killed = set()
         while supervisor.poll() is None and len(killed) < times:
             for child in psutil.Process(supervisor.pid).children():
@@ -259,7 +259,7 @@ class TestAPictureThatEndsItsProcess:
             "code": "IMAGE_CRASH",
             "sha256": sha256_of(folder / "05.pgm"),
         }
-        assert errors.splitlines() == [f"Error: {said}", "Error: 1 of 13 pictures could not be captioned"]
+        assert errors.splitlines() == [f"Error: {said}", "Error: 1 of 13 images could not be captioned"]
         (folder / "05.pgm").write_bytes(b"")
         whole = output.with_name("whole.jsonl")
         run(artifact, folder, "--json", "--output", whole, "--batch-size", size)
@@ -268,18 +268,18 @@ class TestAPictureThatEndsItsProcess:
             assert [row for row in rows if row != crashed] == [row for row in others if "error" not in row]
 
     @pytest.mark.full
-    def test_if_all_do_it_is_the_artifacts_fault_and_no_picture_is_blamed(self, artifact, folder, output):
+    def test_if_all_do_it_is_the_artifacts_fault_and_no_image_is_blamed(self, artifact, folder, output):
         for number in range(6):
             os.link(folder / "05.pgm", folder / f"00-{number}.pgm")
         process = start(artifact, folder, "--json", "--output", output)
         assert self.kill_whoever_opens(".pgm", process) == 7  # with the others, three alone, with the others, two alone
         _, errors = process.communicate()
-        assert errors.splitlines()[-1].startswith(f"Error: {artifact}: captioning ended 5 processes, each at another picture (SIGSEGV)")
+        assert errors.splitlines()[-1].startswith(f"Error: {artifact}: captioning ended 5 processes, each at another image (SIGSEGV)")
         assert lines_in(partial(output)) == 1
 
     @pytest.mark.full
     def test_once_is_no_reason(self, artifact, folder, output):
-        """Somebody killed the process, or memory ran out for a moment: tried again alone, the picture is fine."""
+        """Somebody killed the process, or memory ran out for a moment: tried again alone, the image is fine."""
         (folder / "05.pgm").write_bytes(b"P2 600 600 255\n" + b"0 " * 360_000)
         process = start(artifact, folder, "--json", "--output", output)
         assert self.kill_whoever_opens(".pgm", process, 1) == 1
@@ -288,8 +288,8 @@ class TestAPictureThatEndsItsProcess:
         assert lines_in(output) == 13
 
 
-def test_an_artifact_that_ends_every_process_is_not_the_pictures_fault(artifact, pictures, output):
-    process = start(artifact, pictures, "--json", "--output", output)
+def test_an_artifact_that_ends_every_process_is_not_the_images_fault(artifact, images, output):
+    process = start(artifact, images, "--json", "--output", output)
     while process.poll() is None:
         for child in psutil.Process(process.pid).children():
             os.kill(child.pid, signal.SIGILL)

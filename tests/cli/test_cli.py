@@ -74,9 +74,9 @@ def test_version():
         (["compare"], ["A"]),
         (["report"], ["RECORDS"]),
         (["report", "records", "--format", "xml"], ["--format", "xml", "'md', 'csv', 'json', 'html'"]),
-        (["caption", "artifact", "picture", "--beams", "0"], ["--beams", "0", "x>=1"]),
-        (["caption", "artifact", "picture", "--device", "tpu"], ["--device", "tpu", "auto", "cpu", "cuda"]),
-        (["caption", "artifact", "picture", "--threads", "0"], ["--threads", "0", "x>=1"]),
+        (["caption", "artifact", "image", "--num-beams", "0"], ["--num-beams", "0", "x>=1"]),
+        (["caption", "artifact", "image", "--device", "tpu"], ["--device", "tpu", "auto", "cpu", "cuda"]),
+        (["caption", "artifact", "image", "--threads", "0"], ["--threads", "0", "x>=1"]),
         (["bench", "artifact", "--tokens", "0"], ["--tokens", "0", "1"]),
         (["export", "checkpoint", "--on-gate-failure", "off"], ["--on-gate-failure", "off", "'fail', 'write'"]),
     ],
@@ -99,7 +99,7 @@ def test_a_fault_of_the_input_is_one_line_and_exit_code_1(tmp_path):
 
 
 def test_with_json_a_fault_is_an_object_with_a_code_as_well(tmp_path):
-    result = run("caption", str(tmp_path / "none"), "picture.jpg", "--json")
+    result = run("caption", str(tmp_path / "none"), "image.jpg", "--json")
     row = json.loads(result.stdout)
     assert (result.exit_code, row["code"]) == (1, "ARTIFACT_MISSING")
     assert result.stderr == f"Error: {row['error']}\n"

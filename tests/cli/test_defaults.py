@@ -21,39 +21,39 @@ def run(*arguments):
 
 
 @pytest.fixture
-def here(tiny_artifacts, drawn_pictures, tmp_path, monkeypatch):
-    """A project folder with two artifacts in build/artifacts and a picture."""
+def here(tiny_artifacts, drawn_images, tmp_path, monkeypatch):
+    """A project folder with two artifacts in build/artifacts and an image."""
     for name in HELD:
         shutil.copytree(tiny_artifacts[name], tmp_path / "build" / "artifacts" / f"tiny-{name}")
-    shutil.copy(drawn_pictures[0].path, tmp_path / "picture.png")
+    shutil.copy(drawn_images[0].path, tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_caption_takes_the_best_artifact(here):
-    named = run("caption", f"build/artifacts/tiny-{BEST}", "picture.png", "--json")
-    result = run("caption", "picture.png", "--json")
+    named = run("caption", f"build/artifacts/tiny-{BEST}", "image.png", "--json")
+    result = run("caption", "image.png", "--json")
     assert (result.exit_code, result.stdout) == (0, named.stdout)
     assert f"build/artifacts/tiny-{BEST}" in result.stderr
     assert named.stderr == ""
 
 
-def test_caption_takes_a_folder_of_artifacts_or_of_pictures_in_first_place(here):
-    (here / "pictures").mkdir()
-    shutil.copy("picture.png", "pictures")
-    for arguments in (("build/artifacts", "pictures"), ("pictures",)):
+def test_caption_takes_a_folder_of_artifacts_or_of_images_in_first_place(here):
+    (here / "images").mkdir()
+    shutil.copy("image.png", "images")
+    for arguments in (("build/artifacts", "images"), ("images",)):
         result = run("caption", *arguments, "--json")
-        assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == ["pictures/picture.png"]
+        assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == ["images/image.png"]
 
 
 def test_a_package_in_first_place_is_to_be_unpacked(here):
     (here / "captioner.tar.gz").touch()
-    result = run("caption", "captioner.tar.gz", "picture.png")
+    result = run("caption", "captioner.tar.gz", "image.png")
     assert result.exit_code == 1
     assert "toolkit unpack captioner.tar.gz" in result.stderr
 
 
-def test_an_artifact_without_pictures_is_a_wrong_command_line(here):
+def test_an_artifact_without_images_is_a_wrong_command_line(here):
     result = run("caption", f"build/artifacts/tiny-{BEST}")
     assert result.exit_code == 2
     assert "Missing argument 'IMAGE...'" in result.stderr
@@ -64,7 +64,7 @@ def test_an_artifact_without_pictures_is_a_wrong_command_line(here):
     [
         (("build/artifacts", "a.jpg"), "build/artifacts", ("a.jpg",)),
         (("build/artifacts/tiny-onnx-int8", "a.jpg", "b"), "build/artifacts/tiny-onnx-int8", ("a.jpg", "b")),
-        (("picture.png", "build/artifacts"), None, ("picture.png", "build/artifacts")),
+        (("image.png", "build/artifacts"), None, ("image.png", "build/artifacts")),
         (("build", "a.jpg"), None, ("build", "a.jpg")),
         (("*", "a.jpg"), None, ("*", "a.jpg")),
         (("none", "a.jpg"), "none", ("a.jpg",)),
@@ -103,7 +103,7 @@ def test_doctor_needs_none(tmp_path, monkeypatch):
     assert (json.loads(result.stdout)["artifacts"], result.stderr) == (None, "")
 
 
-@pytest.mark.parametrize("command", [("caption", "picture.png"), ("verify",), ("package",)])
+@pytest.mark.parametrize("command", [("caption", "image.png"), ("verify",), ("package",)])
 @pytest.mark.parametrize("folder", [False, True], ids=["no folder", "empty folder"])
 def test_without_artifacts_the_error_names_what_to_do(tmp_path, monkeypatch, command, folder):
     monkeypatch.chdir(tmp_path)

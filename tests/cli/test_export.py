@@ -50,7 +50,7 @@ def test_the_recipes_are_listed():
     assert [name for name, mark, _ in listed if mark == "default"] == [recipe.name for recipe in deployable_recipes(cuda=read_host().cuda)]
 
 
-def test_each_path_is_printed_and_nothing_else(tiny_checkpoint, tiny_artifacts, drawn_pictures, tmp_path):
+def test_each_path_is_printed_and_nothing_else(tiny_checkpoint, tiny_artifacts, drawn_images, tmp_path):
     output = tmp_path / "deep" / "artifacts"
     command = [
         sys.executable,
@@ -70,13 +70,13 @@ def test_each_path_is_printed_and_nothing_else(tiny_checkpoint, tiny_artifacts, 
     assert ended.returncode == 0
     assert "Traceback" not in ended.stderr
     assert names_in(output) == ["tiny-onnx-int8", "tiny-pytorch-int8"]
-    image = drawn_pictures[0].path
+    image = drawn_images[0].path
     for recipe in ("onnx-int8", "pytorch-int8"):
         made, expected = output / f"tiny-{recipe}", tiny_artifacts[recipe]
         assert {file.name for file in made.iterdir()} == {file.name for file in expected.iterdir()}, "files are named by their hash"
         assert runtimes.load(made, threads=1).caption([image]) == runtimes.load(expected, threads=1).caption([image])
         gate = json.loads((made / "manifest.json").read_bytes())["gate"]
-        assert gate["pictures"] == 21, "the pictures that ship with the toolkit"
+        assert gate["images"] == 21, "the images that ship with the toolkit"
 
 
 def test_a_recipe_from_a_file(tiny_checkpoint, tmp_path):
@@ -201,8 +201,8 @@ def test_a_bad_checkpoint_or_recipe_is_one_line(tmp_path, files, arguments, erro
         ("config.json", b"", "{here}: cannot read config.json: "),
         ("model.safetensors", b"", "{here}: transformers cannot load it: Error while deserializing header: "),
         ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "{here}: transformers cannot load it: Error while deserializing header: "),
-        ("tokenizer.json", b"{", "{here}: cannot read its picture processor or tokenizer: "),
-        ("preprocessor_config.json", b"{", "{here}: cannot read its picture processor or tokenizer: "),
+        ("tokenizer.json", b"{", "{here}: cannot read its image processor or tokenizer: "),
+        ("preprocessor_config.json", b"{", "{here}: cannot read its image processor or tokenizer: "),
     ],
 )
 def test_a_damaged_checkpoint_is_one_line(tiny_checkpoint, tmp_path, name, damage, error):

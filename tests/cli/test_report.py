@@ -111,7 +111,7 @@ def changed(document, path, value):
             lambda line: [line, json.dumps(changed(json.loads(line), "workload.beams", 3))],
             ": holds records of different runs: workload beams is 1 and 3",
         ),
-        (lambda line: [json.dumps(changed(json.loads(line), "times", None))], ":1: has no error, and not the figures of 4 pictures"),
+        (lambda line: [json.dumps(changed(json.loads(line), "times", None))], ":1: has no error, and not the figures of 4 images"),
     ],
 )
 def test_bad_records_are_one_line(tmp_path, lines, error):

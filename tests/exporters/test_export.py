@@ -31,12 +31,12 @@ def checkpoint(tiny_checkpoint) -> Checkpoint:
 
 
 @pytest.fixture
-def pictures(drawn_pictures) -> list[LabelledImage]:
-    return drawn_pictures[:4]
+def images(drawn_images) -> list[LabelledImage]:
+    return drawn_images[:4]
 
 
-def make(checkpoint: Checkpoint, output: Path, pictures: list[LabelledImage], *recipes: Recipe, **options: object) -> list[Path]:
-    return list(export(checkpoint, recipes, output, pictures, **options))
+def make(checkpoint: Checkpoint, output: Path, images: list[LabelledImage], *recipes: Recipe, **options: object) -> list[Path]:
+    return list(export(checkpoint, recipes, output, images, **options))
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -65,9 +65,9 @@ def reference_file(folder: Path) -> Path:
 
 
 class TestGate:
-    def test_a_quantized_artifact_that_drifts_too_far_fails_and_leaves_nothing(self, checkpoint, pictures, tmp_path):
+    def test_a_quantized_artifact_that_drifts_too_far_fails_and_leaves_nothing(self, checkpoint, images, tmp_path):
         with pytest.raises(GateError) as caught:
-            make(checkpoint, tmp_path, pictures, STRICT)
+            make(checkpoint, tmp_path, images, STRICT)
         message = str(caught.value)
         assert message.startswith("pytorch-int8: drift is ")
         assert "the recipe allows -1.0. Nothing was written." in message
@@ -75,81 +75,81 @@ class TestGate:
         assert names(tmp_path) == []
 
     @pytest.mark.parametrize("recipe", ["pytorch-int8", "onnx-int8"])
-    def test_a_quantized_artifact_within_its_limit_passes_and_says_how_far_it_is(self, checkpoint, pictures, tmp_path, recipe):
-        (path,) = make(checkpoint, tmp_path, pictures, replace(find_recipe(recipe), drift_limit_nat=0.1))
+    def test_a_quantized_artifact_within_its_limit_passes_and_says_how_far_it_is(self, checkpoint, images, tmp_path, recipe):
+        (path,) = make(checkpoint, tmp_path, images, replace(find_recipe(recipe), drift_limit_nat=0.1))
         gate = open_artifact(path).manifest.gate
-        assert (gate["passed"], gate["problem"], gate["pictures"], gate["drift_limit"]) == (True, None, 4, 0.1)
+        assert (gate["passed"], gate["problem"], gate["images"], gate["drift_limit"]) == (True, None, 4, 0.1)
         assert -0.05 < gate["drift_low"] <= gate["drift_nat_per_token"] <= gate["drift_high"] < 0.05
         assert gate["drift_nat_per_token"] != 0
         assert gate["device"] == "cpu"
         assert gate["reference"].startswith("transformers 4.")
 
-    def test_drift_is_the_rise_of_the_negative_log_probability_per_token(self, checkpoint, pictures, tmp_path):
-        first, second = make(checkpoint, tmp_path, pictures, FP32, replace(INT8, drift_limit_nat=0.1))
-        paths, captions = [picture.path for picture in pictures], [picture.captions for picture in pictures]
+    def test_drift_is_the_rise_of_the_negative_log_probability_per_token(self, checkpoint, images, tmp_path):
+        first, second = make(checkpoint, tmp_path, images, FP32, replace(INT8, drift_limit_nat=0.1))
+        paths, captions = [image.path for image in images], [image.captions for image in images]
         before, after = (sum(float(row.sum()) for row in load(path).score(paths, captions=captions)) for path in (first, second))
         tokens = sum(len(caption.split()) + 1 for listed in captions for caption in listed)  # every word is one token; and the end
         assert open_artifact(second).manifest.gate["drift_nat_per_token"] == pytest.approx((before - after) / tokens, abs=1e-5)
 
-    def test_write_writes_it_all_the_same_and_the_manifest_says_that_it_failed(self, checkpoint, pictures, tmp_path):
-        (path,) = make(checkpoint, tmp_path, pictures, STRICT, on_gate_failure="write")
+    def test_write_writes_it_all_the_same_and_the_manifest_says_that_it_failed(self, checkpoint, images, tmp_path):
+        (path,) = make(checkpoint, tmp_path, images, STRICT, on_gate_failure="write")
         gate = open_artifact(path).manifest.gate
         assert gate["passed"] is False
         assert gate["problem"].startswith("drift is ")
-        assert load(path).caption([pictures[0].path])[0].error is None
+        assert load(path).caption([images[0].path])[0].error is None
 
     @pytest.mark.parametrize("recipe", ["pytorch-fp32", "onnx-fp32"])
-    def test_an_fp32_artifact_must_say_what_transformers_says(self, checkpoint, pictures, tmp_path, references, recipe):
-        """A kept reference run whose third picture has another fourth token stands for a checkpoint that was read wrongly."""
-        make(checkpoint, tmp_path, pictures, FP32)
+    def test_an_fp32_artifact_must_say_what_transformers_says(self, checkpoint, images, tmp_path, references, recipe):
+        """A kept reference run whose third image has another fourth token stands for a checkpoint that was read wrongly."""
+        make(checkpoint, tmp_path, images, FP32)
         kept = json.loads(reference_file(references).read_bytes())
         kept["token_ids"][2][3] = 5 if kept["token_ids"][2][3] != 5 else 6
         kept["margins_nat"][2] = [1.0] * len(kept["margins_nat"][2])
         reference_file(references).write_text(json.dumps(kept))
         shutil.rmtree(tmp_path / "tiny-pytorch-fp32")
         with pytest.raises(GateError) as caught:
-            make(checkpoint, tmp_path, pictures, find_recipe(recipe))
-        expected = f"{recipe}: captions of 1 of 4 pictures differ from transformers' (first: {pictures[2].path.name}, token 3)."
+            make(checkpoint, tmp_path, images, find_recipe(recipe))
+        expected = f"{recipe}: captions of 1 of 4 images differ from transformers' (first: {images[2].path.name}, token 3)."
         assert str(caught.value).startswith(expected)
         assert names(tmp_path) == []
 
-    def test_a_difference_where_the_reference_is_undecided_is_a_tie(self, checkpoint, pictures, tmp_path, references):
-        make(checkpoint, tmp_path, pictures, FP32)
+    def test_a_difference_where_the_reference_is_undecided_is_a_tie(self, checkpoint, images, tmp_path, references):
+        make(checkpoint, tmp_path, images, FP32)
         kept = json.loads(reference_file(references).read_bytes())
         kept["token_ids"][2][3] = 5 if kept["token_ids"][2][3] != 5 else 6
         kept["margins_nat"][2][2] = 0.0005  # the first generated token stands at 1
         reference_file(references).write_text(json.dumps(kept))
-        (path,) = make(checkpoint, tmp_path, pictures, FP32, overwrite=True)
+        (path,) = make(checkpoint, tmp_path, images, FP32, overwrite=True)
         gate = open_artifact(path).manifest.gate
         assert (gate["passed"], gate["exact_captions"], gate["ties"]) == (True, 3, 1)
 
-    def test_drift_that_is_not_a_number_fails(self, checkpoint, pictures, tmp_path, references):
-        make(checkpoint, tmp_path, pictures, FP32)
+    def test_drift_that_is_not_a_number_fails(self, checkpoint, images, tmp_path, references):
+        make(checkpoint, tmp_path, images, FP32)
         kept = json.loads(reference_file(references).read_bytes())
         kept["log_probabilities"][1][0] = float("nan")
         reference_file(references).write_text(json.dumps(kept))
         with pytest.raises(GateError, match="nan"):
-            make(checkpoint, tmp_path, pictures, INT8)
+            make(checkpoint, tmp_path, images, INT8)
 
-    def test_a_failure_does_not_stop_the_recipes_after_it(self, checkpoint, pictures, tmp_path):
-        finished = export(checkpoint, [FP32, STRICT, find_recipe("onnx-fp32")], tmp_path, pictures)
+    def test_a_failure_does_not_stop_the_recipes_after_it(self, checkpoint, images, tmp_path):
+        finished = export(checkpoint, [FP32, STRICT, find_recipe("onnx-fp32")], tmp_path, images)
         assert [next(finished).name, next(finished).name] == ["tiny-pytorch-fp32", "tiny-onnx-fp32"]
         with pytest.raises(GateError):
             next(finished)
         assert names(tmp_path) == ["tiny-onnx-fp32", "tiny-pytorch-fp32"]
-        assert load(tmp_path / "tiny-onnx-fp32").caption([pictures[0].path])[0].error is None
+        assert load(tmp_path / "tiny-onnx-fp32").caption([images[0].path])[0].error is None
 
-    def test_several_failures_are_one_error_that_holds_each(self, checkpoint, pictures, tmp_path):
+    def test_several_failures_are_one_error_that_holds_each(self, checkpoint, images, tmp_path):
         recipes = [STRICT, replace(STRICT, name="stricter"), FP32]
         with pytest.raises(ExportError) as caught:
-            make(checkpoint, tmp_path, pictures, *recipes)
+            make(checkpoint, tmp_path, images, *recipes)
         assert [str(failure).partition(":")[0] for failure in caught.value.failures] == ["pytorch-int8", "stricter"]
         assert "2 recipes" in str(caught.value)
         assert names(tmp_path) == ["tiny-pytorch-fp32"]
 
-    def test_an_output_that_cannot_be_written_ends_the_export(self, checkpoint, pictures, tmp_path):
+    def test_an_output_that_cannot_be_written_ends_the_export(self, checkpoint, images, tmp_path):
         output = tmp_path / "out"
-        finished = export(checkpoint, [STRICT, FP32, find_recipe("onnx-fp32"), find_recipe("onnx-int8")], output, pictures)
+        finished = export(checkpoint, [STRICT, FP32, find_recipe("onnx-fp32"), find_recipe("onnx-int8")], output, images)
         assert next(finished) == output / "tiny-pytorch-fp32"
         output.rename(tmp_path / "moved")
         output.write_text("a file")
@@ -160,12 +160,12 @@ class TestGate:
 
 
 @pytest.mark.full
-def test_every_recipe_of_the_shipped_model_passes_its_gate(mini_checkpoint, sample_pictures, tmp_path):
-    for path in make(open_checkpoint(str(mini_checkpoint)), tmp_path, sample_pictures, *RECIPES):
+def test_every_recipe_of_the_shipped_model_passes_its_gate(mini_checkpoint, sample_images, tmp_path):
+    for path in make(open_checkpoint(str(mini_checkpoint)), tmp_path, sample_images, *RECIPES):
         gate = open_artifact(path).manifest.gate
-        assert (gate["passed"], gate["pictures"], gate["ties"]) == (True, len(sample_pictures), 0)
+        assert (gate["passed"], gate["images"], gate["ties"]) == (True, len(sample_images), 0)
         if gate["drift_limit"] is None:
-            assert gate["exact_captions"] == len(sample_pictures)
+            assert gate["exact_captions"] == len(sample_images)
         else:
             assert gate["drift_high"] < gate["drift_limit"]
 
@@ -190,65 +190,65 @@ class TestCompare:
 
 
 class TestReference:
-    def test_is_computed_once_per_checkpoint_and_pictures(self, checkpoint, pictures, tmp_path, references):
-        make(checkpoint, tmp_path, pictures, FP32)
+    def test_is_computed_once_per_checkpoint_and_images(self, checkpoint, images, tmp_path, references):
+        make(checkpoint, tmp_path, images, FP32)
         before = reference_file(references).stat().st_ino
-        make(checkpoint, tmp_path, pictures, find_recipe("onnx-fp32"))
+        make(checkpoint, tmp_path, images, find_recipe("onnx-fp32"))
         assert reference_file(references).stat().st_ino == before
-        make(checkpoint, tmp_path, pictures[:3], FP32, overwrite=True)
+        make(checkpoint, tmp_path, images[:3], FP32, overwrite=True)
         assert len(names(references)) == 2
 
     @pytest.mark.parametrize("damaged", [b"", b"{", b'{"transformers": "4.57.6"}', b"[]"])
-    def test_that_cannot_be_read_is_computed_again(self, checkpoint, pictures, tmp_path, references, damaged):
-        make(checkpoint, tmp_path, pictures[:1], FP32)
+    def test_that_cannot_be_read_is_computed_again(self, checkpoint, images, tmp_path, references, damaged):
+        make(checkpoint, tmp_path, images[:1], FP32)
         expected = reference_file(references).read_bytes()
         reference_file(references).write_bytes(damaged)
-        make(checkpoint, tmp_path, pictures[:1], FP32, overwrite=True)
+        make(checkpoint, tmp_path, images[:1], FP32, overwrite=True)
         assert reference_file(references).read_bytes() == expected
 
 
 class TestExistingOutput:
-    def test_is_refused_and_not_touched(self, checkpoint, pictures, tmp_path):
-        make(checkpoint, tmp_path, pictures, FP32)
+    def test_is_refused_and_not_touched(self, checkpoint, images, tmp_path):
+        make(checkpoint, tmp_path, images, FP32)
         before = contents(tmp_path)
         with pytest.raises(OutputExistsError) as caught:
-            make(checkpoint, tmp_path, pictures, INT8, FP32)
+            make(checkpoint, tmp_path, images, INT8, FP32)
         expected = f"{tmp_path / 'tiny-pytorch-fp32'}: exists already; nothing was changed. Use --overwrite to replace it."
         assert str(caught.value) == expected
         assert contents(tmp_path) == before  # nor was the other recipe begun
 
-    def test_is_replaced_by_overwrite_and_its_old_files_go(self, checkpoint, pictures, tmp_path):
-        (path,) = make(checkpoint, tmp_path, pictures, replace(INT8, drift_limit_nat=0.1))
+    def test_is_replaced_by_overwrite_and_its_old_files_go(self, checkpoint, images, tmp_path):
+        (path,) = make(checkpoint, tmp_path, images, replace(INT8, drift_limit_nat=0.1))
         before = open_artifact(path).manifest
         changed = replace(INT8, drift_limit_nat=0.1, components={"*": replace(INT8.component("*"), keep_fp32=("*fc1*",))})
-        assert make(checkpoint, tmp_path, pictures, changed, overwrite=True) == [path]
+        assert make(checkpoint, tmp_path, images, changed, overwrite=True) == [path]
         after = open_artifact(path).manifest
         assert after.recipe["components"]["*"]["keep_fp32"] == ["*fc1*"]
         assert after.file_of("weights") != before.file_of("weights")
         assert sorted(file.name for file in path.iterdir()) == sorted([*after.files, "manifest.json"])
-        assert load(path).caption([pictures[0].path])[0].error is None
+        assert load(path).caption([images[0].path])[0].error is None
 
-    def test_survives_an_overwrite_that_the_gate_stops(self, checkpoint, pictures, tmp_path):
-        make(checkpoint, tmp_path, pictures, replace(INT8, drift_limit_nat=0.1))
+    def test_survives_an_overwrite_that_the_gate_stops(self, checkpoint, images, tmp_path):
+        make(checkpoint, tmp_path, images, replace(INT8, drift_limit_nat=0.1))
         before = contents(tmp_path)
         with pytest.raises(GateError):
-            make(checkpoint, tmp_path, pictures, STRICT, overwrite=True)
+            make(checkpoint, tmp_path, images, STRICT, overwrite=True)
         assert contents(tmp_path) == before
 
-    def test_that_is_no_artifact_is_not_overwritten(self, checkpoint, pictures, tmp_path):
+    def test_that_is_no_artifact_is_not_overwritten(self, checkpoint, images, tmp_path):
         (tmp_path / "tiny-pytorch-fp32").mkdir()
         (tmp_path / "tiny-pytorch-fp32" / "thesis.txt").write_text("important")
         before = contents(tmp_path)
         with pytest.raises(OutputError, match="it is not an artifact, so --overwrite does not replace it"):
-            make(checkpoint, tmp_path, pictures, FP32, overwrite=True)
+            make(checkpoint, tmp_path, images, FP32, overwrite=True)
         assert contents(tmp_path) == before
 
-    def test_the_same_export_gives_the_same_files(self, checkpoint, pictures, tmp_path):
+    def test_the_same_export_gives_the_same_files(self, checkpoint, images, tmp_path):
         recipes = [FP32, find_recipe("onnx-int8")]
         first, second = (
             {
                 path.name: open_artifact(path).manifest
-                for path in make(checkpoint, tmp_path / run, pictures, *recipes, on_gate_failure="write")
+                for path in make(checkpoint, tmp_path / run, images, *recipes, on_gate_failure="write")
             }
             for run in ("one", "two")
         )
@@ -256,40 +256,40 @@ class TestExistingOutput:
 
 
 class TestOutputThatCannotBeWritten:
-    def test_below_a_file(self, checkpoint, pictures, tmp_path):
+    def test_below_a_file(self, checkpoint, images, tmp_path):
         (tmp_path / "taken").write_text("mine")
         for output in (tmp_path / "taken", tmp_path / "taken" / "below"):
             with pytest.raises(OutputError) as caught:
-                make(checkpoint, output, pictures, FP32)
+                make(checkpoint, output, images, FP32)
             assert str(caught.value).startswith(f"{output}: cannot write: ")
         assert contents(tmp_path).keys() == {"taken"}
         assert (tmp_path / "taken").read_text() == "mine"
 
-    def test_without_room_for_it_nothing_is_begun(self, checkpoint, pictures, tmp_path):
+    def test_without_room_for_it_nothing_is_begun(self, checkpoint, images, tmp_path):
         """A sparse file of the size of all free room stands for weights of which an export needs four copies."""
         huge = tmp_path / "model.safetensors"
         huge.touch()
         os.truncate(huge, min(shutil.disk_usage(tmp_path).free, 1 << 42))
         output = tmp_path / "out"
         with pytest.raises(OutputError, match=r"an export of this checkpoint needs about \d+ MB and \d+ MB are free"):
-            make(replace(checkpoint, weight_files=(huge,)), output, pictures, FP32)
+            make(replace(checkpoint, weight_files=(huge,)), output, images, FP32)
         assert names(output) == []
 
     @pytest.mark.full
-    def test_that_fills_up_while_writing_is_one_line_and_leaves_nothing(self, tiny_checkpoint, pictures, tmp_path):
+    def test_that_fills_up_while_writing_is_one_line_and_leaves_nothing(self, tiny_checkpoint, images, tmp_path):
         recipes = ["pytorch-fp32", "onnx-fp32", "onnx-int8"]
-        for outcome in run_limited(tiny_checkpoint, pictures, tmp_path, recipes):
+        for outcome in run_limited(tiny_checkpoint, images, tmp_path, recipes):
             assert outcome["error"] == "OutputError"
             assert outcome["message"].startswith(f"{tmp_path}: cannot write: ")
             assert "\n" not in outcome["message"]
         assert names(tmp_path) == []
 
     @pytest.mark.full
-    def test_that_fills_up_during_an_overwrite_keeps_the_old_artifact(self, tiny_checkpoint, checkpoint, pictures, tmp_path):
+    def test_that_fills_up_during_an_overwrite_keeps_the_old_artifact(self, tiny_checkpoint, checkpoint, images, tmp_path):
         recipes = ["pytorch-int8", "onnx-int8"]
-        make(checkpoint, tmp_path, pictures, *map(find_recipe, recipes), on_gate_failure="write")
+        make(checkpoint, tmp_path, images, *map(find_recipe, recipes), on_gate_failure="write")
         before = contents(tmp_path)
-        outcomes = run_limited(tiny_checkpoint, pictures, tmp_path, recipes)
+        outcomes = run_limited(tiny_checkpoint, images, tmp_path, recipes)
         assert [outcome["error"] for outcome in outcomes] == ["OutputError", "OutputError"]
         assert contents(tmp_path) == before
 
@@ -305,13 +305,13 @@ from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import find_recipe
 
-source, output, recipes, limit, pictures = json.loads(sys.argv[1])
+source, output, recipes, limit, images = json.loads(sys.argv[1])
 checkpoint = open_checkpoint(source)
-pictures = [LabelledImage(Path(path), tuple(captions)) for path, captions in pictures]
+images = [LabelledImage(Path(path), tuple(captions)) for path, captions in images]
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 for recipe in recipes:
     try:
-        list(export(checkpoint, [find_recipe(recipe)], Path(output), pictures, overwrite=True, on_gate_failure="write"))
+        list(export(checkpoint, [find_recipe(recipe)], Path(output), images, overwrite=True, on_gate_failure="write"))
     except Exception as error:
         print("outcome", json.dumps({"error": type(error).__name__, "message": str(error)}))
     else:
@@ -319,9 +319,9 @@ for recipe in recipes:
 """
 
 
-def run_limited(source: Path, pictures: list[LabelledImage], output: Path, recipes: list[str]) -> list[dict[str, str]]:
+def run_limited(source: Path, images: list[LabelledImage], output: Path, recipes: list[str]) -> list[dict[str, str]]:
     """Export one recipe after the other in a process that can write no large file: writes fail half-way, as on a full disk."""
-    listed = [[str(picture.path), list(picture.captions)] for picture in pictures]
+    listed = [[str(image.path), list(image.captions)] for image in images]
     argument = json.dumps([str(source), str(output), recipes, LIMIT_BYTES, listed])
     done = subprocess.run([sys.executable, "-c", LIMITED, argument], capture_output=True, text=True, check=True)
     outcomes = [json.loads(line.removeprefix("outcome ")) for line in done.stdout.splitlines() if line.startswith("outcome ")]

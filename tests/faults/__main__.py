@@ -31,22 +31,20 @@ def _toolkit(*arguments: object) -> None:
 
 
 def make_stage(folder: Path) -> Stage:
-    """Make two tiny artifacts, their packages and eight pictures, in other processes: this one forks, so it must not run any."""
+    """Make two tiny artifacts, their packages and eight images, in other processes: this one forks, so it must not run any."""
     subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True)
-    pictures, packages = folder / "pictures", folder / "packages"
-    pictures.mkdir()
+    images, packages = folder / "images", folder / "packages"
+    images.mkdir()
     packages.mkdir()
     colour = np.random.default_rng(0)
     for number in range(8):
-        Image.fromarray(colour.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(pictures / f"{number}.png")
+        Image.fromarray(colour.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(images / f"{number}.png")
     artifacts = {name: folder / f"{name}-artifacts" / "tiny-onnx-int8" for name in ("one", "two")}
     for (name, artifact), package in zip(artifacts.items(), ("artifact", "other"), strict=True):
         _toolkit("export", folder / name / "tiny", "--recipe", "onnx-int8", "-o", artifact.parent, "--on-gate-failure", "write")
         _toolkit("package", artifact, "-o", packages / f"{package}.tar.gz")
     _toolkit("unpack", packages / "artifact.tar.gz", "-o", packages / "unpacked")
-    return Stage(
-        checkpoint=folder / "one" / "tiny", artifact=artifacts["one"], other=artifacts["two"], pictures=pictures, packages=packages
-    )
+    return Stage(checkpoint=folder / "one" / "tiny", artifact=artifacts["one"], other=artifacts["two"], images=images, packages=packages)
 
 
 def main() -> None:

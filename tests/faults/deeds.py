@@ -20,7 +20,7 @@ class Stage:
     artifact: Path
     other: Path
     """Of another checkpoint: what is overwritten."""
-    pictures: Path
+    images: Path
     packages: Path
     """artifact.tar.gz, other.tar.gz, and unpacked, which is the first of them."""
 
@@ -69,7 +69,7 @@ def _look_at_records(stage: Stage, place: Path) -> str:
 
 def _look_at_captions(stage: Stage, place: Path) -> str:
     file = place / "captions.jsonl"
-    names = sorted(str(picture) for picture in stage.pictures.iterdir())
+    names = sorted(str(image) for image in stage.images.iterdir())
     if file.exists():
         rows = [json.loads(line) for line in file.read_bytes().splitlines()]
         return "new" if [row["image"] for row in rows] == names else "other rows"
@@ -112,7 +112,7 @@ DEEDS = {
     "bench": Deed(
         prepare=lambda stage, place: (place / "records.jsonl").write_bytes(b"old\n"),
         arguments=lambda stage, place: [
-            *("bench", str(stage.artifact), "--images", str(stage.pictures), "--limit", "2", "--repeat", "2", "--warmup", "1"),
+            *("bench", str(stage.artifact), "--images", str(stage.images), "--limit", "2", "--repeat", "2", "--warmup", "1"),
             *("--threads", "1", "-o", str(place / "records.jsonl"), "--overwrite"),
         ],
         look=_look_at_records,
@@ -122,7 +122,7 @@ DEEDS = {
     "caption": Deed(
         prepare=lambda stage, place: None,
         arguments=lambda stage, place: [
-            *("caption", str(stage.artifact), str(stage.pictures), "--json", "-o", str(place / "captions.jsonl"), "--resume"),
+            *("caption", str(stage.artifact), str(stage.images), "--json", "-o", str(place / "captions.jsonl"), "--resume"),
         ],
         look=_look_at_captions,
         allowed=frozenset({"nothing", "part", "new"}),

@@ -1,1 +1,1 @@
-"""Hostile input, seeded: damaged and forged artifacts, hostile archives, mutated pictures. `python -m tests.fuzz` tries them all."""
+"""Hostile input, seeded: damaged and forged artifacts, hostile archives, mutated images. `python -m tests.fuzz` tries them all."""

@@ -12,26 +12,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtimes.storage.archive import unpack
-from tests.fuzz import archives, damage, documents, forge, pictures
+from tests.fuzz import archives, damage, documents, forge, images
 from tests.fuzz.tally import Tally, render, write
 from tests.paths import ROOT
-from tests.tiny import draw_pictures, export_tiny, write_tiny_checkpoint
+from tests.tiny import draw_images, export_tiny, write_tiny_checkpoint
 from toolkit.packaging.package import package
 
 RECIPES = ("onnx-int8", "onnx-int4", "onnx-fp32", "pytorch-int8", "pytorch-fp32")
 VERSIONS = ("onnxruntime", "pillow", "tokenizers", "torch", "numpy")
-COUNTS = {"pictures": 12_000, "artifacts": 7_000, "archives": 4_000, "forged": 2_100, "goldens": 600, "records": 3_000, "peers": 3_000}
+COUNTS = {"images": 12_000, "artifacts": 7_000, "archives": 4_000, "forged": 2_100, "goldens": 600, "records": 3_000, "peers": 3_000}
 
 
 def tallies(folder: Path, seed: int, scale: float, crashes: list[str]) -> Iterator[Tally]:
     """Make the tiny artifacts and run every part."""
     counts = {part: int(count * scale) for part, count in COUNTS.items()}
-    drawn = draw_pictures(folder)
+    drawn = draw_images(folder)
     made = export_tiny(write_tiny_checkpoint(folder / "tiny"), drawn, folder / "artifacts")
     seeds = [made[recipe] for recipe in RECIPES]
     for part in ("damage", "forge", "archives", "goldens", "documents"):
         (folder / part).mkdir()
-    yield pictures.run(counts["pictures"], seed)
+    yield images.run(counts["images"], seed)
     yield damage.run(seeds, counts["artifacts"], seed, folder / "damage")
     yield damage.every_bit(made["onnx-int8"], folder / "damage")
     yield archives.hostile(made["onnx-int8"], folder / "archives")
@@ -46,12 +46,12 @@ def tallies(folder: Path, seed: int, scale: float, crashes: list[str]) -> Iterat
     yield tally
 
 
-def forge_goldens(artifact: Path, count: int, seed: int, folder: Path, picture: Path) -> tuple[Tally, list[str]]:
+def forge_goldens(artifact: Path, count: int, seed: int, folder: Path, image: Path) -> tuple[Tally, list[str]]:
     """Try an unpacked package with forged golden captions, images and logits."""
     package(artifact, folder.with_name("package.tar.gz"))
     unpack(folder.with_name("package.tar.gz"), folder.with_name("package"))
     seeds = [folder.with_name("package")]
-    return forge.run(seeds, count, seed, folder, picture, role="golden", name="forged golden captions")
+    return forge.run(seeds, count, seed, folder, image, role="golden", name="forged golden captions")
 
 
 def main() -> int:

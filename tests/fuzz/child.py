@@ -1,6 +1,6 @@
 """Loads forged artifacts and captions with them, each in a process of its own: paths come in by standard input, what happened goes out.
 
-    python -m tests.fuzz.child PICTURE
+    python -m tests.fuzz.child IMAGE
 
 Everything is imported first and each case is a fork, so a case costs milliseconds. A line of JSON per path: `outcome` (our code,
 "captioned", "exception ..." or the name of the signal that ended it), `seconds`, `grown_kb` and `deeds`, which holds whatever the case did
@@ -40,8 +40,8 @@ DEEDS = (
 )  # fmt: skip
 
 
-def attempt(path: str, picture: str) -> dict[str, Any]:
-    """Load an artifact and caption a picture with it; Python's audit events tell what else was done."""
+def attempt(path: str, image: str) -> dict[str, Any]:
+    """Load an artifact and caption an image with it; Python's audit events tell what else was done."""
     deeds: list[str] = []
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -52,7 +52,7 @@ def attempt(path: str, picture: str) -> dict[str, Any]:
     sys.addaudithook(watch)
     try:
         captioner = runtimes.load(path, threads=1)
-        (caption,) = captioner.caption([picture], beams=2, max_length=8)
+        (caption,) = captioner.caption([image], num_beams=2, max_length=8)
         outcome = "captioned" if caption.error is None else f"row {caption.code}"
         said = caption.error or ""
         with opened(open_artifact(Path(path))) as files:
@@ -66,7 +66,7 @@ def attempt(path: str, picture: str) -> dict[str, Any]:
     return {"outcome": outcome, "said": said[:500], "deeds": deeds}
 
 
-def in_fork(path: str, picture: str) -> dict[str, Any]:
+def in_fork(path: str, image: str) -> dict[str, Any]:
     """Run a case in a fork with limits and wait for its end."""
     reader, writer = os.pipe()
     before, started = resident_kb(), time.perf_counter()
@@ -76,7 +76,7 @@ def in_fork(path: str, picture: str) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         signal.alarm(3 * SECONDS)
-        os.write(writer, json.dumps(attempt(path, picture)).encode())
+        os.write(writer, json.dumps(attempt(path, image)).encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:

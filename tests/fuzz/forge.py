@@ -39,7 +39,7 @@ PROMISE = "no write, no code, under 10 s and 512 MB; a named error, a caption, o
 
 
 def run(
-    seeds: Sequence[Path], count: int, seed: int, folder: Path, picture: Path, *, role: str = "", name: str = "forged artifacts"
+    seeds: Sequence[Path], count: int, seed: int, folder: Path, image: Path, *, role: str = "", name: str = "forged artifacts"
 ) -> tuple[Tally, list[str]]:
     """Try forged artifacts; return the tally and the list of crashes.
 
@@ -48,14 +48,14 @@ def run(
         count: How many to try.
         seed: Of chance.
         folder: Where to write them.
-        picture: What they caption.
+        image: What they caption.
         role: Files with roles that start so are forged; all, and the manifest, if it is empty.
         name: Of the tally.
     """
     tally = Tally(f"{name}, hashes made right", PROMISE)
     chance, crashes = random.Random(seed), []
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.fuzz.child", str(picture)],
+        [sys.executable, "-m", "tests.fuzz.child", str(image)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -2,15 +2,15 @@
 
 import pytest
 
-from tests.fuzz import archives, damage, documents, forge, pictures
+from tests.fuzz import archives, damage, documents, forge, images
 from tests.fuzz.__main__ import forge_goldens
 from tests.fuzz.tally import Tally
 from tests.paths import ROOT
 
 
 @pytest.mark.slow
-def test_pictures():
-    assert pictures.run(1500, seed=7).broken == []
+def test_images():
+    assert images.run(1500, seed=7).broken == []
 
 
 def test_damaged_artifacts(tiny_artifacts, tmp_path):
@@ -45,15 +45,15 @@ def test_peers(tiny_artifacts, tmp_path):
     assert set(tally.outcomes) == {"ARTIFACT_CORRUPT", "read"}
 
 
-def test_forged_artifacts(tiny_artifacts, drawn_pictures, tmp_path):
-    tally, crashes = forge.run([tiny_artifacts["onnx-int8"]], 25, seed=7, folder=tmp_path, picture=drawn_pictures[0].path)
+def test_forged_artifacts(tiny_artifacts, drawn_images, tmp_path):
+    tally, crashes = forge.run([tiny_artifacts["onnx-int8"]], 25, seed=7, folder=tmp_path, image=drawn_images[0].path)
     assert tally.broken == []
     assert crashes == []
 
 
-def test_forged_golden_captions(tiny_artifacts, drawn_pictures, tmp_path):
+def test_forged_golden_captions(tiny_artifacts, drawn_images, tmp_path):
     (tmp_path / "goldens").mkdir()
-    tally, crashes = forge_goldens(tiny_artifacts["onnx-int8"], 25, 7, tmp_path / "goldens", drawn_pictures[0].path)
+    tally, crashes = forge_goldens(tiny_artifacts["onnx-int8"], 25, 7, tmp_path / "goldens", drawn_images[0].path)
     assert tally.broken == []
     assert crashes == []
     assert {"ARTIFACT_CORRUPT", "golden captions differ"} <= set(tally.outcomes)

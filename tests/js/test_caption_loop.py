@@ -1,4 +1,4 @@
-"""The reference loop in JavaScript: from resized pictures alone it finds the ids that Python finds, with every ONNX recipe for CPUs.
+"""The reference loop in JavaScript: from resized images alone it finds the ids that Python finds, with every ONNX recipe for CPUs.
 
 It needs Node and what `make test-full` installs beside it; a machine without them fails here.
 """
@@ -32,22 +32,22 @@ def loop(*arguments):
     return subprocess.run([node, str(LOOP), *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
-def resized(artifact, pictures, folder):
-    """Pictures as RGB PNG files of the size that an artifact takes."""
+def resized(artifact, images, folder):
+    """Images as RGB PNG files of the size that an artifact takes."""
     spec = open_artifact(artifact).manifest.image
-    files = [folder / f"{picture.path.stem}.png" for picture in pictures]
-    for picture, file in zip(pictures, files, strict=True):
-        read_image(picture.path).resize((spec.width_px, spec.height_px), Image.Resampling[spec.resample.upper()]).save(file)
+    files = [folder / f"{image.path.stem}.png" for image in images]
+    for image, file in zip(images, files, strict=True):
+        read_image(image.path).resize((spec.width_px, spec.height_px), Image.Resampling[spec.resample.upper()]).save(file)
     return files
 
 
-def compare(artifact, pictures, folder):
-    """Both captions of each picture: ids equal, scores to seven digits; Python reads the picture as it came."""
-    files = resized(artifact, pictures, folder)
+def compare(artifact, images, folder):
+    """Both captions of each image: ids equal, scores to seven digits; Python reads the image as it came."""
+    files = resized(artifact, images, folder)
     ended = loop(artifact, *files)
     assert (ended.returncode, ended.stderr) == (0, "")
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
-    expected = runtimes.load(artifact, threads=1).caption([str(picture.path) for picture in pictures])
+    expected = runtimes.load(artifact, threads=1).caption([str(image.path) for image in images])
     assert [row["image"] for row in rows] == [str(file) for file in files]
     assert [tuple(row["token_ids"]) for row in rows] == [caption.token_ids for caption in expected]
     assert [row["score"] for row in rows] == pytest.approx([caption.score for caption in expected], abs=1e-5)
@@ -55,16 +55,16 @@ def compare(artifact, pictures, folder):
 
 
 @pytest.mark.parametrize("recipe", RECIPES_OF_ORT)
-def test_a_random_model_of_odd_sizes(tiny_artifacts, drawn_pictures, tmp_path, recipe):
-    captions = compare(tiny_artifacts[recipe], drawn_pictures, tmp_path)
+def test_a_random_model_of_odd_sizes(tiny_artifacts, drawn_images, tmp_path, recipe):
+    captions = compare(tiny_artifacts[recipe], drawn_images, tmp_path)
     lengths = {len(caption.token_ids) for caption in captions}
     assert max(lengths) == 20, "some end at the limit"
     assert min(lengths) < 20, "and some by their end token"
 
 
 @pytest.mark.parametrize("recipe", ["onnx-fp32", "onnx-int8", "onnx-int8-single", "onnx-int4"])
-def test_the_shipped_model(mini_artifacts, sample_pictures, tmp_path, recipe):
-    compare(mini_artifacts[recipe], sample_pictures[:6], tmp_path)
+def test_the_shipped_model(mini_artifacts, sample_images, tmp_path, recipe):
+    compare(mini_artifacts[recipe], sample_images[:6], tmp_path)
 
 
 @pytest.fixture(scope="module", params=["onnx-int8", "onnx-int8-single"])
@@ -79,15 +79,15 @@ def unpacked(request, tiny_artifacts, tmp_path_factory):
 def test_golden_captions_are_replayed(unpacked):
     ended = loop(unpacked)
     assert (ended.returncode, ended.stderr) == (0, "")
-    pictures = json.loads((unpacked / "golden.json").read_text())["images"]
-    assert ended.stdout.splitlines() == [f"{picture['resized']}: same ids" for picture in pictures]
+    images = json.loads((unpacked / "golden.json").read_text())["images"]
+    assert ended.stdout.splitlines() == [f"{image['resized']}: same ids" for image in images]
 
 
 @pytest.mark.parametrize("tie_nat", [0.0, 1e9])
 def test_another_golden_caption_is_a_difference_unless_it_was_a_tie(unpacked, tmp_path, tie_nat):
     folder = shutil.copytree(unpacked, tmp_path / "other")
     golden = json.loads((folder / "golden.json").read_text())
-    (greedy,) = [caption for caption in golden["images"][0]["captions"] if caption["beams"] == 1]
+    (greedy,) = [caption for caption in golden["images"][0]["captions"] if caption["num_beams"] == 1]
     ids = list(greedy["token_ids"])
     greedy["token_ids"][2] += 1
     golden["tie_nat"] = tie_nat
@@ -99,17 +99,17 @@ def test_another_golden_caption_is_a_difference_unless_it_was_a_tie(unpacked, tm
     assert ended.stdout.splitlines()[0] == f"{golden['images'][0]['resized']}: {said}"
 
 
-def test_what_it_cannot_do_is_one_line(tiny_artifacts, drawn_pictures, tmp_path):
-    ended = loop(tiny_artifacts["pytorch-fp32"], drawn_pictures[0].path)
+def test_what_it_cannot_do_is_one_line(tiny_artifacts, drawn_images, tmp_path):
+    ended = loop(tiny_artifacts["pytorch-fp32"], drawn_images[0].path)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert (
         ended.stderr
         == f"Error: {tiny_artifacts['pytorch-fp32']}: is for torch with contract split/1, this loop for ort with split/1,single/1\n"
     )
-    ended = loop(tiny_artifacts["onnx-fp32"], drawn_pictures[0].path)
+    ended = loop(tiny_artifacts["onnx-fp32"], drawn_images[0].path)
     side = open_artifact(tiny_artifacts["onnx-fp32"]).manifest.image.width_px
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f"Error: {drawn_pictures[0].path}: is 40x32; resize it to {side}x{side} first\n"
+    assert ended.stderr == f"Error: {drawn_images[0].path}: is 40x32; resize it to {side}x{side} first\n"
 
 
 def test_it_is_short_enough_to_read():

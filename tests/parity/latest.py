@@ -1,6 +1,6 @@
 """Parity with another transformers than the exporters need: `python -m tests.parity.latest CHECKPOINT ARTIFACT...`.
 
-Greedy and beam 3, with and without prompt, on the shipped pictures; prints equal and tied captions, and fails on a difference.
+Greedy and beam 3, with and without prompt, on the shipped images; prints equal and tied captions, and fails on a difference.
 """
 
 import sys
@@ -15,23 +15,23 @@ from toolkit.datasets import load_dataset
 
 
 def main(checkpoint: str, artifacts: list[str]) -> int:
-    pictures = [picture.path for picture in load_dataset("sample").pictures]
+    images = [image.path for image in load_dataset("sample").images]
     reference = HfCaptioner(Path(checkpoint), threads=2)
     captioners = {path: runtimes.load(path, device="cpu") for path in artifacts}
     failed = 0
     for prompt in (None, "a picture of"):
-        greedy = [greedy_with_margins(reference, path, prompt) for path in pictures]
+        greedy = [greedy_with_margins(reference, path, prompt) for path in images]
         theirs = {1: ([ids for ids, _ in greedy], [margins for _, margins in greedy])}
-        beams = [list(caption.token_ids) for caption in reference.caption(pictures, prompt=prompt, beams=3)]
-        theirs[3] = (beams, [[] for _ in beams])  # a beam search has no margin per token: nothing counts as a tie
+        num_beams = [list(caption.token_ids) for caption in reference.caption(images, prompt=prompt, num_beams=3)]
+        theirs[3] = (num_beams, [[] for _ in num_beams])  # a beam search has no margin per token: nothing counts as a tie
         for width, (ids, margins) in theirs.items():
             for path, captioner in captioners.items():
-                ours = [caption.token_ids for caption in captioner.caption(pictures, prompt=prompt, beams=width)]
+                ours = [caption.token_ids for caption in captioner.caption(images, prompt=prompt, num_beams=width)]
                 found = compare(ours, ids, margins)
                 failed += len(found.different)
                 print(
                     f"transformers {transformers.__version__}, {Path(path).name}, beams {width}, prompt {prompt!r}: "
-                    f"{found.equal} of {len(pictures)} equal, {found.ties} ties, {len(found.different)} different"
+                    f"{found.equal} of {len(images)} equal, {found.ties} ties, {len(found.different)} different"
                 )
     return 1 if failed else 0
 

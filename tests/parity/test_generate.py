@@ -1,6 +1,6 @@
 """Our captions against transformers' `generate`: the same token ids, scores and words, for both runtimes' FP32 artifacts.
 
-Token ids must be equal: a tie, which `exporters.gate.gate.compare` would forgive, is none of these pictures.
+Token ids must be equal: a tie, which `exporters.gate.gate.compare` would forgive, is none of these images.
 """
 
 import tempfile
@@ -38,7 +38,7 @@ SEARCHES = [
     {"num_beams": 3, "max_length": 8},
     {"num_beams": 4, "min_length": 9, "max_length": 16, "length_penalty": 0.0},
 ]
-OUR_NAMES = {"num_beams": "beams"}
+OUR_NAMES = {"num_beams": "num_beams"}
 
 
 class Oracle:
@@ -49,14 +49,14 @@ class Oracle:
         self._said: dict[tuple, tuple[list[int], float | None]] = {}
         self.greedy = cache(lambda path, prompt: greedy_with_margins(self.hf, path, prompt))
 
-    def say(self, picture: LabelledImage, prompt: str | None, **search: float) -> tuple[list[int], float | None]:
+    def say(self, image: LabelledImage, prompt: str | None, **search: float) -> tuple[list[int], float | None]:
         """Return token ids to the end token and, of beam search, its score."""
         if search == {"num_beams": 1}:
-            return self.greedy(picture.path, prompt)[0], None
-        key = (picture.path, prompt, *sorted(search.items()))
+            return self.greedy(image.path, prompt)[0], None
+        key = (image.path, prompt, *sorted(search.items()))
         if key not in self._said:
             text = {} if prompt is None else self.hf._tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
-            pixels = self.hf._images(read_image(picture.path), return_tensors="pt").pixel_values
+            pixels = self.hf._images(read_image(image.path), return_tensors="pt").pixel_values
             options = {"max_length": 20, **search}
             with torch.inference_mode():
                 output = self.hf.model.generate(
@@ -81,19 +81,19 @@ def oracle_of(tiny_checkpoint, mini_checkpoint) -> Callable[[str], Oracle]:
 
 
 @pytest.fixture(scope="module")
-def pictures_of(drawn_pictures, sample_pictures) -> dict[str, list[LabelledImage]]:
-    return {"tiny": drawn_pictures, "mini": sample_pictures}
+def images_of(drawn_images, sample_images) -> dict[str, list[LabelledImage]]:
+    return {"tiny": drawn_images, "mini": sample_images}
 
 
-def caption(captioner: Captioner, pictures: list[LabelledImage], prompt: str | None = None, batch_size: int = 1, **search: float):
+def caption(captioner: Captioner, images: list[LabelledImage], prompt: str | None = None, batch_size: int = 1, **search: float):
     ours = {OUR_NAMES.get(name, name): value for name, value in search.items()}
-    return captioner.caption([picture.path for picture in pictures], prompt=prompt, batch_size=batch_size, **ours)
+    return captioner.caption([image.path for image in images], prompt=prompt, batch_size=batch_size, **ours)
 
 
-def assert_same(captioner: Captioner, oracle: Oracle, pictures: list[LabelledImage], prompt: str | None, **search: float) -> None:
-    """Ids equal on every picture; scores of beam search equal to 1e-4; words equal transformers' decode."""
-    expected = [oracle.say(picture, prompt, **search) for picture in pictures]
-    captions = caption(captioner, pictures, prompt, **search)
+def assert_same(captioner: Captioner, oracle: Oracle, images: list[LabelledImage], prompt: str | None, **search: float) -> None:
+    """Ids equal on every image; scores of beam search equal to 1e-4; words equal transformers' decode."""
+    expected = [oracle.say(image, prompt, **search) for image in images]
+    captions = caption(captioner, images, prompt, **search)
     assert [list(found.token_ids) for found in captions] == [ids for ids, _ in expected]
     if search["num_beams"] > 1:
         assert [found.score for found in captions] == pytest.approx([score for _, score in expected], abs=1e-4)
@@ -101,15 +101,15 @@ def assert_same(captioner: Captioner, oracle: Oracle, pictures: list[LabelledIma
     assert [found.text for found in captions] == decoded
 
 
-def greedy_agreement(captioner: Captioner, oracle: Oracle, pictures: list[LabelledImage], prompt: str | None) -> Agreement:
-    theirs = [oracle.greedy(picture.path, prompt) for picture in pictures]
-    ours = [found.token_ids for found in caption(captioner, pictures, prompt)]
+def greedy_agreement(captioner: Captioner, oracle: Oracle, images: list[LabelledImage], prompt: str | None) -> Agreement:
+    theirs = [oracle.greedy(image.path, prompt) for image in images]
+    ours = [found.token_ids for found in caption(captioner, images, prompt)]
     return compare(ours, [ids for ids, _ in theirs], [margins for _, margins in theirs])
 
 
-def test_captions_of_the_tiny_checkpoint_vary_and_some_end_early(oracle_of, drawn_pictures):
-    for beams in (1, 3):
-        captions = [oracle_of("tiny").say(picture, None, num_beams=beams)[0] for picture in drawn_pictures]
+def test_captions_of_the_tiny_checkpoint_vary_and_some_end_early(oracle_of, drawn_images):
+    for num_beams in (1, 3):
+        captions = [oracle_of("tiny").say(image, None, num_beams=num_beams)[0] for image in drawn_images]
         assert len(set(map(tuple, captions))) >= 12
         assert sum(len(ids) < 20 for ids in captions) >= 4
         assert len(set(map(len, captions))) >= 3
@@ -118,52 +118,52 @@ def test_captions_of_the_tiny_checkpoint_vary_and_some_end_early(oracle_of, draw
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("model", ["tiny", "mini"])
-def test_greedy_ids_equal_without_a_tie(captioner_of, oracle_of, pictures_of, model, prompt, recipe):
-    pictures = pictures_of[model] if prompt is None else pictures_of[model][:8]
-    agreement = greedy_agreement(captioner_of(model, recipe), oracle_of(model), pictures, prompt)
-    assert agreement == Agreement(equal=len(pictures), ties=0, different=())
+def test_greedy_ids_equal_without_a_tie(captioner_of, oracle_of, images_of, model, prompt, recipe):
+    images = images_of[model] if prompt is None else images_of[model][:8]
+    agreement = greedy_agreement(captioner_of(model, recipe), oracle_of(model), images, prompt)
+    assert agreement == Agreement(equal=len(images), ties=0, different=())
 
 
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("search", SEARCHES, ids=str)
-def test_every_search_of_the_tiny_model_equals_transformers(captioner_of, oracle_of, drawn_pictures, search, prompt, recipe):
-    assert_same(captioner_of("tiny", recipe), oracle_of("tiny"), drawn_pictures[:8], prompt, **search)
+def test_every_search_of_the_tiny_model_equals_transformers(captioner_of, oracle_of, drawn_images, search, prompt, recipe):
+    assert_same(captioner_of("tiny", recipe), oracle_of("tiny"), drawn_images[:8], prompt, **search)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_beam_search_of_the_shipped_model_equals_transformers(captioner_of, oracle_of, sample_pictures, prompt, recipe):
-    assert_same(captioner_of("mini", recipe), oracle_of("mini"), sample_pictures[:8], prompt, num_beams=3)
+def test_beam_search_of_the_shipped_model_equals_transformers(captioner_of, oracle_of, sample_images, prompt, recipe):
+    assert_same(captioner_of("mini", recipe), oracle_of("mini"), sample_images[:8], prompt, num_beams=3)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("search", SEARCHES[4:8], ids=str)
-def test_wide_penalized_and_long_searches_of_the_shipped_model_equal_transformers(captioner_of, oracle_of, sample_pictures, search, recipe):
-    assert_same(captioner_of("mini", recipe), oracle_of("mini"), sample_pictures[:2], "a picture of", **search)
+def test_wide_penalized_and_long_searches_of_the_shipped_model_equal_transformers(captioner_of, oracle_of, sample_images, search, recipe):
+    assert_same(captioner_of("mini", recipe), oracle_of("mini"), sample_images[:2], "a picture of", **search)
 
 
 @pytest.mark.parametrize("recipe", RUNTIMES)
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("num_beams", [1, 3])
 @pytest.mark.parametrize("tokens", [1, 7, 20])
-def test_forced_length_gives_exactly_that_many_tokens(captioner_of, oracle_of, drawn_pictures, tokens, beams, recipe):
+def test_forced_length_gives_exactly_that_many_tokens(captioner_of, oracle_of, drawn_images, tokens, num_beams, recipe):
     length = {"min_length": tokens + 1, "max_length": tokens + 1}
-    captions = caption(captioner_of("tiny", recipe), drawn_pictures, num_beams=beams, **length)
+    captions = caption(captioner_of("tiny", recipe), drawn_images, num_beams=num_beams, **length)
     assert {len(found.token_ids) - 1 for found in captions} == {tokens}
     assert not any(3 in found.token_ids for found in captions)
-    expected = [oracle_of("tiny").say(picture, None, num_beams=beams, **length)[0] for picture in drawn_pictures]
+    expected = [oracle_of("tiny").say(image, None, num_beams=num_beams, **length)[0] for image in drawn_images]
     assert [list(found.token_ids) for found in captions] == expected
 
 
 @pytest.mark.parametrize("recipe", RUNTIMES)
-def test_greedy_score_is_the_mean_log_probability_of_its_tokens(captioner_of, oracle_of, drawn_pictures, recipe):
+def test_greedy_score_is_the_mean_log_probability_of_its_tokens(captioner_of, oracle_of, drawn_images, recipe):
     hf = oracle_of("tiny").hf
-    for picture, found in zip(drawn_pictures, caption(captioner_of("tiny", recipe), drawn_pictures), strict=True):
+    for image, found in zip(drawn_images, caption(captioner_of("tiny", recipe), drawn_images), strict=True):
         ids = torch.tensor([found.token_ids])
         with torch.inference_mode():
-            seen = hf.model.vision_model(hf._pixels(picture.path)).last_hidden_state
+            seen = hf.model.vision_model(hf._pixels(image.path)).last_hidden_state
             logits = hf.model.text_decoder(input_ids=ids[:, :-1], encoder_hidden_states=seen).logits
             expected = torch.log_softmax(logits[0], dim=-1).gather(1, ids[0, 1:, None]).mean()
         assert found.score == pytest.approx(float(expected), abs=1e-4)
@@ -171,31 +171,31 @@ def test_greedy_score_is_the_mean_log_probability_of_its_tokens(captioner_of, or
 
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("model", ["tiny", "mini"])
-def test_score_of_given_captions_equals_transformers(captioner_of, oracle_of, pictures_of, model, recipe):
-    pictures = pictures_of[model][:4]
-    paths, captions = [picture.path for picture in pictures], [picture.captions for picture in pictures]
+def test_score_of_given_captions_equals_transformers(captioner_of, oracle_of, images_of, model, recipe):
+    images = images_of[model][:4]
+    paths, captions = [image.path for image in images], [image.captions for image in images]
     ours, theirs = captioner_of(model, recipe).score(paths, captions=captions), oracle_of(model).hf.score(paths, captions=captions)
     assert [len(row) for row in ours] == [len(listed) for listed in captions]
     np.testing.assert_allclose(np.concatenate(ours), np.concatenate(theirs), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("recipe", RUNTIMES)
-def test_score_of_one_caption_is_that_of_the_same_caption_among_several(captioner_of, sample_pictures, recipe):
-    captioner, picture = captioner_of("mini", recipe), sample_pictures[0]
-    together = captioner.score([picture.path], captions=[picture.captions])[0]
-    alone = [captioner.score([picture.path], captions=[listed])[0][0] for listed in picture.captions]
+def test_score_of_one_caption_is_that_of_the_same_caption_among_several(captioner_of, sample_images, recipe):
+    captioner, image = captioner_of("mini", recipe), sample_images[0]
+    together = captioner.score([image.path], captions=[image.captions])[0]
+    alone = [captioner.score([image.path], captions=[listed])[0][0] for listed in image.captions]
     np.testing.assert_allclose(alone, together, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("prompt", PROMPTS)
-@pytest.mark.parametrize("beams", [1, 3])
-def test_captions_do_not_depend_on_batch_size(captioner_of, drawn_pictures, beams, prompt, recipe):
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_captions_do_not_depend_on_batch_size(captioner_of, drawn_images, num_beams, prompt, recipe):
     captioner = captioner_of("tiny", recipe)
-    alone = caption(captioner, drawn_pictures, prompt, num_beams=beams)
+    alone = caption(captioner, drawn_images, prompt, num_beams=num_beams)
     assert len({len(found.token_ids) for found in alone}) > 1  # some rows are dropped while others go on
-    for batch_size in (4, len(drawn_pictures)):
-        together = caption(captioner, drawn_pictures, prompt, batch_size, num_beams=beams)
+    for batch_size in (4, len(drawn_images)):
+        together = caption(captioner, drawn_images, prompt, batch_size, num_beams=num_beams)
         assert [found.token_ids for found in together] == [found.token_ids for found in alone]
         assert [found.text for found in together] == [found.text for found in alone]
         assert [found.score for found in together] == pytest.approx([found.score for found in alone], abs=1e-5)
@@ -203,42 +203,42 @@ def test_captions_do_not_depend_on_batch_size(captioner_of, drawn_pictures, beam
 
 @pytest.mark.full
 @pytest.mark.parametrize("recipe", RUNTIMES)
-@pytest.mark.parametrize("beams", [1, 3])
-def test_captions_of_the_shipped_model_do_not_depend_on_batch_size(captioner_of, oracle_of, sample_pictures, beams, recipe):
-    together = caption(captioner_of("mini", recipe), sample_pictures[:6], batch_size=6, num_beams=beams)
-    alone = [oracle_of("mini").say(picture, None, num_beams=beams)[0] for picture in sample_pictures[:6]]
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_captions_of_the_shipped_model_do_not_depend_on_batch_size(captioner_of, oracle_of, sample_images, num_beams, recipe):
+    together = caption(captioner_of("mini", recipe), sample_images[:6], batch_size=6, num_beams=num_beams)
+    alone = [oracle_of("mini").say(image, None, num_beams=num_beams)[0] for image in sample_images[:6]]
     assert [list(found.token_ids) for found in together] == alone
 
 
-def test_stripping_the_prompt_leaves_the_words_after_it(captioner_of, drawn_pictures):
+def test_stripping_the_prompt_leaves_the_words_after_it(captioner_of, drawn_images):
     captioner = captioner_of("tiny", "pytorch-fp32")
-    (found,) = caption(captioner, drawn_pictures[:1], "a picture of")
+    (found,) = caption(captioner, drawn_images[:1], "a picture of")
     assert found.text == f"a picture of {captioner.strip_prompt(found, 'a picture of')}"
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_shipped_model_equals_transformers_on_100_pictures(captioner_of, oracle_of, data_pictures, prompt, recipe):
+def test_shipped_model_equals_transformers_on_100_images(captioner_of, oracle_of, data_images, prompt, recipe):
     captioner, oracle = captioner_of("mini", recipe), oracle_of("mini")
-    assert greedy_agreement(captioner, oracle, data_pictures, prompt) == Agreement(equal=len(data_pictures), ties=0, different=())
-    assert_same(captioner, oracle, data_pictures, prompt, num_beams=3)
+    assert greedy_agreement(captioner, oracle, data_images, prompt) == Agreement(equal=len(data_images), ties=0, different=())
+    assert_same(captioner, oracle, data_images, prompt, num_beams=3)
 
 
 @pytest.fixture(scope="module")
-def base(sample_pictures):
+def base(sample_images):
     """BLIP-base shapes: transformers' captioner and ours by recipe. A gigabyte a copy, so not in pytest's folder, which stays."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = open_checkpoint(str(write_random_checkpoint(Path(folder) / "base", "base", seed=0)))
         recipes = [find_recipe(name) for name in RUNTIMES]
-        paths = export(checkpoint, recipes, Path(folder), sample_pictures[:2])
+        paths = export(checkpoint, recipes, Path(folder), sample_images[:2])
         yield Oracle(checkpoint.directory), {recipe.name: load(path) for recipe, path in zip(recipes, paths, strict=True)}
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("prompt", PROMPTS)
-@pytest.mark.parametrize("beams", [1, 3])
-def test_blip_base_shapes_equal_transformers(base, sample_pictures, beams, prompt, recipe):
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_blip_base_shapes_equal_transformers(base, sample_images, num_beams, prompt, recipe):
     oracle, captioners = base
-    assert_same(captioners[recipe], oracle, sample_pictures[:2], prompt, num_beams=beams)
+    assert_same(captioners[recipe], oracle, sample_images[:2], prompt, num_beams=num_beams)

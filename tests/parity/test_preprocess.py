@@ -31,10 +31,10 @@ def processor_and_spec(name):
     return processor, ImageSpec(height_px=height, width_px=width, resample=resample, mean=mean, std=std, rescale=rescale)
 
 
-def assert_same_bits(picture, processor, spec, image=None):
-    # transformers takes a picture 1 or 3 pixels high for one with its channels first, unless told.
-    expected = processor(picture, input_data_format="channels_last", return_tensors="np")["pixel_values"][0]
-    got = preprocess(read_image(picture) if image is None else image, spec)
+def assert_same_bits(source, processor, spec, image=None):
+    # transformers takes an image 1 or 3 pixels high for one with its channels first, unless told.
+    expected = processor(source, input_data_format="channels_last", return_tensors="np")["pixel_values"][0]
+    got = preprocess(read_image(source) if image is None else image, spec)
     assert got.dtype == expected.dtype == np.float32
     assert got.flags.c_contiguous
     np.testing.assert_array_equal(got.view(np.uint32), np.ascontiguousarray(expected).view(np.uint32))
@@ -64,9 +64,9 @@ def test_sizes(name, kind, size):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["mini", "base"])
 def test_modes(name, mode):
-    picture = Image.fromarray(photo(120, 90))
-    picture = picture.convert("L").convert("LA") if mode == "LA" else picture.convert(mode)
-    assert_same_bits(picture, *processor_and_spec(name))
+    image = Image.fromarray(photo(120, 90))
+    image = image.convert("L").convert("LA") if mode == "LA" else image.convert(mode)
+    assert_same_bits(image, *processor_and_spec(name))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF"])
@@ -91,14 +91,14 @@ def test_resampling_and_other_shapes(resample):
 
 @pytest.mark.parametrize("name", ["mini", "base"])
 def test_every_value_of_every_channel(name):
-    """As large as the checkpoint's square, a picture is not resized: all 3 * 256 answers are compared."""
+    """As large as the checkpoint's square, an image is not resized: all 3 * 256 answers are compared."""
     processor, spec = processor_and_spec(name)
     values = np.resize(np.arange(256, dtype=np.uint8), (spec.height_px, spec.width_px))
     assert_same_bits(Image.fromarray(np.stack([values, values[::-1], values[:, ::-1]], axis=2)), processor, spec)
 
 
 @pytest.mark.parametrize("name", ["mini", "base"])
-def test_the_sample_pictures(name):
+def test_the_sample_images(name):
     paths = sorted((ROOT / "toolkit" / "sample").glob("*.jpg"))
     for path in paths:
         assert_same_bits(Image.open(path), *processor_and_spec(name), image=read_image(path))

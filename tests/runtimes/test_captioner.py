@@ -1,4 +1,4 @@
-"""`Captioner`: what users call. Whatever the pictures, captions come back in their order; whatever the request, one clear line.
+"""`Captioner`: what users call. Whatever the images, captions come back in their order; whatever the request, one clear line.
 
 Against transformers it is compared in tests/parity; here the tiny artifacts are compared with themselves.
 """
@@ -31,22 +31,22 @@ def onnx(tiny_artifacts):
 
 
 @pytest.fixture(scope="module")
-def paths(drawn_pictures):
-    return [picture.path for picture in drawn_pictures[:8]]
+def paths(drawn_images):
+    return [image.path for image in drawn_images[:8]]
 
 
 @pytest.fixture(scope="module")
-def bad(tmp_path_factory, sample_pictures):
-    """Things that are no pictures → how their error begins."""
+def bad(tmp_path_factory, sample_images):
+    """Things that are no images → how their error begins."""
     folder = tmp_path_factory.mktemp("bad")
-    content = sample_pictures[0].path.read_bytes()
+    content = sample_images[0].path.read_bytes()
     (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
     (folder / "empty.png").touch()
-    (folder / "text.jpg").write_text("not a picture")
+    (folder / "text.jpg").write_text("not an image")
     return {
         folder / "cut.jpg": f"{folder}/cut.jpg: cannot be read: ",
         folder / "empty.png": f"{folder}/empty.png: is empty",
-        str(folder / "text.jpg"): f"{folder}/text.jpg: is not a picture that can be read ",
+        str(folder / "text.jpg"): f"{folder}/text.jpg: is not an image that can be read ",
         folder / "none.jpg": f"{folder}/none.jpg: no such file",
         folder: f"{folder}: cannot be read: ",
         b"": "<bytes>: is empty",
@@ -54,7 +54,7 @@ def bad(tmp_path_factory, sample_pictures):
     }
 
 
-def test_a_bad_picture_costs_only_itself(captioner, paths, bad):
+def test_a_bad_image_costs_only_itself(captioner, paths, bad):
     mixed, begins = [], []
     for number, (source, begin) in enumerate(bad.items()):
         mixed += [paths[number], source]
@@ -83,19 +83,19 @@ def test_batches_change_nothing(onnx, paths, bad, batch_size):
     assert sum(c.error is None for c in many) == 8
 
 
-def test_captions_differ_between_pictures(captioner, paths):
+def test_captions_differ_between_images(captioner, paths):
     assert len({caption.token_ids for caption in captioner.caption(paths)}) > 4
 
 
-def test_only_bad_pictures_and_none_at_all(captioner, bad):
+def test_only_bad_images_and_none_at_all(captioner, bad):
     assert captioner.caption([]) == []
     assert captioner.score([], captions=[]) == []
     assert [caption.text for caption in captioner.caption(list(bad), batch_size=3)] == [""] * len(bad)
     assert all(caption.error for caption in captioner.caption(list(bad), batch_size=3))
 
 
-def test_a_picture_is_the_same_however_it_comes(captioner, sample_pictures):
-    path = sample_pictures[0].path
+def test_an_image_is_the_same_however_it_comes(captioner, sample_images):
+    path = sample_images[0].path
     opened = Image.open(path)
     lossless = io.BytesIO()
     opened.save(lossless, "PNG")
@@ -108,9 +108,9 @@ def test_a_picture_is_the_same_however_it_comes(captioner, sample_pictures):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"beams": 0}, "num_beams must be at least 1"),
-        ({"beams": -3}, "num_beams must be at least 1"),
-        ({"beams": 32}, "32 beams are too many for a vocabulary of 64"),
+        ({"num_beams": 0}, "num_beams must be at least 1"),
+        ({"num_beams": -3}, "num_beams must be at least 1"),
+        ({"num_beams": 32}, "32 beams are too many for a vocabulary of 64"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"max_length": 33}, "max_length 33 is more than the 32 positions of this model"),
         ({"max_length": 1}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
@@ -118,7 +118,7 @@ def test_a_picture_is_the_same_however_it_comes(captioner, sample_pictures):
         ({"min_length": 21}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
         ({"min_length": -1}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
         ({"length_penalty": 1e9}, "length_penalty must be between -10 and 10"),
-        ({"length_penalty": float("nan"), "beams": 2}, "length_penalty must be between -10 and 10"),
+        ({"length_penalty": float("nan"), "num_beams": 2}, "length_penalty must be between -10 and 10"),
         ({"prompt": "a red dog", "max_length": 4}, "the prompt takes 4 tokens, so max_length must be more than that; it is 4"),
         ({"prompt": "a " * 40}, "the prompt takes 41 tokens, so max_length must be more than that; it is 20"),
         ({"prompt": "a " * 40, "max_length": 32}, "the prompt takes 41 tokens, so max_length must be more than that; it is 32"),
@@ -136,15 +136,15 @@ def test_requests_at_the_limits(captioner, paths):
         {"max_length": 32, "min_length": 32},
         {"max_length": 2},
         {"max_length": 5, "min_length": 5, "prompt": "a red dog"},
-        {"beams": 31},
-        {"beams": 3, "length_penalty": 10.0, "max_length": 32},
-        {"beams": 3, "length_penalty": -10.0, "max_length": 32},
+        {"num_beams": 31},
+        {"num_beams": 3, "length_penalty": 10.0, "max_length": 32},
+        {"num_beams": 3, "length_penalty": -10.0, "max_length": 32},
     ):
         (caption,) = captioner.caption(paths[:1], **options)
         assert caption.error is None
         assert max(2, options.get("min_length", 0)) <= len(caption.token_ids) <= options.get("max_length", 20)
-    for beams in (1, 3):
-        captions = captioner.caption(paths, beams=beams, min_length=12, max_length=12)
+    for num_beams in (1, 3):
+        captions = captioner.caption(paths, num_beams=num_beams, min_length=12, max_length=12)
         assert {len(caption.token_ids) for caption in captions} == {12}
 
 
@@ -189,10 +189,10 @@ def test_a_caption_that_is_too_long_is_cut(onnx, paths):
     assert onnx.score(paths[:1], captions=["a dog " * 16]) == [score]
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_a_caption_has_the_score_that_scoring_gives_it(onnx, paths, beams):
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_caption_has_the_score_that_scoring_gives_it(onnx, paths, num_beams):
     """Two ways to one number: step by step while searching, and all tokens in one run."""
-    captions = onnx.caption(paths, max_length=32, beams=beams)
+    captions = onnx.caption(paths, max_length=32, num_beams=num_beams)
     scored = [
         float(score_sequences(onnx.stepwise_session, {"pixels": onnx._pixels(path)[None]}, [caption.token_ids], pad_id=0)[0])
         for path, caption in zip(paths, captions, strict=True)
@@ -200,11 +200,11 @@ def test_a_caption_has_the_score_that_scoring_gives_it(onnx, paths, beams):
     assert [caption.score * (len(caption.token_ids) - 1) for caption in captions] == pytest.approx(scored, abs=1e-3)
 
 
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("num_beams", [1, 3])
 @pytest.mark.parametrize("prompt", ["a red dog", "A Red DOG ", "two"])
-def test_the_prompt_stays_and_can_be_stripped(captioner, paths, prompt, beams):
+def test_the_prompt_stays_and_can_be_stripped(captioner, paths, prompt, num_beams):
     start = captioner.tokens.prompt_ids(prompt)
-    for caption in captioner.caption(paths, prompt=prompt, beams=beams):
+    for caption in captioner.caption(paths, prompt=prompt, num_beams=num_beams):
         assert caption.text.startswith(prompt.strip().lower())
         assert list(caption.token_ids[: len(start)]) == start
         rest = captioner.strip_prompt(caption, prompt)
@@ -220,9 +220,9 @@ def test_stripping_the_prompt_of_an_error(captioner, bad):
 
 
 def test_the_same_again(captioner, paths):
-    first = captioner.caption(paths, prompt="two", beams=2)
-    captioner.caption(paths[:3], batch_size=3, beams=3)
-    assert captioner.caption(paths, prompt="two", beams=2) == first
+    first = captioner.caption(paths, prompt="two", num_beams=2)
+    captioner.caption(paths[:3], batch_size=3, num_beams=3)
+    assert captioner.caption(paths, prompt="two", num_beams=2) == first
 
 
 def test_captioners_of_all_kinds_in_one_process(tiny_artifacts, paths):
@@ -232,9 +232,9 @@ def test_captioners_of_all_kinds_in_one_process(tiny_artifacts, paths):
         alone[recipe] = runtimes.load(tiny_artifacts[recipe], threads=1).caption(paths)
     opened = {recipe: runtimes.load(tiny_artifacts[recipe], threads=1) for recipe in (*RECIPES, *reversed(RECIPES))}
     turns = {recipe: [opened[recipe].caption([path])[0] for path in paths] for recipe in opened}
-    by_picture = [{recipe: opened[recipe].caption([path])[0] for recipe in opened} for path in paths]
+    by_image = [{recipe: opened[recipe].caption([path])[0] for recipe in opened} for path in paths]
     assert turns == alone
-    assert {recipe: [row[recipe] for row in by_picture] for recipe in opened} == alone
+    assert {recipe: [row[recipe] for row in by_image] for recipe in opened} == alone
 
 
 def test_the_clock_is_told_every_phase(captioner, paths):

@@ -12,14 +12,14 @@ SOME = [name if name in ("onnx-int8", "pytorch-fp32") else pytest.param(name, ma
 
 
 @pytest.fixture(scope="module")
-def paths(drawn_pictures):
-    return [picture.path for picture in drawn_pictures]
+def paths(drawn_images):
+    return [image.path for image in drawn_images]
 
 
 def requests_of(paths):
-    """Eight requests that share nothing: other pictures, beams, prompts, lengths and batches."""
+    """Eight requests that share nothing: other images, beams, prompts, lengths and batches."""
     return [
-        ([paths[(turn + step) % len(paths)] for step in range(6)], {"beams": 1 + turn % 3, "batch_size": 1 + turn % 2, **more})
+        ([paths[(turn + step) % len(paths)] for step in range(6)], {"num_beams": 1 + turn % 3, "batch_size": 1 + turn % 2, **more})
         for turn, more in enumerate([{}, {"prompt": "a picture of"}, {"max_length": 7}, {"workers": 2}] * 2)
     ]
 
@@ -28,7 +28,7 @@ def requests_of(paths):
 def test_one_captioner_from_eight_threads(tiny_artifacts, paths, recipe):
     captioner = runtimes.load(tiny_artifacts[recipe], threads=1)
     requests = requests_of(paths)
-    alone = [captioner.caption(pictures, **options) for pictures, options in requests]
+    alone = [captioner.caption(images, **options) for images, options in requests]
     assert len({caption.text for captions in alone for caption in captions}) > 20
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
@@ -37,15 +37,15 @@ def test_one_captioner_from_eight_threads(tiny_artifacts, paths, recipe):
 
 
 @pytest.mark.parametrize("recipe", SOME)
-def test_one_captioner_scores_from_eight_threads(tiny_artifacts, drawn_pictures, recipe):
+def test_one_captioner_scores_from_eight_threads(tiny_artifacts, drawn_images, recipe):
     captioner = runtimes.load(tiny_artifacts[recipe], threads=1)
 
-    def scores(picture):
-        return captioner.score([picture.path], captions=[picture.captions])[0].tolist()
+    def scores(image):
+        return captioner.score([image.path], captions=[image.captions])[0].tolist()
 
-    alone = [scores(picture) for picture in drawn_pictures]
+    alone = [scores(image) for image in drawn_images]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(scores, drawn_pictures)) == alone
+        assert list(pool.map(scores, drawn_images)) == alone
 
 
 @pytest.mark.full

@@ -44,8 +44,8 @@ def folder(tmp_path, tiny_artifacts):
 
 
 @pytest.fixture
-def picture(sample_pictures):
-    return sample_pictures[0].path
+def image(sample_images):
+    return sample_images[0].path
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_a_runtime_from_the_future(tiny_artifacts, tmp_path):
         runtimes.load(path)
 
 
-def test_an_artifact_of_another_task_is_an_error_that_names_what_runs_it(tiny_artifacts, tmp_path, monkeypatch, picture):
+def test_an_artifact_of_another_task_is_an_error_that_names_what_runs_it(tiny_artifacts, tmp_path, monkeypatch, image):
     """A task of a later version: an entry for its family's sizes, one for its command."""
     monkeypatch.setitem(FAMILIES, ("blip", "matching"), FAMILIES["blip", "caption"])
     monkeypatch.setitem(runtimes.loading.TASKS, "matching", "toolkit match")
@@ -186,7 +186,7 @@ def test_an_artifact_of_another_task_is_an_error_that_names_what_runs_it(tiny_ar
         assert str(path) in str(caught.value)
         assert all(part in str(caught.value) for part in ("'matching'", "task='matching'", "toolkit match"))
     shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "all" / "captions")
-    assert runtimes.load(tmp_path / "all").caption(picture)[0].error is None
+    assert runtimes.load(tmp_path / "all").caption(image)[0].error is None
     with pytest.raises(UnknownNameError) as unknown:
         runtimes.load(path, task="vqa")
     assert "'vqa'" in str(unknown.value)
@@ -223,15 +223,15 @@ def test_a_gpu_that_the_libraries_cannot_use_costs_a_warning_each(folder):
 
 
 @pytest.mark.parametrize("recipe", ["onnx-fp16", "pytorch-fp16"])
-def test_fp16_on_a_cpu_warns_and_captions(tiny_artifacts, recipe, host, picture, caplog):
+def test_fp16_on_a_cpu_warns_and_captions(tiny_artifacts, recipe, host, image, caplog):
     host(cuda=False)
-    (caption,) = runtimes.load(tiny_artifacts[recipe]).caption([picture])
+    (caption,) = runtimes.load(tiny_artifacts[recipe]).caption([image])
     assert said(caplog) == [
         ("WARNING", f"{tiny_artifacts[recipe].name} is meant for a GPU and there is none here; running it on the CPU, which is slow")
     ]
     caplog.clear()
     captioner = runtimes.load(tiny_artifacts[recipe], device="cpu")
-    assert captioner.caption([picture]) == [caption]
+    assert captioner.caption([image]) == [caption]
     assert caption.error is None
     assert said(caplog) == []
     assert (captioner.session.info().device, captioner.session.info().precision) == ("cpu", "fp16")

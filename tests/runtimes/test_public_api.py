@@ -30,8 +30,8 @@ def captioner(artifact):
 
 
 @pytest.fixture(scope="module")
-def paths(drawn_pictures):
-    return [picture.path for picture in drawn_pictures[:5]]
+def paths(drawn_images):
+    return [image.path for image in drawn_images[:5]]
 
 
 def test_the_names_and_nothing_heavy_before_one_is_used():
@@ -98,9 +98,9 @@ def test_what_the_iterator_raises_passes(captioner, paths):
         next(captions)
 
 
-def test_files_are_rotated_as_exif_says_and_pil_images_are_not(captioner, drawn_pictures, tmp_path):
+def test_files_are_rotated_as_exif_says_and_pil_images_are_not(captioner, drawn_images, tmp_path):
     """As `caption` documents, and with the way out that it names."""
-    image, exif = Image.open(drawn_pictures[3].path).convert("RGB"), Image.Exif()
+    image, exif = Image.open(drawn_images[3].path).convert("RGB"), Image.Exif()
     image.putpixel((0, 0), (255, 0, 0))
     exif[0x0112] = 6
     image.save(path := tmp_path / "rotated.png", exif=exif)
@@ -164,7 +164,11 @@ def fail(error):
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error: illegal access"), IndexError("our own bug"), SystemError("null argument")])
 def test_an_engine_that_fails_is_no_damaged_artifact(captioner, paths, error):
     failing = runtimes.Captioner(Failing(captioner.session, lambda: fail(error)), captioner.tokens, captioner.manifest)
-    for ask in (lambda: failing.caption(paths), lambda: failing.caption(paths, beams=2), lambda: failing.score(paths[0], captions="two")):
+    for ask in (
+        lambda: failing.caption(paths),
+        lambda: failing.caption(paths, num_beams=2),
+        lambda: failing.score(paths[0], captions="two"),
+    ):
         with pytest.raises(EngineError) as caught:
             ask()
         assert caught.value.code == "ENGINE_FAILED"

@@ -1,4 +1,4 @@
-"""Datasets: every format, the fixed choice of --limit, every way to fail, and the pictures that ship."""
+"""Datasets: every format, the fixed choice of --limit, every way to fail, and the images that ship."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def coco(names=NAMES):
     return {"info": {}, "images": images, "annotations": annotations}
 
 
-def pictures(folder, names=NAMES):
+def images(folder, names=NAMES):
     return tuple(LabelledImage(folder / name, (f"one {name}", f"two {name}")) for name in names)
 
 
@@ -42,34 +42,34 @@ def test_captions_json_in_its_folder(tmp_path):
     file = write(tmp_path / "holiday" / "captions.json", ours())
     for name in (str(file), str(file.parent)):
         dataset = load_dataset(name)
-        assert (dataset.name, dataset.pictures, dataset.has_references) == ("holiday", pictures(file.parent), True)
+        assert (dataset.name, dataset.images, dataset.has_references) == ("holiday", images(file.parent), True)
 
 
-def test_captions_json_with_pictures_elsewhere(tmp_path):
+def test_captions_json_with_images_elsewhere(tmp_path):
     file = write(tmp_path / "texts" / "mine.json", ours())
-    dataset = load_dataset(str(file), tmp_path / "pictures")
-    assert (dataset.name, dataset.pictures) == ("mine", pictures(tmp_path / "pictures"))
+    dataset = load_dataset(str(file), tmp_path / "images")
+    assert (dataset.name, dataset.images) == ("mine", images(tmp_path / "images"))
 
 
 def test_coco_captions_with_images(tmp_path):
     file = write(tmp_path / "annotations" / "captions_val2017.json", coco())
     dataset = load_dataset(str(file), tmp_path / "val2017")
-    assert (dataset.name, dataset.pictures, dataset.has_references) == ("captions_val2017", pictures(tmp_path / "val2017"), True)
+    assert (dataset.name, dataset.images, dataset.has_references) == ("captions_val2017", images(tmp_path / "val2017"), True)
 
 
-def test_coco_pictures_without_captions_are_left_out_and_named(tmp_path, caplog):
+def test_coco_images_without_captions_are_left_out_and_named(tmp_path, caplog):
     content = coco()
     content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != 103]
     dataset = load_dataset(str(write(tmp_path / "captions.json", content)), tmp_path)
-    assert (len(dataset.pictures), LabelledImage(tmp_path / "d.jpg", ()) in dataset.pictures, dataset.has_references) == (9, False, True)
-    assert "1 pictures have no captions and are left out (first: d.jpg)" in caplog.text
+    assert (len(dataset.images), LabelledImage(tmp_path / "d.jpg", ()) in dataset.images, dataset.has_references) == (9, False, True)
+    assert "1 images have no captions and are left out (first: d.jpg)" in caplog.text
 
 
-def test_a_folder_alone_has_pictures_and_no_references(tmp_path):
+def test_a_folder_alone_has_images_and_no_references(tmp_path):
     for name in ("b.jpg", "deep/a.png", "notes.txt"):
         write(tmp_path / name, "")
     dataset = load_dataset(None, tmp_path)
-    assert (dataset.name, dataset.pictures, dataset.has_references) == (
+    assert (dataset.name, dataset.images, dataset.has_references) == (
         str(tmp_path),
         (LabelledImage(tmp_path / "b.jpg", ()), LabelledImage(tmp_path / "deep" / "a.png", ())),
         False,
@@ -82,16 +82,16 @@ def test_a_limit_takes_a_fixed_choice_in_order(tmp_path, limit):
     random.seed(limit)  # what others do with the global generator does not matter
     dataset = load_dataset(str(file), limit=limit)
     assert dataset.name == f"holiday ({limit} of 10)"
-    assert len(dataset.pictures) == limit
+    assert len(dataset.images) == limit
     assert load_dataset(str(file), limit=limit) == dataset
-    everything = pictures(file.parent)
-    positions = [everything.index(picture) for picture in dataset.pictures]
+    everything = images(file.parent)
+    positions = [everything.index(image) for image in dataset.images]
     assert positions == sorted(set(positions))
 
 
 def test_the_choice_of_a_limit_never_changes(tmp_path):
     file = write(tmp_path / "captions.json", ours())
-    assert [picture.path.stem for picture in load_dataset(str(file), limit=3).pictures] == ["a", "g", "j"]
+    assert [image.path.stem for image in load_dataset(str(file), limit=3).images] == ["a", "g", "j"]
 
 
 @pytest.mark.parametrize("limit", [10, 11, None])
@@ -100,7 +100,7 @@ def test_a_limit_of_all_or_more_changes_nothing(tmp_path, limit):
     assert load_dataset(str(file), limit=limit) == load_dataset(str(file))
 
 
-def test_the_hash_is_of_pictures_and_references(tmp_path):
+def test_the_hash_is_of_images_and_references(tmp_path):
     def digest(**contents):
         for name in ("a.jpg", "b.jpg"):
             write(tmp_path / name, contents.get(name[0], name))
@@ -114,7 +114,7 @@ def test_the_hash_is_of_pictures_and_references(tmp_path):
     rows = [[name, hashlib.sha256(name.encode()).hexdigest(), ["a dog"]] for name in ("a.jpg", "b.jpg")]
     assert first == hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
     (tmp_path / "b.jpg").unlink()
-    assert load_dataset(str(tmp_path)).sha256 not in digests, "a picture that is missing becomes an error row later"
+    assert load_dataset(str(tmp_path)).sha256 not in digests, "an image that is missing becomes an error row later"
 
 
 NEITHER = "{file}: is neither {{'images': [{{'file', 'captions'}}]}} nor COCO's captions file"
@@ -138,8 +138,8 @@ NEITHER = "{file}: is neither {{'images': [{{'file', 'captions'}}]}} nor COCO's 
         ({"images": 3}, NEITHER),
         ({"images": [{"file": "a.jpg", "captions": 3}]}, NEITHER),
         ({"images": [{"file": "a.jpg", "captions": "a dog"}]}, NEITHER),
-        ({"images": []}, "texts: holds no pictures"),
-        (coco(), "{file}: is COCO's captions file; name the folder of its pictures with --images"),
+        ({"images": []}, "texts: holds no images"),
+        (coco(), "{file}: is COCO's captions file; name the folder of its images with --images"),
     ],
     ids=lambda value: str(value)[:50],
 )
@@ -164,8 +164,8 @@ def test_a_broken_coco_file_is_one_line(tmp_path, broken, with_images):
     assert str(raised.value) == NEITHER.format(file=file)
 
 
-@pytest.mark.parametrize(("make", "problem"), [(False, "no such folder of pictures"), (True, "holds no pictures")])
-def test_a_folder_without_pictures_is_one_line(tmp_path, make, problem):
+@pytest.mark.parametrize(("make", "problem"), [(False, "no such folder of images"), (True, "holds no images")])
+def test_a_folder_without_images_is_one_line(tmp_path, make, problem):
     folder = tmp_path / "mine"
     if make:
         write(folder / "notes.txt", "")
@@ -178,17 +178,17 @@ LISTED = json.loads(SAMPLE.read_text(encoding="utf-8"))["images"]
 FREE = {"CC0-1.0", "Public domain", "CC-BY-2.0", "CC-BY-4.0"}
 
 
-def test_the_sample_is_a_handful_of_pictures():
+def test_the_sample_is_a_handful_of_images():
     dataset = load_dataset("sample")
     assert (dataset.name, dataset.has_references) == ("sample", True)
-    assert 8 <= len(dataset.pictures) <= 25
-    assert sorted(picture.path.name for picture in dataset.pictures) == sorted(path.name for path in SAMPLE.parent.glob("*.jpg"))
-    assert len({hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in dataset.pictures}) == len(dataset.pictures)
-    assert len({caption for picture in dataset.pictures for caption in picture.captions}) == 5 * len(dataset.pictures)
+    assert 8 <= len(dataset.images) <= 25
+    assert sorted(image.path.name for image in dataset.images) == sorted(path.name for path in SAMPLE.parent.glob("*.jpg"))
+    assert len({hashlib.sha256(image.path.read_bytes()).hexdigest() for image in dataset.images}) == len(dataset.images)
+    assert len({caption for image in dataset.images for caption in image.captions}) == 5 * len(dataset.images)
 
 
 @pytest.mark.parametrize("entry", LISTED, ids=[entry["file"] for entry in LISTED])
-def test_a_sample_picture_is_what_its_entry_says(entry):
+def test_a_sample_image_is_what_its_entry_says(entry):
     file = SAMPLE.parent / entry["file"]
     assert hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"]
     with Image.open(file) as image:
@@ -204,7 +204,7 @@ def test_a_sample_picture_is_what_its_entry_says(entry):
     assert entry["licence_source"]
 
 
-def test_the_licence_of_each_sample_picture_is_in_the_text_beside_them():
+def test_the_licence_of_each_sample_image_is_in_the_text_beside_them():
     table = {
         line.split("|")[1].strip(): line
         for line in (SAMPLE.parent / "LICENCES.md").read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""Files, folders and globs as the pictures they name."""
+"""Files, folders and globs as the images they name."""
 
 import os
 import re
@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
         (["."], ["a.PNG", "b.jpg", "deep/d.webp", "deep/er/e.Jpeg", "g[1].jpg"]),
         (["deep"], ["deep/d.webp", "deep/er/e.Jpeg"]),
         (["deep/"], ["deep/d.webp", "deep/er/e.Jpeg"]),
-        (["*.jpg"], ["b.jpg", "g[1].jpg"]),  # a folder called folder.jpg is no picture
+        (["*.jpg"], ["b.jpg", "g[1].jpg"]),  # a folder called folder.jpg is no image
         (["*"], ["a.PNG", "b.jpg", "c.txt", "g[1].jpg", "noend"]),  # a glob that matches other files was meant to
         (["deep/*"], ["deep/d.webp", "deep/f.json"]),
         (["**/*.[jJ]peg"], ["deep/er/e.Jpeg"]),
@@ -45,7 +45,7 @@ def here(tmp_path, monkeypatch):
     ],
     ids=str,
 )
-def test_names_stand_for_pictures(here, names, found):
+def test_names_stand_for_images(here, names, found):
     if names == ["g[0-9].jpg", "b.jp?"]:
         with pytest.raises(RequestError, match=r"^g\[0-9\]\.jpg: "):
             expand(names)
@@ -54,7 +54,7 @@ def test_names_stand_for_pictures(here, names, found):
 
 
 @pytest.mark.parametrize("name", ["empty", "folder.jpg", "*.gif", "none/*", "?"])
-def test_a_folder_or_glob_without_pictures_is_an_error(here, name):
+def test_a_folder_or_glob_without_images_is_an_error(here, name):
     with pytest.raises(RequestError, match=f"^{re.escape(name)}: "):
         expand(["b.jpg", name])
 

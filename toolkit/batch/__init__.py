@@ -1,1 +1,1 @@
-"""Caption many pictures into a file: a run that may be killed, resumed, and survive a picture that kills its process."""
+"""Caption many images into a file: a run that may be killed, resumed, and survive an image that kills its process."""

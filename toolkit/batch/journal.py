@@ -1,11 +1,11 @@
 """The captions of a run that is not finished: `NAME.partial` beside the output NAME; settings and rows go in, and come out after any stop.
 
-Its first line says what decides the captions, so that a resumed run cannot mix them; each further line is a picture's row, with the size
-and time of change that the picture had. Rows are handed to the system batch by batch, so a killed process loses only the batch in the
+Its first line says what decides the captions, so that a resumed run cannot mix them; each further line is an image's row, with the size
+and time of change that the image had. Rows are handed to the system batch by batch, so a killed process loses only the batch in the
 making; they are synced every few seconds, so a power cut loses those. Whatever follows the last line that can be read is dropped. A journal
 may also begin from a finished output, of whose images some have changed since: then their rows alone are missing.
 
-Why not in NAME itself: a file under its final name would look finished, and could not be in the order of the pictures. Why not hidden:
+Why not in NAME itself: a file under its final name would look finished, and could not be in the order of the images. Why not hidden:
 a person who looks for the captions of a stopped run finds them, and may read them while it goes on.
 """
 
@@ -48,7 +48,7 @@ class Journal:
         self.path, self._output, self._images = partial_of(output), output, images
         self._places = {image: place for place, image in enumerate(images)}
         self._stamps = [stamp_of(image) for image in images]
-        self._starts = array("q", [NOT_YET]) * len(images)  # of each picture's line; rows stay on disk, so memory does not grow with them
+        self._starts = array("q", [NOT_YET]) * len(images)  # of each image's line; rows stay on disk, so memory does not grow with them
         self._failed = bytearray(len(images))
         self._settings: Mapping[str, Any] | None = None
         self._finished: Finished | None = None
@@ -73,16 +73,16 @@ class Journal:
 
     @property
     def done(self) -> int:
-        """Pictures that have a row."""
+        """Images that have a row."""
         return sum(start != NOT_YET for start in self._starts)
 
     @property
     def failed(self) -> int:
-        """Pictures whose row is an error."""
+        """Images whose row is an error."""
         return sum(self._failed)
 
     def has(self, image: str) -> bool:
-        """Whether a picture has a row that was made of the file as it is now."""
+        """Whether an image has a row that was made of the file as it is now."""
         return self._starts[self._places[image]] != NOT_YET
 
     def begin(self, settings: Mapping[str, Any]) -> None:
@@ -117,11 +117,11 @@ class Journal:
             self._note(row, start)
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows in the order of the pictures."""
+        """Yield the rows in the order of the images."""
         return (row for row, _ in self.stamped_rows())
 
     def stamped_rows(self) -> Iterator[tuple[Row, Stamp]]:
-        """Yield the rows in the order of the pictures, and the stamp that each picture had."""
+        """Yield the rows in the order of the images, and the stamp that each image had."""
         with self.path.open("rb") as stream:
             for start in self._starts:
                 stream.seek(start)

@@ -1,6 +1,6 @@
-"""Captions of many pictures as one file: pictures and a request go in; the file is there when every picture has its row, and not before.
+"""Captions of many images as one file: images and a request go in; the file is there when every image has its row, and not before.
 
-Pictures are captioned in another process (`runtimes.pool.supervisor`); their rows wait in a journal (`toolkit.batch.journal`).
+Images are captioned in another process (`runtimes.pool.supervisor`); their rows wait in a journal (`toolkit.batch.journal`).
 """
 
 import hashlib
@@ -33,20 +33,20 @@ def caption_into(
     on_rows: Callable[[Sequence[Row]], None],
     on_resumed: Callable[[int], None],
 ) -> int:
-    """Caption pictures and write the file.
+    """Caption images and write the file.
 
     Args:
-        output: The file; lines in the order of the job's pictures.
-        job: Each picture once.
+        output: The file; lines in the order of the job's images.
+        job: Each image once.
         overwrite: Replace the file, and start again where a run was stopped.
-        resume: Go on where a run was stopped; with nothing to go on from, start. A finished file is checked, and completed where pictures
+        resume: Go on where a run was stopped; with nothing to go on from, start. A finished file is checked, and completed where images
             changed since.
-        as_json: JSON lines, bad pictures included; else text lines of good ones.
+        as_json: JSON lines, bad images included; else text lines of good ones.
         on_rows: Told of each batch's rows as they are made.
-        on_resumed: Told how many pictures had a row already.
+        on_resumed: Told how many images had a row already.
 
     Returns:
-        How many pictures could not be captioned.
+        How many images could not be captioned.
 
     Raises:
         OutputExistsError: The file or an unfinished run is there, and nobody said what to do with it.
@@ -83,7 +83,7 @@ def caption_into(
 
 
 def _caption_rest(journal: Journal, job: Job, settings: Mapping[str, Any], on_rows: Callable[[Sequence[Row]], None]) -> None:
-    """Give every picture a row. A batch counts as a whole: those of its pictures that have rows are captioned with the others again."""
+    """Give every image a row. A batch counts as a whole: those of its images that have rows are captioned with the others again."""
     images, size = job.images, job.request.batch_size
     batches = [images[start : start + size] for start in range(0, len(images), size)]
     todo = [batch for batch in batches if not all(map(journal.has, batch))]
@@ -100,7 +100,7 @@ def _caption_rest(journal: Journal, job: Job, settings: Mapping[str, Any], on_ro
             on_rows(rows)
     except BaseException:
         if begun:
-            logger.warning("stopped with %d of %d pictures done; --resume goes on", journal.done, len(images))
+            logger.warning("stopped with %d of %d images done; --resume goes on", journal.done, len(images))
         raise
 
 

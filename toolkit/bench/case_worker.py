@@ -17,7 +17,7 @@ from toolkit.bench.job import Job, Result, prompt_tokens  # noqa: E402
 from toolkit.bench.meters.rapl import EnergyMeter  # noqa: E402
 from toolkit.bench.meters.rss import peak_bytes, resident_bytes  # noqa: E402
 from toolkit.bench.meters.throttling import ThrottleMeter  # noqa: E402
-from toolkit.records.record import PictureTimes  # noqa: E402
+from toolkit.records.record import ImageTimes  # noqa: E402
 
 
 def run(job: Job, send: Send) -> Result:
@@ -92,8 +92,8 @@ class _Laps:
         else:
             self._once[phase] = seconds
 
-    def times(self, total_s: float) -> PictureTimes:
-        return PictureTimes(
+    def times(self, total_s: float) -> ImageTimes:
+        return ImageTimes(
             total_s=round(total_s, 6),  # microseconds: records stay readable, and no clock here is better
             read_s=self._of("read"),
             encode_s=None if "loop" in self._once else self._of("encode"),

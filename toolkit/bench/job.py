@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.records.record import PictureTimes
+from toolkit.records.record import ImageTimes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Job:
     references: tuple[tuple[str, ...], ...]
     """Per image; scored when there are any and `score` is set."""
     prompt: str | None
-    beams: int
+    num_beams: int
     forced_tokens: int | None
     min_length: int | None
     max_length: int | None
@@ -35,7 +35,7 @@ class Job:
         lengths = {"min_length": self.min_length, "max_length": self.max_length}
         if self.forced_tokens is not None:
             lengths = dict.fromkeys(lengths, prompt_tokens(captioner, self.prompt) + self.forced_tokens)
-        return {"prompt": self.prompt, "beams": self.beams, **lengths}
+        return {"prompt": self.prompt, "num_beams": self.num_beams, **lengths}
 
 
 def prompt_tokens(captioner: Any, prompt: str | None) -> int:  # noqa: ANN401
@@ -58,7 +58,7 @@ class Result:
     loaded_rss_bytes: int | None
     peak_rss_bytes: int | None
     warmup_s: tuple[float, ...]
-    times: tuple[PictureTimes, ...]
+    times: tuple[ImageTimes, ...]
     """Of each batch."""
     captions: tuple[str, ...]
     without_prompt: tuple[str, ...]
@@ -69,5 +69,5 @@ class Result:
     energy_j: float | None = None
     throttled_s: float | None = None
     log_probabilities: tuple[float | None, ...] = ()
-    """Of each picture's references; None where the artifact cannot score."""
+    """Of each image's references; None where the artifact cannot score."""
     scored_tokens: tuple[int | None, ...] = ()

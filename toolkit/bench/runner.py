@@ -1,4 +1,4 @@
-"""Plan and run a benchmark: artifacts, a checkpoint and pictures go in; records come out, one per case and repeat.
+"""Plan and run a benchmark: artifacts, a checkpoint and images go in; records come out, one per case and repeat.
 
 Every case runs in its own fresh process; repeats go round all cases, so that drift of a shared machine meets them alike. A case that fails
 is a record with its error, and the others go on.
@@ -24,7 +24,7 @@ from toolkit.bench.roofline.model_costs import baseline_arithmetic, blip_sizes
 from toolkit.datasets import Dataset, shown_name
 from toolkit.metrics.captions import score_captions
 from toolkit.metrics.ngrams import Counter
-from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, PictureQuality, Record, Workload
+from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, ImageQuality, Record, Workload
 from toolkit.records.source_commit import source_commit
 
 logger = logging.getLogger(__name__)
@@ -97,16 +97,16 @@ def run(
 
     Args:
         cases: From `plan`.
-        dataset: The pictures.
+        dataset: The images.
         workloads: What each case does; the cases of one workload run next to each other.
         counter: Who counts n-grams; None without references.
         on_captions: Called with a case's name and a number of captions that it has made, for progress.
 
     Raises:
-        RequestError: A batch would hold more pictures than there are.
+        RequestError: A batch would hold more images than there are.
     """
-    if (largest := max(workload.batch_size for workload in workloads)) > len(dataset.pictures):
-        raise RequestError(f"a batch of {largest} needs as many pictures; there are {len(dataset.pictures)}")
+    if (largest := max(workload.batch_size for workload in workloads)) > len(dataset.images):
+        raise RequestError(f"a batch of {largest} needs as many images; there are {len(dataset.images)}")
     host, arithmetic = host_facts(), _arithmetic(cases)
     limits = {threads: measure_limits(threads) for threads in dict.fromkeys(workload.threads for workload in workloads)}
     for repeat in range(workloads[0].repeats):
@@ -120,7 +120,7 @@ def run(
 def _arithmetic(cases: Sequence[Case]) -> dict[str, Arithmetic]:
     """Return what each case must compute on a CPU, by its name; a peer's is not known."""
     known = {case.name: work for case in cases if (work := case.arithmetic())}
-    # An approximate artifact has smaller pictures than the baseline.
+    # An approximate artifact has smaller images than the baseline.
     manifests = [case.artifact.manifest for case in cases if isinstance(case, ArtifactCase)]
     exact = next((manifest for manifest in manifests if not manifest.target.approximate), None)
     return known | ({BASELINE: baseline_arithmetic(blip_sizes(exact))} if exact else {})
@@ -153,7 +153,7 @@ def _run_case(
     began = datetime.now(UTC)
     result, error = (None, NO_GPU) if absent else _work(job, partial(on_captions, case.name))
     if result is not None and all(result.errors):
-        error, result = f"no picture could be captioned: {result.errors[0]}", None
+        error, result = f"no image could be captioned: {result.errors[0]}", None
     record = Record(
         schema=SCHEMA,
         case=case.name,
@@ -200,10 +200,10 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> 
         allow_bin=isinstance(case, TransformersCase) and any(file.suffix == ".bin" for file in case.weight_files),
         threads=workload.threads,
         batch_size=workload.batch_size,
-        images=tuple(str(picture.path) for picture in dataset.pictures),
-        references=tuple(picture.captions for picture in dataset.pictures),
+        images=tuple(str(image.path) for image in dataset.images),
+        references=tuple(image.captions for image in dataset.images),
         prompt=workload.prompt,
-        beams=workload.beams,
+        num_beams=workload.num_beams,
         forced_tokens=workload.forced_tokens,
         min_length=workload.min_length,
         max_length=workload.max_length,
@@ -217,17 +217,17 @@ def _work(job: Job, on_captions: Callable[[int], None]) -> tuple[Result | None, 
     return ask("toolkit.bench.case_worker", job, Result, threads=job.threads, on_progress=on_captions)
 
 
-def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple[PictureQuality, ...]:
+def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple[ImageQuality, ...]:
     said = [
-        PictureQuality(file=shown_name(picture.path.name), caption=caption, tokens=tokens, error=error)
-        for picture, caption, tokens, error in zip(dataset.pictures, result.captions, result.tokens, result.errors, strict=True)
+        ImageQuality(file=shown_name(image.path.name), caption=caption, tokens=tokens, error=error)
+        for image, caption, tokens, error in zip(dataset.images, result.captions, result.tokens, result.errors, strict=True)
     ]
     if counter is None:
         return tuple(said)
-    scores = score_captions(result.without_prompt, [picture.captions for picture in dataset.pictures], counter.count)
+    scores = score_captions(result.without_prompt, [image.captions for image in dataset.images], counter.count)
     return tuple(
         replace(
-            picture,
+            image,
             matches=score.ngrams.matches,
             totals=score.ngrams.totals,
             hypothesis_length=score.ngrams.hypothesis_length,
@@ -237,7 +237,7 @@ def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple
             log_probability=log_probability,
             scored_tokens=scored,
         )
-        if picture.error is None
-        else picture
-        for picture, score, log_probability, scored in zip(said, scores, result.log_probabilities, result.scored_tokens, strict=True)
+        if image.error is None
+        else image
+        for image, score, log_probability, scored in zip(said, scores, result.log_probabilities, result.scored_tokens, strict=True)
     )

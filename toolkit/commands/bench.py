@@ -1,4 +1,4 @@
-"""`toolkit bench`: artifacts and pictures go in; records and a table come out."""
+"""`toolkit bench`: artifacts and images go in; records and a table come out."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,13 +32,13 @@ from toolkit.progress import progress
 @click.option("--revision", help="Commit, tag or branch of a hub id.")
 @click.option("--allow-bin", is_flag=True, help="The checkpoint may be a pytorch_model.bin.")
 @click.option("--dataset", help="'sample', a captions.json, or COCO's captions file with --images.  [default: sample, or --images alone]")
-@click.option("--images", type=click.Path(file_okay=False, path_type=Path), help="Folder of pictures; alone: speed and agreement only.")
-@click.option("--limit", type=click.IntRange(min=1), help="Take that many pictures, chosen with a fixed seed.")
+@click.option("--images", type=click.Path(file_okay=False, path_type=Path), help="Folder of images; alone: speed and agreement only.")
+@click.option("--limit", type=click.IntRange(min=1), help="Take that many images, chosen with a fixed seed.")
 @click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds over all cases.")
 @click.option(
     "--warmup", type=click.IntRange(min=1), default=2, show_default=True, help="Captions before the clock runs, the first one included."
 )
-@click.option("--beams", type=click.IntRange(min=1), help="Beams of the search; 1 is greedy.  [default: the artifact's]")
+@click.option("--num-beams", type=click.IntRange(min=1), help="Beams of the search; 1 is greedy.  [default: the artifact's]")
 @click.option("--prompt", help="Words that every caption starts with; left out when scored.")
 @click.option(
     "--tokens",
@@ -46,7 +46,7 @@ from toolkit.progress import progress
     help="Force captions to this many tokens after the prompt; a list, in which 'natural' may stand, is a sweep.  [default: natural]",
 )
 @click.option("--threads", type=numbers, help="CPU threads; a list is a sweep.  [default: the physical cores within the CPU quota]")
-@click.option("--batch-size", "batch_sizes", type=numbers, default="1", show_default=True, help="Pictures per run; a list is a sweep.")
+@click.option("--batch-size", "batch_sizes", type=numbers, default="1", show_default=True, help="Images per run; a list is a sweep.")
 @output_file("Keep the records here (.jsonl).")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write a page for a browser too (.html).")
 @overwrite_option
@@ -64,7 +64,7 @@ def command(
     limit: int | None,
     repeat: int,
     warmup: int,
-    beams: int | None,
+    num_beams: int | None,
     prompt: str | None,
     tokens: tuple[int | None, ...] | None,
     threads: tuple[int, ...] | None,
@@ -94,49 +94,49 @@ def command(
     if profile and (output or report):
         raise RequestError("--profile keeps no records, so it takes no --output and no --report")
     if profile and (batch_sizes != (1,) or max(map(len, (threads or (), tokens or ()))) > 1):
-        raise RequestError("--profile is of one setting, a picture at a time: it takes no --batch-size and no list")
+        raise RequestError("--profile is of one setting, an image at a time: it takes no --batch-size and no list")
     layout = "json" if as_json else layout
     guard_file(output, overwrite=overwrite)
     guard_file(report, overwrite=overwrite)
     if report is not None:
         need_libraries()
-    pictures = load_dataset(dataset or (None if images else "sample"), images, limit)
+    measured = load_dataset(dataset or (None if images else "sample"), images, limit)
     paths = artifacts_in(artifacts or (default_artifacts(),))
     baseline = None if profile else find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin)
     if baseline is not None and checkpoint is None:
         announce(f"No checkpoint is named: the baseline is transformers on {baseline.checkpoint}")
     cases = plan(paths, baseline)
-    counter = pick_counter() if pictures.has_references and not profile else None
+    counter = pick_counter() if measured.has_references and not profile else None
     defaults = open_artifact(paths[0]).manifest.defaults
     workload = Workload(
-        dataset=pictures.name,
-        dataset_sha256=pictures.sha256,
-        pictures=len(pictures.pictures),
+        dataset=measured.name,
+        dataset_sha256=measured.sha256,
+        images=len(measured.images),
         prompt=prompt,
-        beams=beams or defaults.num_beams,
+        num_beams=num_beams or defaults.num_beams,
         min_length=defaults.min_length,
         max_length=defaults.max_length,
         threads=read_host().cores,
         warmup=warmup,
         repeats=repeat,
         metric_counter=counter.name if counter else None,
-        limit=pictures.limit,
-        dataset_path=pictures.path,
-        images_path=pictures.images,
+        limit=measured.limit,
+        dataset_path=measured.path,
+        images_path=measured.images_path,
         checkpoint=baseline.named if baseline else checkpoint,
     )
     workloads = sweep(workload, batch_sizes, threads or (workload.threads,), tokens or (None,))
     if profile:
-        with progress("profile", 2 * len(cases) * len(pictures.pictures)) as bar:
-            profiles = list(profile_cases(cases, pictures, workloads[0], lambda case, count: bar.update(count, case)))
+        with progress("profile", 2 * len(cases) * len(measured.images)) as bar:
+            profiles = list(profile_cases(cases, measured, workloads[0], lambda case, count: bar.update(count, case)))
         click.echo(PROFILE_RENDERERS[layout](profiles), nl=False)
         if all(one.error for one in profiles):
             fail_after_output("every case failed")
         return
-    total = len(workloads) * len(cases) * repeat * len(pictures.pictures)
+    total = len(workloads) * len(cases) * repeat * len(measured.images)
     records = []
     with progress("bench", total) as bar, locked(output) if output else nullcontext():
-        for record in run(cases, pictures, workloads, counter, lambda case, count: bar.update(count, case)):
+        for record in run(cases, measured, workloads, counter, lambda case, count: bar.update(count, case)):
             records.append(record)
             if output is not None:
                 write_records(output, records)
@@ -144,7 +144,7 @@ def command(
     if report is not None:
         from toolkit.report.page import render_html
 
-        write_text(report, render_html(records, pictures))
+        write_text(report, render_html(records, measured))
         click.echo(f"Open in a browser: {report}", err=True)
     if all(record.error for record in records):
         fail_after_output("every case failed")

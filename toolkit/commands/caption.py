@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    help="Caption pictures with an artifact.",
+    help="Caption images with an artifact.",
     epilog="ARTIFACT is an artifact's folder or a folder of artifacts, of which the best for this machine is taken; a first path that is "
     "neither is an image. [default: build/artifacts] IMAGE is a file, a folder or a glob.",
 )
@@ -43,18 +43,16 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Pictures per run; captions of pytorch-int8 may differ a little with it.",
+    help="Images per run; captions of pytorch-int8 may differ a little with it.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Threads that read pictures ahead of the model; 0: none. One helps where a core is free; a GPU may take more.",
+    help="Threads that read images ahead of the model; 0: none. One helps where a core is free; a GPU may take more.",
 )
-@click.option(
-    "--max-pixels", type=click.IntRange(min=1), help="Larger pictures are refused before they are decoded.  [default: 50 million]"
-)
+@click.option("--max-pixels", type=click.IntRange(min=1), help="Larger images are refused before they are decoded.  [default: 50 million]")
 @click.option("--strip-prompt", is_flag=True, help="Leave the prompt out of the text.")
 @click.option(
     "--device",
@@ -77,7 +75,7 @@ def command(
     paths: tuple[str, ...],
     from_file: str | None,
     prompt: str | None,
-    beams: int | None,
+    num_beams: int | None,
     min_length: int | None,
     max_length: int | None,
     batch_size: int,
@@ -92,7 +90,7 @@ def command(
     resume: bool,
     as_json: bool,
 ) -> None:
-    """Echo one line per picture; bad ones are error rows."""
+    """Echo one line per image; bad ones are error rows."""
     from runtimes.pool.job import Job, Request
     from toolkit.image_paths import expand, read_list
 
@@ -108,7 +106,7 @@ def command(
     files = chain((first,), files)
     request = Request(
         prompt=prompt,
-        beams=beams,
+        num_beams=num_beams,
         min_length=min_length,
         max_length=max_length,
         batch_size=batch_size,
@@ -128,7 +126,7 @@ def command(
     write = {"overwrite": overwrite, "resume": resume, "as_json": as_json}
     failed, total = (_write(output, job, **write), len(job.images)) if output else _echo(job, files, as_json=as_json)
     if failed:
-        raise click.ClickException(f"{failed} of {total} pictures could not be captioned")
+        raise click.ClickException(f"{failed} of {total} images could not be captioned")
 
 
 def _echo(job: "Job", images: Iterable[str], *, as_json: bool) -> tuple[int, int]:
@@ -159,7 +157,7 @@ def _write(output: Path, job: "Job", *, overwrite: bool, resume: bool, as_json: 
 
 
 def _told(row: "Row") -> bool:
-    """Say what is wrong with a picture, if something is."""
+    """Say what is wrong with an image, if something is."""
     if "error" in row:
         click.echo(f"Error: {row['error']}", err=True)
     return "error" in row

@@ -41,7 +41,7 @@ def _names(text: str) -> tuple[str, str]:
 @click.option("--fail-if", "limits", type=_limit, multiple=True, metavar="LIMIT", help="Exit with 1 if a case does this (repeatable).")
 @click.option("--strict", is_flag=True, help="A change beyond a limit fails even where its interval is not.")
 @click.option("--different-hosts", is_flag=True, help="Compare runs of different machines.")
-@click.option("--different-workloads", is_flag=True, help="Compare other pictures (but not their quality) or settings.")
+@click.option("--different-workloads", is_flag=True, help="Compare other images (but not their quality) or settings.")
 @click.option("--different-checkpoints", is_flag=True, help="Compare artifacts of different checkpoints.")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="All measures, for programs.")

@@ -79,7 +79,7 @@ def command(
             opened,
             chosen,
             output,
-            load_dataset("sample").pictures,
+            load_dataset("sample").images,
             overwrite=overwrite,
             on_gate_failure=cast("OnGateFailure", on_gate_failure),
             allow_bin=allow_bin,

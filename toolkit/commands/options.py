@@ -129,11 +129,11 @@ def overwrite_option(command: F) -> F:
 
 
 def decoding_options(command: F) -> F:
-    """--prompt, --beams, --min-length, --max-length."""
+    """--prompt, --num-beams, --min-length, --max-length."""
     for option in (
         click.option("--max-length", type=int, help="Longest caption, in tokens with [DEC] and prompt.  [default: the artifact's]"),
         click.option("--min-length", type=int, help="Shortest caption, likewise.  [default: the artifact's]"),
-        click.option("--beams", type=click.IntRange(min=1), help="Beams of the search; 1 is greedy.  [default: the artifact's]"),
+        click.option("--num-beams", type=click.IntRange(min=1), help="Beams of the search; 1 is greedy.  [default: the artifact's]"),
         click.option("--prompt", help="Words that every caption starts with."),
     ):
         command = option(command)

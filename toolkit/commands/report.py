@@ -15,9 +15,9 @@ from toolkit.commands.options import guard_file, output_file, overwrite_option
 @click.argument("records", nargs=-1, required=True, metavar="RECORDS...", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--format", "layout", type=click.Choice(["md", "csv", "json", "html"]), default="md", show_default=True)
 @click.option("--table", type=click.Choice(["growth", "components"]), help="This table alone: growth over a sweep, or bytes of components.")
-@click.option("--dataset", help="Of a page: the pictures, named as in `bench`.  [default: the shipped ones, where those were measured]")
+@click.option("--dataset", help="Of a page: the images, named as in `bench`.  [default: the shipped ones, where those were measured]")
 @click.option("--images", type=click.Path(file_okay=False, path_type=Path), help="Likewise, a folder.")
-@click.option("--no-images", is_flag=True, help="Of a page: captions without pictures.")
+@click.option("--no-images", is_flag=True, help="Of a page: captions without images.")
 @output_file("Write here instead of to stdout; a page is one file that needs no other.")
 @overwrite_option
 def command(
@@ -44,12 +44,12 @@ def command(
     runs = [read_run(path) for path in records]
     if layout == "html":
         need_libraries()
+        from toolkit.report.images import images_of
         from toolkit.report.page import render_html
-        from toolkit.report.pictures import pictures_of
 
         listed = newest(runs).records
-        pictures = None if no_images else pictures_of(listed, dataset, images)
-        text = render_html(listed, pictures, history_sheet(runs) if len(runs) > 1 else None)
+        shown = None if no_images else images_of(listed, dataset, images)
+        text = render_html(listed, shown, history_sheet(runs) if len(runs) > 1 else None)
     elif len(runs) > 1:
         text = render_history(runs, layout, table)
     else:

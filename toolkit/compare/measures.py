@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporters.gate.intervals import Change, Float64, Statistic, change_of_pictures, change_of_repeats, medians, relative
+from exporters.gate.intervals import Change, Float64, Statistic, change_of_images, change_of_repeats, medians, relative
 from toolkit.compare.sides import Pair
-from toolkit.records.record import PictureTimes
+from toolkit.records.record import ImageTimes
 from toolkit.stats.figures import FIGURES, speedups
 
 NOT_COMPARED = Change(None, None, None)
@@ -34,15 +34,15 @@ class Measure:
     """In people's table; the others are in JSON, and limits know them."""
 
 
-def _pictures(values: Callable[[PictureTimes], tuple[float, ...]], statistic: Statistic) -> Callable[[Pair], Change]:
+def _images(values: Callable[[ImageTimes], tuple[float, ...]], statistic: Statistic) -> Callable[[Pair], Change]:
     def change(pair: Pair) -> Change:
         a, b = pair.times(values)
-        return change_of_pictures(a, b, statistic, paired=pair.same_pictures) if a.size and b.size else NOT_COMPARED
+        return change_of_images(a, b, statistic, paired=pair.same_images) if a.size and b.size else NOT_COMPARED
 
     return change
 
 
-def _told(tells: Callable[[PictureTimes], bool], compared: Callable[[Pair], Change]) -> Callable[[Pair], Change]:
+def _told(tells: Callable[[ImageTimes], bool], compared: Callable[[Pair], Change]) -> Callable[[Pair], Change]:
     """Compare only where both sides tell it: a whole loop that is one run has no stages."""
 
     def change(pair: Pair) -> Change:
@@ -52,8 +52,8 @@ def _told(tells: Callable[[PictureTimes], bool], compared: Callable[[Pair], Chan
     return change
 
 
-def _stage(seconds: Callable[[PictureTimes], float | None]) -> Callable[[Pair], Change]:
-    return _told(lambda t: seconds(t) is not None, _pictures(lambda t: (seconds(t) or 0.0,), medians))
+def _stage(seconds: Callable[[ImageTimes], float | None]) -> Callable[[Pair], Change]:
+    return _told(lambda t: seconds(t) is not None, _images(lambda t: (seconds(t) or 0.0,), medians))
 
 
 def _repeats(key: str) -> Callable[[Pair], Change]:
@@ -104,7 +104,7 @@ def _rate(numbers: Float64) -> Float64:
     return np.asarray(np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] != 0))
 
 
-_TOKEN_RATE = _told(lambda t: bool(t.token_s), _pictures(lambda t: (len(t.token_s), sum(t.token_s)), _rate))
+_TOKEN_RATE = _told(lambda t: bool(t.token_s), _images(lambda t: (len(t.token_s), sum(t.token_s)), _rate))
 _TIME = ("faster", "slower")
 _RATE = ("slower", "faster")
 _SIZE = ("smaller", "larger")
@@ -122,9 +122,9 @@ def _bytes(key: str, title: str, change: Callable[[Pair], Change], *, shown: boo
 
 
 MEASURES = (
-    Measure("seconds_per_image", "s/image", "{:.3f}", _TIME, _pictures(lambda t: (t.total_s,), medians)),
-    Measure("seconds_per_image_p90", "p90 s/image", "{:.3f}", _TIME, _pictures(lambda t: (t.total_s,), _p90)),
-    Measure("images_per_second", "images/s", "{:.2f}", _RATE, _pictures(lambda t: (1.0, t.total_s), _rate), shown=False),
+    Measure("seconds_per_image", "s/image", "{:.3f}", _TIME, _images(lambda t: (t.total_s,), medians)),
+    Measure("seconds_per_image_p90", "p90 s/image", "{:.3f}", _TIME, _images(lambda t: (t.total_s,), _p90)),
+    Measure("images_per_second", "images/s", "{:.2f}", _RATE, _images(lambda t: (1.0, t.total_s), _rate), shown=False),
     Measure("speedup", "speed-up", "{:.2f}", _RATE, _speedup),
     Measure("encode_seconds", "encode ms", "{:.2f}", _TIME, _stage(lambda t: t.encode_s), scale=1e3),
     Measure("first_token_seconds", "first token ms", "{:.2f}", _TIME, _stage(lambda t: t.first_token_s), scale=1e3),

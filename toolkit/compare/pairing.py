@@ -14,7 +14,7 @@ from toolkit.stats.rows import Row, check_comparable, group, make_rows
 HOST = ("cpu", "cpu_features", "cores", "system")
 """What makes a machine; versions of Python and of libraries are told, not refused, since comparing them is a purpose."""
 
-WORKLOAD = ("dataset_sha256", "pictures", "prompt", "beams", "warmup")
+WORKLOAD = ("dataset_sha256", "images", "prompt", "num_beams", "warmup")
 """What makes figures of two runs comparable, besides the setting."""
 
 
@@ -169,7 +169,7 @@ def _sides(run: Run) -> dict[tuple[str, Setting], Side]:
 
 def _paired(case: str, other: str, label: str, a: Side | None, b: Side | None, same: bool) -> Paired:
     problem = _problem("A", a) or _problem("B", b)
-    pair = Pair(a=a, b=b, same_pictures=same) if a and b and problem is None else None
+    pair = Pair(a=a, b=b, same_images=same) if a and b and problem is None else None
     return Paired(case=case, other=other, setting=label, pair=pair, problem=problem)
 
 

@@ -27,7 +27,7 @@ COLUMNS = (
 )
 
 LEGEND = (
-    "Changes are of A's figure; in brackets a 95 % bootstrap interval over repeats and, where it is of pictures, over the same pictures "
+    "Changes are of A's figure; in brackets a 95 % bootstrap interval over repeats and, where it is of images, over the same images "
     "of A and B. Of twenty measures that did not change one may look as if it had. What changed on the machine between the runs is in no "
     "interval: the speed-up is against the baseline that each run had beside it."
 )
@@ -109,7 +109,7 @@ def _cells(one: Compared) -> dict[str, Any]:
 def _agreement(line: Line) -> str:
     assert line.paired.pair is not None
     share = line.paired.pair.quality.get("exact_match")
-    return "" if share is None else f"\n\nB says word for word what A says for {share:.0%} of the pictures."
+    return "" if share is None else f"\n\nB says word for word what A says for {share:.0%} of the images."
 
 
 def _unmeasured(lines: Sequence[Line]) -> str:

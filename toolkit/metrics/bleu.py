@@ -1,10 +1,10 @@
-"""BLEU over a set of captions: n-gram counts of every picture go in, BLEU-1..4 come out.
+"""BLEU over a set of captions: n-gram counts of every image go in, BLEU-1..4 come out.
 
 Counting (`toolkit.metrics.ngrams`, where libraries may do it) and scoring (here, ours) are apart for two reasons. COCO's brevity
 penalty compares with the reference closest in length, and HF `evaluate` with the shortest; and a corpus score is a function of
 summed counts, so that the bootstrap can score thousands of resamples without counting again.
 
-Axes: N pictures, R sets of pictures, 10 columns = matches of 1..4 words, totals of 1..4 words, hypothesis length, reference length.
+Axes: N images, R sets of images, 10 columns = matches of 1..4 words, totals of 1..4 words, hypothesis length, reference length.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Four = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class NgramCounts:
-    """What one picture adds to corpus BLEU."""
+    """What one image adds to corpus BLEU."""
 
     matches: Four
     """N-grams of the hypothesis found in the references, each at most as often as in the one reference that has most of it."""
@@ -32,13 +32,13 @@ class NgramCounts:
 
 
 def count_matrix(counts: Sequence[NgramCounts]) -> npt.NDArray[np.float64]:
-    """Lay counts out as f64[N,10], one row a picture, for `bleu_of_sums` and the bootstrap; whole numbers, exact to 2**53."""
+    """Lay counts out as f64[N,10], one row an image, for `bleu_of_sums` and the bootstrap; whole numbers, exact to 2**53."""
     rows = [(*one.matches, *one.totals, one.hypothesis_length, one.reference_length) for one in counts]
     return np.array(rows, dtype=np.float64).reshape(len(rows), 10)
 
 
 def bleu_of_sums(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Score sets of pictures from their summed counts.
+    """Score sets of images from their summed counts.
 
     Args:
         sums: f64[R,10], each row the sum of some rows of `count_matrix`.
@@ -56,7 +56,7 @@ def bleu_of_sums(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def bleu4_of_sums(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Score sets of pictures f64[R,10] with BLEU-4 alone, f64[R]: the shape that `bootstrap.paired_change` takes."""
+    """Score sets of images f64[R,10] with BLEU-4 alone, f64[R]: the shape that `bootstrap.paired_change` takes."""
     return bleu_of_sums(sums)[:, 3]
 
 
@@ -70,10 +70,10 @@ def bleu(counts: Sequence[NgramCounts]) -> tuple[float, float, float, float]:
     NLTK's `corpus_bleu` counts one n-gram in a caption too short to have any, which COCO does not, and so scores short ones lower.
 
     Args:
-        counts: of the pictures, in any order.
+        counts: of the images, in any order.
 
     Returns:
-        BLEU-1, -2, -3, -4 in 0..1; all 0 without pictures.
+        BLEU-1, -2, -3, -4 in 0..1; all 0 without images.
     """
     one, two, three, four = bleu_of_sums(count_matrix(counts).sum(axis=0, keepdims=True))[0].tolist()
     return one, two, three, four

@@ -1,4 +1,4 @@
-"""Score captions: captions and references of a set go in, per-picture counts and scores come out."""
+"""Score captions: captions and references of a set go in, per-image counts and scores come out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from toolkit.metrics.rouge import rouge_l
 
 @dataclass(frozen=True)
 class Scores:
-    """What one picture adds to each metric."""
+    """What one image adds to each metric."""
 
     ngrams: NgramCounts
     cider: float

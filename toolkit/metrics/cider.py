@@ -1,8 +1,8 @@
-"""CIDEr-D of a set of captions: words of hypotheses and references go in, one number in 0..10 per picture comes out.
+"""CIDEr-D of a set of captions: words of hypotheses and references go in, one number in 0..10 per image comes out.
 
 Vedantam et al. 2015, in the variant D and with the constants of COCO's caption evaluation. An n-gram counts the more, the fewer
-pictures have it in their references, so a picture's score depends on the whole set: scores of different sets do not compare, and a
-single picture scores 0 (every n-gram is in all pictures).
+images have it in their references, so an image's score depends on the whole set: scores of different sets do not compare, and a
+single image scores 0 (every n-gram is in all images).
 
 Two habits of COCO's script are kept, because published numbers have them. Length, for the penalty, is the number of bigrams. And
 n = 1..4 weigh the same in the mean even when a caption is too short to have them, so a caption of three words cannot reach 10.
@@ -31,24 +31,24 @@ class _Vector:
 
 
 def cider_d(hypotheses: Sequence[list[str]], references: Sequence[Sequence[list[str]]]) -> list[float]:
-    """Score each picture's caption; the mean is the corpus score.
+    """Score each image's caption; the mean is the corpus score.
 
     Args:
-        hypotheses: one caption's words per picture.
-        references: at least one reference's words per picture, pictures in the same order.
+        hypotheses: one caption's words per image.
+        references: at least one reference's words per image, images in the same order.
 
     Returns:
-        CIDEr-D per picture, 0..10.
+        CIDEr-D per image, 0..10.
     """
-    counted = [[_ngrams(reference) for reference in of_picture] for of_picture in references]
-    pictures_with = Counter(ngram for of_picture in counted for ngram in set().union(*of_picture))
-    rarity = {ngram: math.log(len(references) / pictures) for ngram, pictures in pictures_with.items()}
-    unseen = math.log(max(1, len(references)))  # as if in one picture
+    counted = [[_ngrams(reference) for reference in of_image] for of_image in references]
+    images_with = Counter(ngram for of_image in counted for ngram in set().union(*of_image))
+    rarity = {ngram: math.log(len(references) / images) for ngram, images in images_with.items()}
+    unseen = math.log(max(1, len(references)))  # as if in one image
 
     scores = []
-    for hypothesis, of_picture in zip(hypotheses, counted, strict=True):
+    for hypothesis, of_image in zip(hypotheses, counted, strict=True):
         vector = _vector(_ngrams(hypothesis), rarity, unseen)
-        similar = [_similarity(vector, _vector(reference, rarity, unseen)) for reference in of_picture]
+        similar = [_similarity(vector, _vector(reference, rarity, unseen)) for reference in of_image]
         scores.append(10 * sum(similar) / len(similar))
     return scores
 

@@ -5,7 +5,7 @@ network that fails in seconds; behind a firewall that drops packets it waits for
 So `evaluate` runs in a worker process, which is killed when it is late, and nothing of it, no environment variable, no import,
 touches this one.
 
-The precisions of a single picture times its n-grams are whole counts. The script's brevity penalty is not used: it takes the
+The precisions of a single image times its n-grams are whole counts. The script's brevity penalty is not used: it takes the
 shortest reference, COCO the closest.
 """
 
@@ -32,7 +32,7 @@ def load_counter(source: str = "bleu", limit_s: float = LIMIT_S) -> Count:
         limit_s: longest wait for the script to load, and then for one answer, in seconds.
 
     Returns:
-        A function that counts one picture. Its child process ends with it.
+        A function that counts one image. Its child process ends with it.
 
     Raises:
         MissingDependencyError: `evaluate` is not installed.
@@ -63,7 +63,7 @@ def _answer(worker: Worker, question: Question) -> Any:  # noqa: ANN401 - JSON v
 
 
 def counts_of_precisions(precisions: list[float], scored_words: int, hypothesis: list[str], references: list[list[str]]) -> NgramCounts:
-    """Turn the script's precisions for one picture back into whole counts.
+    """Turn the script's precisions for one image back into whole counts.
 
     Args:
         precisions: matching n-grams / n-grams, for n = 1, 2, 3, 4.

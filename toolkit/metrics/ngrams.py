@@ -2,7 +2,7 @@
 
 Three backends give the same whole numbers, so it does not matter to a score which one counts: HF `evaluate`, the one that readers
 know; NLTK, where `evaluate` cannot fetch its script; and ours, where neither is installed. `pick_counter` takes the first that
-counts one made-up picture correctly, and says why the others do not.
+counts one made-up image correctly, and says why the others do not.
 """
 
 import logging

@@ -11,7 +11,7 @@ BETA = 1.2
 
 
 def rouge_l(hypothesis: list[str], references: Sequence[list[str]]) -> float:
-    """Score one caption by its longest common subsequences with the references; the mean over pictures is the corpus score.
+    """Score one caption by its longest common subsequences with the references; the mean over images is the corpus score.
 
     Args:
         hypothesis: its words.

@@ -16,7 +16,7 @@ CARD, CARD_ROLE = "README.md", "card"
 CARD_TEXT = """\
 # {name}
 
-A BLIP image captioner: a picture goes in, an English sentence comes out. Made from `{model}`{revision} by blip-toolkit {toolkit}
+A BLIP image captioner: an image goes in, an English sentence comes out. Made from `{model}`{revision} by blip-toolkit {toolkit}
 with the recipe `{recipe}`: {why}
 
 | | |
@@ -24,7 +24,7 @@ with the recipe `{recipe}`: {why}
 | runtime | {runtime}, {requires} |
 | meant for | {device}{features} |
 | weights | {precision}; quantized: {applied} |
-| picture | {image_px} px square, {resample}; {tokens} vision tokens |
+| image | {image_px} px square, {resample}; {tokens} vision tokens |
 | size | {megabytes:.1f} MB |
 | checked at export | {gate} |
 | checkpoint | sha256 `{checkpoint}` |
@@ -48,12 +48,12 @@ print(captioner.caption("photo.jpg")[0].text)
 - It says what is likely, not what is true: counts, colours, text and names are often wrong, and it repeats the biases of what it was
   trained on.
 - {quantized}
-- `toolkit verify` compares golden captions: {pictures}. They prove that a machine computes what the packaging machine did, not that
+- `toolkit verify` compares golden captions: {images}. They prove that a machine computes what the packaging machine did, not that
   captions are good.{approximate}
 
 ## Licences
 
-Checkpoint: {licence}. Code of blip-toolkit: Apache-2.0. Golden pictures: {credits}.
+Checkpoint: {licence}. Code of blip-toolkit: Apache-2.0. Golden images: {credits}.
 """
 
 
@@ -89,9 +89,9 @@ def card(manifest: Manifest, measured: str | None, *, offline: bool) -> str:
         measured=f"## Measured\n\n{measured}\n" if measured else "",
         quantized="Its captions may differ in words from the checkpoint's, and a little between batch sizes and kinds of CPU."
         if manifest.target.precision != "fp32"
-        else "Its captions are the checkpoint's, token for token, on the pictures it was checked with.",
-        pictures=", ".join(IMAGES),
-        approximate="\n- It is approximate: it sees smaller pictures than the checkpoint was made for."
+        else "Its captions are the checkpoint's, token for token, on the images it was checked with.",
+        images=", ".join(IMAGES),
+        approximate="\n- It is approximate: it sees smaller images than the checkpoint was made for."
         if manifest.target.approximate
         else "",
         licence=manifest.source.licence or "not stated where it came from; ask those who made it before you pass it on",
@@ -119,6 +119,6 @@ def _gate(gate: dict[str, object]) -> str:
         return "not recorded"
     verdict = "passed" if gate["passed"] else f"not passed: {gate['problem']}"
     return (
-        f"{verdict}; {gate['exact_captions']} of {gate['pictures']} captions equal {gate['reference']}, "
+        f"{verdict}; {gate['exact_captions']} of {gate['images']} captions equal {gate['reference']}, "
         f"drift {gate['drift_nat_per_token']:+.4f} nat/token"
     )

@@ -76,7 +76,7 @@ def record(captioner: Captioner, path: Path) -> Recording:
     """
     spec, manifest = captioner.manifest.image, captioner.manifest
     searches, length = searches_of(captioner), manifest.defaults.max_length
-    if left_out := [str(beams) for beams in SEARCHES if beams not in searches]:
+    if left_out := [str(num_beams) for num_beams in SEARCHES if num_beams not in searches]:
         logger.warning("%s: no golden captions with %s beams, which its session does not search with", path, ", ".join(left_out))
     tie_nat, tolerance = BOUNDS[manifest.target.precision]
     files: Files = {}
@@ -84,8 +84,8 @@ def record(captioner: Captioner, path: Path) -> Recording:
     for name in IMAGES:
         original, content = f"golden-{name}", resources.files("toolkit.sample").joinpath(name).read_bytes()
         resized, image = original.replace(".jpg", ".png"), read_image(content, name)
-        found = [golden_caption(captioner, image, beams, length) for beams in searches]
-        captions = tuple(_recorded(captioner, image, beams, caption) for beams, caption in zip(searches, found, strict=True))
+        found = [golden_caption(captioner, image, num_beams, length) for num_beams in searches]
+        captions = tuple(_recorded(captioner, image, num_beams, caption) for num_beams, caption in zip(searches, found, strict=True))
         before = manifest.gate.get("captions", {}).get(hashlib.sha256(content).hexdigest())
         if before is not None:
             was = replace(captions[0], token_ids=tuple(before), text=captioner.tokens.text(before))
@@ -125,10 +125,10 @@ def golden_json(recording: Recording, sensitivity: Sensitivity) -> tuple[str, by
     return ROLE, (json.dumps(golden, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _recorded(captioner: Captioner, image: Image.Image, beams: int, caption: Caption) -> GoldenCaption:
+def _recorded(captioner: Captioner, image: Image.Image, num_beams: int, caption: Caption) -> GoldenCaption:
     assert caption.score is not None, caption.error
     margins = teacher_force(captioner, image, caption.token_ids)[0] if has_logits(captioner) else None
-    return GoldenCaption(beams=beams, token_ids=caption.token_ids, text=caption.text, score=caption.score, margins_nat=margins)
+    return GoldenCaption(num_beams=num_beams, token_ids=caption.token_ids, text=caption.text, score=caption.score, margins_nat=margins)
 
 
 def _png(image: Image.Image) -> bytes:

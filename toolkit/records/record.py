@@ -48,9 +48,9 @@ class Workload:
 
     dataset: str
     dataset_sha256: str
-    pictures: int
+    images: int
     prompt: str | None
-    beams: int
+    num_beams: int
     min_length: int | None
     max_length: int | None
     """Shortest and longest caption, in tokens with [DEC] and the prompt; None where tokens are forced."""
@@ -60,11 +60,11 @@ class Workload:
     metric_counter: str | None
     """Who counted n-grams: evaluate, nltk or own; None without references."""
     batch_size: int = 1
-    """Pictures per run of the model."""
+    """Images per run of the model."""
     forced_tokens: int | None = None
     """Tokens that every caption generates after [DEC] and the prompt; None: captions end where the model ends them."""
     limit: int | None = None
-    """Pictures that were taken of the dataset; None: all."""
+    """Images that were taken of the dataset; None: all."""
     dataset_path: str | None = None
     """The dataset as it was named to the benchmark, as the next two; None where it was not, or is not known."""
     images_path: str | None = None
@@ -72,12 +72,12 @@ class Workload:
 
     def __post_init__(self) -> None:
         """Raise ValueError where a count is below 1."""
-        _at_least(1, self, "pictures", "threads", "repeats", "batch_size", "forced_tokens", "limit")
+        _at_least(1, self, "images", "threads", "repeats", "batch_size", "forced_tokens", "limit")
 
     @property
     def runs(self) -> int:
         """Times that the model runs, the last with what is left."""
-        return math.ceil(self.pictures / self.batch_size)
+        return math.ceil(self.images / self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +102,8 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureTimes:
-    """Seconds of one run of the model: of one picture, or of a batch."""
+class ImageTimes:
+    """Seconds of one run of the model: of one image, or of a batch."""
 
     total_s: float
     read_s: float
@@ -121,8 +121,8 @@ class PictureTimes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureQuality:
-    """What was said of one picture, and the counts that scores are made of."""
+class ImageQuality:
+    """What was said of one image, and the counts that scores are made of."""
 
     file: str
     caption: str
@@ -171,16 +171,16 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
-    """The least work of one picture and of one token."""
+    """The least work of one image and of one token."""
 
     encode_float_macs: int
-    """Multiplications of floats (each with its addition) for one picture: attention, the patches, and products left in float."""
+    """Multiplications of floats (each with its addition) for one image: attention, the patches, and products left in float."""
     encode_int8_macs: int
-    """Multiplications of integers for one picture."""
+    """Multiplications of integers for one image."""
     token_weight_bytes: int
     """Every weight of the decoder's products, read once per token however many rows there are."""
     token_cross_bytes: int
-    """Cross-attention's keys and values of one picture, read once per token."""
+    """Cross-attention's keys and values of one image, read once per token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,13 +202,13 @@ class Record:
     first_caption_s: float | None = None
     """Of the first caption after loading: what the warm-up saves the others."""
     cpu_s: float | None = None
-    """Of all threads, over the measured pictures."""
+    """Of all threads, over the measured images."""
     loaded_rss_bytes: int | None = None
     peak_rss_bytes: int | None = None
     """Highest resident memory from process start to the last measured caption."""
     warmup_s: tuple[float, ...] = ()
-    times: tuple[PictureTimes, ...] = ()
-    quality: tuple[PictureQuality, ...] = ()
+    times: tuple[ImageTimes, ...] = ()
+    quality: tuple[ImageQuality, ...] = ()
     """Of each setting's first repeat; captions do not change."""
     limits: Limits | None = None
     """Of the machine with the workload's threads, measured before the run's first case."""
@@ -217,9 +217,9 @@ class Record:
     hash_s: float | None = None
     """Part of `load_s`: checking that the artifact's files are what its manifest says."""
     energy_j: float | None = None
-    """Of the processor packages over the measured pictures, whatever else ran and idling included; None where no counter can be read."""
+    """Of the processor packages over the measured images, whatever else ran and idling included; None where no counter can be read."""
     throttled_s: float | None = None
-    """Over the measured pictures, that heat or a CPU quota held cores back; None where the system does not tell."""
+    """Over the measured images, that heat or a CPU quota held cores back; None where the system does not tell."""
     measured_at: str | None = None
     """When the case began: UTC, as 2026-11-24T09:30:00Z."""
     commit: str | None = None
@@ -268,14 +268,14 @@ def read_records(path: Path) -> list[Record]:
             raise RecordError(f"{path}:{number}", "; ".join(problems))
         if wrong := next(_out_of_range(parsed), None):
             raise RecordError(f"{path}:{number}", f"{wrong[0]} is {wrong[1]}, which nothing measures")
-        pictures = record.workload.pictures
+        images = record.workload.images
         if record.error is None and (
             record.subject is None
             or len(record.times) != record.workload.runs
-            or len(record.quality) not in (0, pictures)
-            or (record.quality and all(picture.error is not None for picture in record.quality))
+            or len(record.quality) not in (0, images)
+            or (record.quality and all(image.error is not None for image in record.quality))
         ):
-            raise RecordError(f"{path}:{number}", f"has no error, and not the figures of {pictures} pictures")
+            raise RecordError(f"{path}:{number}", f"has no error, and not the figures of {images} images")
         records.append(record)
     if not records:
         raise RecordError(str(path), "holds no records")

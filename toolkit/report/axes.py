@@ -25,7 +25,7 @@ def scale_time(axes: Axes, seconds: Sequence[float], room: float = 1.1) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=next(steps for most, steps in TIME_STEPS if ratio <= most)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown_time(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("time per picture (left is faster)")
+    axes.set_xlabel("time per image (left is faster)")
 
 
 def name_rows(axes: Axes, cases: Sequence[str], chosen: str | None) -> None:

@@ -1,11 +1,11 @@
-"""What every case said of every picture: records go in; comparisons with the baseline, word by word, come out."""
+"""What every case said of every image: records go in; comparisons with the baseline, word by word, come out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal, TypeAlias
 
-from toolkit.records.record import BASELINE, PictureQuality, Record
+from toolkit.records.record import BASELINE, ImageQuality, Record
 
 Run: TypeAlias = tuple[str, Literal["same", "new", "gone"]]
 """Words in a row: in the baseline's caption too, in its place, or, where it goes on without a replacement, only there."""
@@ -22,10 +22,10 @@ class Saying:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What was said of one picture."""
+    """What was said of one image."""
 
     place: int
-    """Of the picture in its dataset."""
+    """Of the image in its dataset."""
     file: str
     sayings: tuple[Saying, ...]
     """The baseline's first, then by rising distance."""
@@ -39,12 +39,12 @@ class Comparison:
 
 
 def comparisons(records: Sequence[Record]) -> list[Comparison]:
-    """Return a comparison for each picture, the most disagreement first.
+    """Return a comparison for each image, the most disagreement first.
 
     Args:
         records: Of one setting.
     """
-    said: dict[str, Sequence[PictureQuality]] = {}
+    said: dict[str, Sequence[ImageQuality]] = {}
     for record in records:
         if record.quality:
             said.setdefault(record.case, record.quality)
@@ -73,12 +73,12 @@ def difference(words: Sequence[str], base: Sequence[str]) -> tuple[tuple[Run, ..
     return tuple(runs), 1 - matcher.ratio()
 
 
-def _compare(place: int, pictures: dict[str, PictureQuality], base: str) -> Comparison:
+def _compare(place: int, images: dict[str, ImageQuality], base: str) -> Comparison:
     """Group the cases that said the same."""
     said: dict[tuple[str | None, str], list[str]] = {}
-    for case, picture in pictures.items():
-        said.setdefault((picture.error, picture.caption), []).append(case)
-    reference = pictures[base].caption.split()
+    for case, image in images.items():
+        said.setdefault((image.error, image.caption), []).append(case)
+    reference = images[base].caption.split()
     sayings: list[tuple[float, Saying]] = []
     distances: dict[str, float] = {}
     for (error, caption), cases in said.items():
@@ -87,4 +87,4 @@ def _compare(place: int, pictures: dict[str, PictureQuality], base: str) -> Comp
         sayings.append((-1.0 if base in cases else distance, Saying(cases=tuple(cases), runs=marked, error=error)))
         distances |= {case: distance for case in cases if case != base}
     ordered = tuple(saying for _, saying in sorted(sayings, key=lambda pair: pair[0]))
-    return Comparison(place=place, file=pictures[base].file, sayings=ordered, distances=distances)
+    return Comparison(place=place, file=images[base].file, sayings=ordered, distances=distances)

@@ -53,7 +53,7 @@ if (form) {
       });
     }
     list.append(...cards.map((card) => card.element));
-    shown.textContent = `${cards.filter((card) => !card.element.hidden).length} of ${cards.length} pictures`;
+    shown.textContent = `${cards.filter((card) => !card.element.hidden).length} of ${cards.length} images`;
   };
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());

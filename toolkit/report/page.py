@@ -1,4 +1,4 @@
-"""The page: records, and a dataset for pictures, go in; the text of one HTML file, which needs nothing else, comes out."""
+"""The page: records, and a dataset for images, go in; the text of one HTML file, which needs nothing else, comes out."""
 
 import base64
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from toolkit.tables.markdown import marked
 from toolkit.tables.report_tables import Sheet, sheets
 
 MOST_CARDS = 200
-"""Pictures whose captions are shown: a page of more is slow, and who reads them all."""
+"""Images whose captions are shown: a page of more is slow, and who reads them all."""
 
 SECTIONS = {"why": "Why", "tables": "Figures", "plots": "Plots", "captions": "Captions", "facts": "Again"}
 
@@ -43,7 +43,7 @@ def render_html(records: Sequence[Record], dataset: Dataset | None = None, histo
 
     Args:
         records: Of one run.
-        dataset: The pictures they were measured on, to show them; without it captions stand alone.
+        dataset: The images they were measured on, to show them; without it captions stand alone.
         history: How it came to that: the table of this run and earlier ones.
     """
     rows = make_rows(records)
@@ -67,8 +67,8 @@ def render_html(records: Sequence[Record], dataset: Dataset | None = None, histo
         left_out=len(compared) - len(cards),
         base=base_case(of_setting),
         compared=list(cards[0].distances) if cards else [],
-        pictures=thumbnails(dataset, places) if dataset else {},
-        references={place: dataset.pictures[place].captions for place in places} if dataset else {},
+        images=thumbnails(dataset, places) if dataset else {},
+        references={place: dataset.images[place].captions for place in places} if dataset else {},
         facts=facts(records).splitlines(),
         checkpoint=next((record.subject.checkpoint_sha256 for record in records if record.subject), None),
         commands=commands(records),
@@ -90,7 +90,7 @@ def _shown(record: Record, row: Row) -> bool:
 
 def _subject(records: Sequence[Record]) -> str:
     host, work = records[0].host, records[0].workload
-    return f"{work.pictures} pictures of {work.dataset}, {host.cpu}, {host.cores} cores"
+    return f"{work.images} images of {work.dataset}, {host.cpu}, {host.cores} cores"
 
 
 def _tiles(row: Row | None) -> list[Tile]:
@@ -103,9 +103,7 @@ def _tiles(row: Row | None) -> list[Tile]:
         if row["speedup"] is None
         else f"{row['speedup']:.2f}x [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}] of {BASELINE}'s speed"
     )
-    tiles = [
-        Tile("time per picture", shown_time(row["seconds_per_image"]), speed or f"{shown_time(low)} to {shown_time(high)} over repeats")
-    ]
+    tiles = [Tile("time per image", shown_time(row["seconds_per_image"]), speed or f"{shown_time(low)} to {shown_time(high)} over repeats")]
     for name, key, ratio in (("size", "artifact_bytes", "size_ratio"), ("peak memory", "peak_rss_bytes", "peak_rss_ratio")):
         if row[key] is not None:
             tiles.append(Tile(name, f"{row[key] / 1e6:.0f} MB", "" if row[ratio] is None else f"{row[ratio]:.0%} of {BASELINE}'s"))

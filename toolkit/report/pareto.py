@@ -1,4 +1,4 @@
-"""What speed costs: rows go in, a plot of quality against seconds per picture comes out, with the front that nothing beats in both."""
+"""What speed costs: rows go in, a plot of quality against seconds per image comes out, with the front that nothing beats in both."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -53,7 +53,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def pareto_plot(rows: Sequence[Row], measure: Measure, chosen: Row | None) -> Plot | None:
-    """Draw a quality against seconds per picture; None where fewer than two rows have it."""
+    """Draw a quality against seconds per image; None where fewer than two rows have it."""
     rows = [row for row in rows if row["seconds_per_image"] is not None and row[measure.key] is not None]
     if len(rows) < 2:
         return None
@@ -74,11 +74,11 @@ def pareto_plot(rows: Sequence[Row], measure: Measure, chosen: Row | None) -> Pl
         size = 8 if row is chosen else 5.5
         axes.plot([row["seconds_per_image"]], [_value(row, measure)], "o", color=colour, markersize=size, markeredgecolor=PAPER, zorder=3)
     _name(figure, axes, rows, measure, chosen, best)
-    title = f"{measure.name[0].upper()}{measure.name[1:]} against time per picture"
+    title = f"{measure.name[0].upper()}{measure.name[1:]} against time per image"
     described = "; ".join(_described(row, measure) for row in rows)
     description = f"{described}. Nothing is better in both than: {', '.join(shown_case(rows[i]) for i in best)}."
     name = f"pareto-{measure.key.replace('_', '-')}"
-    note = "The line joins what nothing beats in both" + ("; bars are 95 % intervals over pictures." if measure.intervals else ".")
+    note = "The line joins what nothing beats in both" + ("; bars are 95 % intervals over images." if measure.intervals else ".")
     return finish(figure, name=name, title=title, note=note, description=description)
 
 

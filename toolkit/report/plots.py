@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from toolkit.records.record import PictureTimes, Record
+from toolkit.records.record import ImageTimes, Record
 from toolkit.report.bars import Bars, Part, bars_plot, stack_plot
 from toolkit.report.pareto import MEASURES, SIZE, pareto_plot
 from toolkit.report.recommendation import recommend
@@ -13,7 +13,7 @@ from toolkit.report.throughput import throughput_plot
 from toolkit.stats.rows import Row, group, make_rows
 from toolkit.tables.columns import shown_case
 
-STAGES: tuple[tuple[str, str, Callable[[PictureTimes], float | None]], ...] = (
+STAGES: tuple[tuple[str, str, Callable[[ImageTimes], float | None]], ...] = (
     ("read", FIRST, lambda time: time.read_s),
     ("encode", SECOND, lambda time: time.encode_s),
     ("first token", THIRD, lambda time: time.first_token_s),
@@ -67,15 +67,15 @@ def first_plot(records: Sequence[Record]) -> Plot | None:
     return next(iter(make_plots(records, rows, recommend(rows).chosen)), None)
 
 
-def _stages_plot(rows: Sequence[Row], times: Sequence[Sequence[PictureTimes]], mark: str | None) -> Plot | None:
+def _stages_plot(rows: Sequence[Row], times: Sequence[Sequence[ImageTimes]], mark: str | None) -> Plot | None:
     """Leave out what runs its whole loop at once: its stages cannot be told apart."""
     told = [(shown_case(row), listed) for row, listed in zip(rows, times, strict=True) if row["encode_seconds"] is not None]
     parts = [
         Part(title=title, colour=colour, values=[fmean(stage(time) or 0.0 for time in listed) * 1e3 for _, listed in told])
         for title, colour, stage in STAGES
     ]
-    cases, note = [case for case, _ in told], "Means over pictures and repeats."
-    return stack_plot("stages", "Where the time goes, ms per picture", note, cases, mark, parts, "{:.1f}") if told else None
+    cases, note = [case for case, _ in told], "Means over images and repeats."
+    return stack_plot("stages", "Where the time goes, ms per image", note, cases, mark, parts, "{:.1f}") if told else None
 
 
 def _setting(row: Row) -> tuple[int, int, int | None]:

@@ -13,7 +13,7 @@ RULE = (
     "the fastest one's, the smallest."
 )
 RULE_WITHOUT_QUALITY = (
-    "These records hold no quality, for their pictures have no captions by people. Of the artifacts that are not approximate and were "
+    "These records hold no quality, for their images have no captions by people. Of the artifacts that are not approximate and were "
     "measured stably, the fastest; of those whose repeats overlap with the fastest one's, the smallest."
 )
 UNSTABLE = "unstable"
@@ -109,7 +109,7 @@ def _figures(row: Row) -> str:
 
 def _speed(row: Row) -> str:
     if row["speedup"] is None:
-        return f"{row['seconds_per_image']:.3f} s per picture (no baseline was measured)"
+        return f"{row['seconds_per_image']:.3f} s per image (no baseline was measured)"
     return f"{row['speedup']:.1f}x faster" if row["speedup"] >= 1 else f"{1 / row['speedup']:.1f}x slower"
 
 

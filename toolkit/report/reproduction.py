@@ -25,7 +25,7 @@ def commands(records: Sequence[Record]) -> list[str]:
     bench = ["toolkit", "bench", ARTIFACTS, "--checkpoint", checkpoint, *images]
     bench += ["--limit", str(work.limit)] if work.limit else []
     bench += ["--prompt", work.prompt] if work.prompt else []
-    bench += ["--beams", str(work.beams), "--warmup", str(work.warmup), "--repeat", str(work.repeats)]
+    bench += ["--num-beams", str(work.num_beams), "--warmup", str(work.warmup), "--repeat", str(work.repeats)]
     for option, axis in (("--batch-size", "batch_size"), ("--threads", "threads"), ("--tokens", "tokens")):
         bench += [option, ",".join(NATURAL if value is None else str(value) for value in values(records, axis))]
     export = ["toolkit", "export", checkpoint, *(part for recipe in recipes for part in ("--recipe", recipe)), "--output", ARTIFACTS]

@@ -1,4 +1,4 @@
-"""How much single pictures differ: seconds per picture of each case go in, a plot of their distributions comes out."""
+"""How much single images differ: seconds per image of each case go in, a plot of their distributions comes out."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from toolkit.report.svg import ACCENT, INK, MUTED, PAPER, Plot, finish, new_figu
 
 ROW_IN, HEAD_IN = 0.27, 0.75
 TICKS = 40
-"""Quantiles that are drawn: as many marks for each case, whatever the number of pictures."""
+"""Quantiles that are drawn: as many marks for each case, whatever the number of images."""
 
 
 def spread_plot(cases: Sequence[str], chosen: str | None, seconds: Sequence[Sequence[float]]) -> Plot:
-    """Draw each case's seconds per picture as a row of marks, one for each fortieth of the pictures, and their median and p90."""
+    """Draw each case's seconds per image as a row of marks, one for each fortieth of the images, and their median and p90."""
     figure, (axes,) = new_figure(HEAD_IN + ROW_IN * len(cases))
     quantiles = (np.arange(TICKS) + 0.5) / TICKS
     for place, (case, times) in enumerate(zip(cases, seconds, strict=True)):
@@ -24,8 +24,8 @@ def spread_plot(cases: Sequence[str], chosen: str | None, seconds: Sequence[Sequ
     scale_time(axes, [time for times in seconds for time in times])
     name_rows(axes, cases, chosen)
     axes.grid(visible=False, axis="y")
-    name, title = "spread", "Time per picture, picture by picture"
-    note = f"A thin mark is a {TICKS}th of all pictures and repeats, the dot their median, the bold mark the time that 90 % stay below."
+    name, title = "spread", "Time per image, image by image"
+    note = f"A thin mark is a {TICKS}th of all images and repeats, the dot their median, the bold mark the time that 90 % stay below."
     listed = [
         f"{case}: median {shown_time(float(np.median(times)))}, 90 % below {shown_time(float(np.quantile(times, 0.9)))}, "
         f"from {shown_time(min(times))} to {shown_time(max(times))}"

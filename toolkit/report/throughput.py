@@ -1,4 +1,4 @@
-"""What batches bring: rows of a sweep go in, a plot of pictures per second against pictures per run of the model comes out."""
+"""What batches bring: rows of a sweep go in, a plot of images per second against images per run of the model comes out."""
 
 from collections.abc import Sequence
 
@@ -26,8 +26,8 @@ def throughput_plot(rows: Sequence[Row], chosen: Row | None) -> Plot | None:
     axes.minorticks_off()
     axes.set_xlim(sizes[0] / 1.1, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.5)  # a third of the width for names
     axes.set_ylim(0, 1.06 * max(row["images_per_second"] for line in lines.values() for row in line))
-    axes.set_xlabel("pictures per run of the model")
-    say_above(axes, "pictures per second (up is better)")
+    axes.set_xlabel("images per run of the model")
+    say_above(axes, "images per second (up is better)")
     stands_out = {name for name, line in lines.items() if any(row is chosen for row in line)}
     for name, line in lines.items():
         colour = ACCENT if name in stands_out else MUTED
@@ -37,7 +37,7 @@ def throughput_plot(rows: Sequence[Row], chosen: Row | None) -> Plot | None:
     listed = [
         f"{name}: " + ", ".join(f"{row['images_per_second']:.2f} at {row['batch_size']}" for row in line) for name, line in lines.items()
     ]
-    description = f"Pictures per second. {'; '.join(listed)}."
+    description = f"Images per second. {'; '.join(listed)}."
     note = "The other settings are fixed along a line."
     return finish(figure, name="throughput", title="Throughput against batch size", note=note, description=description)
 

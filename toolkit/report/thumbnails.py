@@ -1,4 +1,4 @@
-"""Small pictures for a page: a dataset goes in; data addresses of JPEGs, which need no other file, come out."""
+"""Small images for a page: a dataset goes in; data addresses of JPEGs, which need no other file, come out."""
 
 import base64
 import io
@@ -14,15 +14,15 @@ from toolkit.datasets import Dataset
 logger = logging.getLogger(__name__)
 
 SIDE_PX, QUALITY = 320, 72
-"""The longer side, twice what the page shows, for dense screens; about 15 kB a picture."""
+"""The longer side, twice what the page shows, for dense screens; about 15 kB an image."""
 
 
 def thumbnails(dataset: Dataset, places: Sequence[int]) -> dict[int, str]:
-    """Return the address of a thumbnail for each place in the dataset; a picture that cannot be read has none."""
+    """Return the address of a thumbnail for each place in the dataset; an image that cannot be read has none."""
     found = {}
     for place in places:
         try:
-            found[place] = _address(read_image(dataset.pictures[place].path))
+            found[place] = _address(read_image(dataset.images[place].path))
         except ImageReadError as error:
             logger.warning("no thumbnail: %s", error)
     return found

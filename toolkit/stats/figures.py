@@ -1,4 +1,4 @@
-"""Figures of one process: a record that has no error, its times per picture, goes in; one number comes out."""
+"""Figures of one process: a record that has no error, its times per image, goes in; one number comes out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -10,8 +10,8 @@ Figure = Callable[[Record], float | None]
 
 
 def seconds_per_image(record: Record) -> float:
-    """Return the median over the record's pictures."""
-    return median(picture.total_s for picture in record.times)
+    """Return the median over the record's images."""
+    return median(image.total_s for image in record.times)
 
 
 def startup_seconds(record: Record) -> float | None:

@@ -2,7 +2,7 @@
 
 A line of growth holds everything but one field of the setting fixed; each value is compared with the line's smallest. What may grow:
 
-- time per picture: not with the batch and not with threads; with tokens, only the part after the encoder, as the tokens do;
+- time per image: not with the batch and not with threads; with tokens, only the part after the encoder, as the tokens do;
 - memory: only what was taken since loading, as the batch, the tokens or the threads do.
 """
 

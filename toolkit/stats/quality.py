@@ -1,6 +1,6 @@
-"""Quality of a case: what was said of each picture goes in; scores, and changes against the same pictures of a baseline, come out.
+"""Quality of a case: what was said of each image goes in; scores, and changes against the same images of a baseline, come out.
 
-Changes are relative, with a paired bootstrap 95 % interval over pictures.
+Changes are relative, with a paired bootstrap 95 % interval over images.
 """
 
 from collections.abc import Sequence
@@ -12,40 +12,40 @@ import numpy as np
 from exporters.gate.gate import drift_of_sums
 from exporters.gate.intervals import Change, interval, paired_change
 from toolkit.metrics.bleu import NgramCounts, bleu, bleu4_of_sums, count_matrix
-from toolkit.records.record import PictureQuality
+from toolkit.records.record import ImageQuality
 
 
-def scores(quality: Sequence[PictureQuality]) -> dict[str, Any]:
-    """Return BLEU, CIDEr-D and ROUGE-L of the pictures that were scored; nothing where none was."""
-    scored = [picture for picture in quality if picture.matches is not None]
+def scores(quality: Sequence[ImageQuality]) -> dict[str, Any]:
+    """Return BLEU, CIDEr-D and ROUGE-L of the images that were scored; nothing where none was."""
+    scored = [image for image in quality if image.matches is not None]
     if not scored:
         return {}
-    one, two, three, four = bleu([_counts(picture) for picture in scored])
+    one, two, three, four = bleu([_counts(image) for image in scored])
     return {
         "bleu1": one,
         "bleu2": two,
         "bleu3": three,
         "bleu4": four,
-        "cider": fmean(picture.cider or 0.0 for picture in scored),
-        "rouge_l": fmean(picture.rouge_l or 0.0 for picture in scored),
+        "cider": fmean(image.cider or 0.0 for image in scored),
+        "rouge_l": fmean(image.rouge_l or 0.0 for image in scored),
     }
 
 
-def _counts(picture: PictureQuality) -> NgramCounts:
-    assert picture.matches is not None
-    assert picture.totals is not None
-    assert picture.hypothesis_length is not None
-    assert picture.reference_length is not None
+def _counts(image: ImageQuality) -> NgramCounts:
+    assert image.matches is not None
+    assert image.totals is not None
+    assert image.hypothesis_length is not None
+    assert image.reference_length is not None
     return NgramCounts(
-        matches=picture.matches,
-        totals=picture.totals,
-        hypothesis_length=picture.hypothesis_length,
-        reference_length=picture.reference_length,
+        matches=image.matches,
+        totals=image.totals,
+        hypothesis_length=image.hypothesis_length,
+        reference_length=image.reference_length,
     )
 
 
-def changes(ours: Sequence[PictureQuality], theirs: Sequence[PictureQuality]) -> dict[str, Any]:
-    """Return agreement, changes of scores, drift and the verdict, over pictures that both could caption; nothing where there is none."""
+def changes(ours: Sequence[ImageQuality], theirs: Sequence[ImageQuality]) -> dict[str, Any]:
+    """Return agreement, changes of scores, drift and the verdict, over images that both could caption; nothing where there is none."""
     both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.error is None and b.error is None] if ours and theirs else []
     if not both:
         return {}
@@ -58,7 +58,7 @@ def changes(ours: Sequence[PictureQuality], theirs: Sequence[PictureQuality]) ->
     row |= _change("cider", paired_change(_values(mine, "cider"), _values(base, "cider")))
     row |= _change("rouge_l", paired_change(_values(mine, "rouge_l"), _values(base, "rouge_l")))
     losses = [name for name in ("bleu4", "cider", "rouge_l") if (row[f"{name}_change_high"] or 0) < 0]
-    scored_both = all(picture.log_probability is not None for pair in scored for picture in pair)
+    scored_both = all(image.log_probability is not None for pair in scored for image in pair)
     if scored_both:
         falls = _values(base, "log_probability") - _values(mine, "log_probability")
         sums = np.stack([falls, _values(base, "scored_tokens")], axis=1)
@@ -78,5 +78,5 @@ def _change(name: str, change: Change) -> dict[str, Any]:
     return {f"{name}_change": change.change, f"{name}_change_low": change.low, f"{name}_change_high": change.high}
 
 
-def _values(pictures: Sequence[PictureQuality], field: str) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    return np.array([getattr(picture, field) or 0.0 for picture in pictures], dtype=np.float64)
+def _values(images: Sequence[ImageQuality], field: str) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    return np.array([getattr(image, field) or 0.0 for image in images], dtype=np.float64)

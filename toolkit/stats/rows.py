@@ -1,7 +1,7 @@
 """Statistics of a report: records go in, one row of figures per case comes out. Everything is computed from records alone.
 
-Times are pooled over pictures and repeats; a speed-up is the median of the repeats' own ratios, since the cases of a repeat ran next
-to each other. Quality changes are relative to the baseline's score on the same pictures, with a paired bootstrap 95 % interval.
+Times are pooled over images and repeats; a speed-up is the median of the repeats' own ratios, since the cases of a repeat ran next
+to each other. Quality changes are relative to the baseline's score on the same images, with a paired bootstrap 95 % interval.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from runtimes.errors import RecordError
 from toolkit.records.record import BASELINE, Record
 from toolkit.records.settings import SWEPT, Setting, setting_of, settings_of
 from toolkit.stats.figures import FIGURES, Figure, joules_per_image, over, seconds_per_image, speedups
-from toolkit.stats.per_image import per_picture
+from toolkit.stats.per_image import per_image
 from toolkit.stats.quality import changes, scores
 from toolkit.stats.roofline import encode_limit_s, token_bytes, token_limit_s
 from toolkit.stats.stability import doubts
@@ -94,7 +94,7 @@ KEYS = (
 """Keys of a row, in this order; null where a figure was not measured.
 
 Ratios and speed-ups are against the baseline with the same setting; changes are relative. `setting` says for people what differs between
-the settings of a run (null if nothing does); `forced_tokens` is null where captions have their natural length. Times are per picture.
+the settings of a run (null if nothing does); `forced_tokens` is null where captions have their natural length. Times are per image.
 A limit is what this machine could do at best with those threads, its share the limit over the time that was measured. Start-up is import,
 load (hashing is part of it) and the first caption together. `unstable` says why the times cannot be trusted (null where they can). Tokens
 per second are those after a caption's first. `approximate` and `drift_limit` (nat per token) are what the recipe says of itself.
@@ -133,11 +133,11 @@ def make_rows(records: Sequence[Record]) -> list[Row]:
 
 
 def group(records: Sequence[Record]) -> dict[tuple[str, Setting], list[Record]]:
-    """Return the records of each case and setting, their times per picture that could be captioned."""
+    """Return the records of each case and setting, their times per image that could be captioned."""
     groups: dict[tuple[str, Setting], list[Record]] = {}
     for record in records:
         groups.setdefault((record.case, setting_of(record)), []).append(record)
-    return {key: per_picture(listed) for key, listed in groups.items()}
+    return {key: per_image(listed) for key, listed in groups.items()}
 
 
 def _row(case: str, setting: Setting, label: str | None, listed: Sequence[Record], baseline: Sequence[Record]) -> Row:
@@ -171,20 +171,20 @@ def _row(case: str, setting: Setting, label: str | None, listed: Sequence[Record
 
 
 def _times(good: Sequence[Record]) -> Row:
-    pictures = [picture for record in good for picture in record.times]
+    images = [image for record in good for image in record.times]
     per_repeat = [seconds_per_image(record) for record in good]
-    totals = [picture.total_s for picture in pictures]
-    steps = [seconds for picture in pictures for seconds in picture.token_s]
-    tokens = [picture.tokens for record in good for picture in record.quality if picture.error is None]
+    totals = [image.total_s for image in images]
+    steps = [seconds for image in images for seconds in image.token_s]
+    tokens = [image.tokens for record in good for image in record.quality if image.error is None]
     return {
         "seconds_per_image": median(totals),
         "seconds_per_image_low": min(per_repeat),
         "seconds_per_image_high": max(per_repeat),
         "seconds_per_image_p90": float(np.quantile(totals, 0.9)),
         "images_per_second": len(totals) / sum(totals),
-        "read_seconds": median(picture.read_s for picture in pictures),
-        "encode_seconds": _middle_of(picture.encode_s for picture in pictures),
-        "first_token_seconds": _middle_of(picture.first_token_s for picture in pictures),
+        "read_seconds": median(image.read_s for image in images),
+        "encode_seconds": _middle_of(image.encode_s for image in images),
+        "first_token_seconds": _middle_of(image.first_token_s for image in images),
         "step_seconds": median(steps) if steps else None,
         "tokens_per_second": len(steps) / sum(steps) if steps else None,
         "tokens_per_image": fmean(tokens) if tokens else None,

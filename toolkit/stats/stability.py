@@ -1,7 +1,7 @@
 """Whether a case's times can be trusted: its raw records go in; reasons why not come out, in few words.
 
-The rules are pyperf's, for times that differ from picture to picture: so repeats are compared as wholes, and warming up is looked for
-where every picture is the same work, in the encoder.
+The rules are pyperf's, for times that differ from image to image: so repeats are compared as wholes, and warming up is looked for
+where every image is the same work, in the encoder.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def _warming_up(records: Sequence[Record]) -> str | None:
     change = median(changes) - 1 if changes else 0.0
     if abs(change) < DRIFT:
         return None
-    return f"the last pictures' encoder took {abs(change):.0%} {'more' if change > 0 else 'less'} than the first ones'"
+    return f"the last images' encoder took {abs(change):.0%} {'more' if change > 0 else 'less'} than the first ones'"
 
 
 def _last_over_first(record: Record) -> float | None:

@@ -132,7 +132,7 @@ SCORES = (
 )
 
 AGREEMENT = (CASE, Column("same captions", number("exact_match", "{:.0%}")))
-"""In place of QUALITY and SCORES where pictures have no references."""
+"""In place of QUALITY and SCORES where images have no references."""
 
 START = (
     CASE,
@@ -189,7 +189,7 @@ GROWTH = (
 )
 
 GROWTH_LEGEND = (
-    "Growth: ratios are to the smallest value; limit: time per picture stays as the batch or the threads grow, and as tokens grow "
+    "Growth: ratios are to the smallest value; limit: time per image stays as the batch or the threads grow, and as tokens grow "
     "only what follows the encoder grows with them; memory taken since loading grows as they do. "
     f"{BEYOND.strip()}: every repeat grew by {SLACK - 1:.0%} more than that."
 )

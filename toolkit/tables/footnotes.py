@@ -13,14 +13,14 @@ def facts(records: Sequence[Record]) -> str:
     """Return what all rows share: machine, workload, and what the figures mean."""
     host, work = records[0].host, records[0].workload
     versions = ", ".join(f"{name} {version}" for name, version in versions_of(records).items())
-    search = "greedy" if work.beams == 1 else f"{work.beams} beams"
+    search = "greedy" if work.num_beams == 1 else f"{work.num_beams} beams"
     memory = f", {host.memory_bytes / 2**30:.0f} GiB" if host.memory_bytes else ""
     lines = [
         f"Host: {host.cpu} ({', '.join(host.cpu_features)}), {host.cores} cores{memory}, {host.system}, Python {host.python}; {versions}.",
-        f"Workload: {work.pictures} pictures of {work.dataset} (sha256 {work.dataset_sha256[:12]}), "
+        f"Workload: {work.images} images of {work.dataset} (sha256 {work.dataset_sha256[:12]}), "
         f"{_settings(records, search)}, {work.warmup} warm-up, {_count(work.repeats, 'repeat')} interleaved, "
         "each case in its own process.",
-        "Time is the median over pictures and repeats ± half the range of the repeats' medians; a speed-up is the median of the repeats' "
+        "Time is the median over images and repeats ± half the range of the repeats' medians; a speed-up is the median of the repeats' "
         f"ratios to {BASELINE} [lowest, highest]. Peak: highest resident memory from start to last caption.",
         _energy(records),
     ]
@@ -29,11 +29,11 @@ def facts(records: Sequence[Record]) -> str:
     if records[0].measured_at:
         lines.insert(1, f"Measured: {records[0].measured_at}, {_source(records[0].commit)}.")
     if len(settings_of(records)) > 1:
-        lines.append("Cases: b pictures per run of the model (times are per picture, a batch's divided), t threads, tok forced tokens.")
+        lines.append("Cases: b images per run of the model (times are per image, a batch's divided), t threads, tok forced tokens.")
     if work.metric_counter:
         lines.append(
             f"BLEU: COCO's (closest reference length, no smoothing), n-grams counted by {work.metric_counter}; changes are relative to "
-            f"{BASELINE} with a paired bootstrap 95 % interval over pictures; drift: rise of the references' negative log-probability."
+            f"{BASELINE} with a paired bootstrap 95 % interval over images; drift: rise of the references' negative log-probability."
         )
     if limits := limits_of(records):
         lines.append(
@@ -58,7 +58,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _settings(records: Sequence[Record], search: str) -> str:
-    """Say how many pictures at a time, how, how long and with how many threads."""
+    """Say how many images at a time, how, how long and with how many threads."""
     batches, threads, tokens = (values(records, axis) for axis in ("batch_size", "threads", "tokens"))
     forced = [count for count in tokens if count is not None]
     lengths = [f"{_either(forced)} forced tokens"] if forced else []

@@ -50,7 +50,7 @@ def render_json(records: Sequence[Record]) -> str:
     report = {
         "schema": SCHEMA,
         "host": json_dataclass.to_json(records[0].host),
-        "dataset": {"name": workload.dataset, "sha256": workload.dataset_sha256, "pictures": workload.pictures},
+        "dataset": {"name": workload.dataset, "sha256": workload.dataset_sha256, "images": workload.images},
         "workload": json_dataclass.to_json(workload),
         "versions": versions_of(records),
         "commit": records[0].commit,

@@ -1,8 +1,8 @@
-"""BLIP image captioning in plain torch: pixels → cross-attention K/V once per picture; token ids + K/V → logits.
+"""BLIP image captioning in plain torch: pixels → cross-attention K/V once per image; token ids + K/V → logits.
 
 Parameter names are those of Hugging Face's `BlipForConditionalGeneration`, so a checkpoint's tensors load by name. The module differs
-from transformers in what it recomputes: keys and values of cross-attention depend on the picture alone, so `encode` emits them for
-every decoder layer and `decode` only reads them; the K hypotheses of a picture are folded into the query axis and share one copy.
+from transformers in what it recomputes: keys and values of cross-attention depend on the image alone, so `encode` emits them for
+every decoder layer and `decode` only reads them; the K hypotheses of an image are folded into the query axis and share one copy.
 
 Axes: B images, K hypotheses per image, R = B*K decoder rows, S pixels, N vision tokens, D width, H heads, Dh width of a head,
 P past tokens, T new tokens, M positions whose logits are wanted, V vocabulary.
@@ -140,7 +140,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention to the picture, whose keys and values the K rows of the picture share; the submodule is named `self` in checkpoints."""
+    """Attention to the image, whose keys and values the K rows of the image share; the submodule is named `self` in checkpoints."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class CrossAttention(nn.Module):
 
 
 class TextLayer(nn.Module):
-    """Self-attention over the cache, cross-attention to the picture, feed-forward."""
+    """Self-attention over the cache, cross-attention to the image, feed-forward."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()

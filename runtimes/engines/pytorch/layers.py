@@ -45,7 +45,7 @@ class Conv2d(_Loaded, nn.Conv2d):
 
 
 def split_heads(x: Tensor, images: int, heads: int) -> Tensor:
-    """f[R,T,D] → f[B,H,R*T/B,Dh]: rows of a picture are neighbours, so folding them into its token axis moves nothing."""
+    """f[R,T,D] → f[B,H,R*T/B,Dh]: rows of an image are neighbours, so folding them into its token axis moves nothing."""
     return x.reshape(images, -1, heads, int(x.shape[-1]) // heads).transpose(1, 2)
 
 

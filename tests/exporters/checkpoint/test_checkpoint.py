@@ -66,7 +66,7 @@ def problem_of(directory: Path | str, **options: bool) -> str:
 
 
 class TestReads:
-    def test_sizes_ids_and_picture_rules_of_the_tiny_checkpoint(self, tiny_checkpoint):
+    def test_sizes_ids_and_image_rules_of_the_tiny_checkpoint(self, tiny_checkpoint):
         found = open_checkpoint(str(tiny_checkpoint))
         assert found.model == BlipSpec(
             image_px=32,
@@ -299,18 +299,18 @@ class TestUnsupported:
 
     def test_a_processor_that_does_not_normalize_is_refused(self, checkpoint):
         edit_json(checkpoint / "preprocessor_config.json", do_normalize=False)
-        expected = "its picture processor leaves out resizing, rescaling or normalizing, which is not supported"
+        expected = "its image processor leaves out resizing, rescaling or normalizing, which is not supported"
         assert problem_of(checkpoint) == expected
 
     @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
     def test_a_damaged_processor_or_tokenizer_is_one_line(self, checkpoint, name):
         (checkpoint / name).write_text("{")
-        assert problem_of(checkpoint).startswith("cannot read its picture processor or tokenizer: ")
+        assert problem_of(checkpoint).startswith("cannot read its image processor or tokenizer: ")
 
     @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
     def test_a_missing_processor_or_tokenizer_is_one_line(self, checkpoint, name):
         (checkpoint / name).unlink()
-        assert problem_of(checkpoint).startswith("cannot read its picture processor or tokenizer: ")
+        assert problem_of(checkpoint).startswith("cannot read its image processor or tokenizer: ")
 
 
 class TestWhere:

@@ -10,7 +10,7 @@ from exporters.checkpoint.reference_cache import MAX_FILES, cached_reference
 from exporters.gate.gate import Reference
 from exporters.gate.labelled_image import LabelledImage
 
-PICTURES = [LabelledImage(Path("a.png"), ("a cat", "one cat")), LabelledImage(Path("b.png"), ("a dog",))]
+IMAGES = [LabelledImage(Path("a.png"), ("a cat", "one cat")), LabelledImage(Path("b.png"), ("a dog",))]
 REFERENCE = Reference(
     transformers="4.57.0", token_ids=((1, 5, 2), (1, 2)), margins_nat=((0.5, 0.25), (1.0,)), log_probabilities=((-3.5, -4.25), (-2.0,))
 )
@@ -39,23 +39,23 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_run_is_kept_for_its_content(folder, runs):
-    assert [cached_reference(content, PICTURES, runs) for content in ("x", "x", "y", "x")] == [REFERENCE] * 4
+    assert [cached_reference(content, IMAGES, runs) for content in ("x", "x", "y", "x")] == [REFERENCE] * 4
     assert (runs.count, len(list(folder.iterdir()))) == (2, 2)
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"transformers": "4.57.6"}', b"[" * 100_000, b"\xff\xfe"], ids=range(6))
 def test_a_file_that_cannot_be_read_is_made_again(folder, runs, damaged):
-    cached_reference("x", PICTURES, runs)
+    cached_reference("x", IMAGES, runs)
     (file,) = folder.iterdir()
     whole = file.read_bytes()
     file.write_bytes(damaged)
-    assert cached_reference("x", PICTURES, runs) == REFERENCE
+    assert cached_reference("x", IMAGES, runs) == REFERENCE
     assert (runs.count, file.read_bytes()) == (2, whole)
 
 
-def test_a_file_that_is_of_other_pictures_is_made_again(folder, runs):
-    cached_reference("x", PICTURES, runs)
-    for others in (PICTURES[:1], [PICTURES[0], replace(PICTURES[1], captions=("a dog", "two"))]):
+def test_a_file_that_is_of_other_images_is_made_again(folder, runs):
+    cached_reference("x", IMAGES, runs)
+    for others in (IMAGES[:1], [IMAGES[0], replace(IMAGES[1], captions=("a dog", "two"))]):
         cached_reference("x", others, runs)
     assert runs.count == 3
 
@@ -63,11 +63,11 @@ def test_a_file_that_is_of_other_pictures_is_made_again(folder, runs):
 def test_the_runs_that_were_not_used_for_longest_are_removed(folder, runs):
     files = {}
     for number in range(MAX_FILES):
-        cached_reference(number, PICTURES, runs)
+        cached_reference(number, IMAGES, runs)
         (files[number],) = set(folder.iterdir()) - set(files.values())
         os.utime(files[number], (1000 + number, 1000 + number))
-    cached_reference(0, PICTURES, runs)  # used: it is the newest now
-    cached_reference("one more", PICTURES, runs)
+    cached_reference(0, IMAGES, runs)  # used: it is the newest now
+    cached_reference("one more", IMAGES, runs)
     left = set(folder.iterdir())
     assert [number for number, file in files.items() if file not in left] == [1]
     assert (len(left), runs.count) == (MAX_FILES, MAX_FILES + 1)
@@ -76,7 +76,7 @@ def test_the_runs_that_were_not_used_for_longest_are_removed(folder, runs):
 def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, monkeypatch, runs, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert [cached_reference("x", PICTURES, runs) for _ in range(2)] == [REFERENCE] * 2
+    assert [cached_reference("x", IMAGES, runs) for _ in range(2)] == [REFERENCE] * 2
     assert runs.count == 2
     assert [(record.levelname, str(tmp_path / "file") in record.getMessage()) for record in caplog.records] == [("WARNING", True)] * 2
 
@@ -87,7 +87,7 @@ def test_without_a_home_there_is_a_warning(monkeypatch, runs, caplog):
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", no_home)
-    assert cached_reference("x", PICTURES, runs) == REFERENCE
+    assert cached_reference("x", IMAGES, runs) == REFERENCE
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
@@ -96,5 +96,5 @@ def test_a_relative_cache_folder_is_ignored(tmp_path, monkeypatch, runs):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    cached_reference("x", PICTURES, runs)
+    cached_reference("x", IMAGES, runs)
     assert [path.name for path in tmp_path.iterdir()] == ["home"]

@@ -27,7 +27,7 @@ def test_an_architecture_without_a_family_has_no_adapter():
     assert find_family("BlipForQuestionAnswering") is None
 
 
-def test_a_family_is_added_by_one_entry_on_either_side(tiny_checkpoint, drawn_pictures, tmp_path, monkeypatch):
+def test_a_family_is_added_by_one_entry_on_either_side(tiny_checkpoint, drawn_images, tmp_path, monkeypatch):
     monkeypatch.setitem(FAMILIES, "OtherForCaptioning", "tests.exporters.families.other_family:OTHER_CAPTION")
     monkeypatch.setitem(registry.FAMILIES, ("other", "caption"), "tests.exporters.families.other_family:OtherSpec")
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "other")
@@ -36,16 +36,16 @@ def test_a_family_is_added_by_one_entry_on_either_side(tiny_checkpoint, drawn_pi
     recipe = find_recipe("pytorch-fp32")
     paths = []
     for source, output in ((folder, "theirs"), (tiny_checkpoint, "ours")):
-        paths += export(open_checkpoint(str(source)), [recipe], tmp_path / output, drawn_pictures[:2], on_gate_failure="write")
+        paths += export(open_checkpoint(str(source)), [recipe], tmp_path / output, drawn_images[:2], on_gate_failure="write")
     captioners = [runtimes.load(path, device="cpu", threads=1) for path in paths]
     assert [captioner.manifest.family for captioner in captioners] == ["other", "blip"]
     assert type(captioners[0].manifest.model) is OtherSpec
-    images = [image.path for image in drawn_pictures]
+    images = [image.path for image in drawn_images]
     assert captioners[0].caption(images) == captioners[1].caption(images)
 
 
-def test_a_recipe_that_names_other_components_is_refused_before_anything_is_made(tiny_checkpoint, drawn_pictures, tmp_path):
+def test_a_recipe_that_names_other_components_is_refused_before_anything_is_made(tiny_checkpoint, drawn_images, tmp_path):
     recipe = replace(find_recipe("pytorch-fp32"), components={"question": Component()})
     with pytest.raises(RecipeError, match="question; known: encoder, decoder"):
-        list(export(open_checkpoint(str(tiny_checkpoint)), [recipe], tmp_path / "out", drawn_pictures[:2]))
+        list(export(open_checkpoint(str(tiny_checkpoint)), [recipe], tmp_path / "out", drawn_images[:2]))
     assert not (tmp_path / "out").exists()

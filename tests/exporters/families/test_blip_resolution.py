@@ -1,4 +1,4 @@
-"""Smaller pictures: positions and captions against transformers' own `interpolate_pos_encoding`, and an artifact that says what it is."""
+"""Smaller images: positions and captions against transformers' own `interpolate_pos_encoding`, and an artifact that says what it is."""
 
 import logging
 import shutil
@@ -33,9 +33,9 @@ def hf(mini_checkpoint):
 
 
 @pytest.fixture(scope="module")
-def small_artifacts(checkpoint, sample_pictures, tmp_path_factory):
+def small_artifacts(checkpoint, sample_images, tmp_path_factory):
     recipes = [SMALL, replace(SMALL, name="small-torch", runtime="torch")]
-    return list(export(checkpoint, recipes, tmp_path_factory.mktemp("small"), sample_pictures[:6]))
+    return list(export(checkpoint, recipes, tmp_path_factory.mktemp("small"), sample_images[:6]))
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_at_full_scale_nothing_changes(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def ids_of_smaller_pictures(hf, sample_pictures):
-    """What transformers says of pictures of 168 px."""
+def ids_of_smaller_images(hf, sample_images):
+    """What transformers says of images of 168 px."""
     expected = []
-    for picture in sample_pictures[:12]:
-        pixels = hf._images(read_image(picture.path), size={"height": 168, "width": 168}, return_tensors="pt").pixel_values
+    for image in sample_images[:12]:
+        pixels = hf._images(read_image(image.path), size={"height": 168, "width": 168}, return_tensors="pt").pixel_values
         with torch.inference_mode():
             ids = hf.model.generate(pixel_values=pixels, interpolate_pos_encoding=True, do_sample=False, num_beams=1, max_length=20)
         expected.append(tuple(hf._trim(ids[0].tolist())))
@@ -77,16 +77,14 @@ def ids_of_smaller_pictures(hf, sample_pictures):
 
 
 @pytest.mark.parametrize("position", [0, 1], ids=["ort", "torch"])
-def test_captions_equal_those_of_transformers_on_the_smaller_picture(
-    small_artifacts, hf, ids_of_smaller_pictures, sample_pictures, position
-):
-    captions = load(small_artifacts[position]).caption([picture.path for picture in sample_pictures[:12]])
-    assert [caption.token_ids for caption in captions] == ids_of_smaller_pictures
-    assert ids_of_smaller_pictures != [caption.token_ids for caption in hf.caption([picture.path for picture in sample_pictures[:12]])]
+def test_captions_equal_those_of_transformers_on_the_smaller_image(small_artifacts, hf, ids_of_smaller_images, sample_images, position):
+    captions = load(small_artifacts[position]).caption([image.path for image in sample_images[:12]])
+    assert [caption.token_ids for caption in captions] == ids_of_smaller_images
+    assert ids_of_smaller_images != [caption.token_ids for caption in hf.caption([image.path for image in sample_images[:12]])]
 
 
-def test_the_gate_compares_with_the_whole_picture(small_artifacts, hf, sample_pictures):
-    paths, captions = [picture.path for picture in sample_pictures[:6]], [picture.captions for picture in sample_pictures[:6]]
+def test_the_gate_compares_with_the_whole_image(small_artifacts, hf, sample_images):
+    paths, captions = [image.path for image in sample_images[:6]], [image.captions for image in sample_images[:6]]
     before, after = (np.concatenate(one.score(paths, captions=captions)).sum() for one in (hf, load(small_artifacts[0])))
     tokens = sum(len(hf.caption_ids(caption)) - 1 for listed in captions for caption in listed)
     drift = open_artifact(small_artifacts[0]).manifest.gate["drift_nat_per_token"]

@@ -12,8 +12,8 @@ RESAMPLES = 200
 SEED = 7
 
 
-def draws(pictures):
-    return np.random.default_rng(SEED).integers(0, pictures, size=(RESAMPLES, pictures))
+def draws(images):
+    return np.random.default_rng(SEED).integers(0, images, size=(RESAMPLES, images))
 
 
 def outer(scores):
@@ -24,7 +24,7 @@ def outer(scores):
 
 @pytest.fixture(scope="module")
 def counts():
-    """Counts of 31 made-up pictures for a good and a worse captioner."""
+    """Counts of 31 made-up images for a good and a worse captioner."""
     random = np.random.default_rng(3)
     count = own_counter()
     good, worse = [], []
@@ -88,7 +88,7 @@ def test_a_case_equal_to_the_baseline_has_not_changed(counts):
     assert paired_change(values, values) == Change(0, 0, 0)
 
 
-def test_pairing_takes_the_pictures_out():
+def test_pairing_takes_the_images_out():
     baseline = np.random.default_rng(8).uniform(1, 100, 50)
     found = paired_change(baseline * 0.9, baseline)
     assert (found.change, found.low, found.high) == pytest.approx((-0.1, -0.1, -0.1), abs=1e-12)
@@ -105,13 +105,13 @@ def test_a_baseline_of_zero_has_no_relative_change():
 
 
 def test_resamples_without_a_baseline_leave_the_interval_open():
-    # (19/20)^20 = 36 % of the resamples do not draw the only picture with a baseline
+    # (19/20)^20 = 36 % of the resamples do not draw the only image with a baseline
     baseline = np.array([1.0] + [0.0] * 19)
     assert paired_change(np.ones(20), baseline) == Change(19.0, None, None)
 
 
 def test_few_resamples_without_a_baseline_widen_the_interval():
-    # e^-8 = 0.03 % of the resamples draw none of the 8 pictures with a baseline: it stays closed
+    # e^-8 = 0.03 % of the resamples draw none of the 8 images with a baseline: it stays closed
     baseline = np.array([1.0] * 8 + [0.0] * 92)
     found = paired_change(np.full(100, 0.08), baseline)
     assert found.change == pytest.approx(0, abs=1e-12)

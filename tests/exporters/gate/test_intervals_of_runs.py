@@ -7,12 +7,12 @@ from statistics import median
 import numpy as np
 import pytest
 
-from exporters.gate.intervals import change_of_pictures, change_of_repeats, medians
+from exporters.gate.intervals import change_of_images, change_of_repeats, medians
 
 
-def of_pictures(a, b, *, paired, statistic=medians, resamples=2000):
+def of_images(a, b, *, paired, statistic=medians, resamples=2000):
     a, b = (np.array(one, dtype=np.float64)[:, :, None] for one in (a, b))
-    change = change_of_pictures(a, b, statistic, paired=paired, resamples=resamples)
+    change = change_of_images(a, b, statistic, paired=paired, resamples=resamples)
     return change.change, change.low, change.high
 
 
@@ -30,9 +30,9 @@ def narrowed(end, change, repeats):
 
 
 def every_draw(a, b, *, paired):
-    """Every equally likely change of the median, over repeats of both and pictures of one or of both."""
-    pictures = list(product(range(len(a[0])), repeat=len(a[0])))
-    draws = list(zip(pictures, pictures, strict=True)) if paired else list(product(pictures, pictures))
+    """Every equally likely change of the median, over repeats of both and images of one or of both."""
+    images = list(product(range(len(a[0])), repeat=len(a[0])))
+    draws = list(zip(images, images, strict=True)) if paired else list(product(images, images))
     for (ours, theirs), ra, rb in product(draws, product(range(len(a)), repeat=len(a)), product(range(len(b)), repeat=len(b))):
         yield median(b[r][p] for r in rb for p in theirs) / median(a[r][p] for r in ra for p in ours) - 1
 
@@ -41,7 +41,7 @@ def every_draw(a, b, *, paired):
 def test_ends_are_those_of_all_possible_draws(paired):
     a, b = [[1.0, 2.0], [1.1, 2.2], [1.05, 1.9]], [[0.8, 1.5], [0.9, 1.8], [0.85, 1.4]]
     possible = sorted(every_draw(a, b, paired=paired))
-    change, low, high = of_pictures(a, b, paired=paired, resamples=50_000)
+    change, low, high = of_images(a, b, paired=paired, resamples=50_000)
     assert change == pytest.approx(median([*b[0], *b[1], *b[2]]) / median([*a[0], *a[1], *a[2]]) - 1)
     low, high = (narrowed(end, change, 3) for end in (low, high))
     share_below, share_above = np.mean(np.array(possible) < low - SLACK), np.mean(np.array(possible) > high + SLACK)
@@ -50,23 +50,23 @@ def test_ends_are_those_of_all_possible_draws(paired):
     assert (share_above <= 0.03, up_to_high >= 0.02) == (True, True)
 
 
-def test_pictures_that_differ_alike_cancel_out():
-    """B takes nine tenths of A for every picture, however long that is."""
+def test_images_that_differ_alike_cancel_out():
+    """B takes nine tenths of A for every image, however long that is."""
     a = [[1.0, 5.0, 20.0, 3.0]] * 2
     b = [[0.9, 4.5, 18.0, 2.7]] * 2
-    assert of_pictures(a, b, paired=True) == pytest.approx((-0.1, -0.1, -0.1))
-    _, low, high = of_pictures(a, b, paired=False)
-    assert low < -0.5 < 0.5 < high, "of other pictures, chance decides which are long"
+    assert of_images(a, b, paired=True) == pytest.approx((-0.1, -0.1, -0.1))
+    _, low, high = of_images(a, b, paired=False)
+    assert low < -0.5 < 0.5 < high, "of other images, chance decides which are long"
 
 
 def test_repeats_that_differ_widen_the_interval():
-    _, low, high = of_pictures([[1.0] * 5, [1.0] * 5], [[0.8] * 5, [1.2] * 5], paired=True)
+    _, low, high = of_images([[1.0] * 5, [1.0] * 5], [[0.8] * 5, [1.2] * 5], paired=True)
     assert [narrowed(end, 0.0, 2) for end in (low, high)] == pytest.approx([-0.2, 0.2], abs=0.01)
     assert low < -0.4 < 0.5 < high, "two repeats tell little"
 
 
 def test_one_repeat_has_no_interval():
-    assert of_pictures([[1.0, 2.0]], [[1.0, 2.0], [1.0, 3.0]], paired=True) == (pytest.approx(0.0), None, None)
+    assert of_images([[1.0, 2.0]], [[1.0, 2.0], [1.0, 3.0]], paired=True) == (pytest.approx(0.0), None, None)
     change = change_of_repeats([2.0, 2.0], [3.0])
     assert (change.change, change.low, change.high) == (0.5, None, None)
 
@@ -101,10 +101,10 @@ def test_from_nothing_there_is_no_relative_change():
     assert (change.change, change.low, change.high) == (None, None, None)
 
 
-def test_many_pictures_are_drawn_in_parts():
+def test_many_images_are_drawn_in_parts():
     """More numbers than fit at once: the same kind of answer."""
     generator = np.random.default_rng(7)
     a = generator.uniform(0.9, 1.1, size=(3, 400)).tolist()
-    change, low, high = of_pictures(a, [[value * 1.2 for value in row] for row in a], paired=True)
+    change, low, high = of_images(a, [[value * 1.2 for value in row] for row in a], paired=True)
     assert change == pytest.approx(0.2)
     assert 0.15 < low < 0.2 < high < 0.25

@@ -2,7 +2,7 @@
 
 A layer has these products with constant weights. Vision: qkv, projection, two of the MLP. Decoder: query, key, value and output of
 self-attention, query and output of cross-attention, two of the MLP; cross-attention's key and value belong to the encoder, which
-computes them once per picture. The head adds its transform and the word table. In graphs the decoder's query, key and value are one.
+computes them once per image. The head adds its transform and the word table. In graphs the decoder's query, key and value are one.
 """
 
 from pathlib import Path

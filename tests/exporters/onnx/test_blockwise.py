@@ -263,14 +263,14 @@ class TestShippedModel:
         assert (of_dense < 0.999).mean() > 0.5
 
     @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4"])
-    @pytest.mark.parametrize(("prompt", "beams"), [(None, 1), ("a picture of ", 3)])
-    def test_fp32_finds_its_captions_nearly_as_likely_as_its_own(self, mini_artifacts, sample_pictures, recipe, prompt, beams):
+    @pytest.mark.parametrize(("prompt", "num_beams"), [(None, 1), ("a picture of ", 3)])
+    def test_fp32_finds_its_captions_nearly_as_likely_as_its_own(self, mini_artifacts, sample_images, recipe, prompt, num_beams):
         """Words may differ where two are as likely; the loss per token stays below the recipe's drift limit, in batches and beams too."""
-        paths = [picture.path for picture in sample_pictures]
+        paths = [image.path for image in sample_images]
         exact, blocked = (load(mini_artifacts[name], device="cpu", threads=1) for name in ("onnx-fp32", recipe))
         nats = []
         for captioner in (exact, blocked):
-            captions = captioner.caption(paths, prompt=prompt, beams=beams, batch_size=5)
+            captions = captioner.caption(paths, prompt=prompt, num_beams=num_beams, batch_size=5)
             assert [caption.error for caption in captions] == [None] * len(paths)
             assert all(caption.text.startswith((prompt or "").strip()) for caption in captions)
             scores = [row[0] for row in exact.score(paths, captions=[caption.text for caption in captions])]

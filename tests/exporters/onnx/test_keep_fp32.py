@@ -21,12 +21,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*quantized tensor creation func
 class TestKeepFp32:
     """Patterns of names that stay in float: of modules for torch, of nodes for ONNX Runtime."""
 
-    def applied(self, tiny_checkpoint, drawn_pictures, output: Path, recipe: Recipe) -> dict[str, dict[str, int]]:
-        (path,) = export(open_checkpoint(str(tiny_checkpoint)), [recipe], output, drawn_pictures[:2], on_gate_failure="write")
-        assert len(load(path, device="cpu").caption([drawn_pictures[0].path])[0].token_ids) > 1
+    def applied(self, tiny_checkpoint, drawn_images, output: Path, recipe: Recipe) -> dict[str, dict[str, int]]:
+        (path,) = export(open_checkpoint(str(tiny_checkpoint)), [recipe], output, drawn_images[:2], on_gate_failure="write")
+        assert len(load(path, device="cpu").caption([drawn_images[0].path])[0].token_ids) > 1
         return open_artifact(path).manifest.applied
 
-    def test_torch_keeps_modules(self, tiny_checkpoint, drawn_pictures, tmp_path):
+    def test_torch_keeps_modules(self, tiny_checkpoint, drawn_images, tmp_path):
         shipped = find_recipe("pytorch-int8")
         recipe = replace(
             shipped,
@@ -35,12 +35,12 @@ class TestKeepFp32:
                 "decoder": replace(shipped.component("decoder"), keep_fp32=("text_decoder.cls.*", "*.layer.1.attention.self.query")),
             },
         )
-        assert self.applied(tiny_checkpoint, drawn_pictures, tmp_path, recipe) == {
+        assert self.applied(tiny_checkpoint, drawn_images, tmp_path, recipe) == {
             "encoder": {"Linear": ENCODER_PRODUCTS - 2 * TINY_LAYERS},
             "decoder": {"Linear": TORCH_DECODER_PRODUCTS - 3},  # head and its transform, one query; no INT8 table, so no INT8 embedding
         }
 
-    def test_onnx_keeps_nodes(self, tiny_checkpoint, drawn_pictures, tmp_path):
+    def test_onnx_keeps_nodes(self, tiny_checkpoint, drawn_images, tmp_path):
         shipped = find_recipe("onnx-int8")
         recipe = replace(
             shipped,
@@ -49,19 +49,19 @@ class TestKeepFp32:
                 "decoder": replace(shipped.component("decoder"), keep_fp32=("/layer.1/attention/self/qkv/*",)),
             },
         )
-        assert self.applied(tiny_checkpoint, drawn_pictures, tmp_path, recipe) == {
+        assert self.applied(tiny_checkpoint, drawn_images, tmp_path, recipe) == {
             "encoder": {"MatMul": ENCODER_PRODUCTS - 2 * TINY_LAYERS},
             "decoder": {"MatMul": ONNX_DECODER_PRODUCTS - 1, "Embedding": 1},
         }
 
     @pytest.mark.parametrize("name", ["onnx-int8", "onnx-int4"])
-    def test_onnx_keeps_the_head_and_with_it_the_embedding(self, tiny_checkpoint, drawn_pictures, tmp_path, name):
+    def test_onnx_keeps_the_head_and_with_it_the_embedding(self, tiny_checkpoint, drawn_images, tmp_path, name):
         shipped = find_recipe(name)
         recipe = replace(
             shipped,
             components={**shipped.components, "decoder": replace(shipped.component("decoder"), keep_fp32=("/predictions/decoder/MatMul",))},
         )
-        assert self.applied(tiny_checkpoint, drawn_pictures, tmp_path, recipe) == {
+        assert self.applied(tiny_checkpoint, drawn_images, tmp_path, recipe) == {
             "encoder": {"MatMul": ENCODER_PRODUCTS},
             "decoder": {"MatMul": ONNX_DECODER_PRODUCTS - 1},
         }
@@ -70,7 +70,7 @@ class TestKeepFp32:
         weights = open_checkpoint(str(tiny_checkpoint)).load_weights()
         assert [numpy_helper.to_array(tensor).tolist() for tensor in tables] == [weights[TABLE].T.tolist()]
 
-    def test_blocks_in_the_encoder_and_channels_in_the_decoder(self, tiny_checkpoint, drawn_pictures, tmp_path):
+    def test_blocks_in_the_encoder_and_channels_in_the_decoder(self, tiny_checkpoint, drawn_images, tmp_path):
         """The other way round than shipped: each component has its own format."""
         recipe = replace(
             find_recipe("onnx-int8"),
@@ -79,7 +79,7 @@ class TestKeepFp32:
                 "decoder": Component(weights="qint8", per_channel=True, reduce_range=True),
             },
         )
-        assert self.applied(tiny_checkpoint, drawn_pictures, tmp_path, recipe) == {
+        assert self.applied(tiny_checkpoint, drawn_images, tmp_path, recipe) == {
             "encoder": {"MatMul": ENCODER_PRODUCTS},
             "decoder": {"MatMul": ONNX_DECODER_PRODUCTS, "Embedding": 1},
         }
@@ -89,7 +89,7 @@ class TestKeepFp32:
             assert (operators["MatMulNBits"], integers) == (blocked, integer)
 
     @pytest.mark.parametrize(("runtime", "kind"), [("torch", "Linear"), ("ort", "MatMul")])
-    def test_one_component_may_stay_in_float(self, tiny_checkpoint, drawn_pictures, tmp_path, runtime, kind):
+    def test_one_component_may_stay_in_float(self, tiny_checkpoint, drawn_images, tmp_path, runtime, kind):
         int8 = Component(weights="qint8", per_channel=True)
         recipe = Recipe(name="encoder-only", runtime=runtime, why="Only the encoder.", components={"encoder": int8}, drift_limit_nat=0.05)
-        assert self.applied(tiny_checkpoint, drawn_pictures, tmp_path, recipe) == {"encoder": {kind: ENCODER_PRODUCTS}, "decoder": {}}
+        assert self.applied(tiny_checkpoint, drawn_images, tmp_path, recipe) == {"encoder": {kind: ENCODER_PRODUCTS}, "decoder": {}}

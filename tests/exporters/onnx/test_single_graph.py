@@ -43,10 +43,10 @@ def test_it_holds_the_operators_of_both_graphs_and_one_loop(single, split):
     assert declared.outputs == {"token_ids": "int64[images,length]", "log_probabilities": "float32[images]"}
 
 
-def test_the_library_finds_nothing_wrong_with_a_graph_of_standard_operators(tiny_checkpoint, drawn_pictures, tmp_path):
+def test_the_library_finds_nothing_wrong_with_a_graph_of_standard_operators(tiny_checkpoint, drawn_images, tmp_path):
     """An FP32 one must besides say what transformers says: its gate is enforced."""
     recipe = replace(find_recipe("onnx-fp32"), name="onnx-fp32-single", layout="single")
-    (path,) = export(open_checkpoint(str(tiny_checkpoint)), [recipe], tmp_path, drawn_pictures[:8])
+    (path,) = export(open_checkpoint(str(tiny_checkpoint)), [recipe], tmp_path, drawn_images[:8])
     artifact = open_artifact(path)
     onnx.checker.check_model(artifact.path_of("captioner"), full_check=True)
     assert set(artifact.manifest.graphs["captioner"].operators) == {"ai.onnx"}
@@ -75,18 +75,18 @@ class TestGate:
         assert gate == before | {"captions_as_split": 16, "captions": before["captions"]}
         assert findings_line(gate).endswith(" nat/token; 16 of 16 equal the split graphs'")
 
-    def test_other_captions_than_the_split_graphs_are_refused(self, tiny_artifacts, drawn_pictures):
+    def test_other_captions_than_the_split_graphs_are_refused(self, tiny_artifacts, drawn_images):
         """The single graph of 7-bit encoder weights against the captions of 8-bit ones."""
         findings = open_artifact(tiny_artifacts["onnx-int8-full"]).manifest.gate
         eight = open_artifact(tiny_artifacts["onnx-int8"]).manifest.gate["captions"]
-        different = sum(findings["captions"][picture] != said for picture, said in eight.items())
+        different = sum(findings["captions"][image] != said for image, said in eight.items())
         assert 0 < different < 16
         captioner = load(tiny_artifacts["onnx-int8-single"], threads=1)
-        said = f"captions of {different} of 16 pictures differ between the single graph and the split ones (first: drawn-"
+        said = f"captions of {different} of 16 images differ between the single graph and the split ones (first: drawn-"
         with pytest.raises(GateError) as caught:
-            check_joined(captioner, SINGLE, drawn_pictures, findings | {"problem": None}, "fail")
+            check_joined(captioner, SINGLE, drawn_images, findings | {"problem": None}, "fail")
         assert str(caught.value).startswith(f"onnx-int8-single: {said}")
-        report = check_joined(captioner, SINGLE, drawn_pictures, findings | {"problem": None, "passed": True}, "write")
+        report = check_joined(captioner, SINGLE, drawn_images, findings | {"problem": None, "passed": True}, "write")
         assert (report["passed"], report["captions_as_split"], report["captions"]) == (False, 16 - different, eight)
         assert report["problem"].startswith(said)
 

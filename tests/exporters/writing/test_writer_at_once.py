@@ -99,15 +99,15 @@ def test_writers_in_a_crowd(old_and_new, artifact, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["parts", "tiny"]
 
 
-def test_a_reader_while_it_is_replaced_fifty_times(tiny_artifacts, sample_pictures, artifact, tmp_path):
-    pictures = [picture.path for picture in sample_pictures[:2]]
+def test_a_reader_while_it_is_replaced_fifty_times(tiny_artifacts, sample_images, artifact, tmp_path):
+    images = [image.path for image in sample_images[:2]]
     names = ("onnx-fp32", "onnx-int8", "pytorch-fp32")
-    expected = {name: [caption.token_ids for caption in runtimes.load(tiny_artifacts[name], threads=1).caption(pictures)] for name in names}
+    expected = {name: [caption.token_ids for caption in runtimes.load(tiny_artifacts[name], threads=1).caption(images)] for name in names}
     writer = crowd(artifact, [tiny_artifacts[name] for name in names], tmp_path / "parts", 50, pause=0.02, stop=tmp_path / "stop")
     seen = []
     while writer.poll() is None:
         captioner = runtimes.load(artifact, threads=1)
-        seen.append((captioner.manifest.recipe["name"], [caption.token_ids for caption in captioner.caption(pictures)]))
+        seen.append((captioner.manifest.recipe["name"], [caption.token_ids for caption in captioner.caption(images)]))
         if len(seen) == 25:
             (tmp_path / "stop").touch()
     written, refused = json.loads(writer.communicate()[0])

@@ -45,7 +45,7 @@ def test_the_size_is_that_of_the_model_whatever_else_is_in_the_folder(artifact, 
 
 @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int8-single", "pytorch-int8"])
 @pytest.mark.parametrize("layout", ["../blobs", "..data"])
-def test_files_may_be_links(tiny_artifacts, tmp_path, drawn_pictures, recipe, layout):
+def test_files_may_be_links(tiny_artifacts, tmp_path, drawn_images, recipe, layout):
     """The hub's cache links each file to a blob of another name outside the folder; a mounted config map to a folder inside it."""
     source, folder = tiny_artifacts[recipe], tmp_path / "snapshot"
     folder.mkdir()
@@ -54,8 +54,8 @@ def test_files_may_be_links(tiny_artifacts, tmp_path, drawn_pictures, recipe, la
         blob = f"{number:040x}" if layout == "../blobs" else file.name
         shutil.copyfile(file, folder / layout / blob)
         (folder / file.name).symlink_to(f"{layout}/{blob}")
-    expected = runtimes.load(source, threads=1).caption([drawn_pictures[0].path])
-    assert runtimes.load(folder, threads=1).caption([drawn_pictures[0].path]) == expected
+    expected = runtimes.load(source, threads=1).caption([drawn_images[0].path])
+    assert runtimes.load(folder, threads=1).caption([drawn_images[0].path]) == expected
     assert open_artifact(folder).total_bytes == open_artifact(source).total_bytes
 
 

@@ -53,7 +53,7 @@ class ScriptedSession:
         return ScriptedState(list(range(images)), [(image, ()) for image in range(images)])
 
     def encode(self, inputs):
-        """Read which image it is from its brightness: the pictures of these tests are grey k * 8, not normalized."""
+        """Read which image it is from its brightness: the images of these tests are grey k * 8, not normalized."""
         pixels = inputs["pixels"]
         if len(pixels) > self.most_images:
             raise DeviceMemoryError("no room")
@@ -65,8 +65,8 @@ class ScriptedSession:
             raise DeviceMemoryError("no room")
         self.fed.append(token_ids.tolist())
         self.positions.append(positions.tolist())
-        beams = len(state.rows) // len(state.images)
-        assert [image for image, _ in state.rows] == [image for image in state.images for _ in range(beams)]  # what the fold relies on
+        num_beams = len(state.rows) // len(state.images)
+        assert [image for image, _ in state.rows] == [image for image in state.images for _ in range(num_beams)]  # what the fold relies on
         rows = [(image, (*before, *new)) for (image, before), new in zip(state.rows, token_ids.tolist(), strict=True)]
         logits = np.full((len(rows), len(positions), self.vocabulary), log(NEVER), dtype=np.float32)
         for row, (image, tokens) in enumerate(rows):
@@ -207,9 +207,9 @@ class TestBeam:
 
 def test_each_image_has_a_prompt_of_its_own():
     script = table({(A,): {C: 1.0}, (A, C): {EOS: 1.0}}, {(B,): {A: 1.0}, (B, A): {EOS: 1.0}})
-    for beams in (1, 2):
+    for num_beams in (1, 2):
         session = ScriptedSession(script)
-        prompts, decoding = np.array([[BOS, A], [BOS, B]]), GenerationConfig(num_beams=beams)
+        prompts, decoding = np.array([[BOS, A], [BOS, B]]), GenerationConfig(num_beams=num_beams)
         first, second = generate(session, session.start(2), prompts, SPEC, decoding, lambda phase, seconds: None)
         assert (first.token_ids, second.token_ids) == ((BOS, A, C, EOS), (BOS, B, A, EOS))
 
@@ -229,15 +229,15 @@ def test_prompts_of_one_length_share_a_run():
 
 
 class TestClock:
-    @pytest.mark.parametrize("beams", [1, 2])
-    def test_one_first_token_and_one_lap_for_each_further_token(self, beams):
+    @pytest.mark.parametrize("num_beams", [1, 2])
+    def test_one_first_token_and_one_lap_for_each_further_token(self, num_beams):
         session, phases = ScriptedSession(lambda image, tokens: {A: 1.0}), []
         generate(
             session,
             session.start(3),
             np.array([[BOS, B]] * 3),
             SPEC,
-            GenerationConfig(num_beams=beams, min_length=7, max_length=7),
+            GenerationConfig(num_beams=num_beams, min_length=7, max_length=7),
             lambda phase, seconds: phases.append((phase, seconds >= 0)),
         )
         assert phases == [("first_token", True)] + [("token", True)] * 4
@@ -260,7 +260,7 @@ def greys(count: int) -> list[Image.Image]:
 
 @pytest.fixture
 def captioner_with(tiny_artifacts):
-    """A captioner of the tiny checkpoint's words whose session is scripted, and which does not normalize pictures."""
+    """A captioner of the tiny checkpoint's words whose session is scripted, and which does not normalize images."""
     artifact = open_artifact(tiny_artifacts["onnx-fp32"])
     manifest = replace(artifact.manifest, image=replace(artifact.manifest.image, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
     tokens = Tokens(artifact.path_of("tokenizer").read_bytes(), manifest.tokenizer)
@@ -272,19 +272,19 @@ class TestDeviceMemory:
         return [(62, *[5 + k] * k, 3) for k in range(count)]
 
     @pytest.mark.parametrize("most_images", [1, 2, 3, 7])
-    @pytest.mark.parametrize("beams", [1, 2])
-    def test_a_batch_that_does_not_fit_is_halved_and_captions_stay_in_order(self, captioner_with, most_images, beams):
+    @pytest.mark.parametrize("num_beams", [1, 2])
+    def test_a_batch_that_does_not_fit_is_halved_and_captions_stay_in_order(self, captioner_with, most_images, num_beams):
         session = ScriptedSession(words_of_image, 64, most_images=most_images)
-        found = captioner_with(session).caption(greys(7), batch_size=7, beams=beams)
+        found = captioner_with(session).caption(greys(7), batch_size=7, num_beams=num_beams)
         assert [one.token_ids for one in found] == self.expected(7)
 
     def test_running_out_in_a_later_step_is_halved_as_well(self, captioner_with):
         session = ScriptedSession(words_of_image, 64, most_rows=4)
-        found = captioner_with(session).caption(greys(7), batch_size=7, beams=2)
+        found = captioner_with(session).caption(greys(7), batch_size=7, num_beams=2)
         assert [one.token_ids for one in found] == self.expected(7)
         assert max(len(rows) for rows in session.fed) == 4
 
-    def test_a_bad_picture_keeps_its_place_while_the_batch_is_halved(self, captioner_with):
+    def test_a_bad_image_keeps_its_place_while_the_batch_is_halved(self, captioner_with):
         session = ScriptedSession(words_of_image, 64, most_images=1)
         images = greys(4)
         found = captioner_with(session).caption([images[0], b"", images[1], images[2], images[3]], batch_size=5)
@@ -294,7 +294,7 @@ class TestDeviceMemory:
     @pytest.mark.parametrize(
         ("device", "error", "way_out"), [("cuda", UnavailableError, "--device cpu"), ("cpu", OutOfMemoryError, "smaller")]
     )
-    def test_one_picture_that_does_not_fit_is_an_error_that_names_the_way_out(self, captioner_with, device, error, way_out):
+    def test_one_image_that_does_not_fit_is_an_error_that_names_the_way_out(self, captioner_with, device, error, way_out):
         session = ScriptedSession(words_of_image, 64, most_images=0)
         session.device = device
         with pytest.raises(error) as caught:
@@ -306,8 +306,8 @@ class TestDeviceMemory:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beams": 0}, "num_beams must be at least 1"),
-        ({"beams": 32}, "32 beams are too many for a vocabulary of 64"),
+        ({"num_beams": 0}, "num_beams must be at least 1"),
+        ({"num_beams": 32}, "32 beams are too many for a vocabulary of 64"),
         ({"min_length": 21}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
         ({"min_length": -1}, "lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
         ({"max_length": 33}, "max_length 33 is more than the 32 positions of this model"),

@@ -72,11 +72,11 @@ def every_caption(prompt, vocabulary, decoding):
 
 
 @st.composite
-def requests(draw, beams):
+def requests(draw, num_beams):
     prompt = (BOS, *draw(st.lists(st.integers(1, 2), max_size=2)))
     most = len(prompt) + draw(st.integers(1, 4))
     decoding = GenerationConfig(
-        num_beams=draw(beams),
+        num_beams=draw(num_beams),
         min_length=draw(st.integers(0, most)),
         max_length=max(most, 2),
         length_penalty=draw(st.sampled_from([-1, 0, 1, 2])),

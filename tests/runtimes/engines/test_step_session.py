@@ -14,9 +14,9 @@ BOTH = pytest.mark.parametrize("recipe", ["onnx-fp32", "pytorch-fp32"])
 
 
 @pytest.fixture(scope="module")
-def pixels(tiny_artifacts, drawn_pictures):
+def pixels(tiny_artifacts, drawn_images):
     captioner = runtimes.load(tiny_artifacts["onnx-fp32"], threads=1)
-    return np.stack([captioner._pixels(picture.path) for picture in drawn_pictures[:6]])
+    return np.stack([captioner._pixels(image.path) for image in drawn_images[:6]])
 
 
 def session_of(artifact):
@@ -70,9 +70,9 @@ def cross_of(session, state):
     return [value.numpy() for value in state.cross]
 
 
-def test_int8_captions_do_not_depend_on_the_batch(tiny_artifacts, drawn_pictures):
+def test_int8_captions_do_not_depend_on_the_batch(tiny_artifacts, drawn_images):
     captioner = runtimes.load(tiny_artifacts["onnx-int8"], threads=1)
-    paths = [picture.path for picture in drawn_pictures]
+    paths = [image.path for image in drawn_images]
     assert captioner.caption(paths, batch_size=16) == captioner.caption(paths)
 
 
@@ -151,11 +151,11 @@ def test_capabilities(tiny_artifacts, recipe):
     assert session_of(tiny_artifacts[recipe]).capabilities == STEPWISE
 
 
-@pytest.mark.parametrize(("recipe", "beams"), [("onnx-fp32", 1), ("onnx-fp32", 3), ("pytorch-fp32", 3), ("onnx-int8-single", 1)])
-def test_images_with_prompts_of_different_length(tiny_artifacts, pixels, recipe, beams):
+@pytest.mark.parametrize(("recipe", "num_beams"), [("onnx-fp32", 1), ("onnx-fp32", 3), ("pytorch-fp32", 3), ("onnx-int8-single", 1)])
+def test_images_with_prompts_of_different_length(tiny_artifacts, pixels, recipe, num_beams):
     captioner = runtimes.load(tiny_artifacts[recipe], device="cpu", threads=1)
     prompts = [captioner.tokens.prompt_ids(prompt) for prompt in ("a red dog", None, "two", "a red dog", "big old", None)]
-    decoding = captioner._decoding(prompts[0], num_beams=beams)
+    decoding = captioner._decoding(prompts[0], num_beams=num_beams)
     together = captioner._search(pixels, prompts, decoding, lambda phase, seconds: None)
     for index, prompt in enumerate(prompts):
         (alone,) = captioner._search(pixels[index : index + 1], [prompt], decoding, lambda phase, seconds: None)

@@ -1,4 +1,4 @@
-"""A damaged picture, or what is none: a whole picture or one `ImageReadError` that names it, whatever Pillow raises."""
+"""A damaged image, or what is none: a whole image or one `ImageReadError` that names it, whatever Pillow raises."""
 
 import io
 import random
@@ -9,7 +9,7 @@ from PIL import Image
 
 from runtimes.errors import ImageReadError, ToolkitError
 from runtimes.images.reading import read_image
-from tests.pictures import AVIF, FILES, RGB, as_pillow, encode, outcome, photo
+from tests.images import AVIF, FILES, RGB, as_pillow, encode, outcome, photo
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -23,7 +23,7 @@ def test_cut_off_anywhere_it_is_whole_or_an_error(kind):
     assert errors > 30 or len(data) < 80
 
 
-def test_a_cut_off_jpeg_is_never_half_a_picture(tmp_path):
+def test_a_cut_off_jpeg_is_never_half_an_image(tmp_path):
     data = encode(Image.fromarray(photo(200, 300)), "JPEG", quality=90)
     path = tmp_path / "half.jpg"
     path.write_bytes(data[: len(data) // 2])
@@ -34,7 +34,7 @@ def test_a_cut_off_jpeg_is_never_half_a_picture(tmp_path):
 @pytest.mark.parametrize(
     "kind", ["jpeg", "jpeg exif", "jpeg pair", "png", "png P", "gif", "bmp", "webp", "tiff", "tiff lzw", "ppm plain"] + ["avif"] * AVIF
 )
-def test_damaged_anywhere_it_is_a_picture_or_an_error(kind):
+def test_damaged_anywhere_it_is_an_image_or_an_error(kind):
     chance = random.Random(kind)
     for _ in range(150):
         damaged = bytearray(FILES[kind])
@@ -54,19 +54,19 @@ def test_an_image_opened_by_the_caller_may_be_damaged():
     ("content", "problem"),
     [
         (b"", "is empty"),
-        (b"\n", "is not a picture that can be read (JPEG, PNG, "),
-        (b"A text file is no picture.\n" * 50, "is not a picture that can be read (JPEG, PNG, "),
-        (b"\0" * 4096, "is not a picture that can be read"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not a picture that can be read"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a picture that can be read"),
-        (encode(RGB, "ICO"), "is not a picture that can be read"),
-        (encode(RGB, "TGA"), "is not a picture that can be read"),
-        (encode(RGB, "PCX"), "is not a picture that can be read"),
+        (b"\n", "is not an image that can be read (JPEG, PNG, "),
+        (b"A text file is no image.\n" * 50, "is not an image that can be read (JPEG, PNG, "),
+        (b"\0" * 4096, "is not an image that can be read"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not an image that can be read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image that can be read"),
+        (encode(RGB, "ICO"), "is not an image that can be read"),
+        (encode(RGB, "TGA"), "is not an image that can be read"),
+        (encode(RGB, "PCX"), "is not an image that can be read"),
         (FILES["jpeg"][:20], "its start is damaged"),
     ],
     ids=["empty", "line", "text", "zeros", "svg", "eps", "ico", "tga", "pcx", "start only"],
 )
-def test_files_that_are_no_picture(content, problem, tmp_path):
+def test_files_that_are_no_image(content, problem, tmp_path):
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
     for source, name in ((path, str(path)), (content, "<bytes>")):
@@ -89,7 +89,7 @@ def test_paths_that_are_no_file(tmp_path):
         read_image("https://example.org/a.jpg")
 
 
-def test_errors_are_one_line_that_names_the_picture(tmp_path):
+def test_errors_are_one_line_that_names_the_image(tmp_path):
     path = tmp_path / "two\nlines.jpg"
     path.write_bytes(b"x")
     with pytest.raises(ImageReadError) as caught:
@@ -97,7 +97,7 @@ def test_errors_are_one_line_that_names_the_picture(tmp_path):
     assert "two\\nlines.jpg" in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(ImageReadError, match=r"^\w+ 3: .*empty") as caught:
-        read_image(b"", name="picture 3")
+        read_image(b"", name="image 3")
     assert isinstance(caught.value, ToolkitError)
     assert isinstance(caught.value, ValueError)
 

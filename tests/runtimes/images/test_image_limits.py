@@ -1,4 +1,4 @@
-"""Pictures that are too large are refused before memory is taken; Pillow's warnings of them stay inside."""
+"""Images that are too large are refused before memory is taken; Pillow's warnings of them stay inside."""
 
 import io
 import os
@@ -15,8 +15,8 @@ from PIL import Image
 
 from runtimes.errors import ImageReadError
 from runtimes.images.reading import MAX_PIXELS, MAX_PPM_PIXELS, MAX_SIDE_PX, read_image
+from tests.images import AVIF, FILES, RGB, encode, outcome, photo, png, tiff
 from tests.paths import ROOT
-from tests.pictures import AVIF, FILES, RGB, encode, outcome, photo, png, tiff
 
 
 def huge(form, width, height):
@@ -109,7 +109,7 @@ def test_kinds_that_pillow_decodes_slowly_have_a_limit_of_their_own(start):
 
 
 def noisy_sources():
-    """Pictures at which Pillow warns."""
+    """Images at which Pillow warns."""
     return [
         png(10_000, 10_000),
         FILES["png P, many clear colours"],

@@ -1,4 +1,4 @@
-"""EXIF: a picture is turned as its orientation says (oracle: numpy's flips), and a broken block never costs it."""
+"""EXIF: an image is turned as its orientation says (oracle: numpy's flips), and a broken block never costs it."""
 
 import io
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pictures import AVIF, BYTES, GREYS_ROW, ORIENTATION, RGB, as_pillow, encode, exif, photo, pixels, tiff
+from tests.images import AVIF, BYTES, GREYS_ROW, ORIENTATION, RGB, as_pillow, encode, exif, photo, pixels, tiff
 
-TURNS = {  # EXIF: which side of the picture the first row and the first column of the file are
+TURNS = {  # EXIF: which side of the image the first row and the first column of the file are
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -57,7 +57,7 @@ def test_a_pillow_image_is_not_turned():
         b"II",
     ],
 )
-def test_a_broken_exif_block_never_costs_the_picture(form, block):
+def test_a_broken_exif_block_never_costs_the_image(form, block):
     options = {"lossless": True} if form == "WEBP" else {}
     np.testing.assert_array_equal(pixels(encode(RGB, form, exif=block, **options)), as_pillow(encode(RGB, form, **options)))
 

@@ -1,4 +1,4 @@
-"""`read_image`: every kind of picture by value, from every kind of source; `preprocess` by hand.
+"""`read_image`: every kind of image by value, from every kind of source; `preprocess` by hand.
 
 Oracles: the array that was encoded (lossless formats), Pillow's own `convert("RGB")` of the same bytes, sums done by hand (16 bits).
 `preprocess` is compared with transformers in tests/parity/test_preprocess.py.
@@ -15,7 +15,7 @@ from PIL import Image
 from runtimes.artifact.manifest import ImageSpec
 from runtimes.errors import ImageReadError
 from runtimes.images.reading import preprocess, read_image
-from tests.pictures import AVIF, BYTES, FILES, GREYS, GREYS_ROW, OTHER, PALETTE, RGB, as_pillow, encode, photo, pixels, tiff
+from tests.images import AVIF, BYTES, FILES, GREYS, GREYS_ROW, OTHER, PALETTE, RGB, as_pillow, encode, photo, pixels, tiff
 
 LOSSLESS_RGB = ["png", "bmp", "webp lossless", "tiff", "tiff lzw", "tiff deflate", "ppm", "png animated", "webp animated"]
 
@@ -153,9 +153,9 @@ def test_the_first_of_several_frames(form):
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "webp", "tiff lzw", "tiff"])
-def test_one_picture_in_every_guise(kind, tmp_path):
+def test_one_image_in_every_guise(kind, tmp_path):
     data = FILES[kind]
-    path = tmp_path / "picture.of-unknown-kind"
+    path = tmp_path / "image.of-unknown-kind"
     path.write_bytes(data)
     expected = as_pillow(data)
     for source in (
@@ -170,7 +170,7 @@ def test_one_picture_in_every_guise(kind, tmp_path):
         np.testing.assert_array_equal(pixels(source), expected)
 
 
-def test_a_picture_through_a_pipe(tmp_path):
+def test_an_image_through_a_pipe(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(FILES["png"],))
@@ -225,7 +225,7 @@ def test_arrays():
         (np.array(b"text"), "|S4[]"),
     ],
 )
-def test_arrays_that_are_no_picture(array, given):
+def test_arrays_that_are_no_image(array, given):
     with pytest.raises(ImageReadError) as caught:
         read_image(array)
     assert given in str(caught.value)

@@ -81,12 +81,12 @@ def test_a_fault_of_the_consumer_leaves_no_thread():
 
 
 @pytest.fixture(scope="module")
-def images(drawn_pictures, tmp_path_factory):
-    """12 pictures, of which the second, the sixth and the last cannot be read."""
+def images(drawn_images, tmp_path_factory):
+    """12 images, of which the second, the sixth and the last cannot be read."""
     folder = tmp_path_factory.mktemp("read")
-    whole = drawn_pictures[0].path.read_bytes()
+    whole = drawn_images[0].path.read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
-    found = [picture.path for picture in drawn_pictures[:12]]
+    found = [image.path for image in drawn_images[:12]]
     found[1], found[5], found[11] = folder / "none.png", folder / "cut.png", np.zeros((4, 4), np.float32)
     return found
 
@@ -115,7 +115,7 @@ def test_each_batch_comes_before_the_next_is_run(tiny_artifacts, images):
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (4, 0), (1, 1), (1, 5), (4, 3)])
-def test_an_iterator_is_streamed_within_the_bound_that_stream_documents(tiny_artifacts, drawn_pictures, batch_size, workers):
+def test_an_iterator_is_streamed_within_the_bound_that_stream_documents(tiny_artifacts, drawn_images, batch_size, workers):
     """One that never ends; how far it was asked ahead of the captions bounds the pixels in memory, and the bound is reached."""
     asked = 0
 
@@ -123,7 +123,7 @@ def test_an_iterator_is_streamed_within_the_bound_that_stream_documents(tiny_art
         nonlocal asked
         while True:
             asked += 1
-            yield drawn_pictures[asked % 16].path
+            yield drawn_images[asked % 16].path
 
     captioner, ahead = runtimes.load(tiny_artifacts["onnx-fp32"], threads=1), []
     with closing(captioner.stream(endless(), batch_size=batch_size, workers=workers, max_length=3)) as captions:

@@ -12,12 +12,12 @@ from runtimes.pool.job import Job, Request
 from runtimes.pool.supervisor import supervise
 from runtimes.pool.worker import run
 
-REQUEST = Request(prompt=None, beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, strip_prompt=False)
+REQUEST = Request(prompt=None, num_beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, strip_prompt=False)
 
 
-def test_rows_come_where_there_is_no_sigkill(tiny_artifacts, drawn_pictures, monkeypatch):
+def test_rows_come_where_there_is_no_sigkill(tiny_artifacts, drawn_images, monkeypatch):
     """As on Windows."""
-    images = [str(picture.path) for picture in drawn_pictures[:3]]
+    images = [str(image.path) for image in drawn_images[:3]]
     artifact = tiny_artifacts["onnx-fp32"]
     monkeypatch.delattr(signal, "SIGKILL")
     job = Job(artifact=str(artifact), device="cpu", threads=1, readers=0, request=REQUEST, images=(), log_level=logging.WARNING)
@@ -28,9 +28,9 @@ def test_rows_come_where_there_is_no_sigkill(tiny_artifacts, drawn_pictures, mon
     assert len(ready) == 1
 
 
-def test_an_engine_that_fails_ends_the_process_so_that_the_image_is_tried_alone(tiny_artifacts, drawn_pictures, monkeypatch):
+def test_an_engine_that_fails_ends_the_process_so_that_the_image_is_tried_alone(tiny_artifacts, drawn_images, monkeypatch):
     """It is no fault of the request, which would end the run."""
-    images = tuple(str(picture.path) for picture in drawn_pictures[:2])
+    images = tuple(str(image.path) for image in drawn_images[:2])
     job = Job(
         artifact=str(tiny_artifacts["onnx-fp32"]),
         device="cpu",

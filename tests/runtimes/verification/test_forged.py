@@ -43,12 +43,12 @@ def exchanged(data):
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
-def test_a_graph_that_loads_and_cannot_run(tiny_artifacts, drawn_pictures, tmp_path):
+def test_a_graph_that_loads_and_cannot_run(tiny_artifacts, drawn_images, tmp_path):
     path = forged(tiny_artifacts["onnx-fp32"], "encoder", five_heads, tmp_path / "forged")
     captioner = runtimes.load(path, threads=1)
     for use in (
-        lambda: captioner.caption([drawn_pictures[0].path]),
-        lambda: captioner.score([drawn_pictures[0].path], captions=["a dog"]),
+        lambda: captioner.caption([drawn_images[0].path]),
+        lambda: captioner.score([drawn_images[0].path], captions=["a dog"]),
     ):
         with pytest.raises(EngineError, match=r"^tiny-onnx-fp32: "):
             use()

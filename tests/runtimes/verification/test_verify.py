@@ -231,7 +231,7 @@ def three_captions(golden, captions):
 
 
 def other_beams(golden, captions):
-    captions[1]["beams"] = 7
+    captions[1]["num_beams"] = 7
 
 
 def nan(golden, captions):
@@ -306,14 +306,14 @@ def test_a_golden_json_that_is_none_is_an_error(folder, content):
         read_golden(files)
 
 
-def test_images_and_logits_that_do_not_fit_are_an_error(folder, drawn_pictures):
+def test_images_and_logits_that_do_not_fit_are_an_error(folder, drawn_images):
     logits = (folder / "golden-logits.f32").read_bytes()
     for content, said in ((logits[:-4], r"is not f32\[3,64\]"), (b"\0\0\xc0\x7f" + logits[4:], "not finite")):
         resealed(folder, "golden-logits.f32", content)
         with pytest.raises(ArtifactCorruptError, match=said):
             verify(folder)
     resealed(folder, "golden-logits.f32", logits)
-    resealed(folder, "golden-cat.png", drawn_pictures[0].path.read_bytes())
+    resealed(folder, "golden-cat.png", drawn_images[0].path.read_bytes())
     with pytest.raises(ArtifactCorruptError, match="is 40x32, not 32x32"):
         verify(folder)
     resealed(folder, "golden-cat.png", b"no image")

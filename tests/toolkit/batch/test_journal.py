@@ -10,7 +10,7 @@ from runtimes.errors import OutputError, RequestError
 from tests.faults.stops import Stops
 from toolkit.batch.journal import Journal, partial_of
 
-SETTINGS = {"artifact": "3f9a", "beams": 1}
+SETTINGS = {"artifact": "3f9a", "num_beams": 1}
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def begun(output, images):
     return journal
 
 
-def test_rows_come_back_in_the_order_of_the_pictures(output, images):
+def test_rows_come_back_in_the_order_of_the_images(output, images):
     journal = begun(output, images)
     journal.add([row(images[2]), row(images[0])])
     journal.add([row(images[4])])
@@ -109,10 +109,10 @@ def test_what_is_not_its_own_is_left_alone(output, images):
 def test_other_settings_are_named(output, images):
     begun(output, images).close()
     with pytest.raises(RequestError, match=r"artifact .*3f9a.*77.*prompt .*None.*'a'"):
-        Journal(output, images).begin({"artifact": "77", "beams": 1, "prompt": "a"})
+        Journal(output, images).begin({"artifact": "77", "num_beams": 1, "prompt": "a"})
 
 
-def test_a_picture_that_changed_has_no_row(output, images):
+def test_an_image_that_changed_has_no_row(output, images):
     journal = begun(output, images)
     journal.add([row(image) for image in images])
     journal.close()

@@ -14,15 +14,15 @@ from toolkit.batch.finished import meta_of
 from toolkit.batch.journal import partial_of
 from toolkit.batch.output import caption_into
 
-REQUEST = Request(prompt=None, beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, strip_prompt=False)
+REQUEST = Request(prompt=None, num_beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, strip_prompt=False)
 
 
 @pytest.fixture
-def job(tiny_artifacts, drawn_pictures, tmp_path):
+def job(tiny_artifacts, drawn_images, tmp_path):
     """Three images, of which the second is none."""
     (tmp_path / "images").mkdir()
     for number in (0, 2):
-        shutil.copy(drawn_pictures[number].path, tmp_path / "images" / f"{number}.png")
+        shutil.copy(drawn_images[number].path, tmp_path / "images" / f"{number}.png")
     (tmp_path / "images" / "1.png").write_text("no image")
     images = tuple(str(path) for path in sorted((tmp_path / "images").iterdir()))
     artifact = str(tiny_artifacts["onnx-fp32"])
@@ -72,7 +72,7 @@ def test_other_settings_and_artifacts_are_refused_by_name(finished, job, tiny_ar
     run, output = finished
     before = files_of(output)
     for other, names in (
-        (replace(job, request=replace(REQUEST, beams=2, prompt="two")), ["prompt None then, 'two' now", "beams 1 then, 2 now"]),
+        (replace(job, request=replace(REQUEST, num_beams=2, prompt="two")), ["prompt None then, 'two' now", "beams 1 then, 2 now"]),
         (replace(job, artifact=str(tiny_artifacts["onnx-int8"])), [f"artifact '{runtimes.load(job.artifact).manifest.digest}' then"]),
     ):
         with pytest.raises(RequestError) as caught:
@@ -84,9 +84,9 @@ def test_other_settings_and_artifacts_are_refused_by_name(finished, job, tiny_ar
     assert files_of(output) == before
 
 
-def test_an_image_that_changed_is_captioned_again(finished, job, drawn_pictures):
+def test_an_image_that_changed_is_captioned_again(finished, job, drawn_images):
     run, output = finished
-    shutil.copy(drawn_pictures[5].path, job.images[1])
+    shutil.copy(drawn_images[5].path, job.images[1])
     assert run(job) == (0, [job.images[1]], [2])
     expected = runtimes.load(job.artifact, threads=1).caption(list(job.images), max_length=8)
     lines = output.read_text().splitlines()

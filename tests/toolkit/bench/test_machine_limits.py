@@ -24,7 +24,7 @@ def test_limits_follow_from_the_arithmetic():
     assert encode_limit_s(LIMITS, WORK) == pytest.approx(5 / 50 + 40 / 200)
     assert token_limit_s(LIMITS, WORK) == pytest.approx(0.12 / 20)
 
-    assert token_limit_s(LIMITS, WORK, 3) == pytest.approx(0.06 / 20), "three pictures read the weights once"
+    assert token_limit_s(LIMITS, WORK, 3) == pytest.approx(0.06 / 20), "three images read the weights once"
 
 
 def test_without_an_int8_figure_only_floats_have_a_limit():

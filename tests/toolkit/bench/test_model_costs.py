@@ -48,7 +48,7 @@ def test_the_encoder_of_blip_base():
 
 
 def test_the_decoder_of_blip_base():
-    """A layer has cross-attention's query and output besides; its keys and values are made once a picture."""
+    """A layer has cross-attention's query and output besides; its keys and values are made once an image."""
     weights = sum(inputs * outputs for inputs, outputs in decoder_products(BASE))
     assert weights == 12 * (LAYER + 2 * 768 * 768) + 768 * 768 + 30524 * 768 == 123_122_688
     assert 4 * cross_values(BASE) == 24 * 577 * 768 * 4 == 42_541_056

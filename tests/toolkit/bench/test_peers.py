@@ -30,11 +30,9 @@ TYPES = {"hf-bf16": torch.bfloat16, "ort-recompute-fp32": torch.float32}
 
 
 @pytest.fixture(scope="module")
-def sources(tiny_checkpoint, tiny_artifacts, drawn_pictures):
+def sources(tiny_checkpoint, tiny_artifacts, drawn_images):
     graphs = open_artifact(tiny_artifacts["onnx-fp32"])
-    return Sources(
-        checkpoint=open_checkpoint(str(tiny_checkpoint)), graphs=graphs, calibration=[picture.path for picture in drawn_pictures]
-    )
+    return Sources(checkpoint=open_checkpoint(str(tiny_checkpoint)), graphs=graphs, calibration=[image.path for image in drawn_images])
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +53,31 @@ def reference(tiny_checkpoint):
     return models
 
 
-def pixels_of(picture, checkpoint, dtype):
+def pixels_of(image, checkpoint, dtype):
     processor = transformers.BlipImageProcessor.from_pretrained(checkpoint)
     from PIL import Image
 
-    with Image.open(picture.path) as image:
+    with Image.open(image.path) as image:
         return processor(image.convert("RGB"), return_tensors="pt").pixel_values.to(dtype)
 
 
 @pytest.mark.parametrize("name", NEEDS_NO_EXTRA)
-def test_a_peer_says_what_transformers_says(peers, reference, drawn_pictures, tiny_checkpoint, name):
+def test_a_peer_says_what_transformers_says(peers, reference, drawn_images, tiny_checkpoint, name):
     captioner, _ = opener(peers[name])(peers[name], 1)
     model = reference[name]
-    for beams in (1, 3):
-        said = captioner.caption([picture.path for picture in drawn_pictures], beams=beams)
-        for picture, caption in zip(drawn_pictures, said, strict=True):
-            pixels = pixels_of(picture, tiny_checkpoint, TYPES.get(name, torch.float32))
-            (ids,) = model.generate(pixel_values=pixels, num_beams=beams, max_length=20, do_sample=False).tolist()
+    for num_beams in (1, 3):
+        said = captioner.caption([image.path for image in drawn_images], num_beams=num_beams)
+        for image, caption in zip(drawn_images, said, strict=True):
+            pixels = pixels_of(image, tiny_checkpoint, TYPES.get(name, torch.float32))
+            (ids,) = model.generate(pixel_values=pixels, num_beams=num_beams, max_length=20, do_sample=False).tolist()
             end = ids.index(3, 1) + 1 if 3 in ids[1:] else len(ids)
             assert list(caption.token_ids) == ids[:end]
 
 
-def test_the_recompute_layout_scores_as_transformers_does(peers, drawn_pictures, tiny_checkpoint):
-    """Several captions of one picture share no cross K/V here: each row has the picture's hidden states."""
+def test_the_recompute_layout_scores_as_transformers_does(peers, drawn_images, tiny_checkpoint):
+    """Several captions of one image share no cross K/V here: each row has the image's hidden states."""
     captioner, description = opener(peers["ort-recompute-fp32"])(peers["ort-recompute-fp32"], 1)
-    paths, captions = [p.path for p in drawn_pictures], [p.captions for p in drawn_pictures]
+    paths, captions = [p.path for p in drawn_images], [p.captions for p in drawn_images]
     expected = HfCaptioner(tiny_checkpoint, 1).score(paths, captions=captions)
     np.testing.assert_allclose(captioner.score(paths, captions=captions), expected, atol=1e-4)
     assert (description.runtime, description.providers) == ("ort", ("CPUExecutionProvider",))
@@ -100,16 +98,16 @@ def test_half_the_bytes_in_bfloat16(peers, tiny_checkpoint):
     assert folder_bytes(peers["hf-bf16"]) == sum(file.stat().st_size for file in peers["hf-bf16"].iterdir())
 
 
-def test_peers_are_measured_after_artifacts_under_their_own_names(peers, tiny_artifacts, drawn_pictures):
+def test_peers_are_measured_after_artifacts_under_their_own_names(peers, tiny_artifacts, drawn_images):
     folder = peers["hf-int8"].parent
     paths = artifacts_in([folder, tiny_artifacts["onnx-int8"]])
     assert [path.name for path in paths[1:]] == ["hf-bf16", "hf-int8", "ort-recompute-fp32"]
-    records = run([tiny_artifacts["onnx-fp32"], peers["ort-recompute-fp32"]], drawn_pictures[:3])
+    records = run([tiny_artifacts["onnx-fp32"], peers["ort-recompute-fp32"]], drawn_images[:3])
     ours, theirs = records
     assert [record.error for record in records] == [None, None]
     assert (theirs.case, theirs.subject.runtime, theirs.subject.recipe) == ("ort-recompute-fp32", "ort", None)
     assert theirs.subject.artifact_bytes == folder_bytes(peers["ort-recompute-fp32"])
-    assert [picture.caption for picture in theirs.quality] == [picture.caption for picture in ours.quality]
+    assert [image.caption for image in theirs.quality] == [image.caption for image in ours.quality]
     assert len(theirs.times[0].token_s) == len(ours.times[0].token_s)
 
 
@@ -156,14 +154,14 @@ def test_without_openvino_its_row_costs_a_line_and_the_others_are_made(monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["ort-recompute-fp32"]
 
 
-def test_a_run_without_openvino_measures_the_others(monkeypatch, peers, tiny_artifacts, drawn_pictures, tmp_path):
+def test_a_run_without_openvino_measures_the_others(monkeypatch, peers, tiny_artifacts, drawn_images, tmp_path):
     folder = tmp_path / "openvino-fp32"
     folder.mkdir()
     known = (peers["ort-recompute-fp32"] / PEER_NAME).read_text()
     (folder / PEER_NAME).write_text(known.replace('"name":"ort-recompute-fp32"', '"name":"openvino-fp32"'))
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['openvino'] = None\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    theirs = run([tiny_artifacts["onnx-fp32"], folder], drawn_pictures[:2])
+    theirs = run([tiny_artifacts["onnx-fp32"], folder], drawn_images[:2])
     assert [record.case for record in theirs] == ["onnx-fp32", "openvino-fp32"]
     assert [record.error for record in theirs] == [None, "openvino is needed for openvino-fp32: pip install 'blip-toolkit[peers]'"]
 

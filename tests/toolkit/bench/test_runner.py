@@ -28,10 +28,10 @@ from toolkit.stats.rows import make_rows
 OWN = Counter("own", own_counter())
 
 
-def workload(pictures, **changes):
+def workload(images, **changes):
     usual = {
         "prompt": None,
-        "beams": 1,
+        "num_beams": 1,
         "min_length": 0,
         "max_length": 20,
         "threads": 1,
@@ -39,12 +39,12 @@ def workload(pictures, **changes):
         "repeats": 1,
         "metric_counter": "own",
     }
-    return Workload(dataset="drawn", dataset_sha256="0" * 64, pictures=pictures, **usual | changes)
+    return Workload(dataset="drawn", dataset_sha256="0" * 64, images=images, **usual | changes)
 
 
-def run(artifacts, pictures, counter=OWN, on_captions=lambda case, count: None, **changes):
-    dataset = Dataset("drawn", tuple(pictures))
-    return list(runner.run(plan(artifacts, None), dataset, [workload(len(dataset.pictures), **changes)], counter, on_captions))
+def run(artifacts, images, counter=OWN, on_captions=lambda case, count: None, **changes):
+    dataset = Dataset("drawn", tuple(images))
+    return list(runner.run(plan(artifacts, None), dataset, [workload(len(dataset.images), **changes)], counter, on_captions))
 
 
 def changed(artifact, to, **fields):
@@ -102,23 +102,23 @@ def test_artifacts_of_different_checkpoints_are_refused(tiny_artifacts, tmp_path
         plan([first], TransformersCase(checkpoint=first, checkpoint_sha256="0" * 64))
 
 
-def test_a_record_says_what_was_done(tiny_artifacts, drawn_pictures):
-    pictures, artifact = drawn_pictures[:4], tiny_artifacts["onnx-int8"]
+def test_a_record_says_what_was_done(tiny_artifacts, drawn_images):
+    images, artifact = drawn_images[:4], tiny_artifacts["onnx-int8"]
     seen = []
-    first, second = run([artifact], pictures, on_captions=lambda case, count: seen.extend([case] * count), repeats=2, warmup=3)
+    first, second = run([artifact], images, on_captions=lambda case, count: seen.extend([case] * count), repeats=2, warmup=3)
     assert seen == ["onnx-int8"] * 8
     assert [(record.case, record.repeat, record.error) for record in (first, second)] == [("onnx-int8", 0, None), ("onnx-int8", 1, None)]
 
     captioner = runtimes.load(artifact, threads=1)
-    captions = captioner.caption([picture.path for picture in pictures])
-    assert [picture.file for picture in first.quality] == [picture.path.name for picture in pictures]
-    assert [picture.caption for picture in first.quality] == [caption.text for caption in captions]
-    assert [picture.tokens for picture in first.quality] == [len(caption.token_ids) - 1 for caption in captions], "all but [DEC]"
-    assert [picture.hypothesis_length for picture in first.quality] == [len(words(caption.text)) for caption in captions]
-    scores = captioner.score([picture.path for picture in pictures], captions=[picture.captions for picture in pictures])
-    assert [picture.log_probability for picture in first.quality] == pytest.approx([float(score.sum()) for score in scores], rel=1e-5)
-    ids = [[captioner.caption_ids(caption) for caption in picture.captions] for picture in pictures]
-    assert [picture.scored_tokens for picture in first.quality] == [sum(len(one) - 1 for one in listed) for listed in ids]
+    captions = captioner.caption([image.path for image in images])
+    assert [image.file for image in first.quality] == [image.path.name for image in images]
+    assert [image.caption for image in first.quality] == [caption.text for caption in captions]
+    assert [image.tokens for image in first.quality] == [len(caption.token_ids) - 1 for caption in captions], "all but [DEC]"
+    assert [image.hypothesis_length for image in first.quality] == [len(words(caption.text)) for caption in captions]
+    scores = captioner.score([image.path for image in images], captions=[image.captions for image in images])
+    assert [image.log_probability for image in first.quality] == pytest.approx([float(score.sum()) for score in scores], rel=1e-5)
+    ids = [[captioner.caption_ids(caption) for caption in image.captions] for image in images]
+    assert [image.scored_tokens for image in first.quality] == [sum(len(one) - 1 for one in listed) for listed in ids]
     assert second.quality == (), "captions do not change"
 
     for record in (first, second):
@@ -137,31 +137,31 @@ def test_a_record_says_what_was_done(tiny_artifacts, drawn_pictures):
     assert first.subject.artifact_bytes == first.subject.disk_bytes == sum(file.stat().st_size for file in artifact.iterdir())
 
 
-def test_without_a_counter_nothing_is_scored(tiny_artifacts, drawn_pictures):
-    (record,) = run([tiny_artifacts["onnx-fp32"]], drawn_pictures[:2], counter=None)
-    assert [picture.caption != "" for picture in record.quality] == [True, True]
-    assert {(picture.matches, picture.cider, picture.log_probability, picture.scored_tokens) for picture in record.quality} == {(None,) * 4}
+def test_without_a_counter_nothing_is_scored(tiny_artifacts, drawn_images):
+    (record,) = run([tiny_artifacts["onnx-fp32"]], drawn_images[:2], counter=None)
+    assert [image.caption != "" for image in record.quality] == [True, True]
+    assert {(image.matches, image.cider, image.log_probability, image.scored_tokens) for image in record.quality} == {(None,) * 4}
 
 
-def test_a_picture_that_cannot_be_read_is_marked_and_the_others_are_scored(tiny_artifacts, drawn_pictures, tmp_path):
+def test_an_image_that_cannot_be_read_is_marked_and_the_others_are_scored(tiny_artifacts, drawn_images, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8no")
     bad = LabelledImage(tmp_path / "bad.jpg", ("a dog", "the dog"))
-    (record,) = run([tiny_artifacts["onnx-fp32"]], [drawn_pictures[0], bad, drawn_pictures[1]])
+    (record,) = run([tiny_artifacts["onnx-fp32"]], [drawn_images[0], bad, drawn_images[1]])
     assert record.error is None
-    assert [picture.error is None for picture in record.quality] == [True, False, True]
-    assert record.quality[1].error.startswith(f"{tmp_path / 'bad.jpg'}: is not a picture")
-    assert [picture.scored_tokens is None for picture in record.quality] == [False, True, False]
+    assert [image.error is None for image in record.quality] == [True, False, True]
+    assert record.quality[1].error.startswith(f"{tmp_path / 'bad.jpg'}: is not an image")
+    assert [image.scored_tokens is None for image in record.quality] == [False, True, False]
     (alone,) = run([tiny_artifacts["onnx-fp32"]], [bad])
-    assert alone.error == f"no picture could be captioned: {record.quality[1].error}"
+    assert alone.error == f"no image could be captioned: {record.quality[1].error}"
     assert (alone.times, alone.quality, alone.subject) == ((), (), None)
 
 
-def test_a_whole_loop_is_measured_as_one_run_and_not_scored(tiny_artifacts, drawn_pictures):
+def test_a_whole_loop_is_measured_as_one_run_and_not_scored(tiny_artifacts, drawn_images):
     """Against the split graphs of the same weights: the same captions and scores of n-grams; no stages, no log-probabilities."""
-    pictures = drawn_pictures[:4]
-    single, split = run([tiny_artifacts["onnx-int8-single"], tiny_artifacts["onnx-int8"]], pictures)
+    images = drawn_images[:4]
+    single, split = run([tiny_artifacts["onnx-int8-single"], tiny_artifacts["onnx-int8"]], images)
     assert single.error is None
-    unscored = [dataclasses.replace(picture, log_probability=None, scored_tokens=None) for picture in split.quality]
+    unscored = [dataclasses.replace(image, log_probability=None, scored_tokens=None) for image in split.quality]
     assert list(single.quality) == unscored
     for times in single.times:
         assert (times.encode_s, times.first_token_s, times.token_s) == (None, None, ())
@@ -169,17 +169,17 @@ def test_a_whole_loop_is_measured_as_one_run_and_not_scored(tiny_artifacts, draw
     (row,) = make_rows([single])
     assert (row["error"], row["encode_seconds"], row["first_token_seconds"], row["step_seconds"], row["drift"]) == (None,) * 5
     assert (row["seconds_per_image"] > 0, row["bleu4"]) == (True, make_rows([split])[0]["bleu4"])
-    (refused,) = run([tiny_artifacts["onnx-int8-single"]], pictures[:1], beams=3)
+    (refused,) = run([tiny_artifacts["onnx-int8-single"]], images[:1], num_beams=3)
     assert "it has no beams (it has: loop)" in refused.error
 
 
-def test_a_request_that_an_artifact_cannot_meet_is_its_error(tiny_artifacts, drawn_pictures):
-    (record,) = run([tiny_artifacts["onnx-fp32"]], drawn_pictures[:1], max_length=33)
+def test_a_request_that_an_artifact_cannot_meet_is_its_error(tiny_artifacts, drawn_images):
+    (record,) = run([tiny_artifacts["onnx-fp32"]], drawn_images[:1], max_length=33)
     assert record.error == "max_length 33 is more than the 32 positions of this model"
 
 
-def test_what_is_meant_for_a_gpu_is_not_run_without_one(tiny_artifacts, drawn_pictures):
-    (record,) = run([tiny_artifacts["onnx-fp16"]], drawn_pictures[:1])
+def test_what_is_meant_for_a_gpu_is_not_run_without_one(tiny_artifacts, drawn_images):
+    (record,) = run([tiny_artifacts["onnx-fp16"]], drawn_images[:1])
     expected = "onnxruntime has no CUDAExecutionProvider here" if read_host().cuda else NO_GPU
     assert record.error.startswith(expected)
     assert record.subject is None
@@ -189,9 +189,9 @@ def workers():
     return [child for child in psutil.Process().children() if "toolkit.bench.case_worker" in child.cmdline()]
 
 
-def test_a_process_that_is_killed_is_a_record_and_the_others_go_on(tiny_artifacts, drawn_pictures):
+def test_a_process_that_is_killed_is_a_record_and_the_others_go_on(tiny_artifacts, drawn_images):
     """The first worker is killed as the kernel kills one when memory ends; it has hundreds of captions to go."""
-    many = [drawn_pictures[0]] * 500
+    many = [drawn_images[0]] * 500
     killed = []
 
     def kill_the_first(case, count):
@@ -222,7 +222,7 @@ def job(images=("a.jpg",)):
         images=images,
         references=(),
         prompt=None,
-        beams=1,
+        num_beams=1,
         forced_tokens=None,
         min_length=0,
         max_length=20,
@@ -256,7 +256,7 @@ def test_what_a_worker_cannot_open_is_its_error():
     )
 
 
-def test_an_interrupt_ends_the_worker(tiny_artifacts, drawn_pictures):
+def test_an_interrupt_ends_the_worker(tiny_artifacts, drawn_images):
     def interrupt(case, count):
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -264,7 +264,7 @@ def test_an_interrupt_ends_the_worker(tiny_artifacts, drawn_pictures):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            run([tiny_artifacts["onnx-fp32"]], [drawn_pictures[0]] * 3000, on_captions=interrupt)
+            run([tiny_artifacts["onnx-fp32"]], [drawn_images[0]] * 3000, on_captions=interrupt)
     finally:
         signal.signal(signal.SIGINT, before)
     assert workers() == []

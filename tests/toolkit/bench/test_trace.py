@@ -14,7 +14,7 @@ from toolkit.bench.profiling.trace import Trace, outside_runs
 
 
 class Laps:
-    """A pass of two pictures: an encode, then two tokens of the first and one of the second."""
+    """A pass of two images: an encode, then two tokens of the first and one of the second."""
 
     phases = ("read", "encode", "first_token", "token", "read", "encode", "first_token")
 
@@ -33,7 +33,7 @@ def test_python_is_what_a_phase_takes_outside_its_run():
     assert outside_runs(list(Laps.phases), PLAIN.seconds, iter(RUNS)) == {"encode": 1.5, "first_token": 1.5, "token": 0.25}
 
 
-def test_stages_are_means_over_pictures_and_add_up():
+def test_stages_are_means_over_images_and_add_up():
     profile = summarize(PLAIN, RUNS, Laps(PLAIN.seconds, 46.0), Trace(), 2)
     assert [(one.name, one.seconds, one.python_seconds) for one in profile.stages] == [
         ("read", 0.5, None),
@@ -93,7 +93,7 @@ def test_every_runtime_has_a_profiler():
 def test_tables():
     additions = dict.fromkeys(("Add", "Sub", "Mul", "Div"), 0.0)
     profile = Profile(
-        pictures=2,
+        images=2,
         tokens=1.5,
         seconds=0.0115,
         traced_seconds=0.023,
@@ -124,7 +124,7 @@ def test_tables():
     assert parts[2].splitlines()[2:] == ["| float products | 6.00 | 75.0% | MatMul    |", "| additions      | 2.00 | 25.0% | Add       |"]
     assert parts[3].splitlines()[3] == "| additions | 0.00 | 0.0%   | Add, Sub, Mul and 1 more |"
     assert parts[4] == "Failed:\n- onnx-fp16: not run: no GPU"
-    assert parts[5].startswith("Means over pictures.")
+    assert parts[5].startswith("Means over images.")
     lines = RENDERERS["csv"](profiles).splitlines()
     assert lines[0] == "case,part,name,seconds,share,python_seconds,operators"
     assert len(lines) == 1 + 3 + 2 + 2

@@ -7,7 +7,7 @@ import pytest
 
 from exporters.gate.gate import drift_of_sums
 from exporters.gate.intervals import Change, interval, paired_change
-from tests.toolkit.stats.test_rows import WORKLOAD, picture, quality, record, unscored
+from tests.toolkit.stats.test_rows import WORKLOAD, image, quality, record, unscored
 from toolkit.compare.comparison import Compared, compare
 from toolkit.compare.measures import MEASURES
 from toolkit.compare.pairing import Run, Tolerated, pair_up
@@ -26,14 +26,14 @@ def lines(a, b, names=(), tolerated=Tolerated()):  # noqa: B008 - frozen
 
 
 def times(*seconds):
-    return [picture(total, encode_s=total / 2, token_s=(total / 8, total / 8)) for total in seconds]
+    return [image(total, encode_s=total / 2, token_s=(total / 8, total / 8)) for total in seconds]
 
 
 A = run(*(record("int8", repeat, times(1.0, 2.0, 4.0), import_s=1.0, peak_rss_bytes=1000) for repeat in range(3)))
 
 
 def test_times_sizes_and_rates():
-    """B takes four fifths of A's time for each picture and three quarters of its bytes."""
+    """B takes four fifths of A's time for each image and three quarters of its bytes."""
     b = run(*(record("int8", repeat, times(0.8, 1.6, 3.2), artifact_bytes=750, peak_rss_bytes=1500) for repeat in range(3)))
     found = lines(A, b)
     assert (found["seconds_per_image"].a, found["seconds_per_image"].b) == (2.0, 1.6)
@@ -74,7 +74,7 @@ def test_noise_is_no_difference():
     assert line.change.low == pytest.approx(-line.change.high / (1 + line.change.high), abs=0.02), "as far down as up"
 
 
-def test_quality_is_compared_on_the_same_pictures():
+def test_quality_is_compared_on_the_same_images():
     before = [quality("a", cider=1.0, log_probability=-10.0), quality("b", cider=2.0, log_probability=-8.0), quality("c", cider=3.0)]
     after = [quality("a", cider=0.9, log_probability=-10.5), quality("x", cider=1.8, log_probability=-9.0), quality("c", cider=2.7)]
     a, b = (run(*(record("int8", repeat, times(1.0, 1.0, 1.0), said) for repeat in range(2))) for said in (before, after))
@@ -104,15 +104,15 @@ def test_a_drift_is_a_difference_between_the_two_runs():
     assert (line.change.low, line.change.high) == (pytest.approx(0.05), pytest.approx(0.05))
 
 
-def test_only_pictures_that_both_could_caption_count():
+def test_only_images_that_both_could_caption_count():
     bad = unscored("", error="bad.jpg: is empty")
     a = run(*(record("int8", repeat, times(1.0, 0.001, 9.0), [quality(), bad, quality()] if repeat == 0 else []) for repeat in range(2)))
     b = run(*(record("int8", repeat, times(2.0, 9.0, 0.001), [quality(), quality(), bad] if repeat == 0 else []) for repeat in range(2)))
     line = lines(a, b)["seconds_per_image"]
-    assert line.change.change == pytest.approx(1.0), "the first picture alone: from 1 s to 2 s"
+    assert line.change.change == pytest.approx(1.0), "the first image alone: from 1 s to 2 s"
 
 
-def test_other_pictures_are_compared_by_time_alone():
+def test_other_images_are_compared_by_time_alone():
     other = replace(WORKLOAD, dataset_sha256="1" * 64)
     b = run(*(replace(record("int8", repeat, times(1.0, 2.0, 4.0), [quality()] * 3), workload=other) for repeat in range(2)))
     a = run(*(record("int8", repeat, times(1.0, 2.0, 4.0), [quality()] * 3) for repeat in range(2)))

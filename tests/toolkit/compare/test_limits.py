@@ -96,4 +96,4 @@ def test_what_was_not_measured_passes_no_limit():
     nothing = Change(None, None, None)
     assert reasons("joules_per_image>1", nothing, a=None, b=None) == ["not measured"]
     assert reasons("joules_per_image>5%", nothing, a=None, b=None) == ["not measured"]
-    assert reasons("cider<-1%", nothing) == ["not compared"], "of other pictures"
+    assert reasons("cider<-1%", nothing) == ["not compared"], "of other images"

@@ -23,79 +23,79 @@ from toolkit.metrics.hf_evaluate import counts_of_precisions, load_counter
 from toolkit.metrics.ngrams import COUNTERS, nltk_counter, own_counter, pick_counter
 
 ORACLE = json.loads(Path(__file__).with_name("pycocoevalcap.json").read_text(encoding="utf-8"))
-COCO = [(picture["hypothesis"].split(), [reference.split() for reference in picture["references"]]) for picture in ORACLE["pictures"]]
+COCO = [(image["hypothesis"].split(), [reference.split() for reference in image["references"]]) for image in ORACLE["images"]]
 
 
 def made_up(seed):
-    """1..12 pictures of few words, so that lengths tie, n-grams repeat and some captions are shorter than four words or empty."""
+    """1..12 images of few words, so that lengths tie, n-grams repeat and some captions are shorter than four words or empty."""
     rng = random.Random(seed)
     vocabulary = ["a", "the", "dog", "cat", "on", "in", "red"]
-    pictures = []
+    images = []
     for _ in range(rng.randint(1, 12)):
         references = [rng.choices(vocabulary, k=rng.randint(1, 9)) for _ in range(rng.randint(1, 5))]
         copied = rng.choice(references)[: rng.randint(0, 9)]
-        pictures.append((copied + rng.choices(vocabulary, k=rng.randint(0, 3)), references))
-    return pictures
+        images.append((copied + rng.choices(vocabulary, k=rng.randint(0, 3)), references))
+    return images
 
 
 SETS = [COCO, *(made_up(seed) for seed in range(40))]
 
 
-def score(pictures, count=None):
+def score(images, count=None):
     count = count or own_counter()
-    return bleu([count(hypothesis, references) for hypothesis, references in pictures])
+    return bleu([count(hypothesis, references) for hypothesis, references in images])
 
 
-def nltk_bleu(pictures):
+def nltk_bleu(images):
     """NLTK's corpus BLEU-1..4 without smoothing, which puts the smallest positive float in place of a precision of 0."""
-    hypotheses, references = [hypothesis for hypothesis, _ in pictures], [of_picture for _, of_picture in pictures]
+    hypotheses, references = [hypothesis for hypothesis, _ in images], [of_image for _, of_image in images]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of precisions of 0
         scores = [corpus_bleu(references, hypotheses, weights=[1 / n] * n) for n in range(1, 5)]
     return [0 if score < 1e-70 else score for score in scores]
 
 
-@pytest.mark.parametrize("pictures", SETS)
-def test_equals_nltk(pictures):
-    enough = [picture for picture in pictures if len(picture[0]) >= 4]
+@pytest.mark.parametrize("images", SETS)
+def test_equals_nltk(images):
+    enough = [image for image in images if len(image[0]) >= 4]
     assert score(enough) == pytest.approx(nltk_bleu(enough) if enough else [0] * 4, abs=1e-9)
 
 
-@pytest.mark.parametrize("pictures", SETS)
-def test_differs_from_nltk_in_captions_of_fewer_than_four_words_only(pictures):
+@pytest.mark.parametrize("images", SETS)
+def test_differs_from_nltk_in_captions_of_fewer_than_four_words_only(images):
     # NLTK counts one n-gram in a caption too short to have any; COCO and HF evaluate count none
-    counts = [own_counter()(hypothesis, references) for hypothesis, references in pictures]
+    counts = [own_counter()(hypothesis, references) for hypothesis, references in images]
     as_nltk = [replace(one, totals=tuple(max(1, total) for total in one.totals)) for one in counts]
-    assert bleu(as_nltk) == pytest.approx(nltk_bleu(pictures), abs=1e-9)
+    assert bleu(as_nltk) == pytest.approx(nltk_bleu(images), abs=1e-9)
     shortest = min(one.hypothesis_length for one in counts)
-    assert bleu(counts)[:shortest] == pytest.approx(nltk_bleu(pictures)[:shortest], abs=1e-9)
+    assert bleu(counts)[:shortest] == pytest.approx(nltk_bleu(images)[:shortest], abs=1e-9)
 
 
 def test_the_sets_are_varied():
-    counts = [own_counter()(hypothesis, references) for pictures in SETS for hypothesis, references in pictures]
+    counts = [own_counter()(hypothesis, references) for images in SETS for hypothesis, references in images]
     assert sum(one.hypothesis_length < 4 for one in counts) >= 20
     assert sum(one.hypothesis_length == 0 for one in counts) >= 1
     ties = [
         references
-        for pictures in SETS
-        for hypothesis, references in pictures
+        for images in SETS
+        for hypothesis, references in images
         if {len(hypothesis) - 1, len(hypothesis) + 1} <= {len(one) for one in references}
         and len(hypothesis) not in {len(one) for one in references}
     ]
     assert len(ties) >= 3
-    assert sum(score(pictures)[3] > 0 for pictures in SETS) >= 20
-    assert sum(score(pictures)[3] == 0 for pictures in SETS) >= 1
-    assert sum(sum(len(hypothesis) >= 4 for hypothesis, _ in pictures) >= 3 for pictures in SETS) >= 20
+    assert sum(score(images)[3] > 0 for images in SETS) >= 20
+    assert sum(score(images)[3] == 0 for images in SETS) >= 1
+    assert sum(sum(len(hypothesis) >= 4 for hypothesis, _ in images) >= 3 for images in SETS) >= 20
 
 
 def test_equals_coco():
     assert score(COCO) == pytest.approx(ORACLE["bleu"], abs=1e-9)
 
 
-@pytest.mark.parametrize("pictures", SETS)
-def test_backends_count_the_same(pictures):
+@pytest.mark.parametrize("images", SETS)
+def test_backends_count_the_same(images):
     own, nltk = own_counter(), nltk_counter()
-    for hypothesis, references in pictures:
+    for hypothesis, references in images:
         assert nltk(hypothesis, references) == own(hypothesis, references)
 
 

@@ -8,19 +8,19 @@ import pytest
 
 from toolkit.metrics.cider import cider_d
 
-PICTURES = json.loads(Path(__file__).with_name("pycocoevalcap.json").read_text(encoding="utf-8"))["pictures"]
-HYPOTHESES = [picture["hypothesis"].split() for picture in PICTURES]
-REFERENCES = [[reference.split() for reference in picture["references"]] for picture in PICTURES]
+IMAGES = json.loads(Path(__file__).with_name("pycocoevalcap.json").read_text(encoding="utf-8"))["images"]
+HYPOTHESES = [image["hypothesis"].split() for image in IMAGES]
+REFERENCES = [[reference.split() for reference in image["references"]] for image in IMAGES]
 OTHER = ["q", "w", "e", "r", "t", "y"]
-"""A second picture that shares no word, so that one picture's n-grams are rare: log 2."""
+"""A second image that shares no word, so that one image's n-grams are rare: log 2."""
 
 
 def test_equals_coco():
-    assert cider_d(HYPOTHESES, REFERENCES) == pytest.approx([picture["cider_d"] for picture in PICTURES], abs=1e-9)
+    assert cider_d(HYPOTHESES, REFERENCES) == pytest.approx([image["cider_d"] for image in IMAGES], abs=1e-9)
 
 
 def test_oracle_is_not_trivial():
-    scores = [picture["cider_d"] for picture in PICTURES]
+    scores = [image["cider_d"] for image in IMAGES]
     assert min(scores) == 0
     assert max(scores) > 5
     assert len({round(score, 6) for score in scores}) >= 12
@@ -45,7 +45,7 @@ def test_repeated_words_are_clipped():
     assert cider_d([list("aa"), OTHER], [[list("ab")], [OTHER]])[0] == pytest.approx(10 / (2 * math.sqrt(2)) / 4, abs=1e-12)
 
 
-def test_a_word_of_every_picture_counts_nothing():
+def test_a_word_of_every_image_counts_nothing():
     with_article = cider_d([["the", "a"], ["the", "x"]], [[["the", "b"]], [["the", "y"]]])
     assert with_article == [0, 0]
 
@@ -62,6 +62,6 @@ def test_degenerate_sets():
     assert cider_d([[], OTHER], [[["a"]], [OTHER]])[0] == 0
 
 
-def test_pictures_must_pair_up():
+def test_images_must_pair_up():
     with pytest.raises(ValueError, match="zip"):
         cider_d([["a"]], [[["a"]], [["b"]]])

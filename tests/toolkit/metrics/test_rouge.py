@@ -7,20 +7,20 @@ import pytest
 
 from toolkit.metrics.rouge import common_words, rouge_l
 
-PICTURES = json.loads(Path(__file__).with_name("pycocoevalcap.json").read_text(encoding="utf-8"))["pictures"]
+IMAGES = json.loads(Path(__file__).with_name("pycocoevalcap.json").read_text(encoding="utf-8"))["images"]
 
 
-@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture["hypothesis"])
-def test_equals_coco(picture):
-    score = rouge_l(picture["hypothesis"].split(), [reference.split() for reference in picture["references"]])
-    assert score == pytest.approx(picture["rouge_l"], abs=1e-9)
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image["hypothesis"])
+def test_equals_coco(image):
+    score = rouge_l(image["hypothesis"].split(), [reference.split() for reference in image["references"]])
+    assert score == pytest.approx(image["rouge_l"], abs=1e-9)
 
 
 def test_oracle_is_not_trivial():
-    scores = {round(picture["rouge_l"], 6) for picture in PICTURES}
-    assert len(PICTURES) >= 12
+    scores = {round(image["rouge_l"], 6) for image in IMAGES}
+    assert len(IMAGES) >= 12
     assert len(scores) >= 10
-    assert all(len(picture["references"]) == 5 for picture in PICTURES)
+    assert all(len(image["references"]) == 5 for image in IMAGES)
 
 
 def test_by_hand():

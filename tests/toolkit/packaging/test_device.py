@@ -44,13 +44,13 @@ def test_it_installs_without_torch(device):
 
 
 def test_it_unpacks_verifies_and_captions(device, package, tmp_path):
-    toolkit, picture = device[1] / "toolkit", ROOT / "toolkit" / "sample" / "cat.jpg"
+    toolkit, image = device[1] / "toolkit", ROOT / "toolkit" / "sample" / "cat.jpg"
     command(toolkit, "unpack", package[0], "-o", "captioner", "--digest", package[1], cwd=tmp_path)
     report = json.loads(command(toolkit, "verify", "captioner", "--digest", package[1], "--untrusted", "--json", cwd=tmp_path).stdout)
     assert (report["digest"], report["authentic"], report["sandboxed"]) == (package[1], True, True)
     golden = report["golden"]
     assert (golden["captions"], golden["equal"] + len(golden["ties"]), golden["differences"]) == (6, 6, [])
-    there = json.loads(command(toolkit, "caption", "captioner", picture, "--json", cwd=tmp_path).stdout)
+    there = json.loads(command(toolkit, "caption", "captioner", image, "--json", cwd=tmp_path).stdout)
     recorded = json.loads((tmp_path / "captioner" / "golden.json").read_bytes())["images"][0]["captions"][0]
     if golden["equal"] == golden["captions"]:  # else this machine rounds otherwise, and its ties were counted
         assert there["token_ids"] == recorded["token_ids"]

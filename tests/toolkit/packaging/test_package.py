@@ -48,15 +48,15 @@ def test_it_holds_the_artifact_and_what_proves_it(packed, tiny_artifacts):
     assert sorted({file.name for file in folder.iterdir()} - set(kept)) == ROOT_FILES
 
 
-def test_golden_ids_are_those_of_the_captioner_from_both_forms_of_a_picture(packed):
+def test_golden_ids_are_those_of_the_captioner_from_both_forms_of_an_image(packed):
     _, folder, _ = packed
     captioner, golden = runtimes.load(folder, device="cpu"), json.loads((folder / "golden.json").read_bytes())
-    assert [picture["original"] for picture in golden["images"]] == ["golden-cat.jpg", "golden-coffee.jpg", "golden-parrot.jpg"]
-    for picture in golden["images"]:
-        assert [caption["beams"] for caption in picture["captions"]] == [1, 3]
-        for form in (picture["original"], picture["resized"]):
-            for caption in picture["captions"]:
-                (found,) = captioner.caption([folder / form], beams=caption["beams"])
+    assert [image["original"] for image in golden["images"]] == ["golden-cat.jpg", "golden-coffee.jpg", "golden-parrot.jpg"]
+    for image in golden["images"]:
+        assert [caption["num_beams"] for caption in image["captions"]] == [1, 3]
+        for form in (image["original"], image["resized"]):
+            for caption in image["captions"]:
+                (found,) = captioner.caption([folder / form], num_beams=caption["num_beams"])
                 assert (list(found.token_ids), found.text) == (caption["token_ids"], caption["text"])
                 assert found.score == pytest.approx(caption["score"], abs=1e-6)
 
@@ -67,11 +67,11 @@ def test_a_program_that_only_normalizes_gets_the_recorded_logits_and_margins(pac
     captioner, golden = runtimes.load(folder, device="cpu"), json.loads((folder / "golden.json").read_bytes())
     spec = captioner.manifest.image
     logits = np.frombuffer((folder / "golden-logits.f32").read_bytes(), "<f4").reshape(3, -1)
-    for picture, expected in zip(golden["images"], logits, strict=True):
-        rgb = np.asarray(Image.open(folder / picture["resized"]), np.float64)
+    for image, expected in zip(golden["images"], logits, strict=True):
+        rgb = np.asarray(Image.open(folder / image["resized"]), np.float64)
         assert rgb.shape == (spec.height_px, spec.width_px, 3)
         pixels = ((rgb * spec.rescale - spec.mean) / spec.std).transpose(2, 0, 1)[None].astype(np.float32)
-        greedy = picture["captions"][0]
+        greedy = image["captions"][0]
         state, past, margins = captioner.session.encode({"pixels": pixels}), greedy["token_ids"], []
         for position, token in enumerate(past[:-1]):
             found, state = captioner.session.step(np.array([[token]]), state, np.array([0]))
@@ -121,10 +121,10 @@ def test_what_cannot_be_packaged_is_refused_before_anything_is_written(tiny_arti
 def test_an_artifact_that_says_something_else_than_at_export_is_not_packaged(tiny_artifacts, tmp_path):
     artifact = shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "a")
     (said,) = runtimes.load(artifact).caption([CAT])
-    picture = sha256_of(CAT)
+    image = sha256_of(CAT)
     for ids, passes in ((said.token_ids, True), ((*said.token_ids[:2], 5, *said.token_ids[3:]), False)):
         manifest = open_artifact(artifact).manifest
-        sealed = replace(manifest, gate={**manifest.gate, "captions": {picture: list(ids)}})
+        sealed = replace(manifest, gate={**manifest.gate, "captions": {image: list(ids)}})
         (artifact / "manifest.json").write_bytes(sealed.content)
         if passes:
             package(artifact, tmp_path / "a.tar.gz")
@@ -135,9 +135,9 @@ def test_an_artifact_that_says_something_else_than_at_export_is_not_packaged(tin
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "a.tar.gz"]
 
 
-def test_a_gate_notes_the_captions_that_it_saw(tiny_artifacts, drawn_pictures):
+def test_a_gate_notes_the_captions_that_it_saw(tiny_artifacts, drawn_images):
     artifact = tiny_artifacts["onnx-int8"]
-    paths = [picture.path for picture in drawn_pictures]
+    paths = [image.path for image in drawn_images]
     said = [list(caption.token_ids) for caption in runtimes.load(artifact, device="cpu").caption(paths)]
     assert open_artifact(artifact).manifest.gate["captions"] == {sha256_of(path): ids for path, ids in zip(paths, said, strict=True)}
 

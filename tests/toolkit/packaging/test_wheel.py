@@ -107,7 +107,7 @@ def test_it_captions_as_it_does_here(installed, request, tmp_path, artifacts, re
     artifact = shutil.copytree(request.getfixturevalue(artifacts)[recipe], tmp_path / "artifact")
     for name in ("cat.jpg", "coffee.jpg"):
         shutil.copy(ROOT / "toolkit" / "sample" / name, tmp_path)
-    arguments = ["caption", str(artifact), str(tmp_path / "cat.jpg"), str(tmp_path / "coffee.jpg"), "--beams", "3", "--json"]
+    arguments = ["caption", str(artifact), str(tmp_path / "cat.jpg"), str(tmp_path / "coffee.jpg"), "--num-beams", "3", "--json"]
     there = command(installed / "toolkit", *arguments, cwd=tmp_path)
     here = CliRunner().invoke(main, arguments)
     assert (here.exit_code, there.stderr) == (0, "")

@@ -1,6 +1,6 @@
 """The page as a person meets it, in a real browser from disk: nothing is fetched, everything sorts and filters, all of it can be read.
 
-Records are the published ones, cut to as many pictures as ship, which stand in for theirs. Screenshots to look at are left in
+Records are the published ones, cut to as many images as ship, which stand in for theirs. Screenshots to look at are left in
 build/screenshots.
 """
 
@@ -28,14 +28,14 @@ pytestmark = pytest.mark.full
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
 SAMPLE = load_dataset("sample")
-PICTURES = len(SAMPLE.pictures)
+IMAGES = len(SAMPLE.images)
 PHONE_PX, DESK_PX = 390, 1280
 THEMES = {"light": LIGHT, "dark": DARK}
 
 
 def cut(record, batch_size):
-    work = replace(record.workload, pictures=PICTURES, batch_size=batch_size)
-    return replace(record, workload=work, times=record.times[: work.runs], quality=record.quality[:PICTURES])
+    work = replace(record.workload, images=IMAGES, batch_size=batch_size)
+    return replace(record, workload=work, times=record.times[: work.runs], quality=record.quality[:IMAGES])
 
 
 RECORDS = [cut(record, size) for size in (1, 4) for record in read_records(ROOT / "tests/golden/published/quality.jsonl")]
@@ -82,7 +82,7 @@ def test_nothing_is_fetched(page):
         images.forEach((image) => { image.loading = "eager"; });
         Promise.all(images.map((image) => image.decode())).then(() => done(images.map((image) => image.naturalWidth)));"""
     )
-    assert len(widths) == PICTURES
+    assert len(widths) == IMAGES
     assert min(widths) > 100
 
 
@@ -139,7 +139,7 @@ def test_filters_and_orders_of_captions(page, case):
     differs.send_keys(Keys.SPACE)
     differing = [one for one in everything if distance(one, case) > 0]
     assert [distance(one, case) for one in by_file(shown(page))] == [distance(one, case) for one in differing]
-    assert page.find_element(By.ID, "shown").text == f"{len(differing)} of {PICTURES} pictures"
+    assert page.find_element(By.ID, "shown").text == f"{len(differing)} of {IMAGES} images"
     Select(order).select_by_value("agreement")
     assert [distance(one, case) for one in by_file(shown(page))] == [distance(one, case) for one in reversed(differing)]
     Select(order).select_by_value("file")
@@ -148,7 +148,7 @@ def test_filters_and_orders_of_captions(page, case):
     if case:
         assert all(case in cases or "hf-fp32" in cases for cases in said)
     differs.send_keys(Keys.SPACE)
-    assert len(shown(page)) == PICTURES
+    assert len(shown(page)) == IMAGES
 
 
 def by_file(files):
@@ -241,9 +241,9 @@ def test_at_every_width_and_in_both_themes(page, width, scheme):
         "return [...document.querySelectorAll('figure svg')].map(svg => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width)"
     )
     assert min(sizes) * 10 >= 8.5, "px of the plots' text"
-    picture = page.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})["data"]
+    image = page.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})["data"]
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    (SCREENSHOTS / f"report-{scheme}-{width}.png").write_bytes(base64.b64decode(picture))
+    (SCREENSHOTS / f"report-{scheme}-{width}.png").write_bytes(base64.b64decode(image))
 
 
 def test_everything_is_reached_with_the_keyboard(page):
@@ -267,7 +267,7 @@ def test_everything_is_reached_with_the_keyboard(page):
     assert all(rings), "the focus is seen"
 
 
-def test_plots_and_pictures_have_text_alternatives(page):
+def test_plots_and_images_have_text_alternatives(page):
     plots = page.find_elements(By.CSS_SELECTOR, "figure svg")
     assert len(plots) == 7
     for plot in plots:

@@ -13,8 +13,8 @@ RECORD = read_records(GOLDEN / "records.jsonl")[0]
 
 def said(case, *captions, errors=()):
     quality = tuple(
-        replace(picture, file=f"{number}.jpg", caption=caption, error="broken" if number in errors else None)
-        for number, (picture, caption) in enumerate(zip(RECORD.quality, captions, strict=False))
+        replace(image, file=f"{number}.jpg", caption=caption, error="broken" if number in errors else None)
+        for number, (image, caption) in enumerate(zip(RECORD.quality, captions, strict=False))
     )
     return replace(RECORD, case=case, quality=quality)
 

@@ -13,8 +13,8 @@ from runtimes.errors import DatasetError
 from tests.paths import GOLDEN
 from toolkit.datasets import load_dataset
 from toolkit.records.record import read_records
+from toolkit.report.images import images_of
 from toolkit.report.page import render_html
-from toolkit.report.pictures import pictures_of
 from toolkit.report.recommendation import recommend
 from toolkit.report.reproduction import commands
 from toolkit.stats.rows import make_rows
@@ -103,24 +103,24 @@ def on_sample(record):
     return replace(record, workload=work)
 
 
-def test_the_shipped_pictures_are_found_by_themselves():
-    found = pictures_of([on_sample(RECORDS[0])], None, None)
+def test_the_shipped_images_are_found_by_themselves():
+    found = images_of([on_sample(RECORDS[0])], None, None)
     assert found == SAMPLE
     page = Page(render_html([on_sample(record) for record in RECORDS], found))
-    pictures = page.all("img")
-    assert len(pictures) == 4
-    assert all(picture["src"].startswith("data:image/jpeg;base64,") and picture["alt"] for picture in pictures)
-    assert SAMPLE.pictures[0].captions[0] in "".join(page.texts)
+    images = page.all("img")
+    assert len(images) == 4
+    assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in images)
+    assert SAMPLE.images[0].captions[0] in "".join(page.texts)
 
 
-def test_other_pictures_are_asked_for_in_a_line(caplog):
-    assert pictures_of(RECORDS, None, None) is None
-    assert caplog.messages == [f"no thumbnails: name the pictures of {RECORDS[0].workload.dataset} with --dataset or --images"]
+def test_other_images_are_asked_for_in_a_line(caplog):
+    assert images_of(RECORDS, None, None) is None
+    assert caplog.messages == [f"no thumbnails: name the images of {RECORDS[0].workload.dataset} with --dataset or --images"]
 
 
-def test_wrong_pictures_are_refused():
+def test_wrong_images_are_refused():
     with pytest.raises(DatasetError, match="--no-images"):
-        pictures_of(RECORDS, "sample", None)
+        images_of(RECORDS, "sample", None)
 
 
 def test_the_commands_say_what_was_done():
@@ -132,7 +132,7 @@ def test_the_commands_say_what_was_done():
     assert export == f"toolkit export models/mine {' '.join(f'--recipe {name}' for name in recipes)} --output build/artifacts-again"
     assert bench == (
         "toolkit bench build/artifacts-again --checkpoint models/mine --dataset '../my set' --images images --limit 5 "
-        f"--prompt 'a picture of' --beams {work.beams} --warmup {work.warmup} --repeat {work.repeats} --batch-size 1 "
+        f"--prompt 'a picture of' --num-beams {work.num_beams} --warmup {work.warmup} --repeat {work.repeats} --batch-size 1 "
         f"--threads {work.threads} --tokens natural --output records-again.jsonl"
     )
     assert report == ("toolkit report records-again.jsonl --format html --output report-again.html --dataset '../my set' --images images")

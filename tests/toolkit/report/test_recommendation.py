@@ -119,7 +119,7 @@ def test_records_without_quality_say_so():
 
 def test_without_a_baseline_the_time_stands_for_itself():
     found = recommend([row("onnx-int8", 0.1, speedup=None, size_ratio=None, exact_match=None, **SCORELESS)])
-    assert found.sentence == "ship onnx-int8: 0.100 s per picture (no baseline was measured), quality not measured"
+    assert found.sentence == "ship onnx-int8: 0.100 s per image (no baseline was measured), quality not measured"
 
 
 def test_where_nothing_is_stable_the_sentence_warns():

@@ -10,7 +10,7 @@ import pytest
 
 from runtimes.errors import RecordError
 from tests.paths import GOLDEN
-from tests.toolkit.stats.test_rows import WORKLOAD, failed, picture, quality, record
+from tests.toolkit.stats.test_rows import WORKLOAD, failed, image, quality, record
 from toolkit.records.record import BASELINE, read_records
 from toolkit.records.settings import setting_of, settings_of, sweep
 from toolkit.stats.components import component_rows
@@ -20,13 +20,13 @@ from toolkit.tables.columns import GROWTH
 from toolkit.tables.markdown import WIDTH
 from toolkit.tables.render import RENDERERS, render_table
 
-SPEED_ONLY = replace(WORKLOAD, pictures=8, metric_counter=None)
+SPEED_ONLY = replace(WORKLOAD, images=8, metric_counter=None)
 
 
 def swept(case, repeat, seconds, batch_size=1, threads=2, tokens=20, peak=100, loaded=60, encode=0.0):
-    """A record of 8 pictures in equal batches, each run `seconds` long, of which `encode` before the first token."""
+    """A record of 8 images in equal batches, each run `seconds` long, of which `encode` before the first token."""
     (work,) = sweep(SPEED_ONLY, [batch_size], [threads], [tokens])
-    times = [replace(picture(seconds), read_s=0.0, encode_s=encode)] * work.runs
+    times = [replace(image(seconds), read_s=0.0, encode_s=encode)] * work.runs
     return replace(record(case, repeat, times, loaded_rss_bytes=loaded, peak_rss_bytes=peak), workload=work)
 
 
@@ -41,9 +41,9 @@ def test_every_combination_is_a_workload():
     assert {replace(work, batch_size=1, threads=2, forced_tokens=None, min_length=0, max_length=20) for work in works} == {WORKLOAD}
 
 
-@pytest.mark.parametrize(("pictures", "batch_size", "runs"), [(8, 1, 8), (8, 8, 1), (9, 4, 3), (3, 2, 2)])
-def test_runs_of_the_model(pictures, batch_size, runs):
-    assert replace(WORKLOAD, pictures=pictures, batch_size=batch_size).runs == runs
+@pytest.mark.parametrize(("images", "batch_size", "runs"), [(8, 1, 8), (8, 8, 1), (9, 4, 3), (3, 2, 2)])
+def test_runs_of_the_model(images, batch_size, runs):
+    assert replace(WORKLOAD, images=images, batch_size=batch_size).runs == runs
 
 
 def test_labels_say_only_what_differs():
@@ -71,7 +71,7 @@ def test_a_row_per_setting_against_the_baseline_of_the_same_one():
 
 
 def test_a_batch_is_shared_by_what_could_be_captioned():
-    """3 pictures, 2 at a time: the second cannot be read, so the first has its batch's second alone, and the third its own."""
+    """3 images, 2 at a time: the second cannot be read, so the first has its batch's second alone, and the third its own."""
     work = replace(WORKLOAD, batch_size=2)
     said = (quality(), replace(quality(), error="b.jpg: is empty"), quality())
     (row,) = make_rows([replace(record("a", 0, [1.0, 3.0], said), workload=work)])
@@ -82,7 +82,7 @@ def test_a_batch_is_shared_by_what_could_be_captioned():
 
 
 def test_growth_over_the_batch():
-    """Time may not grow; of 100 bytes 40 came after loading, so 8 pictures may take 60 + 8 * 40."""
+    """Time may not grow; of 100 bytes 40 came after loading, so 8 images may take 60 + 8 * 40."""
     rows = growth(*(swept("a", 0, seconds, size, peak=peak) for size, seconds, peak in ((8, 4.0, 200), (1, 1.0, 100), (2, 1.5, 110))))
     assert list(rows) == [("a", "batch", "t2 20tok", value) for value in (1, 2, 8)], "the smallest first"
     one, two, eight = rows.values()
@@ -147,7 +147,7 @@ def test_the_report_of_a_sweep():
     assert tables[0][3].startswith("| onnx-int8-full b1 t1 5tok")
     assert max(len(line) for table in tables for line in table) <= WIDTH == 100
     assert "1 or 8 at a time, greedy, 5 forced tokens or at most 20 tokens with [DEC], 1 or 2 threads" in text
-    assert "b pictures per run of the model" in text
+    assert "b images per run of the model" in text
     report = json.loads(RENDERERS["json"](RECORDS))
     assert report["growth"] == growth_rows(RECORDS)
     assert [row for row in report["growth"] if row["beyond"]] == []
@@ -192,12 +192,12 @@ def test_components():
 
 
 @pytest.mark.parametrize("name", ["base", "quality"])
-def test_records_of_before_sweeps_had_one_picture_at_a_time(tmp_path, name):
+def test_records_of_before_sweeps_had_one_image_at_a_time(tmp_path, name):
     lines = (GOLDEN / "published" / f"{name}.jsonl").read_text().splitlines()
     old = tmp_path / "old.jsonl"
     old.write_text("".join(f"{json.dumps(_of_before_sweeps(json.loads(line)))}\n" for line in lines))
     records = read_records(old)
-    assert {(record.workload.batch_size, record.workload.runs == record.workload.pictures) for record in records} == {(1, True)}
+    assert {(record.workload.batch_size, record.workload.runs == record.workload.images) for record in records} == {(1, True)}
     assert (growth_rows(records), component_rows(records)) == ([], [])
 
 

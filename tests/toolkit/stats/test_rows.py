@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from runtimes.errors import RecordError
-from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, Limits, PictureQuality, PictureTimes, Record, Subject, Workload
+from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, ImageQuality, ImageTimes, Limits, Record, Subject, Workload
 from toolkit.stats.rows import KEYS, check_comparable, make_rows
 
 ISSUE_KEYS = (
@@ -21,9 +21,9 @@ HOST = HostFacts(cpu="one", cpu_features=("avx2",), cores=2, memory_bytes=2**34,
 WORKLOAD = Workload(
     dataset="made up",
     dataset_sha256="0" * 64,
-    pictures=3,
+    images=3,
     prompt=None,
-    beams=1,
+    num_beams=1,
     min_length=0,
     max_length=20,
     threads=2,
@@ -33,8 +33,8 @@ WORKLOAD = Workload(
 )
 
 
-def picture(total_s, encode_s=0.0, token_s=()):
-    return PictureTimes(total_s=total_s, read_s=total_s / 100, encode_s=encode_s, first_token_s=total_s / 10, token_s=token_s)
+def image(total_s, encode_s=0.0, token_s=()):
+    return ImageTimes(total_s=total_s, read_s=total_s / 100, encode_s=encode_s, first_token_s=total_s / 10, token_s=token_s)
 
 
 def record(case, repeat, totals, quality=(), artifact_bytes=1000, **figures):
@@ -47,7 +47,7 @@ def record(case, repeat, totals, quality=(), artifact_bytes=1000, **figures):
         artifact_bytes=artifact_bytes,
         disk_bytes=artifact_bytes // 2,
     )
-    times = tuple(one if isinstance(one, PictureTimes) else picture(one) for one in totals)
+    times = tuple(one if isinstance(one, ImageTimes) else image(one) for one in totals)
     made = {"import_s": 1.0, "load_s": 1.0, "first_caption_s": 1.0, "cpu_s": 1.0, "loaded_rss_bytes": 100, "peak_rss_bytes": 100} | figures
     return Record(
         schema=SCHEMA,
@@ -71,7 +71,7 @@ def failed(case, repeat, error):
 
 
 def quality(caption="a dog", tokens=3, cider=1.0, rouge_l=0.5, log_probability=-10.0, words=8, closest=8, matches=(8, 7, 6, 5)):
-    return PictureQuality(
+    return ImageQuality(
         file="one.jpg",
         caption=caption,
         tokens=tokens,
@@ -87,7 +87,7 @@ def quality(caption="a dog", tokens=3, cider=1.0, rouge_l=0.5, log_probability=-
 
 
 def unscored(caption, error=None):
-    return PictureQuality(file="one.jpg", caption=caption, tokens=4, error=error)
+    return ImageQuality(file="one.jpg", caption=caption, tokens=4, error=error)
 
 
 def rows_of(*records):
@@ -101,12 +101,12 @@ def test_keys_are_those_that_programs_rely_on_and_more():
     assert [tuple(row) for row in make_rows([record("a", 0, [1.0]), failed("b", 0, "no")])] == [KEYS, KEYS]
 
 
-def test_times_are_pooled_over_pictures_and_repeats():
+def test_times_are_pooled_over_images_and_repeats():
     row = rows_of(
         record(
             "onnx-int8",
             0,
-            [picture(0.5, 0.25, (0.1, 0.3)), picture(1.0, 0.5, (0.2,)), picture(1.5, 0.75)],
+            [image(0.5, 0.25, (0.1, 0.3)), image(1.0, 0.5, (0.2,)), image(1.5, 0.75)],
             [quality(tokens=3), quality(tokens=2), quality(tokens=1)],
             import_s=4.0,
             load_s=0.5,
@@ -118,7 +118,7 @@ def test_times_are_pooled_over_pictures_and_repeats():
         record(
             "onnx-int8",
             1,
-            [picture(0.8, 0.5, (0.4, 0.5)), picture(1.6, 0.5), picture(2.4, 1.0)],
+            [image(0.8, 0.5, (0.4, 0.5)), image(1.6, 0.5), image(2.4, 1.0)],
             import_s=2.0,
             load_s=0.7,
             first_caption_s=3.0,
@@ -164,7 +164,7 @@ def test_times_are_pooled_over_pictures_and_repeats():
 
 
 def test_limits_are_set_against_what_was_measured():
-    measured = record("onnx-int8", 0, [picture(1.0, 0.5, (0.02, 0.02))])
+    measured = record("onnx-int8", 0, [image(1.0, 0.5, (0.02, 0.02))])
     limits = Limits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
     work = Arithmetic(encode_float_macs=5 * 10**9, encode_int8_macs=30 * 10**9, token_weight_bytes=90_000_000, token_cross_bytes=10_000_000)
     row = rows_of(replace(measured, limits=limits, arithmetic=work))["onnx-int8"]
@@ -235,10 +235,10 @@ def test_scores_and_their_changes():
     assert [row["bleu4_change"], row["bleu4_change_low"], row["bleu4_change_high"]] == pytest.approx([penalty - 1] * 3)
     assert [row["cider"], row["rouge_l"]] == pytest.approx([1.8, 0.4])
     assert [row["cider_change"], row["rouge_l_change"]] == pytest.approx([-0.1, -0.2])
-    # the one picture that lost may be drawn three times (0.2 and 0.4 lost), or, in 8 of 27 sets, not at all
+    # the one image that lost may be drawn three times (0.2 and 0.4 lost), or, in 8 of 27 sets, not at all
     assert [row["cider_change_low"], row["cider_change_high"]] == pytest.approx([-0.2, 0.0])
     assert [row["rouge_l_change_low"], row["rouge_l_change_high"]] == pytest.approx([-0.4, 0.0])
-    # (1 + 0 + 2) nat over 30 tokens; three times the best picture, three times the worst
+    # (1 + 0 + 2) nat over 30 tokens; three times the best image, three times the worst
     assert [row["drift"], row["drift_low"], row["drift_high"]] == pytest.approx([0.1, 0.0, 0.2])
     assert row["exact_match"] == pytest.approx(2 / 3)
     assert row["verdict"] == "loss: bleu4"
@@ -268,7 +268,7 @@ BETTER = {"matches": (8, 7, 6, 5), "cider": 1.1, "rouge_l": 0.55, "log_probabili
         ([WORSE["rouge_l"]] * 3, "loss: rouge_l"),
         ([WORSE["drift"]] * 3, "loss: drift"),
         ([WORSE["all"]] * 3, "loss: bleu4, cider, rouge_l, drift"),
-        ([WORSE["all"], WORSE["nothing"], WORSE["nothing"]], "no clear loss"),  # of one picture only: others might not show it
+        ([WORSE["all"], WORSE["nothing"], WORSE["nothing"]], "no clear loss"),  # of one image only: others might not show it
         ([WORSE["drift"], BETTER, WORSE["nothing"]], "no clear loss"),
     ],
     ids=str,
@@ -334,7 +334,7 @@ def test_a_failed_baseline_leaves_the_others_their_figures():
     assert (rows[BASELINE]["error"], rows["ours"]["seconds_per_image"], rows["ours"]["speedup"]) == ("no memory", 1.0, None)
 
 
-def test_pictures_that_could_not_be_read_count_nowhere():
+def test_images_that_could_not_be_read_count_nowhere():
     bad = unscored("", error="bad.jpg: is empty")
     base = [quality("a", cider=1.0), bad, quality("c", cider=3.0)]
     ours = [quality("a", cider=1.0), bad, quality("x", cider=2.0)]
@@ -364,7 +364,7 @@ def test_rows_stand_in_the_order_in_which_cases_ran():
         ({"host": replace(HOST, cores=4)}, "host cores is 2 and 4"),
         ({"host": replace(HOST, python="3.12.0")}, "host python is '3.11.9' and '3.12.0'"),
         ({"workload": replace(WORKLOAD, dataset_sha256="1" * 64)}, f"workload dataset_sha256 is '{'0' * 64}' and '{'1' * 64}'"),
-        ({"workload": replace(WORKLOAD, beams=3)}, "workload beams is 1 and 3"),
+        ({"workload": replace(WORKLOAD, num_beams=3)}, "workload beams is 1 and 3"),
         ({"workload": replace(WORKLOAD, max_length=30)}, "captions of 0 to 20 and of 0 to 30 tokens"),
         ({"workload": replace(WORKLOAD, prompt="a")}, "workload prompt is None and 'a'"),
         ({"workload": replace(WORKLOAD, metric_counter=None)}, "workload metric_counter is 'own' and None"),

@@ -55,7 +55,7 @@ def test_json_says_where_and_on_what():
     ]
     assert report["schema"] == SCHEMA == 1
     assert report["limits"] == []
-    assert report["dataset"] == {"name": "example", "sha256": "d0" * 32, "pictures": 4}
+    assert report["dataset"] == {"name": "example", "sha256": "d0" * 32, "images": 4}
     assert report["host"]["cpu"] == "Example CPU"
     assert report["workload"]["repeats"] == 2
     assert report["versions"] == {"transformers": "4.57.1", "torch": "2.10.0", "numpy": "2.3.0", "onnxruntime": "1.24.3"}
@@ -112,7 +112,7 @@ def test_without_references_agreement_takes_the_place_of_scores():
         replace(
             record,
             workload=replace(record.workload, metric_counter=None),
-            quality=tuple(replace(picture, **bare, log_probability=None, scored_tokens=None) for picture in record.quality),
+            quality=tuple(replace(image, **bare, log_probability=None, scored_tokens=None) for image in record.quality),
         )
         for record in RECORDS
     ]
@@ -177,7 +177,7 @@ def test_the_moment_and_the_source_are_told():
     ("changes", "words"),
     [
         ({}, "one at a time, greedy, at most 20 tokens with [DEC], 2 threads"),
-        ({"beams": 3}, "one at a time, 3 beams, at most 20 tokens with [DEC], 2 threads"),
+        ({"num_beams": 3}, "one at a time, 3 beams, at most 20 tokens with [DEC], 2 threads"),
         ({"forced_tokens": 20, "min_length": None, "max_length": None}, "one at a time, greedy, 20 forced tokens, 2 threads"),
     ],
     ids=str,

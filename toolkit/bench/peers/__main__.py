@@ -9,7 +9,7 @@ from runtimes.errors import MissingDependencyError, ToolkitError
 from toolkit.bench.peers.catalogue import PEERS, find_peer
 from toolkit.bench.peers.folder import Sources, prepare
 
-CALIBRATION_PICTURES = 32
+CALIBRATION_IMAGES = 32
 """The first ones of the folder, by name."""
 
 
@@ -18,7 +18,7 @@ CALIBRATION_PICTURES = 32
 @click.option("--checkpoint", required=True, help="The checkpoint: a directory or a hub id.")
 @click.option("--graphs", required=True, type=click.Path(path_type=Path), help="Its onnx-fp32 artifact.")
 @click.option(
-    "--calibration", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of pictures for NNCF."
+    "--calibration", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of images for NNCF."
 )
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the peers' folders.")
 @click.option("--overwrite", is_flag=True, help="Replace output that exists.")
@@ -29,8 +29,8 @@ def main(names: tuple[str, ...], checkpoint: str, graphs: Path, calibration: Pat
 
     try:
         peers = [find_peer(name) for name in names]
-        pictures = in_folder(calibration)[:CALIBRATION_PICTURES]
-        sources = Sources(checkpoint=open_checkpoint(checkpoint), graphs=open_artifact(graphs), calibration=pictures)
+        images = in_folder(calibration)[:CALIBRATION_IMAGES]
+        sources = Sources(checkpoint=open_checkpoint(checkpoint), graphs=open_artifact(graphs), calibration=images)
         for peer in peers:
             try:
                 click.echo(prepare(peer, sources, output, overwrite=overwrite))

@@ -35,7 +35,7 @@ class Sources:
     graphs: Artifact
     """Our onnx-fp32 artifact of that checkpoint."""
     calibration: Sequence[Path]
-    """Pictures that activations are calibrated on; none of them is measured."""
+    """Images that activations are calibrated on; none of them is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class PeerFolder:
     name: str
     checkpoint_sha256: str
     manifest: Manifest
-    """Of the artifact whose picture, token and length rules the peer shares."""
+    """Of the artifact whose image, token and length rules the peer shares."""
 
 
 def prepare(peer: Peer, sources: Sources, output: Path, *, overwrite: bool) -> Path:

@@ -23,7 +23,7 @@ SINGLE_STREAM = {
     hint.performance_mode(): hint.PerformanceMode.LATENCY,
     properties.num_streams(): 1,
 }
-"""One picture at a time, like every other case."""
+"""One image at a time, like every other case."""
 
 
 def open_fp32(path: Path, threads: int) -> tuple[Captioner, EngineInfo]:

@@ -1,6 +1,6 @@
-"""OpenVINO's graphs of a checkpoint: ONNX graphs and calibration pictures go in, `encoder.xml` and `decoder.xml` with weights come out.
+"""OpenVINO's graphs of a checkpoint: ONNX graphs and calibration images go in, `encoder.xml` and `decoder.xml` with weights come out.
 
-NNCF's INT8 is used as OpenVINO's own BLIP example does: activations of the encoder are quantized with ranges seen on pictures, and the
+NNCF's INT8 is used as OpenVINO's own BLIP example does: activations of the encoder are quantized with ranges seen on images, and the
 decoder, which loses more, keeps float activations over INT8 weights.
 """
 
@@ -37,10 +37,10 @@ def prepare_recompute_int8(sources: Sources, folder: Path) -> None:
 def _write_int8(graphs: dict[str, Path], sources: Sources, folder: Path) -> None:
     nncf.set_log_level(logging.ERROR)
     spec = sources.graphs.manifest.image
-    pictures = nncf.Dataset(list(sources.calibration), lambda path: {"pixels": preprocess(read_image(path), spec)[None]})
+    images = nncf.Dataset(list(sources.calibration), lambda path: {"pixels": preprocess(read_image(path), spec)[None]})
     encoder = nncf.quantize(
         openvino.convert_model(graphs["encoder"]),
-        pictures,
+        images,
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(sources.calibration),
     )

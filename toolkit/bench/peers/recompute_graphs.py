@@ -4,7 +4,7 @@
     decoder  token_ids i64[R,T], encoder_hidden_states f32[R,N,D], past_key_i, past_value_i f32[R,H,P,Dh]
              → logits f32[R,T,V], present_key_i, present_value_i f32[R,H,P+T,Dh]
 
-Self-attention has a cache, cross-attention has none: its keys and values are made from the picture again at every token, which is how
+Self-attention has a cache, cross-attention has none: its keys and values are made from the image again at every token, which is how
 winml-cli's BLIP and OpenVINO's BLIP example split the model. The operators are whatever torch's exporter makes of transformers' modules.
 """
 
@@ -34,7 +34,7 @@ class Vision(nn.Module):
 
 
 class Text(nn.Module):
-    """Tokens, the picture's hidden states and the past of self-attention → logits and the new past."""
+    """Tokens, the image's hidden states and the past of self-attention → logits and the new past."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

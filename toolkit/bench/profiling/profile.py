@@ -1,4 +1,4 @@
-"""Where the time of one caption goes: artifacts and pictures go in, each one's stages and operators come out. No record is kept."""
+"""Where the time of one caption goes: artifacts and images go in, each one's stages and operators come out. No record is kept."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One artifact in one process; means over pictures."""
+    """One artifact in one process; means over images."""
 
-    pictures: int
+    images: int
     tokens: float
     seconds: float
     """A caption without a profiler: the sum of its stages."""

@@ -71,7 +71,7 @@ def render_markdown(profiles: Sequence[Profiled]) -> str:
         parts.append("Failed:\n" + "\n".join(failures))
     if len(parts) > bool(failures):
         parts.append(
-            "Means over pictures. Stages are timed without a profiler, operators in a second pass with one, which slows them:\n"
+            "Means over images. Stages are timed without a profiler, operators in a second pass with one, which slows them:\n"
             "read speed from the stages, or from a run without --profile, and from the operators only which of them are large."
         )
     return "\n\n".join(parts) + "\n"

@@ -1,6 +1,6 @@
 """Profile one artifact in this fresh process (a worker of `runtimes.workers`).
 
-The pictures are captioned twice: as always, for what each stage takes, then with the runtime's profiler, for what its operators take. That
+The images are captioned twice: as always, for what each stage takes, then with the runtime's profiler, for what its operators take. That
 slows every run, so it says nothing of the stages' speed.
 """
 
@@ -66,7 +66,7 @@ def measure(job: Job, send: Send) -> Profile:
 
 
 def _plain(job: Job, runs: list[float], send: Send) -> tuple[_Laps, list[str]]:
-    """Return the laps of all pictures that can be read, and which they are."""
+    """Return the laps of all images that can be read, and which they are."""
     captioner = load(job.path, device=job.device, threads=job.threads)
     _warm_up(captioner, job, _Laps())
     runs.clear()
@@ -76,12 +76,12 @@ def _plain(job: Job, runs: list[float], send: Send) -> tuple[_Laps, list[str]]:
         [caption] = captioner.caption([image], **job.decoding(captioner), clock=own)
         elapsed = time.perf_counter() - started
         send(1)
-        if caption.error is None:  # failing is fast: such a picture says nothing
+        if caption.error is None:  # failing is fast: such an image says nothing
             laps.add(own, elapsed)
             readable.append(image)
         error = error or caption.error
     if not readable:
-        raise RequestError(f"no picture could be captioned: {error}")
+        raise RequestError(f"no image could be captioned: {error}")
     return laps, readable
 
 
@@ -103,8 +103,8 @@ def _warm_up(captioner: Captioner, job: Job, laps: _Laps) -> None:
         captioner.caption([job.images[turn % len(job.images)]], **job.decoding(captioner), clock=laps)
 
 
-def summarize(plain: _Laps, runs: list[float], traced: _Laps, trace: Trace, pictures: int) -> Profile:
-    """Put both passes together as means over pictures."""
+def summarize(plain: _Laps, runs: list[float], traced: _Laps, trace: Trace, images: int) -> Profile:
+    """Put both passes together as means over images."""
     sums = plain.sums()
     if runs:
         python = outside_runs(plain.phases, plain.seconds, iter(runs))
@@ -112,18 +112,17 @@ def summarize(plain: _Laps, runs: list[float], traced: _Laps, trace: Trace, pict
         outside, whole = outside_runs(traced.phases, traced.seconds, iter(trace.runs)), traced.sums()
         python = {phase: sums[phase] * outside[phase] / whole[phase] for phase in outside}
     stages = [
-        Stage(name=name, seconds=sums[name] / pictures, python_seconds=python[name] / pictures if name in python else None)
-        for name in STAGES
+        Stage(name=name, seconds=sums[name] / images, python_seconds=python[name] / images if name in python else None) for name in STAGES
     ]
-    stages.append(Stage(name="rest", seconds=(plain.total_s - sum(plain.seconds)) / pictures, python_seconds=None))
+    stages.append(Stage(name="rest", seconds=(plain.total_s - sum(plain.seconds)) / images, python_seconds=None))
     return Profile(
-        pictures=pictures,
-        tokens=(plain.phases.count("first_token") + plain.phases.count("token")) / pictures,
-        seconds=plain.total_s / pictures,
-        traced_seconds=traced.total_s / pictures,
+        images=images,
+        tokens=(plain.phases.count("first_token") + plain.phases.count("token")) / images,
+        seconds=plain.total_s / images,
+        traced_seconds=traced.total_s / images,
         stages=tuple(stages),
         operators={
-            component: {name: seconds / pictures for name, seconds in operators.items()} for component, operators in trace.operators.items()
+            component: {name: seconds / images for name, seconds in operators.items()} for component, operators in trace.operators.items()
         },
     )
 

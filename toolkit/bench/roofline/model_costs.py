@@ -1,4 +1,4 @@
-"""What one caption must compute and read at least: a manifest goes in, multiplications per picture and bytes per token come out.
+"""What one caption must compute and read at least: a manifest goes in, multiplications per image and bytes per token come out.
 
 Counted from the model's sizes, so that it holds for every runtime. Left out, because they are less than a hundredth: norms, activations,
 biases, the embedding's one row, the growing cache of self-attention. Where a recipe keeps some products of a component in float, it is
@@ -71,12 +71,12 @@ def encoder_attention(shape: BlipSpec) -> int:
 
 
 def cross_products(shape: BlipSpec) -> int:
-    """Multiplications that make cross keys and values of one picture: 2 Lt N Dv Dt."""
+    """Multiplications that make cross keys and values of one image: 2 Lt N Dv Dt."""
     return 2 * shape.text_layers * shape.vision_tokens * shape.vision_width * shape.text_width
 
 
 def cross_values(shape: BlipSpec) -> int:
-    """Numbers in the cross keys and values of one picture: 2 Lt N Dt."""
+    """Numbers in the cross keys and values of one image: 2 Lt N Dt."""
     return 2 * shape.text_layers * shape.vision_tokens * shape.text_width
 
 

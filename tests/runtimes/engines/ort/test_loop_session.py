@@ -33,8 +33,8 @@ def split(tiny_artifacts):
 
 
 @pytest.fixture(scope="module")
-def paths(drawn_pictures):
-    return [picture.path for picture in drawn_pictures]
+def paths(drawn_images):
+    return [image.path for image in drawn_images]
 
 
 def lengths(captions):
@@ -72,8 +72,8 @@ def test_what_ended_is_filled_up_until_all_have_ended(single, split, paths):
 
 def test_what_needs_logits_is_refused_in_one_line(single, paths):
     for lacking, ask in (
-        ("beams", lambda: single.caption(paths[:1], beams=3)),
-        ("beams", lambda: single.caption([], beams=2)),
+        ("num_beams", lambda: single.caption(paths[:1], num_beams=3)),
+        ("num_beams", lambda: single.caption([], num_beams=2)),
         ("score", lambda: single.score(paths[:1], captions=["a red dog"])),
         ("step", lambda: single.stepwise_session),
     ):
@@ -81,8 +81,8 @@ def test_what_needs_logits_is_refused_in_one_line(single, paths):
             ask()
         assert caught.value.code == "REQUEST_INVALID"
         assert f"it has no {lacking} (it has: loop)" in str(caught.value)
-    with pytest.raises(RequestError, match="beams"):
-        single.caption(paths[:1], beams=0)
+    with pytest.raises(RequestError, match="num_beams"):
+        single.caption(paths[:1], num_beams=0)
 
 
 def test_the_clock_is_told_of_one_run(single, paths):

@@ -125,14 +125,14 @@ def test_the_floor_is_that_of_the_package():
     assert set(re.findall(r'"onnxruntime(?:-gpu)?>=([\d.]+),', text)) == {floor}
 
 
-def test_the_command_line_takes_every_device_and_options(tiny_artifacts, drawn_pictures, tmp_path):
+def test_the_command_line_takes_every_device_and_options(tiny_artifacts, drawn_images, tmp_path):
     from click.testing import CliRunner
 
     from toolkit.cli import main
 
     options = tmp_path / "options.json"
     options.write_text(json.dumps({"device_type": "GPU"}))
-    arguments = ["caption", str(tiny_artifacts["onnx-fp32"]), str(drawn_pictures[0].path), "--provider-options", str(options)]
+    arguments = ["caption", str(tiny_artifacts["onnx-fp32"]), str(drawn_images[0].path), "--provider-options", str(options)]
     for device in sorted(set(PROVIDERS) - {"cpu"}):
         result = CliRunner().invoke(main, [*arguments, "--device", device])
         assert result.exit_code == 1

@@ -24,11 +24,11 @@ def seen(monkeypatch):
     return counts
 
 
-def test_two_captioners_use_and_report_their_own(tiny_artifacts, drawn_pictures, seen):
-    image, own = drawn_pictures[0].path, torch.get_num_threads()
+def test_two_captioners_use_and_report_their_own(tiny_artifacts, drawn_images, seen):
+    image, own = drawn_images[0].path, torch.get_num_threads()
     captioners = {threads: runtimes.load(tiny_artifacts["pytorch-fp32"], threads=threads) for threads in (1, 3, 2)}
     for threads, captioner in captioners.items():
-        captioner.caption([image], beams=2)
+        captioner.caption([image], num_beams=2)
         assert set(seen) == {threads}
         assert captioner.session.info().threads == threads
         assert torch.get_num_threads() == own
@@ -52,7 +52,7 @@ def test_bodies_that_overlap_leave_what_was_there():
         assert pool.submit(torch.get_num_threads).result() == own
 
 
-def test_loading_int8_leaves_the_engine_of_the_process(tiny_artifacts, drawn_pictures):
+def test_loading_int8_leaves_the_engine_of_the_process(tiny_artifacts, drawn_images):
     """The program uses another engine than the one that weights are packed for; captions do not depend on it."""
     script = f"""
 import sys
@@ -66,7 +66,7 @@ print(torch.backends.quantized.engine, captioner.session.info().providers, capti
     engines = torch.backends.quantized.supported_engines
     said = {}
     for engine in engines:
-        command = [sys.executable, "-W", "ignore", "-c", script, str(tiny_artifacts["pytorch-int8"]), str(drawn_pictures[0].path), engine]
+        command = [sys.executable, "-W", "ignore", "-c", script, str(tiny_artifacts["pytorch-int8"]), str(drawn_images[0].path), engine]
         first, _, rest = subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition(" ")
         assert first == engine
         said[engine] = rest

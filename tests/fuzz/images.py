@@ -1,6 +1,6 @@
-"""Mutated pictures of every format: `read_image` gives what Pillow's `convert("RGB")` gives of the same bytes, or `ImageReadError`.
+"""Mutated images of every format: `read_image` gives what Pillow's `convert("RGB")` gives of the same bytes, or `ImageReadError`.
 
-Where Pillow's own value is not ours on purpose, the oracle says so: EXIF turns a picture, greys of more than 8 bits are scaled and not
+Where Pillow's own value is not ours on purpose, the oracle says so: EXIF turns an image, greys of more than 8 bits are scaled and not
 clipped. A picture of which only the EXIF block is broken, so that Pillow itself gives up, must still be one of its seed's eight turns.
 """
 
@@ -18,7 +18,7 @@ from runtimes.errors import ImageReadError
 from runtimes.images.reading import FORMATS, read_image
 from tests.fuzz.mutate import damaged
 from tests.fuzz.tally import Tally
-from tests.pictures import FILES, PALETTE, RGB, encode, exif
+from tests.images import FILES, PALETTE, RGB, encode, exif
 
 MAX_PIXELS = 1_000_000
 """Smaller than the default, so that thousands of cases take a minute and not an hour."""
@@ -33,14 +33,14 @@ SEEDS = {
 
 
 def run(count: int, seed: int) -> Tally:
-    """Try mutated pictures, each kind of file equally often."""
-    tally = Tally("mutated pictures", "Pillow's pixels of the same bytes, or a named error; never over 10 s or 400 MB")
+    """Try mutated images, each kind of file equally often."""
+    tally = Tally("mutated images", "Pillow's pixels of the same bytes, or a named error; never over 10 s or 400 MB")
     chance, kinds = random.Random(seed), list(SEEDS)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(count):
         kind = kinds[number % len(kinds)]
         how, data = damaged(SEEDS[kind], chance)
-        case, started = f"picture {number}, seed {seed}: {kind}, {how}", time.perf_counter()
+        case, started = f"image {number}, seed {seed}: {kind}, {how}", time.perf_counter()
         try:
             found = np.asarray(read_image(data, max_pixels=MAX_PIXELS))
         except ImageReadError as error:
@@ -69,7 +69,7 @@ def expected(data, seed):
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             yield np.asarray(rgb(image))
             yield np.asarray(rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=FORMATS))))
-        except Exception:  # Pillow raises what it likes on mutated bytes; then the picture is the seed's, turned or not
+        except Exception:  # Pillow raises what it likes on mutated bytes; then the image is the seed's, turned or not
             with contextlib.suppress(Exception):  # an AVIF with its EXIF block renamed
                 yield np.asarray(rgb(Image.open(io.BytesIO(data.replace(b"Exif", b"skip", 1)), formats=FORMATS)))
             for turn in (None, *Image.Transpose):

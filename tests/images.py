@@ -1,4 +1,4 @@
-"""Pictures that tests make: every kind of file that is taken, and headers that claim what is not there."""
+"""Images that tests make: every kind of file that is taken, and headers that claim what is not there."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ GREYS_ROW = np.array([GREYS], np.uint16)
 
 
 def photo(height=23, width=31, channels=3, seed=0):
-    """A smooth picture with some noise: u8[H,W,C], or u8[H,W] for one channel."""
+    """A smooth image with some noise: u8[H,W,C], or u8[H,W] for one channel."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 4), dtype=np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
     noisy = np.asarray(coarse)[:, :, :channels].astype(int) + rng.integers(-6, 7, (height, width, channels))
