@@ -1,1 +1,1 @@
-"""What runs on the build machine: a checkpoint goes in, an artifact comes out."""
+"""Export checkpoints to artifacts on the build machine."""

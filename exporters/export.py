@@ -1,8 +1,13 @@
-"""Export: a checkpoint and recipes go in, artifacts come out.
+"""Export a checkpoint to artifacts, one per recipe.
 
-One template for all: refuse existing output → load → build and quantize by recipe → gate against the checkpoint → join into one graph,
-where the recipe wants that, and gate it against the split ones → write, manifest last.
-Everything is made in a working folder beside the output, so what was there before is untouched until the new artifact is complete.
+The steps are the same for all recipes:
+1. Refuse to replace existing output, unless `overwrite` is true.
+2. Build the graphs or weights, quantized as the recipe says.
+3. Run the gate: compare the artifact with the checkpoint.
+4. For a recipe with the single layout: join the graphs into one and compare it with the split graphs.
+5. Write the artifact, its manifest last.
+
+All files are made in a working folder beside the output. An artifact that is replaced stays unchanged until the new one is complete.
 """
 
 import errno
@@ -38,10 +43,10 @@ UNWRITABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
     *(errno.EMFILE, errno.ENFILE),
 }
-"""What the system says of an output that cannot be written: the user's business, unlike any other OSError."""
+"""Error numbers of an output that cannot be written. The user can mend these; any other OSError is a defect of the toolkit."""
 
 WORKING_COPIES = 4
-"""Room that an export needs, in FP32 copies of the weights: graphs, their quantized form, and the quantizer's own temporary file."""
+"""Disk space for an export, in FP32 copies of the weights: the graphs, their quantized form, and the quantizer's temporary file."""
 
 
 def export(
@@ -55,24 +60,27 @@ def export(
     allow_bin: bool = False,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Iterator[Path]:
-    """Make one artifact per recipe under `output` and yield its path when it is complete.
+    """Make one artifact per recipe and yield the path of each as soon as it is complete.
 
-    A recipe that fails does not stop the others; its error is raised when all were tried. What concerns every recipe, as a full disk or a
-    checkpoint that cannot be read, ends the export at once.
+    If a recipe fails, the others are still exported, and the error is raised at the end. An error that concerns all recipes, such as a full
+    disk or an unreadable checkpoint, ends the export at once. Artifacts that were yielded remain in both cases.
 
     Args:
         checkpoint: From `exporters.checkpoint.checkpoint.open_checkpoint`.
-        recipes: What to make.
-        output: Folder for `<checkpoint>-<recipe>/`.
-        images: What the gate looks at.
-        overwrite: Replace artifacts that exist.
-        on_gate_failure: "fail", or "write" to write an artifact that fails the gate, with the gate's findings in its manifest.
-        allow_bin: The checkpoint may be a `.bin`.
-        on_step: Told what is being done, for progress.
+        recipes: One artifact is made for each.
+        output: Folder in which the artifacts `<checkpoint>-<recipe>/` are made.
+        images: The gate's images with their reference captions.
+        overwrite: Replace existing artifacts.
+        on_gate_failure: "fail" raises GateError; "write" writes the artifact with the failure recorded in its manifest.
+        allow_bin: Read a `pytorch_model.bin` if there is no safetensors file.
+        on_step: Called with the name of each step when it begins, for progress display.
 
     Raises:
-        OutputExistsError, OutputError: Before anything is built, where that can be known.
-        CheckpointError, GateError, ToolkitError: The one failure; artifacts that were yielded remain.
+        RecipeError: A recipe names a component that the model family does not have, or two recipes have the same name.
+        OutputExistsError: An artifact exists and `overwrite` is false. Nothing was built.
+        OutputError: An artifact cannot be written.
+        CheckpointError: The weights cannot be read.
+        GateError: An artifact differs from the checkpoint by more than its recipe allows.
         ExportError: Several recipes failed.
     """
     from exporters.checkpoint.reference import find_reference
@@ -118,9 +126,9 @@ def _export_one(
     *,
     overwrite: bool,
 ) -> None:
-    """Build one artifact in a working folder, gate it, and write it to `path`."""
+    """Build one artifact in a working folder, run the gate, and write it to `path`."""
     with working_folder(path.parent, ".export-") as working:
-        scaled = checkpoint.at_scale(recipe.image_scale)
+        scaled = checkpoint.with_image_scale(recipe.image_scale)
         staged = _build(_exporter(recipe.runtime), scaled, recipe, working, path.name)
         captioner = load(staged, device="cpu", threads=threads)
         findings = checkpoint.family.evaluate(captioner, recipe, images, reference, on_gate_failure)
@@ -135,9 +143,10 @@ def _export_one(
 
 
 def _exporter(runtime: str) -> ModuleType:
+    """Import the builder module of an engine."""
     builder = find_engine(runtime).builder
     if builder is None:
-        raise UnavailableError(f"this toolkit exports nothing for the engine '{runtime}'")
+        raise UnavailableError(f"this toolkit has no exporter for the engine '{runtime}'")
     try:
         return import_module(builder)
     except ModuleNotFoundError as error:
@@ -145,7 +154,7 @@ def _exporter(runtime: str) -> ModuleType:
 
 
 def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, working: Path, name: str) -> Path:
-    """Build and quantize; return a complete artifact in the working folder whose gate has not been asked yet."""
+    """Build and quantize; return a complete artifact in the working folder, without gate findings."""
     payload, applied = exporter.build(checkpoint, recipe, working)
     tokenizer = working / "tokenizer.json"
     tokenizer.write_bytes(checkpoint.tokenizer_json)
@@ -174,7 +183,7 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, worki
 
 
 def _joined(split: Artifact, recipe: Recipe, working: Path) -> Path:
-    """Return a complete artifact in the working folder that holds the two graphs of another as one."""
+    """Join the graphs of an artifact into one; return a complete artifact in the working folder."""
     from exporters.onnx.single_graph import join
 
     payload = join(split, working)
@@ -188,11 +197,12 @@ def _graphs(payload: Mapping[str, Path]) -> dict[str, GraphSpec]:
 
 
 def _renamed(path: Path, role: str) -> Path:
-    """Give a staged file its plain name back, so that writing it adds the hash once."""
+    """Remove the hash from a staged file's name; `write_artifact` adds it again."""
     return path.rename(path.with_name(role + path.suffix))
 
 
 def _check_room(checkpoint: "Checkpoint", output: Path) -> None:
+    """Raise OutputError if the disk has less free space than an export needs."""
     weights = max(checkpoint.fp32_bytes, sum(file.stat().st_size for file in checkpoint.weight_files))
     free = shutil.disk_usage(output).free
     if free < WORKING_COPIES * weights:

@@ -1,6 +1,6 @@
-"""Quantization recipes as data: what each artifact stores its weights as, and why.
+"""Quantization recipes: how an artifact's weights are stored, for which engine, and how much quality it may lose.
 
-A recipe is a row of `RECIPES` or a JSON file with the same fields; it is embedded in the manifest of whatever is made from it.
+A recipe is an entry of `RECIPES` or a JSON file with the same fields. The manifest of an artifact contains its recipe.
 """
 
 import hashlib
@@ -20,18 +20,18 @@ from runtimes.families.signature import SINGLE, SPLIT
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """How the constant weights of one component (of BLIP: encoder or decoder) are stored."""
+    """How the weights of one component are stored. BLIP has two components: encoder and decoder."""
 
     weights: Literal["fp32", "fp16", "qint8", "quint8", "qint4"] = "fp32"
-    """qint8 and qint4: symmetric, signed; quint8: with a zero point."""
+    """Number format. qint8 and qint4 are signed and symmetric; quint8 has a zero point."""
     per_channel: bool = False
-    """One scale per output channel instead of one per tensor."""
+    """Use one scale per output channel instead of one per tensor."""
     block_size: int | None = None
-    """That many neighbouring inputs of an output share a scale, in weights and in activations; a power of two."""
+    """Use one scale per block of this many consecutive inputs, for weights and activations. A power of two, at least 16."""
     reduce_range: bool = False
-    """7 bits: U8S8 products saturate in 16 bits on x86 without VNNI (onnxruntime#6004)."""
+    """Quantize weights to 7 bits: on x86 without VNNI, sums of two U8S8 products saturate at 16 bits (onnxruntime#6004)."""
     keep_fp32: tuple[str, ...] = ()
-    """Glob patterns of node or module names that stay in float; the ONNX exporter stores the large ones of them as FP16."""
+    """Glob patterns of node or module names that are not quantized. The ONNX exporter stores the large ones as FP16."""
 
     def __post_init__(self) -> None:
         if self.reduce_range and (not self.quantized or self.block_size):
@@ -47,51 +47,53 @@ class Component:
 
     @property
     def quantized(self) -> bool:
-        """Whether products run on integers."""
+        """Whether the weights are integers."""
         return self.weights in ("qint8", "quint8", "qint4")
 
 
 DEFAULT = "*"
-"""In `Recipe.components`: all components that are not named."""
+"""Key in `Recipe.components` for all components without an entry of their own."""
 
 PRECISIONS: dict[Literal["int4", "int8", "fp16"], set[str]] = {"int4": {"qint4"}, "int8": {"qint8", "quint8"}, "fp16": {"fp16"}}
-"""Number format → weights that are stored in it, smallest first."""
+"""Precision → the values of `Component.weights` that have it, smallest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to export: a runtime, the weights of each component, and how much worse the result may be."""
+    """How to export an artifact: its engine, the weights of each component, and the limit of the gate."""
 
     name: str
+    """Part of the artifact's folder name."""
     runtime: str
-    """Name of an engine of `runtimes.engine_registry` that has a builder."""
+    """Name of an engine in `runtimes.engine_registry` that has a builder."""
     why: str
-    """One sentence: what it is for."""
+    """What the recipe is for, in one sentence."""
     device: Literal["cpu", "cuda"] = "cpu"
+    """Device that the artifact is meant for."""
     cpu_features: tuple[str, ...] = ()
-    """CPU features of which one is needed, in the words of `runtimes.host.facts`: without any of them the result is wrong or slow."""
+    """The CPU needs at least one of these features (names of `runtimes.host.facts`). Without any, captions are wrong or slow to compute."""
     components: Mapping[str, Component] = field(default_factory=dict)
-    """Name of a component, or `DEFAULT`, → its weights; what is left out stays in FP32."""
+    """Name of a component, or `DEFAULT` → how its weights are stored. Components without an entry stay in FP32."""
     layout: Literal["split", "single"] = "split"
-    """An encoder and a decoder that a runtime calls token by token, or one ONNX graph that holds the whole greedy loop."""
+    """split: an encoder graph and a decoder graph that runs once per token; single: one ONNX graph with the whole greedy search."""
     image_scale: float = 1.0
-    """Part of the checkpoint's patches per side that images are resized to, rounded down; below 1 the artifact is approximate."""
+    """Patches per image side, relative to the checkpoint's and rounded down. Below 1, the artifact is approximate."""
     drift_limit_nat: float | None = None
-    """Upper 95 % bound of the rise in negative log-probability per token; None: token ids must equal the checkpoint's."""
+    """The gate fails if the upper 95 % bound of drift, in nat per token, is above it. None: token ids must equal the checkpoint's."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
-            raise ValueError("a recipe's name is lower-case letters, digits, '.', '_' and '-', for folders are named after it")
+            raise ValueError("a recipe's name is part of folder names: it must consist of lower-case letters, digits, '.', '_' and '-'")
         builders = [name for name, engine in ENGINES.items() if engine.builder]
         if self.runtime not in builders:
             raise ValueError(f"runtime {self.runtime!r} is not one of {', '.join(builders)}")
         parts = self.components.values()
         if self.runtime == "torch" and any(part.weights == "quint8" or part.reduce_range or part.block_size for part in parts):
-            raise ValueError("the torch runtime takes full-range qint8 weights per channel only")
+            raise ValueError("the torch runtime supports only full-range qint8 weights per channel")
         if self.runtime == "torch" and any(part.quantized and not part.per_channel for part in parts):
             raise ValueError("the torch runtime quantizes per channel only")
         if self.precision == "fp16" and (DEFAULT not in self.components or {part.weights for part in parts} != {"fp16"}):
-            raise ValueError(f"fp16 is for all components or none: name it for {DEFAULT!r} alone")
+            raise ValueError(f"fp16 is for all components or none: set it for {DEFAULT!r} only")
         if self.contract not in ENGINES[self.runtime].sessions:
             raise ValueError(f"the {self.runtime} runtime does not run layout {self.layout}")
         if not 0 < self.image_scale <= 1:
@@ -100,14 +102,17 @@ class Recipe:
             raise ValueError("a recipe that is approximate or not fp32 needs drift_limit_nat")
 
     def component(self, name: str) -> Component:
-        """Return what a component's weights are stored as."""
+        """Return how a component's weights are stored."""
         return self.components.get(name, self.components.get(DEFAULT, Component()))
 
     def check_components(self, known: Collection[str]) -> None:
-        """Refuse names that the family of a checkpoint does not have.
+        """Check that every named component exists.
+
+        Args:
+            known: Components of the checkpoint's family.
 
         Raises:
-            RecipeError: With the known ones.
+            RecipeError: A component is not in `known`.
         """
         if unknown := sorted(set(self.components) - {DEFAULT, *known}):
             raise RecipeError(
@@ -116,17 +121,17 @@ class Recipe:
 
     @property
     def contract(self) -> str:
-        """What the graphs of its artifacts take and give."""
+        """Contract of the artifact's graphs: the names and shapes of their inputs and outputs."""
         return SINGLE if self.layout == "single" else SPLIT
 
     @property
     def approximate(self) -> bool:
-        """Whether it computes something else than the checkpoint does, not only the same in other numbers."""
+        """Whether the artifact changes the computation (smaller images), in addition to the number formats."""
         return self.image_scale < 1
 
     @property
     def precision(self) -> Literal["fp32", "fp16", "int8", "int4"]:
-        """The smallest number format of the weights."""
+        """The smallest precision among the components."""
         weights = {part.weights for part in self.components.values()}
         for precision, names in PRECISIONS.items():
             if weights & names:
@@ -135,20 +140,20 @@ class Recipe:
 
     @property
     def target(self) -> Target:
-        """Where its artifacts are meant to run."""
+        """The machine that the artifact is meant for."""
         return Target(
             device=self.device,
             precision=self.precision,
             cpu_features=self.cpu_features,
             approximate=self.approximate,
-            # Weights in blocks are multiplied otherwise, and in torch the activations have 7 bits (`runtimes.engines.pytorch.int8_layers`).
+            # Other kernels multiply weights in blocks, and torch's activations have 7 bits (`runtimes.engines.pytorch.int8_layers`).
             full_range=self.runtime == "ort"
             and any(part.weights == "qint8" and not part.reduce_range and not part.block_size for part in self.components.values()),
         )
 
     @property
     def sha256(self) -> str:
-        """Hash of the recipe's content."""
+        """SHA-256 of the recipe's canonical JSON."""
         return hashlib.sha256(json_dataclass.canonical(json_dataclass.to_json(self))).hexdigest()
 
 
@@ -225,22 +230,22 @@ RECIPES = (
 )
 
 DEPLOYABLE = frozenset({"onnx-int8", "onnx-int4", "pytorch-int8", "onnx-fp32", "onnx-fp16", "pytorch-fp16"})
-"""Recipes that an export makes when none is named; those for a GPU only where one is found."""
+"""Recipes that are exported if the user names none. Recipes for a GPU are left out on a machine without one."""
 
 ALL = "all"
-"""Name that stands for every shipped recipe."""
+"""Name for all recipes in `RECIPES`."""
 
 
 def deployable_recipes(*, cuda: bool) -> list[Recipe]:
-    """Return the recipes that an export makes when none is named, in the order of the table."""
+    """Return the recipes that are exported if the user names none, in the order of `RECIPES`."""
     return [recipe for recipe in RECIPES if recipe.name in DEPLOYABLE and (cuda or recipe.device == "cpu")]
 
 
 def find_recipes(names_or_files: Sequence[str], *, cuda: bool) -> list[Recipe]:
-    """Return the named recipes: "all" stands for every shipped one, and no name for the deployable set.
+    """Return the recipes that the user named.
 
     Args:
-        names_or_files: What the user named; see `find_recipe`.
+        names_or_files: Names of recipes, JSON files, or "all" for all of `RECIPES`. If empty, the deployable recipes are returned.
         cuda: Whether this machine has an NVIDIA GPU.
 
     Raises:
@@ -252,11 +257,11 @@ def find_recipes(names_or_files: Sequence[str], *, cuda: bool) -> list[Recipe]:
 
 
 def find_recipe(name_or_file: str) -> Recipe:
-    """Return a shipped recipe by name, or read one from a .json file.
+    """Return the recipe of a name in `RECIPES`, or read a recipe from a .json file.
 
     Raises:
         UnknownNameError: No recipe has that name.
-        RecipeError: The file cannot be read or says something unknown.
+        RecipeError: The file cannot be read, or a field is unknown or has an invalid value.
     """
     by_name = {recipe.name: recipe for recipe in RECIPES}
     if name_or_file in by_name:

@@ -1,1 +1,1 @@
-"""Photographs that a quantizer may calibrate on: none of them is a sample image, so the gate and the benchmark never see them."""
+"""Photographs for the calibration of quantizers. None is a sample image, so they are not used by the gate or the benchmark."""

@@ -1,1 +1,1 @@
-"""Checkpoints as people have them, and the reference that artifacts are compared with."""
+"""Open checkpoints and run their FP32 reference."""

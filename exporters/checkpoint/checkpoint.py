@@ -1,4 +1,4 @@
-"""A checkpoint: sizes, image and token rules, tokenizer and FP32 weights of a directory or hub id."""
+"""Open a checkpoint: its sizes, image preprocessing, tokenizer and FP32 weights, from a directory or a hub id."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer
 
-from exporters.checkpoint.files import find_folder, licence, line_of, read_config, read_tensors, sha256_of_files, weight_files
+from exporters.checkpoint.files import find_folder, find_weight_files, read_config, read_licence, read_tensors, sha256_of_files
+from exporters.checkpoint.weight_files import first_line
 from exporters.families.adapter import FAMILIES, MODEL_TYPES, FamilyAdapter, find_family
 from exporters.writing.output_paths import name_of
 from runtimes.artifact.generation import GenerationConfig
@@ -23,44 +24,51 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint on disk, of one of `FAMILIES`."""
+    """A checkpoint on disk whose architecture is in `FAMILIES`."""
 
     name: str
-    """Last part of its path or hub id; artifacts are named after it."""
+    """Last part of its path or hub id; names of artifacts start with it."""
     directory: Path
     weight_files: tuple[Path, ...]
     source: Source
     family: FamilyAdapter
     model: ModelSpec
-    """Sizes of what is made from it; its own ones, but for a copy from `at_scale`."""
-    stored: ModelSpec
-    """Sizes of the tensors in its files."""
+    """Sizes of the model to export: `stored_model`, except after `with_image_scale`."""
+    stored_model: ModelSpec
+    """Sizes of the tensors in the weight files."""
     image: ImageSpec
     tokenizer: TokenizerSpec
     defaults: GenerationConfig
     tokenizer_json: bytes
 
-    def at_scale(self, scale: float) -> "Checkpoint":
-        """Return the same checkpoint for images of `scale` times its patches per side; its positions are interpolated when loaded."""
+    def with_image_scale(self, scale: float) -> "Checkpoint":
+        """Return this checkpoint for smaller images; `load_weights` then interpolates the position embeddings.
+
+        Args:
+            scale: Patches per side, relative to the stored model's; above 0, at most 1.
+        """
         if scale == 1:
             return self
-        model, image = self.family.scaled(self.stored, self.image, scale)
+        model, image = self.family.scaled(self.stored_model, self.image, scale)
         return replace(self, model=model, image=image)
 
     @property
     def fp32_bytes(self) -> int:
-        """Size of all weights as FP32."""
+        """Size of all weights in FP32, in bytes."""
         return sum(parameter.nbytes for parameter in self.empty_module().parameters())
 
     def empty_module(self) -> Any:  # noqa: ANN401 - the family's module
-        """Return the family's torch module without memory for its weights."""
+        """Return the family's torch module on the meta device, so that its weights take no memory."""
         return _module(self.model)
 
     def load_weights(self) -> dict[str, torch.Tensor]:
-        """Read all tensors as f32 under the names of the family's module; a tied tensor appears under each of its names.
+        """Read all weights.
+
+        Returns:
+            Parameter name of the family's module → tensor f32. A tied tensor appears under each of its names.
 
         Raises:
-            CheckpointError: A file is damaged, or tensors are missing, unknown or of the wrong shape; all are named.
+            CheckpointError: A file is damaged, or tensors are missing, unknown or of the wrong shape. The message names the first five.
         """
         raw: dict[str, torch.Tensor] = {}
         for file in self.weight_files:
@@ -69,50 +77,50 @@ class Checkpoint:
             weights = self.family.named_weights(raw)
         except ValueError as error:
             raise CheckpointError(str(self.directory), str(error)) from error
-        expected = {name: tuple(tensor.shape) for name, tensor in _module(self.stored).state_dict().items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in _module(self.stored_model).state_dict().items()}
         problems = [f"missing tensor {name}" for name in sorted(set(expected) - set(weights))]
         problems += [f"unknown tensor {name}" for name in sorted(set(weights) - set(expected))]
         problems += [
-            f"{name} has shape {list(weights[name].shape)}, config says {list(shape)}"
+            f"{name} has shape {list(weights[name].shape)}, the config requires {list(shape)}"
             for name, shape in expected.items()
             if name in weights and tuple(weights[name].shape) != shape
         ]
         if problems:
-            shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-            raise CheckpointError(str(self.directory), f"weights do not fit the config: {shown}")
+            summary = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+            raise CheckpointError(str(self.directory), f"weights do not fit the config: {summary}")
         return self.family.fitted_weights(weights, self.model)
 
     def load_model(self) -> Any:  # noqa: ANN401 - the family's module
-        """Return the FP32 module with its weights, ready for inference."""
+        """Return the family's module with its FP32 weights, in evaluation mode and without gradients."""
         model = self.empty_module()
         model.load_state_dict(self.load_weights(), strict=True, assign=True)
         return model.eval().requires_grad_(False)
 
 
 def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool = False) -> Checkpoint:
-    """Find a checkpoint and read everything but its weights.
+    """Open a checkpoint and read everything except its weights.
 
     Args:
         source: A directory in Hugging Face's layout, or a hub id such as `Salesforce/blip-image-captioning-base`.
         revision: Commit, tag or branch of a hub id.
-        allow_bin: Accept a `pytorch_model.bin` where there is no safetensors file.
+        allow_bin: Accept `pytorch_model.bin` if there is no safetensors file.
 
     Raises:
-        CheckpointError: It is missing, unreadable, of another family (says which), or uses something unsupported.
+        CheckpointError: The checkpoint is missing, unreadable, of an unsupported architecture, or uses an unsupported feature.
     """
     directory = find_folder(source, revision, allow_bin=allow_bin)
     raw = read_config(directory, source)
     family = _family(raw, source)
-    files = weight_files(directory, source, allow_bin=allow_bin)
+    files = find_weight_files(directory, source, allow_bin=allow_bin)
     try:
         config = family.read_config(raw)
-    except Exception as error:  # a damaged config fails in many ways
-        raise CheckpointError(source, f"config.json cannot be exported: {line_of(error)}") from error
+    except Exception as error:  # damaged configs raise exceptions of many classes
+        raise CheckpointError(source, f"config.json cannot be exported: {first_line(error)}") from error
     try:
         processor = family.image_processor().from_pretrained(directory)
         tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises whatever its parsers raise
-        raise CheckpointError(source, f"cannot read its image processor or tokenizer: {line_of(error)}") from error
+    except Exception as error:  # transformers passes on the exceptions of its parsers
+        raise CheckpointError(source, f"cannot read its image processor or tokenizer: {first_line(error)}") from error
     image = _image_spec(processor, source)
     try:
         config.model.check_image(image.height_px, image.width_px)
@@ -124,13 +132,13 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
         weight_files=files,
         source=Source(
             model=name_of(source) if Path(source).is_dir() else source,
-            revision=None if Path(source).is_dir() else directory.name,  # the hub's cache names folders by commit
+            revision=None if Path(source).is_dir() else directory.name,  # in the hub's cache, a snapshot folder is named after its commit
             sha256=sha256_of_files(files, source),
-            licence=licence(directory),
+            licence=read_licence(directory),
         ),
         family=family,
         model=config.model,
-        stored=config.model,
+        stored_model=config.model,
         image=image,
         tokenizer=config.tokenizer,
         defaults=config.defaults,
@@ -139,25 +147,26 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
 
 
 def _family(config: dict[str, Any], source: str) -> FamilyAdapter:
-    """Return the adapter of the first architecture that has one."""
-    listed, kind = config.get("architectures"), config.get("model_type")
-    names = [str(name) for name in listed] if isinstance(listed, list) else []
-    for name in names or [MODEL_TYPES.get(str(kind), "")]:
+    """Return the adapter of the first supported architecture that config.json names, or else of its `model_type`."""
+    architectures, model_type = config.get("architectures"), config.get("model_type")
+    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    for name in names or [MODEL_TYPES.get(str(model_type), "")]:
         if (family := find_family(name)) is not None:
             return family
-    found = ", ".join(names) or f"model type {kind!r}"
-    raise CheckpointError(source, f"this is {found}, which cannot be exported; supported: {', '.join(FAMILIES)}")
+    kind = ", ".join(names) or f"model type {model_type!r}"
+    raise CheckpointError(source, f"this is {kind}, which cannot be exported; supported: {', '.join(FAMILIES)}")
 
 
 def _module(model: ModelSpec) -> Any:  # noqa: ANN401 - the family's module
-    """Build a model's torch module without memory for its weights."""
+    """Build a model's torch module on the meta device."""
     with torch.device("meta"):
         return load_target(model.TORCH_MODULE)(model)
 
 
 def _image_spec(processor: Any, source: str) -> ImageSpec:  # noqa: ANN401
+    """Convert transformers' image processor settings; raise CheckpointError if a preprocessing step is switched off."""
     if not (processor.do_resize and processor.do_rescale and processor.do_normalize):
-        raise CheckpointError(source, "its image processor leaves out resizing, rescaling or normalizing, which is not supported")
+        raise CheckpointError(source, "its image processor skips resizing, rescaling or normalizing, which is not supported")
     return ImageSpec(
         height_px=processor.size["height"],
         width_px=processor.size["width"],

@@ -1,4 +1,4 @@
-"""What the checkpoint itself does with the gate's images."""
+"""Get the reference run of a checkpoint: what transformers' FP32 model computes for the gate's images."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,12 +13,22 @@ from runtimes.artifact.folder import sha256_of
 
 
 def find_reference(checkpoint: Checkpoint, images: Sequence[LabelledImage], threads: int, *, allow_bin: bool = False) -> Reference:
-    """Run the family's reference, or read what an earlier export with the same checkpoint and images kept."""
+    """Return the reference run from the cache, or run the family's reference and cache it.
+
+    Args:
+        checkpoint: The checkpoint.
+        images: The gate's images with their captions.
+        threads: CPU threads for the run.
+        allow_bin: Read a `pytorch_model.bin` if there is no safetensors file.
+
+    Raises:
+        CheckpointError: transformers cannot load the checkpoint.
+    """
     content = [
         version("transformers"),
         checkpoint.source.sha256,
         [checkpoint.family.family, checkpoint.family.task],
-        [json_dataclass.to_json(part) for part in (checkpoint.stored, checkpoint.image, checkpoint.tokenizer, checkpoint.defaults)],
+        [json_dataclass.to_json(part) for part in (checkpoint.stored_model, checkpoint.image, checkpoint.tokenizer, checkpoint.defaults)],
         hashlib.sha256(checkpoint.tokenizer_json).hexdigest(),
         [[sha256_of(image.path), list(image.captions)] for image in images],
     ]

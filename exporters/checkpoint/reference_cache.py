@@ -1,7 +1,8 @@
-"""Keep reference runs between exports: `<user's cache>/blip-toolkit/references/<key>.json`.
+"""Cache reference runs between exports, as `<user's cache>/blip-toolkit/references/<key>.json`.
 
-A run of transformers takes longer than most exports. Its key is a hash of all that it depends on: the checkpoint, its tokenizer and image
-processing, the images with their captions, and the version of transformers. A cache that cannot be used costs a warning and the time.
+A reference run takes longer than most exports. The key is a hash of everything that the run depends on: the checkpoint, its tokenizer and
+image preprocessing, the images with their captions, and the version of transformers. If the cache cannot be used, a warning is logged and
+the reference runs again.
 """
 
 import contextlib
@@ -20,41 +21,41 @@ from runtimes.storage.atomic_write import write_atomically
 logger = logging.getLogger(__name__)
 
 MAX_FILES = 64
-"""The newest runs are kept. One of 21 images takes 20 kB."""
+"""Files beyond this number are deleted, oldest first. A run of 21 images takes 20 kB."""
 
 
 def cache_folder() -> Path | None:
-    """Return the folder of reference runs, below XDG_CACHE_HOME or ~/.cache; None for a user who has no home."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    """Return the folder of cached runs, below XDG_CACHE_HOME or ~/.cache; None if the user has no home directory."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        return (named if named.is_absolute() else Path.home() / ".cache") / "blip-toolkit" / "references"
+        return (root if root.is_absolute() else Path.home() / ".cache") / "blip-toolkit" / "references"
     except RuntimeError:
         return None
 
 
 def cached_reference(content: object, images: Sequence[LabelledImage], run: Callable[[], Reference]) -> Reference:
-    """Return the kept run of this content, or run it and keep it.
+    """Return the cached reference of this content, or compute and cache it.
 
     Args:
-        content: What the run depends on, as JSON values.
-        images: What it is of; a file that does not contain one entry for each is made again.
-        run: Makes it.
+        content: Everything that the run depends on, as JSON values; hashed into the key.
+        images: The images of the run. A cached file whose entries do not match them is ignored and replaced.
+        run: Computes the reference.
     """
     folder = cache_folder()
     if folder is None:
-        logger.warning("the reference run cannot be kept: there is no home folder and no XDG_CACHE_HOME")
+        logger.warning("the reference run is not cached: there is no home directory and XDG_CACHE_HOME is not set")
         return run()
     file = folder / f"{hashlib.sha256(json_dataclass.canonical(content)).hexdigest()}.json"
-    if (kept := _read(file, images)) is not None:
-        with contextlib.suppress(OSError):  # a cache that may only be read
+    if (cached := _read(file, images)) is not None:
+        with contextlib.suppress(OSError):  # the cache may be read-only
             file.touch()
-        return kept
+        return cached
     reference = run()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json_dataclass.canonical(json_dataclass.to_json(reference)))
     except OSError as error:
-        logger.warning("the reference run cannot be kept in %s (%s); the next export makes it again", folder, error.strerror or error)
+        logger.warning("cannot cache the reference run in %s (%s); the next export runs it again", folder, error.strerror or error)
     with contextlib.suppress(OSError):
         for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-MAX_FILES]:
             old.unlink()
@@ -62,7 +63,7 @@ def cached_reference(content: object, images: Sequence[LabelledImage], run: Call
 
 
 def _read(file: Path, images: Sequence[LabelledImage]) -> Reference | None:
-    """Return the run in a file, or None if there is none that fits the images."""
+    """Return the reference in a file; None if the file is missing, damaged, or does not match the images."""
     try:
         reference, _ = json_dataclass.from_json(Reference, json.loads(file.read_bytes()))
     except (OSError, ValueError, RecursionError):

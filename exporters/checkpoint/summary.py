@@ -1,6 +1,6 @@
-"""What a checkpoint's folder is, from its configuration and its safetensors headers: no library that could build it is needed.
+"""Describe a checkpoint's folder from its JSON files and safetensors headers, without torch or transformers.
 
-`exporters.checkpoint.checkpoint` reads a checkpoint to export it; this one only shows it.
+`toolkit info` uses this module. `exporters.checkpoint.checkpoint` opens a checkpoint for export.
 """
 
 import json
@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from exporters.checkpoint.weight_files import MAX_JSON_BYTES, find_safetensors
 from runtimes.errors import CheckpointError
 
-WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
 TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
 HEAD = "text_decoder.cls.predictions.decoder.weight"
 
@@ -26,34 +26,39 @@ SIZES = {
         "num_attention_heads",
     ),
 }
-"""Section of config.json → the sizes that describe a model."""
+"""Section of config.json → its keys that give the model's sizes."""
 IDS = ("bos_token_id", "eos_token_id", "sep_token_id", "pad_token_id")
 IMAGE = ("do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 BOOKKEEPING = ("_from_model_config", "transformers_version")
-MAX_JSON_BYTES = 1 << 24
 MAX_HEADER_BYTES = 1 << 24
 BLOCK_BYTES = 1 << 20
 
 
 def summarize(directory: Path) -> dict[str, Any]:
-    """Return a checkpoint's description, as JSON values.
+    """Return a description of a checkpoint.
 
-    "architectures", "model" (sizes as config.json states them), "weight_files", "bytes", "parameters" and "dtypes" (parameters per type;
-    None and empty where the weights are no safetensors), "tied" (whether the head is the word embeddings; None where it cannot be seen),
-    "image" (as preprocessor_config.json states it), "defaults" (of generation_config.json, and the ids of the text model).
+    Returns:
+        JSON values by key:
+        "name", "architectures": the folder's name, and config.json's architectures;
+        "model": the sizes in config.json;
+        "weight_files", "bytes": names and total size of the weight files;
+        "parameters", "dtypes": number of parameters, in total (None if the weights are not safetensors) and per dtype;
+        "tied": whether the head and the word embeddings are the same tensor (None if unknown);
+        "image": the preprocessing in preprocessor_config.json;
+        "defaults": generation_config.json, and the text model's token ids.
 
     Raises:
-        CheckpointError: config.json or a weight file's header cannot be read.
+        CheckpointError: A JSON file or the header of a weight file cannot be read.
     """
     config = _json(directory / "config.json")
-    files = _weight_files(directory)
+    files = find_safetensors(directory, str(directory)) or _other_weights(directory)
     tensors = {name: (file, entry) for file in files if file.suffix == ".safetensors" for name, entry in _header(file).items()}
     dtypes: dict[str, int] = {}
     for name, (file, entry) in tensors.items():
         try:
             dtypes[entry["dtype"]] = dtypes.get(entry["dtype"], 0) + math.prod(entry["shape"])
         except (KeyError, TypeError) as error:
-            raise CheckpointError(str(file), f"its header does not describe {name}") from error
+            raise CheckpointError(str(file), f"its header has no dtype or shape for {name}") from error
     text = config.get("text_config") or {}
     generation = _json(directory / "generation_config.json") if (directory / "generation_config.json").is_file() else {}
     processor = _json(directory / "preprocessor_config.json") if (directory / "preprocessor_config.json").is_file() else {}
@@ -76,31 +81,24 @@ def summarize(directory: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raise CheckpointError if the file has none."""
     try:
         with path.open("rb") as stream:
-            found = json.loads(stream.read(MAX_JSON_BYTES))
+            parsed = json.loads(stream.read(MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise CheckpointError(str(path), "is not a JSON object")
-    return found
+    return parsed
 
 
-def _weight_files(directory: Path) -> list[Path]:
-    """Return the files of the weights: one, or the shards of an index; else whatever looks like weights."""
-    if (directory / WEIGHTS).is_file():
-        return [directory / WEIGHTS]
-    if (directory / SHARDS).is_file():
-        shards = _json(directory / SHARDS).get("weight_map")
-        names = set(shards.values()) if isinstance(shards, dict) else set()
-        if any(not isinstance(name, str) or Path(name).name != name or not (directory / name).is_file() for name in names):
-            raise CheckpointError(str(directory / SHARDS), "names files that are not beside it")
-        return [directory / name for name in sorted(names)]
-    return sorted(file for suffix in ("*.safetensors", "*.bin", "*.pth") for file in directory.glob(suffix))
+def _other_weights(directory: Path) -> tuple[Path, ...]:
+    """Return all files that have a suffix of weight files."""
+    return tuple(sorted(file for suffix in ("*.safetensors", "*.bin", "*.pth") for file in directory.glob(suffix)))
 
 
 def _header(file: Path) -> dict[str, Any]:
-    """Return name → dtype, shape and data_offsets of a safetensors file, which starts with their length and their JSON."""
+    """Read a safetensors header (8 bytes of length, then JSON); return tensor name → dtype, shape, data_offsets, start of the data."""
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -116,7 +114,7 @@ def _header(file: Path) -> dict[str, Any]:
 
 
 def _tied(tensors: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> bool | None:
-    """Return whether the head is the table of word embeddings: it is not stored, or is stored as the same bytes."""
+    """Return whether the head is the word embeddings: it is not stored, or its stored bytes are the same. None without word embeddings."""
     if TABLE not in tensors:
         return None
     if HEAD not in tensors:
@@ -124,11 +122,11 @@ def _tied(tensors: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> bool | None:
     (_, table), (_, head) = tensors[TABLE], tensors[HEAD]
     if (table["dtype"], table["shape"]) != (head["dtype"], head["shape"]):
         return False
-    return all(one == other for one, other in zip(_blocks(*tensors[TABLE]), _blocks(*tensors[HEAD]), strict=True))
+    return all(a == b for a, b in zip(_blocks(*tensors[TABLE]), _blocks(*tensors[HEAD]), strict=True))
 
 
 def _blocks(file: Path, entry: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield the bytes of a tensor."""
+    """Yield the bytes of a tensor in blocks of `BLOCK_BYTES`."""
     try:
         begin, end = entry["data_offsets"]
         with file.open("rb") as stream:
@@ -136,4 +134,4 @@ def _blocks(file: Path, entry: Mapping[str, Any]) -> Iterator[bytes]:
             for left in range(end - begin, 0, -BLOCK_BYTES):
                 yield stream.read(min(left, BLOCK_BYTES))
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(str(file), "its header does not describe its tensors") from error
+        raise CheckpointError(str(file), "its header has wrong data_offsets") from error

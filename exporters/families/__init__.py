@@ -1,1 +1,1 @@
-"""Model families: what the exporters must know about a kind of checkpoint."""
+"""The export side of each model family."""

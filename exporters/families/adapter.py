@@ -1,6 +1,6 @@
-"""What an exporter needs from a model family, and the table of the families that can be exported.
+"""The interface between the exporters and a model family, and the table of families that can be exported.
 
-A new family is a module with a `FamilyAdapter`, one entry of `FAMILIES`, and its runtime side in `runtimes.families`.
+To add a family, write a module with a `FamilyAdapter`, add one entry to `FAMILIES`, and add its runtime side to `runtimes.families`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FAMILIES = {"BlipForConditionalGeneration": "exporters.families.blip_caption:BLIP_CAPTION"}
-"""Name in `architectures` of a config.json → adapter, imported when a checkpoint has that name."""
+"""Architecture in config.json → "module:name" of its adapter, which is imported when a checkpoint needs it."""
 
 MODEL_TYPES = {"blip": "BlipForConditionalGeneration"}
-"""`model_type` of a config.json that names no architecture → the one that is meant: some captioners were saved so."""
+"""`model_type` in config.json → architecture to assume if `architectures` is missing, as in some published captioners."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """What a checkpoint's config.json says, in the manifest's words."""
+    """The parts of config.json that the manifest stores."""
 
     model: ModelSpec
     tokenizer: TokenizerSpec
@@ -37,55 +37,56 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphExport:
-    """One ONNX graph to trace."""
+    """One ONNX graph and how to trace it."""
 
     role: str
-    """Its role in the artifact, and the component whose part of the recipe it follows."""
+    """Role in the artifact, and name of the recipe's component that applies to this graph."""
     module: "nn.Module"
+    """Traced to obtain the graph."""
     attention: "nn.Module"
-    """Part of `module` whose self-attention may become one operator of ONNX Runtime."""
+    """Part of `module` whose self-attention may be fused into one operator of ONNX Runtime."""
     example: "tuple[Tensor, ...]"
-    """Arguments of `module`; the sizes of axes that `axes` does not name are taken from them."""
+    """Example arguments of `module`. Axes that are not in `axes` get their fixed size from these tensors."""
     inputs: list[str]
     outputs: list[str]
     axes: dict[str, dict[int, str]]
-    """Input or output → axis → name of each axis whose size may change."""
+    """Name of an input or output → axis → name, for each axis of variable size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyAdapter:
-    """A family and one of its tasks. Models and modules are the family's own classes."""
+    """The functions and tables of one task of a family. Model specs and torch modules are of the family's own classes."""
 
     family: str
     task: str
-    """With `family` the key of `runtimes.families.registry.FAMILIES`."""
+    """(family, task) is the key of `runtimes.families.registry.FAMILIES`."""
     components: tuple[str, ...]
-    """Parts that a recipe may treat differently."""
+    """Components that a recipe can configure."""
     tied: Mapping[str, str]
-    """Parameter of the torch module → the parameter that is the same tensor and is stored."""
+    """Parameter of the torch module → the parameter with the same tensor. Only the latter is stored."""
     read_config: Callable[[Mapping[str, Any]], CheckpointConfig]
-    """Reads a config.json; ValueError for what this toolkit does not support."""
+    """Parses config.json. Raises ValueError if it uses an unsupported feature."""
     image_processor: Callable[[], Any]
-    """Returns transformers' image processor class whose pixels are the reference."""
+    """Returns the class of transformers' image processor whose pixels are the reference."""
     scaled: Callable[[Any, ImageSpec, float], tuple[ModelSpec, ImageSpec]]
-    """Returns the sizes of a model for images of a part of their side."""
+    """(model, image, scale) → model and image for `scale` times the patches per side."""
     named_weights: "Callable[[Mapping[str, Tensor]], dict[str, Tensor]]"
-    """Returns a checkpoint's tensors under the torch module's names; ValueError for what the module cannot hold."""
+    """Converts a checkpoint's tensors by name to the torch module's, f32. Raises ValueError if the module cannot represent them."""
     fitted_weights: "Callable[[dict[str, Tensor], Any], dict[str, Tensor]]"
-    """Returns the weights for a model from `scaled`."""
+    """(weights by name, model) → weights by name, resized to a model from `scaled`."""
     component_of: Callable[[str], str]
-    """Returns which component a parameter or submodule belongs to."""
+    """Name of a parameter or submodule → its component."""
     graphs: Callable[[Any], list[GraphExport]]
-    """Returns the graphs of contract `split/1`. The module is changed and is of no use afterwards."""
+    """Torch module → its graphs of contract `split/1`. The module is modified and cannot be used afterwards."""
     reference: Callable[..., Reference]
-    """Runs the checkpoint itself: (directory, gate's images, defaults, threads, *, allow_bin)."""
+    """(directory, images, defaults, threads, *, allow_bin) → reference run of the checkpoint."""
     evaluate: Callable[[Captioner, Recipe, Sequence[LabelledImage], Reference, OnGateFailure], dict[str, Any]]
-    """Returns the gate's findings on an artifact; GateError where it fails and must not."""
+    """Returns the gate's findings on an artifact. Raises GateError if the gate fails and `OnGateFailure` is "fail"."""
     evaluate_joined: Callable[[Captioner, Recipe, Sequence[LabelledImage], dict[str, Any], OnGateFailure], dict[str, Any]]
-    """Returns the findings on the single graph of an artifact whose split graphs have the given ones."""
+    """Like `evaluate` for an artifact with one graph. The dict is the findings on the split graphs that it was joined from."""
 
 
 def find_family(architecture: str) -> FamilyAdapter | None:
-    """Return the adapter of an architecture, or None where this toolkit has none."""
+    """Return the adapter of an architecture, or None if it is not supported."""
     target = FAMILIES.get(architecture)
     return None if target is None else load_target(target)

@@ -1,4 +1,4 @@
-"""BLIP image captioning: `BlipForConditionalGeneration` of transformers."""
+"""Family adapter of BLIP image captioning, transformers' `BlipForConditionalGeneration`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from exporters.families.adapter import CheckpointConfig, FamilyAdapter
 from exporters.families.blip_graphs import blip_graphs
 from exporters.families.blip_reference import pillow_processor, run_reference
 from exporters.families.blip_resolution import interpolate_positions, resized
-from exporters.gate.gate import check, check_joined
+from exporters.gate.gate import evaluate, evaluate_joined
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.engines.pytorch.blip import Blip
@@ -21,12 +21,12 @@ from runtimes.families.blip import BlipSpec
 ((HEAD, TABLE),) = Blip.TIED.items()
 POSITIONS = "vision_model.embeddings.position_embedding"
 ALIASES: dict[str, str | None] = {
-    HEAD: TABLE,  # tied: transformers, too, takes the word table for the head
+    HEAD: TABLE,  # tied: transformers also uses the word embeddings as the head
     "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
     "text_decoder.bert.embeddings.position_ids": None,
     "vision_model.embeddings.position_ids": None,
 }
-"""Names that older files carry → the name of the same tensor in our module, or None for buffers that hold 0, 1, 2, ..."""
+"""Tensor name in some checkpoints → name of the same tensor in our module; None for buffers of 0, 1, 2, ..., which are not needed."""
 
 
 def read_config(config: Mapping[str, Any]) -> CheckpointConfig:
@@ -77,9 +77,9 @@ def fitted_weights(weights: dict[str, Tensor], model: BlipSpec) -> dict[str, Ten
 
 
 def component_of(name: str) -> str:
-    """See `FamilyAdapter.component_of`. Cross-attention's keys and values are computed once per image."""
-    once = name.startswith("vision_model.") or ".crossattention.self.key" in name or ".crossattention.self.value" in name
-    return "encoder" if once else "decoder"
+    """See `FamilyAdapter.component_of`. Keys and values of cross-attention are computed once per image, so they belong to the encoder."""
+    per_image = name.startswith("vision_model.") or ".crossattention.self.key" in name or ".crossattention.self.value" in name
+    return "encoder" if per_image else "decoder"
 
 
 BLIP_CAPTION = FamilyAdapter(
@@ -95,6 +95,6 @@ BLIP_CAPTION = FamilyAdapter(
     component_of=component_of,
     graphs=blip_graphs,
     reference=run_reference,
-    evaluate=check,
-    evaluate_joined=check_joined,
+    evaluate=evaluate,
+    evaluate_joined=evaluate_joined,
 )

@@ -1,13 +1,13 @@
-"""The ONNX graphs of a BLIP captioner.
+"""The ONNX graphs of a BLIP captioner, contract `split/1`.
 
-Contract `split/1`. B images, R decoder rows (a multiple of B), N vision tokens, P past tokens, T new tokens, M wanted positions,
-V vocabulary, H heads, Dh width of a head:
+Axes: B images, R decoder rows (a multiple of B), S pixels per side, N vision tokens, P past tokens, T new tokens, M positions whose logits
+are returned, V vocabulary, D width, H heads, Dh width of a head.
 
     encoder  pixels f32[B,3,S,S] → cross_key_i, cross_value_i f[B,H,N,Dh] of every decoder layer i
     decoder  token_ids i64[R,T], positions i64[M], past_key_i, past_value_i f[R,H,P,Dh], cross_key_i, cross_value_i
              → logits f32[R,M,V], present_key_i, present_value_i f[R,H,P+T,Dh]
 
-P may be 0, so one decoder graph takes the prompt and every later token.
+P may be 0, so the same decoder graph runs the prompt and every later token.
 """
 
 import torch
@@ -18,7 +18,7 @@ from runtimes.engines.pytorch.blip import Blip
 
 
 def layer_names(prefix: str, layers: int) -> list[str]:
-    """Return `prefix_key_0, prefix_value_0, prefix_key_1, ...`: the order in which `Blip` passes K/V."""
+    """Return `prefix_key_0, prefix_value_0, prefix_key_1, ...`: the order of keys and values in `Blip.encode` and `Blip.decode`."""
     return [f"{prefix}_{kind}_{layer}" for layer in range(layers) for kind in ("key", "value")]
 
 
@@ -30,7 +30,7 @@ class Encoder(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Pixels f32[B,3,S,S] → K/V f[B,H,N,Dh] per decoder layer."""
+        """Pixels f32[B,3,S,S] → key and value f[B,H,N,Dh] per decoder layer."""
         return tuple(self.model.encode(pixels))
 
 
@@ -43,13 +43,19 @@ class Decoder(nn.Module):
         self.layers = model.shape.text_layers
 
     def forward(self, token_ids: Tensor, positions: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """State is past then cross, each key and value per layer → logits, then present."""
+        """Compute logits f32[R,M,V], then present key and value f[R,H,P+T,Dh] per layer.
+
+        Args:
+            token_ids: i64[R,T], the new tokens.
+            positions: i64[M], indices of the new tokens whose logits are returned.
+            state: Past key and value f[R,H,P,Dh] per layer, then cross key and value f[B,H,N,Dh] per layer.
+        """
         logits, present = self.model.decode(token_ids, positions, state[: 2 * self.layers], state[2 * self.layers :])
         return (logits, *present)
 
 
 class ColumnEmbedding(nn.Module):
-    """Looks words up in the head's matrix f[D,V], so that the tied table is stored once and no graph has to transpose it."""
+    """Embedding that gathers columns of the head's matrix f[D,V], so that both share one tensor and the graph does not transpose it."""
 
     def __init__(self, table: nn.Parameter) -> None:
         super().__init__()
@@ -61,7 +67,7 @@ class ColumnEmbedding(nn.Module):
 
 
 class ColumnHead(nn.Module):
-    """Product with the same matrix f[D,V]."""
+    """Head whose matrix f[D,V] is also the table of `ColumnEmbedding`."""
 
     def __init__(self, table: nn.Parameter) -> None:
         super().__init__()
@@ -73,7 +79,7 @@ class ColumnHead(nn.Module):
 
 
 class JoinedProjections(nn.Module):
-    """Query, key and value of one decoder layer in one product: a third of the calls, and their input is quantized once."""
+    """Query, key and value projections of one decoder layer as one product: a third of the calls, and its input is quantized once."""
 
     def __init__(self, query: nn.Linear, key: nn.Linear, value: nn.Linear) -> None:
         super().__init__()
@@ -89,10 +95,10 @@ class JoinedProjections(nn.Module):
 
 
 def blip_graphs(model: Blip) -> list[GraphExport]:
-    """Return encoder and decoder of an FP32 or FP16 module.
+    """Return encoder and decoder graph of an FP32 or FP16 module.
 
-    Layers are rebuilt as graphs want them (embedding and head share one matrix, query, key and value one product), which a module that is
-    used afterwards would not stand.
+    The module is modified and cannot be used afterwards: embedding and head then share one matrix f[D,V], and each decoder layer has one
+    product for query, key and value.
     """
     shape = model.shape
     for layer in model.text_decoder.layers:
@@ -104,7 +110,7 @@ def blip_graphs(model: Blip) -> list[GraphExport]:
     table = nn.Parameter(words.T.contiguous(), requires_grad=False)
     model.get_submodule("text_decoder.bert.embeddings").add_module("word_embeddings", ColumnEmbedding(table))
     model.get_submodule("text_decoder.cls.predictions").add_module("decoder", ColumnHead(table))
-    # More than one of everything, so that tracing cannot take an axis of length 1 for a constant.
+    # All variable axes are longer than 1: tracing may treat an axis of length 1 as a constant.
     rows, past, new = 4, 3, 2
     kv = [torch.zeros(rows, shape.text_heads, past, shape.head_width, dtype=dtype) for _ in range(2 * shape.text_layers)]
     cross = [torch.zeros(2, shape.text_heads, shape.vision_tokens, shape.head_width, dtype=dtype) for _ in range(2 * shape.text_layers)]
@@ -114,7 +120,7 @@ def blip_graphs(model: Blip) -> list[GraphExport]:
         "present": {0: "rows", 2: "past_and_new"},
         "cross": {0: "images", 2: "vision_tokens"},
     }
-    by_layer = {name: axes[kind] for kind, listed in names.items() for name in listed}
+    by_layer = {name: axes[kind] for kind, layers in names.items() for name in layers}
     return [
         GraphExport(
             role="encoder",

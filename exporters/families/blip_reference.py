@@ -1,4 +1,4 @@
-"""transformers' own BLIP captioner: the FP32 model that artifacts are gated against and benchmarks compare with."""
+"""transformers' own BLIP captioner in FP32: the reference of the gate and the baseline of benchmarks."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,9 +20,19 @@ from runtimes.images.reading import ImageInput, read_image
 
 
 class HfCaptioner:
-    """`BlipForConditionalGeneration.generate` in FP32 with the checkpoint's own processor (the Pillow one)."""
+    """transformers' `BlipForConditionalGeneration` in FP32 with its Pillow-based image processor."""
 
     def __init__(self, directory: Path, threads: int, *, allow_bin: bool = False) -> None:
+        """Load the checkpoint.
+
+        Args:
+            directory: The checkpoint's folder.
+            threads: CPU threads of torch; set for the whole process.
+            allow_bin: Read a `pytorch_model.bin` if there is no safetensors file.
+
+        Raises:
+            CheckpointError: transformers cannot load it.
+        """
         torch.set_num_threads(threads)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
@@ -30,17 +40,17 @@ class HfCaptioner:
             self.model = self._model(directory, allow_bin=allow_bin).eval()
             self._images = pillow_processor().from_pretrained(directory)
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(directory, use_fast=True)
-        except Exception as error:  # transformers raises whatever its parsers raise
+        except Exception as error:  # transformers passes on the exceptions of its parsers
             raise CheckpointError(
                 str(directory), f"transformers cannot load it: {next(iter(str(error).splitlines()), type(error).__name__)}"
             ) from error
-        self._tokenizer.model_max_length = int(1e9)  # its warning about lengths is about another model class
-        self._lap: _Lap | None = None
-        self.model.vision_model.register_forward_hook(lambda *_: self._lap and self._lap("encode"))
-        self.model.text_decoder.register_forward_hook(lambda *_: self._lap and self._lap.token())
+        self._tokenizer.model_max_length = int(1e9)  # suppresses a warning about a length limit that BLIP's decoder does not have
+        self._timer: _TokenTimer | None = None
+        self.model.vision_model.register_forward_hook(lambda *_: self._timer and self._timer("encode"))
+        self.model.text_decoder.register_forward_hook(lambda *_: self._timer and self._timer.token())
 
     def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401 - transformers is untyped
-        """Load the model; another precision of the same model overrides this."""
+        """Load the model; subclasses override this to load another precision."""
         return transformers.BlipForConditionalGeneration.from_pretrained(
             directory, dtype=torch.float32, use_safetensors=not allow_bin or None
         )
@@ -71,8 +81,8 @@ class HfCaptioner:
                     errors.append(str(error))
             if clock:
                 clock("read", perf_counter() - started)
-            found = self._captions(torch.cat(pixels), prompt, num_beams, min_length, max_length, clock) if pixels else iter(())
-            captions += [next(found) if error is None else Caption(text="", token_ids=(), score=None, error=error) for error in errors]
+            readable = self._captions(torch.cat(pixels), prompt, num_beams, min_length, max_length, clock) if pixels else iter(())
+            captions += [next(readable) if error is None else Caption(text="", token_ids=(), score=None, error=error) for error in errors]
         return captions
 
     def _captions(
@@ -95,14 +105,24 @@ class HfCaptioner:
         *,
         scores: bool = False,
     ) -> Any:  # noqa: ANN401 - transformers is untyped
-        """Run transformers' `generate` on pixels f32[B,3,S,S] and return its output, with the scores of every step if asked."""
+        """Run transformers' `generate` and return its output object.
+
+        Args:
+            pixels: f32[B,3,S,S].
+            prompt: Start of every caption, or None.
+            num_beams: Beams of the search; 1 is greedy.
+            min_length: Least number of tokens, with the prompt.
+            max_length: Greatest number of tokens, with the prompt.
+            clock: Called with the name and seconds of each phase.
+            scores: Also return the scores of every step.
+        """
         inputs = {} if prompt is None else self._tokenizer([prompt] * len(pixels), return_tensors="pt", return_token_type_ids=False)
-        self._lap = _Lap(clock) if clock else None
+        self._timer = _TokenTimer(clock) if clock else None
         try:
             return self.model.generate(
                 pixel_values=pixels,
                 **inputs,
-                # Named, so that a checkpoint's own generation settings do not change what is compared.
+                # All settings are explicit, so that the checkpoint's generation_config.json does not change the comparison.
                 do_sample=False,
                 num_beams=num_beams,
                 length_penalty=1.0,
@@ -115,15 +135,15 @@ class HfCaptioner:
                 output_scores=scores,
             )
         finally:
-            self._lap = None
+            self._timer = None
 
     @torch.inference_mode()
     def score(self, images: Sequence[ImageInput], *, captions: Sequence[Sequence[str]]) -> list[Float32]:
-        """Teacher-forced log-probabilities f32[K] per image; see `Captioner.score`."""
+        """Return the teacher-forced log-probabilities f32[K] of each image's K captions; see `Captioner.score`."""
         config = self.model.config.text_config
         scores = []
-        for image, listed in zip(images, captions, strict=True):
-            ids = [self.caption_ids(caption) for caption in listed]
+        for image, references in zip(images, captions, strict=True):
+            ids = [self.caption_ids(caption) for caption in references]
             width = max(map(len, ids)) - 1
             inputs = torch.full((len(ids), width), config.pad_token_id)
             attended = torch.zeros(len(ids), width, dtype=torch.int64)
@@ -145,14 +165,14 @@ class HfCaptioner:
         return scores
 
     def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
-        """Return a caption's text without the prompt it started with."""
+        """Return a caption's text without its prompt."""
         return self._text(caption.token_ids[1 if prompt is None else len(self.caption_ids(prompt)) - 1 :])
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def caption_ids(self, caption: str) -> list[int]:
-        """Return [DEC] words [SEP], cut where the model has no more positions."""
+        """Return the token ids [DEC] words [SEP], cut to the model's number of positions."""
         config = self.model.config.text_config
         words = self._tokenizer(caption).input_ids[1:-1]
         return [config.bos_token_id, *words, config.sep_token_id][: config.max_position_embeddings]
@@ -161,14 +181,14 @@ class HfCaptioner:
         return self._images(read_image(image), return_tensors="pt").pixel_values
 
     def _trim(self, ids: list[int]) -> list[int]:
-        """Cut the padding behind the end token."""
+        """Remove the padding after the end token."""
         end = self.model.config.text_config.sep_token_id
-        first = 1  # a stop token never starts a caption
+        first = 1  # the first token of a caption is never the end token
         return ids[: ids.index(end, first) + 1] if end in ids[first:] else ids
 
 
-class _Lap:
-    """Reports each phase's seconds from the forward hooks of the model."""
+class _TokenTimer:
+    """Measures phases in the model's forward hooks and reports their seconds."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self._phase, self._started = clock, "first_token", perf_counter()
@@ -184,24 +204,27 @@ class _Lap:
 
 
 def pillow_processor() -> Any:  # noqa: ANN401 - transformers is untyped
-    """Return the Pillow-based image processor: from transformers 5 on it has its own name, and the plain one needs torchvision."""
+    """Return the class of the Pillow-based image processor.
+
+    transformers 5 calls it `BlipImageProcessorPil`; its `BlipImageProcessor` needs torchvision.
+    """
     return getattr(transformers, "BlipImageProcessorPil", None) or transformers.BlipImageProcessor
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the baseline runs on."""
+    """Return the versions of the libraries that the baseline uses."""
     return {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
 
 
 def run_reference(
     directory: Path, images: Sequence[LabelledImage], defaults: GenerationConfig, threads: int, *, allow_bin: bool
 ) -> Reference:
-    """Run transformers on the gate's images."""
+    """Run transformers on the gate's images; see `FamilyAdapter.reference`."""
     captioner = HfCaptioner(directory, threads, allow_bin=allow_bin)
     ids, margins = [], []
     for image in images:
-        found, margin = greedy_with_margins(captioner, image.path, max_length=defaults.max_length)
-        ids.append(tuple(found))
+        caption, margin = greedy_with_margins(captioner, image.path, max_length=defaults.max_length)
+        ids.append(tuple(caption))
         margins.append(tuple(margin))
     scores = captioner.score([image.path for image in images], captions=[image.captions for image in images])
     return Reference(
@@ -215,7 +238,11 @@ def run_reference(
 def greedy_with_margins(
     captioner: HfCaptioner, image: ImageInput, prompt: str | None = None, max_length: int = GenerationConfig.max_length
 ) -> tuple[list[int], list[float]]:
-    """Return transformers' greedy caption and, per generated token, the log-probability of the best token over the second's."""
+    """Caption an image greedily with transformers.
+
+    Returns:
+        Token ids, and for each generated token the margin: log-probability of the best token minus that of the second, in nat.
+    """
     output = captioner.generate(captioner._pixels(image), prompt, 1, 0, max_length, scores=True)
     best_two = [torch.topk(scores[0], 2).values for scores in output.scores]
     return captioner._trim(output.sequences[0].tolist()), [float(pair[0] - pair[1]) for pair in best_two]

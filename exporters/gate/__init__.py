@@ -1,1 +1,1 @@
-"""The gate: an artifact is compared with its checkpoint before it is written."""
+"""Compare artifacts with their checkpoint, and compute confidence intervals."""

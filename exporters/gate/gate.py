@@ -1,7 +1,8 @@
-"""The gate: an artifact's captioner and the checkpoint's reference run go in; how far they differ, and whether that is allowed, come out.
+"""The gate: compare an artifact with its checkpoint's reference run, and fail if they differ by more than the recipe allows.
 
-FP32 artifacts must say what transformers says, token for token. Quantized ones are judged by drift, the rise of the teacher-forced negative
-log-probability per token of fixed captions: it orders losses that captions and BLEU on a few images cannot see. numpy only.
+FP32 artifacts must produce the same token ids as transformers. Quantized artifacts are judged by their drift: the increase in negative
+log-probability per token of fixed captions, teacher-forced. Drift shows small losses that captions and BLEU on a few images do not show.
+The only library used is numpy.
 """
 
 from collections.abc import Sequence
@@ -18,52 +19,58 @@ from runtimes.captioner import Captioner
 from runtimes.errors import GateError
 
 OnGateFailure = Literal["fail", "write"]
-"""What an export does with an artifact that fails the gate: refuse it, or write it with its findings."""
+"""What an export does if an artifact fails the gate: raise GateError, or write the artifact with the failure recorded in its manifest."""
 
 TIE_NAT = 1e-3
-"""Below this margin between its two best tokens a reference has no opinion that rounding could not change."""
+"""If the two best tokens of the reference differ by less than this log-probability, rounding alone can swap them: a tie."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What transformers' FP32 model says and thinks of the gate's images."""
+    """Results of transformers' FP32 model on the gate's images."""
 
     transformers: str
-    """Its version."""
+    """Version of transformers."""
     token_ids: tuple[tuple[int, ...], ...]
-    """Greedy captions at default lengths, one per image."""
+    """Per image: token ids of the greedy caption at default lengths."""
     margins_nat: tuple[tuple[float, ...], ...]
-    """Per image and generated token: log-probability of the best token over that of the second."""
+    """Per image and generated token: log-probability of the best token minus that of the second, in nat."""
     log_probabilities: tuple[tuple[float, ...], ...]
-    """Per image and human caption, natural log."""
+    """Per image and reference caption: teacher-forced log-probability, in nat."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Token-for-token comparison with a reference."""
+    """Result of comparing captions with those of a reference, token by token."""
 
     equal: int
+    """Number of captions with the same token ids."""
     ties: int
+    """Number of captions whose first difference is a tie."""
     different: tuple[tuple[int, int], ...]
-    """(image, position) of first differences that are no ties."""
+    """(image, position) of each first difference that is not a tie."""
 
 
-def compare(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]], margins_nat: Sequence[Sequence[float]]) -> Agreement:
-    """Compare captions: equal, or a tie if at the first difference the reference's top-2 margin is below `TIE_NAT`.
+def compare(
+    token_ids: Sequence[Sequence[int]], reference_ids: Sequence[Sequence[int]], margins_nat: Sequence[Sequence[float]]
+) -> Agreement:
+    """Compare captions with those of a reference.
+
+    A caption is a tie if the reference's margin at the first difference is below `TIE_NAT`.
 
     Args:
-        ours: Ids per image, [DEC] to end.
-        theirs: The reference's ids.
-        margins_nat: The reference's margins of generated tokens; the last len(margins) of its ids were generated.
+        token_ids: Token ids per image, from [DEC] to the end token.
+        reference_ids: The reference's token ids per image.
+        margins_nat: The reference's margins per image. They belong to the last len(margins) of its token ids, which were generated.
     """
     equal = ties = 0
     different: list[tuple[int, int]] = []
-    for image, (mine, other, margins) in enumerate(zip(ours, theirs, margins_nat, strict=True)):
-        if list(mine) == list(other):
+    for image, (ids, expected, margins) in enumerate(zip(token_ids, reference_ids, margins_nat, strict=True)):
+        if list(ids) == list(expected):
             equal += 1
             continue
-        position = next((i for i, (a, b) in enumerate(zip(mine, other, strict=False)) if a != b), min(len(mine), len(other)))
-        generated = position - (len(other) - len(margins))
+        position = next((i for i, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b), min(len(ids), len(expected)))
+        generated = position - (len(expected) - len(margins))
         if 0 <= generated < len(margins) and margins[generated] < TIE_NAT:
             ties += 1
         else:
@@ -72,25 +79,35 @@ def compare(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]], marg
 
 
 def drift_of_sums(sums: Float64) -> Float64:
-    """Sums f64[R,2] of (fall in log-probability, tokens) → f64[R] nat per token."""
+    """Return the drift f64[R], in nat per token, of sums f64[R,2]: decrease in log-probability, number of tokens."""
     return np.asarray(sums[:, 0] / sums[:, 1])
 
 
-def check(
+def evaluate(
     captioner: Captioner, recipe: Recipe, images: Sequence[LabelledImage], reference: Reference, on_failure: OnGateFailure
 ) -> dict[str, Any]:
-    """Judge an artifact and return what goes into its manifest.
+    """Compare an artifact with its checkpoint.
+
+    Args:
+        captioner: Captioner of the artifact.
+        recipe: The artifact's recipe: without a drift limit, token ids must be equal; with one, the upper 95 % bound of drift counts.
+        images: The gate's images with their reference captions.
+        reference: The checkpoint's results on the same images, in the same order.
+        on_failure: "fail" raises GateError; "write" records the failure in the findings.
+
+    Returns:
+        The findings, as JSON values for the manifest.
 
     Raises:
-        GateError: With `on_failure="fail"`, it differs from the checkpoint by more than the recipe allows.
+        GateError: With `on_failure="fail"`, the artifact differs from the checkpoint by more than the recipe allows.
     """
     paths = [image.path for image in images]
     ids = [caption.token_ids for caption in captioner.caption(paths)]
     agreement = compare(ids, reference.token_ids, reference.margins_nat)
     scores = captioner.score(paths, captions=[image.captions for image in images])
     tokens = [sum(len(captioner.caption_ids(caption)) - 1 for caption in image.captions) for image in images]
-    falls = [sum(theirs) - float(ours.sum()) for theirs, ours in zip(reference.log_probabilities, scores, strict=True)]
-    rows = np.array([falls, tokens], dtype=np.float64).T
+    logprob_drops = [sum(expected) - float(actual.sum()) for expected, actual in zip(reference.log_probabilities, scores, strict=True)]
+    rows = np.array([logprob_drops, tokens], dtype=np.float64).T
     low, high = interval(rows, drift_of_sums)
     drift = float(drift_of_sums(rows.sum(axis=0, keepdims=True))[0])
     problem = None
@@ -101,7 +118,7 @@ def check(
                 f"captions of {len(agreement.different)} of {len(images)} images differ from transformers' "
                 f"(first: {paths[image].name}, token {position})"
             )
-    elif not high <= recipe.drift_limit_nat:  # also when it is not a number
+    elif not high <= recipe.drift_limit_nat:  # true for NaN, too
         problem = f"drift is {drift:+.4f} nat/token, upper 95 % bound {high:+.4f}, the recipe allows {recipe.drift_limit_nat}"
     _enforce(recipe, problem, on_failure)
     return {
@@ -116,31 +133,34 @@ def check(
         "drift_limit": recipe.drift_limit_nat,
         "device": captioner.session.info().device,
         "reference": f"transformers {reference.transformers} FP32 generate",
-        "captions": {sha256_of(path): list(said) for path, said in zip(paths, ids, strict=True)},
+        "captions": {sha256_of(path): list(caption_ids) for path, caption_ids in zip(paths, ids, strict=True)},
     }
 
 
-def check_joined(
+def evaluate_joined(
     captioner: Captioner, recipe: Recipe, images: Sequence[LabelledImage], findings: dict[str, Any], on_failure: OnGateFailure
 ) -> dict[str, Any]:
-    """Judge a single graph, which gives no scores, by what it was joined from: it must say the same, token for token.
+    """Compare a single graph with the split graphs that it was joined from.
+
+    A single graph computes no scores, so its drift cannot be measured. It must produce the same token ids as the split graphs; the drift of
+    the split graphs then holds for it, too.
 
     Args:
-        captioner: Of the single graph.
-        recipe: Of both.
-        images: What `check` looked at.
-        findings: Of `check` on the split graphs.
-        on_failure: Refuse the artifact, or only record the problem.
+        captioner: Captioner of the single graph.
+        recipe: The recipe of both.
+        images: The images that `evaluate` had.
+        findings: The result of `evaluate` on the split graphs.
+        on_failure: "fail" raises GateError; "write" records the failure in the findings.
 
     Returns:
-        The findings, which hold for the single graph too if it says the same.
+        The findings on the single graph, as JSON values for the manifest.
 
     Raises:
-        GateError: With `on_failure="fail"`, it says something else.
+        GateError: With `on_failure="fail"`, a caption differs.
     """
     paths = [image.path for image in images]
-    said = {sha256_of(path): list(caption.token_ids) for path, caption in zip(paths, captioner.caption(paths), strict=True)}
-    different = [path for path in paths if said[sha256_of(path)] != findings["captions"][sha256_of(path)]]
+    captions = {sha256_of(path): list(caption.token_ids) for path, caption in zip(paths, captioner.caption(paths), strict=True)}
+    different = [path for path in paths if captions[sha256_of(path)] != findings["captions"][sha256_of(path)]]
     problem = None
     if different:
         problem = (
@@ -150,21 +170,22 @@ def check_joined(
     _enforce(recipe, problem, on_failure)
     return findings | {
         "passed": findings["passed"] and problem is None,
-        "problem": "; ".join(found for found in (findings["problem"], problem) if found) or None,
-        "captions": said,
+        "problem": "; ".join(text for text in (findings["problem"], problem) if text) or None,
+        "captions": captions,
         "captions_as_split": len(paths) - len(different),
     }
 
 
 def _enforce(recipe: Recipe, problem: str | None, on_failure: OnGateFailure) -> None:
+    """Raise GateError if there is a problem and the export must fail."""
     if problem and on_failure == "fail":
         remedy = "--on-gate-failure write writes it all the same and records the failure in its manifest."
         raise GateError(f"{recipe.name}: {problem}. Nothing was written. {remedy}")
 
 
 def findings_line(findings: dict[str, Any]) -> str:
-    """Say a gate's findings in one line."""
-    # + 0.0: no minus before a zero
+    """Format the gate's findings as one line."""
+    # + 0.0 turns -0.0 into 0.0
     drift, low, high = (round(findings[key], 4) + 0.0 for key in ("drift_nat_per_token", "drift_low", "drift_high"))
     as_split = (
         f"; {findings['captions_as_split']} of {findings['images']} equal the split graphs'" if "captions_as_split" in findings else ""

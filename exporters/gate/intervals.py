@@ -1,19 +1,20 @@
-"""Bootstrap 95 % intervals, for the gate, reports and comparisons: of a mean, and of relative changes.
+"""Bootstrap 95 % confidence intervals of means and of relative changes, for the gate, reports and comparisons.
 
-**Over images** (`interval`, `paired_change`): what another set of images would give.
+**Resampling of images** (`interval`, `paired_change`) estimates what another set of images would give.
 
-A score takes part when it is a function of sums over images: a mean of per-image values (CIDEr-D, ROUGE-L, drift) is one of
-them, corpus BLEU another, of ten counts. So each resample is a row of weights (how often each image was drawn), all sums are one
-matrix product, and BLEU-4 of 2000 resamples of 5000 images takes a fraction of a second.
+A score must be a function of sums over images. A mean of per-image values (CIDEr-D, ROUGE-L, drift) is one, and so is corpus BLEU, whose
+sums are ten counts. A resample is then a row of weights: how often each image was drawn. All sums are one matrix product, so BLEU-4 of 2000
+resamples of 5000 images takes a fraction of a second.
 
-Case and baseline are drawn together: a resample holds the same images for both, and what makes an image easy or hard for both
-cancels out. Images are the only thing drawn; CIDEr-D's document frequencies stay those of the whole set.
+Case and baseline use the same resamples, so that differences in difficulty between images cancel out. CIDEr-D's document frequencies are
+not resampled; they are those of the whole set.
 
-**Over repeats and images** (`change_of_images`, `change_of_repeats`): what another run would give. Repeats of A and B are drawn apart,
-since they ran at other times. Images are drawn together where they are the same ones. A figure of a whole process has repeats alone.
-A single repeat gives no interval, since nothing tells how much one process differs from the next; with few repeats it is widened.
+**Resampling of repeats and images** (`change_of_images`, `change_of_repeats`) estimates what another run would give. Repeats of A and B are
+drawn independently, because they ran at different times. Images are drawn together if both runs have the same images. For figures of a
+whole process, only repeats are drawn. A single repeat gives no interval, because it does not show how much processes differ. The interval
+of few repeats is widened.
 
-Axes: N images, K numbers an image, R resamples or repeats, S sets.
+Axes: N images, K numbers per image, R resamples or repeats, S sets, P pairs of repeat and image.
 """
 
 import math
@@ -26,51 +27,51 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 
 Score = Callable[[Float64], Float64]
-"""Sums over images f64[R,K] -> scores f64[R]."""
+"""Sums over images f64[R,K] → scores f64[R]."""
 
 Statistic = Callable[[Float64], Float64]
-"""Numbers of every image and repeat f64[S,R*N,K] -> one figure per set f64[S]."""
+"""Numbers of every image and repeat f64[S,R*N,K] → one figure per set f64[S]."""
 
 TAILS = (0.025, 0.975)
-"""Of a 95 % interval."""
+"""Quantiles at the ends of a 95 % interval."""
 
 NORMAL = 1.959964
 """The 97.5 % quantile of the normal distribution."""
 
 STUDENT = (4.302653, 2.776445, 2.446912, 2.306004, 2.228139, 2.178813, 2.144787, 2.119905, 2.100922, 2.085963)
-"""That of Student's distribution with 2, 4, ... 20 degrees of freedom; ten rows spare a report scipy."""
+"""The 97.5 % quantile of Student's t distribution with 2, 4, ... 20 degrees of freedom. The table avoids a dependency on scipy."""
 
 RESAMPLES = 2000
 _DRAWS_AT_ONCE = 1_000_000
-"""Bounds memory at some 16 MB."""
+"""Limits memory to about 16 MB."""
 _NUMBERS_AT_ONCE = 2_000_000
-"""Likewise, for each of two runs."""
+"""Limits memory to about 16 MB for each of two runs."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Relative change of a score against the baseline's: -0.02 is 2 % lower."""
+    """Relative change of a score from the baseline's: -0.02 is 2 % lower."""
 
     change: float | None
-    """None when the baseline scores 0."""
+    """None if the baseline's score is 0."""
     low: float | None
     high: float | None
-    """Ends of the 95 % interval; None when too many resamples have a baseline of 0 to tell."""
+    """Ends of the 95 % interval. An end is None if too many resamples have a baseline of 0."""
 
 
 def total(sums: Float64) -> Float64:
-    """Score sets of images f64[R,1] by the sum of one value, f64[R]: its relative change is that of the mean."""
+    """Return the single sum of each resample, f64[R,1] → f64[R]. Its relative change equals that of the mean."""
     return sums[:, 0]
 
 
 def interval(values: Float64, score: Score | None = None, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """Estimate how far a score would move with other images of the same kind.
+    """Estimate how much a score varies between sets of images of the same kind.
 
     Args:
-        values: f64[N] or f64[N,K], N >= 1, what each image adds to the sums that `score` takes.
-        score: sums f64[R,K] -> scores f64[R]; the mean of f64[N] if not given.
-        resamples: how many sets of N images to draw, with replacement.
-        seed: same seed, same interval.
+        values: f64[N] or f64[N,K], N >= 1: the contribution of each image to the sums that `score` takes.
+        score: Sums f64[R,K] → scores f64[R]. The default is the mean of f64[N].
+        resamples: Number of sets of N images to draw, with replacement.
+        seed: The same seed gives the same interval.
 
     Returns:
         Lower and upper end of the 95 % percentile interval.
@@ -78,7 +79,7 @@ def interval(values: Float64, score: Score | None = None, resamples: int = RESAM
     if score is not None:
         scores = score(_resampled_sums([values.reshape(len(values), -1)], resamples, seed)[0])
         return _ends(scores, scores)
-    origin = values[0]  # equal values then have differences of exactly 0, and an interval of width 0
+    origin = values[0]  # equal values have differences of exactly 0, so their interval has width 0
     means = origin + _resampled_sums([(values - origin).reshape(-1, 1)], resamples, seed)[0][:, 0] / len(values)
     return _ends(means, means)
 
@@ -90,39 +91,39 @@ def paired_change(case: Float64, baseline: Float64, score: Score = total, resamp
     For BLEU-4: `paired_change(count_matrix(case), count_matrix(baseline), bleu4_of_sums)`.
 
     Args:
-        case: f64[N] or f64[N,K], what each image adds to the sums that `score` takes.
-        baseline: the same of the baseline, images in the same order.
-        score: sums f64[R,K] -> scores f64[R], which are 0 or more.
-        resamples: how many sets of N images to draw, with replacement.
-        seed: same seed, same images drawn, for whatever score.
+        case: f64[N] or f64[N,K]: the contribution of each image to the sums that `score` takes.
+        baseline: The same for the baseline, with images in the same order.
+        score: Sums f64[R,K] → scores f64[R], which are 0 or more.
+        resamples: Number of sets of N images to draw, with replacement.
+        seed: The same seed draws the same images for every score.
 
     Returns:
         The change on all images, with its 95 % percentile interval.
 
     Raises:
-        ValueError: case and baseline are not about the same number of images, or about none.
+        ValueError: `case` and `baseline` have different lengths, or length 0.
     """
     if len(case) != len(baseline) or len(case) == 0:
         raise ValueError(f"{len(case)} images of the case and {len(baseline)} of the baseline cannot be paired")
     rows = [case.reshape(len(case), -1), baseline.reshape(len(baseline), -1)]
-    ours, theirs = (float(score(one.sum(axis=0, keepdims=True))[0]) for one in rows)
-    if theirs == 0:
+    case_score, baseline_score = (float(score(matrix.sum(axis=0, keepdims=True))[0]) for matrix in rows)
+    if baseline_score == 0:
         return Change(None, None, None)
     cases, baselines = (score(sums) for sums in _resampled_sums(rows, resamples, seed))
     known = baselines != 0
     changes = np.divide(cases, baselines, out=np.ones_like(cases), where=known) - 1
-    # A resample whose baseline is 0 may stand anywhere, so it counts as lowest for the one end and as highest for the other.
+    # The change of a resample with a baseline of 0 is unknown: it counts as lowest for the lower end and as highest for the upper end.
     low, high = _ends(np.where(known, changes, -np.inf), np.where(known, changes, np.inf))
-    return Change(ours / theirs - 1, low if np.isfinite(low) else None, high if np.isfinite(high) else None)
+    return Change(case_score / baseline_score - 1, low if np.isfinite(low) else None, high if np.isfinite(high) else None)
 
 
 def _ends(for_low: Float64, for_high: Float64) -> tuple[float, float]:
-    """Percentiles that are values of the sample, rounded outward: no arithmetic between infinities."""
+    """Return the ends of the interval. They are values of the sample, chosen outward: interpolation would compute with infinities."""
     return float(np.quantile(for_low, TAILS[0], method="lower")), float(np.quantile(for_high, TAILS[1], method="higher"))
 
 
 def _resampled_sums(rows: list[Float64], resamples: int, seed: int) -> list[Float64]:
-    """Sum f64[N,K] over the images of each resample: f64[R,K] for each of rows, all over the same draws."""
+    """Sum each matrix f64[N,K] of `rows` over the images of each resample, f64[R,K]. All matrices use the same draws."""
     images = len(rows[0])
     generator = np.random.default_rng(seed)
     sums: list[list[Float64]] = [[] for _ in rows]
@@ -132,22 +133,22 @@ def _resampled_sums(rows: list[Float64], resamples: int, seed: int) -> list[Floa
         drawn = generator.integers(0, images, size=(sets, images))
         cells = drawn + np.arange(sets)[:, None] * images
         times = np.bincount(cells.ravel(), minlength=sets * images).reshape(sets, images).astype(np.float64)
-        for parts, one in zip(sums, rows, strict=True):
-            parts.append(times @ one)
+        for parts, matrix in zip(sums, rows, strict=True):
+            parts.append(times @ matrix)
     return [np.concatenate(parts) for parts in sums]
 
 
 def change_of_images(a: Float64, b: Float64, statistic: Statistic, *, paired: bool, resamples: int = RESAMPLES) -> Change:
-    """Compare two runs by what each image took.
+    """Estimate the relative change of a figure from run A to run B, from numbers per repeat and image.
 
     Args:
-        a: f64[R,N,K], of the first run.
-        b: Likewise of the second; if paired, the same images in the same order.
-        statistic: The figure.
-        paired: Whether the images are the same.
-        resamples: How many sets to draw.
+        a: f64[R,N,K], the numbers of run A.
+        b: f64[R,N,K], the numbers of run B, possibly with another R and N.
+        statistic: Computes the figure.
+        paired: Whether A and B have the same images, in the same order.
+        resamples: Number of sets to draw.
     """
-    before, after = (float(statistic(one.reshape(1, -1, one.shape[2]))[0]) for one in (a, b))
+    before, after = (float(statistic(run.reshape(1, -1, run.shape[2]))[0]) for run in (a, b))
     if before == 0 or len(a) < 2 or len(b) < 2:
         return relative(before, after)
     generator = np.random.default_rng(0)
@@ -158,23 +159,26 @@ def change_of_images(a: Float64, b: Float64, statistic: Statistic, *, paired: bo
         images = generator.integers(0, a.shape[1], size=(sets, a.shape[1]))
         others = images if paired else generator.integers(0, b.shape[1], size=(sets, b.shape[1]))
         befores, afters = (
-            statistic(_drawn(one, drawn, generator.integers(0, len(one), size=(sets, len(one)))))
-            for one, drawn in ((a, images), (b, others))
+            statistic(_drawn(run, drawn, generator.integers(0, len(run), size=(sets, len(run)))))
+            for run, drawn in ((a, images), (b, others))
         )
         changes.append(np.divide(afters, befores, out=np.ones_like(afters), where=befores != 0) - 1)
     return _widened(relative(before, after, np.concatenate(changes)), min(len(a), len(b)))
 
 
 def change_of_repeats(a: Sequence[float], b: Sequence[float], *, resamples: int = RESAMPLES) -> Change:
-    """Compare two runs by a figure of each repeat: the change of their median."""
+    """Estimate the relative change of the median figure from run A to run B, from one figure per repeat."""
     if not a or not b:
         return Change(None, None, None)
-    before, after = (np.array(one, dtype=np.float64).reshape(len(one), 1, 1) for one in (a, b))
+    before, after = (np.array(run, dtype=np.float64).reshape(len(run), 1, 1) for run in (a, b))
     return change_of_images(before, after, medians, paired=False, resamples=resamples)
 
 
 def relative(before: float, after: float, resampled: Float64 | None = None) -> Change:
-    """Return the change from a figure to another; none from 0."""
+    """Return the relative change from one figure to another, with an interval from resampled changes f64[S] if given.
+
+    The change from 0 is None.
+    """
     if before == 0:
         return Change(None, None, None)
     if resampled is None:
@@ -184,16 +188,16 @@ def relative(before: float, after: float, resampled: Float64 | None = None) -> C
 
 
 def medians(numbers: Float64) -> Float64:
-    """Take the median of the first number, f64[S,P,K] → f64[S]."""
+    """Return the median of the first number, f64[S,P,K] → f64[S]."""
     return np.asarray(np.median(numbers[:, :, 0], axis=1))
 
 
 def _widened(change: Change, repeats: int) -> Change:
-    """Widen an interval from few repeats, which the bootstrap makes too narrow: a set drawn from n has (n - 1) / n of their variance.
+    """Widen the interval of few repeats, which the bootstrap makes too narrow: resamples of n values have (n - 1) / n of their variance.
 
-    Hesterberg 2015, "What Teachers Should Know about the Bootstrap": by the root of n / (n - 1) and by Student's quantile over the normal
-    one, about the change itself; here on the logarithm, so that nothing changes by less than -100 %. Without it 11 of 100 changes that
-    were none looked clear with 3 repeats of a process, and 31 with 2.
+    The factor is from Hesterberg 2015, "What Teachers Should Know about the Bootstrap": the square root of n / (n - 1), times Student's
+    quantile over the normal quantile. It applies to the distance from the change, on a logarithmic scale, so that no end is below -100 %.
+    Without it, 11 of 100 comparisons of equal processes excluded 0 with 3 repeats, and 31 with 2.
     """
     if change.change is None or change.low is None or change.high is None or change.low in (change.high, -1):
         return change
@@ -204,10 +208,10 @@ def _widened(change: Change, repeats: int) -> Change:
 
 
 def _student(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's distribution for an even number of degrees of freedom; beyond the table its last row."""
+    """Return the 97.5 % quantile of Student's t for an even number of degrees of freedom; beyond the table, its last value."""
     return STUDENT[min(freedom, 2 * len(STUDENT)) // 2 - 1]
 
 
-def _drawn(one: Float64, images: npt.NDArray[np.int64], repeats: npt.NDArray[np.int64]) -> Float64:
-    """f64[R,N,K] at drawn repeats i64[S,R] and images i64[S,N] → f64[S,R*N,K]."""
-    return one[repeats[:, :, None], images[:, None, :]].reshape(len(images), -1, one.shape[2])
+def _drawn(run: Float64, images: npt.NDArray[np.int64], repeats: npt.NDArray[np.int64]) -> Float64:
+    """Take the drawn repeats i64[S,R] and images i64[S,N] of a run f64[R,N,K]; return f64[S,R*N,K]."""
+    return run[repeats[:, :, None], images[:, None, :]].reshape(len(images), -1, run.shape[2])

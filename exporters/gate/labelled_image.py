@@ -1,4 +1,4 @@
-"""An image with captions that people wrote: what the gate scores, and what datasets hold."""
+"""An image with its reference captions, as the gate and datasets use it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """A file and its reference captions; none where only speed is measured."""
+    """An image file and its reference captions, which people wrote. There are none if only speed is measured."""
 
     path: Path
     captions: tuple[str, ...]

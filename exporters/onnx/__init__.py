@@ -1,1 +1,1 @@
-"""ONNX graphs: exported, quantized, stored."""
+"""Export, quantize and store ONNX graphs."""

@@ -1,8 +1,10 @@
-"""Weights in blocks: an FP32 graph goes in; products with 4- or 8-bit weights and one table for embedding and head come out.
+"""Quantize the weights of an FP32 graph in blocks of 4- or 8-bit integers; embedding and head then share one quantized table.
 
-A block is `block_size` neighbouring inputs of one output; it has one scale and no zero point, for ONNX Runtime's AVX2 kernel gives wrong
-products of one row with zero points (onnxruntime#29853). The operators are `MatMulNBits`, which quantizes activations per row and block at
-`accuracy_level` 4, and `GatherBlockQuantized`. K inputs, N outputs, V words, D width.
+A block is `block_size` consecutive inputs of one output channel. It has one scale and no zero point, because ONNX Runtime's AVX2 kernel
+computes wrong products for one row with zero points (onnxruntime#29853). The operators are `MatMulNBits`, which quantizes activations per
+row and block at `accuracy_level` 4, and `GatherBlockQuantized`.
+
+Axes: K inputs, N outputs, V vocabulary, D width.
 """
 
 from collections.abc import Sequence
@@ -20,61 +22,77 @@ from exporters.recipes import Component
 DOMAIN = "com.microsoft"
 BITS = {"qint4": 4, "qint8": 8}
 INT8_ACTIVATIONS = 4
-"""`accuracy_level`: activations in 8 bits. The kernels are right on CPUs without VNNI (README, "Decisions")."""
+"""Value of `accuracy_level` for 8-bit activations. These kernels do not saturate on CPUs without VNNI."""
 SMALLEST_BLOCK = 16
-"""Of the operator."""
+"""Smallest `block_size` that `MatMulNBits` supports."""
 SHRINK = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.79, 0.76)
-"""Parts of the largest magnitude tried as a 4-bit block's range: clipping it a little costs less than coarser steps for all the others.
+"""Ranges to try for a 4-bit block, as parts of its largest magnitude. Clipping the largest weight can reduce the block's total error.
 
-Not for the word table, whose clipping shortens logits: on the 121 tuning images of the shipped model (blocks of 128), drift is +0.031
-nat/token without the search, +0.053 with it everywhere and +0.014 with it everywhere but there.
+The word embeddings are not clipped, because that makes logits smaller. Measured drift on 121 tuning images of the shipped model with
+blocks of 128: +0.031 nat/token without the search, +0.053 with the search everywhere, +0.014 with the search everywhere except there.
 """
 
 Float32 = NDArray[np.float32]
 
 
 def quantize_blocks(weight: Float32, bits: int, block: int, parts: Sequence[float] = (1.0,)) -> tuple[NDArray[np.uint8], Float32]:
-    """Quantize f32[K,N] symmetrically to codes u8[N,K/block,block] and scales f32[N,K/block]: weight ≈ (code - 2**(bits-1)) * scale.
+    """Quantize a matrix symmetrically in blocks: weight ≈ (code - 2**(bits-1)) * scale.
 
-    The weight of largest magnitude takes the code 0, whichever its sign, since codes reach one further down than up. Of several parts of
-    that magnitude tried as a block's range, the one with the least squared error is taken.
+    The weight of largest magnitude gets the code 0, whatever its sign, because signed codes have one more negative value. For each block,
+    the range with the least squared error is used.
+
+    Args:
+        weight: f32[K,N].
+        bits: 4 or 8.
+        block: Inputs per block; divides K.
+        parts: Ranges to try, as parts of a block's largest magnitude.
+
+    Returns:
+        Codes u8[N,K/block,block] and scales f32[N,K/block].
     """
     half = 1 << (bits - 1)
     blocks = np.ascontiguousarray(weight.T).reshape(weight.shape[1], -1, block)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
     codes, scales, least = _rounded(blocks, largest * np.float32(-parts[0] / half), half)
     for part in parts[1:]:
-        tried, scale, error = _rounded(blocks, largest * np.float32(-part / half), half)
+        new_codes, new_scales, error = _rounded(blocks, largest * np.float32(-part / half), half)
         better = error < least
-        codes, scales, least = np.where(better, tried, codes), np.where(better, scale, scales), np.minimum(error, least)
+        codes, scales, least = np.where(better, new_codes, codes), np.where(better, new_scales, scales), np.minimum(error, least)
     return (codes + half).astype(np.uint8), scales[..., 0]
 
 
 def _rounded(blocks: Float32, scales: Float32, half: int) -> tuple[Float32, Float32, Float32]:
-    """Blocks f32[...,n] and scales f32[...,1] → signed codes f32[...,n], the scales and the squared error f32[...,1]."""
-    half_scales = scales.astype(np.float16).astype(np.float32)  # codes are made with the scale that is stored
+    """Round blocks f32[...,n] with scales f32[...,1]; return signed codes f32[...,n], scales as stored and squared error f32[...,1]."""
+    half_scales = scales.astype(np.float16).astype(np.float32)  # scales are stored in FP16, so codes are rounded with the FP16 values
     scales = np.where(np.isfinite(half_scales) & (half_scales != 0), half_scales, scales)
     codes = np.clip(np.rint(blocks / np.where(scales == 0, np.float32(1), scales)), -half, half - 1)
     return codes, scales, np.square(codes * scales - blocks).sum(-1, keepdims=True)
 
 
 def packed(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Codes u8[...,n] → bytes u8[...,n*bits/8], the first of two in the low half."""
+    """Pack codes u8[...,n] into bytes u8[...,n*bits/8]; of two 4-bit codes, the first is in the low half."""
     return codes if bits == BITS["qint8"] else codes[..., 0::2] | (codes[..., 1::2] << np.uint8(4))
 
 
 def quantize(path: Path, component: Component) -> None:
-    """Replace the products of an FP32 graph by block-quantized ones, in place; a matrix whose K no block divides stays as it is."""
+    """Replace the MatMul nodes of an FP32 graph by block-quantized ones, in place.
+
+    If `block_size` does not divide K, the largest power of two that does is used. A matrix stays in FP32 if that is below `SMALLEST_BLOCK`.
+
+    Args:
+        path: The graph, with its weights inside the file.
+        component: Has `block_size`, and qint8 or qint4 weights.
+    """
     assert component.block_size is not None
     model = onnx.load(path)
     graph, bits = model.graph, BITS[component.weights]
     weights = {tensor.name: tensor for tensor in graph.initializer}
     source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity" and node.input[0] in weights}
     lookups = {node.input[0] for node in graph.node if node.op_type == "Gather"}
-    wanted = {name for name in weight_products(graph) if not any(fnmatchcase(name, pattern) for pattern in component.keep_fp32)}
-    done: dict[str, int] = {}  # weight → its block
+    selected = {name for name in weight_products(graph) if not any(fnmatchcase(name, pattern) for pattern in component.keep_fp32)}
+    done: dict[str, int] = {}  # name of a quantized weight → its block size
     for node in graph.node:
-        if node.name not in wanted:
+        if node.name not in selected:
             continue
         name = source.get(node.input[1], node.input[1])
         inputs, outputs = weights[name].dims
@@ -92,17 +110,23 @@ def quantize(path: Path, component: Component) -> None:
         attributes = {"K": inputs, "N": outputs, "bits": bits, "block_size": block, "accuracy_level": INT8_ACTIVATIONS}
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
     share_table(graph, done, bits)
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    inputs_of_nodes = {name for node in graph.node for name in node.input}
+    used = [tensor for tensor in graph.initializer if tensor.name in inputs_of_nodes]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(used)
     if done and not any(opset.domain == DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     onnx.save(model, path)
 
 
 def share_table(graph: onnx.GraphProto, blocks: dict[str, int], bits: int) -> None:
-    """Let the embedding, which gathers columns of the head's matrix [D,V] and transposes them, read the head's codes and scales."""
+    """Replace the embedding (a Gather of columns of the head's matrix [D,V], then a Transpose) by a lookup in the head's codes and scales.
+
+    Args:
+        graph: Modified in place.
+        blocks: Name of a quantized weight → its block size.
+        bits: 4 or 8.
+    """
     for position, node in enumerate(graph.node):
         if node.op_type != "Gather" or node.input[0] not in blocks:
             continue
@@ -112,7 +136,7 @@ def share_table(graph: onnx.GraphProto, blocks: dict[str, int], bits: int) -> No
         graph.initializer.append(numpy_helper.from_array(np.array([-1]), f"{name}_last"))
         graph.initializer.append(numpy_helper.from_array(np.array([0, 0, -1]), f"{name}_row"))
         steps = [
-            # The two operators want the scales in two shapes; the second one is made when the graph is loaded.
+            # GatherBlockQuantized needs the scales with one more axis than MatMulNBits. They are reshaped when the graph is loaded.
             helper.make_node("Unsqueeze", [f"{table}_scale", f"{name}_last"], [f"{out}_scale"], f"{name}_scale"),
             helper.make_node(
                 "GatherBlockQuantized",

@@ -1,4 +1,4 @@
-"""ONNX Runtime artifacts: graphs of a checkpoint in FP32, FP16 or dynamic INT8 and INT4, by a recipe."""
+"""Build the graphs of an ONNX Runtime artifact in FP32, FP16, or with dynamic INT8 or INT4 quantization."""
 
 from collections import Counter
 from pathlib import Path
@@ -17,30 +17,39 @@ REQUIRES = {"onnxruntime": ">=1.27"}
 
 
 def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict[str, Path], dict[str, dict[str, int]]]:
-    """Write the graphs; return files by role and what was quantized: component → operator → count."""
+    """Export, quantize and store the graphs of a checkpoint.
+
+    Args:
+        checkpoint: With the image scale of the recipe.
+        recipe: A recipe of the runtime "ort".
+        directory: Folder for the files.
+
+    Returns:
+        Role → file, and counts of what was quantized: component → operator → count.
+    """
     model = checkpoint.load_model()
     graphs = checkpoint.family.graphs(model.half() if recipe.precision == "fp16" else model)
     components = {graph.role: recipe.component(graph.role) for graph in graphs}
     files = {graph.role: directory / f"{graph.role}.onnx" for graph in graphs}
     for graph in graphs:
-        if components[graph.role].quantized:  # the others keep to the ONNX standard
+        if components[graph.role].quantized:  # FP32 and FP16 graphs contain standard ONNX operators only
             fuse_self_attention(graph.attention)
         export_graph(graph, files[graph.role])
     del model, graph, graphs
     applied: dict[str, dict[str, int]] = {}
-    stored: dict[str, Path] = {}
+    payload: dict[str, Path] = {}
     for role, component in components.items():
         if component.block_size is not None:
             blockwise.quantize(files[role], component)
         elif component.quantized:
             optimum_int8.quantize(files[role], component)
         applied[role] = count_quantized(files[role])
-        stored |= store(files[role], quantized=component.quantized)
-    return stored, applied
+        payload |= store(files[role], quantized=component.quantized)
+    return payload, applied
 
 
 def count_quantized(path: Path) -> dict[str, int]:
-    """Count what is quantized in a graph: integer products, and embedding lookups in an integer table."""
+    """Count the quantized operators of a graph: "MatMul", "Conv", and "Embedding" for lookups in an integer table."""
     graph = onnx.load(path, load_external_data=False).graph
     int8 = {tensor.name for tensor in graph.initializer if tensor.data_type in (TensorProto.INT8, TensorProto.UINT8)}
     counts = Counter("MatMul" for node in graph.node if node.op_type in ("MatMulInteger", "MatMulNBits"))

@@ -1,4 +1,4 @@
-"""Tracing a torch module into an ONNX graph, and finding the products with weights in one."""
+"""Trace a torch module into an ONNX graph, and find the MatMul nodes with constant weights in a graph."""
 
 import logging
 import warnings
@@ -10,14 +10,14 @@ import torch
 from exporters.families.adapter import GraphExport
 
 OPSET = 17
-"""First with LayerNormalization as one operator; the TorchScript exporter of torch 2.13 ends at 20."""
+"""The first opset with LayerNormalization as one operator. The TorchScript exporter of torch 2.13 supports opsets up to 20."""
 
 
 def export_graph(export: GraphExport, path: Path) -> None:
-    """Trace a module on its example and write the graph to `path`."""
+    """Trace a module with its example arguments and write the graph, with its weights inside, to `path`."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the TorchScript exporter announces its retirement at every call; the torch range is pinned
+        warnings.simplefilter("ignore")  # the TorchScript exporter warns of its deprecation at every call; the torch range is pinned
         torch.onnx.export(
             export.module.eval(),
             export.example,
@@ -35,7 +35,7 @@ def export_graph(export: GraphExport, path: Path) -> None:
 
 
 def weight_products(graph: onnx.GraphProto) -> list[str]:
-    """Names of the MatMul nodes whose second factor is a constant, directly or through Identity (one tensor under two names)."""
+    """Return the names of the MatMul nodes whose second input is a constant, directly or through an Identity node."""
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {node.output[0] for node in graph.node if node.op_type == "Identity" and node.input[0] in constants}
     return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in constants]

@@ -1,8 +1,8 @@
-"""Dynamic INT8 by optimum's `ORTQuantizer`: the only module that imports optimum.
+"""Quantize a graph to dynamic INT8 with optimum's `ORTQuantizer`. No other module imports optimum.
 
-It does not know ORT's `MatMulConstBOnly`, so the nodes are named one by one: attention's products of two activations, and the patch
-convolution (ConvInteger cannot run, onnxruntime#12558), stay as they are. What optimum cannot say is done here: the embedding reads rows of
-the head's INT8 table instead of its own FP32 copy.
+optimum does not pass on ONNX Runtime's option `MatMulConstBOnly`, so the nodes to quantize are named one by one. Products of two
+activations (in attention) and the patch convolution (ConvInteger cannot run, onnxruntime#12558) are not quantized. Then the embedding
+is changed to read the head's INT8 table instead of an FP32 copy of its own.
 """
 
 import logging
@@ -26,11 +26,16 @@ WEIGHT_TYPES = {"qint8": QuantType.QInt8, "quint8": QuantType.QUInt8}
 
 
 def quantize(path: Path, component: Component) -> None:
-    """Replace an FP32 graph by its dynamically quantized form, in place."""
+    """Quantize an FP32 graph in place.
+
+    Args:
+        path: The graph, with its weights inside the file.
+        component: Has qint8 or quint8 weights, without blocks.
+    """
     graph = onnx.load(path, load_external_data=False).graph
     nodes = [name for name in weight_products(graph) if not any(fnmatchcase(name, pattern) for pattern in component.keep_fp32)]
     if not nodes:
-        return  # the quantizer reads an empty list as all nodes
+        return  # with an empty list, the quantizer would quantize all nodes
     config = QuantizationConfig(
         is_static=False,
         format=QuantFormat.QOperator,
@@ -47,7 +52,7 @@ def quantize(path: Path, component: Component) -> None:
     level = root.level
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        root.setLevel(logging.ERROR)  # the quantizer advises, through the root logger, steps that this graph does not need
+        root.setLevel(logging.ERROR)  # the quantizer logs advice, through the root logger, that does not apply to these graphs
         try:
             ORTQuantizer(path, config=PretrainedConfig()).quantize(config, scratch, file_suffix="")
         finally:
@@ -59,7 +64,7 @@ def quantize(path: Path, component: Component) -> None:
 
 
 def share_table(graph: onnx.GraphProto) -> None:
-    """Let the embedding read the head's quantized matrix [D,V], one scale and zero point per word, and drop its FP32 copy."""
+    """Make the embedding read the head's quantized matrix [D,V], with its scales and zero points, and remove the FP32 copy; in place."""
     names = {tensor.name: tensor for tensor in graph.initializer}
     for position, node in enumerate(graph.node):
         if node.op_type != "Gather" or f"{node.input[0]}_quantized" not in names:
@@ -86,7 +91,7 @@ def share_table(graph: onnx.GraphProto) -> None:
 
 
 def _of_words(parameter: str, ids: str, output: str, *, per_word: bool) -> list[onnx.NodeProto]:
-    """Look a quantization parameter up per word, or pass on the one of the whole table."""
+    """Return nodes that look up a quantization parameter per word, or pass on the single one of the table."""
     if per_word:
         return [helper.make_node("Gather", [parameter, ids], [output], axis=0)]
     return [helper.make_node("Identity", [parameter], [output])]

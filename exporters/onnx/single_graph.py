@@ -1,8 +1,10 @@
-"""The whole loop in one graph: encoder and decoder of a `split/1` artifact go in; a graph of contract `single/1` and its weights come out.
+"""Join encoder and decoder of a `split/1` artifact into one graph of contract `single/1`, which computes token ids from pixels.
 
-The encoder runs once, then ONNX's `Loop` runs the decoder until every image's caption has ended or is as long as allowed: pixels in,
-token ids out. It searches greedily and takes no beams. Images whose caption has ended go on with the pad token until all have ended.
-The logic around the two graphs is written in ONNX's own text form; B images, V vocabulary, L ids so far, T new ones.
+The encoder runs once. Then ONNX's `Loop` operator runs the decoder until every caption has ended or has the maximum length. The search is
+greedy; beam search is not supported. A caption that has ended is padded until all have ended. The other nodes are written in
+ONNX's text format.
+
+Axes: B images, V vocabulary, L token ids so far, T new token ids.
 """
 
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper, parser
 
-from exporters.onnx.storage import move_out
+from exporters.onnx.storage import externalize_weights
 from runtimes.artifact.folder import Artifact
 from runtimes.artifact.manifest import Manifest
 
@@ -28,13 +30,13 @@ no_past = Expand (empty, cache)
 prompt_length = Size (prompt_ids)
 most_tokens = Sub (max_length, prompt_length)
 """
-"""What the loop starts with; everything of one value per image is [B,1]."""
+"""Nodes for the initial state of the loop. Values per image have the shape [B,1]."""
 
 BEFORE_DECODER = """
 new = Shape <start = 1> (new_ids)
 positions = Sub (new, one)
 """
-"""Only the last of the new tokens' logits are wanted."""
+"""The decoder computes logits at the last new token only."""
 
 AFTER_DECODER = """
 last = Squeeze (logits, one)
@@ -56,7 +58,7 @@ all_ended_number = ReduceMin <keepdims = 0> (ended_number)
 all_ended = Cast <to = 9> (all_ended_number)
 goes_on = Not (all_ended)
 """
-"""Greedy search as in `runtimes.decoding.search`: the end token is barred while a caption is too short; scores are those before."""
+"""Greedy search as in `runtimes.decoding.search`. The end token is not allowed while a caption is too short; scores ignore this rule."""
 
 END = """
 log_probabilities = Squeeze (final_sums, one)
@@ -64,10 +66,18 @@ log_probabilities = Squeeze (final_sums, one)
 
 
 def join(split: Artifact, directory: Path) -> dict[str, Path]:
-    """Write the one graph of an artifact's two; return its files by role."""
+    """Join the two graphs of an artifact.
+
+    Args:
+        split: An artifact of contract `split/1`.
+        directory: Folder for the files.
+
+    Returns:
+        Role → file: the graph and its weights.
+    """
     encoder = _load(split, "encoder")
     decoder = _load(split, "decoder")
-    for node in decoder.graph.node:  # the name is the whole graph's, for what it gives
+    for node in decoder.graph.node:  # `token_ids` is the name of the joined graph's output
         node.input[:] = ["new_ids" if name == "token_ids" else name for name in node.input]
     past = [value for value in decoder.graph.input if value.name.startswith("past_")]
     present = [value for value in decoder.graph.output if value.name != "logits"]
@@ -117,18 +127,18 @@ def join(split: Artifact, directory: Path) -> dict[str, Path]:
     model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in opsets.items())
     path = directory / f"{ROLE}.onnx"
     weights = directory / f"{ROLE}-weights.bin"
-    move_out(model.graph, weights)
+    externalize_weights(model.graph, weights)
     onnx.save(model, path)
     return {path.stem: path, weights.stem: weights}
 
 
 def _load(split: Artifact, role: str) -> onnx.ModelProto:
-    """Return a graph whose inner names begin with its role, so that two fit into one; what it takes and gives keeps its names."""
+    """Load a graph and prefix its inner names with its role, so that two graphs can be joined. Names of inputs and outputs stay."""
     return compose.add_prefix(onnx.load(split.path_of(role)), f"{role}/", rename_inputs=False, rename_outputs=False)
 
 
 def _nodes(text: str) -> list[onnx.NodeProto]:
-    """Read nodes in ONNX's text form, each named after what it gives."""
+    """Parse nodes in ONNX's text format. Each is named after its first output."""
     nodes = list(parser.parse_graph(f"lines () => () {{ {text} }}").node)
     for node in nodes:
         node.name = f"/loop/{node.output[0]}"
@@ -140,6 +150,7 @@ def _value(name: str, kind: int, *axes: str | int) -> onnx.ValueInfoProto:
 
 
 def _constants(manifest: Manifest, past: onnx.ValueInfoProto) -> list[onnx.TensorProto]:
+    """Return the constants of `START`, `BEFORE_DECODER`, `AFTER_DECODER` and `END`; `past` is a cache input [B,H,P,Dh] of the decoder."""
     ids, (_, heads, _, head_width) = manifest.tokenizer, past.type.tensor_type.shape.dim
     values = {
         "one": np.array([1]),

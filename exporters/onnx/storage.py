@@ -1,8 +1,8 @@
-"""How an ONNX graph is stored: a graph goes in; a small graph and one file of weights, in which every tensor stands once, come out.
+"""Store an ONNX graph as a small graph file and one file of weights (ONNX external data) that contains each tensor once.
 
-Graphs that may use ONNX Runtime's own operators are stored as its optimizer leaves them (level EXTENDED, which knows no CPU), so that a
-device does not fuse them anew at each start. The weights stand in ONNX external data: the runtime maps them, so that a tensor which it
-repacks for the CPU is never held twice, and rows of the word table that no caption needs are never read.
+Quantized graphs are stored after ONNX Runtime's optimizer (level EXTENDED, which is independent of the CPU), so that devices need not fuse
+operators at each start. ONNX Runtime maps the file of weights into memory. A tensor that it repacks for the CPU is then in memory once, and
+rows of the word embeddings that no caption needs are not read.
 """
 
 import hashlib
@@ -20,42 +20,51 @@ from runtimes.artifact.folder import sha256_of
 from runtimes.errors import OutputError
 
 LARGE = 1 << 14
-"""Elements from which on a float tensor is stored in half: a rounding of 2**-11 is small beside that of INT8."""
+"""FP32 tensors with at least this many elements are stored as FP16. The relative rounding error of 2**-11 is small compared to INT8's."""
 
 LARGE_SCALES = 1 << 10
-"""Elements from which on scales are stored in half where that rounds none of them: a block's scale is off for all of its weights."""
+"""Scales with at least this many elements are stored as FP16 if FP16 is exact: an error of a scale affects all weights of its block."""
 
-OUTSIDE_BYTES = 1 << 10
-"""Tensors of at least this size stand outside the graph."""
+EXTERNAL_BYTES = 1 << 10
+"""Tensors of at least this size are stored as external data."""
 
 ALIGNMENT = 64
-"""Of tensors in the file: a cache line, and what vector instructions want."""
+"""Offsets of tensors in the file are multiples of this: one cache line, and the width of the widest vector registers."""
 
 LOOKUPS = ("Gather", "GatherBlockQuantized")
 
 
 def store(path: Path, *, quantized: bool) -> dict[str, Path]:
-    """Bring a graph into the form in which it ships; return its files by role, which is the graph's stem.
+    """Convert a graph to the form in which artifacts store it.
 
     Args:
-        path: The graph, its weights inside; replaced.
-        quantized: It may use operators of ONNX Runtime, and large floats that are left in it may be stored in half.
+        path: The graph, with its weights inside the file; replaced. Its stem is its role.
+        quantized: Use operators of ONNX Runtime, and store the remaining large FP32 tensors as FP16.
+
+    Returns:
+        Role → file: the graph and its weights.
+
+    Raises:
+        OutputError: onnxruntime cannot write the graph.
     """
     if quantized:
         optimize(path)
-        halve(path)
+        store_as_fp16(path)
     model = onnx.load(path)
-    separate_lookups(model.graph)
+    duplicate_lookup_names(model.graph)
     weights = path.with_name(f"{path.stem}-weights.bin")
-    move_out(model.graph, weights)
+    externalize_weights(model.graph, weights)
     onnx.save(model, path)
     return {path.stem: path, weights.stem: weights}
 
 
 def optimize(path: Path) -> None:
-    """Fuse operators as ONNX Runtime does when it loads a graph, in place.
+    """Fuse operators with ONNX Runtime's optimizer, in place.
 
-    Constants are not folded: it would make FP32 of what is stored in half, and a second copy of the word table's scales.
+    Constant folding is disabled: it would convert FP16 tensors back to FP32 and duplicate the scales of the word embeddings.
+
+    Raises:
+        OutputError: onnxruntime cannot write the graph.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -64,7 +73,7 @@ def optimize(path: Path) -> None:
     content = path.read_bytes()
     try:
         onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"])
-    except Exception as error:  # onnxruntime's exceptions have no common base, and keep to themselves what the system said
+    except Exception as error:  # onnxruntime's exceptions have no common base class and contain no error number of the system
         if "serialization failed" in str(error):
             raise OutputError(path, "onnxruntime could not write it; is the disk full?") from error
         raise
@@ -76,8 +85,8 @@ def optimize(path: Path) -> None:
     onnx.save(model, path)
 
 
-def halve(path: Path) -> None:
-    """Store large floats (positions, patches, scales that half holds exactly) as FP16, in place; loading makes FP32 of them."""
+def store_as_fp16(path: Path) -> None:
+    """Store large FP32 tensors (positions, patches, and scales that are exact in FP16) as FP16, in place. A Cast restores FP32 at load."""
     model = onnx.load(path)
     graph = model.graph
     for tensor in [t for t in graph.initializer if t.data_type == TensorProto.FLOAT and prod(t.dims) >= LARGE_SCALES]:
@@ -91,11 +100,12 @@ def halve(path: Path) -> None:
     onnx.save(model, path)
 
 
-def separate_lookups(graph: onnx.GraphProto) -> None:
-    """Give a table that is both looked up and multiplied by a name for each use; `move_out` stores it once all the same.
+def duplicate_lookup_names(graph: onnx.GraphProto) -> None:
+    """Give a table two names if both a lookup and a product use it; `externalize_weights` still stores it once.
 
-    ONNX Runtime repacks what is multiplied by and then lets go of the original, if nothing else reads it; of what is only looked up, it
-    maps the pages that are asked for. Under one name the whole table stays beside its packed form (23 MB of BLIP-base INT8).
+    ONNX Runtime repacks the weights of a product and releases the original if no other node uses it. Of a table that only lookups use, it
+    reads only the mapped pages that are needed. With a single name, the whole table stays in memory beside its repacked form (23 MB for
+    BLIP-base INT8).
     """
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
@@ -106,19 +116,24 @@ def separate_lookups(graph: onnx.GraphProto) -> None:
             twin.name = node.input[0] = f"{name}_looked_up"
 
 
-def move_out(graph: onnx.GraphProto, path: Path) -> None:
-    """Move a graph's large tensors into a file, each content once; the graph names it as an artifact will."""
-    places: dict[bytes, tuple[int, int]] = {}
+def externalize_weights(graph: onnx.GraphProto, path: Path) -> None:
+    """Move the large tensors of a graph into a file of external data; equal tensors are stored once.
+
+    Args:
+        graph: Modified in place. It refers to the file by its name in an artifact, see `payload_name`.
+        path: The file to write.
+    """
+    extents: dict[bytes, tuple[int, int]] = {}
     with path.open("wb") as stream:
         for _, content in _large(graph):
             digest = hashlib.sha256(content).digest()
-            if digest not in places:
+            if digest not in extents:
                 stream.write(bytes(-stream.tell() % ALIGNMENT))
-                places[digest] = stream.tell(), len(content)
+                extents[digest] = stream.tell(), len(content)
                 stream.write(content)
     name = payload_name(path, sha256_of(path))
     for tensor, content in list(_large(graph)):
-        offset, length = places[hashlib.sha256(content).digest()]
+        offset, length = extents[hashlib.sha256(content).digest()]
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in {"location": name, "offset": offset, "length": length}.items():
@@ -126,8 +141,9 @@ def move_out(graph: onnx.GraphProto, path: Path) -> None:
 
 
 def _large(graph: onnx.GraphProto) -> Iterator[tuple[TensorProto, bytes]]:
+    """Yield each large tensor with its bytes; convert tensors without `raw_data` first."""
     for tensor in graph.initializer:
-        if not tensor.HasField("raw_data"):  # small ones that a library spelt out number by number
+        if not tensor.HasField("raw_data"):  # libraries write small tensors as lists of numbers
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
-        if len(tensor.raw_data) >= OUTSIDE_BYTES:
+        if len(tensor.raw_data) >= EXTERNAL_BYTES:
             yield tensor, tensor.raw_data

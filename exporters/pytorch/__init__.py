@@ -1,1 +1,1 @@
-"""PyTorch artifacts."""
+"""Build PyTorch artifacts."""

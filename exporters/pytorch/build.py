@@ -1,6 +1,6 @@
-"""PyTorch artifacts: a checkpoint and a recipe go in; one safetensors file of FP32, FP16 or INT8 weights comes out.
+"""Build a PyTorch artifact: one safetensors file of FP32, FP16 or INT8 weights.
 
-INT8 tensors carry their scales beside them as `<name>.scales`; the tied table is stored once, the embedding reads the head's rows.
+The scales of an INT8 tensor are stored as `<name>.scales`. A tied tensor is stored once; the embedding uses the head's rows.
 """
 
 import errno
@@ -21,7 +21,19 @@ REQUIRES = {"torch": ">=2.10,<2.14"}
 
 
 def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict[str, Path], dict[str, dict[str, int]]]:
-    """Write the weights; return files by role and what was quantized: component → kind → count."""
+    """Quantize and write the weights of a checkpoint.
+
+    Args:
+        checkpoint: With the image scale of the recipe.
+        recipe: A recipe of the runtime "torch".
+        directory: Folder for the file.
+
+    Returns:
+        Role → file, and counts of what was quantized: component → kind of layer → count.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     family, weights = checkpoint.family, checkpoint.load_weights()
     for name in family.tied:
         del weights[name]
@@ -41,10 +53,11 @@ def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict
     path = directory / "weights.safetensors"
     try:
         safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in stored.items()}, path)
-    except safetensors.SafetensorError as error:  # what a full disk becomes
+    except safetensors.SafetensorError as error:  # safetensors raises this if the disk is full
         raise OSError(errno.EIO, str(error)) from error
     return {"weights": path}, {component: dict(counts) for component, counts in applied.items()}
 
 
 def _quantized(component: Component, module: str) -> bool:
+    """Return whether a component's recipe quantizes a module."""
     return component.quantized and not any(fnmatchcase(module, pattern) for pattern in component.keep_fp32)

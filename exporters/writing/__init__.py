@@ -1,1 +1,1 @@
-"""Writing an artifact."""
+"""Write artifacts to disk."""

@@ -1,8 +1,8 @@
-"""Write an artifact: a manifest and payload files go in; a reader sees the old artifact or the new one, never a mixture.
+"""Write an artifact atomically: a reader sees either the old artifact or the new one, never a mixture.
 
-Payload files carry their hash in their name. A new artifact is made in a hidden folder beside its place and renamed when it is whole.
-Replacing one writes the new files beside the old, then replaces manifest.json (the commit point), then removes what is no longer
-referenced. Both happen under an exclusive lock beside the directory; what a killed writer left behind, the next one removes.
+The name of a payload file contains its hash. A new artifact is written to a hidden folder beside its destination, which is renamed at the
+end. To replace an artifact, the new files are written beside the old ones, manifest.json is replaced (the commit point), and unreferenced
+files are removed. The writer takes an exclusive lock beside the directory. The next writer removes the leftovers of a killed one.
 """
 
 import contextlib
@@ -18,17 +18,20 @@ from runtimes.storage.atomic_write import locked, move_or_copy, sync_folder, wri
 
 
 def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], *, overwrite: bool) -> Artifact:
-    """Make the artifact directory `path` from payload files, or replace the one that is there.
+    """Move payload files into an artifact directory and write its manifest.
 
     Args:
         path: The artifact's directory.
-        manifest: Everything but `files`, which is filled in here.
-        payload: Role → a file to move in; its stem and suffix name it.
-        overwrite: Replace an artifact that exists.
+        manifest: The manifest; its `files` are replaced by those of `payload`.
+        payload: Role → file, which is moved. The name in the artifact is the file's stem, the start of its hash, and its suffix.
+        overwrite: Replace an existing artifact.
+
+    Returns:
+        The artifact as written.
 
     Raises:
-        OutputExistsError: It exists and `overwrite` is false.
-        OutputError: No room, no permission, or another process is writing it; what was there before is untouched.
+        OutputExistsError: The artifact exists and `overwrite` is false.
+        OutputError: The disk is full, permission is missing, or another process writes the artifact. An existing artifact is unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,17 +39,17 @@ def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], 
             guard_output(path, overwrite=overwrite)
             replacing = path.exists() and any(path.iterdir())
             folder = path if replacing else _emptied(path.with_name(f".{path.name}.partial"))
-            placed: list[Path] = []
+            new_files: list[Path] = []
             try:
                 files: dict[str, FileEntry] = {}
                 for role, source in payload.items():
                     digest = sha256_of(source)
                     name = payload_name(source, digest)
                     files[name] = FileEntry(role=role, bytes=source.stat().st_size, sha256=digest)
-                    found = (folder / name).exists()
-                    if not found:
-                        placed.append(folder / name)
-                    if not found or sha256_of(folder / name) != digest:  # a damaged file is what the user may want to replace
+                    exists = (folder / name).exists()
+                    if not exists:
+                        new_files.append(folder / name)
+                    if not exists or sha256_of(folder / name) != digest:  # the user may overwrite the artifact because a file is damaged
                         move_or_copy(source, folder / name)
                 written = replace(manifest, files=files)
                 write_atomically(folder / MANIFEST_NAME, written.content)
@@ -59,12 +62,12 @@ def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], 
                 if not replacing:
                     shutil.rmtree(folder, ignore_errors=True)
                 else:
-                    current = (path / MANIFEST_NAME).read_bytes()  # the new one, if what failed or was interrupted came after it
-                    for file in placed:
+                    current = (path / MANIFEST_NAME).read_bytes()  # the new manifest, if the failure came after the commit point
+                    for file in new_files:
                         if file.name.encode() not in current:
                             file.unlink(missing_ok=True)
                 raise
-            with contextlib.suppress(OSError):  # it is written; what cannot be removed (Windows: a reader has it open) is the next one's
+            with contextlib.suppress(OSError):  # on Windows, a file that a reader has open cannot be removed; the next writer removes it
                 for file in path.iterdir():
                     if file.name != MANIFEST_NAME and file.name not in files and file.is_file():
                         file.unlink(missing_ok=True)
@@ -76,16 +79,16 @@ def write_artifact(path: Path, manifest: Manifest, payload: Mapping[str, Path], 
 
 
 def payload_name(source: Path, sha256: str) -> str:
-    """Return the name of a file in an artifact: that of its role and of its content."""
+    """Return a file's name in an artifact: its stem, the first 8 digits of its hash, and its suffix."""
     return f"{source.stem}-{sha256[:8]}{source.suffix}"
 
 
 def guard_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse to touch what is there unless told to; even then only an artifact or an empty folder is replaced.
+    """Check that an artifact may be written to `path`: it is missing, an empty folder, or an artifact that may be replaced.
 
     Raises:
-        OutputExistsError: Something is there and `overwrite` is false.
-        OutputError: It is no artifact, or cannot be looked at.
+        OutputExistsError: The path exists and `overwrite` is false.
+        OutputError: The path exists and is not an artifact, or it cannot be read.
     """
     try:
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
@@ -99,7 +102,7 @@ def guard_output(path: Path, *, overwrite: bool) -> None:
 
 
 def _emptied(folder: Path) -> Path:
-    """Make a folder, without what a killed writer left in it."""
+    """Make an empty folder; remove what a killed writer left in it."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Where artifacts go: a checkpoint's name and recipes go in, directories that may be written come out."""
+"""Names and paths of the artifacts that an export writes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,20 +9,29 @@ from runtimes.errors import RecipeError
 
 
 def name_of(source: str) -> str:
-    """Return what a checkpoint's artifacts are named after: the last part of its directory or hub id."""
+    """Return a checkpoint's name: the last part of its directory or hub id. Names of its artifacts start with it."""
     return Path(source).resolve().name if Path(source).is_dir() else source.rsplit("/", 1)[-1]
 
 
 def output_paths(checkpoint_name: str, recipes: Sequence[Recipe], output: Path, *, overwrite: bool) -> dict[str, Path]:
-    """Return recipe name → artifact directory, after seeing that each may be written.
+    """Return the artifact directory of each recipe, and check that each may be written.
+
+    Args:
+        checkpoint_name: See `name_of`.
+        recipes: The recipes to export.
+        output: Folder of the artifacts.
+        overwrite: Existing artifacts may be replaced.
+
+    Returns:
+        Recipe name → directory.
 
     Raises:
         RecipeError: Two recipes have the same name.
         OutputExistsError, OutputError: See `guard_output`.
     """
     names = [recipe.name for recipe in recipes]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise RecipeError(f"recipe {twice[0]} is asked for twice; artifacts are named after their recipes")
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise RecipeError(f"two recipes are named {duplicates[0]}; artifacts are named after their recipes")
     paths = {name: output / f"{checkpoint_name}-{name}" for name in names}
     for path in paths.values():
         guard_output(path, overwrite=overwrite)

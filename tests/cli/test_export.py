@@ -217,7 +217,7 @@ def test_a_damaged_checkpoint_is_one_line(tiny_checkpoint, tmp_path, name, damag
 @pytest.mark.slow  # imports torch
 def test_a_hub_id_that_cannot_be_had_is_one_line(tmp_path):
     result = run("nobody/no-such-checkpoint", "--output", tmp_path / "out")
-    assert error_of(result).startswith("nobody/no-such-checkpoint: no such directory, and it cannot be had from the hub: ")
+    assert error_of(result).startswith("nobody/no-such-checkpoint: no such directory, and the download from the hub failed: ")
     assert not (tmp_path / "out").exists()
 
 

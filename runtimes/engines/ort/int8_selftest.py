@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 
 from runtimes.engines.offer import Int8SelfTest
-from runtimes.engines.ort.matmul_model import INTEGERS, matmul_model
+from runtimes.engines.ort.matmul_model import INT8_MATMUL, matmul_model
 
 ROWS, INPUTS, OUTPUTS = 4, 64, 16
 """Several rows, as an encoder has: one row may take another path through the library."""
@@ -20,7 +20,7 @@ def run_int8_selftest() -> Int8SelfTest:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     activation, weight = LARGEST
-    model = matmul_model(INTEGERS, ROWS, np.full((INPUTS, OUTPUTS), weight, np.int8))
+    model = matmul_model(INT8_MATMUL, ROWS, np.full((INPUTS, OUTPUTS), weight, np.int8))
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (sums,) = session.run(None, {"a": np.full((ROWS, INPUTS), activation, np.uint8)})
     expected = activation * weight * INPUTS

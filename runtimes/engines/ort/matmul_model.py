@@ -24,8 +24,8 @@ class Product:
     outputs: str
 
 
-FLOATS = Product("MatMul", "float32", "float32")
-INTEGERS = Product("MatMulInteger", "uint8", "int32")
+FP32_MATMUL = Product("MatMul", "float32", "float32")
+INT8_MATMUL = Product("MatMulInteger", "uint8", "int32")
 
 
 def matmul_model(product: Product, rows: int, weights: npt.NDArray[np.float32] | npt.NDArray[np.int8]) -> bytes:

@@ -167,7 +167,7 @@ class TestTensors:
         write_tensors(checkpoint, tensors)
         assert problem_of(checkpoint) == (
             f"weights do not fit the config: missing tensor {QUERY}; unknown tensor text_decoder.pooler.weight; "
-            f"{BIAS} has shape [65], config says [64]"
+            f"{BIAS} has shape [65], the config requires [64]"
         )
 
     def test_of_many_problems_the_first_five_are_shown_and_the_others_counted(self, checkpoint):
@@ -213,7 +213,7 @@ class TestBin:
 
     def test_that_holds_no_tensors_is_refused(self, with_bin):
         torch.save({"epoch": 3}, with_bin / "pytorch_model.bin")
-        assert problem_of(with_bin, allow_bin=True) == "/pytorch_model.bin: holds something else than named tensors"
+        assert problem_of(with_bin, allow_bin=True) == "/pytorch_model.bin: contains something other than named tensors"
 
 
 class TestShards:
@@ -299,7 +299,7 @@ class TestUnsupported:
 
     def test_a_processor_that_does_not_normalize_is_refused(self, checkpoint):
         edit_json(checkpoint / "preprocessor_config.json", do_normalize=False)
-        expected = "its image processor leaves out resizing, rescaling or normalizing, which is not supported"
+        expected = "its image processor skips resizing, rescaling or normalizing, which is not supported"
         assert problem_of(checkpoint) == expected
 
     @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
@@ -324,7 +324,7 @@ class TestWhere:
 
     def test_a_hub_id_that_is_not_on_this_machine_is_one_line_offline(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        assert problem_of("nobody/no-such-blip").startswith("no such directory, and it cannot be had from the hub: ")
+        assert problem_of("nobody/no-such-blip").startswith("no such directory, and the download from the hub failed: ")
 
     def test_a_revision_is_for_hub_ids_only(self, tiny_checkpoint):
         with pytest.raises(CheckpointError, match="--revision"):

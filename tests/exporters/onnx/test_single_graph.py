@@ -7,7 +7,7 @@ import pytest
 
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
-from exporters.gate.gate import check_joined, findings_line
+from exporters.gate.gate import evaluate_joined, findings_line
 from exporters.recipes import Recipe, find_recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import GateError
@@ -84,9 +84,9 @@ class TestGate:
         captioner = load(tiny_artifacts["onnx-int8-single"], threads=1)
         said = f"captions of {different} of 16 images differ between the single graph and the split ones (first: drawn-"
         with pytest.raises(GateError) as caught:
-            check_joined(captioner, SINGLE, drawn_images, findings | {"problem": None}, "fail")
+            evaluate_joined(captioner, SINGLE, drawn_images, findings | {"problem": None}, "fail")
         assert str(caught.value).startswith(f"onnx-int8-single: {said}")
-        report = check_joined(captioner, SINGLE, drawn_images, findings | {"problem": None, "passed": True}, "write")
+        report = evaluate_joined(captioner, SINGLE, drawn_images, findings | {"problem": None, "passed": True}, "write")
         assert (report["passed"], report["captions_as_split"], report["captions"]) == (False, 16 - different, eight)
         assert report["problem"].startswith(said)
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.onnx.storage import halve, move_out, optimize, separate_lookups, store
+from exporters.onnx.storage import duplicate_lookup_names, externalize_weights, optimize, store, store_as_fp16
 from runtimes.artifact.folder import open_artifact
 from tests.exporters.onnx.onnx_files import initializers, one_product
 
@@ -50,7 +50,7 @@ def test_small_tensors_stay_in_the_graph_and_others_begin_at_a_cache_line(tmp_pa
     ]
     graph = helper.make_graph(nodes, "three", [], outputs, [numpy_helper.from_array(value, name) for name, value in tensors.items()])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    move_out(model.graph, tmp_path / "three-weights.bin")
+    externalize_weights(model.graph, tmp_path / "three-weights.bin")
     onnx.save(model, tmp_path / "three.onnx")
     (name,) = {file for file, _, _ in places(tmp_path / "three.onnx").values()}
     assert places(tmp_path / "three.onnx") == {"odd": (name, 0, 1025), "large": (name, 1088, 1024)}
@@ -67,7 +67,7 @@ def test_scales_are_halved_only_where_none_is_rounded(tmp_path):
     graph = helper.make_graph(nodes, "scales", [], outputs, [numpy_helper.from_array(value, name) for name, value in tensors.items()])
     path = tmp_path / "graph.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    halve(path)
+    store_as_fp16(path)
     assert {name: values.dtype for name, values in initializers(path).items()} == {
         "a_scale_half": np.float16, "b_scale": np.float32, "c_scale": np.float32, "positions_half": np.float16, "bias": np.float32,
     }  # fmt: skip
@@ -79,7 +79,7 @@ def test_scales_are_halved_only_where_none_is_rounded(tmp_path):
 def test_fusing_keeps_what_is_stored_in_half_and_names_only_the_operator_sets_it_uses(tmp_path):
     weight = np.random.default_rng(1).normal(size=(128, 128)).astype(np.float32)
     path = one_product(tmp_path / "graph.onnx", weight)
-    halve(path)
+    store_as_fp16(path)
     before = run(path, x=np.eye(128, dtype=np.float32))
     optimize(path)
     model = onnx.load(path)
@@ -91,7 +91,7 @@ def test_fusing_keeps_what_is_stored_in_half_and_names_only_the_operator_sets_it
 def test_a_table_with_one_use_keeps_its_name(tmp_path):
     path = one_product(tmp_path / "graph.onnx", np.ones((4, 4), np.float32))
     graph = onnx.load(path).graph
-    separate_lookups(graph)
+    duplicate_lookup_names(graph)
     assert [tensor.name for tensor in graph.initializer] == ["weight"]
 
 

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from runtimes.engines.ort.matmul_model import FLOATS, INTEGERS, matmul_model
+from runtimes.engines.ort.matmul_model import FP32_MATMUL, INT8_MATMUL, matmul_model
 from toolkit.bench.roofline.machine_limits import measure_limits
 from toolkit.records.record import Arithmetic, Limits
 from toolkit.stats.roofline import encode_limit_s, token_limit_s
@@ -34,11 +34,11 @@ def test_without_an_int8_figure_only_floats_have_a_limit():
     assert encode_limit_s(numpy_only, floats) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("product", [FLOATS, INTEGERS], ids=lambda product: product.operator)
+@pytest.mark.parametrize("product", [FP32_MATMUL, INT8_MATMUL], ids=lambda product: product.operator)
 def test_a_hand_written_graph_is_onnx_and_multiplies(product):
     random = np.random.default_rng(5)
     rows = random.integers(0, 9, (5, 200)).astype(product.inputs)
-    weights = random.integers(-9, 9, (200, 300)).astype(np.float32 if product is FLOATS else np.int8)
+    weights = random.integers(-9, 9, (200, 300)).astype(np.float32 if product is FP32_MATMUL else np.int8)
     model = matmul_model(product, 5, weights)
     onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
     (out,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"a": rows})

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runtimes.engines.ort.matmul_model import FLOATS, INTEGERS, Product, matmul_model
+from runtimes.engines.ort.matmul_model import FP32_MATMUL, INT8_MATMUL, Product, matmul_model
 from runtimes.workers.child import Send, serve
 from toolkit.bench.roofline.machine_limits import Question
 from toolkit.records.record import Limits
@@ -39,8 +39,8 @@ def measure(question: Question, send: Send) -> Limits:
     return Limits(
         threads=threads,
         bytes_per_s=bytes_per_s,
-        float_macs_per_s=products / best_seconds(ort_product(FLOATS, *floats, threads)),
-        int8_macs_per_s=products / best_seconds(ort_product(INTEGERS, *integers, threads)),
+        float_macs_per_s=products / best_seconds(ort_product(FP32_MATMUL, *floats, threads)),
+        int8_macs_per_s=products / best_seconds(ort_product(INT8_MATMUL, *integers, threads)),
         library="onnxruntime",
     )
 
