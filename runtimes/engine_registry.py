@@ -1,7 +1,7 @@
-"""The engines: one entry each. Every other table of engines is derived from this one.
+"""The registry of engines, the libraries that run artifacts. All other tables of engines are derived from it.
 
-Targets are "module:name" strings, so reading the registry imports no engine. To add an engine, write its session (and its builder, if
-this toolkit exports for it) and add one entry to `ENGINES`.
+Functions and classes are given as "module:name" strings, so importing this module imports no engine. To add an engine, write its session
+(and its builder, if the toolkit should export for it), and add one entry to `ENGINES`.
 """
 
 from collections.abc import Mapping
@@ -14,24 +14,24 @@ from runtimes.errors import UnknownNameError
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """What the toolkit knows about an engine without importing it."""
+    """Description of an engine, for use without importing its library."""
 
     name: str
-    """The value of `runtime` in manifests and recipes."""
+    """Value of `runtime` in manifests and recipes."""
     library: str
-    """Python package that must be importable."""
+    """Name of the Python package to import."""
     distributions: tuple[str, ...]
-    """Packages of an index that provide the library, the usual one first; at most one of them is installed."""
+    """Distribution packages that contain the library, the usual one first. At most one of them can be installed."""
     extra: str
-    """Of `pip install 'blip-toolkit[extra]'`."""
+    """Name of the extra in `pip install 'blip-toolkit[extra]'`."""
     rank: int
-    """Order among engines that can run equal artifacts; lower is faster and needs less memory."""
+    """Preference among engines that can run equal artifacts: the lowest rank is used, being the fastest and smallest in memory."""
     sessions: Mapping[str, str]
-    """Contract of a manifest → function that makes a session from (payload, device, threads, options of the device)."""
+    """Contract of a manifest → function (payload, device, threads, options) that opens a session. The options are those of the device."""
     execution_providers: bool = False
-    """It runs on every device of `runtimes.engines.ort.providers`; the others on "cpu" and "cuda" only."""
+    """Whether it runs on all devices of `runtimes.engines.ort.providers`; if not, on "cpu" and "cuda" only."""
     builder: str | None = None
-    """Module of exporters with `build` and `REQUIRES`; None: this toolkit exports nothing for it."""
+    """Module in `exporters` with `build` and `REQUIRES`; None if the toolkit does not export for this engine."""
     probe: str | None = None
     """Function that imports the library and returns its `runtimes.engines.offer.Offer` on this machine."""
     profiler: str | None = None
@@ -39,7 +39,7 @@ class EngineSpec:
 
 
 VARIANTS = ("gpu", "openvino", "directml", "migraphx", "rocm", "qnn", "webgpu", "cann")
-"""Builds of onnxruntime with other execution providers, each a package of its own."""
+"""Suffixes of the distribution packages `onnxruntime-<suffix>`, builds with other execution providers."""
 
 ENGINES: dict[str, EngineSpec] = {
     spec.name: spec
@@ -79,7 +79,7 @@ def find_engine(name: str) -> EngineSpec:
     """Return the entry of an engine.
 
     Raises:
-        UnknownNameError: There is none.
+        UnknownNameError: The registry has no engine of this name.
     """
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ENGINES)
@@ -87,6 +87,6 @@ def find_engine(name: str) -> EngineSpec:
 
 
 def load_target(target: str) -> Any:  # noqa: ANN401 - a class or function
-    """Import the function or class that a "module:name" string names."""
+    """Import and return the function or class of a "module:name" string."""
     module, _, name = target.partition(":")
     return getattr(import_module(module), name)

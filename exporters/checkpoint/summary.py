@@ -30,6 +30,7 @@ SIZES = {
 IDS = ("bos_token_id", "eos_token_id", "sep_token_id", "pad_token_id")
 IMAGE = ("do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 BOOKKEEPING = ("_from_model_config", "transformers_version")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth")
 MAX_HEADER_BYTES = 1 << 24
 BLOCK_BYTES = 1 << 20
 
@@ -51,7 +52,7 @@ def summarize(directory: Path) -> dict[str, Any]:
         CheckpointError: A JSON file or the header of a weight file cannot be read.
     """
     config = _json(directory / "config.json")
-    files = find_safetensors(directory, str(directory)) or _other_weights(directory)
+    files = find_safetensors(directory, str(directory)) or sorted(file for file in directory.iterdir() if file.suffix in WEIGHT_SUFFIXES)
     tensors = {name: (file, entry) for file in files if file.suffix == ".safetensors" for name, entry in _header(file).items()}
     dtypes: dict[str, int] = {}
     for name, (file, entry) in tensors.items():
@@ -90,11 +91,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise CheckpointError(str(path), "is not a JSON object")
     return parsed
-
-
-def _other_weights(directory: Path) -> tuple[Path, ...]:
-    """Return all files that have a suffix of weight files."""
-    return tuple(sorted(file for suffix in ("*.safetensors", "*.bin", "*.pth") for file in directory.glob(suffix)))
 
 
 def _header(file: Path) -> dict[str, Any]:

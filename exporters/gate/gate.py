@@ -51,21 +51,19 @@ class Agreement:
     """(image, position) of each first difference that is not a tie."""
 
 
-def compare(
-    token_ids: Sequence[Sequence[int]], reference_ids: Sequence[Sequence[int]], margins_nat: Sequence[Sequence[float]]
-) -> Agreement:
+def compare(token_ids: Sequence[Sequence[int]], reference: Sequence[Sequence[int]], margins_nat: Sequence[Sequence[float]]) -> Agreement:
     """Compare captions with those of a reference.
 
     A caption is a tie if the reference's margin at the first difference is below `TIE_NAT`.
 
     Args:
         token_ids: Token ids per image, from [DEC] to the end token.
-        reference_ids: The reference's token ids per image.
+        reference: The reference's token ids per image.
         margins_nat: The reference's margins per image. They belong to the last len(margins) of its token ids, which were generated.
     """
     equal = ties = 0
     different: list[tuple[int, int]] = []
-    for image, (ids, expected, margins) in enumerate(zip(token_ids, reference_ids, margins_nat, strict=True)):
+    for image, (ids, expected, margins) in enumerate(zip(token_ids, reference, margins_nat, strict=True)):
         if list(ids) == list(expected):
             equal += 1
             continue

@@ -1,1 +1,1 @@
-"""The libraries that run an artifact's model, one package each."""
+"""Sessions that run an artifact, with one package per engine."""

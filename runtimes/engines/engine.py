@@ -1,6 +1,6 @@
-"""What runs the graphs of a model: the protocol below a session. A new engine implements it and gets the sessions of this package.
+"""The protocol of an engine that runs the graphs of a model. `StepSession` and `SingleGraphSession` work with every engine.
 
-Values are the engine's own tensors and may live on a device. Axes: R decoder rows, H heads, P past tokens, Dh width of a head.
+A `Value` is a tensor of the engine, possibly in device memory. Axes: R decoder rows, H heads, P past tokens, Dh width of a head.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ from runtimes.decoding.session import EngineInfo, Int64
 
 Value: TypeAlias = Any
 Bound: TypeAlias = Any
-"""Inputs that an engine prepared for several runs of one graph."""
+"""Inputs that an engine has prepared for several runs of one graph."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Element type and shape of a graph's input or output; None for an axis of any size."""
+    """Element type and shape of a graph's input or output. None stands for an axis of variable size."""
 
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
@@ -34,30 +34,37 @@ class Signature:
 
 
 class Engine(Protocol):
-    """Runs graphs by role: "encoder", "decoder", or "captioner" for the whole loop."""
+    """Runs graphs. A graph is named by its role: "encoder", "decoder", or "captioner" for a graph with the whole search."""
 
     def signature(self, graph: str) -> Signature:
-        """Return what a graph takes and gives."""
+        """Return the inputs and outputs of a graph."""
         ...
 
     def bind(self, graph: str, feeds: Mapping[str, Value]) -> Bound:
-        """Prepare inputs that stay the same for several runs of a graph, so that each run passes only what changes."""
+        """Prepare inputs that are the same in several runs of a graph; each run then passes only the other inputs."""
         ...
 
     def run(self, graph: str, bound: Bound, feeds: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
-        """Run a graph on bound inputs and feeds. Outputs stay valid until the same graph has run twice more."""
+        """Run a graph and return its outputs by name.
+
+        Args:
+            graph: Role of the graph.
+            bound: Inputs from `bind`.
+            feeds: Name → value of the other inputs.
+            outputs: Names of the outputs to compute. Their values stay valid until the same graph has run twice more.
+        """
         ...
 
     def to_engine(self, array: NDArray[Any]) -> Value:
-        """Return the engine's tensor of an array; it may share the array's memory."""
+        """Convert an array to a tensor of the engine, which may share the array's memory."""
         ...
 
     def to_numpy(self, value: Value) -> NDArray[Any]:
-        """Return a tensor as an array of its own memory."""
+        """Convert a tensor to an array that shares no memory with the engine."""
         ...
 
     def take(self, value: Value, indices: Int64) -> Value:
-        """Return the entries i64[n] of a tensor's first axis, in this order."""
+        """Return the entries of a tensor's first axis at `indices` i64[n], in this order."""
         ...
 
     def crop(self, value: Value, length: int) -> Value:

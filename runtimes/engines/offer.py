@@ -1,28 +1,28 @@
-"""What an engine's library offers on this machine, as its `probe` reports it."""
+"""The result of an engine's `probe`: what its library supports on this machine."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int8SelfTest:
-    """Result of one integer product whose every element is a known sum."""
+    """Result of an INT8 matrix product whose elements all have the same known value."""
 
     expected: int
     found: int
 
     @property
     def right(self) -> bool:
-        """Whether nothing saturated."""
+        """Whether the product is exact, so that no intermediate sum saturated."""
         return self.found == self.expected
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What a library can use here."""
+    """What a library supports on this machine."""
 
     providers: tuple[str, ...]
-    """Execution providers of onnxruntime, quantized engines of torch, in the library's order."""
+    """Execution providers of onnxruntime, or quantized engines of torch, in the library's order."""
     cuda: bool
-    """It can use a GPU here."""
+    """Whether the library can use a GPU."""
     product: Int8SelfTest | None
-    """The self-test of integer products; of onnxruntime only."""
+    """Result of the INT8 self-test; None for libraries other than onnxruntime."""

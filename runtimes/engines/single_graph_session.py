@@ -1,4 +1,4 @@
-"""A `LoopSession` of contract `single/1` over any engine: the whole loop is one graph."""
+"""A `LoopSession` of contract `single/1` for any engine: one graph computes the whole greedy search."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from runtimes.engines.step_session import one_by_one
 
 
 class SingleGraphSession:
-    """Encoder, decoder and greedy search as one graph "captioner" on an engine."""
+    """Runs the graph "captioner", which contains encoder, decoder and greedy search, on an engine."""
 
     capabilities: frozenset[Capability] = LOOP
 
@@ -16,8 +16,8 @@ class SingleGraphSession:
         """Wrap an engine.
 
         Args:
-            engine: Has the graph "captioner".
-            pad_id: Token that fills rows up behind their end.
+            engine: An engine with the graph "captioner".
+            pad_id: Token id that pads rows after their end.
             image_per_run: See `StepSession`.
         """
         self._engine, self._pad_id, self._image_per_run = engine, pad_id, image_per_run

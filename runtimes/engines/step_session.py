@@ -1,7 +1,7 @@
-"""A `Session` of contract `split/1` over any engine: an encoder graph, and a decoder graph that has a cache.
+"""A `Session` of contract `split/1` for any engine: an encoder graph, and a decoder graph with a KV cache.
 
-Tensors stay the engine's between runs, so cross-attention K/V is neither copied nor seen by Python.
-Axes as in `runtimes.decoding.session`; H heads, P past tokens, N vision tokens, Dh width of a head.
+Outputs stay tensors of the engine between runs, so keys and values of cross-attention are not copied to Python.
+Axes as in `runtimes.decoding.session`, and H heads, P past tokens, N vision tokens, Dh width of a head.
 """
 
 from collections.abc import Iterator
@@ -17,27 +17,30 @@ from runtimes.engines.engine import Bound, Engine, Value
 
 @dataclass(frozen=True)
 class StepState:
-    """What the encoder gave per image, bound to the decoder once, and the cache per row [R,H,P,Dh]; both by name of a decoder input."""
+    """State of the search: outputs of the encoder and the KV cache."""
 
     images: int
     rows: int
     encoded: dict[str, Value]
+    """Decoder input → output of the encoder per image, f[B,H,N,Dh]."""
     bound: Bound
+    """`encoded`, bound to the decoder graph."""
     past: dict[str, Value]
+    """Decoder input → cache per row, f[R,H,P,Dh]."""
 
 
 class StepSession:
-    """An encoder and a decoder on an engine."""
+    """Runs the graphs "encoder" and "decoder" on an engine."""
 
     capabilities: frozenset[Capability] = STEPWISE
 
     def __init__(self, engine: Engine, *, image_per_run: bool = False) -> None:
-        """Look the graphs' names up.
+        """Wrap an engine.
 
         Args:
-            engine: Has the graphs "encoder" and "decoder".
-            image_per_run: Encode one image per run, because the encoder computes activation scales over everything in a run: an image's
-                caption must not depend on the images beside it.
+            engine: An engine with the graphs "encoder" and "decoder".
+            image_per_run: Encode one image per run. Encoders with dynamic INT8 need it: they compute activation scales over all images of a
+                run, and a caption must not depend on the other images of its batch.
         """
         self._engine, self._image_per_run = engine, image_per_run
         self._encoded = list(engine.signature("encoder").outputs)
@@ -86,7 +89,7 @@ class StepSession:
         return self._engine.run("encoder", self._engine.bind("encoder", {}), feeds, self._encoded)
 
     def _encode_each(self, inputs: Inputs, images: int) -> dict[str, Value]:
-        """Encode image by image into arrays for all of them; no more than one image's outputs exist twice."""
+        """Encode one image per run and copy each output into an array for all images, so that only one image's outputs exist twice."""
         stacked: dict[str, NDArray[Any]] = {}
         for image, single in enumerate(one_by_one(inputs, images)):
             for name, value in self._encode_all(single).items():
@@ -98,11 +101,11 @@ class StepSession:
 
 
 def one_by_one(inputs: Inputs, images: int) -> Iterator[Inputs]:
-    """Yield the inputs of each image, with a first axis of 1."""
+    """Yield the inputs of each image, with a first axis of length 1."""
     for image in range(images):
         yield {name: array[image : image + 1] for name, array in inputs.items()}
 
 
 def _keeps_all(indices: Int64, count: int) -> bool:
-    """Whether i64[n] names every one of `count` entries in order."""
+    """Return whether `indices` i64[n] are 0, 1, ... `count` - 1."""
     return np.array_equal(indices, np.arange(count))

@@ -200,7 +200,7 @@ def test_cuda_that_is_not_there(tiny_artifacts):
         ["UnavailableError onnxruntime has no"] * 2,
         ["UnavailableError onnxruntime could not start"] * 2,  # the GPU build without a GPU
     )
-    assert found[2:] == ["UnavailableError torch sees no CUDA device here; use --device cpu"] * 2
+    assert found[2:] == ["UnavailableError torch finds no CUDA device here; use --device cpu"] * 2
 
 
 def test_a_folder_without_what_cuda_can_run(folder, host):
@@ -218,7 +218,7 @@ def test_a_gpu_that_the_libraries_cannot_use_costs_a_warning_each(folder):
     first, second, *rest = python(pretend, folder("onnx-fp16", "pytorch-fp16", "onnx-int8"), CUDA_VISIBLE_DEVICES="-1")
     assert first.startswith("WARNING onnx-fp16: onnxruntime ")
     assert first.endswith("; trying the next best")
-    assert second == "WARNING pytorch-fp16: torch sees no CUDA device here; use --device cpu; trying the next best"
+    assert second == "WARNING pytorch-fp16: torch finds no CUDA device here; use --device cpu; trying the next best"
     assert rest == ["INFO using onnx-int8: INT8 that is right on every CPU", "loaded onnx-int8"]
 
 

@@ -1,1 +1,1 @@
-"""ONNX Runtime."""
+"""Run artifacts with ONNX Runtime."""

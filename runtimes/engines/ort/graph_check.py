@@ -1,11 +1,12 @@
-"""What an ONNX graph takes, gives and computes, read from its bytes without the onnx package; or a refusal that names what is wrong.
+"""Check an ONNX graph before onnxruntime loads it: read its inputs, outputs and operators from its bytes, and compare with the manifest.
 
-This is asked before a session exists: onnxruntime has crashed on graphs that say one thing and hold another (onnxruntime#28731, #4349),
-and has followed their external data out of its folder (#27430). So the reader is strict where protobuf is lenient. Whatever no exporter of
-ours writes (functions, sparse tensors, training, unknown fields, a field twice) is refused, which leaves no place to hide operators or file
-names in. The one subgraph that we write, the body of one `Loop`, is read by the same rules, and there is none within it. A tensor's bytes
-must be its dims times its type's; they are skipped, not read, so that a graph of 100 MB takes milliseconds. Field numbers are those of
-onnx.proto.
+onnxruntime has crashed on inconsistent graphs (onnxruntime#28731, #4349), and path traversal through external data was possible (#27430).
+The reader therefore accepts only what the exporters of this toolkit write. It refuses everything else (functions, sparse tensors, training
+information, unknown fields, repeated singular fields), so operators and file names cannot be hidden in other parts of the file. The only
+subgraph allowed is the body of one `Loop`; the same rules apply to it, and it has no subgraph. The size of a tensor must be that of its
+shape and type. Tensor data is skipped and not read, so that a graph of 100 MB takes milliseconds.
+
+Field numbers are those of onnx.proto. The onnx package is not needed.
 """
 
 from collections import Counter
@@ -30,13 +31,13 @@ ELEMENTS = {
     9: ("bool", 1),
     10: ("float16", 2),
 }
-"""TensorProto.DataType → name and bytes."""
+"""TensorProto.DataType → name, and bytes per element."""
 
 MAX_FIELDS = 1_000_000
-"""Of a whole graph; BLIP-large has about 50,000. Python reads two million a second."""
+"""Largest number of fields in a graph. BLIP-large has about 50,000. Reading takes 0.5 s per million."""
 MAX_AXES = 8
-MAX_SIDE = 1 << 32
-"""Of one axis of a stored tensor; more would overflow somebody's product."""
+MAX_AXIS_LENGTH = 1 << 32
+"""Largest length of an axis of a stored tensor. Longer axes could overflow the number of elements in onnxruntime."""
 
 MESSAGES = {
     "model": "ir_version:1v producer_name:2 producer_version:3 domain:4 model_version:5v doc_string:6 graph:7 opset:8* metadata:14*",
@@ -53,19 +54,19 @@ MESSAGES = {
     "shape": "dim:1*",
     "dim": "value:1v param:2 denotation:3",
 }
-"""Message → its fields, see `runtimes.engines.ort.protobuf_wire.tags`."""
+"""Message → its fields; see `runtimes.engines.ort.protobuf_wire.tags` for the format."""
 
-TAGS = {message: tags(listed) for message, listed in MESSAGES.items()}
+TAGS = {message: tags(row) for message, row in MESSAGES.items()}
 
 
 PAYLOADS = {"raw_data", "float_data", "int32_data", "int64_data"}
 TYPED = {"float_data": "float32", "int64_data": "int64"}
-"""Field of packed values → the one type it may hold; `int32_data` holds all that are smaller."""
+"""Field of packed values → its only element type. `int32_data` contains the other types."""
 NO_FILES: Mapping[str, int] = {}
 
 
 class ExternalTensor(NamedTuple):
-    """A tensor of a graph whose bytes are in another file."""
+    """A tensor of a graph that is stored in another file (ONNX external data)."""
 
     name: str
     file: str
@@ -75,43 +76,44 @@ class ExternalTensor(NamedTuple):
 
 @dataclass
 class Contents:
-    """What a graph holds."""
+    """The checked contents of a graph."""
 
     spec: GraphSpec
+    """Inputs, outputs, operators and opsets."""
     external: list[ExternalTensor] = field(default_factory=list)
 
 
 def check_graph(path: Path, data: bytes, role: str, manifest: Manifest, files: Mapping[str, int] = NO_FILES) -> None:
-    """Refuse a graph that is not what its manifest declares, or that no exporter of ours can have made.
+    """Check that a graph is what its manifest and its model family declare.
 
     Args:
-        path: Of the graph, for messages.
-        data: Its bytes.
-        role: "encoder" or "decoder", or "captioner" of a single graph.
-        manifest: Whose declaration it must fit.
-        files: Names of files beside the graph that may hold its tensors → their bytes.
+        path: Path of the graph, for error messages.
+        data: Bytes of the graph.
+        role: "encoder", "decoder", or "captioner" for a single graph.
+        manifest: The artifact's manifest.
+        files: Name → size in bytes of the files that may contain the graph's external data.
 
     Raises:
-        GraphRefusedError: With what is wrong.
+        GraphRefusedError: The graph is damaged, differs from the declarations, or contains an operator that is not in the table.
     """
     declared = manifest.graphs.get(role)
     if declared is None:
-        raise GraphRefusedError(path, "the manifest does not say what it computes")
+        raise GraphRefusedError(path, "the manifest does not declare this graph")
     expected = manifest.model.signatures(manifest.contract, manifest.target.precision).get(role)
     if expected is None:
         raise GraphRefusedError(path, f"family {manifest.family} has no graph {role!r} in the contract {manifest.contract!r}")
     inputs, outputs = expected
     if wrong := mismatch(declared.inputs, inputs) or mismatch(declared.outputs, outputs):
         raise GraphRefusedError(path, f"as {role} of this model it has {wrong}")
-    found = read_graph(path, data)
+    contents = read_graph(path, data)
     loop = {LOOP} if manifest.contract == SINGLE else set()
-    for domain, operators in found.spec.operators.items():
+    for domain, operators in contents.spec.operators.items():
         if unknown := sorted(set(operators) - set(OPERATORS.get(domain, "").split()) - (loop if domain == STANDARD else set())):
             raise GraphRefusedError(path, f"it computes {', '.join(unknown)} of {domain}, which is not in operator table {VERSION}")
-    if found.spec != declared:
-        parts = [name for name in ("inputs", "outputs", "operators", "opsets") if getattr(found.spec, name) != getattr(declared, name)]
+    if contents.spec != declared:
+        parts = [name for name in ("inputs", "outputs", "operators", "opsets") if getattr(contents.spec, name) != getattr(declared, name)]
         raise GraphRefusedError(path, f"its {' and '.join(parts)} are not those that the manifest declares")
-    for tensor in found.external:
+    for tensor in contents.external:
         if tensor.file not in files:
             raise GraphRefusedError(path, f"its tensors are in the file {tensor.file!r}, which the manifest does not declare for it")
         if (end := tensor.offset + tensor.bytes) > files[tensor.file]:
@@ -122,16 +124,20 @@ def external_tensors(path: Path, data: bytes) -> list[ExternalTensor]:
     """Return the tensors of a graph that are stored in other files.
 
     Raises:
-        GraphRefusedError: It is no graph, or not one of ours.
+        GraphRefusedError: See `read_graph`.
     """
     return read_graph(path, data).external
 
 
 def read_graph(path: Path, data: bytes) -> Contents:
-    """Read what a graph takes, gives and computes.
+    """Read a graph's inputs, outputs, operators, opsets and external tensors.
+
+    Args:
+        path: Path of the graph, for error messages.
+        data: Bytes of the graph.
 
     Raises:
-        GraphRefusedError: It is no graph, or not one of ours.
+        GraphRefusedError: The bytes are not an ONNX graph, or contain something that the exporters do not write.
     """
     try:
         return _Reader(data).model()
@@ -140,7 +146,7 @@ def read_graph(path: Path, data: bytes) -> Contents:
 
 
 class _Reader:
-    """Reads one graph; what is wrong with it is a ValueError."""
+    """Reads one graph; raises ValueError if it is not acceptable."""
 
     def __init__(self, data: bytes) -> None:
         self._wire = Wire(data, TAGS, MAX_FIELDS)
@@ -162,7 +168,7 @@ class _Reader:
                     raise ValueError(f"it imports {domain} twice")
                 opsets[domain] = opset.get("version", 0)
         if graph is None:
-            raise ValueError("it holds no graph")
+            raise ValueError("it contains no graph")
         inputs, outputs = self._graph(graph)
         operators: dict[str, dict[str, int]] = {}
         for (domain, operator), count in sorted(self._operators.items()):
@@ -189,6 +195,7 @@ class _Reader:
         return inputs, outputs
 
     def _node(self, where: Slice) -> None:
+        """Count a node's operator and read its attributes and subgraph."""
         operator = domain = body = None
         inputs: list[bool] = []
         for name, value in self._fields("node", where):
@@ -210,7 +217,7 @@ class _Reader:
             raise ValueError("a node has no operator")
         kind, space = self._text(operator), self._text(domain) or STANDARD
         if not all(inputs[: (least := LEAST_INPUTS.get(kind, 0))]) or len(inputs) < least:
-            raise ValueError(f"{kind} has not the {least} inputs that it needs")
+            raise ValueError(f"{kind} has fewer than the {least} inputs that it needs")
         self._operators[space, kind] += 1
         if body is not None:
             if (space, kind) != (STANDARD, LOOP):
@@ -218,10 +225,10 @@ class _Reader:
             self._graph(body)
 
     def _tensor(self, where: Slice, *, external: bool) -> None:
-        """Compare a tensor's bytes with its dims; of one that lies in another file, note how far it reaches."""
+        """Check that a tensor's size is that of its dims and type; record a tensor of another file if `external` allows it."""
         dims: list[int] = []
         payloads: dict[str, Slice] = {}
-        element, elsewhere, entries, label = 0, False, {}, None
+        element, is_external, entries, label = 0, False, {}, None
         for name, value in self._fields("tensor", where):
             if name == "dims":
                 dims += [value] if isinstance(value, int) else self._wire.varints(value, MAX_AXES)
@@ -232,46 +239,47 @@ class _Reader:
             elif name in PAYLOADS:
                 payloads[name] = value
             elif name == "location":
-                elsewhere = value == 1
+                is_external = value == 1
             elif name == "external":
                 entry = dict(self._fields("entry", value))
                 entries[self._text(entry.get("key"))] = self._text(entry.get("value"))
         if element not in ELEMENTS:
             raise ValueError(f"a tensor has elements of kind {element}, which no exporter of this toolkit writes")
-        if len(dims) > MAX_AXES or max(dims, default=0) > MAX_SIDE:
+        if len(dims) > MAX_AXES or max(dims, default=0) > MAX_AXIS_LENGTH:
             raise ValueError(f"a tensor has the dims {dims[: MAX_AXES + 1]}")
         kind, size = ELEMENTS[element]
-        wanted = prod(dims)
-        if elsewhere or entries:
-            if not external or not elsewhere or payloads or not set(entries) <= {"location", "offset", "length"}:
-                raise ValueError("a tensor's place in another file is not written as this toolkit writes it")
-            self._reach(self._text(label), entries, wanted * size)
+        expected = prod(dims)
+        if is_external or entries:
+            if not external or not is_external or payloads or not set(entries) <= {"location", "offset", "length"}:
+                raise ValueError("the external data of a tensor is not written as this toolkit writes it")
+            self._external_tensor(self._text(label), entries, expected * size)
             return
         if len(payloads) > 1:
             raise ValueError(f"a tensor has both {' and '.join(sorted(payloads))}")
         for name, (start, stop) in payloads.items():
             if name == "raw_data":
-                held, wanted = stop - start, wanted * size
+                actual, expected = stop - start, expected * size
             elif name == "float_data":
-                held, wanted = stop - start, wanted * 4
+                actual, expected = stop - start, expected * 4
             else:
-                held = self._wire.count_varints((start, stop))
+                actual = self._wire.count_varints((start, stop))
             if TYPED.get(name, kind) != kind or (name == "int32_data" and kind in TYPED.values()):
                 raise ValueError(f"a tensor of {kind} has {name}")
-        if (held if payloads else 0) != wanted:
-            raise ValueError(f"a tensor of {kind}{dims} holds {held if payloads else 0} instead of {wanted}")
+        if (actual if payloads else 0) != expected:
+            raise ValueError(f"a tensor of {kind}{dims} contains {actual if payloads else 0} instead of {expected}")
 
-    def _reach(self, name: str, entries: dict[str, str], wanted: int) -> None:
+    def _external_tensor(self, name: str, entries: dict[str, str], expected: int) -> None:
+        """Record a tensor of another file; its length must be `expected` bytes."""
         numbers = [entries.get("offset", "0"), entries.get("length", "")]
         if "location" not in entries or not all(number.isascii() and number.isdigit() and len(number) < 20 for number in numbers):
-            raise ValueError("a tensor's place in another file is not written as this toolkit writes it")
+            raise ValueError("the external data of a tensor is not written as this toolkit writes it")
         offset, length = map(int, numbers)
-        if length != wanted:
-            raise ValueError(f"a tensor takes {length} bytes of {entries['location']} instead of {wanted}")
+        if length != expected:
+            raise ValueError(f"a tensor has {length} bytes in {entries['location']} instead of {expected}")
         self._external.append(ExternalTensor(name, entries["location"], offset, length))
 
     def _value(self, where: Slice) -> tuple[str, str]:
-        """Return the name of an input or output, and its type and axes: `float32[rows,4,past,8]`."""
+        """Return the name of an input or output, and its type with axes, for example `float32[rows,4,past,8]`."""
         value = dict(self._fields("value", where))
         kinds = dict(self._fields("type", value["type"])) if "type" in value else {}
         tensor = dict(self._fields("tensor type", kinds["tensor"])) if "tensor" in kinds else {}

@@ -1,4 +1,4 @@
-"""Whether ONNX Runtime multiplies full-range INT8 weights without saturation on this CPU, found out by one small product."""
+"""Test whether ONNX Runtime multiplies full-range INT8 weights without saturation on this CPU, with one small product."""
 
 from functools import cache
 
@@ -9,14 +9,14 @@ from runtimes.engines.offer import Int8SelfTest
 from runtimes.engines.ort.matmul_model import INT8_MATMUL, matmul_model
 
 ROWS, INPUTS, OUTPUTS = 4, 64, 16
-"""Several rows, as an encoder has: one row may take another path through the library."""
+"""Shape of the product. It has several rows, like an encoder's, because the library may use another kernel for a single row."""
 LARGEST = 255, 127
-"""Of u8 activations and s8 weights: two such products are 64,770, twice what 16 bits hold."""
+"""Largest u8 activation and s8 weight. The sum of two such products is 64,770, above the 16-bit maximum of 32,767."""
 
 
 @cache
 def run_int8_selftest() -> Int8SelfTest:
-    """Multiply the largest values of both types with ONNX Runtime. Takes about half a millisecond."""
+    """Multiply the largest u8 and s8 values with ONNX Runtime and return the result; takes about 0.5 ms."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     activation, weight = LARGEST

@@ -16,31 +16,38 @@ from runtimes.errors import ArtifactCorruptError, ToolkitError, UnavailableError
 logger = logging.getLogger(__name__)
 
 ERRORS = 3
-"""onnxruntime's log level: its warnings speak of its own graph rewriting."""
+"""Log level of onnxruntime. Its warnings are about its own graph optimizations."""
 FLOOR = (1, 27)
-"""Versions below have known holes: a damaged INT8 graph reads beyond a bias (onnxruntime#28499), and before 1.24.3 models escape their
-folder. `pyproject.toml` requires it; packages of single providers may be older."""
+"""Older versions have known vulnerabilities: a damaged INT8 graph reads beyond a bias (onnxruntime#28499), and before 1.24.3 external data
+allows path traversal. `pyproject.toml` requires this version, but distributions for some execution providers are older."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrtSettings:
-    """How sessions are opened."""
+    """Settings of a session."""
 
     device: str
     """A key of `PROVIDERS`."""
     threads: int
+    """CPU threads within an operator."""
     options: Options = field(default_factory=dict)
-    """Of the device's provider."""
+    """Options of the device's provider, which replace defaults."""
     profiles: Path | None = None
-    """Folder where onnxruntime writes what every operator takes, when a session ends; it slows every run."""
+    """Folder where onnxruntime writes the time of every operator at the end of a session. Profiling slows every run."""
 
 
 def open_graph(payload: Payload, role: str, settings: OrtSettings) -> Any:  # noqa: ANN401 - onnxruntime is untyped
-    """Make a session of a graph's own bytes; its weights are mapped from the one file beside it, which is checked before.
+    """Open an InferenceSession of a graph. Its weights are memory-mapped from their file after the file was verified.
+
+    Args:
+        payload: Files of the artifact.
+        role: Role of the graph.
+        settings: Device, threads and options.
 
     Raises:
         UnavailableError: onnxruntime lacks the provider, or the provider cannot load the graph or runs none of its nodes.
-        ArtifactCorruptError, GraphRefusedError: The graph cannot be loaded, or is none of ours.
+        GraphRefusedError: The graph does not match its manifest, or contains something that the exporters do not write.
+        ArtifactCorruptError: onnxruntime cannot load the graph.
     """
     device, manifest = settings.device, payload.artifact.manifest
     _check_available(PROVIDERS[device])
@@ -50,8 +57,8 @@ def open_graph(payload: Payload, role: str, settings: OrtSettings) -> Any:  # no
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.log_severity_level = ERRORS
-    options.enable_mem_pattern = False  # it plans one block for a run's activations and keeps it beside the arena: 21 MB on BLIP-base
-    # Two sessions have threads of their own: those that spin after a run take a core from the other (README on speed).
+    options.enable_mem_pattern = False  # it allocates a second block for a run's activations beside the arena: 21 MB with BLIP-base
+    # Encoder and decoder session have their own threads. Threads that spin after a run would slow the other session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     folder = path.parent.resolve()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
@@ -69,10 +76,10 @@ def open_graph(payload: Payload, role: str, settings: OrtSettings) -> Any:  # no
         return UnavailableError(f"{PROVIDERS[device].name} cannot load {path.name}: {problem}. It needs {PROVIDERS[device].needs}.")
 
     with translate_errors(failed):
-        if not weights.resolve().is_relative_to(folder):  # onnxruntime follows no link out of the folder; from memory it copies
+        if not weights.resolve().is_relative_to(folder):  # onnxruntime follows no link out of the folder; this copies
             in_memory = payload.mapped(f"{role}-weights")
             options.add_external_initializers_from_files_in_memory([weights.name], [in_memory], [len(in_memory)])
-        # Its fallback would retry on other providers and print; we choose the provider and report errors ourselves.
+        # The fallback would retry with other providers and print. Here a failure must raise.
         session = onnxruntime.InferenceSession(graph, options, providers=providers, enable_fallback=0)
     if device != "cpu":
         _check_used(session, PROVIDERS[device], path)
@@ -80,6 +87,7 @@ def open_graph(payload: Payload, role: str, settings: OrtSettings) -> Any:  # no
 
 
 def _check_available(provider: Provider) -> None:
+    """Raise UnavailableError if this build of onnxruntime lacks the provider."""
     available = onnxruntime.get_available_providers()
     if provider.name not in available:
         raise UnavailableError(
@@ -89,7 +97,10 @@ def _check_available(provider: Provider) -> None:
 
 
 def _check_used(session: Any, provider: Provider, path: Path) -> None:  # noqa: ANN401
-    """See that a provider took nodes of the graph: one that cannot start, or that supports none, leaves all of them to the CPU."""
+    """Raise UnavailableError if the provider runs no node.
+
+    onnxruntime silently uses the CPU if a provider cannot start or supports no node.
+    """
     if session.get_providers()[0] != provider.name:
         raise UnavailableError(
             f"onnxruntime could not start {provider.name}; it fell back to {session.get_providers()[0]}. It needs {provider.needs}."
@@ -101,10 +112,10 @@ def _check_used(session: Any, provider: Provider, path: Path) -> None:  # noqa: 
 
 @cache
 def _warn_below_floor(version: str) -> None:
-    """Warn once in a process of a version that has known holes."""
+    """Log a warning, once per process, if the version is below `FLOOR`."""
     if tuple(int(part) for part in version.split(".")[:2]) < FLOOR:
         logger.warning(
-            "onnxruntime %s is below %s, the lowest version without known holes: open only artifacts whose sender you trust",
+            "onnxruntime %s is below %s, the lowest version without known vulnerabilities: open only artifacts whose sender you trust",
             version,
             ".".join(map(str, FLOOR)),
         )

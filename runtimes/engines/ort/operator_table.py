@@ -1,13 +1,13 @@
-"""Which ONNX operators a graph may hold: those that the exporters of this toolkit write. Nothing else is ever run.
+"""The ONNX operators that a graph may contain: those that the exporters of this toolkit write. Graphs with other operators are refused.
 
-A change of the table is a change of what devices accept: raise `VERSION` and add a line to the history.
+The table decides which artifacts devices accept. After a change, raise `VERSION` and add a line to the history.
 """
 
 VERSION = 1
-# History. 1 (2026-11): first; the exporters' graphs after ONNX Runtime 1.27 to 1.32 at level EXTENDED.
+# History: 1 (2026-11): first version; graphs of the exporters after the optimizers of ONNX Runtime 1.27 to 1.32 at level EXTENDED.
 
 STANDARD = "ai.onnx"
-"""The domain that a graph leaves empty."""
+"""Name of the standard domain. In a graph, its name is the empty string."""
 
 OPERATORS = {
     STANDARD: (
@@ -20,10 +20,10 @@ OPERATORS = {
         "SkipLayerNormalization"
     ),
 }
-"""Domain → operators that every contract may hold."""
+"""Domain → operators that graphs of all contracts may contain."""
 
 LOOP = "Loop"
-"""The one standard operator with a subgraph; only a graph of contract `single/1` may hold it."""
+"""The only operator with a subgraph. Only graphs of contract `single/1` may contain it."""
 
 LEAST_INPUTS = {
     "DynamicQuantizeMatMul": 3,
@@ -34,4 +34,4 @@ LEAST_INPUTS = {
     "MultiHeadAttention": 3,
     "SkipLayerNormalization": 3,
 }
-"""Operator of onnxruntime's own → how many inputs it has at least: `MultiHeadAttention` with two ended the process (1.32)."""
+"""Operator of onnxruntime → least number of inputs. With two inputs, `MultiHeadAttention` crashed the process (onnxruntime 1.32)."""

@@ -1,6 +1,6 @@
-"""ONNX Runtime as an `Engine`: values are OrtValues in the memory of the execution provider.
+"""ONNX Runtime as an `Engine`. Values are OrtValues in the memory of the execution provider.
 
-Inputs of a run are referenced until the run has ended: ONNX Runtime computes on a CPU array's own memory, and an IOBinding of its older
+The inputs of a run are referenced until the run has ended, because ONNX Runtime reads a CPU array's own memory, and an IOBinding of older
 versions does not keep the array alive.
 """
 
@@ -18,35 +18,35 @@ from runtimes.engines.engine import Signature, TensorSpec
 
 ELEMENT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 DEVICE_PROVIDERS = {"cuda": "CUDAExecutionProvider"}
-"""Memory of a device → provider that computes there."""
+"""Device memory → provider for `DeviceGather`."""
 TOKEN_AXIS = 2
-"""Of a cache tensor [R,H,P,Dh]."""
+"""Axis P of a cache tensor [R,H,P,Dh]."""
 
 
 @dataclass(frozen=True)
 class OrtBound:
-    """An IOBinding with the values that are bound to it for good."""
+    """An IOBinding with the values that stay bound to it."""
 
     binding: Any
     values: Mapping[str, Any]
 
 
 class OrtEngine:
-    """Sessions of ONNX Runtime by role of their graph."""
+    """Runs graphs with one InferenceSession each."""
 
     def __init__(self, sessions: Mapping[str, Any], *, device: str, memory: str, threads: int, precision: str) -> None:
         """Wrap open sessions.
 
         Args:
-            sessions: Role of a graph → InferenceSession; all on the same provider.
-            device: Its short name.
-            memory: Where values live, as OrtValue names it: "cpu" or "cuda".
-            threads: CPU threads.
-            precision: Of the artifact.
+            sessions: Role of a graph → InferenceSession; all have the same provider.
+            device: Device name, a key of `PROVIDERS`.
+            memory: Device of the values, by OrtValue's name for it: "cpu" or "cuda".
+            threads: CPU threads, for `info`.
+            precision: Precision of the artifact, for `info`.
         """
         self._sessions, self._device, self._memory, self._threads, self._precision = sessions, device, memory, threads, precision
         if memory != "cpu":
-            from runtimes.engines.ort.device_gather import DeviceGather  # importing counts at every start
+            from runtimes.engines.ort.device_gather import DeviceGather  # imported here because it is rarely needed and slows every start
 
             self._gather = DeviceGather((DEVICE_PROVIDERS[memory], "CPUExecutionProvider"), memory)
 
@@ -111,10 +111,10 @@ def _spec(value: Any) -> TensorSpec:  # noqa: ANN401
 
 @contextlib.contextmanager
 def _device_memory() -> Iterator[None]:
-    """Tell a device that ran out of memory in a run from other faults."""
+    """Turn onnxruntime's out-of-memory error into DeviceMemoryError."""
     try:
         yield
     except Exception as error:
-        if "allocate memory" in str(error):  # BFCArena's message is all that tells it apart
+        if "allocate memory" in str(error):  # the text of BFCArena's message is the only difference from other errors
             raise DeviceMemoryError(str(error).splitlines()[0]) from error
         raise

@@ -1,7 +1,7 @@
-"""The execution providers of ONNX Runtime as data: one row per device name. Reading the table imports no engine.
+"""The table of ONNX Runtime's execution providers, with one row per device name. Importing this module imports no engine.
 
-Default options of providers that were not run here are written from their documentation (onnxruntime.ai/docs/execution-providers). Texts
-in braces are filled in when a session is opened: {threads} CPU threads, {cache} a folder of this user for compiled engines.
+Default options of providers with the status "not run" follow their documentation (onnxruntime.ai/docs/execution-providers). Words in braces
+are replaced when a session is opened: {threads} by the number of CPU threads, {cache} by this user's folder for compiled engines.
 """
 
 import json
@@ -15,28 +15,29 @@ from runtimes.errors import RequestError
 
 Options: TypeAlias = Mapping[str, str | int | float | bool]
 MAX_OPTIONS_BYTES = 1 << 16
-"""Of a file of options."""
+"""Largest size of a file of provider options."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
-    """One execution provider."""
+    """An execution provider."""
 
     name: str
-    """As ONNX Runtime calls it."""
+    """ONNX Runtime's name for it."""
     distribution: str
-    """Package that contains it. All of them are imported as `onnxruntime`, so at most one may be installed."""
+    """Distribution package that contains it. All are imported as `onnxruntime`, so at most one can be installed."""
     needs: str
-    """Hardware and software besides the package."""
+    """Hardware and software that it needs besides the package."""
     status: Literal["tested", "not run"]
-    """Whether captions were compared on it; "not run": written from the documentation."""
+    """tested: captions were compared with the CPU's; not run: the entry follows the documentation."""
     memory: Literal["cpu", "cuda"] = "cpu"
-    """Where tensors stay between runs."""
+    """Memory in which tensors stay between runs."""
     fallback: tuple[str, ...] = ()
-    """Device names that take the nodes it cannot run, before the CPU does."""
+    """Devices that run the nodes that it does not support, before the CPU."""
     options: Options = field(default_factory=dict)
+    """Default options."""
     fp16_options: Options = field(default_factory=dict)
-    """Added for artifacts in FP16."""
+    """More default options for FP16 artifacts."""
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -47,7 +48,7 @@ PROVIDERS: dict[str, Provider] = {
         needs="an NVIDIA GPU with its driver, CUDA and cuDNN",
         status="not run",
         memory="cuda",
-        # TF32 would round FP32 products to 10 bits; the arena grows by what is asked for, not by powers of two.
+        # TF32 would round FP32 products to 10 bits. The default arena strategy grows by powers of two.
         options={"use_tf32": 0, "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"},
     ),
     "tensorrt": Provider(
@@ -57,7 +58,7 @@ PROVIDERS: dict[str, Provider] = {
         status="not run",
         memory="cuda",
         fallback=("cuda",),
-        # Compiling takes minutes, so engines and timings are kept.
+        # Compiling takes minutes, so engines and timings are cached.
         options={
             "trt_engine_cache_enable": True,
             "trt_engine_cache_path": "{cache}",
@@ -118,13 +119,13 @@ PROVIDERS: dict[str, Provider] = {
 
 
 def chain(device: str, options: Options, *, threads: int, precision: str) -> list[tuple[str, dict[str, str]]]:
-    """Return providers with their options, first choice first, as `onnxruntime.InferenceSession` takes them.
+    """Return the providers of a device with their options, first choice first, for `onnxruntime.InferenceSession`.
 
     Args:
         device: A key of `PROVIDERS`.
-        options: Of the device's own provider; they replace defaults of the same name.
+        options: Options of the device's own provider. They replace defaults of the same name.
         threads: CPU threads.
-        precision: Of the artifact.
+        precision: Precision of the artifact, "fp16" for example.
     """
     values = {"threads": threads, "cache": cache_folder(device)}
     providers = []
@@ -132,13 +133,13 @@ def chain(device: str, options: Options, *, threads: int, precision: str) -> lis
         provider = PROVIDERS[name]
         defaults = {**provider.options, **(provider.fp16_options if precision == "fp16" else {})}
         filled = {key: value.format_map(values) if isinstance(value, str) else value for key, value in defaults.items()}
-        chosen = {**filled, **(options if name == device else {})}
-        providers.append((provider.name, {key: str(value) for key, value in chosen.items()}))
+        merged = {**filled, **(options if name == device else {})}
+        providers.append((provider.name, {key: str(value) for key, value in merged.items()}))
     return providers
 
 
 def cache_folder(device: str) -> Path:
-    """Return the folder for what a provider compiles, which only this user should be able to write to: it is run as it is."""
+    """Return the cache folder for engines that a provider compiles. They are executed, so only this user should be able to write to it."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "blip-toolkit" / device
 
@@ -147,7 +148,7 @@ def read_options(path: Path) -> dict[str, str | int | float | bool]:
     """Read provider options from a JSON file.
 
     Raises:
-        RequestError: It cannot be read, or is not an object of names and plain values.
+        RequestError: The file cannot be read or is too large, or `check_options` fails.
     """
     try:
         with path.open("rb") as stream:
@@ -159,13 +160,17 @@ def read_options(path: Path) -> dict[str, str | int | float | bool]:
 
 
 def check_options(options: Any, where: str = "") -> dict[str, str | int | float | bool]:  # noqa: ANN401 - a JSON value
-    """Return provider options if they are names with texts, numbers or booleans.
+    """Return provider options after checking that names are strings and values are strings, numbers or booleans.
+
+    Args:
+        options: A JSON value.
+        where: Start of error messages, for example the file's name.
 
     Raises:
-        RequestError: They are something else.
+        RequestError: A name or value has another type.
     """
     if not isinstance(options, Mapping):
         raise RequestError(f"{where}provider options must be an object of at most {MAX_OPTIONS_BYTES} bytes")
     if wrong := [repr(key) for key, value in options.items() if not isinstance(key, str) or not isinstance(value, str | int | float)]:
-        raise RequestError(f"{where}provider options must be texts, numbers or booleans; these are not: {', '.join(wrong)}")
+        raise RequestError(f"{where}provider options must be strings, numbers or booleans; these are not: {', '.join(wrong)}")
     return dict(options)

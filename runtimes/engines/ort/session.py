@@ -1,4 +1,4 @@
-"""Sessions of artifacts on ONNX Runtime."""
+"""Open the sessions of an artifact with ONNX Runtime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,23 +14,24 @@ if TYPE_CHECKING:
     from runtimes.engines.single_graph_session import SingleGraphSession
 
 RUN_SCALE = "DynamicQuantizeLinear"
-"""Operator that computes one activation scale over everything in a run."""
+"""Operator that computes one activation scale over all images of a run."""
 
 
 class Profiling:
-    """Where ONNX Runtime writes what every operator takes; see `OrtSettings`. For measuring only."""
+    """Process-wide switch for ONNX Runtime's profiles, for measurements only."""
 
     folder: Path | None = None
+    """See `OrtSettings.profiles`."""
 
 
 def open_step_session(payload: Payload, device: str, threads: int, options: Options) -> StepSession:
-    """Open the graphs of contract `split/1`."""
+    """Open the encoder and decoder of an artifact of contract `split/1`; see `open_graph` for the errors."""
     return StepSession(_engine(payload, ("encoder", "decoder"), device, threads, options), image_per_run=_image_per_run(payload, "encoder"))
 
 
 def open_loop_session(payload: Payload, device: str, threads: int, options: Options) -> "SingleGraphSession":
-    """Open the graph of contract `single/1`."""
-    from runtimes.engines.single_graph_session import SingleGraphSession  # importing counts at every start of the others
+    """Open the graph of an artifact of contract `single/1`; see `open_graph` for the errors."""
+    from runtimes.engines.single_graph_session import SingleGraphSession  # imported here because it would slow the start of other artifacts
 
     engine, pad_id = _engine(payload, ("captioner",), device, threads, options), payload.artifact.manifest.tokenizer.pad_id
     return SingleGraphSession(engine, pad_id=pad_id, image_per_run=_image_per_run(payload, "captioner"))
@@ -44,4 +45,5 @@ def _engine(payload: Payload, roles: Sequence[str], device: str, threads: int, o
 
 
 def _image_per_run(payload: Payload, role: str) -> bool:
+    """Return whether a graph's activation scales depend on all images of a run."""
     return any(RUN_SCALE in operators for operators in payload.artifact.manifest.graphs[role].operators.values())

@@ -1,1 +1,1 @@
-"""PyTorch."""
+"""Run artifacts with PyTorch."""

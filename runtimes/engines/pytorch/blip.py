@@ -1,11 +1,11 @@
-"""BLIP image captioning in plain torch: pixels → cross-attention K/V once per image; token ids + K/V → logits.
+"""BLIP image captioning as a torch module. `encode` computes the cross-attention K/V of an image; `decode` computes logits from token ids.
 
-Parameter names are those of Hugging Face's `BlipForConditionalGeneration`, so a checkpoint's tensors load by name. The module differs
-from transformers in what it recomputes: keys and values of cross-attention depend on the image alone, so `encode` emits them for
-every decoder layer and `decode` only reads them; the K hypotheses of an image are folded into the query axis and share one copy.
+Parameter names are those of Hugging Face's `BlipForConditionalGeneration`, so the tensors of a checkpoint load by name. transformers
+computes keys and values of cross-attention at every step. They depend on the image only, so `encode` computes them once for every decoder
+layer. The K hypotheses of an image are folded into the query axis, so that they share one copy.
 
-Axes: B images, K hypotheses per image, R = B*K decoder rows, S pixels, N vision tokens, D width, H heads, Dh width of a head,
-P past tokens, T new tokens, M positions whose logits are wanted, V vocabulary.
+Axes: B images, K hypotheses per image, R = B*K decoder rows, S pixels per side, N vision tokens, D width, H heads, Dh width of a head,
+P past tokens, T new tokens, M positions whose logits are returned, V vocabulary.
 Sources: Li et al. 2022 (BLIP), Dosovitskiy et al. 2021 (ViT), Devlin et al. 2019 (BERT, post-norm).
 """
 
@@ -19,7 +19,7 @@ from runtimes.families.blip import BlipSpec
 
 
 class VisionAttention(nn.Module):
-    """Self-attention of the vision tower, one product for query, key and value."""
+    """Self-attention of the vision encoder, with one product for query, key and value."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class VisionAttention(nn.Module):
 
 
 class VisionMLP(nn.Module):
-    """Feed-forward block of the vision tower."""
+    """Feed-forward block of the vision encoder."""
 
     def __init__(self, width: int, inner: int, activation: str) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class VisionLayer(nn.Module):
 
 
 class VisionEmbeddings(nn.Module):
-    """Patches, class token and positions."""
+    """Embeddings of patches, class token and positions."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class VisionEmbeddings(nn.Module):
 
 
 class VisionModel(nn.Module):
-    """The vision tower."""
+    """The vision encoder (ViT)."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class VisionModel(nn.Module):
 
 
 class Projections(nn.Module):
-    """Query, key and value of one decoder attention; keys and values may come from another width."""
+    """Query, key and value projections of a decoder attention. The inputs of key and value may have another width than the query's."""
 
     def __init__(self, width: int, source_width: int) -> None:
         super().__init__()
@@ -107,12 +107,12 @@ class Projections(nn.Module):
         self.value = Linear(source_width, width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """f[R,T,D] → query, key and value f[R,T,D] of the same tokens."""
+        """Project f[R,T,D] to query, key and value f[R,T,D]; for self-attention only."""
         return self.query(x), self.key(x), self.value(x)
 
 
 class AddNorm(nn.Module):
-    """Projection, residual, then norm (post-norm)."""
+    """Projection, residual sum, then layer norm (post-norm)."""
 
     def __init__(self, source_width: int, width: int, norm_eps: float) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class AddNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attention over the cache, with its projections, output and norm; the submodule is named `self` in checkpoints."""
+    """Self-attention with KV cache, projections, output and norm. Checkpoints name the projections `self`."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
@@ -134,13 +134,13 @@ class SelfAttention(nn.Module):
         self.output = AddNorm(shape.text_width, shape.text_width, shape.text_norm_eps)
 
     def forward(self, x: Tensor, past: tuple[Tensor, Tensor], mask: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """X f[R,T,D], past K/V f[R,H,P,Dh], mask f[T,P+T] → f[R,T,D] and present K/V f[R,H,P+T,Dh]."""
+        """Map x f[R,T,D], past K/V f[R,H,P,Dh] and mask f[T,P+T] to f[R,T,D] and present K/V f[R,H,P+T,Dh]."""
         context, present = self.attend(*self.get_submodule("self")(x), past, mask)
         return self.output(context, x), present
 
 
 class CrossAttention(nn.Module):
-    """Attention to the image, whose keys and values the K rows of the image share; the submodule is named `self` in checkpoints."""
+    """Cross-attention to an image, whose K rows share its keys and values. Checkpoints name the projections `self`."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
@@ -155,13 +155,20 @@ class CrossAttention(nn.Module):
         return tuple(split_heads(project(image), image.shape[0], self.heads) for project in (projections.key, projections.value))  # type: ignore[return-value,operator]
 
     def forward(self, x: Tensor, cross: tuple[Tensor, Tensor], images: int, rows: int) -> Tensor:
-        """X f[R,T,D] of R = `rows` attends to key and value f[B,H,N,Dh] of B = `images` → f[R,T,D]."""
+        """Attend from x f[R,T,D] to key and value f[B,H,N,Dh]; return f[R,T,D].
+
+        Args:
+            x: f[R,T,D].
+            cross: Key and value f[B,H,N,Dh].
+            images: B.
+            rows: R.
+        """
         query = split_heads(self.get_submodule("self").query(x), images, self.heads)  # type: ignore[operator]
         return self.output(self.attend(query, *cross).reshape(rows, -1, int(x.shape[-1])), x)
 
 
 class TextLayer(nn.Module):
-    """Self-attention over the cache, cross-attention to the image, feed-forward."""
+    """Decoder layer: self-attention with KV cache, cross-attention to the image, feed-forward block."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
@@ -174,14 +181,14 @@ class TextLayer(nn.Module):
     def forward(
         self, x: Tensor, past: tuple[Tensor, Tensor], cross: tuple[Tensor, Tensor], images: int, rows: int, mask: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """X f[R,T,D], past K/V f[R,H,P,Dh], cross K/V f[B,H,N,Dh], mask f[T,P+T] → f[R,T,D] and present K/V f[R,H,P+T,Dh]."""
+        """Map x f[R,T,D], past K/V f[R,H,P,Dh], cross K/V f[B,H,N,Dh] and mask f[T,P+T] to f[R,T,D] and present K/V f[R,H,P+T,Dh]."""
         x, present = self.attention(x, past, mask)
         x = self.crossattention(x, cross, images, rows)
         return self.output(self.activation(self.intermediate["dense"](x)), x), present
 
 
 class TextEmbeddings(nn.Module):
-    """Words and positions."""
+    """Embeddings of token ids and positions."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
@@ -190,13 +197,13 @@ class TextEmbeddings(nn.Module):
         self.LayerNorm = LayerNorm(shape.text_width, eps=shape.text_norm_eps)
 
     def forward(self, token_ids: Tensor, past: int) -> Tensor:
-        """token_ids i64[R,T] that follow `past` earlier ones → f[R,T,D]."""
+        """Embed token_ids i64[R,T], which follow `past` earlier ones, as f[R,T,D]."""
         positions = self.position_embeddings.weight[past : past + token_ids.shape[1]]
         return self.LayerNorm(self.word_embeddings(token_ids) + positions)
 
 
 class Predictions(nn.Module):
-    """The head: transform, norm, product with the word table (tied: one tensor), bias."""
+    """The head: transform, norm, product with the word embeddings (tied: the same tensor), bias."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
@@ -236,12 +243,12 @@ class TextDecoder(nn.Module):
 
 
 class Blip(nn.Module):
-    """A BLIP captioner of the given sizes; weights are loaded by the caller."""
+    """A BLIP captioner. The caller loads the weights."""
 
     TIED: Mapping[str, str] = {
         "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
     }
-    """Parameter → the parameter that is the same tensor; only the latter is stored."""
+    """Parameter → the parameter with the same tensor; only the latter is stored."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
@@ -251,31 +258,31 @@ class Blip(nn.Module):
         self.text_decoder.cls["predictions"].decoder.weight = self.text_decoder.bert["embeddings"].word_embeddings.weight  # type: ignore[union-attr]
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
-        """Pixels f32[B,3,S,S] → cross-attention key and value f[B,H,N,Dh] of each decoder layer: k0, v0, k1, v1, ..."""
+        """Compute the cross-attention key and value f[B,H,N,Dh] of each decoder layer (k0, v0, k1, v1, ...) from pixels f32[B,3,S,S]."""
         image = self.vision_model(pixels.to(self.vision_model.post_layernorm.weight.dtype))
         return [tensor for layer in self.text_decoder.layers for tensor in layer.crossattention.key_value(image)]  # type: ignore[union-attr,operator]
 
     def decode(self, token_ids: Tensor, positions: Tensor, past: Sequence[Tensor], cross: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Feed new tokens and get the logits at some of them.
+        """Run the decoder on new tokens.
 
         Args:
-            token_ids: i64[R,T] the new tokens of each row.
-            positions: i64[M] which of the T new ones the logits are wanted of.
-            past: f[R,H,P,Dh] key and value per layer, of the P tokens before (P may be 0).
-            cross: f[B,H,N,Dh] key and value per layer, from `encode`.
+            token_ids: i64[R,T], the new tokens of each row.
+            positions: i64[M], indices of the new tokens whose logits are returned.
+            past: Key and value f[R,H,P,Dh] per layer of the P earlier tokens; P may be 0.
+            cross: Key and value f[B,H,N,Dh] per layer from `encode`.
 
         Returns:
-            Logits f32[R,M,V], and present f[R,H,P+T,Dh] key and value per layer.
+            Logits f32[R,M,V], and the present key and value f[R,H,P+T,Dh] per layer.
         """
         count, before = token_ids.shape[1], past[0].shape[2]
         x = self.text_decoder.bert["embeddings"](token_ids, before)
         new = torch.arange(count, device=token_ids.device)
         old = torch.arange(before + count, device=token_ids.device)
         mask = torch.where(old[None, :] <= new[:, None] + before, 0.0, torch.finfo(x.dtype).min).to(x.dtype)
-        images, rows = cross[0].shape[0], token_ids.shape[0]  # asked once for all layers: in a graph, every such question is five nodes
+        images, rows = cross[0].shape[0], token_ids.shape[0]  # read once for all layers: each read is five nodes in a graph
         present: list[Tensor] = []
-        for number, layer in enumerate(self.text_decoder.layers):
-            pair = slice(2 * number, 2 * number + 2)
+        for index, layer in enumerate(self.text_decoder.layers):
+            pair = slice(2 * index, 2 * index + 2)
             x, layer_present = layer(x, past[pair], cross[pair], images, rows, mask)
             present.extend(layer_present)
         return self.text_decoder.cls["predictions"](x.index_select(1, positions)).float(), present

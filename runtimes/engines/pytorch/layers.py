@@ -1,4 +1,4 @@
-"""Layers that BLIP is built of: torch's own without initialization, activations by name, and attention.
+"""Layers of BLIP: torch's layers without initialization, activations by name, and attention.
 
 Axes: B images, R rows (hypotheses; a multiple of B), H heads, T new tokens, P past tokens, N keys, D width, Dh width of a head.
 """
@@ -15,49 +15,49 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "relu": functional.relu,
 }
-"""Activations of BLIP checkpoints by the name that their config uses."""
+"""Name in a checkpoint's config → activation function."""
 
 
-class _Loaded:
-    """Leaves parameters as they are made.
+class _Uninitialized:
+    """Mixin that skips the initialization of parameters.
 
-    Ours are always loaded, and initializing them on the meta device would import torch's symbolic half: 2 s and 68 MB.
+    Weights are always loaded. Initializing them on the meta device would import torch's symbolic modules, which takes 2 s and 68 MB.
     """
 
     def reset_parameters(self) -> None:
         """Do nothing."""
 
 
-class Linear(_Loaded, nn.Linear):
+class Linear(_Uninitialized, nn.Linear):
     """Linear without initialization."""
 
 
-class Embedding(_Loaded, nn.Embedding):
+class Embedding(_Uninitialized, nn.Embedding):
     """Embedding without initialization."""
 
 
-class LayerNorm(_Loaded, nn.LayerNorm):
+class LayerNorm(_Uninitialized, nn.LayerNorm):
     """LayerNorm without initialization."""
 
 
-class Conv2d(_Loaded, nn.Conv2d):
+class Conv2d(_Uninitialized, nn.Conv2d):
     """Conv2d without initialization."""
 
 
 def split_heads(x: Tensor, images: int, heads: int) -> Tensor:
-    """f[R,T,D] → f[B,H,R*T/B,Dh]: rows of an image are neighbours, so folding them into its token axis moves nothing."""
+    """Reshape f[R,T,D] to f[B,H,R*T/B,Dh]. Rows of an image are adjacent, so folding them into its token axis copies no data."""
     return x.reshape(images, -1, heads, int(x.shape[-1]) // heads).transpose(1, 2)
 
 
 class Attend(nn.Module):
-    """Scaled dot-product attention between heads that are split already; it has no weights.
+    """Scaled dot-product attention of split heads; it has no weights.
 
-    The ONNX exporter spells torch's fused operator with a scaled copy of the keys, which for cross-attention means copying all of them
-    at every token; there the formula is written out, scaling the query.
+    In an ONNX export, the formula is written out with a scaled query. The ONNX exporter would translate torch's fused operator to a
+    scaled copy of the keys: with cross-attention, all keys would be copied at every token.
     """
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Query f[B,H,T,Dh], key and value f[B,H,N,Dh], mask f[T,N] added to the scores → f[B,T,H,Dh]."""
+        """Map query f[B,H,T,Dh], key and value f[B,H,N,Dh] and mask f[T,N], which is added to the scores, to f[B,T,H,Dh]."""
         if torch.onnx.is_in_onnx_export():
             scores = (query * int(query.shape[-1]) ** -0.5) @ key.transpose(-1, -2)
             if mask is not None:
@@ -69,7 +69,7 @@ class Attend(nn.Module):
 
 
 class SelfAttend(nn.Module):
-    """Attention of tokens to each other and to those before them; it has no weights."""
+    """Self-attention of tokens, optionally with a KV cache of earlier tokens; it has no weights."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
@@ -79,7 +79,18 @@ class SelfAttend(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Query, key and value f[R,T,D] of the new tokens, past key and value f[R,H,P,Dh], mask f[T,P+T] → f[R,T,D] and present K/V."""
+        """Compute attention of the new tokens.
+
+        Args:
+            query: f[R,T,D].
+            key: f[R,T,D].
+            value: f[R,T,D].
+            past: Key and value f[R,H,P,Dh] of earlier tokens, or None.
+            mask: f[T,P+T], added to the scores, or None.
+
+        Returns:
+            f[R,T,D], and the present key and value f[R,H,P+T,Dh].
+        """
         rows = query.shape[0]
         present = split_heads(key, rows, self.heads), split_heads(value, rows, self.heads)
         if past is not None:

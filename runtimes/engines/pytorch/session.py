@@ -1,6 +1,6 @@
-"""torch session: our BLIP module in FP32, dynamic INT8 or FP16 behind the numeric functions of captioning.
+"""Open an artifact with torch: a `Session` that runs the BLIP module in FP32, FP16 or dynamic INT8.
 
-Axes as in `runtimes.decoding.session`; H heads, P past tokens, N vision tokens, Dh width of a head.
+Axes as in `runtimes.decoding.session`, and H heads, P past tokens, N vision tokens, Dh width of a head.
 """
 
 import contextlib
@@ -23,19 +23,21 @@ from runtimes.errors import ArtifactCorruptError, UnavailableError, translate_er
 from runtimes.families.registry import ModelSpec
 
 SCALES = ".scales"
-"""A tensor `x.weight` with a sibling `x.weight.scales` is int8, one scale per row."""
+"""Suffix of a tensor of scales: `x.weight` is int8 if the file has `x.weight.scales`, with one scale per row."""
 
 
 @dataclass
 class TorchState:
-    """Cross K/V [B,H,N,Dh] and cache [R,H,P,Dh] per decoder layer: k0, v0, k1, v1, ..."""
+    """State of the search: key and value per decoder layer (k0, v0, k1, v1, ...)."""
 
     cross: list[Tensor]
+    """f[B,H,N,Dh] each, of cross-attention."""
     past: list[Tensor]
+    """f[R,H,P,Dh] each, the cache of self-attention."""
 
 
 class TorchSession:
-    """BLIP's module on a torch device."""
+    """Runs the BLIP module on a torch device."""
 
     capabilities: frozenset[Capability] = STEPWISE
 
@@ -46,7 +48,7 @@ class TorchSession:
 
     @torch.inference_mode()
     def encode(self, inputs: Inputs) -> TorchState:
-        """See `Session.encode`. Images run one by one in INT8, whose activations have one scale per run."""
+        """See `Session.encode`. In INT8, each image is a run of its own, because activations have one scale per run."""
         with self._threads, _device_memory():
             pixels = torch.from_numpy(inputs["pixels"]).to(self._device)
             runs = [self._model.encode(part) for part in (pixels.split(1) if self._engine else [pixels])]
@@ -58,9 +60,9 @@ class TorchSession:
     @torch.inference_mode()
     def step(self, token_ids: Int64, state: TorchState, positions: Int64) -> tuple[Float32, TorchState]:
         """See `Session.step`."""
-        ids, wanted = torch.from_numpy(token_ids).to(self._device), torch.from_numpy(positions).to(self._device)
+        ids, index = torch.from_numpy(token_ids).to(self._device), torch.from_numpy(positions).to(self._device)
         with self._threads, _device_memory():
-            logits, present = self._model.decode(ids, wanted, state.past, state.cross)
+            logits, present = self._model.decode(ids, index, state.past, state.cross)
         return logits.cpu().numpy(), TorchState(state.cross, present)
 
     @torch.inference_mode()
@@ -85,23 +87,35 @@ class TorchSession:
         )
 
     def _take(self, value: Tensor, indices: Int64) -> Tensor:
-        wanted = torch.from_numpy(indices)
-        if torch.equal(wanted, torch.arange(len(value))):
+        """Return the entries of the first axis at `indices` i64[n]; the same tensor if these are all of them in order."""
+        index = torch.from_numpy(indices)
+        if torch.equal(index, torch.arange(len(value))):
             return value
-        return value.index_select(0, wanted.to(value.device))
+        return value.index_select(0, index.to(value.device))
 
 
 def open_session(payload: Payload, device: str, threads: int, options: Mapping[str, object]) -> TorchSession:
-    """Load the weights of an artifact of contract `split/1`."""
+    """Load the weights of an artifact of contract `split/1` and open a session.
+
+    Args:
+        payload: Files of the artifact.
+        device: "cpu" or "cuda".
+        threads: CPU threads.
+        options: Must be empty; torch has no provider options.
+
+    Raises:
+        UnavailableError: torch cannot run the artifact on the device.
+        ArtifactCorruptError: See `load_model`.
+    """
     manifest = payload.artifact.manifest
     if device not in ("cpu", "cuda") or options:
         raise UnavailableError(f"artifacts of the torch runtime run on cpu and cuda, without provider options, not on {device}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise UnavailableError("torch sees no CUDA device here; use --device cpu")
+        raise UnavailableError("torch finds no CUDA device here; use --device cpu")
     if device == "cuda" and manifest.target.precision == "int8":
         raise UnavailableError("INT8 artifacts of the torch runtime run on the CPU only; use --device cpu or an FP16 artifact")
     if device == "cuda":
-        gc.collect()  # a model that was dropped before this one is loaded must not keep its memory
+        gc.collect()  # frees the memory of a model that is no longer referenced
         torch.cuda.empty_cache()
     with packing_engine() if manifest.target.precision == "int8" else contextlib.nullcontext() as engine:
         model = load_model(payload, manifest.model)
@@ -109,7 +123,7 @@ def open_session(payload: Payload, device: str, threads: int, options: Mapping[s
 
 
 class _device_memory:  # noqa: N801 - a context manager, used like a function
-    """Turns CUDA's out-of-memory error into ours and hands cached blocks back."""
+    """Turns CUDA's out-of-memory error into DeviceMemoryError and frees cached blocks."""
 
     def __enter__(self) -> None:
         pass
@@ -121,22 +135,29 @@ class _device_memory:  # noqa: N801 - a context manager, used like a function
 
 
 def load_model(payload: Payload, spec: ModelSpec) -> Blip:
-    """Build the module from an artifact's safetensors file; int8 tensors are packed one by one, so no second copy of the file is ever held.
+    """Build the module and load its weights from an artifact's safetensors file.
+
+    INT8 tensors are read and packed one by one, so that memory never contains a second copy of the file.
+
+    Args:
+        payload: Files of the artifact.
+        spec: Sizes of the model.
 
     Raises:
-        ArtifactCorruptError: The file is not what its manifest says, or its tensors are not those of the model's sizes.
+        ArtifactCorruptError: The file does not match its manifest, or its tensors do not match the sizes.
     """
     with torch.device("meta"):
         model: Blip = load_target(spec.TORCH_MODULE)(spec)
     heads = {table: head.removesuffix(".weight") for head, table in model.TIED.items()}
     plain: dict[str, Tensor] = {}
     stream, path = payload.stream("weights"), payload.artifact.path_of("weights")
-    with translate_errors(lambda problem: ArtifactCorruptError(path, f"cannot be loaded: {problem}")):  # packing raises whatever torch does
+    # Packing raises exceptions of several classes.
+    with translate_errors(lambda problem: ArtifactCorruptError(path, f"cannot be loaded: {problem}")):
         file = TensorFile(stream)
         names = file.names()
         for name in names:
             if name.endswith(SCALES) or (name.endswith(".bias") and f"{name.removesuffix('.bias')}.weight{SCALES}" in names):
-                continue  # read with their weight
+                continue  # these are read together with their weight
             if name + SCALES not in names:
                 plain[name] = file.read(name)
                 continue

@@ -1,7 +1,7 @@
-"""torch's number of CPU threads, set for one call.
+"""Set torch's number of CPU threads for one call.
 
-torch keeps one number per calling thread (OpenMP's) and one for threads that have not used torch yet; `torch.set_num_threads` sets both.
-Sessions with different numbers, and the program that they are part of, share both.
+torch has one number per calling thread (OpenMP's), and one for threads that have not used torch yet. `torch.set_num_threads` sets both. All
+sessions of a process, and the program around them, share these numbers.
 """
 
 import threading
@@ -10,12 +10,13 @@ import torch
 
 
 class CpuThreads:
-    """Gives the body a number of CPU threads, and its thread and the process the former one afterwards. Bodies may overlap."""
+    """Context manager that sets the number of CPU threads and restores the former number. Bodies in several threads may overlap."""
 
     _lock = threading.Lock()
     _bodies = 0
+    """Number of bodies that are running."""
     _before = 0
-    """What the process had before the first of the bodies that run now."""
+    """The number of threads before the first of the running bodies."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -34,5 +35,5 @@ class CpuThreads:
 
 
 def _set(count: int) -> None:
-    if torch.get_num_threads() != count:  # setting it makes oneDNN forget its compiled convolutions
+    if torch.get_num_threads() != count:  # setting the number clears oneDNN's cache of compiled convolutions
         torch.set_num_threads(count)

@@ -283,18 +283,18 @@ def largest(model):
 
 SPOILERS = {name.removeprefix("spoil_"): spoil for name, spoil in list(globals().items()) if name.startswith("spoil_")}
 SAID = {
-    "arity": "MultiHeadAttention has not the 3 inputs that it needs",
-    "missing": "MultiHeadAttention has not the 3 inputs that it needs",
+    "arity": "MultiHeadAttention has fewer than the 3 inputs that it needs",
+    "missing": "MultiHeadAttention has fewer than the 3 inputs that it needs",
     "operator": "it computes If of ai.onnx, which is not in operator table 1",
     "domain": "of evil, which is not in operator table 1",
     "count": "its operators are not those that the manifest declares",
-    "subgraphs": "field 11 of the attribute is none that this toolkit writes",
-    "function": "field 25 of the model is none that this toolkit writes",
+    "subgraphs": "field 11 of the attribute is not one that this toolkit writes",
+    "function": "field 25 of the model is not one that this toolkit writes",
     "external": "its tensors are in the file '../../etc/passwd', which the manifest does not declare",
     "short": "instead of",
     "opset": "its opsets are not those that the manifest declares",
     "input": "its inputs are not those",
-    "no_graph": "it holds no graph",
+    "no_graph": "it contains no graph",
     "long_name": "a name has 5000 bytes",
 }
 

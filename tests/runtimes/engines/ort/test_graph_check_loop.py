@@ -94,7 +94,7 @@ def test_a_second_body_is_refused(artifact, model):
 
 def test_subgraphs_in_a_list_are_refused(artifact, model):
     loop_of(model).attribute.append(helper.make_attribute("more", [body_of(model)]))
-    assert refusal(artifact, model) == "field 11 of the attribute is none that this toolkit writes, or the file is damaged"
+    assert refusal(artifact, model) == "field 11 of the attribute is not one that this toolkit writes, or the file is damaged"
 
 
 @pytest.mark.parametrize(("operator", "domain"), [("If", ""), ("Scan", ""), ("Loop", "com.microsoft")])
@@ -120,7 +120,7 @@ def test_tensors_of_the_body_are_checked(artifact, model):
     tensor = body_of(model).initializer.add()
     tensor.CopyFrom(helper.make_tensor("more", TensorProto.FLOAT, [2], [1.0, 2.0]))
     tensor.dims[0] = 3
-    assert refusal(artifact, model) == "a tensor of float32[3] holds 8 instead of 12"
+    assert refusal(artifact, model) == "a tensor of float32[3] contains 8 instead of 12"
     tensor.CopyFrom(TensorProto(name="more", data_type=TensorProto.FLOAT, dims=[2], data_location=TensorProto.EXTERNAL))
     for key, value in {"location": "../secret", "offset": "0", "length": "8"}.items():
         tensor.external_data.add(key=key, value=value)
