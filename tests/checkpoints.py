@@ -28,7 +28,7 @@ BASE_SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 
 
 _WORDS = """
 a the of on in with and is at by to an two red blue green white black big small old young man woman child dog cat bird horse cow
-bed table chair house tree street car train boat ball image photo plate bowl food large water snow grass
+bed table chair house tree street car train boat ball picture photo plate bowl food large water snow grass
 sitting standing riding eating ##s ##ing . ,
 """
 TINY_WORDS = tuple(_WORDS.split())
