@@ -1,4 +1,4 @@
-"""Exporting: what the gate lets through, and that nothing is lost or left half-written when it does not go well."""
+"""Test export: which artifacts the gate accepts, and that a failed export loses no file and leaves no partial one."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from runtimes.loading import load
 FP32 = find_recipe("pytorch-fp32")
 INT8 = find_recipe("pytorch-int8")
 STRICT = replace(INT8, drift_limit_nat=-1.0)
-"""No INT8 copy of a random model is so much better than the original."""
+"""A limit that every INT8 artifact exceeds: its drift would have to be below -1 nat/token."""
 
 
 @pytest.fixture(scope="module")
@@ -40,32 +40,33 @@ def make(checkpoint: Checkpoint, output: Path, images: list[LabelledImage], *rec
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file below a folder: bytes and time of its last change."""
+    """Return name → (bytes, modification time) of every file below a folder."""
     return {
         str(file.relative_to(folder)): (file.read_bytes(), file.stat().st_mtime_ns) for file in sorted(folder.rglob("*")) if file.is_file()
     }
 
 
 def names(folder: Path) -> list[str]:
-    """What lies in an output folder, hidden files included."""
+    """Return the names in a folder, with hidden files."""
     return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture
 def references(tmp_path_factory, monkeypatch) -> Path:
-    """Where reference runs are kept: an empty folder of this test."""
+    """Return the folder of cached reference runs; it is empty and used by one test only."""
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     return cache / "blip-toolkit" / "references"
 
 
 def reference_file(folder: Path) -> Path:
-    (found,) = folder.iterdir()
-    return found
+    (file,) = folder.iterdir()
+
+    return file
 
 
 class TestGate:
-    def test_a_quantized_artifact_that_drifts_too_far_fails_and_leaves_nothing(self, checkpoint, images, tmp_path):
+    def test_a_quantized_artifact_with_too_much_drift_fails_and_leaves_no_file(self, checkpoint, images, tmp_path):
         with pytest.raises(GateError) as caught:
             make(checkpoint, tmp_path, images, STRICT)
         message = str(caught.value)
@@ -75,7 +76,7 @@ class TestGate:
         assert names(tmp_path) == []
 
     @pytest.mark.parametrize("recipe", ["pytorch-int8", "onnx-int8"])
-    def test_a_quantized_artifact_within_its_limit_passes_and_says_how_far_it_is(self, checkpoint, images, tmp_path, recipe):
+    def test_a_quantized_artifact_within_its_limit_passes_and_records_its_drift(self, checkpoint, images, tmp_path, recipe):
         (path,) = make(checkpoint, tmp_path, images, replace(find_recipe(recipe), drift_limit_nat=0.1))
         gate = open_artifact(path).manifest.gate
         assert (gate["passed"], gate["problem"], gate["images"], gate["drift_limit"]) == (True, None, 4, 0.1)
@@ -84,14 +85,16 @@ class TestGate:
         assert gate["device"] == "cpu"
         assert gate["reference"].startswith("transformers 4.")
 
-    def test_drift_is_the_rise_of_the_negative_log_probability_per_token(self, checkpoint, images, tmp_path):
+    def test_drift_is_the_increase_in_negative_log_probability_per_token(self, checkpoint, images, tmp_path):
         first, second = make(checkpoint, tmp_path, images, FP32, replace(INT8, drift_limit_nat=0.1))
         paths, captions = [image.path for image in images], [image.captions for image in images]
         before, after = (sum(float(row.sum()) for row in load(path).score(paths, captions=captions)) for path in (first, second))
-        tokens = sum(len(caption.split()) + 1 for listed in captions for caption in listed)  # every word is one token; and the end
+        tokens = sum(
+            len(caption.split()) + 1 for references in captions for caption in references
+        )  # each word is one token, plus the end token
         assert open_artifact(second).manifest.gate["drift_nat_per_token"] == pytest.approx((before - after) / tokens, abs=1e-5)
 
-    def test_write_writes_it_all_the_same_and_the_manifest_says_that_it_failed(self, checkpoint, images, tmp_path):
+    def test_with_write_a_failed_artifact_is_written_and_its_manifest_records_the_failure(self, checkpoint, images, tmp_path):
         (path,) = make(checkpoint, tmp_path, images, STRICT, on_gate_failure="write")
         gate = open_artifact(path).manifest.gate
         assert gate["passed"] is False
@@ -99,13 +102,13 @@ class TestGate:
         assert load(path).caption([images[0].path])[0].error is None
 
     @pytest.mark.parametrize("recipe", ["pytorch-fp32", "onnx-fp32"])
-    def test_an_fp32_artifact_must_say_what_transformers_says(self, checkpoint, images, tmp_path, references, recipe):
-        """A kept reference run whose third image has another fourth token stands for a checkpoint that was read wrongly."""
+    def test_an_fp32_artifact_with_another_token_than_transformers_fails(self, checkpoint, images, tmp_path, references, recipe):
+        """The cached reference is edited: the fourth token of the third image is another. The artifact then differs from it."""
         make(checkpoint, tmp_path, images, FP32)
-        kept = json.loads(reference_file(references).read_bytes())
-        kept["token_ids"][2][3] = 5 if kept["token_ids"][2][3] != 5 else 6
-        kept["margins_nat"][2] = [1.0] * len(kept["margins_nat"][2])
-        reference_file(references).write_text(json.dumps(kept))
+        cached = json.loads(reference_file(references).read_bytes())
+        cached["token_ids"][2][3] = 5 if cached["token_ids"][2][3] != 5 else 6
+        cached["margins_nat"][2] = [1.0] * len(cached["margins_nat"][2])
+        reference_file(references).write_text(json.dumps(cached))
         shutil.rmtree(tmp_path / "tiny-pytorch-fp32")
         with pytest.raises(GateError) as caught:
             make(checkpoint, tmp_path, images, find_recipe(recipe))
@@ -113,21 +116,21 @@ class TestGate:
         assert str(caught.value).startswith(expected)
         assert names(tmp_path) == []
 
-    def test_a_difference_where_the_reference_is_undecided_is_a_tie(self, checkpoint, images, tmp_path, references):
+    def test_a_difference_at_a_small_margin_of_the_reference_is_a_tie(self, checkpoint, images, tmp_path, references):
         make(checkpoint, tmp_path, images, FP32)
-        kept = json.loads(reference_file(references).read_bytes())
-        kept["token_ids"][2][3] = 5 if kept["token_ids"][2][3] != 5 else 6
-        kept["margins_nat"][2][2] = 0.0005  # the first generated token stands at 1
-        reference_file(references).write_text(json.dumps(kept))
+        cached = json.loads(reference_file(references).read_bytes())
+        cached["token_ids"][2][3] = 5 if cached["token_ids"][2][3] != 5 else 6
+        cached["margins_nat"][2][2] = 0.0005  # index 2 belongs to token 3: the first generated token has position 1
+        reference_file(references).write_text(json.dumps(cached))
         (path,) = make(checkpoint, tmp_path, images, FP32, overwrite=True)
         gate = open_artifact(path).manifest.gate
         assert (gate["passed"], gate["exact_captions"], gate["ties"]) == (True, 3, 1)
 
     def test_drift_that_is_not_a_number_fails(self, checkpoint, images, tmp_path, references):
         make(checkpoint, tmp_path, images, FP32)
-        kept = json.loads(reference_file(references).read_bytes())
-        kept["log_probabilities"][1][0] = float("nan")
-        reference_file(references).write_text(json.dumps(kept))
+        cached = json.loads(reference_file(references).read_bytes())
+        cached["log_probabilities"][1][0] = float("nan")
+        reference_file(references).write_text(json.dumps(cached))
         with pytest.raises(GateError, match="nan"):
             make(checkpoint, tmp_path, images, INT8)
 
@@ -139,7 +142,7 @@ class TestGate:
         assert names(tmp_path) == ["tiny-onnx-fp32", "tiny-pytorch-fp32"]
         assert load(tmp_path / "tiny-onnx-fp32").caption([images[0].path])[0].error is None
 
-    def test_several_failures_are_one_error_that_holds_each(self, checkpoint, images, tmp_path):
+    def test_several_failures_are_raised_as_one_error_with_all_of_them(self, checkpoint, images, tmp_path):
         recipes = [STRICT, replace(STRICT, name="stricter"), FP32]
         with pytest.raises(ExportError) as caught:
             make(checkpoint, tmp_path, images, *recipes)
@@ -174,23 +177,23 @@ class TestCompare:
     MARGINS = ((0.5, 0.0009, 0.2),)
 
     @pytest.mark.parametrize(
-        ("ours", "expected"),
+        ("token_ids", "expected"),
         [
             ((9, 1, 2, 3), Agreement(equal=1, ties=0, different=())),
-            ((9, 1, 7, 8, 9), Agreement(equal=0, ties=1, different=())),  # what follows a tie does not count
+            ((9, 1, 7, 8, 9), Agreement(equal=0, ties=1, different=())),  # tokens after a tie are not compared
             ((9, 7, 2, 3), Agreement(equal=0, ties=0, different=((0, 1),))),
             ((9, 1, 2, 7), Agreement(equal=0, ties=0, different=((0, 3),))),
             ((9, 1), Agreement(equal=0, ties=1, different=())),
             ((9, 1, 2, 3, 4), Agreement(equal=0, ties=0, different=((0, 4),))),
-            ((7, 1, 2, 3), Agreement(equal=0, ties=0, different=((0, 0),))),  # the prompt was not generated: no margin, no tie
+            ((7, 1, 2, 3), Agreement(equal=0, ties=0, different=((0, 0),))),  # the first token is not generated, so it has no margin
         ],
     )
-    def test_the_first_difference_decides(self, ours, expected):
-        assert compare([ours], [(9, 1, 2, 3)], self.MARGINS) == expected
+    def test_the_first_difference_decides(self, token_ids, expected):
+        assert compare([token_ids], [(9, 1, 2, 3)], self.MARGINS) == expected
 
 
 class TestReference:
-    def test_is_computed_once_per_checkpoint_and_images(self, checkpoint, images, tmp_path, references):
+    def test_it_is_computed_once_per_checkpoint_and_images(self, checkpoint, images, tmp_path, references):
         make(checkpoint, tmp_path, images, FP32)
         before = reference_file(references).stat().st_ino
         make(checkpoint, tmp_path, images, find_recipe("onnx-fp32"))
@@ -199,7 +202,7 @@ class TestReference:
         assert len(names(references)) == 2
 
     @pytest.mark.parametrize("damaged", [b"", b"{", b'{"transformers": "4.57.6"}', b"[]"])
-    def test_that_cannot_be_read_is_computed_again(self, checkpoint, images, tmp_path, references, damaged):
+    def test_a_damaged_cached_file_is_computed_again(self, checkpoint, images, tmp_path, references, damaged):
         make(checkpoint, tmp_path, images[:1], FP32)
         expected = reference_file(references).read_bytes()
         reference_file(references).write_bytes(damaged)
@@ -208,16 +211,16 @@ class TestReference:
 
 
 class TestExistingOutput:
-    def test_is_refused_and_not_touched(self, checkpoint, images, tmp_path):
+    def test_it_is_refused_and_not_changed(self, checkpoint, images, tmp_path):
         make(checkpoint, tmp_path, images, FP32)
         before = contents(tmp_path)
         with pytest.raises(OutputExistsError) as caught:
             make(checkpoint, tmp_path, images, INT8, FP32)
         expected = f"{tmp_path / 'tiny-pytorch-fp32'}: exists already; nothing was changed. Use --overwrite to replace it."
         assert str(caught.value) == expected
-        assert contents(tmp_path) == before  # nor was the other recipe begun
+        assert contents(tmp_path) == before  # the other recipe was not started either
 
-    def test_is_replaced_by_overwrite_and_its_old_files_go(self, checkpoint, images, tmp_path):
+    def test_overwrite_replaces_it_and_removes_its_old_files(self, checkpoint, images, tmp_path):
         (path,) = make(checkpoint, tmp_path, images, replace(INT8, drift_limit_nat=0.1))
         before = open_artifact(path).manifest
         changed = replace(INT8, drift_limit_nat=0.1, components={"*": replace(INT8.component("*"), keep_fp32=("*fc1*",))})
@@ -228,14 +231,14 @@ class TestExistingOutput:
         assert sorted(file.name for file in path.iterdir()) == sorted([*after.files, "manifest.json"])
         assert load(path).caption([images[0].path])[0].error is None
 
-    def test_survives_an_overwrite_that_the_gate_stops(self, checkpoint, images, tmp_path):
+    def test_it_is_unchanged_if_the_gate_fails_during_an_overwrite(self, checkpoint, images, tmp_path):
         make(checkpoint, tmp_path, images, replace(INT8, drift_limit_nat=0.1))
         before = contents(tmp_path)
         with pytest.raises(GateError):
             make(checkpoint, tmp_path, images, STRICT, overwrite=True)
         assert contents(tmp_path) == before
 
-    def test_that_is_no_artifact_is_not_overwritten(self, checkpoint, images, tmp_path):
+    def test_a_folder_that_is_no_artifact_is_not_overwritten(self, checkpoint, images, tmp_path):
         (tmp_path / "tiny-pytorch-fp32").mkdir()
         (tmp_path / "tiny-pytorch-fp32" / "thesis.txt").write_text("important")
         before = contents(tmp_path)
@@ -256,7 +259,7 @@ class TestExistingOutput:
 
 
 class TestOutputThatCannotBeWritten:
-    def test_below_a_file(self, checkpoint, images, tmp_path):
+    def test_a_path_below_a_file(self, checkpoint, images, tmp_path):
         (tmp_path / "taken").write_text("mine")
         for output in (tmp_path / "taken", tmp_path / "taken" / "below"):
             with pytest.raises(OutputError) as caught:
@@ -265,8 +268,8 @@ class TestOutputThatCannotBeWritten:
         assert contents(tmp_path).keys() == {"taken"}
         assert (tmp_path / "taken").read_text() == "mine"
 
-    def test_without_room_for_it_nothing_is_begun(self, checkpoint, images, tmp_path):
-        """A sparse file of the size of all free room stands for weights of which an export needs four copies."""
+    def test_without_enough_free_disk_space_nothing_is_started(self, checkpoint, images, tmp_path):
+        """The weight file is a sparse file as large as the free disk space; an export needs four times as much."""
         huge = tmp_path / "model.safetensors"
         huge.touch()
         os.truncate(huge, min(shutil.disk_usage(tmp_path).free, 1 << 42))
@@ -276,7 +279,7 @@ class TestOutputThatCannotBeWritten:
         assert names(output) == []
 
     @pytest.mark.full
-    def test_that_fills_up_while_writing_is_one_line_and_leaves_nothing(self, tiny_checkpoint, images, tmp_path):
+    def test_a_full_disk_gives_a_one_line_error_and_leaves_no_file(self, tiny_checkpoint, images, tmp_path):
         recipes = ["pytorch-fp32", "onnx-fp32", "onnx-int8"]
         for outcome in run_limited(tiny_checkpoint, images, tmp_path, recipes):
             assert outcome["error"] == "OutputError"
@@ -285,7 +288,7 @@ class TestOutputThatCannotBeWritten:
         assert names(tmp_path) == []
 
     @pytest.mark.full
-    def test_that_fills_up_during_an_overwrite_keeps_the_old_artifact(self, tiny_checkpoint, checkpoint, images, tmp_path):
+    def test_a_full_disk_during_an_overwrite_keeps_the_old_artifact(self, tiny_checkpoint, checkpoint, images, tmp_path):
         recipes = ["pytorch-int8", "onnx-int8"]
         make(checkpoint, tmp_path, images, *map(find_recipe, recipes), on_gate_failure="write")
         before = contents(tmp_path)
@@ -320,9 +323,9 @@ for recipe in recipes:
 
 
 def run_limited(source: Path, images: list[LabelledImage], output: Path, recipes: list[str]) -> list[dict[str, str]]:
-    """Export one recipe after the other in a process that can write no large file: writes fail half-way, as on a full disk."""
-    listed = [[str(image.path), list(image.captions)] for image in images]
-    argument = json.dumps([str(source), str(output), recipes, LIMIT_BYTES, listed])
+    """Export each recipe in a process with a limit on file size, so that writes fail half-way, as on a full disk."""
+    rows = [[str(image.path), list(image.captions)] for image in images]
+    argument = json.dumps([str(source), str(output), recipes, LIMIT_BYTES, rows])
     done = subprocess.run([sys.executable, "-c", LIMITED, argument], capture_output=True, text=True, check=True)
     outcomes = [json.loads(line.removeprefix("outcome ")) for line in done.stdout.splitlines() if line.startswith("outcome ")]
     assert len(outcomes) == len(recipes)

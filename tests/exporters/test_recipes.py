@@ -1,4 +1,4 @@
-"""Recipes: every shipped one is found and can be written as a file; what no exporter can make is refused in one line."""
+"""Test recipes: all can be looked up by name and read from a file; recipes that no exporter supports are refused in one line."""
 
 import json
 from dataclasses import replace
@@ -35,18 +35,18 @@ class TestRecipes:
             ("qint4", "fp32", "int4"),
         ],
     )
-    def test_precision_is_the_smallest_format_of_the_two(self, encoder, decoder, precision):
+    def test_precision_is_the_smaller_of_the_two_formats(self, encoder, decoder, precision):
         parts = [Component(weights=weights, block_size=32 if weights == "qint4" else None) for weights in (encoder, decoder)]
         recipe = Recipe(name="m", runtime="ort", why="w", components={"encoder": parts[0], "decoder": parts[1]}, drift_limit_nat=0.1)
         assert recipe.precision == precision
 
-    def test_a_component_that_is_not_named_takes_the_default(self):
+    def test_a_component_without_an_entry_uses_the_default(self):
         small, plain = Component(weights="qint4", block_size=32), Component(weights="qint8", per_channel=True)
         recipe = Recipe(name="m", runtime="ort", why="w", components={"*": plain, "decoder": small}, drift_limit_nat=0.1)
         assert [recipe.component(name) for name in ("encoder", "decoder", "question")] == [plain, small, plain]
         assert find_recipe("pytorch-fp32").component("encoder") == Component()
 
-    def test_components_that_the_family_has_not_are_refused_with_the_known_ones(self):
+    def test_unknown_components_are_refused_and_the_known_ones_listed(self):
         recipe = replace(find_recipe("onnx-int8"), components={"*": Component(), "encodr": Component(), "text": Component()})
         with pytest.raises(RecipeError, match="encodr, text; known: encoder, decoder"):
             recipe.check_components(("encoder", "decoder"))
@@ -57,15 +57,15 @@ class TestRecipes:
             replace(recipe, drift_limit_nat=0.021),
             replace(recipe, components={**recipe.components, "decoder": Component(weights="qint8", block_size=32)}),
         ]
-        assert len({one.sha256 for one in (recipe, *others)}) == 3
+        assert len({variant.sha256 for variant in (recipe, *others)}) == 3
 
-    def test_the_manifest_holds_the_recipe_and_its_hash(self, tiny_artifacts):
+    def test_the_manifest_contains_the_recipe_and_its_hash(self, tiny_artifacts):
         for name, path in tiny_artifacts.items():
             recipe = find_recipe(name)
             assert open_artifact(path).manifest.recipe == {**json_dataclass.to_json(recipe), "sha256": recipe.sha256}
 
     @pytest.mark.parametrize(
-        ("asked", "cuda", "expected"),
+        ("names", "cuda", "expected"),
         [
             ((), False, ["pytorch-int8", "onnx-fp32", "onnx-int8", "onnx-int4"]),
             ((), True, ["pytorch-int8", "pytorch-fp16", "onnx-fp32", "onnx-int8", "onnx-int4", "onnx-fp16"]),
@@ -73,8 +73,8 @@ class TestRecipes:
             (("onnx-int4", "pytorch-fp32"), True, ["onnx-int4", "pytorch-fp32"]),
         ],
     )
-    def test_what_an_export_makes(self, asked, cuda, expected):
-        assert [recipe.name for recipe in find_recipes(asked, cuda=cuda)] == expected
+    def test_names_select_the_recipes_of_an_export(self, names, cuda, expected):
+        assert [recipe.name for recipe in find_recipes(names, cuda=cuda)] == expected
 
     def test_unknown_name_lists_the_known_ones(self):
         with pytest.raises(UnknownNameError) as caught:
@@ -113,7 +113,7 @@ class TestRecipes:
             ),
         ],
     )
-    def test_a_file_that_says_nonsense_is_refused_in_one_line(self, tmp_path, content, problem):
+    def test_an_invalid_file_is_refused_in_one_line(self, tmp_path, content, problem):
         file = tmp_path / "mine.json"
         file.write_text(content)
         with pytest.raises(RecipeError) as caught:
@@ -149,7 +149,7 @@ class TestRecipes:
             ("ort", {"*": {"weights": "fp16"}, "decoder": {}}, "fp16 is for all components or none"),
         ],
     )
-    def test_combinations_that_no_exporter_can_make_are_refused(self, tmp_path, runtime, components, problem):
+    def test_combinations_that_no_exporter_supports_are_refused(self, tmp_path, runtime, components, problem):
         file = tmp_path / "mine.json"
         recipe = {"name": "mine", "why": "Why not.", "drift_limit_nat": 0.1, "runtime": runtime, "components": components}
         file.write_text(json.dumps(recipe))

@@ -1,4 +1,4 @@
-"""What an artifact takes: every tensor is stored once, in the format of its recipe."""
+"""Test the size of artifacts: every tensor is stored once, in the number format of its recipe."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from tests.exporters.onnx.onnx_files import stored
 
 BLOCKED = (("onnx-int8", 8), ("onnx-int4", 4), ("onnx-int8-full", 8))
 CROSS = ("crossattention.self.key.", "crossattention.self.value.")
-"""Of the text decoder's parameters, those that the encoder holds."""
+"""Parameters of the text decoder that belong to the component "encoder"."""
 
 
 @pytest.fixture(scope="module")
 def parameters(mini_checkpoint) -> Mapping[str, torch.Tensor]:
-    """What the shipped model's file holds: every parameter once."""
+    """Return the tensors of the shipped model's file, which contains every parameter once."""
     return safetensors.torch.load_file(mini_checkpoint / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
 def matrices(parameters) -> dict[str, torch.Tensor]:
-    """The decoder's matrices that are multiplied by."""
+    """Return the matrices of the decoder that are factors of a product."""
     return {
         name: tensor
         for name, tensor in parameters.items()
@@ -37,11 +37,11 @@ def matrices(parameters) -> dict[str, torch.Tensor]:
 class TestStoredOnce:
     @pytest.mark.parametrize(("recipe", "bits"), BLOCKED)
     def test_quantized_weights_of_the_decoder_are_as_many_as_those_of_its_matrices(self, mini_artifacts, matrices, recipe, bits):
-        """The table is embedding and head: twice, it would add a fifth."""
+        """Embedding and head share one table. If it were stored twice, the total would be a fifth larger."""
         codes = [tensor for tensor in stored(mini_artifacts[recipe], "decoder") if tensor.data_type == TensorProto.UINT8]
         assert sum(prod(tensor.dims) for tensor in codes) * 8 // bits == sum(tensor.numel() for tensor in matrices.values())
         layers = open_artifact(mini_artifacts[recipe]).manifest.model.text_layers
-        assert len(codes) == 6 * layers + 2  # query, key and value are one
+        assert len(codes) == 6 * layers + 2  # query, key and value are one matrix
 
     @pytest.mark.parametrize(("recipe", "bits"), BLOCKED)
     def test_the_word_table_is_there_once_and_not_in_float(self, mini_artifacts, recipe, bits):
@@ -70,14 +70,14 @@ class TestStoredOnce:
             ("decoder", "model.text_decoder.bert.embeddings.position_embeddings.weight_half", TensorProto.FLOAT16),
         }
 
-    def test_fp32_graphs_hold_every_tensor_once(self, mini_artifacts):
-        seen = Counter(
+    def test_fp32_graphs_store_every_tensor_once(self, mini_artifacts):
+        counts = Counter(
             (tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes())
             for role in ("encoder", "decoder")
             for tensor in stored(mini_artifacts["onnx-fp32"], role)
             if prod(tensor.dims) > 1000
         )
-        assert [dims for (dims, _), count in seen.items() if count > 1] == []
+        assert [dims for (dims, _), count in counts.items() if count > 1] == []
 
 
 class TestSize:
@@ -109,6 +109,6 @@ class TestSize:
 
     def test_manifest_states_the_size_of_every_file(self, tiny_artifacts):
         for path in tiny_artifacts.values():
-            listed = {name: entry.bytes for name, entry in open_artifact(path).manifest.files.items()}
+            in_manifest = {name: entry.bytes for name, entry in open_artifact(path).manifest.files.items()}
             on_disk = {file.name: file.stat().st_size for file in path.iterdir() if file.name != "manifest.json"}
-            assert listed == on_disk
+            assert in_manifest == on_disk

@@ -1,4 +1,4 @@
-"""The calibration images: enough of them, small, licensed, and none that the gate or the benchmark looks at."""
+"""Test the calibration images: their number, size and licences, and that the gate and the benchmark do not use them."""
 
 import hashlib
 import re
@@ -18,18 +18,18 @@ def digests(folder):
     return {hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.glob("*.jpg")}
 
 
-def test_there_are_enough_and_they_are_small():
+def test_their_number_and_total_size():
     assert len(IMAGES) >= 24
     assert sum(file.stat().st_size for file in IMAGES) <= 2_000_000
 
 
-def test_each_is_another_image_and_none_is_a_sample():
+def test_all_are_different_and_none_is_a_sample_image():
     assert len(digests(FOLDER)) == len(IMAGES)
     assert digests(FOLDER).isdisjoint(digests(ROOT / "toolkit" / "sample"))
 
 
 @pytest.mark.parametrize("file", IMAGES, ids=lambda file: file.stem)
-def test_each_opens_as_rgb_and_carries_no_metadata(file):
+def test_each_is_rgb_without_metadata(file):
     with Image.open(file) as image:
         image.load()
         assert (image.format, image.mode, max(image.size) <= MAX_SIDE_PX) == ("JPEG", "RGB", True)
@@ -50,4 +50,4 @@ def test_each_has_a_free_licence_and_a_source():
         assert recorded
         assert original == "not named" or original.startswith("<https://")
         assert "resized" in changes
-        assert ("CC-BY" in licence) == (f"- `{name}`: " in text), f"{name}: its licence asks for attribution"
+        assert ("CC-BY" in licence) == (f"- `{name}`: " in text), f"{name}: its licence requires attribution"

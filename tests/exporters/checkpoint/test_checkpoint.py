@@ -1,4 +1,4 @@
-"""What is a checkpoint and what is not: the same weights from every layout, and one line that names the problem otherwise."""
+"""Test opening checkpoints: every file layout gives the same weights, and a checkpoint that is not supported gives a one-line error."""
 
 import json
 import os
@@ -46,17 +46,17 @@ def edit_config(directory: Path, part: str, **changes: object) -> None:
     edit_json(directory / "config.json", **{part: {**config[part], **changes}})
 
 
-def assert_same_weights(found: dict[str, torch.Tensor], directory: Path) -> None:
-    """The weights are those of an untouched checkpoint, and the head is the word table."""
+def assert_same_weights(weights: dict[str, torch.Tensor], directory: Path) -> None:
+    """Assert that the weights are those of a checkpoint's file, and that the head is the word embeddings."""
     expected = read_tensors(directory)
-    assert set(found) == {*expected, HEAD}
+    assert set(weights) == {*expected, HEAD}
     for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor.float())
-    assert torch.equal(found[HEAD], expected[TABLE].float())
+        assert torch.equal(weights[name], tensor.float())
+    assert torch.equal(weights[HEAD], expected[TABLE].float())
 
 
 def problem_of(directory: Path | str, **options: bool) -> str:
-    """Return the one line that opening, or then reading, a checkpoint fails with."""
+    """Return the error message, one line, of opening a checkpoint and reading its weights."""
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(str(directory), **options).load_weights()
     message = str(caught.value)
@@ -67,8 +67,8 @@ def problem_of(directory: Path | str, **options: bool) -> str:
 
 class TestReads:
     def test_sizes_ids_and_image_rules_of_the_tiny_checkpoint(self, tiny_checkpoint):
-        found = open_checkpoint(str(tiny_checkpoint))
-        assert found.model == BlipSpec(
+        opened = open_checkpoint(str(tiny_checkpoint))
+        assert opened.model == BlipSpec(
             image_px=32,
             patch_px=16,
             vision_width=32,
@@ -86,9 +86,9 @@ class TestReads:
             vocabulary=64,
             max_positions=32,
         )
-        assert (found.model.vision_tokens, found.model.head_width) == (5, 8)
-        assert found.tokenizer == TokenizerSpec(bos_id=62, eos_id=3, pad_id=0)
-        assert found.image == ImageSpec(
+        assert (opened.model.vision_tokens, opened.model.head_width) == (5, 8)
+        assert opened.tokenizer == TokenizerSpec(bos_id=62, eos_id=3, pad_id=0)
+        assert opened.image == ImageSpec(
             height_px=32,
             width_px=32,
             resample="bicubic",
@@ -98,12 +98,12 @@ class TestReads:
         )
 
     def test_ids_of_the_shipped_checkpoint(self, mini_checkpoint):
-        found = open_checkpoint(str(mini_checkpoint))
-        assert found.tokenizer == TokenizerSpec(bos_id=5263, eos_id=3, pad_id=0)
-        assert found.image.mean == (0.485, 0.456, 0.406)
-        assert (found.model.vision_layers, found.model.text_layers, found.model.vision_tokens) == (9, 4, 257)
+        opened = open_checkpoint(str(mini_checkpoint))
+        assert opened.tokenizer == TokenizerSpec(bos_id=5263, eos_id=3, pad_id=0)
+        assert opened.image.mean == (0.485, 0.456, 0.406)
+        assert (opened.model.vision_layers, opened.model.text_layers, opened.model.vision_tokens) == (9, 4, 257)
 
-    def test_weights_are_the_files_tensors_with_the_table_for_a_head(self, tiny_checkpoint):
+    def test_weights_are_the_tensors_of_the_file_and_the_head_is_the_word_embeddings(self, tiny_checkpoint):
         assert_same_weights(open_checkpoint(str(tiny_checkpoint)).load_weights(), tiny_checkpoint)
 
     def test_fp16_files_are_read_as_fp32(self, mini_checkpoint):
@@ -114,22 +114,22 @@ class TestReads:
 
     def test_the_name_is_the_last_part_and_no_path_is_recorded(self, tiny_checkpoint):
         for given in (tiny_checkpoint, f"{tiny_checkpoint}/", os.path.relpath(tiny_checkpoint)):
-            found = open_checkpoint(str(given))
-            assert (found.name, found.source.model, found.source.revision) == ("tiny", "tiny", None)
+            opened = open_checkpoint(str(given))
+            assert (opened.name, opened.source.model, opened.source.revision) == ("tiny", "tiny", None)
 
     def test_tokenizer_is_that_of_transformers(self, mini_checkpoint):
-        ours = Tokenizer.from_buffer(open_checkpoint(str(mini_checkpoint)).tokenizer_json)
-        theirs = AutoTokenizer.from_pretrained(mini_checkpoint)
+        tokenizer = Tokenizer.from_buffer(open_checkpoint(str(mini_checkpoint)).tokenizer_json)
+        reference = AutoTokenizer.from_pretrained(mini_checkpoint)
         for text in ("a picture of ", "A DOG, on the bed!", "naïve café 😀", "", "unfathomable xyzzy [SEP]"):
-            assert ours.encode(text).ids == theirs(text).input_ids
+            assert tokenizer.encode(text).ids == reference(text).input_ids
 
-    def test_a_vocabulary_file_will_do_for_a_tokenizer(self, checkpoint):
+    def test_a_vocabulary_file_replaces_tokenizer_json(self, checkpoint):
         expected = open_checkpoint(str(checkpoint)).tokenizer_json
         (checkpoint / "tokenizer.json").unlink()
         (checkpoint / "vocab.txt").write_text("\n".join(tiny_vocabulary()) + "\n")
-        found = Tokenizer.from_buffer(open_checkpoint(str(checkpoint)).tokenizer_json)
+        tokenizer = Tokenizer.from_buffer(open_checkpoint(str(checkpoint)).tokenizer_json)
         text = "a picture of two dogs, sitting on the grass"
-        assert found.encode(text).ids == Tokenizer.from_buffer(expected).encode(text).ids
+        assert tokenizer.encode(text).ids == Tokenizer.from_buffer(expected).encode(text).ids
 
 
 class TestAliases:
@@ -139,20 +139,20 @@ class TestAliases:
         write_tensors(checkpoint, {**read_tensors(checkpoint), **positions})
         assert_same_weights(open_checkpoint(str(checkpoint)).load_weights(), tiny_checkpoint)
 
-    def test_a_tied_head_may_stand_beside_the_table(self, checkpoint, tiny_checkpoint):
+    def test_a_tied_head_may_be_stored_with_the_word_embeddings(self, checkpoint, tiny_checkpoint):
         tensors = read_tensors(checkpoint)
         second = {HEAD: tensors[TABLE].clone(), "text_decoder.cls.predictions.decoder.bias": tensors[BIAS].clone()}
         write_tensors(checkpoint, {**tensors, **second})
         assert_same_weights(open_checkpoint(str(checkpoint)).load_weights(), tiny_checkpoint)
 
-    def test_a_tied_head_may_stand_for_the_table(self, checkpoint, tiny_checkpoint):
+    def test_a_tied_head_may_be_stored_instead_of_the_word_embeddings(self, checkpoint, tiny_checkpoint):
         tensors = read_tensors(checkpoint)
         tensors[HEAD] = tensors.pop(TABLE)
         tensors["text_decoder.cls.predictions.decoder.bias"] = tensors.pop(BIAS)
         write_tensors(checkpoint, tensors)
         assert_same_weights(open_checkpoint(str(checkpoint)).load_weights(), tiny_checkpoint)
 
-    def test_a_head_of_its_own_is_refused(self, checkpoint):
+    def test_an_untied_head_is_refused(self, checkpoint):
         tensors = read_tensors(checkpoint)
         write_tensors(checkpoint, {**tensors, HEAD: tensors[TABLE] + 1})
         assert problem_of(checkpoint) == "its head is not tied to its word embeddings, which no exporter supports yet"
@@ -170,17 +170,17 @@ class TestTensors:
             f"{BIAS} has shape [65], the config requires [64]"
         )
 
-    def test_of_many_problems_the_first_five_are_shown_and_the_others_counted(self, checkpoint):
+    def test_the_first_five_of_many_problems_are_named_and_the_others_counted(self, checkpoint):
         edit_config(checkpoint, "text_config", num_hidden_layers=3)
         message = problem_of(checkpoint)
-        # A decoder layer has 10 linear layers and 3 norms, of a weight and a bias each.
+        # A decoder layer has 10 linear layers and 3 norms, each with a weight and a bias.
         assert message.count("missing tensor text_decoder.bert.encoder.layer.2.") == 5
         assert message.endswith("; and 21 more")
 
-    @pytest.mark.parametrize("kept", [0, 7, 100, 3000, -1])
-    def test_a_cut_off_file_is_called_damaged(self, checkpoint, kept):
+    @pytest.mark.parametrize("length", [0, 7, 100, 3000, -1])
+    def test_a_truncated_file_is_reported_as_damaged(self, checkpoint, length):
         path = checkpoint / "model.safetensors"
-        path.write_bytes(path.read_bytes()[:kept])
+        path.write_bytes(path.read_bytes()[:length])
         assert "model.safetensors: damaged or unreadable: " in f"{checkpoint}{problem_of(checkpoint)}"
 
 
@@ -191,18 +191,18 @@ class TestBin:
         (checkpoint / "model.safetensors").unlink()
         return checkpoint
 
-    def test_is_refused_unless_allowed(self, with_bin):
+    def test_it_is_refused_unless_allowed(self, with_bin):
         expected = "has no model.safetensors, only pytorch_model.bin, which is a pickle; read it with --allow-bin if you trust its origin"
         assert problem_of(with_bin) == expected
 
-    def test_gives_the_same_weights_where_allowed(self, with_bin, tiny_checkpoint):
+    def test_it_gives_the_same_weights_if_allowed(self, with_bin, tiny_checkpoint):
         assert_same_weights(open_checkpoint(str(with_bin), allow_bin=True).load_weights(), tiny_checkpoint)
 
-    def test_is_not_looked_at_where_there_is_safetensors(self, checkpoint, tiny_checkpoint):
+    def test_it_is_not_read_if_there_is_a_safetensors_file(self, checkpoint, tiny_checkpoint):
         (checkpoint / "pytorch_model.bin").write_bytes(b"nonsense")
         assert_same_weights(open_checkpoint(str(checkpoint), allow_bin=True).load_weights(), tiny_checkpoint)
 
-    def test_that_would_run_code_does_not(self, with_bin, tmp_path):
+    def test_code_in_it_does_not_run(self, with_bin, tmp_path):
         class Touch:
             def __reduce__(self):
                 return os.system, (f"touch {tmp_path / 'ran'}",)
@@ -211,7 +211,7 @@ class TestBin:
         assert "pytorch_model.bin: damaged or unreadable: " in f"{with_bin}{problem_of(with_bin, allow_bin=True)}"
         assert not (tmp_path / "ran").exists()
 
-    def test_that_holds_no_tensors_is_refused(self, with_bin):
+    def test_a_file_without_tensors_is_refused(self, with_bin):
         torch.save({"epoch": 3}, with_bin / "pytorch_model.bin")
         assert problem_of(with_bin, allow_bin=True) == "/pytorch_model.bin: contains something other than named tensors"
 
@@ -223,32 +223,32 @@ class TestShards:
         (checkpoint / "model.safetensors").unlink()
         names = sorted(tensors)
         parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
-        for file, listed in parts.items():
-            write_tensors(checkpoint, {name: tensors[name] for name in listed}, file)
-        index = {"metadata": {}, "weight_map": {name: file for file, listed in parts.items() for name in listed}}
+        for file, part in parts.items():
+            write_tensors(checkpoint, {name: tensors[name] for name in part}, file)
+        index = {"metadata": {}, "weight_map": {name: file for file, part in parts.items() for name in part}}
         (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
         return checkpoint
 
-    def test_give_the_same_weights(self, sharded, tiny_checkpoint):
+    def test_they_give_the_same_weights(self, sharded, tiny_checkpoint):
         assert_same_weights(open_checkpoint(str(sharded)).load_weights(), tiny_checkpoint)
 
-    def test_must_all_be_there(self, sharded):
+    def test_all_must_exist(self, sharded):
         (sharded / "model-00002-of-00002.safetensors").unlink()
         assert problem_of(sharded) == "model.safetensors.index.json names files that are not beside it"
 
-    def test_must_not_lie_elsewhere(self, sharded):
+    def test_they_must_be_in_the_same_folder(self, sharded):
         edit_json(sharded / "model.safetensors.index.json", weight_map={"a": "../tiny/model-00001-of-00002.safetensors"})
         assert problem_of(sharded) == "model.safetensors.index.json names files that are not beside it"
 
     @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": ["a"]}'])
-    def test_need_a_readable_index(self, sharded, content):
+    def test_the_index_must_be_readable(self, sharded, content):
         (sharded / "model.safetensors.index.json").write_text(content)
         assert problem_of(sharded).startswith("cannot read model.safetensors.index.json: ")
 
 
 class TestNotACaptioner:
     @pytest.mark.parametrize(
-        ("config", "found"),
+        ("config", "kind"),
         [
             ({"model_type": "vit", "architectures": ["ViTForImageClassification"]}, "ViTForImageClassification"),
             ({"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}, "BlipForQuestionAnswering"),
@@ -257,29 +257,29 @@ class TestNotACaptioner:
             ({}, "model type None"),
         ],
     )
-    def test_says_which_architecture_it_is(self, checkpoint, config, found):
+    def test_the_error_names_its_architecture(self, checkpoint, config, kind):
         (checkpoint / "config.json").write_text(json.dumps(config))
-        assert problem_of(checkpoint) == f"this is {found}, which cannot be exported; supported: BlipForConditionalGeneration"
+        assert problem_of(checkpoint) == f"this is {kind}, which cannot be exported; supported: BlipForConditionalGeneration"
 
-    def test_a_blip_config_that_names_no_architecture_is_taken_for_a_captioner(self, checkpoint, tiny_checkpoint):
+    def test_a_blip_config_without_an_architecture_is_treated_as_a_captioner(self, checkpoint, tiny_checkpoint):
         edit_json(checkpoint / "config.json", architectures=None)
         assert_same_weights(open_checkpoint(str(checkpoint)).load_weights(), tiny_checkpoint)
 
     @pytest.mark.parametrize("content", ["", "{", "[1]", "\x00"])
-    def test_an_unreadable_config_is_called_so(self, checkpoint, content):
+    def test_an_unreadable_config_is_reported(self, checkpoint, content):
         (checkpoint / "config.json").write_text(content)
         assert problem_of(checkpoint).startswith("cannot read config.json: ")
 
     def test_an_empty_directory_has_no_config(self, tmp_path):
         assert problem_of(tmp_path).startswith("cannot read config.json: ")
 
-    def test_without_weights_it_says_so(self, checkpoint):
+    def test_missing_weights_are_reported(self, checkpoint):
         (checkpoint / "model.safetensors").unlink()
         assert problem_of(checkpoint) == "has no model.safetensors"
 
 
 class TestUnsupported:
-    def test_activation_is_named_with_the_supported_ones(self, checkpoint):
+    def test_an_unknown_activation_is_reported_with_the_supported_ones(self, checkpoint):
         edit_config(checkpoint, "vision_config", hidden_act="silu")
         assert (
             problem_of(checkpoint)
@@ -303,26 +303,26 @@ class TestUnsupported:
         assert problem_of(checkpoint) == expected
 
     @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
-    def test_a_damaged_processor_or_tokenizer_is_one_line(self, checkpoint, name):
+    def test_a_damaged_processor_or_tokenizer_gives_a_one_line_error(self, checkpoint, name):
         (checkpoint / name).write_text("{")
         assert problem_of(checkpoint).startswith("cannot read its image processor or tokenizer: ")
 
     @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
-    def test_a_missing_processor_or_tokenizer_is_one_line(self, checkpoint, name):
+    def test_a_missing_processor_or_tokenizer_gives_a_one_line_error(self, checkpoint, name):
         (checkpoint / name).unlink()
         assert problem_of(checkpoint).startswith("cannot read its image processor or tokenizer: ")
 
 
 class TestWhere:
     @pytest.mark.parametrize("source", ["nowhere", "./nowhere/at-all", "/nowhere/at-all", "~/nowhere", "a/b/c"])
-    def test_a_path_that_is_not_there_is_no_directory(self, source, tmp_path, monkeypatch):
+    def test_a_path_that_does_not_exist_is_refused(self, source, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert problem_of(source) == "no such checkpoint directory"
 
-    def test_a_file_is_no_directory(self, tiny_checkpoint):
+    def test_a_file_is_refused(self, tiny_checkpoint):
         assert problem_of(tiny_checkpoint / "config.json") == "no such checkpoint directory"
 
-    def test_a_hub_id_that_is_not_on_this_machine_is_one_line_offline(self, tmp_path, monkeypatch):
+    def test_a_hub_id_that_is_not_cached_gives_a_one_line_error_offline(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert problem_of("nobody/no-such-blip").startswith("no such directory, and the download from the hub failed: ")
 
@@ -332,13 +332,13 @@ class TestWhere:
 
 
 class TestRandomCheckpoints:
-    def test_the_same_seed_gives_the_same_bytes_and_another_does_not(self, tiny_checkpoint, tmp_path):
+    def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_bytes(self, tiny_checkpoint, tmp_path):
         same, other = (write_random_checkpoint(tmp_path / str(seed), "tiny", seed) for seed in (11, 12))
         for file in tiny_checkpoint.iterdir():
             assert (same / file.name).read_bytes() == file.read_bytes()
         assert (other / "model.safetensors").read_bytes() != (same / "model.safetensors").read_bytes()
 
-    def test_the_command_leaves_a_checkpoint_that_is_there_as_it_is(self, tmp_path, capsys):
+    def test_the_command_does_not_replace_an_existing_checkpoint(self, tmp_path, capsys):
         arguments = ["tiny", str(tmp_path / "new")]
         assert main([*arguments, "--seed", "1"]) == 0
         before = (tmp_path / "new" / "model.safetensors").read_bytes()

@@ -1,4 +1,4 @@
-"""The cache of reference runs: what is kept, what is run again, and that a cache that cannot be used costs a warning only."""
+"""Test the cache of reference runs: what is cached, what runs again, and that an unusable cache gives only a warning."""
 
 import os
 from dataclasses import replace
@@ -17,7 +17,7 @@ REFERENCE = Reference(
 
 
 class Runs:
-    """Returns the reference and counts how often it is asked for."""
+    """Returns the reference and counts its calls."""
 
     def __init__(self):
         self.count = 0
@@ -38,13 +38,13 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "blip-toolkit" / "references"
 
 
-def test_a_run_is_kept_for_its_content(folder, runs):
+def test_a_run_is_cached_by_its_content(folder, runs):
     assert [cached_reference(content, IMAGES, runs) for content in ("x", "x", "y", "x")] == [REFERENCE] * 4
     assert (runs.count, len(list(folder.iterdir()))) == (2, 2)
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"transformers": "4.57.6"}', b"[" * 100_000, b"\xff\xfe"], ids=range(6))
-def test_a_file_that_cannot_be_read_is_made_again(folder, runs, damaged):
+def test_a_damaged_file_is_replaced(folder, runs, damaged):
     cached_reference("x", IMAGES, runs)
     (file,) = folder.iterdir()
     whole = file.read_bytes()
@@ -53,27 +53,27 @@ def test_a_file_that_cannot_be_read_is_made_again(folder, runs, damaged):
     assert (runs.count, file.read_bytes()) == (2, whole)
 
 
-def test_a_file_that_is_of_other_images_is_made_again(folder, runs):
+def test_a_file_of_other_images_is_replaced(folder, runs):
     cached_reference("x", IMAGES, runs)
     for others in (IMAGES[:1], [IMAGES[0], replace(IMAGES[1], captions=("a dog", "two"))]):
         cached_reference("x", others, runs)
     assert runs.count == 3
 
 
-def test_the_runs_that_were_not_used_for_longest_are_removed(folder, runs):
+def test_the_least_recently_used_runs_are_removed(folder, runs):
     files = {}
     for number in range(MAX_FILES):
         cached_reference(number, IMAGES, runs)
         (files[number],) = set(folder.iterdir()) - set(files.values())
         os.utime(files[number], (1000 + number, 1000 + number))
-    cached_reference(0, IMAGES, runs)  # used: it is the newest now
+    cached_reference(0, IMAGES, runs)  # a use makes it the newest
     cached_reference("one more", IMAGES, runs)
     left = set(folder.iterdir())
     assert [number for number, file in files.items() if file not in left] == [1]
     assert (len(left), runs.count) == (MAX_FILES, MAX_FILES + 1)
 
 
-def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, monkeypatch, runs, caplog):
+def test_a_cache_that_cannot_be_written_gives_a_warning(tmp_path, monkeypatch, runs, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert [cached_reference("x", IMAGES, runs) for _ in range(2)] == [REFERENCE] * 2
@@ -92,7 +92,7 @@ def test_without_a_home_there_is_a_warning(monkeypatch, runs, caplog):
 
 
 def test_a_relative_cache_folder_is_ignored(tmp_path, monkeypatch, runs):
-    """The standard of XDG_CACHE_HOME asks for that."""
+    """The XDG Base Directory Specification requires absolute paths."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")

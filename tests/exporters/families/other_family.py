@@ -1,4 +1,4 @@
-"""A family that is BLIP under another name: what a new family needs, apart from its own computations."""
+"""A family with BLIP's computations under another name: the least that a new family needs."""
 
 from dataclasses import asdict, dataclass, replace
 
@@ -8,12 +8,12 @@ from runtimes.families.blip import BlipSpec
 
 @dataclass(frozen=True, kw_only=True)
 class OtherSpec(BlipSpec):
-    """Its `model` section."""
+    """The `model` section of its manifest."""
 
 
 def read_config(config):
-    found = BLIP_CAPTION.read_config(config)
-    return replace(found, model=OtherSpec(**asdict(found.model)))
+    parsed = BLIP_CAPTION.read_config(config)
+    return replace(parsed, model=OtherSpec(**asdict(parsed.model)))
 
 
 OTHER_CAPTION = replace(BLIP_CAPTION, family="other", read_config=read_config)

@@ -1,4 +1,4 @@
-"""The table of families: each entry fits its runtime side, and a new one needs a module and one entry on either side."""
+"""Test the table of families: each entry has a runtime side, and a new family needs a module and one entry on each side."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def test_an_architecture_without_a_family_has_no_adapter():
     assert find_family("BlipForQuestionAnswering") is None
 
 
-def test_a_family_is_added_by_one_entry_on_either_side(tiny_checkpoint, drawn_images, tmp_path, monkeypatch):
+def test_one_entry_on_each_side_adds_a_family(tiny_checkpoint, drawn_images, tmp_path, monkeypatch):
     monkeypatch.setitem(FAMILIES, "OtherForCaptioning", "tests.exporters.families.other_family:OTHER_CAPTION")
     monkeypatch.setitem(registry.FAMILIES, ("other", "caption"), "tests.exporters.families.other_family:OtherSpec")
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "other")
@@ -35,7 +35,7 @@ def test_a_family_is_added_by_one_entry_on_either_side(tiny_checkpoint, drawn_im
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["OtherForCaptioning"]}))
     recipe = find_recipe("pytorch-fp32")
     paths = []
-    for source, output in ((folder, "theirs"), (tiny_checkpoint, "ours")):
+    for source, output in ((folder, "of-other"), (tiny_checkpoint, "of-blip")):
         paths += export(open_checkpoint(str(source)), [recipe], tmp_path / output, drawn_images[:2], on_gate_failure="write")
     captioners = [runtimes.load(path, device="cpu", threads=1) for path in paths]
     assert [captioner.manifest.family for captioner in captioners] == ["other", "blip"]
@@ -44,7 +44,7 @@ def test_a_family_is_added_by_one_entry_on_either_side(tiny_checkpoint, drawn_im
     assert captioners[0].caption(images) == captioners[1].caption(images)
 
 
-def test_a_recipe_that_names_other_components_is_refused_before_anything_is_made(tiny_checkpoint, drawn_images, tmp_path):
+def test_a_recipe_with_unknown_components_is_refused_before_the_export_starts(tiny_checkpoint, drawn_images, tmp_path):
     recipe = replace(find_recipe("pytorch-fp32"), components={"question": Component()})
     with pytest.raises(RecipeError, match="question; known: encoder, decoder"):
         list(export(open_checkpoint(str(tiny_checkpoint)), [recipe], tmp_path / "out", drawn_images[:2]))

@@ -1,4 +1,4 @@
-"""Smaller images: positions and captions against transformers' own `interpolate_pos_encoding`, and an artifact that says what it is."""
+"""Test smaller images: positions and captions equal those of transformers' `interpolate_pos_encoding`; artifacts are marked approximate."""
 
 import logging
 import shutil
@@ -66,7 +66,7 @@ def test_at_full_scale_nothing_changes(checkpoint):
 
 @pytest.fixture(scope="module")
 def ids_of_smaller_images(hf, sample_images):
-    """What transformers says of images of 168 px."""
+    """Return the token ids that transformers generates for images of 168 px."""
     expected = []
     for image in sample_images[:12]:
         pixels = hf._images(read_image(image.path), size={"height": 168, "width": 168}, return_tensors="pt").pixel_values
@@ -83,16 +83,16 @@ def test_captions_equal_those_of_transformers_on_the_smaller_image(small_artifac
     assert ids_of_smaller_images != [caption.token_ids for caption in hf.caption([image.path for image in sample_images[:12]])]
 
 
-def test_the_gate_compares_with_the_whole_image(small_artifacts, hf, sample_images):
+def test_the_reference_of_the_gate_has_the_full_image_size(small_artifacts, hf, sample_images):
     paths, captions = [image.path for image in sample_images[:6]], [image.captions for image in sample_images[:6]]
-    before, after = (np.concatenate(one.score(paths, captions=captions)).sum() for one in (hf, load(small_artifacts[0])))
-    tokens = sum(len(hf.caption_ids(caption)) - 1 for listed in captions for caption in listed)
+    before, after = (np.concatenate(model.score(paths, captions=captions)).sum() for model in (hf, load(small_artifacts[0])))
+    tokens = sum(len(hf.caption_ids(caption)) - 1 for references in captions for caption in references)
     drift = open_artifact(small_artifacts[0]).manifest.gate["drift_nat_per_token"]
     assert drift == pytest.approx((before - after) / tokens, abs=1e-4)
     assert abs(drift) > 1e-3
 
 
-def test_an_artifact_says_that_it_is_approximate(tiny_artifacts, small_artifacts):
+def test_manifests_of_approximate_artifacts_say_so(tiny_artifacts, small_artifacts):
     marked = {name: open_artifact(path).manifest.target.approximate for name, path in tiny_artifacts.items()}
     assert [name for name, approximate in marked.items() if approximate] == ["onnx-int8-fast"]
     manifest = open_artifact(small_artifacts[0]).manifest
@@ -116,7 +116,7 @@ def test_an_approximate_recipe_cannot_be_token_exact():
         replace(SMALL, drift_limit_nat=None)
 
 
-def test_a_folder_that_holds_nothing_else_gives_it_with_a_warning(tiny_artifacts, tmp_path, caplog):
+def test_an_approximate_artifact_is_used_with_a_warning_if_the_folder_has_no_other(tiny_artifacts, tmp_path, caplog):
     shutil.copytree(tiny_artifacts["onnx-int8-fast"], tmp_path / "fast")
     with caplog.at_level(logging.INFO, logger="runtimes.loading"):
         assert load(tmp_path, device="cpu").manifest.target.approximate

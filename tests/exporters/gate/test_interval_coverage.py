@@ -1,7 +1,7 @@
-"""How often a 95 % interval holds the true value, over samples whose true mean or ratio is known.
+"""Test how often a 95 % interval contains the true value, with samples whose true mean or ratio is known.
 
-A percentile bootstrap of 40 images falls short of its nominal coverage by a few per cent, more where values are skewed. The verdicts of
-the gate and of the report rest on its not falling further.
+The coverage of a percentile bootstrap of 40 images is a few per cent below the nominal one, and lower for skewed values. The verdicts of
+the gate and of the report rely on these bounds.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from exporters.gate.intervals import interval, paired_change
 SAMPLES, IMAGES, RESAMPLES = 400, 40, 300
 NOMINAL = 0.95
 SHORT, OVER = 0.06, 0.03
-"""Of the nominal coverage; three standard errors of 400 samples are 0.033."""
+"""Allowed differences from the nominal coverage. Three standard errors of 400 samples are 0.033."""
 
 DRAWS = {
     "normal": (lambda random: random.normal(1, 0.3, IMAGES), 1.0),
@@ -24,7 +24,7 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-def test_the_interval_of_a_mean_holds_the_true_mean(draw):
+def test_the_interval_of_a_mean_contains_the_true_mean(draw):
     sample, truth = DRAWS[draw]
     random = np.random.default_rng(17)
     ends = [interval(sample(random), resamples=RESAMPLES, seed=number) for number in range(SAMPLES)]
@@ -32,14 +32,14 @@ def test_the_interval_of_a_mean_holds_the_true_mean(draw):
     assert NOMINAL - SHORT <= covered <= NOMINAL + OVER
 
 
-def test_the_interval_of_a_change_holds_the_true_change():
-    """A case that scores 0.9 of a baseline in expectation, image by image with noise of its own."""
+def test_the_interval_of_a_change_contains_the_true_change():
+    """The case's expected score is 0.9 of the baseline's, with independent noise for each image."""
     random = np.random.default_rng(18)
     covered = 0
     for number in range(SAMPLES):
         baseline = random.gamma(4, 0.25, IMAGES)
-        found = paired_change(baseline * random.normal(0.9, 0.2, IMAGES), baseline, resamples=RESAMPLES, seed=number)
-        covered += found.low <= -0.1 <= found.high
+        result = paired_change(baseline * random.normal(0.9, 0.2, IMAGES), baseline, resamples=RESAMPLES, seed=number)
+        covered += result.low <= -0.1 <= result.high
     assert NOMINAL - SHORT <= covered / SAMPLES <= NOMINAL + OVER
 
 
@@ -48,7 +48,7 @@ VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30).map(np.array)
 
 @settings(derandomize=True, deadline=None, max_examples=50)
 @given(VALUES, st.floats(0.01, 100), st.floats(-1e3, 1e3))
-def test_an_interval_lies_within_the_values_and_moves_with_them(values, scale, shift):
+def test_an_interval_is_within_the_values_and_scales_with_them(values, scale, shift):
     low, high = interval(values, resamples=50)
     size = np.abs(values).max() * scale + abs(shift) + 1
     assert values.min() - 1e-9 * size <= low <= high <= values.max() + 1e-9 * size

@@ -1,4 +1,4 @@
-"""The bootstrap against a plain loop over the same draws, and where the answer is known."""
+"""Test the bootstrap against a plain loop over the same draws, and in cases with a known result."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ def draws(images):
 
 
 def outer(scores):
-    """The 2.5 and 97.5 % order statistics, rounded outward: positions 4.975 and 194.025 of 0..199."""
+    """Return the 2.5 % and 97.5 % order statistics, rounded outward: positions 4.975 and 194.025 of 0..199."""
     ordered = sorted(scores)
     return ordered[4], ordered[195]
 
 
 @pytest.fixture(scope="module")
 def counts():
-    """Counts of 31 made-up images for a good and a worse captioner."""
+    """Return n-gram counts of 31 random captions for a good and a worse captioner."""
     random = np.random.default_rng(3)
     count = own_counter()
     good, worse = [], []
@@ -47,8 +47,8 @@ def test_change_of_a_mean_equals_a_loop():
     baseline = random.uniform(0.5, 1.5, 37)
     case = baseline * random.uniform(0.8, 1.1, 37)
     low, high = outer([case[drawn].mean() / baseline[drawn].mean() - 1 for drawn in draws(37)])
-    found = paired_change(case, baseline, resamples=RESAMPLES, seed=SEED)
-    assert (found.change, found.low, found.high) == pytest.approx((case.mean() / baseline.mean() - 1, low, high), abs=1e-12)
+    result = paired_change(case, baseline, resamples=RESAMPLES, seed=SEED)
+    assert (result.change, result.low, result.high) == pytest.approx((case.mean() / baseline.mean() - 1, low, high), abs=1e-12)
 
 
 def test_change_of_bleu_equals_a_loop(counts):
@@ -58,19 +58,19 @@ def test_change_of_bleu_equals_a_loop(counts):
         return bleu([worse[index] for index in drawn])[3] / bleu([good[index] for index in drawn])[3] - 1
 
     low, high = outer([change(drawn) for drawn in draws(31)])
-    found = paired_change(count_matrix(worse), count_matrix(good), bleu4_of_sums, RESAMPLES, SEED)
-    assert (found.change, found.low, found.high) == pytest.approx((change(range(31)), low, high), abs=1e-12)
-    assert low < found.change < high < 0
+    result = paired_change(count_matrix(worse), count_matrix(good), bleu4_of_sums, RESAMPLES, SEED)
+    assert (result.change, result.low, result.high) == pytest.approx((change(range(31)), low, high), abs=1e-12)
+    assert low < result.change < high < 0
 
 
-def test_memory_bound_changes_no_draw(monkeypatch):
+def test_the_memory_limit_does_not_change_the_draws(monkeypatch):
     values = np.random.default_rng(4).uniform(0, 1, 37)
     whole = interval(values, resamples=RESAMPLES, seed=SEED)
     monkeypatch.setattr(intervals, "_DRAWS_AT_ONCE", 37 * 3)
     assert interval(values, resamples=RESAMPLES, seed=SEED) == pytest.approx(whole, abs=1e-15)
 
 
-def test_seed_decides():
+def test_the_seed_determines_the_interval():
     values = np.random.default_rng(5).uniform(0, 1, 50)
     assert interval(values, seed=1) == interval(values, seed=1)
     assert interval(values, seed=1) != interval(values, seed=2)
@@ -88,13 +88,13 @@ def test_a_case_equal_to_the_baseline_has_not_changed(counts):
     assert paired_change(values, values) == Change(0, 0, 0)
 
 
-def test_pairing_takes_the_images_out():
+def test_pairing_cancels_differences_between_images():
     baseline = np.random.default_rng(8).uniform(1, 100, 50)
-    found = paired_change(baseline * 0.9, baseline)
-    assert (found.change, found.low, found.high) == pytest.approx((-0.1, -0.1, -0.1), abs=1e-12)
+    result = paired_change(baseline * 0.9, baseline)
+    assert (result.change, result.low, result.high) == pytest.approx((-0.1, -0.1, -0.1), abs=1e-12)
 
 
-def test_interval_of_a_normal_sample_is_as_wide_as_theory_says():
+def test_the_interval_of_a_normal_sample_has_its_theoretical_width():
     values = np.random.default_rng(9).normal(0, 1, 2000)
     low, high = interval(values)
     assert (high - low) == pytest.approx(2 * 1.96 * values.std() / np.sqrt(2000), rel=0.05)
@@ -104,18 +104,18 @@ def test_a_baseline_of_zero_has_no_relative_change():
     assert paired_change(np.ones(5), np.zeros(5)) == Change(None, None, None)
 
 
-def test_resamples_without_a_baseline_leave_the_interval_open():
-    # (19/20)^20 = 36 % of the resamples do not draw the only image with a baseline
+def test_many_resamples_with_a_baseline_of_zero_give_no_upper_end():
+    # (19/20)^20 = 36 % of the resamples do not contain the only image with a baseline above 0
     baseline = np.array([1.0] + [0.0] * 19)
     assert paired_change(np.ones(20), baseline) == Change(19.0, None, None)
 
 
-def test_few_resamples_without_a_baseline_widen_the_interval():
-    # e^-8 = 0.03 % of the resamples draw none of the 8 images with a baseline: it stays closed
+def test_few_resamples_with_a_baseline_of_zero_leave_both_ends_finite():
+    # e^-8 = 0.03 % of the resamples contain none of the 8 images with a baseline above 0
     baseline = np.array([1.0] * 8 + [0.0] * 92)
-    found = paired_change(np.full(100, 0.08), baseline)
-    assert found.change == pytest.approx(0, abs=1e-12)
-    assert -0.6 < found.low < 0 < found.high < 3
+    result = paired_change(np.full(100, 0.08), baseline)
+    assert result.change == pytest.approx(0, abs=1e-12)
+    assert -0.6 < result.low < 0 < result.high < 3
 
 
 @pytest.mark.parametrize(("case", "baseline"), [(3, 4), (0, 0)])

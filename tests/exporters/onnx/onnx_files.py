@@ -1,8 +1,8 @@
-"""What a BLIP multiplies, counted from its architecture, and graphs to look into: those of artifacts and one of a single product.
+"""Numbers of products in a BLIP, counted from its architecture, and helpers that read or write graphs.
 
 A layer has these products with constant weights. Vision: qkv, projection, two of the MLP. Decoder: query, key, value and output of
 self-attention, query and output of cross-attention, two of the MLP; cross-attention's key and value belong to the encoder, which
-computes them once per image. The head adds its transform and the word table. In graphs the decoder's query, key and value are one.
+computes them once per image. The head has two: its transform and the word embeddings. In graphs, query, key and value are one product.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runtimes.artifact.folder import open_artifact
 
 TINY_LAYERS = 2
-"""Of the vision tower and of the decoder."""
+"""Layers of the vision encoder, and of the decoder."""
 ENCODER_PRODUCTS = 4 * TINY_LAYERS + 2 * TINY_LAYERS
 TORCH_DECODER_PRODUCTS = 8 * TINY_LAYERS + 2
 ONNX_DECODER_PRODUCTS = 6 * TINY_LAYERS + 2
@@ -25,11 +25,11 @@ def graph_of(artifact: Path, role: str) -> onnx.GraphProto:
 
 
 def stored(artifact: Path, role: str) -> list[onnx.TensorProto]:
-    """The tensors of a graph, each content that its file of weights holds once: two names may lead to one place."""
-    places = {}
+    """Return the tensors of a graph; of tensors with the same place in the file of weights, only the first."""
+    first_names = {}
     for number, tensor in enumerate(onnx.load(open_artifact(artifact).path_of(role), load_external_data=False).graph.initializer):
-        places.setdefault({entry.key: entry.value for entry in tensor.external_data}.get("offset", f"inside {number}"), tensor.name)
-    return [tensor for tensor in graph_of(artifact, role).initializer if tensor.name in places.values()]
+        first_names.setdefault({entry.key: entry.value for entry in tensor.external_data}.get("offset", f"inside {number}"), tensor.name)
+    return [tensor for tensor in graph_of(artifact, role).initializer if tensor.name in first_names.values()]
 
 
 def initializers(path: Path) -> dict[str, np.ndarray]:
@@ -37,7 +37,7 @@ def initializers(path: Path) -> dict[str, np.ndarray]:
 
 
 def one_product(path: Path, weight: np.ndarray, *, with_lookup: bool = False) -> Path:
-    """Write a graph y = x @ weight f[D,V]; `with_lookup` adds the columns of words, as the tied embedding reads them."""
+    """Write a graph y = x @ weight f[D,V]; `with_lookup` adds a Gather of its columns, as in the tied embedding."""
     nodes = [helper.make_node("MatMul", ["x", "weight"], ["y"], name="/product")]
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, weight.shape[0]])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]

@@ -1,4 +1,4 @@
-"""Weights in blocks: codes and scales worked out by hand, and what ONNX Runtime's operators make of them against NumPy."""
+"""Test quantization in blocks: codes and scales computed by hand, and the results of ONNX Runtime's operators against NumPy."""
 
 from pathlib import Path
 
@@ -26,19 +26,19 @@ def normal(inputs: int, outputs: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(inputs, outputs)).astype(np.float32)
 
 
-def whole(bits: int, inputs: int, outputs: int, block: int) -> np.ndarray:
-    """What blocks store without loss: quarters of integers, -2**(bits-1) or +2**(bits-1) in every block; one block of zeros."""
+def exact(bits: int, inputs: int, outputs: int, block: int) -> np.ndarray:
+    """Return a matrix that blocks store without loss: quarters of integers, with ±2**(bits-1) in every block, and one block of zeros."""
     half = 1 << (bits - 1)
     random = np.random.default_rng(bits)
     integers = random.integers(1 - half, half, (outputs, inputs // block, block))
     integers[..., random.integers(0, block)] = -half
-    integers *= random.choice([-1, 1], (outputs, inputs // block, 1))  # codes reach one further down: the scale must take the sign
+    integers *= random.choice([-1, 1], (outputs, inputs // block, 1))  # there is one more negative code, so the sign is in the scale
     integers[0, 0] = 0
     return (integers.reshape(outputs, inputs).T / 4).astype(np.float32)
 
 
 def tied_table(path: Path, table: np.ndarray) -> Path:
-    """Write y = x @ table f[D,V] and rows f[R,T,D] of its words, as graphs of the toolkit read the shared matrix."""
+    """Write a graph with y = x @ table f[D,V] and the embeddings rows f[R,T,D], which use the table as in exported graphs."""
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["columns"], "/Gather", axis=1),
         helper.make_node("Transpose", ["columns"], ["rows"], "/Transpose", perm=[1, 2, 0]),
@@ -59,7 +59,7 @@ def run(path: Path, **inputs: np.ndarray) -> list[np.ndarray]:
 
 
 def stored_matrix(path: Path, name: str, bits: int) -> np.ndarray:
-    """What codes and scales of a file stand for: f32[K,N]."""
+    """Return the matrix f32[K,N] that codes and scales of a file represent."""
     stored = initializers(path)
     codes, scales = stored[f"{name}_quantized"], stored[f"{name}_scale"]
     if bits == 4:
@@ -70,17 +70,17 @@ def stored_matrix(path: Path, name: str, bits: int) -> np.ndarray:
 
 class TestQuantizeBlocks:
     def test_8_bits_of_a_hand_made_matrix(self):
-        """Two blocks of 4 inputs; columns are outputs. The largest takes -128, so the scale has the other sign."""
+        """Two blocks of 4 inputs; columns are outputs. The largest value gets the code -128, so its scale has the opposite sign."""
         weight = np.array(
             [
                 [64.0, -128.0, 0.0],  # scales -0.5, 1, 0
-                [-64.0, 127.0, 0.0],  # +128 is one too many: 127
-                [0.75, 2.5, 0.0],  # -1.5 and 2.5 go to the even neighbour
+                [-64.0, 127.0, 0.0],  # +128 does not exist and becomes 127
+                [0.75, 2.5, 0.0],  # -1.5 and 2.5 are rounded to even
                 [-63.5, -1.0, 0.0],
                 [0.0, 0.5, -0.25],  # scales 0.0625, 1/128 * -1, 1/512
                 [-8.0, 1.0, 0.125],
                 [4.0, -1.0, 0.0],
-                [-0.0625, 0.0, 0.25],  # as large as the first one, which counts
+                [-0.0625, 0.0, 0.25],  # its magnitude equals that of the first value, which is used
             ],
             dtype=np.float32,
         )
@@ -96,35 +96,35 @@ class TestQuantizeBlocks:
     def test_4_bits_of_a_hand_made_matrix(self):
         weight = np.array([[8.0, -4.0], [-8.0, 3.5], [2.5, 0.25], [1.0, 4.0]], dtype=np.float32)
         codes, scales = quantize_blocks(weight, 4, 4)
-        assert codes.tolist() == [[[0, 15, 6, 7]], [[0, 15, 8, 15]]]  # -2.5 and 0.5 go to the even neighbour; 8 is one too many
+        assert codes.tolist() == [[[0, 15, 6, 7]], [[0, 15, 8, 15]]]  # -2.5 and 0.5 are rounded to even; +8 does not exist
         assert scales.tolist() == [[-1.0], [0.5]]
 
     @pytest.mark.parametrize("bits", [4, 8])
-    def test_nothing_is_lost_of_whole_numbers(self, bits):
-        weight = whole(bits, 96, 5, 32)
+    def test_exact_values_are_stored_without_loss(self, bits):
+        weight = exact(bits, 96, 5, 32)
         codes, scales = quantize_blocks(weight, bits, 32)
         values = (codes.astype(np.float64) - 2 ** (bits - 1)) * scales[..., None]
         np.testing.assert_array_equal(values.reshape(5, 96).T, weight)
         assert (scales < 0).any()
         assert (scales > 0).any()
 
-    def test_a_narrower_range_is_taken_where_its_squared_error_is_less(self):
-        """One 8 and fifteen 3.5: steps of 1 miss every 3.5 by 0.5 (3.75); steps of 0.91 miss it by 0.14 and the 8 by 0.72 (0.81).
+    def test_a_narrower_range_is_used_if_its_squared_error_is_smaller(self):
+        """The block is one 8 and fifteen 3.5. A scale of 1 has the squared error 3.75 (0.5 for each 3.5).
 
-        Steps of 0.94 and 0.88 have 1.24 and 0.93.
+        A scale of 0.91 has 0.81 (0.14 for each 3.5 and 0.72 for the 8). Scales of 0.94 and 0.88 have 1.24 and 0.93.
         """
         weight = np.array([[8.0]] + 15 * [[3.5]], dtype=np.float32)
         codes, scales = quantize_blocks(weight, 4, 16)
         assert (codes.tolist(), scales.tolist()) == ([[[0, *15 * [4]]]], [[-1.0]])
         codes, scales = quantize_blocks(weight, 4, 16, (1.0, 0.94, 0.91, 0.88))
         assert codes.tolist() == [[[0, *15 * [4]]]]
-        assert scales.tolist() == [[float(np.float16(-0.91))]]  # stored in half, so rounded before codes are made
+        assert scales.tolist() == [[float(np.float16(-0.91))]]  # the scale is rounded to FP16 before codes are computed
 
-    def test_of_all_ranges_tried_every_block_has_the_one_of_least_squared_error(self):
+    def test_every_block_uses_the_range_with_the_least_squared_error(self):
         weight = normal(256, 24, seed=3)
         weight[:32, 0] = 0
         _, scales = quantize_blocks(weight, 4, 32, SHRINK)
-        taken = []
+        used = []
         for output in range(24):
             for number in range(8):
                 block = [float(value) for value in weight[32 * number : 32 * number + 32, output]]
@@ -133,18 +133,18 @@ class TestQuantizeBlocks:
                 for part in SHRINK:
                     scale = float(np.float16(np.float32(-part * largest / 8))) or 1.0
                     errors.append(sum((min(max(round(value / scale), -8), 7) * scale - value) ** 2 for value in block))
-                taken.append(SHRINK[errors.index(min(errors))])
-                assert scales[output, number] == pytest.approx(-taken[-1] * largest / 8, rel=2**-11)
-        assert len(set(taken)) > 3  # no part is the best one for all
+                used.append(SHRINK[errors.index(min(errors))])
+                assert scales[output, number] == pytest.approx(-used[-1] * largest / 8, rel=2**-11)
+        assert len(set(used)) > 3  # the best range differs between blocks
 
 
 class TestPacked:
-    def test_of_two_codes_the_first_is_in_the_low_half(self):
+    def test_the_first_of_two_codes_is_in_the_low_half(self):
         codes = np.array([[[1, 2, 15, 0], [0, 15, 7, 8]]], dtype=np.uint8)
         assert packed(codes, 4).tolist() == [[[0x21, 0x0F], [0xF0, 0x87]]]
         assert packed(codes, 4).dtype == np.uint8
 
-    def test_8_bits_stay_as_they_are(self):
+    def test_8_bit_codes_are_not_changed(self):
         codes = np.array([[[1, 255, 0, 128]]], dtype=np.uint8)
         assert packed(codes, 8).tolist() == codes.tolist()
 
@@ -152,42 +152,42 @@ class TestPacked:
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("rows", [1, 3, 20])
 class TestProduct:
-    """Kernels differ by the number of rows: 1 is a step of one caption."""
+    """ONNX Runtime has other kernels for other numbers of rows. A step of one caption has one row."""
 
     @pytest.mark.parametrize("block", [16, 32, 64, 128, 256])
-    def test_of_unit_rows_is_the_matrix(self, tmp_path, bits, rows, block):
-        """A row with a single 1 loses nothing in 8 bits, and this matrix nothing in blocks: what comes out are its rows."""
-        weight = whole(bits, 512, 40, block)
+    def test_the_product_of_unit_rows_is_the_matrix(self, tmp_path, bits, rows, block):
+        """8 bits represent a row with a single 1 exactly, and blocks represent this matrix exactly."""
+        weight = exact(bits, 512, 40, block)
         path = one_product(tmp_path / "graph.onnx", weight)
         quantize(path, component(bits, block))
-        chosen = np.random.default_rng(rows).permutation(512)[:rows]
-        (found,) = run(path, x=np.eye(512, dtype=np.float32)[chosen])
-        np.testing.assert_allclose(found, weight[chosen], rtol=1e-5, atol=1e-6)
+        indices = np.random.default_rng(rows).permutation(512)[:rows]
+        (product,) = run(path, x=np.eye(512, dtype=np.float32)[indices])
+        np.testing.assert_allclose(product, weight[indices], rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("block", [16, 32, 128])
-    def test_is_that_of_the_stored_matrix_within_the_rounding_of_activations(self, tmp_path, bits, rows, block):
-        """In 8 bits an activation is off by half a step at most, a step being 1/127 of the largest of its row and block."""
+    def test_the_product_is_that_of_the_stored_matrix_within_the_rounding_of_activations(self, tmp_path, bits, rows, block):
+        """An 8-bit activation has an error of at most half a step. A step is 1/127 of the largest activation in its row and block."""
         path = one_product(tmp_path / "graph.onnx", normal(384, 40))
         quantize(path, component(bits, block))
         matrix, x = stored_matrix(path, "weight", bits), normal(rows, 384, seed=rows)
-        (found,) = run(path, x=x)
+        (product,) = run(path, x=x)
         blocks = x.reshape(rows, -1, block)
         half_steps = np.broadcast_to(np.abs(blocks).max(-1, keepdims=True) / 254, blocks.shape).reshape(rows, 384)
-        exact = x.astype(np.float64) @ matrix
-        assert (np.abs(found - exact) <= half_steps @ np.abs(matrix) + 1e-4).all()
+        expected = x.astype(np.float64) @ matrix
+        assert (np.abs(product - expected) <= half_steps @ np.abs(matrix) + 1e-4).all()
         alone = np.concatenate([run(path, x=row[None])[0] for row in x])
-        np.testing.assert_allclose(alone, found, atol=1e-3)  # every row has its own steps, whatever is beside it
-        assert np.sqrt(np.square(found - exact).mean()) < 0.01 * np.sqrt(np.square(exact).mean())
+        np.testing.assert_allclose(alone, product, atol=1e-3)  # the steps of a row do not depend on other rows
+        assert np.sqrt(np.square(product - expected).mean()) < 0.01 * np.sqrt(np.square(expected).mean())
 
 
 class TestBlockSize:
     @pytest.mark.parametrize(
-        ("inputs", "asked", "block"), [(384, 256, 128), (96, 128, 32), (48, 32, 16), (48, 16, 16), (1536, 256, 256), (32, 256, 32)]
+        ("inputs", "requested", "block"), [(384, 256, 128), (96, 128, 32), (48, 32, 16), (48, 16, 16), (1536, 256, 256), (32, 256, 32)]
     )
     @pytest.mark.parametrize("bits", [4, 8])
-    def test_is_the_largest_power_of_two_that_divides_the_inputs(self, tmp_path, bits, inputs, asked, block):
-        path = one_product(tmp_path / "graph.onnx", whole(bits, inputs, 6, block))
-        quantize(path, component(bits, asked))
+    def test_the_block_is_the_largest_power_of_two_that_divides_the_inputs(self, tmp_path, bits, inputs, requested, block):
+        path = one_product(tmp_path / "graph.onnx", exact(bits, inputs, 6, block))
+        quantize(path, component(bits, requested))
         (node,) = onnx.load(path).graph.node
         attributes = {attribute.name: attribute.i for attribute in node.attribute}
         assert (node.op_type, node.domain) == ("MatMulNBits", "com.microsoft")
@@ -199,12 +199,12 @@ class TestBlockSize:
         }
 
     @pytest.mark.parametrize("inputs", [24, 40, 15, 8])
-    def test_below_16_the_product_stays_in_fp32(self, tmp_path, inputs):
+    def test_with_blocks_below_16_the_product_stays_in_fp32(self, tmp_path, inputs):
         weight = normal(inputs, 6)
         path = one_product(tmp_path / "graph.onnx", weight)
         before = onnx.load(path)
         quantize(path, component(4, 32))
-        assert onnx.load(path) == before  # nor is there an operator set that nothing uses
+        assert onnx.load(path) == before  # no unused operator set was added
         x = normal(3, inputs, seed=1)
         np.testing.assert_allclose(run(path, x=x)[0], x @ weight, rtol=1e-5, atol=1e-5)
 
@@ -219,7 +219,7 @@ class TestBlockSize:
 class TestTiedTable:
     IDS = np.array([[11, 0, 3], [3, 39, 11]])
 
-    def test_rows_of_words_are_those_that_the_head_multiplies_by(self, tmp_path, bits):
+    def test_embedding_and_head_use_the_same_values(self, tmp_path, bits):
         path = tied_table(tmp_path / "graph.onnx", normal(96, 40))
         quantize(path, component(bits, 32))
         matrix = stored_matrix(path, "table", bits)
@@ -229,14 +229,14 @@ class TestTiedTable:
         np.testing.assert_allclose(matrix, normal(96, 40), atol=np.abs(normal(96, 40)).max() / 2**bits * 2.01)
 
     def test_it_is_stored_once(self, tmp_path, bits):
-        path = tied_table(tmp_path / "graph.onnx", whole(bits, 96, 40, 32))
+        path = tied_table(tmp_path / "graph.onnx", exact(bits, 96, 40, 32))
         quantize(path, component(bits, 32))
         large = {name: values.shape for name, values in initializers(path).items() if values.size > 3}
         assert large == {"table_quantized": (40, 3, 32 * bits // 8), "table_scale": (40, 3)}
-        np.testing.assert_array_equal(run(path, x=np.zeros((1, 96), np.float32), ids=self.IDS)[1], whole(bits, 96, 40, 32).T[self.IDS])
+        np.testing.assert_array_equal(run(path, x=np.zeros((1, 96), np.float32), ids=self.IDS)[1], exact(bits, 96, 40, 32).T[self.IDS])
 
-    def test_its_range_is_never_narrowed(self, tmp_path, bits):
-        """That costs logits their length; of a matrix that is no table, 4-bit blocks are narrowed (see `SHRINK`)."""
+    def test_its_range_is_not_narrowed(self, tmp_path, bits):
+        """A narrower range would make logits smaller. In other matrices, 4-bit blocks have narrower ranges (see `SHRINK`)."""
         weight = normal(96, 40)
         ends = np.take_along_axis(blocks := weight.T.reshape(40, 3, 32), np.abs(blocks).argmax(-1)[..., None], -1)[..., 0]
         full = -ends / 2 ** (bits - 1)
@@ -250,7 +250,7 @@ class TestTiedTable:
 
 @pytest.mark.full
 class TestShippedModel:
-    def test_only_the_table_of_the_4_bit_decoder_has_its_full_range_everywhere(self, mini_artifacts, mini_checkpoint):
+    def test_only_the_word_embeddings_of_the_4_bit_decoder_have_the_full_range(self, mini_artifacts, mini_checkpoint):
         weights = open_checkpoint(str(mini_checkpoint)).load_weights()
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph_of(mini_artifacts["onnx-int4"], "decoder").initializer}
         (name,) = [name for name in stored if name.endswith("table_scale_half")]
@@ -264,15 +264,15 @@ class TestShippedModel:
 
     @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4"])
     @pytest.mark.parametrize(("prompt", "num_beams"), [(None, 1), ("a picture of ", 3)])
-    def test_fp32_finds_its_captions_nearly_as_likely_as_its_own(self, mini_artifacts, sample_images, recipe, prompt, num_beams):
-        """Words may differ where two are as likely; the loss per token stays below the recipe's drift limit, in batches and beams too."""
+    def test_fp32_gives_its_captions_nearly_the_same_probability_as_its_own(self, mini_artifacts, sample_images, recipe, prompt, num_beams):
+        """Captions may differ if two tokens have nearly the same probability. The FP32 model scores both, with batches and beams."""
         paths = [image.path for image in sample_images]
-        exact, blocked = (load(mini_artifacts[name], device="cpu", threads=1) for name in ("onnx-fp32", recipe))
+        fp32, blocked = (load(mini_artifacts[name], device="cpu", threads=1) for name in ("onnx-fp32", recipe))
         nats = []
-        for captioner in (exact, blocked):
+        for captioner in (fp32, blocked):
             captions = captioner.caption(paths, prompt=prompt, num_beams=num_beams, batch_size=5)
             assert [caption.error for caption in captions] == [None] * len(paths)
             assert all(caption.text.startswith((prompt or "").strip()) for caption in captions)
-            scores = [row[0] for row in exact.score(paths, captions=[caption.text for caption in captions])]
+            scores = [row[0] for row in fp32.score(paths, captions=[caption.text for caption in captions])]
             nats.append(sum(float(score) for score in scores) / sum(len(caption.token_ids) for caption in captions))
         assert nats[0] - nats[1] < find_recipe(recipe).drift_limit_nat

@@ -1,4 +1,4 @@
-"""Self-attention as one operator against the same attention spelled in the ONNX standard: one FP32 module, exported both ways."""
+"""Test fused self-attention against the same attention in standard ONNX operators: one FP32 module, exported both ways."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,7 +16,7 @@ from exporters.onnx.graphs import export_graph
 WAYS = {"plain": (), "fused": ("encoder", "decoder")}
 
 PROMPTS = [
-    # images, rows per image, past tokens, new tokens, positions whose logits are wanted
+    # images, rows per image, past tokens, new tokens, positions whose logits are returned
     (1, 1, 0, 1, [0]),
     (1, 1, 0, 4, [3]),
     (1, 1, 5, 1, [0]),
@@ -28,7 +28,7 @@ PROMPTS = [
 
 
 class Exported:
-    """Graphs of one checkpoint, both ways, open in ONNX Runtime."""
+    """Sessions of ONNX Runtime for the graphs of a checkpoint, exported both ways."""
 
     def __init__(self, checkpoint: Path, folder: Path) -> None:
         source = open_checkpoint(str(checkpoint))
@@ -103,26 +103,26 @@ def test_decoders_agree(exported, prompt):
         np.testing.assert_array_equal(fused[name][:, :, :past], inputs[name.replace("present", "past")])
 
 
-def test_later_tokens_change_nothing_before_them(exported):
-    """Only the fused graph: its mask is the operator's own."""
+def test_later_tokens_do_not_change_earlier_logits(exported):
+    """The fused operator has its own causal mask."""
     inputs = decoder_inputs(exported.shape, 2, 2, 3, 4, [0, 1, 2, 3])
     changed = {**inputs, "token_ids": inputs["token_ids"].copy()}
     changed["token_ids"][:, 3] = (changed["token_ids"][:, 3] + 1) % exported.shape.vocabulary
-    before, after = (exported.run("fused", "decoder", given)["logits"] for given in (inputs, changed))
+    before, after = (exported.run("fused", "decoder", feeds)["logits"] for feeds in (inputs, changed))
     np.testing.assert_allclose(after[:, :3], before[:, :3], rtol=1e-5, atol=2e-5)
     assert np.abs(after[:, 3] - before[:, 3]).max() > 1e-2
 
 
-def test_tokens_one_by_one_are_what_they_are_together(exported):
+def test_tokens_one_by_one_give_the_same_as_all_at_once(exported):
     layers = exported.shape.text_layers
     together = decoder_inputs(exported.shape, 2, 3, 0, 4, [0, 1, 2, 3])
     expected = exported.run("plain", "decoder", together)
     state = dict(together)
     for number in range(4):
         state |= {"token_ids": together["token_ids"][:, number : number + 1], "positions": np.array([0])}
-        found = exported.run("fused", "decoder", state)
-        np.testing.assert_allclose(found["logits"][:, 0], expected["logits"][:, number], rtol=1e-5, atol=2e-5)
-        state |= {past: found[present] for past, present in zip(layer_names("past", layers), layer_names("present", layers), strict=True)}
+        outputs = exported.run("fused", "decoder", state)
+        np.testing.assert_allclose(outputs["logits"][:, 0], expected["logits"][:, number], rtol=1e-5, atol=2e-5)
+        state |= {past: outputs[present] for past, present in zip(layer_names("past", layers), layer_names("present", layers), strict=True)}
     assert_same(
-        {name: found[name] for name in layer_names("present", layers)}, {name: expected[name] for name in layer_names("present", layers)}
+        {name: outputs[name] for name in layer_names("present", layers)}, {name: expected[name] for name in layer_names("present", layers)}
     )

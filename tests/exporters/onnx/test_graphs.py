@@ -1,4 +1,4 @@
-"""What the graphs of ONNX artifacts are made of: operators counted from the architecture, floats compared with the checkpoint."""
+"""Test the graphs of ONNX artifacts: operators are counted from the architecture, float tensors are compared with the checkpoint."""
 
 from collections import Counter
 
@@ -16,19 +16,19 @@ QUANTIZED = ("onnx-int8", "onnx-int4", "onnx-int8-full")
 FLOAT = ("onnx-fp32", "onnx-fp16")
 ROLES = ("encoder", "decoder")
 CROSS_PRODUCTS = 2 * TINY_LAYERS
-"""Keys and values of cross-attention: one activation for all of them, so it is quantized once, apart from the products."""
+"""Products for keys and values of cross-attention. They have the same input, which is quantized once by a node of its own."""
 LARGE = 16384
-"""Elements from which on a float tensor beside quantized ones is stored in 16 bits."""
+"""Float tensors of quantized graphs with at least this many elements are stored in 16 bits."""
 
 
 @pytest.mark.parametrize("recipe", QUANTIZED)
-def test_what_was_applied_is_what_the_architecture_has(tiny_artifacts, recipe):
+def test_counts_of_quantized_operators_follow_from_the_architecture(tiny_artifacts, recipe):
     applied = open_artifact(tiny_artifacts[recipe]).manifest.applied
     assert applied == {"encoder": {"MatMul": ENCODER_PRODUCTS}, "decoder": {"MatMul": ONNX_DECODER_PRODUCTS, "Embedding": 1}}
 
 
 @pytest.mark.parametrize("recipe", ["pytorch-fp32", "pytorch-fp16", *FLOAT])
-def test_a_float_recipe_says_that_nothing_was_quantized(tiny_artifacts, recipe):
+def test_a_float_recipe_quantizes_nothing(tiny_artifacts, recipe):
     assert open_artifact(tiny_artifacts[recipe]).manifest.applied == {"encoder": {}, "decoder": {}}
 
 
@@ -59,7 +59,7 @@ def test_every_constant_is_quantized_and_products_of_activations_stay_float(
 
 @pytest.mark.parametrize("recipe", FLOAT)
 @pytest.mark.parametrize(("role", "attentions", "products"), [("encoder", 2, 12), ("decoder", 4, 14)])
-def test_float_graphs_are_of_the_onnx_standard(tiny_artifacts, recipe, role, attentions, products):
+def test_float_graphs_contain_standard_onnx_operators_only(tiny_artifacts, recipe, role, attentions, products):
     model = onnx.load(open_artifact(tiny_artifacts[recipe]).path_of(role))
     assert {node.domain for node in model.graph.node} == {""}
     assert {opset.domain for opset in model.opset_import} == {""}
@@ -75,7 +75,7 @@ def test_float_graphs_are_of_the_onnx_standard(tiny_artifacts, recipe, role, att
         ("decoder", {"MultiHeadAttention", "MatMulNBits", "GatherBlockQuantized", "FusedMatMul", "BiasGelu"}),
     ],
 )
-def test_quantized_graphs_use_these_operators_of_onnx_runtime_and_no_other(tiny_artifacts, recipe, role, own):
+def test_quantized_graphs_use_no_other_operators_of_onnx_runtime(tiny_artifacts, recipe, role, own):
     model = onnx.load(open_artifact(tiny_artifacts[recipe]).path_of(role))
     assert {node.op_type for node in model.graph.node if node.domain == "com.microsoft"} - {"SkipLayerNormalization"} == own
     assert {node.domain for node in model.graph.node} == {opset.domain for opset in model.opset_import} == {"", "com.microsoft"}
@@ -88,7 +88,7 @@ def test_quantized_graphs_use_these_operators_of_onnx_runtime_and_no_other(tiny_
     [("tiny_artifacts", "tiny_checkpoint"), pytest.param("mini_artifacts", "mini_checkpoint", marks=pytest.mark.full)],
 )
 @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4", "onnx-int8-full"])
-def test_float_tensors_that_stay_equal_the_checkpoint_the_large_ones_in_half(request, artifacts, checkpoint, recipe):
+def test_float_tensors_of_quantized_graphs_equal_the_checkpoint_with_large_ones_in_fp16(request, artifacts, checkpoint, recipe):
     weights = open_checkpoint(str(request.getfixturevalue(checkpoint))).load_weights()
     artifact = request.getfixturevalue(artifacts)[recipe]
     expected = dict(weights)
@@ -96,21 +96,21 @@ def test_float_tensors_that_stay_equal_the_checkpoint_the_large_ones_in_half(req
         if name.endswith(".attention.self.query.bias"):
             parts = [expected.pop(name.replace("query", part)) for part in ("query", "key", "value")]
             expected[name.replace("query", "qkv")] = torch.cat(parts)
-    seen = set()
+    checked = set()
     for tensor in (tensor for role in ROLES for tensor in graph_of(artifact, role).initializer):
         name = tensor.name.removeprefix("model.").removesuffix("_half")
         if name in expected:
             values = numpy_helper.to_array(tensor)
             assert (values.dtype == np.float16) == tensor.name.endswith("_half") == (values.size >= LARGE)
             np.testing.assert_array_equal(values, expected[name].numpy().astype(values.dtype))
-            seen.add(name)
+            checked.add(name)
     others = ("orm.weight", "norm1.weight", "norm2.weight", "class_embedding", "position_embedding", "position_embeddings.weight")
-    assert {name for name in expected if name.endswith((".bias", "patch_embedding.weight", *others))} <= seen
+    assert {name for name in expected if name.endswith((".bias", "patch_embedding.weight", *others))} <= checked
 
 
 @pytest.mark.parametrize("recipe", QUANTIZED)
 @pytest.mark.parametrize("role", ROLES)
-def test_what_is_stored_in_half_is_cast_once_and_read_in_fp32_only(tiny_artifacts, recipe, role):
+def test_each_fp16_tensor_is_cast_once_to_fp32(tiny_artifacts, recipe, role):
     graph = graph_of(tiny_artifacts[recipe], role)
     halves = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     readers = [node for node in graph.node if halves.intersection(node.input)]

@@ -1,4 +1,4 @@
-"""What a recipe leaves in float: nodes and modules named by a pattern, or a whole component; and formats that no shipped recipe mixes."""
+"""Test what a recipe keeps in float (nodes or modules that match a pattern, or a component), and unusual mixes of formats."""
 
 from collections import Counter
 from dataclasses import replace
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*quantized tensor creation func
 
 
 class TestKeepFp32:
-    """Patterns of names that stay in float: of modules for torch, of nodes for ONNX Runtime."""
+    """Patterns match names of modules for torch, and names of nodes for ONNX Runtime."""
 
     def applied(self, tiny_checkpoint, drawn_images, output: Path, recipe: Recipe) -> dict[str, dict[str, int]]:
         (path,) = export(open_checkpoint(str(tiny_checkpoint)), [recipe], output, drawn_images[:2], on_gate_failure="write")
@@ -37,7 +37,7 @@ class TestKeepFp32:
         )
         assert self.applied(tiny_checkpoint, drawn_images, tmp_path, recipe) == {
             "encoder": {"Linear": ENCODER_PRODUCTS - 2 * TINY_LAYERS},
-            "decoder": {"Linear": TORCH_DECODER_PRODUCTS - 3},  # head and its transform, one query; no INT8 table, so no INT8 embedding
+            "decoder": {"Linear": TORCH_DECODER_PRODUCTS - 3},  # without head, transform and one query; the embedding uses the head's table
         }
 
     def test_onnx_keeps_nodes(self, tiny_checkpoint, drawn_images, tmp_path):
@@ -55,7 +55,7 @@ class TestKeepFp32:
         }
 
     @pytest.mark.parametrize("name", ["onnx-int8", "onnx-int4"])
-    def test_onnx_keeps_the_head_and_with_it_the_embedding(self, tiny_checkpoint, drawn_images, tmp_path, name):
+    def test_onnx_keeps_the_head_and_therefore_the_embedding(self, tiny_checkpoint, drawn_images, tmp_path, name):
         shipped = find_recipe(name)
         recipe = replace(
             shipped,
@@ -65,13 +65,13 @@ class TestKeepFp32:
             "encoder": {"MatMul": ENCODER_PRODUCTS},
             "decoder": {"MatMul": ONNX_DECODER_PRODUCTS - 1},
         }
-        held = stored(tmp_path / f"tiny-{name}", "decoder")
-        tables = [tensor for tensor in held if tensor.name.startswith("model.text_decoder.bert.embeddings.word_embeddings")]
+        decoder_tensors = stored(tmp_path / f"tiny-{name}", "decoder")
+        tables = [tensor for tensor in decoder_tensors if tensor.name.startswith("model.text_decoder.bert.embeddings.word_embeddings")]
         weights = open_checkpoint(str(tiny_checkpoint)).load_weights()
         assert [numpy_helper.to_array(tensor).tolist() for tensor in tables] == [weights[TABLE].T.tolist()]
 
     def test_blocks_in_the_encoder_and_channels_in_the_decoder(self, tiny_checkpoint, drawn_images, tmp_path):
-        """The other way round than shipped: each component has its own format."""
+        """The formats of the two components are exchanged, compared with the shipped recipe."""
         recipe = replace(
             find_recipe("onnx-int8"),
             components={

@@ -1,4 +1,4 @@
-"""Integer products of ONNX graphs: exact integers of a hand-made matrix, and the range that an encoder's weights use."""
+"""Test INT8 products of ONNX graphs: exact integers of a hand-made matrix, and the range of an encoder's weights."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.exporters.onnx.onnx_files import ENCODER_PRODUCTS, graph_of, initiali
 
 
 class TestOnnxProduct:
-    """Columns are channels: their largest magnitudes are 127, 64, 0 and 2.5."""
+    """Columns are output channels, with the largest magnitudes 127, 64, 0 and 2.5."""
 
     WEIGHT = np.array([[127.0, -64.0, 0.0, 2.5], [-1.5, 32.0, 0.0, -1.0], [2.5, 16.0, 0.0, 0.0]], dtype=np.float32)
 
@@ -24,7 +24,7 @@ class TestOnnxProduct:
 
     def test_8_bits_use_minus_127_to_127_per_column(self, tmp_path):
         stored = self.quantized(tmp_path, Component(weights="qint8", per_channel=True))
-        expected = [[127, -127, 0, 127], [-2, 64, 0, -51], [2, 32, 0, 0]]  # -1.5 and 2.5 go to the even neighbour; 32 / (64/127) = 63.5
+        expected = [[127, -127, 0, 127], [-2, 64, 0, -51], [2, 32, 0, 0]]  # -1.5 and 2.5 are rounded to even; 32 / (64/127) = 63.5
         assert stored["weight_quantized"].tolist() == expected
         np.testing.assert_array_equal(stored["weight_scale"][[0, 1, 3]], np.float32([1.0, 64 / 127, 2.5 / 127]))
         assert stored["weight_zero_point"].tolist() == [0, 0, 0, 0]
@@ -32,7 +32,11 @@ class TestOnnxProduct:
 
     def test_7_bits_use_minus_64_to_64_per_column(self, tmp_path):
         stored = self.quantized(tmp_path, Component(weights="qint8", per_channel=True, reduce_range=True))
-        expected = [[64, -64, 0, 64], [-1, 32, 0, -26], [1, 16, 0, 0]]  # 127 / 64 a step: -1.5 is -0.76, 2.5 is 1.26; -1 / (2.5/64) = -25.6
+        expected = [
+            [64, -64, 0, 64],
+            [-1, 32, 0, -26],
+            [1, 16, 0, 0],
+        ]  # the scale is 127 / 64: -1.5 is -0.76, 2.5 is 1.26; -1 / (2.5/64) = -25.6
         assert stored["weight_quantized"].tolist() == expected
         np.testing.assert_array_equal(stored["weight_scale"][[0, 1, 3]], np.float32([127 / 64, 1.0, 2.5 / 64]))
         assert stored["weight_zero_point"].tolist() == [0, 0, 0, 0]
@@ -65,7 +69,7 @@ class TestOnnxProduct:
         ],
         ids=str,
     )
-    def test_lookup_gives_the_columns_that_the_product_multiplies_by(self, tmp_path, component):
+    def test_lookup_and_product_use_the_same_columns(self, tmp_path, component):
         weight = np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32)
         path = one_product(tmp_path / "graph.onnx", weight, with_lookup=True)
         quantize(path, component)
@@ -79,15 +83,15 @@ class TestOnnxProduct:
         np.testing.assert_allclose(columns, (integers * stored["weight_scale"])[:, ids], rtol=1e-6)
         np.testing.assert_allclose(columns, weight[:, ids], atol=np.abs(weight).max() / 60)
 
-    def test_a_product_named_by_a_pattern_stays_as_it_is(self, tmp_path):
+    def test_a_product_that_matches_a_pattern_is_not_quantized(self, tmp_path):
         stored = self.quantized(tmp_path, Component(weights="qint8", per_channel=True, keep_fp32=("/prod*",)))
-        assert set(stored) == {"weight"}  # no product is left to quantize, which must not mean all of them
+        assert set(stored) == {"weight"}  # an empty list of nodes does not mean all nodes
         np.testing.assert_array_equal(stored["weight"], self.WEIGHT)
 
 
-@pytest.mark.parametrize(("recipe", "most"), [("onnx-int8", 64), ("onnx-int4", 64), ("onnx-int8-full", 127)])
-def test_weights_of_the_encoder_fill_the_range_of_the_recipe_and_no_more(tiny_artifacts, recipe, most):
+@pytest.mark.parametrize(("recipe", "largest"), [("onnx-int8", 64), ("onnx-int4", 64), ("onnx-int8-full", 127)])
+def test_weights_of_the_encoder_use_exactly_the_range_of_the_recipe(tiny_artifacts, recipe, largest):
     tensors = [numpy_helper.to_array(tensor) for tensor in graph_of(tiny_artifacts[recipe], "encoder").initializer]
     matrices = [values for values in tensors if values.dtype == np.int8 and values.ndim == 2]
     assert len(matrices) == ENCODER_PRODUCTS
-    assert {int(np.abs(values.astype(int)).max()) for values in matrices} == {most}
+    assert {int(np.abs(values.astype(int)).max()) for values in matrices} == {largest}

@@ -1,4 +1,4 @@
-"""The whole loop in one graph: what it is made of, what it weighs, and that its gate compares it with the split graphs."""
+"""Test the single graph: its operators, its size, and that its gate compares it with the split graphs."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def split(tiny_artifacts):
     return open_artifact(tiny_artifacts["onnx-int8"])
 
 
-def test_it_holds_the_operators_of_both_graphs_and_one_loop(single, split):
+def test_it_contains_the_operators_of_both_graphs_and_one_loop(single, split):
     (declared,) = single.manifest.graphs.values()
     for domain, operators in declared.operators.items():
         for name, count in operators.items():
@@ -43,8 +43,8 @@ def test_it_holds_the_operators_of_both_graphs_and_one_loop(single, split):
     assert declared.outputs == {"token_ids": "int64[images,length]", "log_probabilities": "float32[images]"}
 
 
-def test_the_library_finds_nothing_wrong_with_a_graph_of_standard_operators(tiny_checkpoint, drawn_images, tmp_path):
-    """An FP32 one must besides say what transformers says: its gate is enforced."""
+def test_a_graph_of_standard_operators_passes_the_onnx_checker(tiny_checkpoint, drawn_images, tmp_path):
+    """The gate of an FP32 recipe also requires the token ids of transformers."""
     recipe = replace(find_recipe("onnx-fp32"), name="onnx-fp32-single", layout="single")
     (path,) = export(open_checkpoint(str(tiny_checkpoint)), [recipe], tmp_path, drawn_images[:8])
     artifact = open_artifact(path)
@@ -55,7 +55,7 @@ def test_the_library_finds_nothing_wrong_with_a_graph_of_standard_operators(tiny
     assert {path.name for path in tmp_path.iterdir()} == {"tiny-onnx-fp32-single"}
 
 
-def test_no_tensor_is_stored_twice_and_nothing_is_lost(single, split):
+def test_every_tensor_is_stored_once(single, split):
     roles = ("encoder-weights", "decoder-weights")
     assert 0 <= split.component_bytes[roles[0]] + split.component_bytes[roles[1]] - single.component_bytes["captioner-weights"] < 4096
     names = {tensor.name for tensor in graph_of(single.path, "captioner").initializer}
@@ -70,25 +70,25 @@ def test_the_loop_has_no_tensors_of_its_own(single):
 
 
 class TestGate:
-    def test_it_says_what_the_split_graphs_say(self, single, split):
+    def test_its_captions_equal_those_of_the_split_graphs(self, single, split):
         gate, before = single.manifest.gate, split.manifest.gate
         assert gate == before | {"captions_as_split": 16, "captions": before["captions"]}
         assert findings_line(gate).endswith(" nat/token; 16 of 16 equal the split graphs'")
 
-    def test_other_captions_than_the_split_graphs_are_refused(self, tiny_artifacts, drawn_images):
-        """The single graph of 7-bit encoder weights against the captions of 8-bit ones."""
+    def test_captions_that_differ_from_the_split_graphs_fail_the_gate(self, tiny_artifacts, drawn_images):
+        """A single graph with 7-bit encoder weights is compared with captions of 8-bit weights."""
         findings = open_artifact(tiny_artifacts["onnx-int8-full"]).manifest.gate
-        eight = open_artifact(tiny_artifacts["onnx-int8"]).manifest.gate["captions"]
-        different = sum(findings["captions"][image] != said for image, said in eight.items())
+        of_7_bits = open_artifact(tiny_artifacts["onnx-int8"]).manifest.gate["captions"]
+        different = sum(findings["captions"][image] != token_ids for image, token_ids in of_7_bits.items())
         assert 0 < different < 16
         captioner = load(tiny_artifacts["onnx-int8-single"], threads=1)
-        said = f"captions of {different} of 16 images differ between the single graph and the split ones (first: drawn-"
+        problem = f"captions of {different} of 16 images differ between the single graph and the split ones (first: drawn-"
         with pytest.raises(GateError) as caught:
             evaluate_joined(captioner, SINGLE, drawn_images, findings | {"problem": None}, "fail")
-        assert str(caught.value).startswith(f"onnx-int8-single: {said}")
+        assert str(caught.value).startswith(f"onnx-int8-single: {problem}")
         report = evaluate_joined(captioner, SINGLE, drawn_images, findings | {"problem": None, "passed": True}, "write")
-        assert (report["passed"], report["captions_as_split"], report["captions"]) == (False, 16 - different, eight)
-        assert report["problem"].startswith(said)
+        assert (report["passed"], report["captions_as_split"], report["captions"]) == (False, 16 - different, of_7_bits)
+        assert report["problem"].startswith(problem)
 
 
 def test_only_onnx_runtime_has_a_single_graph():

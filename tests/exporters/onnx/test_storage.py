@@ -1,4 +1,4 @@
-"""How graphs are stored: what is in the file of weights, what onnxruntime makes of it, and what it makes of the graph before."""
+"""Test how graphs are stored: the contents of the file of weights, and that onnxruntime computes the same as before."""
 
 import hashlib
 
@@ -12,21 +12,21 @@ from runtimes.artifact.folder import open_artifact
 from tests.exporters.onnx.onnx_files import initializers, one_product
 
 
-def places(path):
-    """Name of a tensor outside its graph → (file, offset, bytes)."""
-    found = {}
+def external_data(path):
+    """Return tensor name → (file, offset, bytes) of the external tensors of a graph."""
+    tensors = {}
     for tensor in onnx.load(path, load_external_data=False).graph.initializer:
         entry = {entry.key: entry.value for entry in tensor.external_data}
         if entry:
-            found[tensor.name] = entry["location"], int(entry["offset"]), int(entry["length"])
-    return found
+            tensors[tensor.name] = entry["location"], int(entry["offset"]), int(entry["length"])
+    return tensors
 
 
 def run(path, **inputs):
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, inputs)
 
 
-def test_a_table_that_is_multiplied_and_looked_up_has_two_names_and_one_place(tmp_path):
+def test_a_table_with_a_product_and_a_lookup_has_two_names_and_is_stored_once(tmp_path):
     weight = np.random.default_rng(0).normal(size=(32, 40)).astype(np.float32)
     path = one_product(tmp_path / "decoder.onnx", weight, with_lookup=True)
     rows, ids = np.ones((2, 32), np.float32), np.array([7, 0])
@@ -35,14 +35,14 @@ def test_a_table_that_is_multiplied_and_looked_up_has_two_names_and_one_place(tm
     assert files == {"decoder": path, "decoder-weights": tmp_path / "decoder-weights.bin"}
     content = files["decoder-weights"].read_bytes()
     assert content == weight.tobytes()
-    name = f"decoder-weights-{hashlib.sha256(content).hexdigest()[:8]}.bin"  # what the artifact will call it
-    assert places(path) == {"weight": (name, 0, weight.nbytes), "weight_looked_up": (name, 0, weight.nbytes)}
+    name = f"decoder-weights-{hashlib.sha256(content).hexdigest()[:8]}.bin"  # the file's name in an artifact
+    assert external_data(path) == {"weight": (name, 0, weight.nbytes), "weight_looked_up": (name, 0, weight.nbytes)}
     files["decoder-weights"].rename(tmp_path / name)
-    for ours, theirs in zip(run(path, x=rows, ids=ids), before, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for after, expected in zip(run(path, x=rows, ids=ids), before, strict=True):
+        np.testing.assert_array_equal(after, expected)
 
 
-def test_small_tensors_stay_in_the_graph_and_others_begin_at_a_cache_line(tmp_path):
+def test_small_tensors_stay_in_the_graph_and_others_are_aligned(tmp_path):
     tensors = {"small": np.arange(255, dtype=np.float32), "odd": np.arange(1025, dtype=np.int8), "large": np.arange(256, dtype=np.float32)}
     nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name in tensors]
     outputs = [
@@ -52,13 +52,13 @@ def test_small_tensors_stay_in_the_graph_and_others_begin_at_a_cache_line(tmp_pa
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     externalize_weights(model.graph, tmp_path / "three-weights.bin")
     onnx.save(model, tmp_path / "three.onnx")
-    (name,) = {file for file, _, _ in places(tmp_path / "three.onnx").values()}
-    assert places(tmp_path / "three.onnx") == {"odd": (name, 0, 1025), "large": (name, 1088, 1024)}
+    (name,) = {file for file, _, _ in external_data(tmp_path / "three.onnx").values()}
+    assert external_data(tmp_path / "three.onnx") == {"odd": (name, 0, 1025), "large": (name, 1088, 1024)}
     (tmp_path / "three-weights.bin").rename(tmp_path / name)
     assert [value.tolist() for value in run(tmp_path / "three.onnx")] == [value.tolist() for value in tensors.values()]
 
 
-def test_scales_are_halved_only_where_none_is_rounded(tmp_path):
+def test_scales_are_stored_as_fp16_only_if_that_is_exact(tmp_path):
     exact, rounded = np.full(1024, 0.375, np.float32), np.full(1024, 0.1, np.float32)
     few, floats, small = np.full(1023, 0.375, np.float32), np.full(1 << 14, 0.1, np.float32), np.full((1 << 14) - 1, 0.1, np.float32)
     tensors = {"a_scale": exact, "b_scale": rounded, "c_scale": few, "positions": floats, "bias": small}
@@ -76,7 +76,7 @@ def test_scales_are_halved_only_where_none_is_rounded(tmp_path):
     np.testing.assert_array_equal(values["positions"], floats.astype(np.float16).astype(np.float32))
 
 
-def test_fusing_keeps_what_is_stored_in_half_and_names_only_the_operator_sets_it_uses(tmp_path):
+def test_fusing_keeps_fp16_tensors_and_declares_only_the_operator_sets_that_are_used(tmp_path):
     weight = np.random.default_rng(1).normal(size=(128, 128)).astype(np.float32)
     path = one_product(tmp_path / "graph.onnx", weight)
     store_as_fp16(path)
@@ -95,11 +95,11 @@ def test_a_table_with_one_use_keeps_its_name(tmp_path):
     assert [tensor.name for tensor in graph.initializer] == ["weight"]
 
 
-def test_graphs_of_an_artifact_name_the_files_beside_them(tiny_artifacts):
+def test_graphs_of_an_artifact_refer_to_their_files_of_weights(tiny_artifacts):
     for recipe in ("onnx-fp32", "onnx-int8", "onnx-int4", "onnx-fp16"):
         artifact = open_artifact(tiny_artifacts[recipe])
         for role in ("encoder", "decoder"):
             weights = artifact.path_of(f"{role}-weights")
-            found = places(artifact.path_of(role)).values()
-            assert {file for file, _, _ in found} == {weights.name}
-            assert max(offset + length for _, offset, length in found) == weights.stat().st_size
+            extents = external_data(artifact.path_of(role)).values()
+            assert {file for file, _, _ in extents} == {weights.name}
+            assert max(offset + length for _, offset, length in extents) == weights.stat().st_size

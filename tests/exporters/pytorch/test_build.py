@@ -1,4 +1,4 @@
-"""What quantizing for torch does to weights: exact integers worked out by hand or by torch.ao, and counts of the architecture."""
+"""Test quantization for torch: exact integers computed by hand or by torch.ao, and counts that follow from the architecture."""
 
 from pathlib import Path
 
@@ -40,9 +40,9 @@ class TestTorchRows:
         assert scales[3].item() == pytest.approx(0.00002, rel=1e-6)
 
     def test_equals_the_per_channel_observer_of_torch_ao(self):
-        """Scales are equal to the bit; an integer may be the other neighbour where a weight is half way between two.
+        """Scales are bit-identical. An integer may differ by one if a weight is half-way between two.
 
-        torch.ao multiplies by 1 / scale where we divide. That matters to -max|row|, which is -127.5 scales: half way by definition.
+        torch.ao multiplies by 1 / scale, but `quantize_rows` divides. The results differ for -max|row|, which is -127.5 scales.
         """
         weight = torch.randn(512, 768, generator=torch.Generator().manual_seed(0))
         observer = PerChannelMinMaxObserver(dtype=torch.qint8, qscheme=torch.per_channel_symmetric, ch_axis=0)
@@ -58,24 +58,24 @@ class TestTorchRows:
         assert different.sum() <= 512
 
     @pytest.mark.parametrize("bias", [True, False])
-    def test_linear_equals_that_of_torch_ao_to_the_bit(self, bias):
+    def test_linear_is_bit_identical_to_that_of_torch_ao(self, bias):
         random = torch.Generator().manual_seed(1)
         weight, offsets = torch.randn(96, 64, generator=random), torch.randn(96, generator=random) if bias else None
         values, scales = quantize_rows(weight)
         zeros = torch.zeros(96, dtype=torch.int64)
         with packing_engine():
-            theirs = torch.ao.nn.quantized.dynamic.Linear(64, 96, bias_=bias)
-            theirs.set_weight_bias(torch._make_per_channel_quantized_tensor(values, scales.double(), zeros, 0), offsets)
-            ours = Int8Linear(values, scales, offsets)
+            reference = torch.ao.nn.quantized.dynamic.Linear(64, 96, bias_=bias)
+            reference.set_weight_bias(torch._make_per_channel_quantized_tensor(values, scales.double(), zeros, 0), offsets)
+            linear = Int8Linear(values, scales, offsets)
         for rows in (1, 7, 257):
             x = torch.randn(2, rows, 64, generator=random)
-            assert torch.equal(ours(x), theirs(x))
+            assert torch.equal(linear(x), reference(x))
 
     def test_embedding_gives_the_rows_of_the_table_times_their_scales(self):
         values = torch.tensor([[1, -2, 3], [127, -128, 0], [4, 5, 6]], dtype=torch.int8)
         embedding = Int8Embedding(values, torch.tensor([0.5, 2.0, 0.25]))
-        found = embedding(torch.tensor([[1, 0], [2, 2]]))
-        assert found.tolist() == [[[254.0, -256.0, 0.0], [0.5, -1.0, 1.5]], [[1.0, 1.25, 1.5], [1.0, 1.25, 1.5]]]
+        rows = embedding(torch.tensor([[1, 0], [2, 2]]))
+        assert rows.tolist() == [[[254.0, -256.0, 0.0], [0.5, -1.0, 1.5]], [[1.0, 1.25, 1.5], [1.0, 1.25, 1.5]]]
 
 
 class TestTorchArtifact:

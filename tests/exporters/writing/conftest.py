@@ -1,4 +1,4 @@
-"""Artifacts that tests of writing lay over each other."""
+"""Artifacts for tests that write one over another."""
 
 import shutil
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest
 
 @pytest.fixture
 def artifact(tiny_artifacts, tmp_path):
-    """A copy that a test may spoil."""
+    """Return a copy that a test may modify."""
     return Path(shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "tiny"))
 
 
 @pytest.fixture
 def old_and_new(tiny_artifacts):
-    """Two artifacts of different recipes."""
+    """Return two artifacts of different recipes."""
     return tiny_artifacts["onnx-int8"], tiny_artifacts["pytorch-fp32"]

@@ -1,4 +1,4 @@
-"""Artifacts to write over each other, and writers in processes of their own."""
+"""Helpers for tests that write one artifact over another, and writers in subprocesses."""
 
 import shutil
 import subprocess
@@ -11,12 +11,12 @@ from tests.paths import ROOT
 
 
 def snapshot(folder):
-    """Every file of a folder: name → (bytes, time of last change)."""
+    """Return name → (bytes, modification time) of every file in a folder."""
     return {str(file.relative_to(folder)): (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.rglob("*") if file.is_file()}
 
 
 def parts(artifact, into):
-    """Copies of an artifact's files under their roles' names: what `write_artifact` takes."""
+    """Copy an artifact's files under the names of their roles, as the payload for `write_artifact`."""
     into.mkdir(parents=True, exist_ok=True)
     payload = {}
     for name, entry in open_artifact(artifact).manifest.files.items():
@@ -26,7 +26,7 @@ def parts(artifact, into):
 
 
 def is_whole(path):
-    """Whether every file is what the manifest says, and nothing else is there."""
+    """Return whether every file matches the manifest and there is no other file."""
     artifact = open_artifact(path)
     with opened(artifact) as payload:
         for entry in artifact.manifest.files.values():
@@ -54,7 +54,7 @@ def write(path, source, payload, overwrite=True, **changes):
 
 
 def python(script, *arguments, **options):
-    """A process that runs a script after `WRITER`."""
+    """Start a subprocess that runs `WRITER` and then a script."""
     return subprocess.Popen(
         [sys.executable, "-c", WRITER.format(root=str(ROOT)) + script, *arguments], stdout=subprocess.PIPE, text=True, **options
     )

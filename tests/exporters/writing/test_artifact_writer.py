@@ -1,4 +1,4 @@
-"""Writing an artifact: a new one, one over another, and what is refused."""
+"""Test writing an artifact: a new one, one over another, and paths that are refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_a_new_artifact(tiny_artifacts, tmp_path):
     written = write_artifact(path, replace(source.manifest, name="new"), payload, overwrite=False)
     assert open_artifact(path) == written
     assert written.manifest == replace(source.manifest, name="new", files=written.manifest.files)
-    assert written.manifest.files == source.manifest.files  # the same content under the same hash
+    assert written.manifest.files == source.manifest.files  # the same content has the same hash
     assert is_whole(path)
     assert [file.name for file in path.parent.iterdir()] == ["new"]  # no lock, no working folder
     assert [file.exists() for file in payload.values()] == [False] * 5  # moved, not copied
@@ -27,14 +27,14 @@ def test_a_new_artifact(tiny_artifacts, tmp_path):
     assert runtimes.load(path).manifest == written.manifest
 
 
-def test_an_empty_folder_is_taken(old_and_new, tmp_path):
+def test_an_empty_folder_is_used(old_and_new, tmp_path):
     source = open_artifact(old_and_new[0])
     (tmp_path / "new").mkdir()
     write_artifact(tmp_path / "new", source.manifest, parts(source.path, tmp_path / "parts"), overwrite=False)
     assert is_whole(tmp_path / "new")
 
 
-def test_what_is_there_is_refused_and_untouched(old_and_new, artifact, tmp_path):
+def test_an_existing_artifact_is_refused_and_not_changed(old_and_new, artifact, tmp_path):
     new = open_artifact(old_and_new[1])
     before = snapshot(artifact)
     payload = parts(new.path, tmp_path / "parts")
@@ -47,7 +47,7 @@ def test_what_is_there_is_refused_and_untouched(old_and_new, artifact, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_what_is_no_artifact_is_never_replaced(old_and_new, tmp_path, kind):
+def test_a_path_that_is_no_artifact_is_never_replaced(old_and_new, tmp_path, kind):
     new = open_artifact(old_and_new[1])
     path = tmp_path / "photos"
     if kind == "folder":
@@ -62,7 +62,7 @@ def test_what_is_no_artifact_is_never_replaced(old_and_new, tmp_path, kind):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["parts", "photos"]
 
 
-def test_replacing_leaves_nothing_of_the_old(old_and_new, artifact, tmp_path):
+def test_replacing_removes_all_old_files(old_and_new, artifact, tmp_path):
     new = open_artifact(old_and_new[1])
     (artifact / ".manifest.json-left").write_bytes(b"of a killed writer")
     written = write_artifact(artifact, new.manifest, parts(new.path, tmp_path / "parts"), overwrite=True)
@@ -71,7 +71,7 @@ def test_replacing_leaves_nothing_of_the_old(old_and_new, artifact, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["parts", "tiny"]
 
 
-def test_replacing_by_the_same_keeps_every_byte(artifact, tmp_path):
+def test_replacing_an_artifact_by_itself_keeps_every_byte(artifact, tmp_path):
     before = {name: content for name, (content, _) in snapshot(artifact).items()}
     same = open_artifact(artifact)
     write_artifact(artifact, same.manifest, parts(artifact, tmp_path / "parts"), overwrite=True)
@@ -80,7 +80,7 @@ def test_replacing_by_the_same_keeps_every_byte(artifact, tmp_path):
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
 def test_exporting_again_repairs_a_damaged_file(artifact, tmp_path, damage):
-    """The remedy that `ArtifactCorruptError` names: the new file has the damaged one's name, as it has the same hash."""
+    """`ArtifactCorruptError` advises this. The new file has the damaged file's name, because the name contains the expected hash."""
     before = open_artifact(artifact)
     payload = parts(artifact, tmp_path / "parts")
     file = before.path_of("decoder")
@@ -94,8 +94,8 @@ def test_exporting_again_repairs_a_damaged_file(artifact, tmp_path, damage):
     assert is_whole(artifact)
 
 
-def test_an_error_of_the_system_is_one_line(old_and_new, tmp_path):
-    """What the system says, and that nothing was changed."""
+def test_an_error_of_the_system_gives_one_line(old_and_new, tmp_path):
+    """The line contains the system's text, and that nothing was changed."""
     source = open_artifact(old_and_new[0])
     with pytest.raises(OutputError) as caught:
         write_artifact(tmp_path / "new", source.manifest, {"tokenizer": Path("/dev/null/x")}, overwrite=False)

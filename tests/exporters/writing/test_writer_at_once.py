@@ -1,4 +1,4 @@
-"""Writers and readers of one artifact at the same time: one writer at a time, and a reader sees one artifact whole."""
+"""Test concurrent writers and readers of an artifact: one writer at a time, and a reader sees one complete artifact."""
 
 import json
 import subprocess
@@ -31,14 +31,14 @@ except OutputError as error:
 
 
 def pausing(path, source, payload, event):
-    """A writer that waits for a line before its first call of a kind."""
+    """Start a writer that waits for a line on its standard input before its first call of a kind."""
     arguments = json.dumps([str(path), str(source), {role: str(file) for role, file in payload.items()}, event])
     process = python(PAUSING, arguments, stdin=subprocess.PIPE)
     assert process.stdout.readline() == "waiting\n"
     return process
 
 
-def test_a_second_writer_is_turned_away(old_and_new, artifact, tmp_path):
+def test_a_second_writer_is_refused(old_and_new, artifact, tmp_path):
     old, new = old_and_new
     first = pausing(artifact, new, parts(new, tmp_path / "a"), "os.rename")
     with pytest.raises(OutputError) as caught:
@@ -50,7 +50,7 @@ def test_a_second_writer_is_turned_away(old_and_new, artifact, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", "tiny"]
 
 
-def test_a_lock_that_was_removed_while_waiting_for_it_is_worth_nothing(old_and_new, artifact, tmp_path):
+def test_a_lock_file_that_was_removed_while_waiting_for_it_is_not_valid(old_and_new, artifact, tmp_path):
     old, new = old_and_new
     late = pausing(artifact, new, parts(new, tmp_path / "a"), "fcntl.flock")
     write_artifact(artifact, open_artifact(old).manifest, parts(old, tmp_path / "b"), overwrite=True)

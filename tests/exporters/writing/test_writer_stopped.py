@@ -1,6 +1,6 @@
-"""A writer that is stopped for good, or whose call fails, at each call to the file system: the old artifact or the new one is there.
+"""Test writers that are killed, or get an error, at each call to the file system: either the old or the new artifact is complete.
 
-The stops are real ones: a process of its own ends at that call, or the call raises.
+A subprocess really ends at that call, or the call raises.
 """
 
 import json
@@ -19,7 +19,7 @@ def content(path):
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()} if path.exists() else None
 
 def look(path, old):
-    "What is at the path: the old, the new, nothing, or a mixture."
+    "Return what is at the path: the old artifact, the new one, nothing, or a mixture."
     now = content(path)
     if now == old:
         return "old"
@@ -61,7 +61,7 @@ def attempt(path, stop_at, overwrite=overwrite):
                 raise OSError(errno.EXDEV, "Invalid cross-device link")
             call(event)
 
-    os.fsync = lambda descriptor: call("fsync")  # it is the process that stops, not the machine
+    os.fsync = lambda descriptor: call("fsync")  # the process is stopped, not the machine, so data needs not be flushed
     sys.addaudithook(hook)
     try:
         write(path, new, payload, overwrite)
@@ -83,10 +83,10 @@ for stop_at in range(1, 200):
         shutil.copytree(state, path)
     old = content(path)
     code = attempt(path, stop_at)
-    found = look(path, old)
-    debris = sorted(file.name for file in path.parent.iterdir() if file != path)
-    again = attempt(path, 0, overwrite or found == "new")
-    rows.append([code, found, debris, again, look(path, old), sorted(file.name for file in path.parent.iterdir())])
+    state_after = look(path, old)
+    leftovers = sorted(file.name for file in path.parent.iterdir() if file != path)
+    again = attempt(path, 0, overwrite or state_after == "new")
+    rows.append([code, state_after, leftovers, again, look(path, old), sorted(file.name for file in path.parent.iterdir())])
     if code == 5:
         break
 print(json.dumps(rows))
@@ -94,8 +94,8 @@ print(json.dumps(rows))
 
 
 def rows_of(*arguments):
-    """(exit code, what was found, debris, exit code of a second run, what was found then, names then) for a stop at each call."""
-    process = python(AT_EACH_CALL, json.dumps([str(one) if isinstance(one, Path) else one for one in arguments]))
+    """Return a row for a stop at each call: exit code, state, leftovers, then exit code, state and names after a second run."""
+    process = python(AT_EACH_CALL, json.dumps([str(value) if isinstance(value, Path) else value for value in arguments]))
     output, _ = process.communicate()
     assert process.returncode == 0
     return json.loads(output)
@@ -115,20 +115,20 @@ def test_a_writer_killed_at_any_call(old_and_new, tmp_path, state, copying):
     else:
         assert {found for _, found, *_ in rows[:-1]} <= {"old", "nothing", "new"}
     assert {(again, found, *names) for *_, again, found, names in rows} == {(0, "new", "artifact")}
-    assert rows[-1][:3] == [5, "new", []]  # not stopped: there were no more calls
+    assert rows[-1][:3] == [5, "new", []]  # not stopped, because there were no more calls
 
 
 @pytest.mark.parametrize("action", ["ENOSPC", "EACCES", "interrupt"])
 @pytest.mark.parametrize("state", ["none", "old"])
 def test_a_call_that_fails(old_and_new, tmp_path, state, action):
-    """An error means that nothing was changed; no error, that everything was. An interrupt leaves the one or the other."""
+    """After an error, nothing was changed. Without an error, the new artifact is complete. After an interrupt, it is either."""
     old, new = old_and_new
     rows = rows_of(old if state == "old" else "none", new, tmp_path / "scratch", state == "old", action, False)
-    wanted = (
+    allowed = (
         {(0, "new"), (0, "new, and more"), (1, "old"), (5, "new")}
         if action != "interrupt"
         else {(3, "old"), (3, "new"), (3, "new, and more"), (5, "new")}
     )
-    assert {(code, found) for code, found, *_ in rows} <= wanted
+    assert {(code, found) for code, found, *_ in rows} <= allowed
     assert {(1, "old"), (3, "old")} & {(code, found) for code, found, *_ in rows} != set()
     assert {(again, found, *names) for *_, again, found, names in rows} == {(0, "new", "artifact")}

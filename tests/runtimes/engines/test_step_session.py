@@ -1,4 +1,4 @@
-"""Sessions over an engine: what shares a run, what a state keeps, and values against the same model run in another way."""
+"""Test sessions: which images share a run, and that states give the same values as another way to run the same model."""
 
 import weakref
 
@@ -20,17 +20,17 @@ def pixels(tiny_artifacts, drawn_images):
 
 
 def session_of(artifact):
-    return runtimes.load(artifact, device="cpu", threads=1).session._session  # behind the guard
+    return runtimes.load(artifact, device="cpu", threads=1).session._session  # the session inside the guard that `load` adds
 
 
 def logits_of(session, state, token_ids):
-    """Of the last token; and the next state."""
+    """Run the session on new tokens; return the logits at the last one and the next state."""
     ids = np.array(token_ids, dtype=np.int64)
     return session.step(ids, state, np.array([ids.shape[1] - 1], dtype=np.int64))
 
 
 class CountingEngine:
-    """An engine that notes how many images each run of its encoder had."""
+    """Wraps an engine and records the number of images in each run of the encoder."""
 
     def __init__(self, engine):
         self._engine, self.encoded = engine, []
@@ -54,14 +54,14 @@ def test_images_share_a_run_unless_it_has_one_activation_scale(tiny_artifacts, p
 
 @pytest.mark.parametrize("recipe", ["onnx-int8", "pytorch-int8"])
 def test_the_state_of_a_batch_is_that_of_its_images(tiny_artifacts, pixels, recipe):
-    """INT8: to the last bit, as every image has a scale of its own."""
+    """INT8 values are bit-identical, because activation scales are computed per image."""
     session = session_of(tiny_artifacts[recipe])
-    pixels = pixels * np.linspace(0.2, 1.0, len(pixels), dtype=np.float32)[:, None, None, None]  # or scales would hardly differ
+    pixels = pixels * np.linspace(0.2, 1.0, len(pixels), dtype=np.float32)[:, None, None, None]  # so that the scales of the images differ
     state = session.encode({"pixels": pixels})
     for index in range(len(pixels)):
         alone = session.encode({"pixels": pixels[index : index + 1]})
-        for one, all_of_them in zip(cross_of(session, alone), cross_of(session, state), strict=True):
-            np.testing.assert_array_equal(one[0], all_of_them[index])
+        for single, batch in zip(cross_of(session, alone), cross_of(session, state), strict=True):
+            np.testing.assert_array_equal(single[0], batch[index])
 
 
 def cross_of(session, state):
@@ -77,40 +77,40 @@ def test_int8_captions_do_not_depend_on_the_batch(tiny_artifacts, drawn_images):
 
 
 @BOTH
-def test_a_cropped_cache_goes_on_as_if_the_tokens_had_not_been_fed(tiny_artifacts, pixels, recipe):
+def test_a_cropped_cache_equals_one_without_the_cropped_tokens(tiny_artifacts, pixels, recipe):
     session = session_of(tiny_artifacts[recipe])
     _, state = logits_of(session, session.encode({"pixels": pixels[:2]}), [[1, 9, 8], [1, 7, 6]])
     _, state = logits_of(session, state, [[11, 12], [13, 14]])
-    found, _ = logits_of(session, session.crop(state, 3), [[5], [4]])
+    logits, _ = logits_of(session, session.crop(state, 3), [[5], [4]])
     _, plain = logits_of(session, session.encode({"pixels": pixels[:2]}), [[1, 9, 8], [1, 7, 6]])
     expected, _ = logits_of(session, plain, [[5], [4]])
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
 
 
 @BOTH
-def test_rows_are_taken_with_what_belongs_to_them(tiny_artifacts, pixels, recipe):
+def test_selected_rows_keep_their_image_and_cache(tiny_artifacts, pixels, recipe):
     session = session_of(tiny_artifacts[recipe])
     _, state = logits_of(session, session.encode({"pixels": pixels[:3]}), [[1, 9], [1, 8], [1, 7]])
     state = session.select(state, np.array([2, 2, 0, 0]), np.array([2, 0]))
-    found, _ = logits_of(session, state, [[5], [6], [5], [6]])
+    logits, _ = logits_of(session, state, [[5], [6], [5], [6]])
     for row, (image, history) in enumerate([(2, [1, 7, 5]), (2, [1, 7, 6]), (0, [1, 9, 5]), (0, [1, 9, 6])]):
         expected, _ = logits_of(session, session.encode({"pixels": pixels[image : image + 1]}), [history])
-        np.testing.assert_allclose(found[row], expected[0], atol=1e-5)
+        np.testing.assert_allclose(logits[row], expected[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("recipe", ["onnx-fp32", "onnx-int8"])
-def test_an_input_that_is_not_contiguous_is_copied_and_kept_until_the_run_ends(tiny_artifacts, pixels, recipe):
-    """Large enough that freed memory goes back to the system at once: reading it would end this process."""
+def test_a_non_contiguous_input_is_copied_and_referenced_until_the_run_ends(tiny_artifacts, pixels, recipe):
+    """The input is so large that its memory returns to the system when freed; reading it afterwards would crash the process."""
     session = session_of(tiny_artifacts[recipe])
     many = np.concatenate([pixels] * 8)
     backwards = session.encode({"pixels": many[::-1]})
     copied = session.encode({"pixels": np.ascontiguousarray(many[::-1])})
-    for one, other in zip(cross_of(session, backwards), cross_of(session, copied), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for strided, contiguous in zip(cross_of(session, backwards), cross_of(session, copied), strict=True):
+        np.testing.assert_array_equal(strided, contiguous)
 
 
 def test_inputs_are_referenced_while_the_graph_runs(tiny_artifacts, pixels):
-    """ONNX Runtime computes on the array's own memory, and its older versions do not keep it alive."""
+    """ONNX Runtime reads the array's own memory, and older versions do not keep the array alive."""
     session = session_of(tiny_artifacts["onnx-fp32"])
     engine, arrays, alive = session._engine, [], []
     graph, to_engine = engine._sessions["encoder"], engine.to_engine
@@ -137,13 +137,13 @@ def test_inputs_are_referenced_while_the_graph_runs(tiny_artifacts, pixels):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize(("axis", "indices"), [(0, [2, 0, 0]), (2, [0, 1])])
-def test_a_gather_on_the_device_takes_what_numpy_takes(dtype, axis, indices):
+def test_a_gather_on_the_device_equals_that_of_numpy(dtype, axis, indices):
     import onnxruntime
 
     values = np.random.default_rng(0).standard_normal((3, 2, 4, 5)).astype(dtype)
     gather = DeviceGather(["CPUExecutionProvider"], "cpu")
-    found = gather(onnxruntime.OrtValue.ortvalue_from_numpy(values), np.array(indices), axis)
-    np.testing.assert_array_equal(found.numpy(), np.take(values, indices, axis))
+    entries = gather(onnxruntime.OrtValue.ortvalue_from_numpy(values), np.array(indices), axis)
+    np.testing.assert_array_equal(entries.numpy(), np.take(values, indices, axis))
 
 
 @BOTH

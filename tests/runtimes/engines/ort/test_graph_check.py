@@ -1,4 +1,4 @@
-"""Reading graphs without the onnx package, against the onnx package; and graphs that say one thing and hold another, each refused."""
+"""Test the reader of graphs against the onnx package, and that damaged or inconsistent graphs are refused."""
 
 from collections import Counter
 from dataclasses import replace
@@ -37,7 +37,7 @@ def encoder(tiny_artifacts):
 
 @pytest.fixture
 def model(encoder):
-    """A copy that a test may spoil."""
+    """Return a copy that a test may modify."""
     return onnx.load_from_string(encoder)
 
 
@@ -47,35 +47,35 @@ def axes_of(value):
 
 @pytest.mark.parametrize("role", ["encoder", "decoder"])
 @pytest.mark.parametrize("recipe", ONNX_RECIPES)
-def test_reads_what_the_library_reads(tiny_artifacts, recipe, role):
+def test_it_reads_the_same_as_the_onnx_package(tiny_artifacts, recipe, role):
     data = content(tiny_artifacts[recipe], role)
-    library, found = onnx.load_from_string(data), read_graph(PATH, data)
-    for listed, values in ((found.spec.inputs, library.graph.input), (found.spec.outputs, library.graph.output)):
-        assert list(listed) == [value.name for value in values]
-        assert [spelled.partition("[")[2][:-1].split(",") for spelled in listed.values()] == [axes_of(value) for value in values]
-        kinds = [helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name for value in values]
-        assert [spelled.partition("[")[0] for spelled in listed.values()] == kinds
+    library, contents = onnx.load_from_string(data), read_graph(PATH, data)
+    for values, expected in ((contents.spec.inputs, library.graph.input), (contents.spec.outputs, library.graph.output)):
+        assert list(values) == [value.name for value in expected]
+        assert [text.partition("[")[2][:-1].split(",") for text in values.values()] == [axes_of(value) for value in expected]
+        kinds = [helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name for value in expected]
+        assert [text.partition("[")[0] for text in values.values()] == kinds
     counted = Counter((node.domain or "ai.onnx", node.op_type) for node in library.graph.node)
-    assert {(domain, name): count for domain, names in found.spec.operators.items() for name, count in names.items()} == counted
-    assert found.spec.opsets == {opset.domain or "ai.onnx": opset.version for opset in library.opset_import}
+    assert {(domain, name): count for domain, names in contents.spec.operators.items() for name, count in names.items()} == counted
+    assert contents.spec.opsets == {opset.domain or "ai.onnx": opset.version for opset in library.opset_import}
     weights = open_artifact(tiny_artifacts[recipe]).path_of(f"{role}-weights")
-    places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in library.graph.initializer]
+    entries = [{entry.key: entry.value for entry in tensor.external_data} for tensor in library.graph.initializer]
     expected = [
-        (tensor.name, place["location"], int(place.get("offset", "0")), int(place["length"]))
-        for tensor, place in zip(library.graph.initializer, places, strict=True)
-        if place
+        (tensor.name, entry["location"], int(entry.get("offset", "0")), int(entry["length"]))
+        for tensor, entry in zip(library.graph.initializer, entries, strict=True)
+        if entry
     ]
     assert [tuple(tensor) for tensor in external_tensors(PATH, data)] == expected
-    assert reached(found) == {weights.name: weights.stat().st_size}
+    assert ends_of(contents) == {weights.name: weights.stat().st_size}
 
 
-def reached(contents):
-    """File → the byte behind the last that a tensor takes of it."""
+def ends_of(contents):
+    """Return file → the end of its last tensor, in bytes."""
     return {file: max(each.offset + each.bytes for each in contents.external if each.file == file) for _, file, *_ in contents.external}
 
 
 @pytest.mark.parametrize("recipe", ONNX_RECIPES)
-def test_what_we_export_passes(tiny_artifacts, recipe):
+def test_exported_graphs_pass(tiny_artifacts, recipe):
     artifact = open_artifact(tiny_artifacts[recipe])
     manifest = artifact.manifest
     assert set(manifest.graphs) == {"encoder", "decoder"}
@@ -86,7 +86,7 @@ def test_what_we_export_passes(tiny_artifacts, recipe):
             check_graph(PATH, content(artifact.path, role), role, manifest)
 
 
-def test_the_list_holds_nothing_that_reaches_outside_or_nests():
+def test_the_table_has_no_operator_with_subgraphs_or_custom_code():
     assert {"If", "Loop", "Scan", "SequenceMap", "PyOp", "ATen"} & {name for names in OPERATORS.values() for name in names.split()} == set()
 
 
@@ -282,7 +282,7 @@ def largest(model):
 
 
 SPOILERS = {name.removeprefix("spoil_"): spoil for name, spoil in list(globals().items()) if name.startswith("spoil_")}
-SAID = {
+MESSAGES = {
     "arity": "MultiHeadAttention has fewer than the 3 inputs that it needs",
     "missing": "MultiHeadAttention has fewer than the 3 inputs that it needs",
     "operator": "it computes If of ai.onnx, which is not in operator table 1",
@@ -300,7 +300,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("name", SPOILERS)
-def test_what_no_exporter_writes_is_refused(manifest, model, name):
+def test_graphs_that_no_exporter_writes_are_refused(manifest, model, name):
     SPOILERS[name](model)
     with pytest.raises(GraphRefusedError) as caught:
         check_graph(PATH, model.SerializeToString(), "encoder", manifest)
@@ -308,12 +308,12 @@ def test_what_no_exporter_writes_is_refused(manifest, model, name):
     assert message.startswith("graph.onnx: refused before it is run: ")
     assert message.endswith(". Export the artifact again with this toolkit.")
     assert message.isprintable()
-    assert SAID.get(name, "") in message
+    assert MESSAGES.get(name, "") in message
 
 
 @pytest.mark.parametrize("name", ["input", "rank", "size", "more_inputs", "fewer_outputs", "comma"])
-def test_a_manifest_that_declares_it_does_not_make_it_a_captioner(manifest, model, name):
-    """The shapes must be those of the model's sizes too."""
+def test_a_manifest_cannot_allow_inputs_or_outputs_of_another_shape(manifest, model, name):
+    """The shapes must also be those of the model's sizes."""
     SPOILERS[name](model)
     data = model.SerializeToString()
     declared = {**manifest.graphs, "encoder": read_graph(PATH, data).spec}
@@ -329,19 +329,19 @@ def test_a_manifest_cannot_allow_an_operator(manifest, model):
         check_graph(PATH, data, "encoder", replace(manifest, graphs=declared))
 
 
-def test_a_manifest_that_declares_no_graph(manifest, encoder):
+def test_a_graph_that_the_manifest_does_not_declare_is_refused(manifest, encoder):
     with pytest.raises(GraphRefusedError, match="manifest"):
         check_graph(PATH, encoder, "encoder", replace(manifest, graphs={}))
 
 
-def test_tensors_in_the_declared_file_and_within_it(manifest, model):
+def test_external_tensors_must_be_within_a_declared_file(manifest, model):
     spoil_external(model)
     tensor = model.graph.initializer[0]
     tensor.external_data[0].value, tensor.external_data[1].value = "weights.bin", "4096"
     data, end = model.SerializeToString(), 4096 + int(tensor.external_data[2].value)
     name = manifest.file_of("encoder-weights")
     size = manifest.files[name].bytes
-    assert reached(read_graph(PATH, data)) == {"weights.bin": end, name: size}
+    assert ends_of(read_graph(PATH, data)) == {"weights.bin": end, name: size}
     check_graph(PATH, data, "encoder", manifest, {"weights.bin": end, name: size})
     with pytest.raises(GraphRefusedError, match=rf"byte {end} of weights\.bin.* {end - 1}"):
         check_graph(PATH, data, "encoder", manifest, {"weights.bin": end - 1, name: size})
@@ -349,12 +349,12 @@ def test_tensors_in_the_declared_file_and_within_it(manifest, model):
         check_graph(PATH, data, "encoder", manifest, {"other.bin": end, name: size})
 
 
-def test_what_protobuf_merges_is_refused(encoder):
-    """A second graph would be merged into the first, a second operator would win over the first."""
+def test_repeated_singular_fields_are_refused(encoder):
+    """Protobuf would merge a second graph into the first, and use the second of two operators."""
     second = onnx.ModelProto(graph=helper.make_graph([helper.make_node("Loop", [], [])], "g", [], [])).SerializeToString()
     with pytest.raises(GraphRefusedError, match="twice"):
         read_graph(PATH, encoder + second)
-    assert onnx.load_from_string(encoder + second).graph.node[-1].op_type == "Loop"  # as the library reads it
+    assert onnx.load_from_string(encoder + second).graph.node[-1].op_type == "Loop"  # the onnx package merges them
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_every_truncation_is_refused_or_reads_less(encoder):
             assert str(error).isprintable()  # noqa: PT017 - a thousand `raises` are slow
 
 
-def test_fields_are_bounded(encoder, monkeypatch):
+def test_the_number_of_fields_is_limited(encoder, monkeypatch):
     monkeypatch.setattr(graph_check, "MAX_FIELDS", 100)
     with pytest.raises(GraphRefusedError, match="100"):
         read_graph(PATH, encoder)

@@ -1,4 +1,4 @@
-"""The one subgraph that is read: the body of a single graph's loop, by the rules for all graphs; any other subgraph is refused."""
+"""Test the check of a single graph: the same rules apply to the body of its loop, and any other subgraph is refused."""
 
 from collections import Counter
 from dataclasses import replace
@@ -27,7 +27,7 @@ def content(artifact):
 
 @pytest.fixture
 def model(content):
-    """A copy that a test may spoil."""
+    """Return a copy that a test may modify."""
     return onnx.load_from_string(content)
 
 
@@ -42,9 +42,9 @@ def body_of(model):
 
 
 def refusal(artifact, model, *, declared=True):
-    """What is said of a model, if the manifest declares what it has wherever that can be read."""
+    """Return the reason for refusing a model; with `declared`, the manifest is changed to declare what the model contains."""
     data, manifest = model.SerializeToString(), artifact.manifest
-    with pytest.raises(GraphRefusedError) as caught:  # noqa: PT012 - reading may refuse it already
+    with pytest.raises(GraphRefusedError) as caught:  # noqa: PT012 - `read_graph` may raise, too
         if declared:
             manifest = replace(manifest, graphs={"captioner": read_graph(PATH, data).spec})
         check_graph(PATH, data, "captioner", manifest, {name: entry.bytes for name, entry in manifest.files.items()})
@@ -56,14 +56,14 @@ def refusal(artifact, model, *, declared=True):
 
 
 def test_the_body_is_read_with_the_graph(artifact, content):
-    library, found = onnx.load_from_string(content), read_graph(PATH, content)
+    library, contents = onnx.load_from_string(content), read_graph(PATH, content)
     nodes = [*library.graph.node, *body_of(library).node]
-    assert {(domain, name): count for domain, names in found.spec.operators.items() for name, count in names.items()} == Counter(
+    assert {(domain, name): count for domain, names in contents.spec.operators.items() for name, count in names.items()} == Counter(
         (node.domain or "ai.onnx", node.op_type) for node in nodes
     )
     weights = artifact.path_of("captioner-weights")
-    assert {tensor.file for tensor in found.external} == {weights.name}
-    assert max(tensor.offset + tensor.bytes for tensor in found.external) == weights.stat().st_size
+    assert {tensor.file for tensor in contents.external} == {weights.name}
+    assert max(tensor.offset + tensor.bytes for tensor in contents.external) == weights.stat().st_size
     check_graph(PATH, content, "captioner", artifact.manifest, {weights.name: weights.stat().st_size})
 
 
@@ -109,7 +109,7 @@ def test_a_loop_without_a_body_is_refused(artifact, model):
     assert refusal(artifact, model) == "a Loop has no body"
 
 
-def test_operators_in_the_body_are_counted_and_none_is_hidden_there(artifact, model):
+def test_operators_in_the_body_are_counted_and_checked(artifact, model):
     body_of(model).node.append(helper.make_node("Identity", ["ids"], ["unused"]))
     assert refusal(artifact, model, declared=False) == "its operators are not those that the manifest declares"
     body_of(model).node[-1].op_type = "PyOp"

@@ -1,6 +1,6 @@
-"""A single graph against the loop in Python: the same ids, words and scores; and what it cannot do, in one line.
+"""Test the single graph against the search in Python: the same ids, texts and scores. What it does not support is refused in one line.
 
-The loop in Python over the split graphs of the same weights is the oracle; it equals transformers' (tests/parity).
+The reference is the search in Python with the split graphs of the same weights, which equals transformers' (tests/parity).
 """
 
 import numpy as np
@@ -44,56 +44,56 @@ def lengths(captions):
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 @pytest.mark.parametrize("request_", REQUESTS, ids=str)
 def test_captions_are_those_of_the_split_graphs(single, split, paths, request_, batch_size):
-    ours, theirs = (one.caption(paths, batch_size=batch_size, **request_) for one in (single, split))
-    assert [(caption.text, caption.token_ids) for caption in ours] == [(caption.text, caption.token_ids) for caption in theirs]
-    assert [caption.score for caption in ours] == pytest.approx([caption.score for caption in theirs], abs=1e-4)
+    captions, expected = (captioner.caption(paths, batch_size=batch_size, **request_) for captioner in (single, split))
+    assert [(caption.text, caption.token_ids) for caption in captions] == [(caption.text, caption.token_ids) for caption in expected]
+    assert [caption.score for caption in captions] == pytest.approx([caption.score for caption in expected], abs=1e-4)
 
 
 def test_the_requests_end_at_different_lengths(split, paths):
-    """Or the tests above would show less than they seem to."""
+    """Otherwise, the test above would not cover captions that end early in a batch."""
     assert len(lengths(split.caption(paths))) > 2
     assert len(lengths(split.caption(paths, prompt="two", min_length=8))) > 1
     shortest = min(lengths(split.caption(paths)))
     assert min(lengths(split.caption(paths, min_length=9, max_length=32))) >= 9 > shortest
 
 
-def test_what_ended_is_filled_up_until_all_have_ended(single, split, paths):
+def test_ended_captions_are_padded_until_all_have_ended(single, split, paths):
     pixels = np.stack([single._pixels(path) for path in paths])
     spec = single.manifest.tokenizer
     ids, scores = single.session.caption({"pixels": pixels}, np.array([spec.bos_id]), 0, 20)
     assert (ids.dtype, ids.shape[0], scores.dtype, scores.shape) == (np.int64, 16, np.float32, (16,))
     for row, caption in zip(ids.tolist(), split.caption(paths, batch_size=16), strict=True):
         assert row == [*caption.token_ids, *[spec.pad_id] * (len(row) - len(caption.token_ids))]
-    short = [place for place, caption in enumerate(split.caption(paths)) if len(caption.token_ids) < 10]
+    short = [index for index, caption in enumerate(split.caption(paths)) if len(caption.token_ids) < 10]
     ids, _ = single.session.caption({"pixels": pixels[short]}, np.array([spec.bos_id]), 0, 20)
     assert len(short) > 1
-    assert ids.shape[1] < 10, "the loop ends with the last of them"
+    assert ids.shape[1] < 10, "the loop ends when the last caption has ended"
 
 
-def test_what_needs_logits_is_refused_in_one_line(single, paths):
-    for lacking, ask in (
-        ("num_beams", lambda: single.caption(paths[:1], num_beams=3)),
-        ("num_beams", lambda: single.caption([], num_beams=2)),
+def test_features_that_need_logits_are_refused_in_one_line(single, paths):
+    for lacking, request in (
+        ("beams", lambda: single.caption(paths[:1], num_beams=3)),
+        ("beams", lambda: single.caption([], num_beams=2)),
         ("score", lambda: single.score(paths[:1], captions=["a red dog"])),
         ("step", lambda: single.stepwise_session),
     ):
         with pytest.raises(RequestError) as caught:
-            ask()
+            request()
         assert caught.value.code == "REQUEST_INVALID"
         assert f"it has no {lacking} (it has: loop)" in str(caught.value)
     with pytest.raises(RequestError, match="num_beams"):
         single.caption(paths[:1], num_beams=0)
 
 
-def test_the_clock_is_told_of_one_run(single, paths):
-    told = []
-    single.caption(paths[:2], clock=lambda phase, seconds: told.append((phase, seconds > 0)))
-    assert told == [("read", True), ("loop", True)] * 2
+def test_the_clock_measures_one_phase_per_image(single, paths):
+    phases = []
+    single.caption(paths[:2], clock=lambda phase, seconds: phases.append((phase, seconds > 0)))
+    assert phases == [("read", True), ("loop", True)] * 2
 
 
-def test_what_is_in_use_is_described_as_of_the_split_graphs(single, split):
+def test_its_info_equals_that_of_the_split_graphs(single, split):
     assert single.session.info() == split.session.info()
 
 
-def test_it_opens_in_a_process_of_its_own(tiny_artifacts):
+def test_it_opens_in_a_subprocess(tiny_artifacts):
     examine_in_subprocess(open_artifact(tiny_artifacts["onnx-int8-single"]))

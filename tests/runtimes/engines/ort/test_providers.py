@@ -1,4 +1,4 @@
-"""Execution providers: the table as data, options from files, and providers that are asked for and do not run."""
+"""Test execution providers: the table, options from files, and the errors of providers that are missing or run nothing."""
 
 import json
 import logging
@@ -23,28 +23,30 @@ def test_the_cpu_has_no_options():
 
 
 def test_cuda_computes_fp32_in_fp32():
-    found = options_of("cuda")
-    assert list(found) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert found["CUDAExecutionProvider"]["use_tf32"] == "0"
+    options = options_of("cuda")
+    assert list(options) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert options["CUDAExecutionProvider"]["use_tf32"] == "0"
 
 
 @pytest.mark.parametrize(("precision", "fp16"), [("fp32", None), ("int8", None), ("fp16", "True")])
-def test_tensorrt_keeps_its_engines_and_computes_in_fp16_where_the_artifact_does(monkeypatch, tmp_path, precision, fp16):
+def test_tensorrt_caches_its_engines_and_uses_fp16_for_fp16_artifacts(monkeypatch, tmp_path, precision, fp16):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = options_of("tensorrt", precision)
-    assert list(found) == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    mine = found["TensorrtExecutionProvider"]
-    assert mine["trt_engine_cache_enable"] == "True"
-    assert mine["trt_engine_cache_path"] == str(tmp_path / "blip-toolkit" / "tensorrt")
-    assert mine.get("trt_fp16_enable") == fp16
+    options = options_of("tensorrt", precision)
+    assert list(options) == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    tensorrt = options["TensorrtExecutionProvider"]
+    assert tensorrt["trt_engine_cache_enable"] == "True"
+    assert tensorrt["trt_engine_cache_path"] == str(tmp_path / "blip-toolkit" / "tensorrt")
+    assert tensorrt.get("trt_fp16_enable") == fp16
 
 
 def test_own_options_replace_defaults_of_the_named_provider_only():
-    found = options_of("tensorrt", trt_fp16_enable=True, trt_engine_cache_path="{cache}", device_id=1)
-    assert found["TensorrtExecutionProvider"]["trt_fp16_enable"] == "True"
-    assert found["TensorrtExecutionProvider"]["trt_engine_cache_path"] == "{cache}", "only the table's texts are filled in"
-    assert found["TensorrtExecutionProvider"]["device_id"] == "1"
-    assert "device_id" not in found["CUDAExecutionProvider"]
+    options = options_of("tensorrt", trt_fp16_enable=True, trt_engine_cache_path="{cache}", device_id=1)
+    assert options["TensorrtExecutionProvider"]["trt_fp16_enable"] == "True"
+    assert options["TensorrtExecutionProvider"]["trt_engine_cache_path"] == "{cache}", (
+        "words in braces are replaced in the table's options only"
+    )
+    assert options["TensorrtExecutionProvider"]["device_id"] == "1"
+    assert "device_id" not in options["CUDAExecutionProvider"]
 
 
 def test_openvino_gets_the_threads():
@@ -66,7 +68,7 @@ def test_options_are_read_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b'{"a": null}', b'{"a": ["b"]}', b'{"a": {}}', b"\xff", b'"' + b"x" * MAX_OPTIONS_BYTES, b"[" * 9999]
 )
-def test_a_file_of_something_else_is_refused(tmp_path, content):
+def test_a_file_with_other_content_is_refused(tmp_path, content):
     file = tmp_path / "options.json"
     file.write_bytes(content)
     with pytest.raises(RequestError, match=re.escape(str(file))):
@@ -81,7 +83,7 @@ def test_a_missing_file_and_wrong_names_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("device", sorted(set(PROVIDERS) - {"cpu"}))
-def test_a_provider_that_is_not_here_is_an_error_that_names_what_is(tiny_artifacts, device):
+def test_the_error_of_a_missing_provider_lists_the_available_ones(tiny_artifacts, device):
     with pytest.raises(UnavailableError) as caught:
         runtimes.load(tiny_artifacts["onnx-fp32"], device=device, threads=1)
     message = str(caught.value)
@@ -90,8 +92,8 @@ def test_a_provider_that_is_not_here_is_an_error_that_names_what_is(tiny_artifac
     assert PROVIDERS[device].distribution in message
 
 
-def test_a_provider_that_is_here_and_runs_nothing_is_an_error(tiny_artifacts, monkeypatch):
-    """The Azure provider of the usual package takes no node; a graph must not run on the CPU under its name."""
+def test_a_provider_that_runs_no_node_is_an_error(tiny_artifacts, monkeypatch):
+    """The Azure provider of the usual package supports no node. A graph must not silently run on the CPU."""
     azure = Provider(name="AzureExecutionProvider", distribution="onnxruntime", needs="a network", status="not run")
     monkeypatch.setitem(PROVIDERS, "azure", azure)
     monkeypatch.setattr("runtimes.loading.DEVICES", ("azure",))
@@ -110,7 +112,7 @@ def test_options_need_a_device(tiny_artifacts):
         runtimes.load(tiny_artifacts["onnx-fp32"], provider_options={"device_id": 1})
 
 
-def test_an_old_onnxruntime_costs_one_warning(caplog):
+def test_an_old_onnxruntime_gives_one_warning(caplog):
     open_graph._warn_below_floor.cache_clear()
     for version in ("1.27.0", "1.24.1", "1.24.1", "2.0.0"):
         open_graph._warn_below_floor(version)
@@ -119,13 +121,13 @@ def test_an_old_onnxruntime_costs_one_warning(caplog):
     assert "onnxruntime 1.24.1 is below 1.27" in record.getMessage()
 
 
-def test_the_floor_is_that_of_the_package():
+def test_the_floor_equals_that_in_pyproject():
     floor = ".".join(map(str, open_graph.FLOOR))
     text = (ROOT / "pyproject.toml").read_text()
     assert set(re.findall(r'"onnxruntime(?:-gpu)?>=([\d.]+),', text)) == {floor}
 
 
-def test_the_command_line_takes_every_device_and_options(tiny_artifacts, drawn_images, tmp_path):
+def test_the_command_line_accepts_every_device_and_options(tiny_artifacts, drawn_images, tmp_path):
     from click.testing import CliRunner
 
     from toolkit.cli import main

@@ -1,4 +1,4 @@
-"""Our reader of safetensors files against the library, and against what a damaged file may hold."""
+"""Test the reader of safetensors files against the library, and with damaged files."""
 
 import json
 import subprocess
@@ -32,16 +32,16 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
 
 
-def test_reads_what_the_library_wrote(tmp_path):
+def test_it_reads_files_that_the_library_wrote(tmp_path):
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file(tensors(), path, metadata={"format": "pt"})
     with path.open("rb") as stream:
         file = TensorFile(stream)
-        found = {name: file.read(name) for name in file.names()}
-    assert set(found) == set(tensors())
+        loaded = {name: file.read(name) for name in file.names()}
+    assert set(loaded) == set(tensors())
     for name, tensor in tensors().items():
-        assert found[name].dtype == tensor.dtype
-        assert torch.equal(found[name], tensor)
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], tensor)
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_a_damaged_header_is_refused_before_any_tensor_is_made(tmp_path, header,
         TensorFile(stream)
 
 
-def test_a_header_that_claims_too_much_is_not_read(tmp_path):
+def test_a_header_with_too_large_a_length_is_not_read(tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes((MAX_HEADER_BYTES + 1).to_bytes(8, "little") + b"{}")
     with path.open("rb") as stream, pytest.raises(ValueError, match="more than"):
         TensorFile(stream)
 
 
-def test_loading_leaves_the_symbolic_half_of_torch_unimported(tiny_artifacts):
+def test_loading_does_not_import_the_symbolic_modules_of_torch(tiny_artifacts):
     code = "import sys, runtimes; runtimes.load(sys.argv[1]); print([m for m in ('sympy', 'mpmath') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code, tiny_artifacts["pytorch-int8"]], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""torch's process-wide settings: a session uses its own, and the program that it is part of keeps its own."""
+"""Test torch's process-wide settings: a session uses its own values, and the program around it keeps the former ones."""
 
 import subprocess
 import sys
@@ -15,8 +15,8 @@ from tests.paths import ROOT
 
 
 @pytest.fixture
-def seen(monkeypatch):
-    """Threads that torch has whenever a model runs."""
+def thread_counts(monkeypatch):
+    """Return a list that collects torch's number of threads at each run of a model."""
     counts = []
     for name in ("encode", "decode"):
         run = getattr(Blip, name)
@@ -24,27 +24,27 @@ def seen(monkeypatch):
     return counts
 
 
-def test_two_captioners_use_and_report_their_own(tiny_artifacts, drawn_images, seen):
+def test_captioners_use_and_report_their_own_number_of_threads(tiny_artifacts, drawn_images, thread_counts):
     image, own = drawn_images[0].path, torch.get_num_threads()
     captioners = {threads: runtimes.load(tiny_artifacts["pytorch-fp32"], threads=threads) for threads in (1, 3, 2)}
     for threads, captioner in captioners.items():
         captioner.caption([image], num_beams=2)
-        assert set(seen) == {threads}
+        assert set(thread_counts) == {threads}
         assert captioner.session.info().threads == threads
         assert torch.get_num_threads() == own
-        seen.clear()
+        thread_counts.clear()
 
 
-def test_bodies_that_overlap_leave_what_was_there():
-    """Whoever ends first, and also for threads that use torch for the first time while a body runs."""
+def test_overlapping_bodies_restore_the_former_number():
+    """The order in which bodies end does not matter, nor that a thread uses torch for the first time while a body runs."""
     own, inside = torch.get_num_threads(), Barrier(3)
 
     def body(count):
         with CpuThreads(count):
             inside.wait()
-            found = torch.get_num_threads()
+            during = torch.get_num_threads()
             inside.wait()
-        return found, torch.get_num_threads()
+        return during, torch.get_num_threads()
 
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(body, (1, 2, 5))) == [(1, own), (2, own), (5, own)]
@@ -52,8 +52,8 @@ def test_bodies_that_overlap_leave_what_was_there():
         assert pool.submit(torch.get_num_threads).result() == own
 
 
-def test_loading_int8_leaves_the_engine_of_the_process(tiny_artifacts, drawn_images):
-    """The program uses another engine than the one that weights are packed for; captions do not depend on it."""
+def test_loading_int8_keeps_the_quantized_engine_of_the_process(tiny_artifacts, drawn_images):
+    """The program's engine may differ from the one that weights are packed for; captions do not depend on it."""
     script = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -64,11 +64,11 @@ captioner = runtimes.load(artifact, threads=1)
 print(torch.backends.quantized.engine, captioner.session.info().providers, captioner.caption([image])[0].token_ids)
 """
     engines = torch.backends.quantized.supported_engines
-    said = {}
+    outputs = {}
     for engine in engines:
         command = [sys.executable, "-W", "ignore", "-c", script, str(tiny_artifacts["pytorch-int8"]), str(drawn_images[0].path), engine]
         first, _, rest = subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition(" ")
         assert first == engine
-        said[engine] = rest
+        outputs[engine] = rest
     assert len(engines) > 1
-    assert len(set(said.values())) == 1
+    assert len(set(outputs.values())) == 1
