@@ -25,7 +25,7 @@ SOURCES := $(shell find exporters runtimes -name '*.py')
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest check-providers readme golden clean
+.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest check-providers docs golden clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -38,11 +38,12 @@ $(VENV)/.ready: pyproject.toml
 
 setup: $(VENV)/.ready ## Make the environment (.venv)
 
-lint: setup ## Format, lint and type checks
+lint: setup ## Format, lint and type checks, import rules, links of README and docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.docs.links
 
 test: setup ## Tests that need only Python
 	$(BIN)/python -m pytest -m "not full" $(WORKERS)
@@ -163,8 +164,8 @@ check-providers: setup $(OPENVINO)/.ready ## Captions, time and memory of onnx-f
 	@$(MAKE) --no-print-directory artifacts RECIPES=onnx-fp32
 	$(OPENVINO)/bin/python -m tests.providers $(ARTIFACTS)/$(NAME)-onnx-fp32
 
-readme: setup ## Render README's tables and image from the committed records
-	$(BIN)/python -m tests.readme
+docs: setup ## Render the generated parts of README and docs from the code and the committed records
+	$(BIN)/python -m tests.docs
 
 golden: setup ## Rewrite the expected outputs of tests; review the diff
 	$(BIN)/python -m tests.golden

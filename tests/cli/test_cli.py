@@ -9,7 +9,6 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tests.golden.__main__ import HERE, help_texts
 from toolkit.cli import COMMANDS, main
 
 HEAVY = ("numpy", "PIL", "onnxruntime", "tokenizers", "torch", "transformers", "onnx", "optimum", "evaluate", "nltk")
@@ -26,11 +25,6 @@ print(json.dumps(sorted(name for name in sys.modules if "." not in name)), file=
 
 def run(*arguments):
     return CliRunner().invoke(main, arguments, prog_name="toolkit")
-
-
-def test_help_texts_are_those_of_the_snapshot():
-    """`make golden` writes them anew."""
-    assert help_texts() == (HERE / "help.txt").read_text(encoding="utf-8")
 
 
 def test_help_and_its_short_form_go_to_stdout_and_no_command_shows_it():

@@ -1,4 +1,4 @@
-"""Write the golden reports and the help texts anew, after a change of them that is meant: `python -m tests.golden`.
+"""Write the golden reports anew, after a change of them that is meant: `python -m tests.golden`.
 
 What changed shows in `git diff tests/golden`. The reports are made from `records.jsonl`, whose records are made by hand: powers of two, so
 that sums are exact on every machine.
@@ -8,10 +8,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from click.testing import CliRunner
-
-from toolkit.cli import COMMANDS
-from toolkit.cli import main as toolkit
 from toolkit.compare import history, render
 from toolkit.compare.limits import read_limit
 from toolkit.compare.pairing import Run, Tolerated, pair_up
@@ -55,18 +51,11 @@ def compared() -> dict[str, str]:
     }
 
 
-def help_texts() -> str:
-    """Return what `toolkit --help` and every command's --help print, 80 columns wide."""
-    calls = [[], *([name] for name in COMMANDS)]
-    shown = [CliRunner().invoke(toolkit, [*call, "--help"], prog_name="toolkit", terminal_width=80).output for call in calls]
-    return "\n".join(f"$ {' '.join(['toolkit', *call, '--help'])}\n{text}" for call, text in zip(calls, shown, strict=True))
-
-
 def main() -> None:
-    """Write the reports of one run and of two, and the help texts."""
+    """Write the reports of one run and of two."""
     records = read_records(HERE / "records.jsonl")
     reports = {f"report.{layout}": make(records) for layout, make in RENDERERS.items()}
-    for name, text in {**reports, **compared(), "help.txt": help_texts()}.items():
+    for name, text in {**reports, **compared()}.items():
         (HERE / name).write_text(text, encoding="utf-8", newline="\n")
 
 

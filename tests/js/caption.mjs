@@ -1,4 +1,4 @@
-// A reference loop in another language. It captions resized images with an ONNX artifact, by the README's "Contract" alone: a contract
+// A reference loop in another language. It captions resized images with an ONNX artifact, by docs/reference/graph-contract.md alone: a contract
 // `split/1` token by token, a contract `single/1` in one run. Greedy search, one image at a time; no prompt, no words (tokenizer.json has
 // them), no resizing: images are RGB PNG files of the artifact's size, as golden captions contain them, since no two libraries resize alike.
 //

@@ -21,7 +21,7 @@ from runtimes.errors import UnavailableError
 DISTRIBUTION, EXTRA = "blip-toolkit", "device"
 REQUIREMENTS = "requirements.txt"
 WHEEL_ROLE, REQUIREMENTS_ROLE = "wheel", "requirements"
-SOURCES = ("toolkit", "exporters", "runtimes", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("toolkit", "exporters", "runtimes", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 ROOT = Path(__file__).parents[2]
 EPOCH = "315532800"
 """1980-01-01, the first day of a zip file, for build backends: a wheel's bytes do not depend on when it was built."""

@@ -180,8 +180,8 @@ def test_make_prepares_every_row():
 
 
 def test_the_table_joins_speed_and_quality_by_case():
-    speed = read_records(ROOT / "tests/golden/published/base.jsonl")
-    quality = read_records(ROOT / "tests/golden/published/quality.jsonl")
+    speed = read_records(ROOT / "tests/golden/published/amd-epyc-vnni/base.jsonl")
+    quality = read_records(ROOT / "tests/golden/published/amd-epyc-vnni/quality.jsonl")
     only = [record for record in quality if record.case != "onnx-int8"]
     lines = render_peers(speed, only).splitlines()
     cells = {}  # the table goes on below where it is too wide

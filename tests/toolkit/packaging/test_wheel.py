@@ -69,6 +69,18 @@ def test_what_is_in_it(wheel):
     assert wheel.stat().st_size < 5_000_000
 
 
+def test_an_index_can_show_the_long_description(wheel):
+    """It is the README without images and relative links, which lead nowhere there."""
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    head, _, text = archive.read(name).decode().partition("\n\n")
+    assert "Description-Content-Type: text/markdown" in head
+    assert text.startswith("# blip-toolkit\n")
+    assert "## Quickstart" in text
+    assert re.findall(r"<img|<!--|\]\((?!https://)", text) == []
+    command(sys.executable, "-m", "twine", "check", "--strict", wheel, cwd=wheel.parent)
+
+
 def test_wheel_and_source_archive_hold_the_licence(wheel, tmp_path):
     (name,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/licenses/LICENSE")]
     assert zipfile.ZipFile(wheel).read(name) == (ROOT / "LICENSE").read_bytes()

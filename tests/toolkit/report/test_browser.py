@@ -38,7 +38,7 @@ def cut(record, batch_size):
     return replace(record, workload=work, times=record.times[: work.runs], quality=record.quality[:IMAGES])
 
 
-RECORDS = [cut(record, size) for size in (1, 4) for record in read_records(ROOT / "tests/golden/published/quality.jsonl")]
+RECORDS = [cut(record, size) for size in (1, 4) for record in read_records(ROOT / "tests/golden/published/amd-epyc-vnni/quality.jsonl")]
 COMPARED = comparisons([record for record in RECORDS if record.workload.batch_size == 1])
 
 

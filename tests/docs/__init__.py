@@ -1,0 +1,1 @@
+"""Documentation: generated parts, links, and the blocks that a test executes."""

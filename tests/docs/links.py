@@ -1,0 +1,61 @@
+"""Check the relative links and anchors of README and docs: `python -m tests.docs.links`, part of `make lint`."""
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from tests.docs.pages import FENCE, name_of, pages
+
+LINK = re.compile(r"(?<!!)\[(?:[^\[\]]|\[[^\]]*\])*\]\((?P<target>[^()\s]+)\)|<img src=\"(?P<source>[^\"]+)\"")
+HEADING = re.compile(r"^#{1,6} +(?P<text>.+?) *$", re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    found: dict[str, int] = {}
+    result = set()
+    for match in HEADING.finditer(FENCE.sub("", text)):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", match["text"])
+        slug = re.sub(r"[^\w\- ]", "", words.lower()).replace(" ", "-")
+        found[slug] = found.get(slug, -1) + 1
+        result.add(slug if not found[slug] else f"{slug}-{found[slug]}")
+    return result
+
+
+def targets(text: str) -> list[str]:
+    """Return the targets of a page's links and images, without those in code."""
+    prose = re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))
+    return [match["target"] or match["source"] for match in LINK.finditer(prose)]
+
+
+def broken(listed: Sequence[Path]) -> Iterator[str]:
+    """Yield every relative link of pages that leads nowhere, and every page but the first that none of them links to."""
+    linked = {listed[0]}
+    for page in listed:
+        for target in targets(page.read_text(encoding="utf-8")):
+            if re.match(r"[a-z]+:", target):
+                continue
+            path, _, anchor = target.partition("#")
+            file = (page.parent / unquote(path)).resolve() if path else page
+            linked.add(file)
+            if not file.exists():
+                yield f"{name_of(page)}: {target}: no such file"
+            elif anchor and (file.suffix != ".md" or anchor not in anchors(file.read_text(encoding="utf-8"))):
+                yield f"{name_of(page)}: {target}: no such heading"
+    yield from (f"{name_of(page)}: no page links to it" for page in listed if page not in linked)
+
+
+def main() -> int:
+    """Print what is broken; return the exit code."""
+    problems = list(broken(pages()))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    count = sum(len(targets(page.read_text(encoding="utf-8"))) for page in pages())
+    print(f"{len(pages())} pages, {count} links and images, {len(problems)} problems")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

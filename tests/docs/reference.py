@@ -1,0 +1,110 @@
+"""Generated reference: the command line, error codes, recipes, providers, measures and fields of files, from the code that defines them."""
+
+import ast
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from exporters.recipes import DEFAULT, DEPLOYABLE, RECIPES, Recipe
+from runtimes import errors
+from runtimes.engine_registry import load_target
+from runtimes.engines.ort.providers import PROVIDERS
+from runtimes.errors import ToolkitError
+from tests.docs.pages import Renderer
+from toolkit.cli import COMMANDS, main
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [titles, ["---"] * len(titles), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def commands(_: str, __: Path) -> str:
+    """Return what `toolkit --help` and every command's --help print, 80 columns wide."""
+    parts = []
+    for call in ([], *([name] for name in COMMANDS)):
+        text = CliRunner().invoke(main, [*call, "--help"], prog_name="toolkit", terminal_width=80).output
+        parts.append(f"## {' '.join(['toolkit', *call])}\n\n```text\n{text}```\n")
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def error_codes(_: str, __: Path) -> str:
+    """Return code, exception and meaning of every error, in the order of their module."""
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ToolkitError) and kind.code]
+    kinds.sort(key=lambda kind: inspect.getsourcelines(kind)[1])
+    return table(
+        ("code", "class, and what it also is", "meaning"),
+        ((f"`{kind.code}`", f"`{kind.__name__}`, `{kind.__bases__[1].__name__}`", _summary(kind)) for kind in kinds),
+    )
+
+
+def recipes(_: str, __: Path) -> str:
+    """Return the shipped recipes."""
+    return table(
+        ("recipe", "default", "weights", "gate", "purpose"),
+        ((f"`{each.name}`", "yes" if each.name in DEPLOYABLE else "", _weights(each), _gate(each), each.why) for each in RECIPES),
+    )
+
+
+def _weights(recipe: Recipe) -> str:
+    parts = [
+        f"{name}: {part.weights}{f' in blocks of {part.block_size}' if part.block_size else ''}{', 7 bits' * part.reduce_range}"
+        for name, part in recipe.components.items()
+    ]
+    return "; ".join(parts).replace(f"{DEFAULT}: ", "") or "fp32"
+
+
+def _gate(recipe: Recipe) -> str:
+    return "equal ids" if recipe.drift_limit_nat is None else f"drift < {recipe.drift_limit_nat:g} nat/token"
+
+
+def providers(_: str, __: Path) -> str:
+    """Return the execution providers."""
+    return table(
+        ("`--device`", "provider", "package", "needs", "status"),
+        ((f"`{name}`", each.name, f"`{each.distribution}`", each.needs, each.status) for name, each in PROVIDERS.items()),
+    )
+
+
+def measures(_: str, __: Path) -> str:
+    """Return the measures of `toolkit compare`."""
+    from toolkit.compare.measures import MEASURES
+
+    return table(
+        ("measure", "shown as"), ((f"`{each.key}`", each.title if each.shown else f"{each.title} (JSON only)") for each in MEASURES)
+    )
+
+
+def dataclass_fields(target: str, _: Path) -> str:
+    """Return the fields of a dataclass, with their docstrings."""
+    kind = load_target(target)
+    tree = ast.parse(inspect.getsource(import_module(kind.__module__)))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
+    rows = []
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        text = str(after.value.value) if documented else ""  # type: ignore[union-attr]
+        rows.append((f"`{node.target.id}`", f"`{ast.unparse(node.annotation)}`", " ".join(text.split())))
+    assert [row[0].strip("`") for row in rows] == [field.name for field in fields(kind)], target
+    return table(("field", "type", "meaning"), rows)
+
+
+def _summary(kind: type) -> str:
+    return (inspect.getdoc(kind) or "").splitlines()[0]
+
+
+RENDERERS: dict[str, Renderer] = {
+    "cli": commands,
+    "errors": error_codes,
+    "recipes": recipes,
+    "providers": providers,
+    "measures": measures,
+    "fields": dataclass_fields,
+}

@@ -1,0 +1,68 @@
+"""Generated reference pages are those of the code, and every link leads somewhere."""
+
+import re
+
+import pytest
+
+from tests.docs import links
+from tests.docs.pages import DOCS, README, blocks, kinds, name_of, pages, rendered
+from tests.docs.reference import RENDERERS
+
+MOST_README_LINES = 200
+LANGUAGES = {"sh", "python", "text", "json"}
+NOT_RUN = {
+    "README.md": 2,
+    "docs/contributing.md": 1,
+    "docs/getting-started.md": 1,
+    "docs/guides/benchmark.md": 2,
+    "docs/guides/compare-in-ci.md": 1,
+    "docs/guides/package-and-verify.md": 1,
+    "docs/results/amd-epyc-vnni/quality.md": 1,
+}
+"""Page → number of blocks that a test does not execute."""
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if kinds(page) & set(RENDERERS)], ids=name_of)
+def test_generated_parts_are_those_of_the_code(page):
+    assert rendered(page, RENDERERS) == page.read_text(encoding="utf-8"), "run make docs"
+
+
+def test_links_and_anchors_lead_somewhere():
+    assert list(links.broken(pages())) == []
+
+
+def test_a_broken_link_and_a_broken_anchor_are_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A title\n[a](#a-title) [b](#b-title) [c](none.md) `[d](code.md)`\n\n```text\n[e](code.md)\n```\n")
+    assert list(links.broken([page])) == ["page.md: #b-title: no such heading", "page.md: none.md: no such file"]
+
+
+def test_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= MOST_README_LINES
+
+
+def test_every_decision_is_in_the_index_under_its_title():
+    index = (DOCS / "decisions" / "README.md").read_text(encoding="utf-8")
+    files = sorted((DOCS / "decisions").glob("0*.md"))
+    assert [int(file.name[:4]) for file in files] == list(range(1, len(files) + 1))
+    for file in files:
+        number, _, title = file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(". ")
+        assert number == str(int(file.name[:4]))
+        assert f"[{title}]({file.name})" in index
+
+
+def test_blocks_have_a_language_and_few_are_not_run():
+    found = [block for page in pages() for block in blocks(page)]
+    assert {block.language for block in found} <= LANGUAGES, [str(block) for block in found if block.language not in LANGUAGES]
+    assert {tag for block in found for tag in block.tags} == {"not-run"}
+    not_run = [block for block in found if block.tags]
+    print(*(f"not run: {block}: {block.text.splitlines()[0]}" for block in not_run), sep="\n")
+    counts = {name_of(page): len([block for block in not_run if block.page == page]) for page in pages()}
+    assert {name: count for name, count in counts.items() if count} == NOT_RUN
+
+
+def test_make_targets_that_pages_name_are_there():
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    for page in pages():
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), (name_of(page), target)
