@@ -1,4 +1,4 @@
-"""Check the relative links and anchors of README and docs: `python -m tests.docs.links`, part of `make lint`."""
+"""Check the relative links, anchors and names of source files in README and docs: `python -m tests.docs.links`, part of `make lint`."""
 
 import re
 import sys
@@ -7,8 +7,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from tests.docs.pages import FENCE, name_of, pages
+from tests.paths import ROOT
 
 LINK = re.compile(r"(?<!!)\[(?:[^\[\]]|\[[^\]]*\])*\]\((?P<target>[^()\s]+)\)|<img src=\"(?P<source>[^\"]+)\"")
+SOURCE = re.compile(r"`((?:runtimes|exporters|toolkit|tests)/[\w./-]+)`")
+"""A file or folder of the repository that a page names."""
 HEADING = re.compile(r"^#{1,6} +(?P<text>.+?) *$", re.MULTILINE)
 
 
@@ -31,7 +34,7 @@ def targets(text: str) -> list[str]:
 
 
 def broken(listed: Sequence[Path]) -> Iterator[str]:
-    """Yield every relative link of pages that leads nowhere, and every page but the first that none of them links to."""
+    """Yield every relative link and source file of pages that is missing, and every page but the first that none of them links to."""
     linked = {listed[0]}
     for page in listed:
         for target in targets(page.read_text(encoding="utf-8")):
@@ -44,6 +47,8 @@ def broken(listed: Sequence[Path]) -> Iterator[str]:
                 yield f"{name_of(page)}: {target}: no such file"
             elif anchor and (file.suffix != ".md" or anchor not in anchors(file.read_text(encoding="utf-8"))):
                 yield f"{name_of(page)}: {target}: no such heading"
+        named = SOURCE.findall(page.read_text(encoding="utf-8"))
+        yield from (f"{name_of(page)}: {name}: no such file" for name in named if not (ROOT / name).exists())
     yield from (f"{name_of(page)}: no page links to it" for page in listed if page not in linked)
 
 

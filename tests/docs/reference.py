@@ -85,14 +85,15 @@ def dataclass_fields(target: str, _: Path) -> str:
     kind = load_target(target)
     tree = ast.parse(inspect.getsource(import_module(kind.__module__)))
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
+    names = [field.name for field in fields(kind)]
     rows = []
     for node, after in zip(body, [*body[1:], None], strict=True):
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.target.id not in names:
             continue
         documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         text = str(after.value.value) if documented else ""  # type: ignore[union-attr]
         rows.append((f"`{node.target.id}`", f"`{ast.unparse(node.annotation)}`", " ".join(text.split())))
-    assert [row[0].strip("`") for row in rows] == [field.name for field in fields(kind)], target
+    assert [row[0].strip("`") for row in rows] == names, target
     return table(("field", "type", "meaning"), rows)
 
 
