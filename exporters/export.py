@@ -167,7 +167,7 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, worki
         contract=SPLIT,
         toolkit=importlib.metadata.version("blip-toolkit"),
         source=checkpoint.source,
-        recipe={**json_dataclass.to_json(recipe), "sha256": recipe.sha256},
+        recipe={**json_dataclass.dump(recipe), "sha256": recipe.sha256},
         applied=applied,
         target=recipe.target,
         model=checkpoint.model,

@@ -154,7 +154,7 @@ class Recipe:
     @property
     def sha256(self) -> str:
         """SHA-256 of the recipe's canonical JSON."""
-        return hashlib.sha256(json_dataclass.canonical(json_dataclass.to_json(self))).hexdigest()
+        return hashlib.sha256(json_dataclass.canonical_json(json_dataclass.dump(self))).hexdigest()
 
 
 _INT8 = Component(weights="qint8", per_channel=True)
@@ -272,7 +272,7 @@ def find_recipe(name_or_file: str) -> Recipe:
         parsed = json.loads(Path(name_or_file).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"{name_or_file}: cannot read this recipe: {error}") from error
-    recipe, problems = json_dataclass.from_json(Recipe, parsed)
+    recipe, problems = json_dataclass.load(Recipe, parsed)
     if recipe is None:
         raise RecipeError(f"{name_or_file}: {'; '.join(problems)}")
     return recipe

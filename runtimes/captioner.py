@@ -18,9 +18,9 @@ from runtimes.artifact.manifest import Manifest
 from runtimes.caption import Caption, CaptionerInfo, LoadTimings
 from runtimes.decoding.guarded_session import guarded
 from runtimes.decoding.scoring import score_sequences
-from runtimes.decoding.search import Clock, Hypothesis, by_length, generate, run_loop
+from runtimes.decoding.search import Hypothesis, PhaseTimer, by_length, generate, run_loop
 from runtimes.decoding.session import Float32, Int64, LoopSession, Session, State, require
-from runtimes.decoding.tokenizer import Tokens
+from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import OutOfMemoryError, RequestError, ToolkitError, UnavailableError, first_line
 from runtimes.images.prefetch import read_ahead
 from runtimes.images.reading import MAX_PIXELS, ImageInput, Images, each_image, is_image, preprocess, read_image
@@ -37,12 +37,12 @@ class Captioner:
     def __init__(
         self,
         session: Session | LoopSession,
-        tokens: Tokens,
+        tokenizer: CaptionTokenizer,
         manifest: Manifest,
         max_pixels: int = MAX_PIXELS,
         timings: LoadTimings | None = None,
     ) -> None:
-        self.tokens = tokens
+        self.tokenizer = tokenizer
         self.manifest = manifest
         self.timings = timings or LoadTimings()
         self._max_pixels = max_pixels
@@ -112,7 +112,7 @@ class Captioner:
         length_penalty: float | None = None,
         batch_size: int = 1,
         workers: int = 0,
-        clock: Clock | None = None,
+        phase_timer: PhaseTimer | None = None,
     ) -> list[Caption]:
         """Caption one image or several.
 
@@ -131,7 +131,7 @@ class Captioner:
             batch_size: Images per run of the model; halved and retried where memory runs out. Captions of a `pytorch-int8` artifact
                 may differ a little between batch sizes, as the rows of its decoder share one activation scale; others do not.
             workers: Threads that read images ahead of the model; 0 reads each batch before it runs. Captions are the same.
-            clock: Called with a phase and its seconds, for benchmarks; "read" is the time that the model waited for its images.
+            phase_timer: Called with a phase and its seconds, for benchmarks; "read" is the time that the model waited for its images.
 
         Returns:
             One `Caption` per image, in order; of one image, a list of one.
@@ -151,7 +151,7 @@ class Captioner:
                 length_penalty=length_penalty,
                 batch_size=batch_size,
                 workers=workers,
-                clock=clock,
+                phase_timer=phase_timer,
             )
         )
 
@@ -166,7 +166,7 @@ class Captioner:
         length_penalty: float | None = None,
         batch_size: int = 1,
         workers: int = 0,
-        clock: Clock | None = None,
+        phase_timer: PhaseTimer | None = None,
     ) -> Generator[Caption, None, None]:
         """Caption images as `caption` does, and yield each batch's captions as soon as it is done.
 
@@ -176,7 +176,7 @@ class Captioner:
         Args and errors: see `caption`. The request is checked at once, before the first caption is asked for. What `images` itself raises
         passes unchanged.
         """
-        prompt_ids = self.tokens.prompt_ids(prompt)
+        prompt_ids = self.tokenizer.prompt_ids(prompt)
         decoding = self._decoding(
             prompt_ids, num_beams=num_beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty
         )
@@ -184,7 +184,7 @@ class Captioner:
             raise RequestError("batch_size must be at least 1")
         if workers < 0:
             raise RequestError("workers must not be negative")
-        return self._stream(each_image(images), prompt_ids, decoding, batch_size, workers, clock or (lambda phase, seconds: None))
+        return self._stream(each_image(images), prompt_ids, decoding, batch_size, workers, phase_timer or (lambda phase, seconds: None))
 
     def score(self, images: Images, *, captions: Sequence[str | Sequence[str]] | str) -> list[Float32]:
         """Return the natural-log probability of given captions, end token included, with every token given the right ones before it.
@@ -221,11 +221,11 @@ class Captioner:
 
     def caption_ids(self, caption: str) -> list[int]:
         """Return the ids that `score` scores: [DEC] words [SEP], cut where the artifact has no more positions."""
-        return self.tokens.caption_ids(caption)[: self.manifest.model.max_positions]
+        return self.tokenizer.caption_ids(caption)[: self.manifest.model.max_positions]
 
     def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
         """Return a caption's text without the prompt it started with."""
-        return self.tokens.text(caption.token_ids[len(self.tokens.prompt_ids(prompt)) :])
+        return self.tokenizer.text(caption.token_ids[len(self.tokenizer.prompt_ids(prompt)) :])
 
     def _decoding(self, prompt_ids: list[int], **asked: Any) -> GenerationConfig:  # noqa: ANN401 - fields of GenerationConfig, or None
         try:
@@ -253,42 +253,50 @@ class Captioner:
             return error.with_traceback(None)  # which would keep the image in memory
 
     def _stream(
-        self, images: Iterable[ImageInput], prompt_ids: list[int], decoding: GenerationConfig, batch_size: int, workers: int, clock: Clock
+        self,
+        images: Iterable[ImageInput],
+        prompt_ids: list[int],
+        decoding: GenerationConfig,
+        batch_size: int,
+        workers: int,
+        phase_timer: PhaseTimer,
     ) -> Generator[Caption, None, None]:
         with closing(read_ahead(self._read, images, workers, ahead=batch_size + workers)) as reading:
             while True:
                 started = perf_counter()
                 if not (read := list(islice(reading, batch_size))):
                     return
-                clock("read", perf_counter() - started)
-                yield from self._caption_batch(read, prompt_ids, decoding, clock)
+                phase_timer("read", perf_counter() - started)
+                yield from self._caption_batch(read, prompt_ids, decoding, phase_timer)
 
     def _caption_batch(
-        self, read: list[Float32 | ToolkitError], prompt_ids: list[int], decoding: GenerationConfig, clock: Clock
+        self, read: list[Float32 | ToolkitError], prompt_ids: list[int], decoding: GenerationConfig, phase_timer: PhaseTimer
     ) -> Iterator[Caption]:
         """Caption what `_read` returned, and empty the list: the pixels are needed in one array only."""
         errors = [each if isinstance(each, ToolkitError) else None for each in read]
         pixels = [each for each in read if not isinstance(each, ToolkitError)]
         read.clear()
-        hypotheses = iter(self._search(np.stack(pixels), [prompt_ids] * len(pixels), decoding, clock) if pixels else [])
+        hypotheses = iter(self._search(np.stack(pixels), [prompt_ids] * len(pixels), decoding, phase_timer) if pixels else [])
         for error in errors:
             if error is not None:
                 yield Caption(text="", token_ids=(), score=None, error=str(error), code=error.code)
             else:
                 best = next(hypotheses)
-                yield Caption(text=self.tokens.text(best.token_ids), token_ids=best.token_ids, score=best.score)
+                yield Caption(text=self.tokenizer.text(best.token_ids), token_ids=best.token_ids, score=best.score)
 
-    def _search(self, pixels: Float32, prompts: list[list[int]], decoding: GenerationConfig, clock: Clock) -> list[Hypothesis]:
+    def _search(self, pixels: Float32, prompts: list[list[int]], decoding: GenerationConfig, phase_timer: PhaseTimer) -> list[Hypothesis]:
         """Caption images that have a prompt each."""
-        return by_length(prompts, lambda places, alike: self._generate(pixels[places], alike, decoding, clock))
+        return by_length(prompts, lambda places, alike: self._generate(pixels[places], alike, decoding, phase_timer))
 
-    def _generate(self, pixels: Float32, prompts: Int64, decoding: GenerationConfig, clock: Clock) -> list[Hypothesis]:
+    def _generate(self, pixels: Float32, prompts: Int64, decoding: GenerationConfig, phase_timer: PhaseTimer) -> list[Hypothesis]:
         try:
             if "loop" in self.session.capabilities:
                 loop = cast("LoopSession", self.session)
-                return run_loop(loop, {"pixels": pixels}, prompts, self.manifest.tokenizer, decoding, clock)
+                return run_loop(loop, {"pixels": pixels}, prompts, self.manifest.tokenizer, decoding, phase_timer)
             # No name is kept for the state: what the search drops must be free, and so must a batch that did not fit.
-            return generate(self.stepwise_session, self._encode(pixels, clock), prompts, self.manifest.tokenizer, decoding, clock)
+            return generate(
+                self.stepwise_session, self._encode(pixels, phase_timer), prompts, self.manifest.tokenizer, decoding, phase_timer
+            )
         except MemoryError as error:
             if len(pixels) == 1 and self.session.info().device != "cpu":
                 raise UnavailableError(f"not enough device memory for one image: {first_line(error)}. Use --device cpu.") from error
@@ -297,10 +305,10 @@ class Captioner:
         half = len(pixels) // 2
         logger.warning("out of memory with %d images at once; trying %d", len(pixels), half)
         parts = (slice(half), slice(half, None))
-        return [each for part in parts for each in self._generate(pixels[part], prompts[part], decoding, clock)]
+        return [each for part in parts for each in self._generate(pixels[part], prompts[part], decoding, phase_timer)]
 
-    def _encode(self, pixels: Float32, clock: Clock) -> State:
+    def _encode(self, pixels: Float32, phase_timer: PhaseTimer) -> State:
         started = perf_counter()
         state = self.stepwise_session.encode({"pixels": pixels})
-        clock("encode", perf_counter() - started)
+        phase_timer("encode", perf_counter() - started)
         return state

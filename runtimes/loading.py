@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME, Manifest
-from runtimes.artifact.verified_files import Payload, opened
+from runtimes.artifact.verified_files import VerifiedFiles, open_verified
 from runtimes.caption import LoadTimings
 from runtimes.captioner import Captioner
 from runtimes.decoding.session import LoopSession, Session
-from runtimes.decoding.tokenizer import Tokens
+from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.engine_registry import ENGINES, load_target
 from runtimes.engines.ort.providers import PROVIDERS, Options, check_options
 from runtimes.errors import (
@@ -33,7 +33,7 @@ from runtimes.errors import (
 from runtimes.host.facts import read_host
 from runtimes.host.malloc import returning_freed_memory
 from runtimes.images.reading import MAX_PIXELS
-from runtimes.selection.fitness import misfit, product_for, right_here
+from runtimes.selection.fitness import check_cpu, drop_incorrect, int8_selftest_for
 
 if TYPE_CHECKING:
     from runtimes.selection.ranking import Choice
@@ -158,7 +158,7 @@ def find_candidates(path: Path, device: str = "auto") -> Candidates:
         ArtifactMissingError: The folder contains no artifact.
         RequestError: It contains artifacts of different checkpoints.
     """
-    from runtimes.selection.ranking import rank  # for folders alone, and importing counts at every start
+    from runtimes.selection.ranking import rank_candidates  # for folders alone, and importing counts at every start
 
     found = sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}"))  # hidden ones are being made
     if not found:
@@ -174,9 +174,9 @@ def find_candidates(path: Path, device: str = "auto") -> Candidates:
     if len({manifest.source.sha256 for manifest in manifests.values()}) > 1:
         raise RequestError(f"{path}: holds artifacts of different checkpoints; name one of {', '.join(manifests)}")
     host = read_host()
-    right = right_here(manifests, host, product_for(manifests.values()))
-    ranked = rank(right, host, device)
-    best = next(iter(rank(right, replace(host, libraries=frozenset(ENGINES)), device)), None)
+    right = drop_incorrect(manifests, host, int8_selftest_for(manifests.values()))
+    ranked = rank_candidates(right, host, device)
+    best = next(iter(rank_candidates(right, replace(host, libraries=frozenset(ENGINES)), device)), None)
     if best is not None and best not in ranked:
         logger.warning("%s; trying the next best", _missing(best.name, manifests[best.name].runtime))
     return Candidates(manifests=manifests, ranked=ranked, unusable=unusable)
@@ -199,8 +199,8 @@ def _open_with_retry(path: Path, options: LoadOptions) -> Captioner:
     artifact = _for_task(open_artifact(path), options.task)
     while True:
         try:
-            with opened(artifact, verify=options.verify) as payload:
-                return open_verified(payload, options)
+            with open_verified(artifact, verify=options.verify) as files:
+                return load_verified(files, options)
         except ArtifactCorruptError:
             again = open_artifact(path)
             if again.manifest.digest == artifact.manifest.digest:
@@ -208,23 +208,23 @@ def _open_with_retry(path: Path, options: LoadOptions) -> Captioner:
             artifact = again
 
 
-def open_verified(payload: Payload, options: LoadOptions) -> Captioner:
+def load_verified(files: VerifiedFiles, options: LoadOptions) -> Captioner:
     """Return the captioner of an artifact whose files are being hashed; see `load`. The engine is imported meanwhile."""
-    manifest = payload.artifact.manifest
+    manifest = files.artifact.manifest
     begun = perf_counter()
-    open_engine = _session_opener(payload.artifact.path.name, manifest)
+    open_engine = _session_opener(files.artifact.path.name, manifest)
     import_s = perf_counter() - begun
     with returning_freed_memory() if options.tune_allocator else nullcontext():
-        session = _open_session(open_engine, payload, options)
-    tokens = _tokens(payload)
-    payload.confirm()
-    return Captioner(session, tokens, manifest, options.max_pixels, LoadTimings(import_s=import_s, hash_s=payload.hash_s))
+        session = _open_session(open_engine, files, options)
+    tokens = _tokens(files)
+    files.check_unchanged()
+    return Captioner(session, tokens, manifest, options.max_pixels, LoadTimings(import_s=import_s, hash_s=files.hash_s))
 
 
-def _tokens(payload: Payload) -> Tokens:
-    content, path = payload.read("tokenizer"), payload.artifact.path_of("tokenizer")
+def _tokens(files: VerifiedFiles) -> CaptionTokenizer:
+    content, path = files.read("tokenizer"), files.artifact.path_of("tokenizer")
     with translate_errors(lambda problem: ArtifactCorruptError(path, f"is not a tokenizer: {problem}")):
-        return Tokens(content, payload.artifact.manifest.tokenizer)
+        return CaptionTokenizer(content, files.artifact.manifest.tokenizer)
 
 
 def _session_opener(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - a function of `EngineSpec.sessions`
@@ -239,20 +239,20 @@ def _session_opener(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 -
         raise UnavailableError(f"{ENGINES[manifest.runtime].library} is installed but cannot be imported: {error}") from error
 
 
-def _open_session(open_engine: Any, payload: Payload, options: LoadOptions) -> Session | LoopSession:  # noqa: ANN401
-    name, manifest = payload.artifact.path.name, payload.artifact.manifest
-    if problem := misfit(manifest, read_host(), product_for([manifest])):
+def _open_session(open_engine: Any, files: VerifiedFiles, options: LoadOptions) -> Session | LoopSession:  # noqa: ANN401
+    name, manifest = files.artifact.path.name, files.artifact.manifest
+    if problem := check_cpu(manifest, read_host(), int8_selftest_for([manifest])):
         logger.warning("%s %s; use a portable recipe, for example onnx-int8", name, problem.why)
     if options.device == "auto" and manifest.target.device == "cuda":
         if read_host().cuda:
             try:
-                return open_engine(payload, "cuda", options.threads, {})  # type: ignore[no-any-return]
+                return open_engine(files, "cuda", options.threads, {})  # type: ignore[no-any-return]
             except UnavailableError as error:
                 logger.warning("%s; running %s on the CPU", error, name)
         else:
             logger.warning("%s is meant for a GPU and there is none here; running it on the CPU, which is slow", name)
     device = "cpu" if options.device == "auto" else options.device
-    return open_engine(payload, device, options.threads, options.provider_options)  # type: ignore[no-any-return]
+    return open_engine(files, device, options.threads, options.provider_options)  # type: ignore[no-any-return]
 
 
 def _missing(artifact: str, runtime: str, package: str | None = None) -> MissingDependencyError:

@@ -46,7 +46,7 @@ class Dataset:
             [shown_name(image.path.name), sha256_of(image.path) if image.path.is_file() else None, list(image.captions)]
             for image in self.images
         ]
-        return hashlib.sha256(json_dataclass.canonical(rows)).hexdigest()
+        return hashlib.sha256(json_dataclass.canonical_json(rows)).hexdigest()
 
 
 def load_dataset(name: str | None, images: Path | None = None, limit: int | None = None) -> Dataset:

@@ -28,7 +28,7 @@ def find_reference(checkpoint: Checkpoint, images: Sequence[LabelledImage], thre
         version("transformers"),
         checkpoint.source.sha256,
         [checkpoint.family.family, checkpoint.family.task],
-        [json_dataclass.to_json(part) for part in (checkpoint.stored_model, checkpoint.image, checkpoint.tokenizer, checkpoint.defaults)],
+        [json_dataclass.dump(part) for part in (checkpoint.stored_model, checkpoint.image, checkpoint.tokenizer, checkpoint.defaults)],
         hashlib.sha256(checkpoint.tokenizer_json).hexdigest(),
         [[sha256_of(image.path), list(image.captions)] for image in images],
     ]

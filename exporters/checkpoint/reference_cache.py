@@ -45,7 +45,7 @@ def cached_reference(content: object, images: Sequence[LabelledImage], run: Call
     if folder is None:
         logger.warning("the reference run is not cached: there is no home directory and XDG_CACHE_HOME is not set")
         return run()
-    file = folder / f"{hashlib.sha256(json_dataclass.canonical(content)).hexdigest()}.json"
+    file = folder / f"{hashlib.sha256(json_dataclass.canonical_json(content)).hexdigest()}.json"
     if (cached := _read(file, images)) is not None:
         with contextlib.suppress(OSError):  # the cache may be read-only
             file.touch()
@@ -53,7 +53,7 @@ def cached_reference(content: object, images: Sequence[LabelledImage], run: Call
     reference = run()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json_dataclass.canonical(json_dataclass.to_json(reference)))
+        write_atomically(file, json_dataclass.canonical_json(json_dataclass.dump(reference)))
     except OSError as error:
         logger.warning("cannot cache the reference run in %s (%s); the next export runs it again", folder, error.strerror or error)
     with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ def cached_reference(content: object, images: Sequence[LabelledImage], run: Call
 def _read(file: Path, images: Sequence[LabelledImage]) -> Reference | None:
     """Return the reference in a file; None if the file is missing, damaged, or does not match the images."""
     try:
-        reference, _ = json_dataclass.from_json(Reference, json.loads(file.read_bytes()))
+        reference, _ = json_dataclass.load(Reference, json.loads(file.read_bytes()))
     except (OSError, ValueError, RecursionError):
         return None
     if reference is None:

@@ -13,7 +13,7 @@ from exporters.gate.gate import Reference
 from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.caption import Caption
-from runtimes.decoding.search import Clock
+from runtimes.decoding.search import PhaseTimer
 from runtimes.decoding.session import Float32
 from runtimes.errors import CheckpointError, ToolkitError
 from runtimes.images.reading import ImageInput, read_image
@@ -45,7 +45,7 @@ class HfCaptioner:
                 str(directory), f"transformers cannot load it: {next(iter(str(error).splitlines()), type(error).__name__)}"
             ) from error
         self._tokenizer.model_max_length = int(1e9)  # suppresses a warning about a length limit that BLIP's decoder does not have
-        self._timer: _TokenTimer | None = None
+        self._timer: _HookTimer | None = None
         self.model.vision_model.register_forward_hook(lambda *_: self._timer and self._timer("encode"))
         self.model.text_decoder.register_forward_hook(lambda *_: self._timer and self._timer.token())
 
@@ -65,7 +65,7 @@ class HfCaptioner:
         max_length: int = GenerationConfig.max_length,
         batch_size: int = 1,
         *,
-        clock: Clock | None = None,
+        phase_timer: PhaseTimer | None = None,
     ) -> list[Caption]:
         """Caption images; see `Captioner.caption`."""
         captions: list[Caption] = []
@@ -79,16 +79,16 @@ class HfCaptioner:
                     errors.append(None)
                 except ToolkitError as error:
                     errors.append(str(error))
-            if clock:
-                clock("read", perf_counter() - started)
-            readable = self._captions(torch.cat(pixels), prompt, num_beams, min_length, max_length, clock) if pixels else iter(())
+            if phase_timer:
+                phase_timer("read", perf_counter() - started)
+            readable = self._captions(torch.cat(pixels), prompt, num_beams, min_length, max_length, phase_timer) if pixels else iter(())
             captions += [next(readable) if error is None else Caption(text="", token_ids=(), score=None, error=error) for error in errors]
         return captions
 
     def _captions(
-        self, pixels: torch.Tensor, prompt: str | None, num_beams: int, min_length: int, max_length: int, clock: Clock | None
+        self, pixels: torch.Tensor, prompt: str | None, num_beams: int, min_length: int, max_length: int, phase_timer: PhaseTimer | None
     ) -> Iterator[Caption]:
-        output = self.generate(pixels, prompt, num_beams, min_length, max_length, clock, scores=num_beams > 1)
+        output = self.generate(pixels, prompt, num_beams, min_length, max_length, phase_timer, scores=num_beams > 1)
         for row, sequence in enumerate(output.sequences.tolist()):
             ids = self._trim(sequence)
             yield Caption(text=self._text(ids), token_ids=tuple(ids), score=float(output.sequences_scores[row]) if num_beams > 1 else None)
@@ -101,7 +101,7 @@ class HfCaptioner:
         num_beams: int,
         min_length: int,
         max_length: int,
-        clock: Clock | None = None,
+        phase_timer: PhaseTimer | None = None,
         *,
         scores: bool = False,
     ) -> Any:  # noqa: ANN401 - transformers is untyped
@@ -113,11 +113,11 @@ class HfCaptioner:
             num_beams: Beams of the search; 1 is greedy.
             min_length: Least number of tokens, with the prompt.
             max_length: Greatest number of tokens, with the prompt.
-            clock: Called with the name and seconds of each phase.
+            phase_timer: Called with the name and seconds of each phase.
             scores: Also return the scores of every step.
         """
         inputs = {} if prompt is None else self._tokenizer([prompt] * len(pixels), return_tensors="pt", return_token_type_ids=False)
-        self._timer = _TokenTimer(clock) if clock else None
+        self._timer = _HookTimer(phase_timer) if phase_timer else None
         try:
             return self.model.generate(
                 pixel_values=pixels,
@@ -187,15 +187,15 @@ class HfCaptioner:
         return ids[: ids.index(end, first) + 1] if end in ids[first:] else ids
 
 
-class _TokenTimer:
+class _HookTimer:
     """Measures phases in the model's forward hooks and reports their seconds."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock, self._phase, self._started = clock, "first_token", perf_counter()
+    def __init__(self, phase_timer: PhaseTimer) -> None:
+        self._report, self._phase, self._started = phase_timer, "first_token", perf_counter()
 
     def __call__(self, phase: str) -> None:
         now = perf_counter()
-        self._clock(phase, now - self._started)
+        self._report(phase, now - self._started)
         self._started = now
 
     def token(self) -> None:

@@ -32,7 +32,10 @@ class Artifact:
         return self.path / MANIFEST_NAME
 
     def path_of(self, role: str) -> Path:
-        """Return the path of the file that has a role, unchecked: for tools; what runs an artifact reads it through `payload.opened`.
+        """Return the path of the file that has a role.
+
+        The file is not checked. Code that runs an artifact reads it through `runtimes.artifact.verified_files.open_verified`.
+
 
         Raises:
             ArtifactCorruptError: No file has it.

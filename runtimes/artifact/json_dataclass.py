@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def to_json(value: Any) -> Any:  # noqa: ANN401 - a JSON value
+def dump(value: Any) -> Any:  # noqa: ANN401 - a JSON value
     """Return a dataclass as plain JSON values (tuples become lists)."""
     return json.loads(json.dumps(asdict(value)))
 
 
-def canonical(document: object) -> bytes:
+def canonical_json(document: object) -> bytes:
     """Return the one byte string of a JSON document that hashes are taken of: sorted keys, no spaces, UTF-8."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -45,7 +45,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def from_json(cls: type[T], document: object) -> tuple[T | None, list[str]]:
+def load(cls: type[T], document: object) -> tuple[T | None, list[str]]:
     """Read a dataclass from JSON values.
 
     A class may have a static method `json_kinds(document)` that returns field → type, in place of annotations, and may raise ValueError.

@@ -196,7 +196,7 @@ class Manifest:
     @cached_property
     def content(self) -> bytes:
         """The bytes of manifest.json: those that were read; of a manifest that was not read, those to write."""
-        return (json.dumps(json_dataclass.to_json(self), indent=1, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(json_dataclass.dump(self), indent=1, ensure_ascii=False) + "\n").encode()
 
     @property
     def digest(self) -> str:
@@ -239,7 +239,7 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
     schema = known.get("schema")
     if type(schema) is int and schema != SCHEMA:
         raise (ManifestVersionError if schema > SCHEMA else ManifestTooOldError)(path, schema, SCHEMA)
-    manifest, problems = json_dataclass.from_json(Manifest, parsed)
+    manifest, problems = json_dataclass.load(Manifest, parsed)
     if manifest is None:
         raise ManifestError(path, problems)
     if unsafe := [name for name in manifest.files if not _plain_name(name)]:

@@ -4,8 +4,8 @@ A thread hashes the model's files in the manifest's order while the caller impor
 little time of its own; an optional file is hashed when it is requested. A path may be a symbolic link (the hub's cache, DVC, Nix, a mounted
 config map): what is read is the descriptor that was hashed, wherever the link led. Files that hold no weights are small: their bytes are
 kept, and a parser gets the very bytes that were hashed. Weights are hashed block by block; a runtime reads them through the same
-descriptor, or maps the file by its path (ONNX Runtime's external data), and `confirm` afterwards sees that the path still leads to the file
-that was hashed and that nobody has written to it since.
+descriptor, or maps the file by its path (ONNX Runtime's external data), and `check_unchanged` afterwards checks that the path still leads
+to the file that was hashed and that nobody has written to it since.
 """
 
 import contextlib
@@ -48,8 +48,8 @@ class _Checked:
     identity: tuple[int, ...]
 
 
-class Payload:
-    """An artifact's files, being checked. Made by `opened`."""
+class VerifiedFiles:
+    """An artifact's files, being checked. Made by `open_verified`."""
 
     def __init__(self, artifact: Artifact, *, verify: bool) -> None:
         self.artifact = artifact
@@ -81,19 +81,19 @@ class Payload:
             raise ArtifactCorruptError(checked.path, f"has {size} bytes, more than the {MAX_READ_BYTES} that are read at once")
         return checked.stream.read(size) if checked.content is None else checked.content
 
-    def stream(self, role: str) -> BufferedReader:
-        """Return an open file, at its start, which the payload closes; errors as for `read`."""
+    def open(self, role: str) -> BufferedReader:
+        """Return an open file, at its start, which the files closes; errors as for `read`."""
         return self._checked(role).stream
 
-    def mappable(self, role: str) -> Path:
-        """Return the path of a file that a runtime maps by its path, before `confirm`; errors as for `read`."""
+    def path_for_mmap(self, role: str) -> Path:
+        """Return the path of a file that a runtime maps by its path, before `check_unchanged`; errors as for `read`."""
         return self._checked(role).path
 
     def mapped(self, role: str) -> mmap.mmap:
         """Return a file's bytes, mapped from the descriptor that was hashed; errors as for `read`."""
         return mmap.mmap(self._checked(role).stream.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def confirm(self) -> None:
+    def check_unchanged(self) -> None:
         """See that no file that was asked for was replaced or written to since it was hashed: what was read or mapped is what was checked.
 
         Raises:
@@ -152,18 +152,18 @@ class Payload:
 
 
 @contextlib.contextmanager
-def opened(artifact: Artifact, *, verify: bool = True) -> Iterator[Payload]:
+def open_verified(artifact: Artifact, *, verify: bool = True) -> Iterator[VerifiedFiles]:
     """Open an artifact's files and check them in a thread while the body runs; they are closed at its end.
 
     Args:
         artifact: From `open_artifact`.
         verify: False leaves the hashes out: sizes are checked only. For an artifact whose files were hashed a moment ago.
     """
-    payload = Payload(artifact, verify=verify)
+    files = VerifiedFiles(artifact, verify=verify)
     try:
-        yield payload
+        yield files
     finally:
-        payload.close()
+        files.close()
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -17,13 +17,13 @@ from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.decoding.session import Float32, Inputs, Int64, LoopSession, Session, State
 
-Clock: TypeAlias = Callable[[str, float], None]
+PhaseTimer: TypeAlias = Callable[[str, float], None]
 """Called with a phase ("read", "encode", "first_token", "token"; of a `LoopSession` "read" and "loop") and its seconds."""
 
-RUN = 64
-"""Neighbours whose maximum stands for all of them in `largest`."""
+CHUNK = 64
+"""Neighbours whose maximum stands for all of them in `top_k`."""
 
-LAST = np.array([0], dtype=np.int64)
+FIRST_POSITION = np.array([0], dtype=np.int64)
 """Position of the one new token whose logits a step after the prompt needs."""
 
 
@@ -37,7 +37,7 @@ class Hypothesis:
 
 
 def generate(
-    session: Session, state: State, prompts: Int64, spec: TokenizerSpec, decoding: GenerationConfig, clock: Clock
+    session: Session, state: State, prompts: Int64, spec: TokenizerSpec, decoding: GenerationConfig, phase_timer: PhaseTimer
 ) -> list[Hypothesis]:
     """Caption the B images of a state.
 
@@ -47,12 +47,12 @@ def generate(
         prompts: i64[B,T], the ids that each image's caption starts with, [DEC] first; see `by_length`.
         spec: Special ids.
         decoding: Beams, lengths, penalty.
-        clock: Told the seconds of each phase.
+        phase_timer: Told the seconds of each phase.
     """
     started = perf_counter()
     logits, state = session.step(prompts, state, np.array([prompts.shape[1] - 1], dtype=np.int64))
     search = _greedy if decoding.num_beams == 1 else _beam
-    return search(session, state, logits[:, 0], prompts.tolist(), spec, decoding, _Lap(clock, started))
+    return search(session, state, logits[:, 0], prompts.tolist(), spec, decoding, _TokenTimer(phase_timer, started))
 
 
 def by_length(prompts: Sequence[Sequence[int]], run: Callable[[Int64 | slice, Int64], list[Hypothesis]]) -> list[Hypothesis]:
@@ -74,16 +74,16 @@ def by_length(prompts: Sequence[Sequence[int]], run: Callable[[Int64 | slice, In
 
 
 def run_loop(
-    loop: LoopSession, inputs: Inputs, prompts: Int64, spec: TokenizerSpec, decoding: GenerationConfig, clock: Clock
+    loop: LoopSession, inputs: Inputs, prompts: Int64, spec: TokenizerSpec, decoding: GenerationConfig, phase_timer: PhaseTimer
 ) -> list[Hypothesis]:
     """As `generate` with one beam, by a session that searches by itself. It takes one prompt per run."""
     prompt = prompts[0]
     if (prompts != prompt).any():
         singles = ({name: array[image : image + 1] for name, array in inputs.items()} for image in range(len(prompts)))
-        return [run_loop(loop, single, prompts[i : i + 1], spec, decoding, clock)[0] for i, single in enumerate(singles)]
+        return [run_loop(loop, single, prompts[i : i + 1], spec, decoding, phase_timer)[0] for i, single in enumerate(singles)]
     started = perf_counter()
     rows, scores = loop.caption(inputs, prompt, decoding.min_length, decoding.max_length)
-    clock("loop", perf_counter() - started)
+    phase_timer("loop", perf_counter() - started)
     hypotheses = []
     for row, score in zip(rows, scores, strict=True):
         ends = np.flatnonzero(row[len(prompt) :] == spec.eos_id)
@@ -93,11 +93,11 @@ def run_loop(
     return hypotheses
 
 
-class _Lap:
+class _TokenTimer:
     """Reports the time of each token: the first one's since the prompt was fed."""
 
-    def __init__(self, clock: Clock, started: float) -> None:
-        self._clock, self._started, self._phase = clock, started, "first_token"
+    def __init__(self, phase_timer: PhaseTimer, started: float) -> None:
+        self._clock, self._started, self._phase = phase_timer, started, "first_token"
 
     def __call__(self) -> None:
         now = perf_counter()
@@ -113,7 +113,13 @@ def log_softmax(logits: Float32) -> Float32:
 
 
 def _greedy(
-    session: Session, state: State, logits: Float32, prompts: list[list[int]], spec: TokenizerSpec, decoding: GenerationConfig, lap: _Lap
+    session: Session,
+    state: State,
+    logits: Float32,
+    prompts: list[list[int]],
+    spec: TokenizerSpec,
+    decoding: GenerationConfig,
+    lap: _TokenTimer,
 ) -> list[Hypothesis]:
     sequences, start = [list(prompt) for prompt in prompts], len(prompts[0])
     scores = np.zeros(len(logits), dtype=np.float32)
@@ -133,7 +139,7 @@ def _greedy(
         if len(running) < len(active):
             state = session.select(state, running, running)
             active, best = active[running], best[running]
-        step_logits, state = session.step(best[:, None].astype(np.int64), state, LAST)
+        step_logits, state = session.step(best[:, None].astype(np.int64), state, FIRST_POSITION)
         logits = step_logits[:, 0]
     generated = [len(sequence) - start for sequence in sequences]
     return [
@@ -148,13 +154,13 @@ def _log_sum_exp(logits: Float32) -> Float32:
     return np.asarray(top + np.log(np.exp(logits - top[:, None]).sum(axis=-1)), dtype=np.float32)
 
 
-def largest(values: Float32, count: int) -> Int64:
+def top_k(values: Float32, count: int) -> Int64:
     """Return the places i64[count] of the largest of f32[n], largest first, of equal ones the first.
 
     Nothing below the count-th largest of the runs' maxima can be among them, which leaves little to sort: a twelfth of the time that
     partitioning all of them takes.
     """
-    maxima = np.maximum.reduceat(values, np.arange(0, len(values), RUN))
+    maxima = np.maximum.reduceat(values, np.arange(0, len(values), CHUNK))
     bar = np.partition(maxima, -count)[-count] if len(maxima) > count else -np.inf
     places = np.flatnonzero(values >= bar)
     return np.asarray(places[np.lexsort((places, -values[places]))][:count])
@@ -175,7 +181,7 @@ class _Beams:
         totals = (log_probabilities + self.running_scores[:, None]).ravel()
         # Twice as many candidates as beams: even if every beam ends, as many go on.
         count = min(2 * num_beams, len(totals))
-        candidates = largest(totals, count)
+        candidates = top_k(totals, count)
         length = len(self.running[0]) + 1
         penalty = (length - self._prompt) ** self._decoding.length_penalty
         keep: list[int] = []
@@ -203,7 +209,13 @@ class _Beams:
 
 
 def _beam(
-    session: Session, state: State, logits: Float32, prompts: list[list[int]], spec: TokenizerSpec, decoding: GenerationConfig, lap: _Lap
+    session: Session,
+    state: State,
+    logits: Float32,
+    prompts: list[list[int]],
+    spec: TokenizerSpec,
+    decoding: GenerationConfig,
+    lap: _TokenTimer,
 ) -> list[Hypothesis]:
     searches = [_Beams(prompt, decoding, spec) for prompt in prompts]
     active = list(range(len(logits)))
@@ -223,7 +235,7 @@ def _beam(
         active = [active[slot] for slot in slots]
         rows_per_image = len(searches[active[0]].running)  # of every image; below K while the vocabulary gives fewer
         token_ids = np.array([hypothesis[-1:] for image in active for hypothesis in searches[image].running], dtype=np.int64)
-        step_logits, state = session.step(token_ids, state, LAST)
+        step_logits, state = session.step(token_ids, state, FIRST_POSITION)
         logits = step_logits[:, 0]
     best = [search.finished[0] for search in searches]
     return [Hypothesis(token_ids=tuple(token_ids), score=score) for score, token_ids in best]

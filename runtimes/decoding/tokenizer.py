@@ -9,7 +9,7 @@ from runtimes.artifact.manifest import TEXT, TokenizerSpec
 from runtimes.errors import ArtifactCorruptError, ToolkitError, translate_errors
 
 
-class Tokens:
+class CaptionTokenizer:
     """A checkpoint's tokenizer with its family's rules for prompts and captions."""
 
     def __init__(self, tokenizer_json: bytes, spec: TokenizerSpec) -> None:

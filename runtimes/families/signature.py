@@ -16,7 +16,7 @@ Signature: TypeAlias = tuple[Values, Values]
 """Inputs and outputs of one graph."""
 
 
-def mismatch(found: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:
+def signature_mismatch(found: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:
     """Return how a graph's inputs or outputs differ from the expected ones, or None.
 
     An axis may have a name where a size is expected: a graph need not state a size that it computes.

@@ -6,12 +6,12 @@ from itertools import tee
 
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.loading import load
-from runtimes.pool.job import Job, Ready
+from runtimes.pool.job import CaptionJob, Ready
 from runtimes.pool.rows import Row, row_of
 
 
 def rows_of(
-    job: Job, on_ready: Callable[[Ready], None] = lambda ready: None, images: Iterable[str] | None = None
+    job: CaptionJob, on_ready: Callable[[Ready], None] = lambda ready: None, images: Iterable[str] | None = None
 ) -> Generator[Row, None, None]:
     """Load the artifact and yield each image's row.
 

@@ -20,7 +20,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class CaptionJob:
     """Images for one process."""
 
     artifact: str

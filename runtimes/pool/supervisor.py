@@ -14,16 +14,16 @@ from pathlib import Path
 
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import ArtifactCrashError, ImageCrashError
-from runtimes.pool.job import Job, Ready
+from runtimes.pool.job import CaptionJob, Ready
 from runtimes.pool.rows import Row
 from runtimes.workers.parent import Worker
 
 Batch = Sequence[str]
-MOST_CRASHES = 5
+MAX_CRASHES = 5
 """In a row, before anything was captioned: then it is not the images."""
 
 
-def supervise(job: Job, batches: Sequence[Batch], on_ready: Callable[[Ready], None], *, proven: bool) -> Iterator[list[Row]]:
+def supervise(job: CaptionJob, batches: Sequence[Batch], on_ready: Callable[[Ready], None], *, proven: bool) -> Iterator[list[Row]]:
     """Yield each batch's rows; those of a batch that had to be taken apart come one by one.
 
     Args:
@@ -43,7 +43,7 @@ def supervise(job: Job, batches: Sequence[Batch], on_ready: Callable[[Ready], No
         images = tuple(image for batch in part for image in batch)
         done = 0
         with Worker("runtimes.pool.worker", quiet=False) as worker:
-            answers = worker.ask(replace(job, images=images, readers=0 if suspects else job.readers))
+            answers = worker.request(replace(job, images=images, readers=0 if suspects else job.readers))
             if (first := next(answers, None)) is not None:
                 on_ready(Ready(**first))
                 for batch in part:
@@ -55,7 +55,7 @@ def supervise(job: Job, batches: Sequence[Batch], on_ready: Callable[[Ready], No
         proven = proven or done > 0
         todo, suspects = todo[done:], max(0, suspects - done)
         if first is None:
-            raise ArtifactCrashError(Path(job.artifact), f"opening it ended a process ({worker.death})")
+            raise ArtifactCrashError(Path(job.artifact), f"opening it ended a process ({worker.exit_reason})")
         if done == len(part):
             pass
         elif not suspects:
@@ -64,11 +64,11 @@ def supervise(job: Job, batches: Sequence[Batch], on_ready: Callable[[Ready], No
             suspects += len(todo[0]) - 1
             todo[:1] = [[image] for image in todo[0]]
         else:
-            crashed.append(_crash_row(todo[0][0], worker.death))
+            crashed.append(_crash_row(todo[0][0], worker.exit_reason))
             todo, suspects = todo[1:], suspects - 1
-        if len(crashed) == MOST_CRASHES and not proven:  # none of them is told, so that none is taken for done
+        if len(crashed) == MAX_CRASHES and not proven:  # none of them is told, so that none is taken for done
             raise ArtifactCrashError(
-                Path(job.artifact), f"captioning ended {MOST_CRASHES} processes, each at another image ({worker.death})"
+                Path(job.artifact), f"captioning ended {MAX_CRASHES} processes, each at another image ({worker.exit_reason})"
             )
         if proven or not todo:
             yield from ([row] for row in crashed)

@@ -19,7 +19,7 @@ R = TypeVar("R", bound="Runnable")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Misfit:
+class CpuProblem:
     """Why an artifact is not for this CPU."""
 
     wrong: bool
@@ -27,7 +27,7 @@ class Misfit:
     why: str
 
 
-def product_for(held: "Iterable[Runnable]") -> Int8SelfTest | None:
+def int8_selftest_for(held: "Iterable[Runnable]") -> Int8SelfTest | None:
     """Ask onnxruntime where one of the artifacts needs to know; None where none does, or where there is no onnxruntime to run it."""
     if not any(one.target.full_range for one in held):
         return None
@@ -39,23 +39,23 @@ def product_for(held: "Iterable[Runnable]") -> Int8SelfTest | None:
         return None
 
 
-def misfit(one: "Runnable", host: Host, product: Int8SelfTest | None) -> Misfit | None:
-    """Say what is wrong with running an artifact, or one of a recipe, on this CPU, if anything; the product is that of `product_for`."""
+def check_cpu(one: "Runnable", host: Host, product: Int8SelfTest | None) -> CpuProblem | None:
+    """Return why an artifact is wrong or slow on this CPU, or None; the product is that of `int8_selftest_for`."""
     suits = one.target.suits(host.cpu_features)
     tuned = f"is tuned for CPUs with {' or '.join(one.target.cpu_features)}, which this one lacks"
     if one.target.full_range and product is not None and not product.right:
         saturates = f"integer products saturate here ({product.found:,} where {product.expected:,} is right)"
         cause = f"{tuned}; {saturates}" if not suits else f"has weights of full range, and {saturates}"
-        return Misfit(wrong=True, why=f"{cause}: its captions may be wrong here")
+        return CpuProblem(wrong=True, why=f"{cause}: its captions may be wrong here")
     if suits:
         return None
     known = product is not None and product.right
-    return Misfit(
+    return CpuProblem(
         wrong=False, why=f"{tuned}; " + ("its products are right here, but may be slow" if known else "it may be wrong or slow here")
     )
 
 
-def right_here(held: Mapping[str, R], host: Host, product: Int8SelfTest | None) -> dict[str, R]:
+def drop_incorrect(held: Mapping[str, R], host: Host, product: Int8SelfTest | None) -> dict[str, R]:
     """Leave out what this CPU multiplies wrongly, whatever its flags say."""
-    misfits = {name: misfit(one, host, product) for name, one in held.items()}
+    misfits = {name: check_cpu(one, host, product) for name, one in held.items()}
     return {name: one for name, one in held.items() if (found := misfits[name]) is None or not found.wrong}

@@ -9,7 +9,7 @@ from runtimes.engine_registry import ENGINES
 from runtimes.families.signature import SINGLE
 from runtimes.host.facts import Host
 
-LAST = 9
+APPROXIMATE_RANK = 9
 """Place behind all that compute what the checkpoint does."""
 
 
@@ -45,7 +45,7 @@ class Runnable(Protocol):
         ...
 
 
-def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list[Choice]:
+def rank_candidates(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list[Choice]:
     """Order the artifacts, or the recipes, that this host can run, best first.
 
     FP16 where there is CUDA; else INT8 that fits this CPU, tuned before portable; else INT4, which is smaller and less exact; else FP32;
@@ -83,7 +83,7 @@ def rank(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list
         else:
             place, where, why = 4, "cpu", "FP16 on the CPU, as there is nothing else"
         if target.approximate:
-            place, why = LAST, f"approximate ({target.precision.upper()}), as there is nothing else that this machine can run"
+            place, why = APPROXIMATE_RANK, f"approximate ({target.precision.upper()}), as there is nothing else that this machine can run"
         # Among INT8 artifacts the runtime counts for more than the tuning: full-range weights save no time, they are a little more exact.
         order = (place, ENGINES[one.runtime].rank, one.contract == SINGLE, not target.cpu_features, name)
         ranked.append((order, Choice(name=name, device=where, why=why)))

@@ -26,12 +26,12 @@ BLOCK_BYTES = 1 << 20
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file so that it is there completely or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
-    with whole_file(path) as stream:
+    with open_atomic(path) as stream:
         stream.writelines([content] if isinstance(content, bytes) else content)
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write that gets its name when the block has ended well, and is removed otherwise."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
     temporary = Path(name)

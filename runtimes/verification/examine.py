@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from runtimes.artifact.verified_files import Payload
+from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.host.facts import read_host
 from runtimes.images.reading import MAX_PIXELS
-from runtimes.loading import LoadOptions, open_verified
+from runtimes.loading import LoadOptions, load_verified
 from runtimes.verification.golden import Golden, Replay, replay
 
 
@@ -18,7 +18,7 @@ class Examined:
     """None: the artifact has no golden captions."""
 
 
-def examine(files: Payload, golden: Golden | None, threads: int | None) -> Examined:
+def examine(files: VerifiedFiles, golden: Golden | None, threads: int | None) -> Examined:
     """Open an artifact on the CPU from the files that were hashed, and replay its golden captions.
 
     Raises:
@@ -33,5 +33,5 @@ def examine(files: Payload, golden: Golden | None, threads: int | None) -> Exami
         verify=True,
         tune_allocator=True,
     )
-    captioner = open_verified(files, options)
+    captioner = load_verified(files, options)
     return Examined(providers=captioner.session.info().providers, golden=None if golden is None else replay(captioner, golden, files))

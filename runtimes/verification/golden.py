@@ -24,10 +24,10 @@ from PIL import Image
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.manifest import Manifest
-from runtimes.artifact.verified_files import Payload
+from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.caption import Caption
 from runtimes.captioner import Captioner
-from runtimes.decoding.search import LAST, log_softmax
+from runtimes.decoding.search import FIRST_POSITION, log_softmax
 from runtimes.decoding.session import Float32
 from runtimes.errors import ArtifactCorruptError, EngineError, translate_errors
 from runtimes.host.facts import read_host
@@ -80,7 +80,7 @@ class GoldenImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class RecordingMachine:
     """Where captions were recorded: on another such machine they are the same to the last bit, elsewhere within the bounds."""
 
     cpu_features: tuple[str, ...]
@@ -109,7 +109,7 @@ class Golden:
     logits_tolerance: float | None
     """Largest difference of a logit that another machine may make; None: the session returns no logits."""
     sensitivity: Sensitivity
-    machine: Machine
+    machine: RecordingMachine
     images: tuple[GoldenImage, ...]
 
     def __post_init__(self) -> None:
@@ -158,7 +158,7 @@ def first_logits(captioner: Captioner, image: Image.Image) -> Float32 | None:
     if not has_logits(captioner):
         return None
     state = captioner.stepwise_session.encode({"pixels": preprocess(image, captioner.manifest.image)[None]})
-    logits, _ = captioner.stepwise_session.step(np.array([captioner.tokens.prompt_ids(None)], np.int64), state, LAST)
+    logits, _ = captioner.stepwise_session.step(np.array([captioner.tokenizer.prompt_ids(None)], np.int64), state, FIRST_POSITION)
     return np.array(logits[0, 0])
 
 
@@ -170,7 +170,7 @@ def teacher_force(captioner: Captioner, image: Image.Image, token_ids: Sequence[
     """
     state, margins, total = captioner.stepwise_session.encode({"pixels": preprocess(image, captioner.manifest.image)[None]}), [], 0.0
     for fed, wanted in pairwise(token_ids):
-        logits, state = captioner.stepwise_session.step(np.array([[fed]], np.int64), state, LAST)
+        logits, state = captioner.stepwise_session.step(np.array([[fed]], np.int64), state, FIRST_POSITION)
         probabilities = log_softmax(logits[0, 0])
         second, best = np.partition(probabilities, -2)[-2:]
         margins.append(float(best - second))
@@ -204,7 +204,7 @@ def compare_caption(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ImageComparison:
     """How the captions of one image differ from the recorded ones."""
 
     equal: int = 0
@@ -215,7 +215,7 @@ class Comparison:
     """Largest one; None without logits."""
 
 
-def compare_image(captioner: Captioner, image: Image.Image, name: str, golden: Golden, index: int, expected: Logits) -> Comparison:
+def compare_image(captioner: Captioner, image: Image.Image, name: str, golden: Golden, index: int, expected: Logits) -> ImageComparison:
     """Caption one golden image, RGB, and compare.
 
     Args:
@@ -248,7 +248,7 @@ def compare_image(captioner: Captioner, image: Image.Image, name: str, golden: G
                 allowed := _score_bound(captioner, golden)
             ):
                 differences.append(f"{name}: its score differs by {drift:.4g} nat per token, {allowed:.4g} is allowed")
-    return Comparison(equal=equal, ties=tuple(ties), differences=tuple(differences), logits_difference=logits_difference)
+    return ImageComparison(equal=equal, ties=tuple(ties), differences=tuple(differences), logits_difference=logits_difference)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,9 +270,9 @@ class Replay:
     """Whether this machine has the CPU features and versions of the one that recorded them."""
 
 
-def machine_of(captioner: Captioner) -> Machine:
+def machine_of(captioner: Captioner) -> RecordingMachine:
     """Return what decides how this machine rounds."""
-    return Machine(cpu_features=tuple(sorted(read_host().cpu_features)), versions=captioner.session.info().versions)
+    return RecordingMachine(cpu_features=tuple(sorted(read_host().cpu_features)), versions=captioner.session.info().versions)
 
 
 def logits_bound(captioner: Captioner, golden: Golden) -> float | None:
@@ -287,7 +287,7 @@ def _score_bound(captioner: Captioner, golden: Golden) -> float:
     return SAME_MACHINE_TOLERANCE if machine_of(captioner) == golden.machine else max(golden.tie_nat, SAME_MACHINE_TOLERANCE)
 
 
-def read_golden(files: Payload) -> Golden | None:
+def read_golden(files: VerifiedFiles) -> Golden | None:
     """Return an artifact's golden captions, or None if it has none.
 
     Raises:
@@ -301,7 +301,7 @@ def read_golden(files: Payload) -> Golden | None:
         parsed = json.loads(content) if len(content) <= MAX_BYTES else {}
     except (ValueError, RecursionError) as error:
         raise ArtifactCorruptError(path, f"is not JSON ({error})") from error
-    golden, problems = json_dataclass.from_json(Golden, parsed)
+    golden, problems = json_dataclass.load(Golden, parsed)
     if golden is None:
         raise ArtifactCorruptError(path, "; ".join(problems))
     named = {f"{ROLE}:{name}" for image in golden.images for name in (image.original, image.resized)}
@@ -328,7 +328,7 @@ def _misfit(golden: Golden, manifest: Manifest) -> str | None:
     return None
 
 
-def replay(captioner: Captioner, golden: Golden, files: Payload) -> Replay:
+def replay(captioner: Captioner, golden: Golden, files: VerifiedFiles) -> Replay:
     """Caption the golden images of an artifact with its captioner and compare.
 
     The image as shipped and the resized one are both read; where they give the same pixels, as they should, the model runs once.
@@ -358,7 +358,7 @@ def replay(captioner: Captioner, golden: Golden, files: Payload) -> Replay:
     )
 
 
-def _read(captioner: Captioner, files: Payload, name: str) -> Image.Image:
+def _read(captioner: Captioner, files: VerifiedFiles, name: str) -> Image.Image:
     spec = captioner.manifest.image
     image = read_image(files.read(f"{ROLE}:{name}"), name)
     if name.endswith(".png") and image.size != (spec.width_px, spec.height_px):
@@ -367,7 +367,7 @@ def _read(captioner: Captioner, files: Payload, name: str) -> Image.Image:
     return image
 
 
-def _logits(files: Payload, images: int) -> Logits:
+def _logits(files: VerifiedFiles, images: int) -> Logits:
     """Read f32[images,V].
 
     Raises:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import Artifact, open_artifact
-from runtimes.artifact.verified_files import opened
+from runtimes.artifact.verified_files import open_verified
 from runtimes.errors import ArtifactCorruptError, ArtifactCrashError, ToolkitError
 from runtimes.verification.examine import Examined, examine
 from runtimes.verification.golden import read_golden
@@ -56,20 +56,20 @@ def examine_in_subprocess(
     question = Question(path=str(artifact.path.resolve()), threads=threads, memory_bytes=memory, seconds=int(seconds) + 1)
     with Worker(__name__, seconds=seconds) as worker:
         try:
-            for warning in worker.ask(question):
+            for warning in worker.request(question):
                 logger.warning("%s", warning)
         except ToolkitError as error:
             raise ArtifactCorruptError(artifact.path, f"cannot be opened: {error}") from error
     if worker.result is None:
-        raise ArtifactCrashError(artifact.path, f"opening it in a subprocess failed: {worker.death}")
-    examined, problems = json_dataclass.from_json(Examined, worker.result)
+        raise ArtifactCrashError(artifact.path, f"opening it in a subprocess failed: {worker.exit_reason}")
+    examined, problems = json_dataclass.load(Examined, worker.result)
     assert examined is not None, problems
     return examined
 
 
 def _run(question: Question, warn: Callable[[str], None]) -> Examined:
     _limit(question, warn)
-    with opened(open_artifact(Path(question.path))) as files:
+    with open_verified(open_artifact(Path(question.path))) as files:
         return examine(files, read_golden(files), question.threads)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME
-from runtimes.artifact.verified_files import Payload, opened
+from runtimes.artifact.verified_files import VerifiedFiles, open_verified
 from runtimes.errors import ArtifactCorruptError, DigestError, GoldenError, OutputError, ToolkitError
 from runtimes.storage.archive import SUFFIX, unpack
 from runtimes.storage.atomic_write import working_folder
@@ -81,7 +81,7 @@ def _verify(path: Path, digest: str | None, threads: int | None, *, untrusted: b
     manifest = artifact.manifest
     if digest is not None and manifest.digest != digest.lower():
         raise DigestError(path, manifest.digest, digest)
-    with opened(artifact) as files:
+    with open_verified(artifact) as files:
         check_files(files)
         golden = read_golden(files)
         examined = examine_in_subprocess(artifact, threads) if untrusted else examine(files, golden, threads)
@@ -125,7 +125,7 @@ def summary(report: Report) -> list[str]:
     return lines
 
 
-def check_files(files: Payload) -> None:
+def check_files(files: VerifiedFiles) -> None:
     """Compare an artifact's folder with its manifest: exactly the declared files, each a regular one of the declared size and hash.
 
     Raises:
@@ -139,7 +139,7 @@ def check_files(files: Payload) -> None:
     problems = [f"{name!r} is not declared" for name in sorted(extra)]
     for name, entry in artifact.manifest.files.items():
         try:
-            files.stream(entry.role)
+            files.open(entry.role)
         except ArtifactCorruptError as error:
             problems.append(f"{name} {error.problem}")
     if problems:

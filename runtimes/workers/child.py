@@ -46,11 +46,11 @@ def serve(question: type[Q], run: Callable[[Q, Send], object]) -> None:
 
     lines = _lines_of_stdin()
     while True:
-        asked, problems = json_dataclass.from_json(question, json.loads(lines.get()))
+        asked, problems = json_dataclass.load(question, json.loads(lines.get()))
         assert asked is not None, problems
         try:
             result = run(asked, lambda progress: send({"progress": progress}))
-            send({"result": None if result is None else json_dataclass.to_json(result)})
+            send({"result": None if result is None else json_dataclass.dump(result)})
         except ToolkitError as error:
             send({"error": str(error), "code": error.code})
         except Exception as error:

@@ -33,13 +33,13 @@ class Worker:
         module: Dotted name of a module that calls `runtimes.workers.child.serve`.
         threads: For libraries that read their number of threads from the environment; None leaves the environment as it is.
         seconds: Longest time for one question; then the process is killed. None: no limit.
-        quiet: Keep the child's stderr for `death`; otherwise it is this process's stderr.
+        quiet: Keep the child's stderr for `exit_reason`; otherwise it is this process's stderr.
     """
 
     def __init__(self, module: str, *, threads: int | None = None, seconds: float | None = None, quiet: bool = True) -> None:
         self.result: Any = None
         """The answer to the last question, as JSON values; None before it has come."""
-        self.death = ""
+        self.exit_reason = ""
         """Why the process ended; set when the block has ended, or when a question stays unanswered."""
         self._seconds, self._late, self._error = seconds, False, ""
         self._stderr = tempfile.TemporaryFile() if quiet else None  # noqa: SIM115 - closed by `close`
@@ -50,8 +50,8 @@ class Worker:
         command = [sys.executable, "-P", "-m", module]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment)
 
-    def ask(self, question: object) -> Iterator[Any]:
-        """Send a dataclass and yield the progress, as JSON values; then `result` is set, or `death` where the process has ended.
+    def request(self, question: object) -> Iterator[Any]:
+        """Send a dataclass and yield the progress, as JSON values; then `result` is set, or `exit_reason` where the process has ended.
 
         Raises:
             ToolkitError: What the child raised.
@@ -64,7 +64,7 @@ class Worker:
             timer.start()
         try:
             with suppress(BrokenPipeError):  # it ended before it read its question; its exit status tells why
-                self._child.stdin.write(json.dumps(json_dataclass.to_json(question)).encode() + b"\n")
+                self._child.stdin.write(json.dumps(json_dataclass.dump(question)).encode() + b"\n")
                 self._child.stdin.flush()
             for line in self._child.stdout:
                 if not line.endswith(b"\n"):
@@ -84,7 +84,7 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """End the process and set `death`."""
+        """End the process and set `exit_reason`."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         with suppress(BrokenPipeError):
@@ -97,12 +97,12 @@ class Worker:
             self._stderr.seek(0)
             lines = self._stderr.read().decode(errors="replace").strip().splitlines()
             self._stderr.close()
-        self.death = self.death or self._reason(status, lines)
+        self.exit_reason = self.exit_reason or self._reason(status, lines)
 
     def _reason(self, status: int, lines: list[str]) -> str:
         if self._late:
             return f"no answer within {self._seconds:g} s"
-        return self._error or (lines[-1] if lines and status > 0 else death_of(status))
+        return self._error or (lines[-1] if lines and status > 0 else describe_exit(status))
 
     def _kill_late(self) -> None:
         self._late = True
@@ -117,7 +117,7 @@ class Worker:
         self.close()
 
 
-def death_of(status: int) -> str:
+def describe_exit(status: int) -> str:
     """Name how a process ended, from its exit status; a negative one is a POSIX signal's number, and Windows has no SIGKILL."""
     if status >= 0:
         return f"exit code {status}"
@@ -125,7 +125,7 @@ def death_of(status: int) -> str:
     return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
 
 
-def ask(
+def request_once(
     module: str, question: object, answer: type[T], *, threads: int, on_progress: Callable[[Any], None] = lambda progress: None
 ) -> tuple[T | None, str | None]:
     """Ask one question of a module in a fresh process: what this process has in memory does not disturb a measurement there.
@@ -142,12 +142,12 @@ def ask(
     """
     with Worker(module, threads=threads) as worker:
         try:
-            for progress in worker.ask(question):
+            for progress in worker.request(question):
                 on_progress(progress)
         except ToolkitError as error:
             return None, str(error)
     if worker.result is None:
-        return None, f"its process ended: {worker.death}"
-    result, problems = json_dataclass.from_json(answer, worker.result)
+        return None, f"its process ended: {worker.exit_reason}"
+    result, problems = json_dataclass.load(answer, worker.result)
     assert result is not None, problems
     return result, None

@@ -1,6 +1,6 @@
 """Every file of an artifact is opened once while it is loaded: what was hashed is what the parsers get, not a second look at the path.
 
-ONNX Runtime maps weights by their path, which Python does not see; `Payload.confirm` covers that
+ONNX Runtime maps weights by their path, which Python does not see; `VerifiedFiles.check_unchanged` covers that
 (tests/runtimes/artifact/test_verified_files.py).
 """
 

@@ -8,12 +8,12 @@ from click.testing import CliRunner
 
 from exporters.recipes import find_recipe
 from runtimes.host.facts import read_host
-from runtimes.selection.ranking import rank
+from runtimes.selection.ranking import rank_candidates
 from toolkit.cli import main
 from toolkit.commands.options import split_artifact
 
 HELD = ("onnx-fp32", "onnx-int8")
-BEST = rank({name: find_recipe(name) for name in HELD}, read_host())[0].name
+BEST = rank_candidates({name: find_recipe(name) for name in HELD}, read_host())[0].name
 
 
 def run(*arguments):

@@ -12,8 +12,8 @@ from exporters.recipes import RECIPES
 from runtimes.artifact.folder import open_artifact
 from runtimes.engines.ort.int8_selftest import run_int8_selftest
 from runtimes.host.facts import read_host
-from runtimes.selection.fitness import right_here
-from runtimes.selection.ranking import rank
+from runtimes.selection.fitness import drop_incorrect
+from runtimes.selection.ranking import rank_candidates
 from toolkit.cli import main
 from toolkit.doctor.engines import Engine
 from toolkit.doctor.examine import Examination
@@ -54,9 +54,13 @@ def test_what_fits_is_what_load_would_take(examined, tiny_artifacts):
     """Recipes and artifacts in the same order, by the same function."""
     host, product = read_host(), run_int8_selftest()
     recipes = {recipe.name: recipe for recipe in RECIPES}
-    assert [one["name"] for one in examined["recipes"]] == [one.name for one in rank(right_here(recipes, host, product), host)]
+    assert [one["name"] for one in examined["recipes"]] == [
+        one.name for one in rank_candidates(drop_incorrect(recipes, host, product), host)
+    ]
     manifests = {path.name: open_artifact(path).manifest for path in tiny_artifacts.values()}
-    assert [one["name"] for one in examined["artifacts"]] == [one.name for one in rank(right_here(manifests, host, product), host)]
+    assert [one["name"] for one in examined["artifacts"]] == [
+        one.name for one in rank_candidates(drop_incorrect(manifests, host, product), host)
+    ]
 
 
 def test_an_artifact_that_needs_what_is_not_here_is_a_problem(tiny_artifacts, tmp_path):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from runtimes.artifact.folder import open_artifact
-from runtimes.artifact.verified_files import opened
+from runtimes.artifact.verified_files import open_verified
 
 
 @pytest.mark.full
@@ -25,7 +25,7 @@ def test_two_exports_of_one_recipe(tiny_checkpoint, tmp_path, overwrite):
         assert len(lines) == code
         assert all("another process" in line or "exists already" in line for line in lines)
     artifact = open_artifact(tmp_path / "tiny-onnx-int8")
-    with opened(artifact) as payload:
+    with open_verified(artifact) as payload:
         for entry in artifact.manifest.files.values():
             payload.read(entry.role)
     assert sorted(file.name for file in artifact.path.iterdir()) == sorted([*artifact.manifest.files, "manifest.json"])

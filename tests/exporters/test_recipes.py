@@ -20,7 +20,7 @@ class TestRecipes:
     @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
     def test_a_file_of_its_fields_gives_the_same_recipe(self, tmp_path, recipe):
         file = tmp_path / "mine.json"
-        file.write_text(json.dumps(json_dataclass.to_json(recipe)))
+        file.write_text(json.dumps(json_dataclass.dump(recipe)))
         found = find_recipe(str(file))
         assert found == recipe
         assert found.sha256 == recipe.sha256
@@ -62,7 +62,7 @@ class TestRecipes:
     def test_the_manifest_contains_the_recipe_and_its_hash(self, tiny_artifacts):
         for name, path in tiny_artifacts.items():
             recipe = find_recipe(name)
-            assert open_artifact(path).manifest.recipe == {**json_dataclass.to_json(recipe), "sha256": recipe.sha256}
+            assert open_artifact(path).manifest.recipe == {**json_dataclass.dump(recipe), "sha256": recipe.sha256}
 
     @pytest.mark.parametrize(
         ("names", "cuda", "expected"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.artifact.folder import open_artifact
-from runtimes.artifact.verified_files import opened
+from runtimes.artifact.verified_files import open_verified
 from toolkit.batch.journal import partial_of
 from toolkit.records.record import read_records
 
@@ -45,7 +45,7 @@ def artifact_at(path: Path, old: Path, new: Path) -> str:
         return "nothing"
     try:
         found = open_artifact(path)
-        with opened(found) as payload:
+        with open_verified(found) as payload:
             for entry in found.manifest.files.values():
                 payload.read(entry.role)
     except Exception as error:  # whatever it is, it is what is wrong

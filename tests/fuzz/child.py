@@ -24,7 +24,7 @@ import runtimes.engines.ort.session
 import runtimes.engines.pytorch.session
 import runtimes.loading
 from runtimes.artifact.folder import open_artifact
-from runtimes.artifact.verified_files import opened
+from runtimes.artifact.verified_files import open_verified
 from runtimes.errors import ToolkitError
 from runtimes.host.facts import CUDA_DRIVERS
 from runtimes.verification.golden import read_golden, replay
@@ -55,7 +55,7 @@ def attempt(path: str, image: str) -> dict[str, Any]:
         (caption,) = captioner.caption([image], num_beams=2, max_length=8)
         outcome = "captioned" if caption.error is None else f"row {caption.code}"
         said = caption.error or ""
-        with opened(open_artifact(Path(path))) as files:
+        with open_verified(open_artifact(Path(path))) as files:
             golden = read_golden(files)
             if golden is not None:
                 outcome = "golden captions differ" if replay(captioner, golden, files).differences else "golden captions equal"

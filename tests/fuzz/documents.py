@@ -40,7 +40,7 @@ def records(files: Sequence[Path], count: int, seed: int, folder: Path) -> Tally
 def peers(artifact: Path, count: int, seed: int, folder: Path) -> Tally:
     """Try a peer's peer.json that was damaged or forged."""
     written = PeerFolder(name=next(iter(PEERS)).name, checkpoint_sha256="0" * 64, manifest=open_artifact(artifact).manifest)
-    seeds = [[json_dataclass.canonical(json_dataclass.to_json(written))]]
+    seeds = [[json_dataclass.canonical_json(json_dataclass.dump(written))]]
     tally = Tally("damaged and forged peer.json", "a named error, or it is read; never over 200 MB")
     return _tried(tally, seeds, count, seed, folder / PEER_NAME, lambda: read_folder(folder))
 

@@ -101,7 +101,7 @@ def forged(source: Path, path: Path, chance: random.Random, role: str = "") -> s
     how = f"{name.partition('-')[0]}: "
     parsed = None
     if name == MANIFEST_NAME:
-        parsed = json_dataclass.to_json(manifest)
+        parsed = json_dataclass.dump(manifest)
         how += edit(parsed, chance, keep=("files", "schema"))
     elif name.endswith(".onnx") and chance.random() < 0.75:
         model = onnx.load_from_string(content[name])
@@ -133,8 +133,8 @@ def write(path: Path, manifest: Manifest, content: dict[str, bytes], parsed: Any
     path.mkdir()
     for name, data in content.items():
         (path / name).write_bytes(data)
-    parsed = parsed or json_dataclass.to_json(replace(manifest, graphs=graphs))
-    parsed["files"] = {name: json_dataclass.to_json(entry) for name, entry in files.items()}
+    parsed = parsed or json_dataclass.dump(replace(manifest, graphs=graphs))
+    parsed["files"] = {name: json_dataclass.dump(entry) for name, entry in files.items()}
     (path / MANIFEST_NAME).write_text(json.dumps(parsed))
 
 

@@ -203,12 +203,12 @@ def test_a_caption_has_the_score_that_scoring_gives_it(onnx, paths, num_beams):
 @pytest.mark.parametrize("num_beams", [1, 3])
 @pytest.mark.parametrize("prompt", ["a red dog", "A Red DOG ", "two"])
 def test_the_prompt_stays_and_can_be_stripped(captioner, paths, prompt, num_beams):
-    start = captioner.tokens.prompt_ids(prompt)
+    start = captioner.tokenizer.prompt_ids(prompt)
     for caption in captioner.caption(paths, prompt=prompt, num_beams=num_beams):
         assert caption.text.startswith(prompt.strip().lower())
         assert list(caption.token_ids[: len(start)]) == start
         rest = captioner.strip_prompt(caption, prompt)
-        assert rest == captioner.tokens.text(caption.token_ids[len(start) :])
+        assert rest == captioner.tokenizer.text(caption.token_ids[len(start) :])
         assert not rest.startswith(" ")
         assert "".join((prompt.lower() + rest).split()) == "".join(caption.text.split())
         assert captioner.strip_prompt(caption, None) == caption.text
@@ -239,6 +239,8 @@ def test_captioners_of_all_kinds_in_one_process(tiny_artifacts, paths):
 
 def test_the_clock_is_told_every_phase(captioner, paths):
     told = []
-    captions = captioner.caption(paths[:3], max_length=6, min_length=6, clock=lambda phase, seconds: told.append((phase, seconds >= 0)))
+    captions = captioner.caption(
+        paths[:3], max_length=6, min_length=6, phase_timer=lambda phase, seconds: told.append((phase, seconds >= 0))
+    )
     assert [len(caption.token_ids) for caption in captions] == [6, 6, 6]
     assert told == [("read", True), ("encode", True), ("first_token", True), *[("token", True)] * 4] * 3

@@ -163,7 +163,7 @@ def fail(error):
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error: illegal access"), IndexError("our own bug"), SystemError("null argument")])
 def test_an_engine_that_fails_is_no_damaged_artifact(captioner, paths, error):
-    failing = runtimes.Captioner(Failing(captioner.session, lambda: fail(error)), captioner.tokens, captioner.manifest)
+    failing = runtimes.Captioner(Failing(captioner.session, lambda: fail(error)), captioner.tokenizer, captioner.manifest)
     for ask in (
         lambda: failing.caption(paths),
         lambda: failing.caption(paths, num_beams=2),
@@ -191,12 +191,12 @@ def test_other_ends_of_a_run_pass_unchanged(captioner, paths):
             (lambda: fail(CancelledError()), CancelledError),
             (lambda: signal.raise_signal(signal.SIGUSR1), TimeoutError),
         ):
-            failing = runtimes.Captioner(Failing(captioner.session, happens), captioner.tokens, captioner.manifest)
+            failing = runtimes.Captioner(Failing(captioner.session, happens), captioner.tokenizer, captioner.manifest)
             with pytest.raises(expected) as caught:
                 failing.caption(paths)
             assert type(caught.value) is expected
     finally:
         signal.signal(signal.SIGUSR1, before)
     with pytest.raises(KeyError) as own:
-        captioner.caption(paths, clock=lambda phase, seconds: {}[phase])
+        captioner.caption(paths, phase_timer=lambda phase, seconds: {}[phase])
     assert type(own.value) is KeyError

@@ -13,7 +13,7 @@ from typing import Any
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import OutputError, OutputExistsError
-from runtimes.pool.job import Job, Ready
+from runtimes.pool.job import CaptionJob, Ready
 from runtimes.pool.rows import Row, json_line, text_line
 from runtimes.pool.supervisor import supervise
 from runtimes.storage.atomic_write import locked, write_atomically
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 def caption_into(
     output: Path,
-    job: Job,
+    job: CaptionJob,
     *,
     overwrite: bool,
     resume: bool,
@@ -82,7 +82,7 @@ def caption_into(
             return failed
 
 
-def _caption_rest(journal: Journal, job: Job, settings: Mapping[str, Any], on_rows: Callable[[Sequence[Row]], None]) -> None:
+def _caption_rest(journal: Journal, job: CaptionJob, settings: Mapping[str, Any], on_rows: Callable[[Sequence[Row]], None]) -> None:
     """Give every image a row. A batch counts as a whole: those of its images that have rows are captioned with the others again."""
     images, size = job.images, job.request.batch_size
     batches = [images[start : start + size] for start in range(0, len(images), size)]
@@ -91,7 +91,7 @@ def _caption_rest(journal: Journal, job: Job, settings: Mapping[str, Any], on_ro
 
     def begin(ready: Ready) -> None:
         nonlocal begun
-        journal.begin(json_dataclass.to_json(ready) | json_dataclass.to_json(job.request) | settings)
+        journal.begin(json_dataclass.dump(ready) | json_dataclass.dump(job.request) | settings)
         begun = True
 
     try:

@@ -16,7 +16,7 @@ from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.errors import ArtifactMissingError, RequestError
 from runtimes.host.facts import memory_bytes, read_host
-from runtimes.workers.parent import ask
+from runtimes.workers.parent import request_once
 from toolkit.bench.cases import PEER_NAME, ArtifactCase, Case, TransformersCase, is_peer
 from toolkit.bench.job import Job, Result
 from toolkit.bench.roofline.machine_limits import measure_limits
@@ -214,7 +214,7 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> 
 
 def _work(job: Job, on_captions: Callable[[int], None]) -> tuple[Result | None, str | None]:
     """Run a worker process; return its result, or why there is none."""
-    return ask("toolkit.bench.case_worker", job, Result, threads=job.threads, on_progress=on_captions)
+    return request_once("toolkit.bench.case_worker", job, Result, threads=job.threads, on_progress=on_captions)
 
 
 def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple[ImageQuality, ...]:

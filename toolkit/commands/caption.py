@@ -22,7 +22,7 @@ from toolkit.commands.options import (
 from toolkit.progress import progress
 
 if TYPE_CHECKING:
-    from runtimes.pool.job import Job
+    from runtimes.pool.job import CaptionJob
     from runtimes.pool.rows import Row
 
 
@@ -91,7 +91,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Echo one line per image; bad ones are error rows."""
-    from runtimes.pool.job import Job, Request
+    from runtimes.pool.job import CaptionJob, Request
     from toolkit.image_paths import expand, read_list
 
     if resume and output is None:
@@ -113,7 +113,7 @@ def command(
         max_pixels=max_pixels,
         strip_prompt=strip_prompt,
     )
-    job = Job(
+    job = CaptionJob(
         artifact=str(artifact or default_artifact(device).parent),
         device=device,
         provider_options=read_options(provider_options) if provider_options else {},
@@ -129,7 +129,7 @@ def command(
         raise click.ClickException(f"{failed} of {total} images could not be captioned")
 
 
-def _echo(job: "Job", images: Iterable[str], *, as_json: bool) -> tuple[int, int]:
+def _echo(job: "CaptionJob", images: Iterable[str], *, as_json: bool) -> tuple[int, int]:
     """Caption in this process, lines to stdout; return how many images failed, and how many there were."""
     from runtimes.pool.captioning import rows_of
     from runtimes.pool.rows import json_line, text_line
@@ -142,7 +142,7 @@ def _echo(job: "Job", images: Iterable[str], *, as_json: bool) -> tuple[int, int
     return failed, total
 
 
-def _write(output: Path, job: "Job", *, overwrite: bool, resume: bool, as_json: bool) -> int:
+def _write(output: Path, job: "CaptionJob", *, overwrite: bool, resume: bool, as_json: bool) -> int:
     """Caption in a process of its own, lines to a file."""
     from toolkit.batch.output import caption_into
 

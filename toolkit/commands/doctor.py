@@ -23,6 +23,6 @@ def command(context: click.Context, artifact: Path | None, as_json: bool) -> Non
     from toolkit.doctor.text import render
 
     found = examine(artifact or (default_artifacts() if holds_artifacts(ARTIFACTS) else None))
-    shown = json.dumps({"healthy": found.healthy, **json_dataclass.to_json(found)}, indent=1, ensure_ascii=False) + "\n"
+    shown = json.dumps({"healthy": found.healthy, **json_dataclass.dump(found)}, indent=1, ensure_ascii=False) + "\n"
     click.echo(shown if as_json else render(found), nl=False)
     context.exit(0 if found.healthy else 1)

@@ -29,4 +29,4 @@ def command(path: Path | None, digest: str | None, untrusted: bool, work_dir: Pa
     from runtimes.verification.verify import summary, verify
 
     report = verify(path or default_artifact(), digest=digest, untrusted=untrusted, threads=threads, work_dir=work_dir)
-    click.echo(json.dumps(json_dataclass.to_json(report)) if as_json else "\n".join(summary(report)))
+    click.echo(json.dumps(json_dataclass.dump(report)) if as_json else "\n".join(summary(report)))

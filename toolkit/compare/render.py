@@ -147,7 +147,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "file": run.name,
         "measured_at": first.measured_at,
         "commit": first.commit,
-        "host": json_dataclass.to_json(first.host),
-        "workload": json_dataclass.to_json(first.workload),
+        "host": json_dataclass.dump(first.host),
+        "workload": json_dataclass.dump(first.workload),
         "versions": versions_of(run.records),
     }

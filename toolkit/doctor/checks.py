@@ -10,7 +10,7 @@ from runtimes.artifact.folder import Artifact
 from runtimes.engine_registry import ENGINES
 from runtimes.engines.offer import Int8SelfTest
 from runtimes.host.facts import Host
-from runtimes.selection.fitness import misfit
+from runtimes.selection.fitness import check_cpu
 from runtimes.selection.ranking import Choice
 from toolkit.doctor.engines import Engine
 from toolkit.doctor.finding import NOTE, PROBLEM, WARNING, Finding
@@ -108,7 +108,7 @@ def check_artifacts(
             if there is not None and not satisfies(there, ranges):
                 text = f"{name} needs {package} {ranges}, and {there} is installed"
                 found.append(Finding(level=problem, text=text, remedy=f"pip install '{package}{ranges}'"))
-        if unfit := misfit(manifest, host, product):
+        if unfit := check_cpu(manifest, host, product):
             found.append(Finding(level=problem if unfit.wrong else warning, text=f"{name} {unfit.why}", remedy=export))
         if manifest.target.device == "cuda" and not host.cuda:
             text = f"{name} is meant for a GPU and there is none here; on the CPU it is slow"

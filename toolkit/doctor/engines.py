@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from runtimes.engine_registry import ENGINES
 from runtimes.engines.offer import Offer
 from runtimes.host.facts import Host
-from runtimes.workers.parent import ask
+from runtimes.workers.parent import request_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ def ask_engines(host: Host) -> dict[str, Engine]:
     """Ask every library that is installed; runtime → what it said."""
 
     def one(runtime: str) -> Engine:
-        offer, error = ask("toolkit.doctor.engines_worker", Question(runtime=runtime), Offer, threads=1)
+        offer, error = request_once("toolkit.doctor.engines_worker", Question(runtime=runtime), Offer, threads=1)
         return Engine(library=ENGINES[runtime].library, offer=offer, error=error)
 
     installed = [name for name, engine in ENGINES.items() if name in host.libraries and engine.probe]

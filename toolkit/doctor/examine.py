@@ -10,8 +10,8 @@ from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.engines.offer import Int8SelfTest
 from runtimes.errors import ArtifactMissingError
 from runtimes.host.facts import Host, read_host
-from runtimes.selection.fitness import right_here
-from runtimes.selection.ranking import Choice, Runnable, rank
+from runtimes.selection.fitness import drop_incorrect
+from runtimes.selection.ranking import Choice, Runnable, rank_candidates
 from toolkit.doctor.checks import check_artifacts, check_engines, check_floors, check_product
 from toolkit.doctor.engines import Engine, ask_engines
 from toolkit.doctor.finding import LEVELS, PROBLEM, Finding
@@ -70,7 +70,7 @@ def examine(path: Path | None) -> Examination:
 
 def _ranked(held: Mapping[str, Runnable], host: Host, product: Int8SelfTest | None) -> tuple[Choice, ...]:
     """What `runtimes.load` would take of them, best first: the same two functions."""
-    return tuple(rank(right_here(held, host, product), host))
+    return tuple(rank_candidates(drop_incorrect(held, host, product), host))
 
 
 def _artifacts(path: Path) -> list[Artifact]:

@@ -42,5 +42,5 @@ def _manifest(kind: str, path: Path, manifest: Manifest) -> dict[str, Any]:
         "digest": manifest.digest,
         "bytes": len(manifest.content) + sum(components.values()),
         "components": components,
-        **json_dataclass.to_json(manifest),
+        **json_dataclass.dump(manifest),
     }

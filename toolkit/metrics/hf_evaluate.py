@@ -56,9 +56,9 @@ def load_counter(source: str = "bleu", limit_s: float = LIMIT_S) -> Count:
 
 
 def _answer(worker: Worker, question: Question) -> Any:  # noqa: ANN401 - JSON values
-    list(worker.ask(question))
+    list(worker.request(question))
     if worker.result is None:
-        raise UnavailableError(f"HF evaluate: {worker.death}")
+        raise UnavailableError(f"HF evaluate: {worker.exit_reason}")
     return worker.result
 
 

@@ -88,7 +88,7 @@ def record(captioner: Captioner, path: Path) -> Recording:
         captions = tuple(_recorded(captioner, image, num_beams, caption) for num_beams, caption in zip(searches, found, strict=True))
         before = manifest.gate.get("captions", {}).get(hashlib.sha256(content).hexdigest())
         if before is not None:
-            was = replace(captions[0], token_ids=tuple(before), text=captioner.tokens.text(before))
+            was = replace(captions[0], token_ids=tuple(before), text=captioner.tokenizer.text(before))
             tie, problem = compare_caption(captioner, image, was, found[0], tie_nat)
             if problem is not None and not tie:
                 raise GoldenError(path, f"{name}: {problem} as at export")
@@ -121,7 +121,7 @@ def notices(recording: Recording, damaged: Captioner) -> bool:
 
 def golden_json(recording: Recording, sensitivity: Sensitivity) -> tuple[str, bytes]:
     """Return role and content of golden.json."""
-    golden = json_dataclass.to_json(replace(recording.golden, sensitivity=sensitivity))
+    golden = json_dataclass.dump(replace(recording.golden, sensitivity=sensitivity))
     return ROLE, (json.dumps(golden, indent=1, ensure_ascii=False) + "\n").encode()
 
 

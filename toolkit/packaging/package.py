@@ -11,7 +11,7 @@ from runtimes.artifact.manifest import FileEntry, Manifest
 from runtimes.errors import ArtifactCorruptError, OutputError, OutputExistsError, ToolkitError
 from runtimes.loading import load
 from runtimes.storage.archive import BLOCK_BYTES, SUFFIX, check_suffix, write_archive
-from runtimes.storage.atomic_write import locked, whole_file, working_folder
+from runtimes.storage.atomic_write import locked, open_atomic, working_folder
 from runtimes.verification.golden import FILE, Sensitivity
 from runtimes.verification.verify import verify
 from toolkit.packaging.card import CARD, CARD_ROLE, card
@@ -72,7 +72,7 @@ def package(
                 for name, (role, content) in sorted(added.items())
             }
             manifest = replace(artifact.manifest, files={**kept, **entries})
-            with whole_file(output) as stream:
+            with open_atomic(output) as stream:
                 write_archive(stream, output, manifest, _content(artifact, manifest, added, on_bytes))
     except ToolkitError:
         raise

@@ -228,7 +228,7 @@ class Record:
 
 def to_lines(records: Sequence[Record]) -> bytes:
     """Return records as they are kept: a line of JSON each."""
-    return b"".join(json_dataclass.canonical(json_dataclass.to_json(record)) + b"\n" for record in records)
+    return b"".join(json_dataclass.canonical_json(json_dataclass.dump(record)) + b"\n" for record in records)
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
@@ -263,7 +263,7 @@ def read_records(path: Path) -> list[Record]:
         if isinstance(parsed, dict) and isinstance(parsed.get("schema"), int) and parsed["schema"] != SCHEMA:
             remedy = "update blip-toolkit" if parsed["schema"] > SCHEMA else "measure again"
             raise RecordError(f"{path}:{number}", f"has record schema {parsed['schema']}, and this toolkit reads {SCHEMA}; {remedy}")
-        record, problems = json_dataclass.from_json(Record, parsed)
+        record, problems = json_dataclass.load(Record, parsed)
         if record is None:
             raise RecordError(f"{path}:{number}", "; ".join(problems))
         if wrong := next(_out_of_range(parsed), None):

@@ -49,13 +49,13 @@ def render_json(records: Sequence[Record]) -> str:
     workload = records[0].workload
     report = {
         "schema": SCHEMA,
-        "host": json_dataclass.to_json(records[0].host),
+        "host": json_dataclass.dump(records[0].host),
         "dataset": {"name": workload.dataset, "sha256": workload.dataset_sha256, "images": workload.images},
-        "workload": json_dataclass.to_json(workload),
+        "workload": json_dataclass.dump(workload),
         "versions": versions_of(records),
         "commit": records[0].commit,
         "measured_at": records[0].measured_at,
-        "limits": [json_dataclass.to_json(limits) for limits in limits_of(records)],
+        "limits": [json_dataclass.dump(limits) for limits in limits_of(records)],
         "rows": make_rows(records),
         "growth": growth_rows(records),
         "components": component_rows(records),

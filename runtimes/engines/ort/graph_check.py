@@ -20,7 +20,7 @@ from runtimes.artifact.manifest import GraphSpec, Manifest
 from runtimes.engines.ort.operator_table import LEAST_INPUTS, LOOP, OPERATORS, STANDARD, VERSION
 from runtimes.engines.ort.protobuf_wire import Slice, Wire, tags
 from runtimes.errors import GraphRefusedError
-from runtimes.families.signature import SINGLE, mismatch
+from runtimes.families.signature import SINGLE, signature_mismatch
 
 ELEMENTS = {
     1: ("float32", 4),
@@ -103,7 +103,7 @@ def check_graph(path: Path, data: bytes, role: str, manifest: Manifest, files: M
     if expected is None:
         raise GraphRefusedError(path, f"family {manifest.family} has no graph {role!r} in the contract {manifest.contract!r}")
     inputs, outputs = expected
-    if wrong := mismatch(declared.inputs, inputs) or mismatch(declared.outputs, outputs):
+    if wrong := signature_mismatch(declared.inputs, inputs) or signature_mismatch(declared.outputs, outputs):
         raise GraphRefusedError(path, f"as {role} of this model it has {wrong}")
     contents = read_graph(path, data)
     loop = {LOOP} if manifest.contract == SINGLE else set()

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnxruntime
 
-from runtimes.artifact.verified_files import Payload
+from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.engines.ort.graph_check import check_graph
 from runtimes.engines.ort.providers import PROVIDERS, Options, Provider, cache_folder, chain
 from runtimes.errors import ArtifactCorruptError, ToolkitError, UnavailableError, translate_errors
@@ -36,11 +36,11 @@ class OrtSettings:
     """Folder where onnxruntime writes the time of every operator at the end of a session. Profiling slows every run."""
 
 
-def open_graph(payload: Payload, role: str, settings: OrtSettings) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+def open_graph(files: VerifiedFiles, role: str, settings: OrtSettings) -> Any:  # noqa: ANN401 - onnxruntime is untyped
     """Open an InferenceSession of a graph. Its weights are memory-mapped from their file after the file was verified.
 
     Args:
-        payload: Files of the artifact.
+        files: Files of the artifact.
         role: Role of the graph.
         settings: Device, threads and options.
 
@@ -49,10 +49,10 @@ def open_graph(payload: Payload, role: str, settings: OrtSettings) -> Any:  # no
         GraphRefusedError: The graph does not match its manifest, or contains something that the exporters do not write.
         ArtifactCorruptError: onnxruntime cannot load the graph.
     """
-    device, manifest = settings.device, payload.artifact.manifest
+    device, manifest = settings.device, files.artifact.manifest
     _check_available(PROVIDERS[device])
     _warn_below_floor(onnxruntime.__version__)
-    graph, path, weights = payload.read(role), payload.artifact.path_of(role), payload.mappable(f"{role}-weights")
+    graph, path, weights = files.read(role), files.artifact.path_of(role), files.path_for_mmap(f"{role}-weights")
     check_graph(path, graph, role, manifest, {weights.name: manifest.files[weights.name].bytes})
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
@@ -77,7 +77,7 @@ def open_graph(payload: Payload, role: str, settings: OrtSettings) -> Any:  # no
 
     with translate_errors(failed):
         if not weights.resolve().is_relative_to(folder):  # onnxruntime follows no link out of the folder; this copies
-            in_memory = payload.mapped(f"{role}-weights")
+            in_memory = files.mapped(f"{role}-weights")
             options.add_external_initializers_from_files_in_memory([weights.name], [in_memory], [len(in_memory)])
         # The fallback would retry with other providers and print. Here a failure must raise.
         session = onnxruntime.InferenceSession(graph, options, providers=providers, enable_fallback=0)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtimes.artifact.verified_files import Payload
+from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.engines.ort.open_graph import OrtSettings, open_graph
 from runtimes.engines.ort.ort_engine import OrtEngine
 from runtimes.engines.ort.providers import PROVIDERS, Options
@@ -24,26 +24,26 @@ class Profiling:
     """See `OrtSettings.profiles`."""
 
 
-def open_step_session(payload: Payload, device: str, threads: int, options: Options) -> StepSession:
+def open_step_session(files: VerifiedFiles, device: str, threads: int, options: Options) -> StepSession:
     """Open the encoder and decoder of an artifact of contract `split/1`; see `open_graph` for the errors."""
-    return StepSession(_engine(payload, ("encoder", "decoder"), device, threads, options), image_per_run=_image_per_run(payload, "encoder"))
+    return StepSession(_engine(files, ("encoder", "decoder"), device, threads, options), image_per_run=_image_per_run(files, "encoder"))
 
 
-def open_loop_session(payload: Payload, device: str, threads: int, options: Options) -> "SingleGraphSession":
+def open_loop_session(files: VerifiedFiles, device: str, threads: int, options: Options) -> "SingleGraphSession":
     """Open the graph of an artifact of contract `single/1`; see `open_graph` for the errors."""
     from runtimes.engines.single_graph_session import SingleGraphSession  # imported here because it would slow the start of other artifacts
 
-    engine, pad_id = _engine(payload, ("captioner",), device, threads, options), payload.artifact.manifest.tokenizer.pad_id
-    return SingleGraphSession(engine, pad_id=pad_id, image_per_run=_image_per_run(payload, "captioner"))
+    engine, pad_id = _engine(files, ("captioner",), device, threads, options), files.artifact.manifest.tokenizer.pad_id
+    return SingleGraphSession(engine, pad_id=pad_id, image_per_run=_image_per_run(files, "captioner"))
 
 
-def _engine(payload: Payload, roles: Sequence[str], device: str, threads: int, options: Options) -> OrtEngine:
+def _engine(files: VerifiedFiles, roles: Sequence[str], device: str, threads: int, options: Options) -> OrtEngine:
     settings = OrtSettings(device=device, threads=threads, options=options, profiles=Profiling.folder)
-    sessions = {role: open_graph(payload, role, settings) for role in roles}
-    precision = payload.artifact.manifest.target.precision
+    sessions = {role: open_graph(files, role, settings) for role in roles}
+    precision = files.artifact.manifest.target.precision
     return OrtEngine(sessions, device=device, memory=PROVIDERS[device].memory, threads=threads, precision=precision)
 
 
-def _image_per_run(payload: Payload, role: str) -> bool:
+def _image_per_run(files: VerifiedFiles, role: str) -> bool:
     """Return whether a graph's activation scales depend on all images of a run."""
-    return any(RUN_SCALE in operators for operators in payload.artifact.manifest.graphs[role].operators.values())
+    return any(RUN_SCALE in operators for operators in files.artifact.manifest.graphs[role].operators.values())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtimes.artifact.verified_files import Payload
+from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.decoding.session import STEPWISE, Capability, DeviceMemoryError, EngineInfo, Float32, Inputs, Int64
 from runtimes.engine_registry import load_target
 from runtimes.engines.pytorch.blip import Blip
@@ -94,11 +94,11 @@ class TorchSession:
         return value.index_select(0, index.to(value.device))
 
 
-def open_session(payload: Payload, device: str, threads: int, options: Mapping[str, object]) -> TorchSession:
+def open_session(files: VerifiedFiles, device: str, threads: int, options: Mapping[str, object]) -> TorchSession:
     """Load the weights of an artifact of contract `split/1` and open a session.
 
     Args:
-        payload: Files of the artifact.
+        files: Files of the artifact.
         device: "cpu" or "cuda".
         threads: CPU threads.
         options: Must be empty; torch has no provider options.
@@ -107,7 +107,7 @@ def open_session(payload: Payload, device: str, threads: int, options: Mapping[s
         UnavailableError: torch cannot run the artifact on the device.
         ArtifactCorruptError: See `load_model`.
     """
-    manifest = payload.artifact.manifest
+    manifest = files.artifact.manifest
     if device not in ("cpu", "cuda") or options:
         raise UnavailableError(f"artifacts of the torch runtime run on cpu and cuda, without provider options, not on {device}")
     if device == "cuda" and not torch.cuda.is_available():
@@ -118,7 +118,7 @@ def open_session(payload: Payload, device: str, threads: int, options: Mapping[s
         gc.collect()  # frees the memory of a model that is no longer referenced
         torch.cuda.empty_cache()
     with packing_engine() if manifest.target.precision == "int8" else contextlib.nullcontext() as engine:
-        model = load_model(payload, manifest.model)
+        model = load_model(files, manifest.model)
     return TorchSession(model, device=device, threads=threads, precision=manifest.target.precision, engine=engine)
 
 
@@ -134,13 +134,13 @@ class _device_memory:  # noqa: N801 - a context manager, used like a function
             raise DeviceMemoryError(str(error).splitlines()[0]) from error
 
 
-def load_model(payload: Payload, spec: ModelSpec) -> Blip:
+def load_model(files: VerifiedFiles, spec: ModelSpec) -> Blip:
     """Build the module and load its weights from an artifact's safetensors file.
 
     INT8 tensors are read and packed one by one, so that memory never contains a second copy of the file.
 
     Args:
-        payload: Files of the artifact.
+        files: Files of the artifact.
         spec: Sizes of the model.
 
     Raises:
@@ -150,7 +150,7 @@ def load_model(payload: Payload, spec: ModelSpec) -> Blip:
         model: Blip = load_target(spec.TORCH_MODULE)(spec)
     heads = {table: head.removesuffix(".weight") for head, table in model.TIED.items()}
     plain: dict[str, Tensor] = {}
-    stream, path = payload.stream("weights"), payload.artifact.path_of("weights")
+    stream, path = files.open("weights"), files.artifact.path_of("weights")
     # Packing raises exceptions of several classes.
     with translate_errors(lambda problem: ArtifactCorruptError(path, f"cannot be loaded: {problem}")):
         file = TensorFile(stream)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from runtimes.artifact.folder import open_artifact
-from runtimes.artifact.verified_files import opened
+from runtimes.artifact.verified_files import open_verified
 from tests.paths import ROOT
 
 
@@ -28,7 +28,7 @@ def parts(artifact, into):
 def is_whole(path):
     """Return whether every file matches the manifest and there is no other file."""
     artifact = open_artifact(path)
-    with opened(artifact) as payload:
+    with open_verified(artifact) as payload:
         for entry in artifact.manifest.files.values():
             payload.read(entry.role)
     return sorted(file.name for file in path.iterdir()) == sorted([*artifact.manifest.files, "manifest.json"])
@@ -43,7 +43,7 @@ sys.path.insert(0, {root!r})
 from exporters.writing.artifact_writer import write_artifact
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import OutputError
-from runtimes.artifact.verified_files import opened
+from runtimes.artifact.verified_files import open_verified
 
 EVENTS = {{"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.scandir", "os.listdir", "fcntl.flock"}}
 

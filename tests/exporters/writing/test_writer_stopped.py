@@ -25,7 +25,7 @@ def look(path, old):
         return "old"
     try:
         artifact = open_artifact(path)
-        with opened(artifact) as payload:
+        with open_verified(artifact) as payload:
             for entry in artifact.manifest.files.values():
                 payload.read(entry.role)
         if artifact.manifest.files != open_artifact(new).manifest.files:

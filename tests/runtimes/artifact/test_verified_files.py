@@ -10,7 +10,7 @@ import pytest
 
 import runtimes
 from runtimes.artifact.folder import open_artifact, sha256_of
-from runtimes.artifact.verified_files import KEPT_BYTES, MAX_READ_BYTES, opened
+from runtimes.artifact.verified_files import KEPT_BYTES, MAX_READ_BYTES, open_verified
 from runtimes.errors import ArtifactCorruptError
 
 ROLES = ["encoder", "encoder-weights", "decoder", "decoder-weights", "tokenizer"]
@@ -56,8 +56,8 @@ def test_damage_is_named(artifact, role):
     }
 
     def read():
-        with opened(artifact) as payload:
-            payload.read(role)
+        with open_verified(artifact) as files:
+            files.read(role)
 
     for damaged, problem in cases.items():
         if damaged is None:
@@ -80,44 +80,44 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(artifact, tmp_pat
     else:
         elsewhere.rename(file)
     with (
-        opened(artifact) as payload,
+        open_verified(artifact) as files,
         pytest.raises(ArtifactCorruptError, match=r"is not a regular file|cannot be read|is missing") as caught,
     ):
-        payload.stream("decoder-weights")
+        files.open("decoder-weights")
     assert str(file) in str(caught.value)
 
 
 def test_a_role_that_no_file_has(artifact):
-    with opened(artifact) as payload, pytest.raises(ArtifactCorruptError) as caught:
-        payload.read("weights")
+    with open_verified(artifact) as files, pytest.raises(ArtifactCorruptError) as caught:
+        files.read("weights")
     assert str(caught.value) == f"{artifact.path}/manifest.json: names no file with the role 'weights'. Export or copy the artifact again."
 
 
 def test_a_file_that_nobody_asks_for_may_be_bad(artifact):
     artifact.path_of("tokenizer").write_bytes(b"")
-    with opened(artifact) as payload:
-        assert payload.read("encoder") == artifact.path_of("encoder").read_bytes()
-        payload.confirm()
+    with open_verified(artifact) as files:
+        assert files.read("encoder") == artifact.path_of("encoder").read_bytes()
+        files.check_unchanged()
 
 
 @pytest.mark.parametrize("size", [KEPT_BYTES, KEPT_BYTES + 1])
 def test_small_and_large_files_are_read_whole_and_again(artifact, size):
     content = bytes(range(256)) * (size // 256) + bytes(size % 256)
     artifact = with_file(artifact, "tokenizer", content)
-    with opened(artifact) as payload:
-        assert payload.read("tokenizer") == payload.stream("tokenizer").read() == payload.read("tokenizer") == content
-        assert payload.hash_s > 0
+    with open_verified(artifact) as files:
+        assert files.read("tokenizer") == files.open("tokenizer").read() == files.read("tokenizer") == content
+        assert files.hash_s > 0
     artifact.path_of("tokenizer").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with opened(artifact) as payload, pytest.raises(ArtifactCorruptError, match="sha256"):
-        payload.read("tokenizer")
+    with open_verified(artifact) as files, pytest.raises(ArtifactCorruptError, match="sha256"):
+        files.read("tokenizer")
 
 
 def test_a_parser_gets_the_bytes_that_were_hashed_though_the_file_was_written_to_since(artifact):
     content = artifact.path_of("encoder").read_bytes()
-    with opened(artifact) as payload:
-        payload.read("encoder")
+    with open_verified(artifact) as files:
+        files.read("encoder")
         artifact.path_of("encoder").write_bytes(bytes(len(content)))
-        assert payload.read("encoder") == content
+        assert files.read("encoder") == content
 
 
 @pytest.mark.parametrize("change", ["written to", "replaced", "removed", "linked elsewhere"])
@@ -126,9 +126,9 @@ def test_a_change_between_hash_and_end_of_opening_is_found(artifact, change, res
     """Putting content and times back as they were does not hide it: the time of change is the system's."""
     file = artifact.path_of("decoder-weights")
     status, content = file.stat(), file.read_bytes()
-    with opened(artifact) as payload:
-        payload.mappable("decoder-weights")
-        payload.confirm()
+    with open_verified(artifact) as files:
+        files.path_for_mmap("decoder-weights")
+        files.check_unchanged()
         if change == "written to":
             with file.open("r+b") as stream:
                 stream.write(content if restored else b"\xff" * 8)
@@ -145,7 +145,7 @@ def test_a_change_between_hash_and_end_of_opening_is_found(artifact, change, res
         if restored and file.exists():
             os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         with pytest.raises(ArtifactCorruptError) as caught:
-            payload.confirm()
+            files.check_unchanged()
     assert str(caught.value) == f"{file}: was changed while it was being opened. Export or copy the artifact again."
 
 
@@ -162,8 +162,8 @@ def test_without_verifying_sizes_are_checked_and_hashes_are_not(artifact):
 
 def test_no_descriptor_and_no_thread_is_left(artifact):
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a listing, not paths
-    with opened(artifact) as payload:
-        payload.stream("encoder")
+    with open_verified(artifact) as files:
+        files.open("encoder")
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
@@ -174,5 +174,5 @@ def test_a_file_that_is_read_whole_has_a_limit(artifact):
     entry = replace(artifact.manifest.files[file.name], bytes=MAX_READ_BYTES + 1, sha256=sha256_of(file))
     files = artifact.manifest.files | {file.name: entry}
     forged = replace(artifact, manifest=replace(artifact.manifest, files=files))
-    with opened(forged) as payload, pytest.raises(ArtifactCorruptError, match="268435456"):
-        payload.read("tokenizer")
+    with open_verified(forged) as files, pytest.raises(ArtifactCorruptError, match="268435456"):
+        files.read("tokenizer")

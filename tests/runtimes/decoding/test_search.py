@@ -16,9 +16,9 @@ from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.captioner import Captioner
-from runtimes.decoding.search import Hypothesis, by_length, generate, largest
+from runtimes.decoding.search import Hypothesis, by_length, generate, top_k
 from runtimes.decoding.session import STEPWISE, DeviceMemoryError, EngineInfo
-from runtimes.decoding.tokenizer import Tokens
+from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import OutOfMemoryError, RequestError, UnavailableError
 
 BOS, EOS, A, B, C = 1, 2, 3, 4, 5
@@ -244,7 +244,7 @@ class TestClock:
 
     def test_captioner_reports_reading_and_encoding_once_per_batch(self, captioner_with):
         session, phases = ScriptedSession(words_of_image, 64), Counter()
-        captioner_with(session).caption(greys(5), batch_size=2, clock=lambda phase, seconds: phases.update([phase]))
+        captioner_with(session).caption(greys(5), batch_size=2, phase_timer=lambda phase, seconds: phases.update([phase]))
         # Batches of images (0, 1), (2, 3) and (4): the longest caption of image k has k words and an end.
         assert phases == {"read": 3, "encode": 3, "first_token": 3, "token": 1 + 3 + 4}
 
@@ -263,7 +263,7 @@ def captioner_with(tiny_artifacts):
     """A captioner of the tiny checkpoint's words whose session is scripted, and which does not normalize images."""
     artifact = open_artifact(tiny_artifacts["onnx-fp32"])
     manifest = replace(artifact.manifest, image=replace(artifact.manifest.image, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
-    tokens = Tokens(artifact.path_of("tokenizer").read_bytes(), manifest.tokenizer)
+    tokens = CaptionTokenizer(artifact.path_of("tokenizer").read_bytes(), manifest.tokenizer)
     return lambda session: Captioner(session, tokens, manifest)
 
 
@@ -335,4 +335,4 @@ def test_the_largest_are_those_of_a_full_sort(size, count):
     values = np.random.default_rng(size).integers(0, 50, size).astype(np.float32)
     values[: size // 3] = -np.inf
     expected = sorted(range(size), key=lambda place: (-values[place], place))[:count]
-    assert largest(values, min(count, size)).tolist() == expected
+    assert top_k(values, min(count, size)).tolist() == expected

@@ -1,11 +1,11 @@
-"""`Tokens` gives the ids and the text that transformers gives with the same checkpoint."""
+"""`CaptionTokenizer` gives the ids and the text that transformers gives with the same checkpoint."""
 
 import json
 
 import pytest
 
 from runtimes.artifact.manifest import TokenizerSpec
-from runtimes.decoding.tokenizer import Tokens
+from runtimes.decoding.tokenizer import CaptionTokenizer
 
 WORDS = [
     "a picture of ",
@@ -49,7 +49,7 @@ def config(mini_checkpoint):
 @pytest.fixture(scope="module")
 def ours(mini_checkpoint, config):
     spec = TokenizerSpec(bos_id=config["bos_token_id"], eos_id=config["sep_token_id"], pad_id=config["pad_token_id"])
-    return Tokens((mini_checkpoint / "tokenizer.json").read_bytes(), spec)
+    return CaptionTokenizer((mini_checkpoint / "tokenizer.json").read_bytes(), spec)
 
 
 @pytest.mark.parametrize("words", WORDS)
@@ -101,7 +101,7 @@ def test_settings_of_the_file_do_not_matter(mini_checkpoint, ours, config):
         "pad_token": "[PAD]",
     }
     spec = TokenizerSpec(bos_id=config["bos_token_id"], eos_id=config["sep_token_id"], pad_id=config["pad_token_id"])
-    other = Tokens(json.dumps(parsed).encode(), spec)
+    other = CaptionTokenizer(json.dumps(parsed).encode(), spec)
     for words in ("a dog", "a man riding a wave on top of a surfboard"):
         assert other.caption_ids(words) == ours.caption_ids(words)
 
@@ -119,4 +119,4 @@ def test_the_template_and_the_dropped_ids_are_the_manifests(mini_checkpoint, the
     ids = {"bos": config["bos_token_id"], "sep": theirs.sep_token_id, "cls": theirs.cls_token_id, "pad": config["pad_token_id"]}
     ids |= {word: theirs.convert_tokens_to_ids(word) for word in ("a", "dog")}
     spec = TokenizerSpec(template=template, drop_left=left, drop_right=right, bos_id=ids["bos"], eos_id=ids["sep"], pad_id=ids["pad"])
-    assert Tokens((mini_checkpoint / "tokenizer.json").read_bytes(), spec).prompt_ids("a dog") == [ids[name] for name in expected]
+    assert CaptionTokenizer((mini_checkpoint / "tokenizer.json").read_bytes(), spec).prompt_ids("a dog") == [ids[name] for name in expected]

@@ -8,7 +8,7 @@ import pytest
 
 import runtimes
 from runtimes.errors import ToolkitError
-from runtimes.pool.job import Job, Request
+from runtimes.pool.job import CaptionJob, Request
 from runtimes.pool.supervisor import supervise
 from runtimes.pool.worker import run
 
@@ -20,7 +20,7 @@ def test_rows_come_where_there_is_no_sigkill(tiny_artifacts, drawn_images, monke
     images = [str(image.path) for image in drawn_images[:3]]
     artifact = tiny_artifacts["onnx-fp32"]
     monkeypatch.delattr(signal, "SIGKILL")
-    job = Job(artifact=str(artifact), device="cpu", threads=1, readers=0, request=REQUEST, images=(), log_level=logging.WARNING)
+    job = CaptionJob(artifact=str(artifact), device="cpu", threads=1, readers=0, request=REQUEST, images=(), log_level=logging.WARNING)
     ready = []
     rows = [row for batch in supervise(job, [images[:2], images[2:]], ready.append, proven=False) for row in batch]
     expected = runtimes.load(artifact, threads=1).caption(images, max_length=8)
@@ -31,7 +31,7 @@ def test_rows_come_where_there_is_no_sigkill(tiny_artifacts, drawn_images, monke
 def test_an_engine_that_fails_ends_the_process_so_that_the_image_is_tried_alone(tiny_artifacts, drawn_images, monkeypatch):
     """It is no fault of the request, which would end the run."""
     images = tuple(str(image.path) for image in drawn_images[:2])
-    job = Job(
+    job = CaptionJob(
         artifact=str(tiny_artifacts["onnx-fp32"]),
         device="cpu",
         threads=1,

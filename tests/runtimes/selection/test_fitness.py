@@ -9,7 +9,7 @@ from exporters.recipes import RECIPES, Component, Recipe
 from runtimes.engines.offer import Int8SelfTest
 from runtimes.engines.ort.int8_selftest import run_int8_selftest
 from runtimes.host.facts import Host, read_host
-from runtimes.selection.fitness import Misfit, misfit, product_for, right_here
+from runtimes.selection.fitness import CpuProblem, check_cpu, drop_incorrect, int8_selftest_for
 from tests.paths import ROOT
 from tests.runtimes.selection.test_ranking import manifest
 
@@ -52,7 +52,7 @@ def test_a_recipe_of_ones_own_is_judged_by_its_weights(encoder, full):
     """It need not name CPU features."""
     own = manifest(Recipe(name="own", runtime="ort", why="w", components={"encoder": encoder}, drift_limit_nat=1.0))
     assert own.target.full_range is full
-    found = misfit(own, host("avx2"), SATURATED)
+    found = check_cpu(own, host("avx2"), SATURATED)
     assert (found is not None and found.wrong) is full
 
 
@@ -67,7 +67,7 @@ def test_a_recipe_of_ones_own_is_judged_by_its_weights(encoder, full):
             "onnx-int8-full",
             ("avx2",),
             SATURATED,
-            Misfit(
+            CpuProblem(
                 wrong=True,
                 why="is tuned for CPUs with vnni or dotprod, which this one lacks; integer products saturate here (1,048,544 where "
                 "2,072,640 is right): its captions may be wrong here",
@@ -77,7 +77,7 @@ def test_a_recipe_of_ones_own_is_judged_by_its_weights(encoder, full):
             "onnx-int8-full",
             ("avx2", "vnni"),
             SATURATED,  # an emulator that shows the flags of the machine below it
-            Misfit(
+            CpuProblem(
                 wrong=True,
                 why="has weights of full range, and integer products saturate here (1,048,544 where 2,072,640 is right): "
                 "its captions may be wrong here",
@@ -87,7 +87,7 @@ def test_a_recipe_of_ones_own_is_judged_by_its_weights(encoder, full):
             "onnx-int8-full",
             ("avx2",),
             RIGHT,  # a CPU that hides its flags
-            Misfit(
+            CpuProblem(
                 wrong=False,
                 why="is tuned for CPUs with vnni or dotprod, which this one lacks; its products are right here, but may be slow",
             ),
@@ -96,25 +96,27 @@ def test_a_recipe_of_ones_own_is_judged_by_its_weights(encoder, full):
             "onnx-int8-full",
             ("avx2",),
             None,
-            Misfit(wrong=False, why="is tuned for CPUs with vnni or dotprod, which this one lacks; it may be wrong or slow here"),
+            CpuProblem(wrong=False, why="is tuned for CPUs with vnni or dotprod, which this one lacks; it may be wrong or slow here"),
         ),
     ],
 )
 def test_what_is_said_of_an_artifact(recipe, features, product, expected):
-    assert misfit(SHIPPED[recipe], host(*features), product) == expected
+    assert check_cpu(SHIPPED[recipe], host(*features), product) == expected
 
 
 def test_wrong_ones_are_left_out_whatever_the_flags_say():
-    assert set(right_here(SHIPPED, host("avx2", "vnni"), SATURATED)) == set(SHIPPED) - TUNED
-    assert right_here(SHIPPED, host("avx2", "vnni"), RIGHT) == SHIPPED
+    assert set(drop_incorrect(SHIPPED, host("avx2", "vnni"), SATURATED)) == set(SHIPPED) - TUNED
+    assert drop_incorrect(SHIPPED, host("avx2", "vnni"), RIGHT) == SHIPPED
 
 
 def test_onnxruntime_is_asked_only_for_weights_of_full_range():
-    assert product_for([SHIPPED["onnx-int8"], SHIPPED["pytorch-int8"]]) is None
-    assert product_for([SHIPPED["onnx-int8"], SHIPPED["onnx-int8-full"]]) == run_int8_selftest()
+    assert int8_selftest_for([SHIPPED["onnx-int8"], SHIPPED["pytorch-int8"]]) is None
+    assert int8_selftest_for([SHIPPED["onnx-int8"], SHIPPED["onnx-int8-full"]]) == run_int8_selftest()
 
 
 def test_without_onnxruntime_nothing_is_known():
     ask = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.modules['onnxruntime'] = None\n"
-    ask += "from exporters.recipes import RECIPES\nfrom runtimes.selection.fitness import product_for\nprint(product_for(RECIPES))"
+    ask += (
+        "from exporters.recipes import RECIPES\nfrom runtimes.selection.fitness import int8_selftest_for\nprint(int8_selftest_for(RECIPES))"
+    )
     assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == "None\n"

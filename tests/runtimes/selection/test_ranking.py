@@ -13,7 +13,7 @@ from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import SCHEMA, ImageSpec, Manifest, Source, TokenizerSpec
 from runtimes.families.blip import BlipSpec
 from runtimes.host.facts import Host
-from runtimes.selection.ranking import Choice, rank
+from runtimes.selection.ranking import Choice, rank_candidates
 
 X86 = frozenset({"avx2"})
 VNNI = frozenset({"avx2", "avx512", "vnni"})
@@ -52,7 +52,7 @@ def manifest(recipe):
         contract=recipe.contract,
         toolkit="0",
         source=Source(model="m", revision=None, sha256="0"),
-        recipe=json_dataclass.to_json(recipe),
+        recipe=json_dataclass.dump(recipe),
         applied={},
         target=recipe.target,
         model=MODEL,
@@ -123,15 +123,15 @@ HALF = ["onnx-fp16", "pytorch-fp16"]
     ],
 )  # fmt: skip
 def test_order(held, machine, device, order):
-    ranked = rank({name: MANIFESTS[name] for name in held}, machine, device)
+    ranked = rank_candidates({name: MANIFESTS[name] for name in held}, machine, device)
     assert [f"{choice.name}@cuda" if choice.device == "cuda" else choice.name for choice in ranked] == order
     assert {choice.device for choice in ranked} <= {"cpu", "cuda"}
-    backwards = rank({name: MANIFESTS[name] for name in reversed(held)}, machine, device)
+    backwards = rank_candidates({name: MANIFESTS[name] for name in reversed(held)}, machine, device)
     assert backwards == ranked  # whatever the order in which a folder is listed
 
 
 def test_reasons():
-    assert rank(MANIFESTS, host(VNNI, ORT, cuda=True)) == [
+    assert rank_candidates(MANIFESTS, host(VNNI, ORT, cuda=True)) == [
         Choice(name="onnx-fp16", device="cuda", why="FP16 on the GPU"),
         Choice(name="onnx-int8-full", device="cpu", why="INT8 tuned for this CPU (vnni)"),
         Choice(name="onnx-int8", device="cpu", why="INT8 that is right on every CPU"),
@@ -139,17 +139,19 @@ def test_reasons():
         Choice(name="onnx-int4", device="cpu", why="INT4, as there is no INT8 artifact that this machine can run"),
         Choice(name="onnx-fp32", device="cpu", why="FP32, as there is no INT8 or INT4 artifact that this machine can run"),
     ]
-    assert rank({"x": MANIFESTS["onnx-fp16"]}, host()) == [Choice(name="x", device="cpu", why="FP16 on the CPU, as there is nothing else")]
+    assert rank_candidates({"x": MANIFESTS["onnx-fp16"]}, host()) == [
+        Choice(name="x", device="cpu", why="FP16 on the CPU, as there is nothing else")
+    ]
 
 
 def test_the_reason_names_the_feature_that_this_cpu_has():
-    (choice,) = rank({"x": MANIFESTS["onnx-int8-full"]}, host(ARM, ORT))
+    (choice,) = rank_candidates({"x": MANIFESTS["onnx-int8-full"]}, host(ARM, ORT))
     assert choice.why == "INT8 tuned for this CPU (dotprod)"
 
 
 def test_equals_are_ordered_by_name():
     twins = dict.fromkeys(("b", "a", "c"), MANIFESTS["onnx-int8"])
-    assert [choice.name for choice in rank(twins, host())] == ["a", "b", "c"]
+    assert [choice.name for choice in rank_candidates(twins, host())] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("beside", [(name,) for name in ALL] + [ALL])
@@ -158,15 +160,15 @@ def test_equals_are_ordered_by_name():
 def test_an_approximate_artifact_stands_behind_all_others(beside, machine, device):
     others = {name: MANIFESTS[name] for name in beside}
     last = [] if device == "cuda" else ["a-fast-one"]
-    assert [choice.name for choice in rank({"a-fast-one": FAST, **others}, machine, device)] == [
-        *(choice.name for choice in rank(others, machine, device)),
+    assert [choice.name for choice in rank_candidates({"a-fast-one": FAST, **others}, machine, device)] == [
+        *(choice.name for choice in rank_candidates(others, machine, device)),
         *last,
     ]
 
 
 def test_an_approximate_artifact_alone_says_what_it_is():
     why = "approximate (INT8), as there is nothing else that this machine can run"
-    assert rank({"x": FAST}, host(X86, ORT)) == [Choice(name="x", device="cpu", why=why)]
+    assert rank_candidates({"x": FAST}, host(X86, ORT)) == [Choice(name="x", device="cpu", why=why)]
     # A GPU is for FP16 and FP32; a tuned CPU makes it no better.
     tuned = replace(FAST, target=replace(FAST.target, cpu_features=("vnni",)))
-    assert [choice.name for choice in rank({"x": tuned, "y": MANIFESTS["onnx-fp16"]}, host())] == ["y", "x"]
+    assert [choice.name for choice in rank_candidates({"x": tuned, "y": MANIFESTS["onnx-fp16"]}, host())] == ["y", "x"]

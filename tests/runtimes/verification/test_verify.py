@@ -12,7 +12,7 @@ import pytest
 
 from exporters.recipes import RECIPES
 from runtimes.artifact.folder import open_artifact, sha256_of
-from runtimes.artifact.verified_files import opened
+from runtimes.artifact.verified_files import open_verified
 from runtimes.errors import (
     ArchiveError,
     ArtifactCorruptError,
@@ -290,7 +290,7 @@ def no_margins(golden, captions):
 )
 def test_a_forged_golden_json_is_one_line_with_a_code(folder, change, said):
     with_golden(folder, change)
-    with pytest.raises(ArtifactCorruptError, match=said) as found, opened(open_artifact(folder)) as files:
+    with pytest.raises(ArtifactCorruptError, match=said) as found, open_verified(open_artifact(folder)) as files:
         read_golden(files)
     assert str(found.value).isprintable()
     command = [sys.executable, "-m", "toolkit.cli", "verify", str(folder), "--json"]
@@ -302,7 +302,7 @@ def test_a_forged_golden_json_is_one_line_with_a_code(folder, change, said):
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"schema": 1}' + b" " * (1 << 20)])
 def test_a_golden_json_that_is_none_is_an_error(folder, content):
     resealed(folder, "golden.json", content)
-    with pytest.raises(ArtifactCorruptError), opened(open_artifact(folder)) as files:
+    with pytest.raises(ArtifactCorruptError), open_verified(open_artifact(folder)) as files:
         read_golden(files)
 
 

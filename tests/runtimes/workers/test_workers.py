@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from runtimes.errors import RequestError
-from runtimes.workers.parent import Worker, ask, death_of
+from runtimes.workers.parent import Worker, describe_exit, request_once
 from tests.paths import ROOT
 from tests.runtimes.workers.echo import Answer, Question
 
@@ -21,7 +21,7 @@ def test_one_process_answers_many_questions():
     with Worker(ECHO) as worker:
         answers = []
         for text in ("one", "größer", "a\nb", "\udcff"):
-            assert list(worker.ask(Question(deed="echo", text=text))) == [{"text": text}]
+            assert list(worker.request(Question(deed="echo", text=text))) == [{"text": text}]
             answers.append(worker.result)
     assert [answer["text"] for answer in answers] == ["eno", "reßörg", "b\na", "\udcff"]
     assert len({answer["process"] for answer in answers} | {os.getpid()}) == 2
@@ -30,7 +30,7 @@ def test_one_process_answers_many_questions():
 
 def test_a_question_may_be_larger_than_a_pipe():
     seen = []
-    answer, error = ask(ECHO, Question(deed="echo", text="ab" * 500_000), Answer, threads=1, on_progress=seen.append)
+    answer, error = request_once(ECHO, Question(deed="echo", text="ab" * 500_000), Answer, threads=1, on_progress=seen.append)
     assert (answer.text, error) == ("ba" * 500_000, None)
     assert seen == [{"text": "ab" * 500_000}]
 
@@ -38,10 +38,10 @@ def test_a_question_may_be_larger_than_a_pipe():
 def test_an_error_of_ours_is_raised_and_the_process_goes_on():
     with Worker(ECHO) as worker:
         with pytest.raises(RequestError, match=r"^not this$"):
-            list(worker.ask(Question(deed="refuse", text="not this")))
-        list(worker.ask(Question(deed="echo", text="ab")))
+            list(worker.request(Question(deed="refuse", text="not this")))
+        list(worker.request(Question(deed="echo", text="ab")))
         assert worker.result["text"] == "ba"
-    assert ask(ECHO, Question(deed="refuse", text="not this"), Answer, threads=1) == (None, "not this")
+    assert request_once(ECHO, Question(deed="refuse", text="not this"), Answer, threads=1) == (None, "not this")
 
 
 @pytest.mark.parametrize(
@@ -54,19 +54,19 @@ def test_an_error_of_ours_is_raised_and_the_process_goes_on():
 )
 def test_how_a_process_ended_is_told(deed, death):
     with Worker(ECHO) as worker:
-        assert list(worker.ask(Question(deed=deed, text="no such"))) == [{"text": "no such"}]
-        assert (worker.result, worker.death) == (None, death)
-    assert ask(ECHO, Question(deed=deed, text="no such"), Answer, threads=1) == (None, f"its process ended: {death}")
+        assert list(worker.request(Question(deed=deed, text="no such"))) == [{"text": "no such"}]
+        assert (worker.result, worker.exit_reason) == (None, death)
+    assert request_once(ECHO, Question(deed=deed, text="no such"), Answer, threads=1) == (None, f"its process ended: {death}")
 
 
 def test_a_late_answer_ends_the_process():
     with Worker(ECHO, seconds=0.5) as worker:
-        list(worker.ask(Question(deed="sleep")))
-    assert worker.death == "no answer within 0.5 s"
+        list(worker.request(Question(deed="sleep")))
+    assert worker.exit_reason == "no answer within 0.5 s"
 
 
 def test_a_module_that_is_none_says_so():
-    result, error = ask("tests.runtimes.workers.none", Question(deed="echo"), Answer, threads=1)
+    result, error = request_once("tests.runtimes.workers.none", Question(deed="echo"), Answer, threads=1)
     assert result is None
     assert "No module named" in error
 
@@ -76,7 +76,7 @@ import os, sys
 from runtimes.workers.parent import Worker
 from tests.runtimes.workers.echo import Question
 worker = Worker({ECHO!r})
-next(worker.ask(Question(deed="sleep")))
+next(worker.request(Question(deed="sleep")))
 print(worker._child.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -104,4 +104,4 @@ def test_a_worker_ends_with_its_parent():
     ],
 )
 def test_an_end_has_a_name(status, said):
-    assert death_of(status) == said
+    assert describe_exit(status) == said

@@ -9,7 +9,7 @@ import pytest
 
 import runtimes
 from runtimes.errors import OutputExistsError, RequestError
-from runtimes.pool.job import Job, Request
+from runtimes.pool.job import CaptionJob, Request
 from toolkit.batch.finished import meta_of
 from toolkit.batch.journal import partial_of
 from toolkit.batch.output import caption_into
@@ -26,7 +26,7 @@ def job(tiny_artifacts, drawn_images, tmp_path):
     (tmp_path / "images" / "1.png").write_text("no image")
     images = tuple(str(path) for path in sorted((tmp_path / "images").iterdir()))
     artifact = str(tiny_artifacts["onnx-fp32"])
-    return Job(artifact=artifact, device="cpu", threads=1, readers=0, request=REQUEST, images=images, log_level=logging.WARNING)
+    return CaptionJob(artifact=artifact, device="cpu", threads=1, readers=0, request=REQUEST, images=images, log_level=logging.WARNING)
 
 
 @pytest.fixture(params=[True, False], ids=["json", "text"])

@@ -11,8 +11,8 @@ from exporters.recipes import RECIPES
 from runtimes.artifact.folder import Artifact
 from runtimes.engines.offer import Int8SelfTest, Offer
 from runtimes.host.facts import Host
-from runtimes.selection.fitness import right_here
-from runtimes.selection.ranking import rank
+from runtimes.selection.fitness import drop_incorrect
+from runtimes.selection.ranking import rank_candidates
 from tests.paths import ROOT
 from tests.runtimes.host.test_facts import GRAVITON, HASWELL, PI4, ZEN, arm, machine, x86
 from tests.runtimes.selection.test_ranking import manifest
@@ -140,7 +140,7 @@ def check(folder, names, here, product=RIGHT, packages=None, memory=None, **chan
     held = {name: replace(MANIFESTS[name], **changes) for name in names}
     for name in names:
         machine(folder, {f"{name}/manifest.json": "x" * (1 << 20)})
-    chosen = rank(right_here(held, here, product), here)
+    chosen = rank_candidates(drop_incorrect(held, here, product), here)
     artifacts = [Artifact(folder / name, one) for name, one in held.items()]
     found = check_artifacts(artifacts, chosen, here, replace(MACHINE, memory_limit_bytes=memory), packages or {}, product)
     return [f"{one.level} {one.text}" for one in found]

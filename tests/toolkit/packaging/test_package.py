@@ -131,7 +131,7 @@ def test_an_artifact_that_says_something_else_than_at_export_is_not_packaged(tin
         else:
             with pytest.raises(GoldenError, match=r"cat\.jpg"):
                 package(artifact, tmp_path / "b.tar.gz")
-    assert json_dataclass.to_json(open_artifact(artifact).manifest)["gate"]["captions"]
+    assert json_dataclass.dump(open_artifact(artifact).manifest)["gate"]["captions"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "a.tar.gz"]
 
 

@@ -115,7 +115,7 @@ FAILED = Record(
 
 
 def line(record, **changes):
-    return json.dumps({**json_dataclass.to_json(record), **changes})
+    return json.dumps({**json_dataclass.dump(record), **changes})
 
 
 def test_round_trip(tmp_path):
@@ -147,7 +147,7 @@ def test_the_golden_records_are_written_as_they_are(tmp_path):
 
 def part(field, *index, **changes):
     """A part of FULL with changes, as JSON values."""
-    value = json_dataclass.to_json(FULL)[field]
+    value = json_dataclass.dump(FULL)[field]
     for at in index:
         value = value[at]
     return {**value, **changes}
@@ -176,7 +176,7 @@ def part(field, *index, **changes):
         (line(FULL, quality=[part("quality", 0, error="no")] * 2), "has no error, and not the figures of 2 images"),
         (line(FULL, times=[]), "has no error, and not the figures of 2 images"),
         (line(FULL, subject=None), "has no error, and not the figures of 2 images"),
-        (line(FULL, quality=json_dataclass.to_json(FULL)["quality"][:1]), "has no error, and not the figures of 2 images"),
+        (line(FULL, quality=json_dataclass.dump(FULL)["quality"][:1]), "has no error, and not the figures of 2 images"),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else None,
 )

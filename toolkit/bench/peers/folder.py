@@ -66,7 +66,7 @@ def prepare(peer: Peer, sources: Sources, output: Path, *, overwrite: bool) -> P
         shutil.copyfile(sources.graphs.path_of("tokenizer"), made / TOKENIZER_NAME)
         write(sources, made)
         written = PeerFolder(name=peer.name, checkpoint_sha256=sources.checkpoint.source.sha256, manifest=sources.graphs.manifest)
-        (made / PEER_NAME).write_bytes(json_dataclass.canonical(json_dataclass.to_json(written)))
+        (made / PEER_NAME).write_bytes(json_dataclass.canonical_json(json_dataclass.dump(written)))
         if path.exists():
             shutil.rmtree(path)
         made.rename(path)
@@ -82,7 +82,7 @@ def read_folder(path: Path) -> PeerFolder:
     try:
         with (path / PEER_NAME).open("rb") as stream:
             content = stream.read(MAX_MANIFEST_BYTES)
-        found, problems = json_dataclass.from_json(PeerFolder, json_dataclass.parse(content))
+        found, problems = json_dataclass.load(PeerFolder, json_dataclass.parse(content))
     except (OSError, ValueError) as error:
         raise ArtifactCorruptError(path / PEER_NAME, f"cannot be read: {error}") from error
     if found is None:

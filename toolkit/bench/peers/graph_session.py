@@ -14,7 +14,7 @@ import numpy as np
 
 from runtimes.captioner import Captioner
 from runtimes.decoding.session import EngineInfo, Float32, Int64
-from runtimes.decoding.tokenizer import Tokens
+from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.engines.engine import Engine
 from runtimes.engines.step_session import StepSession, StepState
 from toolkit.bench.peers.folder import TOKENIZER_NAME, read_folder
@@ -39,4 +39,4 @@ def open_graphs(path: Path, engine: Engine) -> tuple[Captioner, EngineInfo]:
     """Return the captioner of a prepared peer whose graphs an engine has opened."""
     manifest = read_folder(path).manifest
     kind = RecomputeSession if HIDDEN in engine.signature("decoder").inputs else StepSession
-    return Captioner(kind(engine), Tokens((path / TOKENIZER_NAME).read_bytes(), manifest.tokenizer), manifest), engine.info()
+    return Captioner(kind(engine), CaptionTokenizer((path / TOKENIZER_NAME).read_bytes(), manifest.tokenizer), manifest), engine.info()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from runtimes.host.facts import read_host
-from runtimes.workers.parent import ask
+from runtimes.workers.parent import request_once
 from toolkit.bench.cases import ArtifactCase, Case
 from toolkit.bench.runner import NO_GPU, job_of
 from toolkit.datasets import Dataset
@@ -59,5 +59,5 @@ def profile_cases(
         error: str | None = NO_GPU if isinstance(case, ArtifactCase) else NO_PROFILER
         if isinstance(case, ArtifactCase) and (job.device != "cuda" or read_host().cuda):
             report = partial(on_captions, case.name)
-            profile, error = ask("toolkit.bench.profiling.profile_worker", job, Profile, threads=job.threads, on_progress=report)
+            profile, error = request_once("toolkit.bench.profiling.profile_worker", job, Profile, threads=job.threads, on_progress=report)
         yield Profiled(case=case.name, profile=profile, error=error)

@@ -98,7 +98,7 @@ def render_csv(profiles: Sequence[Profiled]) -> str:
 
 def render_json(profiles: Sequence[Profiled]) -> str:
     """Return every figure, operators by name as well."""
-    cases = [{**json_dataclass.to_json(one), "rows": make_rows(one)} for one in profiles]
+    cases = [{**json_dataclass.dump(one), "rows": make_rows(one)} for one in profiles]
     return json.dumps({"schema": SCHEMA, "cases": cases}, indent=1, ensure_ascii=False) + "\n"
 
 

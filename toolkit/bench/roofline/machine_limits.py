@@ -6,7 +6,7 @@
 import logging
 from dataclasses import dataclass
 
-from runtimes.workers.parent import ask
+from runtimes.workers.parent import request_once
 from toolkit.records.record import Limits
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ class Question:
 
 def measure_limits(threads: int) -> Limits | None:
     """Measure for about two seconds in a process of its own; what cannot be measured costs a warning, never the run."""
-    limits, error = ask("toolkit.bench.roofline.machine_limits_worker", Question(threads=threads), Limits, threads=threads)
+    limits, error = request_once("toolkit.bench.roofline.machine_limits_worker", Question(threads=threads), Limits, threads=threads)
     if limits is None:
         logger.warning("no hardware limits: %s", error)
     elif limits.int8_macs_per_s is None:

@@ -87,7 +87,7 @@ def test_features_that_need_logits_are_refused_in_one_line(single, paths):
 
 def test_the_clock_measures_one_phase_per_image(single, paths):
     phases = []
-    single.caption(paths[:2], clock=lambda phase, seconds: phases.append((phase, seconds > 0)))
+    single.caption(paths[:2], phase_timer=lambda phase, seconds: phases.append((phase, seconds > 0)))
     assert phases == [("read", True), ("loop", True)] * 2
 
 
