@@ -18,7 +18,7 @@ from runtimes.artifact.manifest import Manifest
 from runtimes.caption import Caption, CaptionerInfo, LoadTimings
 from runtimes.decoding.guarded_session import guarded
 from runtimes.decoding.scoring import score_sequences
-from runtimes.decoding.search import Hypothesis, PhaseTimer, by_length, generate, run_loop
+from runtimes.decoding.search import Hypothesis, PhaseTimer, generate, run_by_length, run_loop
 from runtimes.decoding.session import Float32, Int64, LoopSession, Session, State, require
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import OutOfMemoryError, RequestError, ToolkitError, UnavailableError, first_line
@@ -286,7 +286,7 @@ class Captioner:
 
     def _search(self, pixels: Float32, prompts: list[list[int]], decoding: GenerationConfig, phase_timer: PhaseTimer) -> list[Hypothesis]:
         """Caption images that have a prompt each."""
-        return by_length(prompts, lambda places, alike: self._generate(pixels[places], alike, decoding, phase_timer))
+        return run_by_length(prompts, lambda places, alike: self._generate(pixels[places], alike, decoding, phase_timer))
 
     def _generate(self, pixels: Float32, prompts: Int64, decoding: GenerationConfig, phase_timer: PhaseTimer) -> list[Hypothesis]:
         try:

@@ -1,4 +1,7 @@
-"""A session whose engine's faults are errors of ours, and nothing else is: what a caller's callback raises meanwhile is the caller's."""
+"""Wrap a session so that every exception of its engine becomes an `EngineError`.
+
+Only calls into the session are translated. An exception that a caller's callback raises during a search passes unchanged.
+"""
 
 from typing import Any, TypeVar, cast
 
@@ -8,17 +11,20 @@ S = TypeVar("S")
 
 
 def guarded(session: S, artifact: str) -> S:
-    """Return a session that turns what its engine raises into an `EngineError`.
+    """Return a session whose methods raise `EngineError` where the engine's library raises.
 
     Args:
-        session: Of any protocol of `runtimes.decoding.session`.
-        artifact: What errors name.
+        session: Any protocol of `runtimes.decoding.session`.
+        artifact: Name for error messages.
     """
     return cast("S", _Guard(session, artifact))
 
 
 class _Guard:
-    """Forwards every attribute; calls are made within `translate_errors`, which a `DeviceMemoryError` passes: a smaller batch may fit."""
+    """Forward every attribute to a session, and run its methods within `translate_errors`.
+
+    `DeviceMemoryError` passes unchanged, since a smaller batch may fit.
+    """
 
     def __init__(self, session: object, artifact: str) -> None:
         self._session, self._artifact = session, artifact
@@ -28,11 +34,11 @@ class _Guard:
         if not callable(value):
             return value
 
-        artifact = self._artifact  # without a reference to this object, which would keep the model until the next garbage collection
+        artifact = self._artifact  # `call` must not refer to self: the cycle would keep the model until the next garbage collection
 
         def call(*arguments: Any) -> Any:  # noqa: ANN401
             with translate_errors(lambda problem: EngineError(artifact, problem)):
                 return value(*arguments)
 
-        vars(self)[name] = call  # next time it is found without this function
+        vars(self)[name] = call  # later lookups find it without calling __getattr__
         return call

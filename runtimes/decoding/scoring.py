@@ -1,4 +1,4 @@
-"""Log-probabilities of given texts, with every token given the right ones before it (teacher forcing)."""
+"""Log-probabilities of given texts by teacher forcing: the model gets the given tokens, not those it would have chosen."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from runtimes.decoding.session import Float32, Inputs, Session
 
 
 def score_sequences(session: Session, inputs: Inputs, ids: Sequence[Sequence[int]], pad_id: int) -> Float32:
-    """Return f32[K]: the natural-log probability of K texts about one input.
+    """Return the natural-log probabilities f32[K] of K texts for one input.
 
     Args:
-        session: With the capability "score".
-        inputs: Of one image: {"pixels": f32[1,3,H,W]}.
+        session: A session with the capability "score".
+        inputs: One image: {"pixels": f32[1,3,H,W]}.
         ids: Token ids of each text, start and end token included.
-        pad_id: Fills shorter texts on the right, where no token attends to it.
+        pad_id: Padding on the right of shorter texts. No token attends to it, since the decoder is causal.
     """
     width = max(map(len, ids)) - 1
     fed = np.full((len(ids), width), pad_id, dtype=np.int64)

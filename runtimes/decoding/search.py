@@ -1,7 +1,8 @@
-"""Greedy and beam search over a session's step and select: state and prompt in, one hypothesis per image out. numpy only.
+"""Greedy search and beam search over a session, in numpy.
 
-Both equal transformers' `generate` (4.57) on equal logits: what counts as length, when a caption ends, how beams are ranked and when the
-search gives up. Beam search: Graves 2012; length penalty and the stopping heuristic as transformers has them (`early_stopping=False`).
+On equal logits, both return the token ids of transformers' `generate` (4.57). Length counts, end of a caption, ranking of beams and the
+stopping rule follow that function. Sources: beam search, Graves 2012; length penalty and stopping heuristic, transformers with
+`early_stopping=False`.
 
 Axes: B images, K beams, R = B*K rows, V vocabulary.
 """
@@ -18,18 +19,18 @@ from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.decoding.session import Float32, Inputs, Int64, LoopSession, Session, State
 
 PhaseTimer: TypeAlias = Callable[[str, float], None]
-"""Called with a phase ("read", "encode", "first_token", "token"; of a `LoopSession` "read" and "loop") and its seconds."""
+"""Callback with a phase and its seconds. Phases: "read", "encode", "first_token", "token"; with a `LoopSession`: "read", "loop"."""
 
 CHUNK = 64
-"""Neighbours whose maximum stands for all of them in `top_k`."""
+"""Number of adjacent values that `top_k` first reduces to their maximum."""
 
 FIRST_POSITION = np.array([0], dtype=np.int64)
-"""Position of the one new token whose logits a step after the prompt needs."""
+"""Position of the new token in a step that feeds one token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
-    """A finished caption: all ids from [DEC] to [SEP] (or to the length limit), and its score."""
+    """A finished caption: its ids from the start token to the end token or the length limit, and its score."""
 
     token_ids: tuple[int, ...]
     score: float
@@ -39,15 +40,16 @@ class Hypothesis:
 def generate(
     session: Session, state: State, prompts: Int64, spec: TokenizerSpec, decoding: GenerationConfig, phase_timer: PhaseTimer
 ) -> list[Hypothesis]:
-    """Caption the B images of a state.
+    """Caption the B images of a state and return one hypothesis per image.
 
     Args:
-        session: The runtime.
-        state: From `session.encode`; consumed.
-        prompts: i64[B,T], the ids that each image's caption starts with, [DEC] first; see `by_length`.
-        spec: Special ids.
-        decoding: Beams, lengths, penalty.
-        phase_timer: Told the seconds of each phase.
+        session: A session with the capability "step", and "beams" for a beam search.
+        state: From `session.encode`; it must not be used afterwards.
+        prompts: i64[B,T], the ids that each image's caption starts with, start token included. For prompts of different lengths see
+            `run_by_length`.
+        spec: Ids of the special tokens.
+        decoding: Beams, lengths, length penalty.
+        phase_timer: Called with "first_token" and "token".
     """
     started = perf_counter()
     logits, state = session.step(prompts, state, np.array([prompts.shape[1] - 1], dtype=np.int64))
@@ -55,28 +57,37 @@ def generate(
     return search(session, state, logits[:, 0], prompts.tolist(), spec, decoding, _TokenTimer(phase_timer, started))
 
 
-def by_length(prompts: Sequence[Sequence[int]], run: Callable[[Int64 | slice, Int64], list[Hypothesis]]) -> list[Hypothesis]:
-    """Caption images whose prompts differ: those with prompts of one length share a run, so no attention mask is needed.
+def run_by_length(prompts: Sequence[Sequence[int]], run: Callable[[Int64 | slice, Int64], list[Hypothesis]]) -> list[Hypothesis]:
+    """Call `run` once per prompt length and return one hypothesis per prompt. Prompts of one length need no attention mask.
 
     Args:
         prompts: Ids of each image's prompt.
-        run: Called with the places i64[n] of images and their prompts i64[n,T]; returns their captions.
+        run: Called with the indices i64[n] of images and their prompts i64[n,T]; returns their captions.
     """
     lengths = np.array([len(prompt) for prompt in prompts])
     if (lengths == lengths[0]).all():
         return run(slice(None), np.array(prompts, dtype=np.int64))
     best: dict[int, Hypothesis] = {}
     for length in np.unique(lengths):
-        places = np.flatnonzero(lengths == length)
-        alike = np.array([prompts[place] for place in places.tolist()], dtype=np.int64)
-        best |= zip(places.tolist(), run(places, alike), strict=True)
-    return [best[place] for place in range(len(prompts))]
+        indices = np.flatnonzero(lengths == length)
+        group = np.array([prompts[index] for index in indices.tolist()], dtype=np.int64)
+        best |= zip(indices.tolist(), run(indices, group), strict=True)
+    return [best[index] for index in range(len(prompts))]
 
 
 def run_loop(
     loop: LoopSession, inputs: Inputs, prompts: Int64, spec: TokenizerSpec, decoding: GenerationConfig, phase_timer: PhaseTimer
 ) -> list[Hypothesis]:
-    """As `generate` with one beam, by a session that searches by itself. It takes one prompt per run."""
+    """Caption B images with a `LoopSession`: greedy search as in `generate`, from pixels.
+
+    Args:
+        loop: The session. It takes one prompt per call, so images with different prompts run one by one.
+        inputs: {"pixels": f32[B,3,S,S]}.
+        prompts: i64[B,T].
+        spec: Ids of the special tokens.
+        decoding: Lengths and length penalty; `num_beams` is 1.
+        phase_timer: Called with "loop".
+    """
     prompt = prompts[0]
     if (prompts != prompt).any():
         singles = ({name: array[image : image + 1] for name, array in inputs.items()} for image in range(len(prompts)))
@@ -94,19 +105,19 @@ def run_loop(
 
 
 class _TokenTimer:
-    """Reports the time of each token: the first one's since the prompt was fed."""
+    """Report the seconds of each token. Those of the first token start when the prompt is fed."""
 
     def __init__(self, phase_timer: PhaseTimer, started: float) -> None:
-        self._clock, self._started, self._phase = phase_timer, started, "first_token"
+        self._phase_timer, self._started, self._phase = phase_timer, started, "first_token"
 
     def __call__(self) -> None:
         now = perf_counter()
-        self._clock(self._phase, now - self._started)
+        self._phase_timer(self._phase, now - self._started)
         self._started, self._phase = now, "token"
 
 
 def log_softmax(logits: Float32) -> Float32:
-    """f32[..., V] → natural-log probabilities f32[..., V]."""
+    """Return natural-log probabilities f32[..., V] of logits f32[..., V]."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return np.asarray(shifted)
@@ -119,7 +130,7 @@ def _greedy(
     prompts: list[list[int]],
     spec: TokenizerSpec,
     decoding: GenerationConfig,
-    lap: _TokenTimer,
+    token_timer: _TokenTimer,
 ) -> list[Hypothesis]:
     sequences, start = [list(prompt) for prompt in prompts], len(prompts[0])
     scores = np.zeros(len(logits), dtype=np.float32)
@@ -132,7 +143,7 @@ def _greedy(
         scores[active] += logits[np.arange(len(best)), best] - normalizer
         for image, token in zip(active, best, strict=True):
             sequences[image].append(int(token))
-        lap()
+        token_timer()
         running = np.flatnonzero(best != spec.eos_id)
         if len(running) == 0 or length == decoding.max_length:
             break
@@ -149,25 +160,25 @@ def _greedy(
 
 
 def _log_sum_exp(logits: Float32) -> Float32:
-    """f32[R,V] → f32[R]."""
+    """Return the log of the sum of exponentials f32[R] of logits f32[R,V]."""
     top = logits.max(axis=-1)
     return np.asarray(top + np.log(np.exp(logits - top[:, None]).sum(axis=-1)), dtype=np.float32)
 
 
 def top_k(values: Float32, count: int) -> Int64:
-    """Return the places i64[count] of the largest of f32[n], largest first, of equal ones the first.
+    """Return the indices i64[count] of the largest values of f32[n], in descending order; equal values in order of index.
 
-    Nothing below the count-th largest of the runs' maxima can be among them, which leaves little to sort: a twelfth of the time that
-    partitioning all of them takes.
+    A value below the count-th largest maximum of the chunks cannot be among them, so few values are sorted. This takes a twelfth of the
+    time of `np.partition` over all values.
     """
     maxima = np.maximum.reduceat(values, np.arange(0, len(values), CHUNK))
-    bar = np.partition(maxima, -count)[-count] if len(maxima) > count else -np.inf
-    places = np.flatnonzero(values >= bar)
-    return np.asarray(places[np.lexsort((places, -values[places]))][:count])
+    threshold = np.partition(maxima, -count)[-count] if len(maxima) > count else -np.inf
+    indices = np.flatnonzero(values >= threshold)
+    return np.asarray(indices[np.lexsort((indices, -values[indices]))][:count])
 
 
 class _Beams:
-    """The search of one image: K running hypotheses and the K best finished ones."""
+    """The beam search of one image: K running hypotheses and the K best finished hypotheses."""
 
     def __init__(self, prompt: list[int], decoding: GenerationConfig, spec: TokenizerSpec) -> None:
         self.running = [list(prompt)]
@@ -176,10 +187,17 @@ class _Beams:
         self._prompt, self._decoding, self._eos = len(prompt), decoding, spec.eos_id
 
     def advance(self, log_probabilities: Float32) -> Int64:
-        """Take log-probabilities f32[K,V] of the running hypotheses (f32[1,V] at first); return each new one's parent i64[K]."""
+        """Extend the running hypotheses by one token.
+
+        Args:
+            log_probabilities: f32[K,V] of the next token of each running hypothesis; f32[1,V] after the prompt.
+
+        Returns:
+            i64[K]: the index of the hypothesis that each new one extends.
+        """
         num_beams, vocabulary = self._decoding.num_beams, log_probabilities.shape[1]
         totals = (log_probabilities + self.running_scores[:, None]).ravel()
-        # Twice as many candidates as beams: even if every beam ends, as many go on.
+        # Each beam has one end token, so 2K candidates leave at least K that go on.
         count = min(2 * num_beams, len(totals))
         candidates = top_k(totals, count)
         length = len(self.running[0]) + 1
@@ -199,7 +217,11 @@ class _Beams:
         return parents
 
     def done(self) -> bool:
-        """Whether nothing runs, or the best running hypothesis cannot beat the worst of K finished ones at its present length."""
+        """Return whether the search can stop.
+
+        It stops without running hypotheses, or when the best running one at its present length scores no more than the worst of K
+        finished ones (the heuristic of transformers).
+        """
         if not self.running:
             return True
         if len(self.finished) < self._decoding.num_beams:
@@ -215,7 +237,7 @@ def _beam(
     prompts: list[list[int]],
     spec: TokenizerSpec,
     decoding: GenerationConfig,
-    lap: _TokenTimer,
+    token_timer: _TokenTimer,
 ) -> list[Hypothesis]:
     searches = [_Beams(prompt, decoding, spec) for prompt in prompts]
     active = list(range(len(logits)))
@@ -226,14 +248,14 @@ def _beam(
             log_probabilities[:, spec.eos_id] = -np.inf
         by_image = log_probabilities.reshape(len(active), rows_per_image, -1)
         parents = [searches[image].advance(by_image[slot]) for slot, image in enumerate(active)]
-        lap()
+        token_timer()
         slots = [slot for slot, image in enumerate(active) if not searches[image].done()]
         if not slots:
             break
         rows = np.concatenate([slot * rows_per_image + parents[slot] for slot in slots])
         state = session.select(state, rows, np.array(slots, dtype=np.int64))
         active = [active[slot] for slot in slots]
-        rows_per_image = len(searches[active[0]].running)  # of every image; below K while the vocabulary gives fewer
+        rows_per_image = len(searches[active[0]].running)  # equal for all images; below K only if V < K
         token_ids = np.array([hypothesis[-1:] for image in active for hypothesis in searches[image].running], dtype=np.int64)
         step_logits, state = session.step(token_ids, state, FIRST_POSITION)
         logits = step_logits[:, 0]

@@ -1,7 +1,7 @@
-"""What captioning needs of an engine: the protocols between shared decoding and whatever runs a model.
+"""The protocols between the shared search and an engine.
 
-Axes: B images, K hypotheses per image, R = B*K decoder rows (rows of an image are neighbours), T new tokens, M wanted positions,
-V vocabulary, S pixels.
+Axes: B images, K hypotheses per image, R = B*K decoder rows (the rows of an image are adjacent), T new tokens, M requested positions,
+V vocabulary, S pixels per side.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,9 +19,9 @@ Int64: TypeAlias = NDArray[np.int64]
 Inputs: TypeAlias = Mapping[str, NDArray[Any]]
 """Name → array whose first axis is B, for example {"pixels": f32[B,3,S,S]}."""
 State: TypeAlias = Any
-"""A session's own value: what the encoder computed per image and the cache per row. Only the session that made it looks inside."""
+"""Encoder output per image and KV cache per row. The type belongs to the session; other code passes it on unchanged."""
 Capability: TypeAlias = Literal["step", "score", "beams", "loop"]
-"""Run token by token; return logits of given captions; reorder rows; run the whole greedy loop in one call."""
+"""step: run token by token. score: return logits of given captions. beams: reorder rows. loop: run the whole greedy loop in one call."""
 
 STEPWISE: frozenset[Capability] = frozenset({"step", "score", "beams"})
 LOOP: frozenset[Capability] = frozenset({"loop"})
@@ -29,48 +29,57 @@ LOOP: frozenset[Capability] = frozenset({"loop"})
 
 @dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """What is really in use, as opposed to what was requested."""
+    """The engine and the settings in use, which may differ from the requested ones."""
 
     runtime: str
     versions: dict[str, str]
     device: str
     providers: tuple[str, ...]
-    """Execution providers or quantized engine, first used first."""
+    """Execution providers of ONNX Runtime, or the quantized engine of torch, in order of preference."""
     threads: int
     precision: str
 
 
 class Session(Protocol):
-    """An encoder and a decoder that the search calls token by token."""
+    """An encoder, and a decoder that the search calls once per token."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What the session can do."""
+        """The abilities of the session, see `Capability`."""
         ...
 
     def encode(self, inputs: Inputs) -> State:
-        """Encode B inputs; the state holds what the decoder attends to, once per input, and B rows without tokens."""
+        """Encode B inputs; return a state with the encoder output of each input and B decoder rows without tokens."""
         ...
 
     def step(self, token_ids: Int64, state: State, positions: Int64) -> tuple[Float32, State]:
-        """Feed token_ids i64[R,T]; return logits f32[R,M,V] at positions i64[M] of the T new ones, and the next state. Consumes state."""
+        """Feed T new tokens to every row. The given state must not be used afterwards.
+
+        Args:
+            token_ids: i64[R,T].
+            state: From `encode`, `step`, `select` or `crop`.
+            positions: i64[M], indices into the T new tokens.
+
+        Returns:
+            Logits f32[R,M,V] at these positions, and the next state.
+        """
         ...
 
     def select(self, state: State, rows: Int64, images: Int64) -> State:
-        """Keep decoder rows i64[R'] (beam parents, finished rows dropped) and images i64[B'], in this order. Consumes state."""
+        """Return a state with decoder rows i64[R'] and images i64[B'] in this order; an index may repeat. Consumes the given state."""
         ...
 
     def crop(self, state: State, length: int) -> State:
-        """Keep the first `length` tokens of every row's cache. Consumes state."""
+        """Keep the first `length` tokens of every row's KV cache. Consumes the given state."""
         ...
 
     def info(self) -> EngineInfo:
-        """Return library versions, providers, threads and precision really in use."""
+        """Return the versions, providers, threads and precision in use."""
         ...
 
 
 class LoopSession(Protocol):
-    """A model that searches greedily by itself, in one run: there are no logits, so no beams and no scores."""
+    """A model that runs the whole greedy search in one call. It returns no logits, so it has neither beams nor scores."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -78,11 +87,17 @@ class LoopSession(Protocol):
         ...
 
     def caption(self, inputs: Inputs, prompt_ids: Int64, min_length: int, max_length: int) -> tuple[Int64, Float32]:
-        """Caption B inputs from prompt_ids i64[T]; lengths as `runtimes.artifact.generation.GenerationConfig` counts them.
+        """Caption B inputs that share a prompt.
+
+        Args:
+            inputs: See `Inputs`.
+            prompt_ids: i64[T].
+            min_length: Shortest caption in tokens, see `runtimes.artifact.generation.GenerationConfig`.
+            max_length: Longest caption in tokens.
 
         Returns:
-            Ids i64[B,L], prompt included, filled up behind the end token, L at most `max_length`; and f32[B], the natural-log probability
-            of each image's generated tokens.
+            Ids i64[B,L], prompt included, padded after the end token, L at most `max_length`; and the natural-log probability f32[B] of
+            each image's generated tokens.
         """
         ...
 
@@ -92,27 +107,27 @@ class LoopSession(Protocol):
 
 
 def require(session: Session | LoopSession, *wanted: Capability) -> Session:
-    """Return a session that has capabilities which only stepwise sessions have.
+    """Return the session as a stepwise one, after a check of its capabilities.
 
     Raises:
-        RequestError: It lacks one.
+        RequestError: A wanted capability is missing.
     """
     if missing := sorted(set(wanted) - session.capabilities):
         raise RequestError(
-            f"this artifact cannot do what was asked: it has no {', '.join(missing)} (it has: {', '.join(sorted(session.capabilities))}). "
-            "An artifact that holds its whole loop in one graph captions greedily; use a split recipe for beams and scores."
+            f"this artifact lacks the capability {', '.join(missing)} (it has: {', '.join(sorted(session.capabilities))}). "
+            "An artifact with the whole loop in one graph captions greedily; use a split recipe for beams and scores."
         )
     return cast("Session", session)
 
 
 class RecordingSession:
-    """A stepwise session that runs each call inside a context and keeps the logits of the first step."""
+    """A stepwise session that runs each call within a context manager and stores the logits of the first step."""
 
     def __init__(self, session: Session, around: Callable[[str], AbstractContextManager[Any]] = lambda component: nullcontext()) -> None:
-        """Wrap a session; `around` makes the context from "encoder" or "decoder"."""
+        """Wrap a session; `around` returns the context manager for "encoder" or "decoder"."""
         self._session, self._around = session, around
         self.first_logits: Float32 | None = None
-        """f32[V] of the first row, after the first step."""
+        """f32[V] of the first row; None before the first step."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -146,4 +161,4 @@ class RecordingSession:
 
 
 class DeviceMemoryError(MemoryError):
-    """A session's device ran out of memory on this batch; a smaller one may fit."""
+    """The device of a session ran out of memory on this batch; a smaller batch may fit."""

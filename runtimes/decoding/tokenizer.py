@@ -1,4 +1,4 @@
-"""Text ↔ token ids with the `tokenizers` library alone, by the rules of a manifest's `tokenizer` section."""
+"""Convert text to token ids and back with the `tokenizers` library, by the rules of a manifest's `tokenizer` section."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,12 @@ from runtimes.errors import ArtifactCorruptError, ToolkitError, translate_errors
 
 
 class CaptionTokenizer:
-    """A checkpoint's tokenizer with its family's rules for prompts and captions."""
+    """The tokenizer of a checkpoint with the rules of its model family for prompts and captions.
+
+    Args:
+        tokenizer_json: Content of tokenizer.json.
+        spec: The `tokenizer` section of the manifest.
+    """
 
     def __init__(self, tokenizer_json: bytes, spec: TokenizerSpec) -> None:
         self._tokenizer: Tokenizer = Tokenizer.from_buffer(tokenizer_json)
@@ -19,9 +24,13 @@ class CaptionTokenizer:
         self._spec = spec
 
     def prompt_ids(self, prompt: str | None) -> list[int]:
-        """Return the ids that a text starts with: the template, filled with the prompt's own ids.
+        """Return the ids that every caption starts with: the template, with the prompt's ids in place of `{text}`.
 
-        BLIP: [DEC], then the prompt's words. The tokenizer gives `[CLS] words [SEP]`, of which both ends are dropped, as in transformers.
+        For BLIP, these are [DEC] and the ids of the prompt. The tokenizer returns `[CLS] prompt [SEP]`; both ends are dropped, as in
+        transformers. None is an empty prompt.
+
+        Raises:
+            ArtifactCorruptError: The tokenizer fails.
         """
         ids: list[int] = []
         for part in self._spec.template.split():
@@ -29,11 +38,11 @@ class CaptionTokenizer:
         return ids
 
     def caption_ids(self, caption: str) -> list[int]:
-        """Return the ids of a complete caption: those of a prompt, then the end token."""
+        """Return the ids of a complete caption: the ids of the same text as a prompt, and the end token."""
         return [*self.prompt_ids(caption), self._spec.eos_id]
 
     def _own_ids(self, text: str | None) -> list[int]:
-        """Return the ids of a text without those that the tokenizer puts around it."""
+        """Return the ids of a text without the special tokens that the tokenizer adds at its ends."""
         if text is None:
             return []
         with translate_errors(_failed):
@@ -41,11 +50,15 @@ class CaptionTokenizer:
         return ids[self._spec.drop_left : max(0, len(ids) - self._spec.drop_right)]
 
     def text(self, token_ids: Iterable[int]) -> str:
-        """Return the words of ids; special tokens are left out."""
+        """Return the text of token ids, without special tokens.
+
+        Raises:
+            ArtifactCorruptError: The tokenizer fails.
+        """
         with translate_errors(_failed):
             return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
 
 
 def _failed(problem: str) -> ToolkitError:
-    """What a tokenizer that loaded may still be unable to do."""
-    return ArtifactCorruptError(Path("tokenizer.json"), f"cannot turn words into ids and back: {problem}")
+    """Return the error of a tokenizer that was loaded and fails on a text."""
+    return ArtifactCorruptError(Path("tokenizer.json"), f"cannot convert between text and token ids: {problem}")

@@ -16,7 +16,7 @@ from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.captioner import Captioner
-from runtimes.decoding.search import Hypothesis, by_length, generate, top_k
+from runtimes.decoding.search import Hypothesis, generate, run_by_length, top_k
 from runtimes.decoding.session import STEPWISE, DeviceMemoryError, EngineInfo
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import OutOfMemoryError, RequestError, UnavailableError
@@ -113,7 +113,7 @@ class TestGreedy:
         assert found.token_ids == (BOS, A, EOS)
         assert found.score == pytest.approx((log(0.55) + log(0.6)) / 2, abs=1e-6)
 
-    def test_length_penalty_divides_by_length_to_its_power(self):
+    def test_the_score_is_divided_by_length_to_the_power_of_the_length_penalty(self):
         (found,) = search(ScriptedSession(table(FORK)), 1, length_penalty=2.0)
         assert found.score == pytest.approx((log(0.55) + log(0.6)) / 4, abs=1e-6)
 
@@ -222,9 +222,9 @@ def test_prompts_of_one_length_share_a_run():
         return [Hypothesis(token_ids=tuple(prompt), score=0.0) for prompt in prompts.tolist()]
 
     prompts = [[1], [1, 2], [1], [3, 4, 5], [1, 9]]
-    assert [list(each.token_ids) for each in by_length(prompts, run)] == prompts
+    assert [list(each.token_ids) for each in run_by_length(prompts, run)] == prompts
     assert runs == [[[1], [1]], [[1, 2], [1, 9]], [[3, 4, 5]]]
-    assert len(by_length([[1], [2]], run)) == 2
+    assert len(run_by_length([[1], [2]], run)) == 2
     assert runs[3:] == [[[1], [2]]]
 
 

@@ -170,7 +170,7 @@ def test_a_whole_loop_is_measured_as_one_run_and_not_scored(tiny_artifacts, draw
     assert (row["error"], row["encode_seconds"], row["first_token_seconds"], row["step_seconds"], row["drift"]) == (None,) * 5
     assert (row["seconds_per_image"] > 0, row["bleu4"]) == (True, make_rows([split])[0]["bleu4"])
     (refused,) = run([tiny_artifacts["onnx-int8-single"]], images[:1], num_beams=3)
-    assert "it has no beams (it has: loop)" in refused.error
+    assert "capability beams (it has: loop)" in refused.error
 
 
 def test_a_request_that_an_artifact_cannot_meet_is_its_error(tiny_artifacts, drawn_images):

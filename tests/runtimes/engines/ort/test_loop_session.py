@@ -80,14 +80,14 @@ def test_features_that_need_logits_are_refused_in_one_line(single, paths):
         with pytest.raises(RequestError) as caught:
             request()
         assert caught.value.code == "REQUEST_INVALID"
-        assert f"it has no {lacking} (it has: loop)" in str(caught.value)
+        assert f"capability {lacking} (it has: loop)" in str(caught.value)
     with pytest.raises(RequestError, match="num_beams"):
         single.caption(paths[:1], num_beams=0)
 
 
 def test_the_clock_measures_one_phase_per_image(single, paths):
     phases = []
-    single.caption(paths[:2], phase_timer=lambda phase, seconds: phases.append((phase, seconds > 0)))
+    single.caption(paths[:2], timer=lambda phase, seconds: phases.append((phase, seconds > 0)))
     assert phases == [("read", True), ("loop", True)] * 2
 
 
