@@ -1,4 +1,4 @@
-"""What ships to a device: load an artifact, caption images.
+"""The runtime for devices: load an artifact and caption images.
 
 from runtimes import load
 
@@ -21,7 +21,7 @@ _MODULES = {"Caption": "caption", "Captioner": "captioner", "ToolkitError": "err
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name on first use, so that reading a manifest or an error needs none of the libraries behind it."""
+    """Import a public name on first use. Code that only reads a manifest or an error needs no third-party library."""
     if name not in _MODULES:
         raise AttributeError(f"module 'runtimes' has no attribute {name!r}")
     return getattr(import_module(f"runtimes.{_MODULES[name]}"), name)

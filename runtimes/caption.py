@@ -1,4 +1,4 @@
-"""What a `Captioner` returns: captions, and what it runs."""
+"""The results of a `Captioner`: captions, load timings and information about the loaded artifact."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from runtimes.decoding.session import EngineInfo
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """The caption of an image, or why there is none."""
+    """The caption of an image, or the error that prevented it."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -17,24 +17,24 @@ class Caption:
     score: float | None
     """Natural-log probability of the generated tokens / generated length ** length_penalty."""
     error: str | None = None
-    """One line if the image could not be captioned; then `text` is empty, there are no ids and no score."""
+    """Message in one line if the image could not be captioned; then `text` and `token_ids` are empty and `score` is None."""
     code: str | None = None
-    """Of the error, see `ToolkitError.code`."""
+    """Code of the error, see `ToolkitError.code`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadTimings:
-    """Seconds of two parts of loading."""
+    """Seconds of two phases of loading."""
 
     import_s: float = 0.0
-    """Importing the engine's library, if it was not imported before."""
+    """Time to import the engine's library; near 0 if it was imported before."""
     hash_s: float = 0.0
-    """Hashing the files, in a thread beside importing and loading."""
+    """Time to hash the files, in a thread parallel to import and loading."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionerInfo:
-    """What a captioner runs, and with what."""
+    """The loaded artifact, and the engine and settings in use."""
 
     artifact: str
     """The artifact's name."""
@@ -44,10 +44,10 @@ class CaptionerInfo:
     task: str
     family: str
     engine: EngineInfo
-    """Engine, library versions, device, execution providers, CPU threads and precision that are really in use."""
+    """Engine, library versions, device, execution providers, CPU threads and precision in use."""
     image: ImageSpec
-    """How an image becomes pixels."""
+    """Preprocessing of images."""
     max_pixels: int
-    """An image with more pixels is refused."""
+    """Images with more pixels are refused."""
     defaults: GenerationConfig
-    """Settings of a caption for which nothing else is asked."""
+    """Settings of the search for arguments of None."""

@@ -1,7 +1,4 @@
-"""Caption images with an artifact: the class that `runtimes.load` returns, and what it returns.
-
-It composes image reading, an engine's session and the shared search, and is the same for every artifact.
-"""
+"""The `Captioner` that `runtimes.load` returns: image reading, an engine's session and the search, the same for every artifact."""
 
 import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -29,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 class Captioner:
-    """An artifact that is ready to caption. Made by `runtimes.load`.
+    """A loaded artifact. `runtimes.load` returns one.
 
-    It may be used from several threads at once. As a context manager it is closed at the end of the block.
+    Several threads may use it at once. As a context manager, it is closed at the end of the block.
     """
 
     def __init__(
@@ -55,7 +52,7 @@ class Captioner:
         self.close()
 
     def close(self) -> None:
-        """Release the model's memory; what is asked of the captioner afterwards is a `RequestError`. Closing twice does nothing."""
+        """Release the model's memory. Later calls raise `RequestError`; a second `close` does nothing."""
         self._session = None
 
     @property
@@ -75,15 +72,15 @@ class Captioner:
 
     @property
     def stepwise_session(self) -> Session:
-        """The session of an artifact that runs token by token.
+        """The engine's session as one that runs token by token.
 
         Raises:
-            RequestError: The artifact's whole loop is one graph, or the captioner is closed.
+            RequestError: The artifact runs its whole loop in one graph, or the captioner is closed.
         """
         return require(self.session, "step")
 
     def info(self) -> CaptionerInfo:
-        """Return what is in use.
+        """Return the artifact, engine, device and settings in use.
 
         Raises:
             RequestError: The captioner is closed.
@@ -112,34 +109,34 @@ class Captioner:
         length_penalty: float | None = None,
         batch_size: int = 1,
         workers: int = 0,
-        phase_timer: PhaseTimer | None = None,
+        timer: PhaseTimer | None = None,
     ) -> list[Caption]:
         """Caption one image or several.
 
-        An image that cannot be read becomes a `Caption` with `error`; the others are captioned. What is None is the artifact's default
-        (`info().defaults`).
+        An image that cannot be read yields a `Caption` with `error`, and the other images are captioned. For an argument of None, the
+        artifact's default is used (`info().defaults`).
 
         Args:
-            images: One image, or an iterable of them: a path, the bytes of a file, a PIL image, or an array u8[H,W,3] (RGB), u8[H,W,4]
-                (RGBA, alpha is dropped) or u8[H,W] (grey). Files and bytes are rotated as their EXIF data says. A PIL image is taken as it
-                is: apply `PIL.ImageOps.exif_transpose` to one that you opened yourself.
-            prompt: Words that every caption starts with; they stay in the text.
-            num_beams: Beams of the search; 1 is greedy search.
-            min_length: Shortest caption, in tokens, start token and prompt included.
-            max_length: Longest caption, likewise.
+            images: One image or an iterable of images. An image is a path, the bytes of a file, a PIL image, or an array u8[H,W,3] (RGB),
+                u8[H,W,4] (RGBA, alpha is dropped) or u8[H,W] (grey). Files and bytes are rotated by their EXIF orientation. PIL images
+                are not rotated: call `PIL.ImageOps.exif_transpose` first.
+            prompt: Text that every caption starts with. It is part of the returned text.
+            num_beams: Number of beams; 1 is greedy search.
+            min_length: Shortest caption in tokens, start token and prompt included.
+            max_length: Longest caption in tokens, start token and prompt included.
             length_penalty: See `GenerationConfig`.
-            batch_size: Images per run of the model; halved and retried where memory runs out. Captions of a `pytorch-int8` artifact
-                may differ a little between batch sizes, as the rows of its decoder share one activation scale; others do not.
-            workers: Threads that read images ahead of the model; 0 reads each batch before it runs. Captions are the same.
-            phase_timer: Called with a phase and its seconds, for benchmarks; "read" is the time that the model waited for its images.
+            batch_size: Images per run of the model. A batch that does not fit in memory is halved and retried. Captions do not depend on
+                it, except for `pytorch-int8`: the rows of its decoder share one activation scale.
+            workers: Threads that read images ahead of the model; 0 reads each batch before it runs. Captions do not depend on it.
+            timer: Callback for benchmarks, see `PhaseTimer`. "read" is the time that the model waited for images.
 
         Returns:
-            One `Caption` per image, in order; of one image, a list of one.
+            One `Caption` per image, in order; a list of one for a single image.
 
         Raises:
-            RequestError: The request contradicts itself or the artifact's limits, or the captioner is closed.
-            EngineError: The engine failed while it ran.
-            OutOfMemoryError, UnavailableError: There is not enough memory for one image; on a GPU, the latter.
+            RequestError: An argument is invalid or exceeds a limit of the artifact, or the captioner is closed.
+            EngineError: The engine failed during a run.
+            OutOfMemoryError, UnavailableError: One image does not fit in memory (CPU, other devices).
         """
         return list(
             self.stream(
@@ -151,7 +148,7 @@ class Captioner:
                 length_penalty=length_penalty,
                 batch_size=batch_size,
                 workers=workers,
-                phase_timer=phase_timer,
+                timer=timer,
             )
         )
 
@@ -166,52 +163,49 @@ class Captioner:
         length_penalty: float | None = None,
         batch_size: int = 1,
         workers: int = 0,
-        phase_timer: PhaseTimer | None = None,
+        timer: PhaseTimer | None = None,
     ) -> Generator[Caption, None, None]:
-        """Caption images as `caption` does, and yield each batch's captions as soon as it is done.
+        """Caption images as `caption` does, and yield the captions of each batch when it is done.
 
-        At most `2 * batch_size + workers` images are taken from `images` ahead of the captions that were yielded, `batch_size` without
-        workers; no more pixels f32[3,H,W] than those are in memory. Close the generator to stop early; its threads end.
+        Arguments and errors are those of `caption`. Arguments are checked by the call itself, before the first `next`. Exceptions that
+        the iterator `images` raises pass unchanged.
 
-        Args and errors: see `caption`. The request is checked at once, before the first caption is asked for. What `images` itself raises
-        passes unchanged.
+        With workers, at most `2 * batch_size + workers` images are read ahead of the yielded captions; without workers, `batch_size`.
+        Close the generator to stop early; its threads end.
         """
         prompt_ids = self.tokenizer.prompt_ids(prompt)
-        decoding = self._decoding(
-            prompt_ids, num_beams=num_beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty
-        )
+        config = self._config(prompt_ids, num_beams=num_beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty)
         if batch_size < 1:
             raise RequestError("batch_size must be at least 1")
         if workers < 0:
             raise RequestError("workers must not be negative")
-        return self._stream(each_image(images), prompt_ids, decoding, batch_size, workers, phase_timer or (lambda phase, seconds: None))
+        return self._stream(each_image(images), prompt_ids, config, batch_size, workers, timer or (lambda phase, seconds: None))
 
     def score(self, images: Images, *, captions: Sequence[str | Sequence[str]] | str) -> list[Float32]:
-        """Return the natural-log probability of given captions, end token included, with every token given the right ones before it.
+        """Return the natural-log probability of given captions by teacher forcing, end token included.
 
-        The decoder of a `pytorch-int8` artifact has one activation scale per run, so its scores depend a little on which captions share a
-        run: compare drifts of the same grouping only.
+        With `pytorch-int8`, the captions of one run share an activation scale. Compare its scores only between equal groups of captions.
 
         Args:
-            images: As for `caption`; an iterator is read to its end first.
-            captions: One caption or several per image; several share one run of the vision tower. Of one image that is given alone, its
-                caption or captions themselves.
+            images: See `caption`. An iterator is consumed first.
+            captions: For each image, a caption or a sequence of captions, which share one run of the encoder. For a single image, its
+                caption or sequence of captions.
 
         Returns:
-            f32[K] per image, K its number of captions, in order.
+            For each image, f32[K] with K its number of captions, in order.
 
         Raises:
             ImageReadError: An image cannot be read.
-            RequestError: Images and captions do not pair up, an image has no caption, the artifact can only caption, or the captioner is
-                closed.
+            RequestError: The numbers of images and captions differ, an image has no caption, the session has no capability "score", or
+                the captioner is closed.
             EngineError, OutOfMemoryError: See `caption`.
         """
-        listed = list(each_image(images))
+        sources = list(each_image(images))
         groups: Sequence[Any] = [captions] if is_image(images) else captions
-        if len(listed) != len(groups):
-            raise RequestError(f"{len(listed)} images but captions for {len(groups)}")
+        if len(sources) != len(groups):
+            raise RequestError(f"{len(sources)} images but captions for {len(groups)}")
         scores: list[Float32] = []
-        for image, group in zip(listed, groups, strict=True):
+        for image, group in zip(sources, groups, strict=True):
             ids = [self.caption_ids(caption) for caption in ([group] if isinstance(group, str) else group)]
             if not ids:
                 raise RequestError("score needs at least one caption per image")
@@ -220,63 +214,57 @@ class Captioner:
         return scores
 
     def caption_ids(self, caption: str) -> list[int]:
-        """Return the ids that `score` scores: [DEC] words [SEP], cut where the artifact has no more positions."""
+        """Return the ids that `score` uses: start token, text, end token; cut at the number of positions of the model."""
         return self.tokenizer.caption_ids(caption)[: self.manifest.model.max_positions]
 
     def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
-        """Return a caption's text without the prompt it started with."""
+        """Return the text of a caption without its prompt."""
         return self.tokenizer.text(caption.token_ids[len(self.tokenizer.prompt_ids(prompt)) :])
 
-    def _decoding(self, prompt_ids: list[int], **asked: Any) -> GenerationConfig:  # noqa: ANN401 - fields of GenerationConfig, or None
+    def _config(self, prompt_ids: list[int], **requested: Any) -> GenerationConfig:  # noqa: ANN401 - fields of GenerationConfig, or None
         try:
-            decoding = replace(self.manifest.defaults, **{name: value for name, value in asked.items() if value is not None})
+            config = replace(self.manifest.defaults, **{name: value for name, value in requested.items() if value is not None})
         except ValueError as error:
             raise RequestError(str(error)) from error
         limit, vocabulary = self.manifest.model.max_positions, self.manifest.model.vocabulary
-        if decoding.max_length > limit:
-            raise RequestError(f"max_length {decoding.max_length} is more than the {limit} positions of this model")
-        if (prompt := len(prompt_ids)) >= decoding.max_length:
-            raise RequestError(f"the prompt takes {prompt} tokens, so max_length must be more than that; it is {decoding.max_length}")
-        if 2 * decoding.num_beams >= vocabulary:
-            raise RequestError(f"{decoding.num_beams} beams are too many for a vocabulary of {vocabulary}")
-        require(self.session, *(("beams",) if decoding.num_beams > 1 else ()))
-        return decoding
+        if config.max_length > limit:
+            raise RequestError(f"max_length {config.max_length} is more than the {limit} positions of this model")
+        if (prompt := len(prompt_ids)) >= config.max_length:
+            raise RequestError(f"the prompt takes {prompt} tokens, so max_length must be more than that; it is {config.max_length}")
+        if 2 * config.num_beams >= vocabulary:
+            raise RequestError(f"{config.num_beams} beams are too many for a vocabulary of {vocabulary}")
+        require(self.session, *(("beams",) if config.num_beams > 1 else ()))
+        return config
 
     def _pixels(self, image: ImageInput) -> Float32:
         return preprocess(read_image(image, max_pixels=self._max_pixels), self.manifest.image)
 
     def _read(self, image: ImageInput) -> Float32 | ToolkitError:
-        """Return pixels f32[3,S,S], or why there are none."""
+        """Return pixels f32[3,S,S], or the error."""
         try:
             return self._pixels(image)
         except ToolkitError as error:
-            return error.with_traceback(None)  # which would keep the image in memory
+            return error.with_traceback(None)  # a traceback would keep the image in memory
 
     def _stream(
-        self,
-        images: Iterable[ImageInput],
-        prompt_ids: list[int],
-        decoding: GenerationConfig,
-        batch_size: int,
-        workers: int,
-        phase_timer: PhaseTimer,
+        self, images: Iterable[ImageInput], prompt: list[int], config: GenerationConfig, batch_size: int, workers: int, timer: PhaseTimer
     ) -> Generator[Caption, None, None]:
         with closing(read_ahead(self._read, images, workers, ahead=batch_size + workers)) as reading:
             while True:
                 started = perf_counter()
                 if not (read := list(islice(reading, batch_size))):
                     return
-                phase_timer("read", perf_counter() - started)
-                yield from self._caption_batch(read, prompt_ids, decoding, phase_timer)
+                timer("read", perf_counter() - started)
+                yield from self._caption_batch(read, prompt, config, timer)
 
     def _caption_batch(
-        self, read: list[Float32 | ToolkitError], prompt_ids: list[int], decoding: GenerationConfig, phase_timer: PhaseTimer
+        self, read: list[Float32 | ToolkitError], prompt_ids: list[int], config: GenerationConfig, timer: PhaseTimer
     ) -> Iterator[Caption]:
-        """Caption what `_read` returned, and empty the list: the pixels are needed in one array only."""
+        """Caption the results of `_read`. The list is cleared, so that the pixels are in memory once."""
         errors = [each if isinstance(each, ToolkitError) else None for each in read]
         pixels = [each for each in read if not isinstance(each, ToolkitError)]
         read.clear()
-        hypotheses = iter(self._search(np.stack(pixels), [prompt_ids] * len(pixels), decoding, phase_timer) if pixels else [])
+        hypotheses = iter(self._search(np.stack(pixels), [prompt_ids] * len(pixels), config, timer) if pixels else [])
         for error in errors:
             if error is not None:
                 yield Caption(text="", token_ids=(), score=None, error=str(error), code=error.code)
@@ -284,19 +272,17 @@ class Captioner:
                 best = next(hypotheses)
                 yield Caption(text=self.tokenizer.text(best.token_ids), token_ids=best.token_ids, score=best.score)
 
-    def _search(self, pixels: Float32, prompts: list[list[int]], decoding: GenerationConfig, phase_timer: PhaseTimer) -> list[Hypothesis]:
-        """Caption images that have a prompt each."""
-        return run_by_length(prompts, lambda places, alike: self._generate(pixels[places], alike, decoding, phase_timer))
+    def _search(self, pixels: Float32, prompts: list[list[int]], config: GenerationConfig, timer: PhaseTimer) -> list[Hypothesis]:
+        """Caption images f32[B,3,S,S] with one prompt each."""
+        return run_by_length(prompts, lambda indices, group: self._generate(pixels[indices], group, config, timer))
 
-    def _generate(self, pixels: Float32, prompts: Int64, decoding: GenerationConfig, phase_timer: PhaseTimer) -> list[Hypothesis]:
+    def _generate(self, pixels: Float32, prompts: Int64, config: GenerationConfig, timer: PhaseTimer) -> list[Hypothesis]:
         try:
             if "loop" in self.session.capabilities:
                 loop = cast("LoopSession", self.session)
-                return run_loop(loop, {"pixels": pixels}, prompts, self.manifest.tokenizer, decoding, phase_timer)
-            # No name is kept for the state: what the search drops must be free, and so must a batch that did not fit.
-            return generate(
-                self.stepwise_session, self._encode(pixels, phase_timer), prompts, self.manifest.tokenizer, decoding, phase_timer
-            )
+                return run_loop(loop, {"pixels": pixels}, prompts, self.manifest.tokenizer, config, timer)
+            # No variable refers to the state, so its memory is free when the search drops it or when the batch does not fit.
+            return generate(self.stepwise_session, self._encode(pixels, timer), prompts, self.manifest.tokenizer, config, timer)
         except MemoryError as error:
             if len(pixels) == 1 and self.session.info().device != "cpu":
                 raise UnavailableError(f"not enough device memory for one image: {first_line(error)}. Use --device cpu.") from error
@@ -305,10 +291,10 @@ class Captioner:
         half = len(pixels) // 2
         logger.warning("out of memory with %d images at once; trying %d", len(pixels), half)
         parts = (slice(half), slice(half, None))
-        return [each for part in parts for each in self._generate(pixels[part], prompts[part], decoding, phase_timer)]
+        return [each for part in parts for each in self._generate(pixels[part], prompts[part], config, timer)]
 
-    def _encode(self, pixels: Float32, phase_timer: PhaseTimer) -> State:
+    def _encode(self, pixels: Float32, timer: PhaseTimer) -> State:
         started = perf_counter()
         state = self.stepwise_session.encode({"pixels": pixels})
-        phase_timer("encode", perf_counter() - started)
+        timer("encode", perf_counter() - started)
         return state

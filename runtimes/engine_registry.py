@@ -27,7 +27,7 @@ class EngineSpec:
     rank: int
     """Preference among engines that can run equal artifacts: the lowest rank is used, being the fastest and smallest in memory."""
     sessions: Mapping[str, str]
-    """Contract of a manifest → function (payload, device, threads, options) that opens a session. The options are those of the device."""
+    """Contract of a manifest → function (files, device, threads, provider options) that opens a session."""
     execution_providers: bool = False
     """Whether it runs on all devices of `runtimes.engines.ort.providers`; if not, on "cpu" and "cuda" only."""
     builder: str | None = None

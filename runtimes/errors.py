@@ -1,8 +1,7 @@
-"""The closed set of errors a user can meet: what happened, where, what to do.
+"""All errors that the toolkit raises on purpose. A message states what happened, where, and what to do.
 
-Every class is a `ToolkitError` and also the standard exception a caller would expect, so that code which knows only the
-standard library still catches it, and has a `code` for programs, which stays the same while messages may change. Commands turn a
-`ToolkitError` into one line and exit code 1; anything else is a bug of ours.
+Every class derives from `ToolkitError` and from a fitting exception of the standard library, and has a `code` for programs. Codes are
+stable, messages may change. Commands print a `ToolkitError` as one line and exit with code 1. Any other exception is a bug of the toolkit.
 """
 
 import contextlib
@@ -14,25 +13,25 @@ from typing import Any, ClassVar
 
 
 class ToolkitError(Exception):
-    """Base of all errors that are the input's or the machine's fault, not ours."""
+    """Base of all errors that the input or the machine causes."""
 
     code: ClassVar[str] = ""
-    """What happened, as a word for programs; every class has its own."""
+    """Name of the error for programs, unique to each class."""
 
 
 @contextlib.contextmanager
 def translate_errors(error: Callable[[str], ToolkitError]) -> Iterator[None]:
-    """Turn whatever a library raises in the body into one of our errors.
+    """Convert every exception that a library raises in the body to a `ToolkitError`.
 
-    Libraries promise no closed set: onnxruntime's exceptions have no common base, and tokenizers raises bare `Exception` and Rust's panics.
-    Exceptions that are not the library's pass unchanged: those of a signal handler that runs meanwhile, and every other `BaseException`.
+    All exceptions are caught, because libraries do not document theirs: those of onnxruntime have no common base class, and tokenizers
+    raises `Exception` itself and Rust panics. Exceptions of a signal handler and all other `BaseException`s pass unchanged.
 
     Args:
-        error: Makes our error from the first line of the library's.
+        error: Returns the `ToolkitError` for the first line of the library's message.
 
     Raises:
-        ToolkitError: From `error`, or one raised in the body, unchanged.
-        MemoryError: The body ran out of memory: an `OutOfMemoryError`, or a subclass of `MemoryError` that the body chose, unchanged.
+        ToolkitError: The result of `error`, or a `ToolkitError` of the body, unchanged.
+        MemoryError: `OutOfMemoryError` for a `MemoryError` of the body; a subclass of `MemoryError` unchanged.
     """
     try:
         yield
@@ -49,38 +48,35 @@ def translate_errors(error: Callable[[str], ToolkitError]) -> Iterator[None]:
 
 
 RUST_PANIC = "PanicException"
-"""Of pyo3, which makes a class of this name, a `BaseException`, in every Rust library."""
+"""Name of the exception class, a `BaseException`, that pyo3 defines in every Rust library."""
 
 
 def _from_signal_handler(failure: BaseException) -> bool:
-    """Return whether a Python signal handler raised it: one of the registered handlers is among the frames of its traceback."""
+    """Return whether a registered Python signal handler is among the frames of the traceback."""
     handlers = filter(callable, map(signal.getsignal, signal.valid_signals()))
     codes = {getattr(each, "__code__", getattr(type(each).__call__, "__code__", None)) for each in handlers}
     return any(frame.f_code in codes for frame, _ in traceback.walk_tb(failure.__traceback__))
 
 
 def first_line(failure: BaseException) -> str:
-    """Return the first line that an exception says, printable; its kind if it says nothing."""
+    """Return the first line of an exception's message, printable, or its class name if the message is empty."""
     text = next((line.strip() for line in str(failure).splitlines() if line.strip()), type(failure).__name__)
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 class ArtifactMissingError(ToolkitError, FileNotFoundError):
-    """There is no artifact at the path."""
+    """The path is not an artifact."""
 
     code = "ARTIFACT_MISSING"
 
     def __init__(self, path: Path) -> None:
-        remedy = (
-            f"Unpack a package with: toolkit unpack {path}"
-            if path.is_file()
-            else f"Make one with: toolkit export CHECKPOINT --output {path.parent}"
-        )
+        export = f"Make one with: toolkit export CHECKPOINT --output {path.parent}"
+        remedy = f"Unpack a package with: toolkit unpack {path}" if path.is_file() else export
         super().__init__(f"{path}: no artifact here (no manifest.json). {remedy}")
 
 
 class ArtifactCorruptError(ToolkitError, ValueError):
-    """A file of an artifact is not what its manifest declares."""
+    """A file of an artifact differs from its manifest."""
 
     code = "ARTIFACT_CORRUPT"
 
@@ -90,16 +86,16 @@ class ArtifactCorruptError(ToolkitError, ValueError):
 
 
 class ArtifactCrashError(ToolkitError, RuntimeError):
-    """Opening an artifact in a process of its own ended that process."""
+    """A subprocess crashed or exceeded its limits while it opened an artifact."""
 
     code = "ARTIFACT_CRASH"
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}. Do not open it outside of a process of its own; export or copy the artifact again.")
+        super().__init__(f"{path}: {problem}. Open it only in a subprocess; export or copy the artifact again.")
 
 
 class GraphRefusedError(ToolkitError, ValueError):
-    """A graph is what its manifest declares, byte for byte, and holds what no exporter of ours makes."""
+    """A graph equals its manifest entry, and contains something that no exporter of the toolkit writes."""
 
     code = "GRAPH_REFUSED"
 
@@ -108,7 +104,7 @@ class GraphRefusedError(ToolkitError, ValueError):
 
 
 class ManifestError(ToolkitError, ValueError):
-    """manifest.json cannot be read; all problems are named at once."""
+    """manifest.json is invalid. The message lists every problem."""
 
     code = "MANIFEST_INVALID"
 
@@ -138,16 +134,16 @@ class ManifestTooOldError(ToolkitError, ValueError):
 
 
 class ArchiveError(ToolkitError, ValueError):
-    """A package's archive is not as `toolkit package` writes it; nothing of it was kept."""
+    """An archive differs from what `toolkit package` writes. No file of it was kept."""
 
     code = "ARCHIVE_INVALID"
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}. Nothing of it was kept; copy or package it again.")
+        super().__init__(f"{path}: {problem}. No file of it was kept; copy or package it again.")
 
 
 class DigestError(ToolkitError, ValueError):
-    """An artifact is complete, and not the one whose digest was given."""
+    """The digest of an artifact differs from the given one."""
 
     code = "DIGEST_DIFFERS"
 
@@ -156,16 +152,16 @@ class DigestError(ToolkitError, ValueError):
 
 
 class GoldenError(ToolkitError, ValueError):
-    """On this machine an artifact captions otherwise than where it was packaged, or it holds no proof that it does not."""
+    """The captions on this machine differ from the golden captions, or the artifact has none."""
 
     code = "GOLDEN_DIFFERS"
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}. Do not use it here: compare `toolkit doctor` of both machines, take a portable recipe.")
+        super().__init__(f"{path}: {problem}. Do not use it here: compare `toolkit doctor` of both machines, or use a portable recipe.")
 
 
 class UnknownNameError(ToolkitError, KeyError):
-    """A recipe, runtime or dataset by that name is not known."""
+    """No recipe, runtime or dataset has this name."""
 
     code = "NAME_UNKNOWN"
 
@@ -173,7 +169,7 @@ class UnknownNameError(ToolkitError, KeyError):
         super().__init__(f"unknown {kind} '{name}'; known: {', '.join(sorted(known))}")
 
     def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would show the repr
+        return str(self.args[0])  # KeyError.__str__ returns the repr
 
 
 class MissingDependencyError(ToolkitError, ImportError):
@@ -186,29 +182,29 @@ class MissingDependencyError(ToolkitError, ImportError):
 
 
 class UnavailableError(ToolkitError, RuntimeError):
-    """An engine, provider or device that was asked for by name cannot be had on this machine."""
+    """A requested engine, execution provider or device does not work on this machine."""
 
     code = "UNAVAILABLE"
 
 
 class EngineError(ToolkitError, RuntimeError):
-    """An engine failed in midst of a run, with an artifact that it had loaded."""
+    """An engine failed during a run."""
 
     code = "ENGINE_FAILED"
 
     def __init__(self, artifact: str, problem: str) -> None:
         super().__init__(
-            f"{artifact}: its engine failed while it ran: {problem}. Try again; `toolkit doctor {artifact}` checks engine and artifact."
+            f"{artifact}: its engine failed during a run: {problem}. Try again; `toolkit doctor {artifact}` checks engine and artifact."
         )
 
 
 class OutOfMemoryError(ToolkitError, MemoryError):
-    """This machine has not the memory that a step needs."""
+    """The machine has too little memory."""
 
     code = "OUT_OF_MEMORY"
 
     def __init__(self, what: str = "this artifact") -> None:
-        super().__init__(f"not enough memory for {what}. Take a smaller artifact or batch, or a machine with more.")
+        super().__init__(f"not enough memory for {what}. Use a smaller artifact or batch, or a machine with more memory.")
 
 
 class ImageReadError(ToolkitError, ValueError):
@@ -221,12 +217,12 @@ class ImageReadError(ToolkitError, ValueError):
 
 
 class ImageCrashError(ToolkitError, RuntimeError):
-    """Reading or captioning an image ends the process that does it, also when it is the only one."""
+    """The process that captions an image crashes, also if it captions that image alone."""
 
     code = "IMAGE_CRASH"
 
-    def __init__(self, source: str, death: str) -> None:
-        super().__init__(f"{source}: ended the process that captioned it, twice, the second time alone ({death})")
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: the process that captioned it crashed twice, the second time with this image alone ({reason})")
 
 
 class CheckpointError(ToolkitError, ValueError):
@@ -239,7 +235,7 @@ class CheckpointError(ToolkitError, ValueError):
 
 
 class RecipeError(ToolkitError, ValueError):
-    """A recipe file says something that no exporter understands."""
+    """A recipe file is invalid."""
 
     code = "RECIPE_INVALID"
 
@@ -262,7 +258,7 @@ class ExportError(ToolkitError, ValueError):
 
 
 class OutputExistsError(ToolkitError, FileExistsError):
-    """The output is there already."""
+    """The output exists already."""
 
     code = "OUTPUT_EXISTS"
 
@@ -271,7 +267,7 @@ class OutputExistsError(ToolkitError, FileExistsError):
 
 
 class OutputError(ToolkitError, OSError):
-    """The output cannot be written (no room, no permission, in use)."""
+    """The output cannot be written: no disk space, no permission, or another process writes it."""
 
     code = "OUTPUT_UNWRITABLE"
 
@@ -280,7 +276,7 @@ class OutputError(ToolkitError, OSError):
 
 
 class RequestError(ToolkitError, ValueError):
-    """A caption, benchmark or report request that cannot be carried out as asked."""
+    """An argument of a request is invalid, or arguments contradict each other."""
 
     code = "REQUEST_INVALID"
 
@@ -304,14 +300,14 @@ class RecordError(ToolkitError, ValueError):
 
 
 def error_from_code(code: str, message: str) -> ToolkitError:
-    """Return the error that another process raised, from its code and its message; an unknown code gives a plain `ToolkitError` with it."""
+    """Return the error that another process raised, from its code and message; for an unknown code, a `ToolkitError` with that code."""
     kinds = [ToolkitError]
     for kind in kinds:
         kinds += kind.__subclasses__()
     kind = next((kind for kind in kinds if kind.code == code), ToolkitError)
-    base: Any = kind.__base__  # whose layout it has; its own arguments are in the message
+    base: Any = kind.__base__  # __init__ is not called: the message already contains its arguments
     error: ToolkitError = base.__new__(kind)
     error.args = (message,)
     if kind.code != code:
-        vars(error)["code"] = code  # of another version of the toolkit
+        vars(error)["code"] = code  # a code of another version of the toolkit
     return error

@@ -1,7 +1,4 @@
-"""Open an artifact for captioning: a path and a device go in, a Captioner comes out.
-
-The path is one artifact, or a folder of artifacts of one checkpoint, from which the one that fits this machine is chosen.
-"""
+"""`load`: open an artifact, or the best artifact of a folder for this machine, and return a `Captioner`."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -43,12 +40,12 @@ logger = logging.getLogger(__name__)
 DEVICES = ("auto", *PROVIDERS)
 
 TASKS = {"caption": "toolkit caption"}
-"""Task of a manifest → the command that does it."""
+"""Task of a manifest → command for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """How an artifact is to be opened; see `load`."""
+    """Arguments of `load`, after their checks."""
 
     task: str
     device: str
@@ -72,30 +69,30 @@ def load(
 ) -> Captioner:
     """Load an artifact, or the best one of a folder of artifacts, and return a `Captioner`.
 
-    Several captioners may be open in one process, and each may be used from several threads. Each uses its own number of threads. Torch
-    keeps that number, and the engine that packs INT8 weights, per process: they are changed for the time of one call and put back.
+    A process may load several captioners, and several threads may use each. Each captioner has its own number of threads. In torch, the
+    number of threads and the quantized engine are settings of the process: they are set for the duration of a call and restored.
 
     Args:
-        path: An artifact's folder, or a folder of artifacts of one checkpoint. Of several, the best one that works here is loaded; each
-            that is damaged or cannot run here costs a warning.
-        task: What the artifact is for; it decides what is returned. "caption": a `Captioner`.
-        device: "auto": the GPU if the artifact targets one and it works, else the CPU. "cpu", "cuda" or another execution provider of ONNX
-            Runtime by its name in `runtimes.engines.ort.providers`: required, an error if it is unavailable or runs nothing of the model.
-        threads: CPU threads of this captioner; None: the physical cores within the process's affinity and CPU quota at this moment.
-        max_pixels: An image with more pixels is refused before it is decoded.
-        verify: False skips the files' hashes; their sizes are checked all the same.
-        tune_allocator: Return freed memory to the system while the model loads, which lowers the peak (glibc only). glibc's mmap threshold
-            is 256 kB meanwhile and stays at 32 MB afterwards, for the whole process; False leaves the allocator alone.
-        provider_options: Options of the device's execution provider, name → text, number or boolean, beside or in place of its defaults.
+        path: Folder of an artifact, or of several artifacts of one checkpoint. Of several, the best one that works on this machine is
+            loaded; a warning is logged for each better one that is damaged or does not work.
+        task: Task of the artifact, which determines the class of the result. "caption": `Captioner`.
+        device: "auto": the GPU if the artifact targets a GPU and the GPU works, otherwise the CPU. "cpu", "cuda" or another name of
+            `runtimes.engines.ort.providers`: this device is required; an error is raised if it is unavailable or runs no part of the model.
+        threads: CPU threads of this captioner. None: the physical cores in the CPU affinity and CPU quota of the process.
+        max_pixels: Images with more pixels are refused before they are decoded.
+        verify: False skips the hashes of the files. Sizes are always checked.
+        tune_allocator: True lowers peak memory with glibc: its mmap threshold is 256 kB during the load and 32 MB afterwards, for the
+            whole process. False does not change the allocator.
+        provider_options: Options of the device's execution provider, name → text, number or boolean. They override its defaults.
 
     Raises:
-        ArtifactMissingError, ArtifactCorruptError, ManifestError, ManifestVersionError: The path holds no artifact that can be read; of a
-            folder in which all are unusable, the first one's error.
-        GraphRefusedError: A graph contains what no exporter writes.
-        UnavailableError, MissingDependencyError: The device or the engine's library is not available here.
-        UnknownNameError: The task, the device or the manifest's runtime is not known.
-        RequestError: The artifact is for another task, `threads` is below 1, `provider_options` lack a device, or the folder contains
-            artifacts of different checkpoints.
+        ArtifactMissingError, ArtifactCorruptError, ManifestError, ManifestVersionError: The path has no readable artifact. For a folder
+            without a usable artifact, the first artifact's error is raised.
+        GraphRefusedError: A graph contains an operator or attribute that no exporter writes.
+        UnavailableError, MissingDependencyError: The device or the engine's library is not available.
+        UnknownNameError: The task, the device or the manifest's runtime is unknown.
+        RequestError: The artifact has another task, `threads` is below 1, `provider_options` are given without a device, or the folder
+            contains artifacts of different checkpoints.
         OutOfMemoryError: The model does not fit in memory.
     """
     path = Path(path)
@@ -122,7 +119,7 @@ def load(
 
 
 def _choose(path: Path, options: LoadOptions) -> Captioner:
-    """Open the best artifact of a folder; one that is damaged, or that cannot run here, costs a warning and the next best."""
+    """Open the best artifact of a folder. Log a warning for one that is damaged or does not work, and open the next best."""
     candidates = find_candidates(path, options.device)
     unusable = list(candidates.unusable)
     for choice in candidates.ranked:
@@ -142,60 +139,60 @@ def _choose(path: Path, options: LoadOptions) -> Captioner:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """The artifacts of a folder."""
+    """The artifacts of a folder, ranked for this machine."""
 
     manifests: Mapping[str, Manifest]
     ranked: Sequence["Choice"]
-    """Those that can run here, best first."""
+    """Artifacts that can run on this machine, best first."""
     unusable: Sequence[ToolkitError]
-    """Why the others cannot be read."""
+    """Errors of the artifacts that cannot be read."""
 
 
 def find_candidates(path: Path, device: str = "auto") -> Candidates:
-    """Read the artifacts of a folder and rank them for this machine; each that is damaged costs a warning.
+    """Read the manifests of a folder and rank them for this machine. Log a warning for each unreadable one.
 
     Raises:
         ArtifactMissingError: The folder contains no artifact.
-        RequestError: It contains artifacts of different checkpoints.
+        RequestError: The folder contains artifacts of different checkpoints.
     """
-    from runtimes.selection.ranking import rank_candidates  # for folders alone, and importing counts at every start
+    from runtimes.selection.ranking import rank_candidates  # only folders need it; a global import would slow down every start
 
-    found = sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}"))  # hidden ones are being made
-    if not found:
+    names = sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}"))  # hidden folders are not finished
+    if not names:
         raise ArtifactMissingError(path)
     manifests: dict[str, Manifest] = {}
     unusable: list[ToolkitError] = []
-    for name in found:
+    for name in names:
         try:
             manifests[name] = open_artifact(path / name).manifest
         except ToolkitError as error:
             logger.warning("%s; trying the others", error)
             unusable.append(error)
     if len({manifest.source.sha256 for manifest in manifests.values()}) > 1:
-        raise RequestError(f"{path}: holds artifacts of different checkpoints; name one of {', '.join(manifests)}")
+        raise RequestError(f"{path}: contains artifacts of different checkpoints; name one of {', '.join(manifests)}")
     host = read_host()
-    right = drop_incorrect(manifests, host, int8_selftest_for(manifests.values()))
-    ranked = rank_candidates(right, host, device)
-    best = next(iter(rank_candidates(right, replace(host, libraries=frozenset(ENGINES)), device)), None)
+    correct = drop_incorrect(manifests, host, int8_selftest_for(manifests.values()))
+    ranked = rank_candidates(correct, host, device)
+    best = next(iter(rank_candidates(correct, replace(host, libraries=frozenset(ENGINES)), device)), None)
     if best is not None and best not in ranked:
-        logger.warning("%s; trying the next best", _missing(best.name, manifests[best.name].runtime))
+        logger.warning("%s; trying the next best", _missing_library(best.name, manifests[best.name].runtime))
     return Candidates(manifests=manifests, ranked=ranked, unusable=unusable)
 
 
 def _for_task(artifact: Artifact, task: str) -> Artifact:
-    """Return an artifact that is made for a task.
+    """Return the artifact, after a check of its task.
 
     Raises:
-        RequestError: It is for another one.
+        RequestError: The artifact has another task.
     """
     if (other := artifact.manifest.task) != task:
         command = f", or use `{TASKS[other]}`" if other in TASKS else ""
-        raise RequestError(f"{artifact.path}: is for the task '{other}', not '{task}'; load it with task='{other}'{command}")
+        raise RequestError(f"{artifact.path}: its task is '{other}', not '{task}'; load it with task='{other}'{command}")
     return artifact
 
 
 def _open_with_retry(path: Path, options: LoadOptions) -> Captioner:
-    """Open an artifact; if an export replaced it between reading its manifest and its files, read the new manifest."""
+    """Open an artifact. If an export replaced it after its manifest was read, read the new manifest and open it again."""
     artifact = _for_task(open_artifact(path), options.task)
     while True:
         try:
@@ -209,21 +206,21 @@ def _open_with_retry(path: Path, options: LoadOptions) -> Captioner:
 
 
 def load_verified(files: VerifiedFiles, options: LoadOptions) -> Captioner:
-    """Return the captioner of an artifact whose files are being hashed; see `load`. The engine is imported meanwhile."""
+    """Return the captioner of an artifact; see `load`. Its files are hashed in a thread while the engine is imported."""
     manifest = files.artifact.manifest
     begun = perf_counter()
     open_engine = _session_opener(files.artifact.path.name, manifest)
     import_s = perf_counter() - begun
     with returning_freed_memory() if options.tune_allocator else nullcontext():
         session = _open_session(open_engine, files, options)
-    tokens = _tokens(files)
+    tokenizer = _tokenizer(files)
     files.check_unchanged()
-    return Captioner(session, tokens, manifest, options.max_pixels, LoadTimings(import_s=import_s, hash_s=files.hash_s))
+    return Captioner(session, tokenizer, manifest, options.max_pixels, LoadTimings(import_s=import_s, hash_s=files.hash_s))
 
 
-def _tokens(files: VerifiedFiles) -> CaptionTokenizer:
+def _tokenizer(files: VerifiedFiles) -> CaptionTokenizer:
     content, path = files.read("tokenizer"), files.artifact.path_of("tokenizer")
-    with translate_errors(lambda problem: ArtifactCorruptError(path, f"is not a tokenizer: {problem}")):
+    with translate_errors(lambda problem: ArtifactCorruptError(path, f"is not a valid tokenizer file: {problem}")):
         return CaptionTokenizer(content, files.artifact.manifest.tokenizer)
 
 
@@ -234,8 +231,8 @@ def _session_opener(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 -
     try:
         return load_target(targets[wanted])
     except ModuleNotFoundError as error:
-        raise _missing(artifact, manifest.runtime, error.name) from error
-    except ImportError as error:  # it is there, and something that it is linked with is not
+        raise _missing_library(artifact, manifest.runtime, error.name) from error
+    except ImportError as error:  # the library is installed, and one that it links to is not
         raise UnavailableError(f"{ENGINES[manifest.runtime].library} is installed but cannot be imported: {error}") from error
 
 
@@ -250,11 +247,11 @@ def _open_session(open_engine: Any, files: VerifiedFiles, options: LoadOptions) 
             except UnavailableError as error:
                 logger.warning("%s; running %s on the CPU", error, name)
         else:
-            logger.warning("%s is meant for a GPU and there is none here; running it on the CPU, which is slow", name)
+            logger.warning("%s is made for a GPU and this machine has none; running it on the CPU, which is slow", name)
     device = "cpu" if options.device == "auto" else options.device
     return open_engine(files, device, options.threads, options.provider_options)  # type: ignore[no-any-return]
 
 
-def _missing(artifact: str, runtime: str, package: str | None = None) -> MissingDependencyError:
+def _missing_library(artifact: str, runtime: str, package: str | None = None) -> MissingDependencyError:
     engine = ENGINES[runtime]
     return MissingDependencyError(package or engine.library, f"{artifact} (runtime '{runtime}')", engine.extra)

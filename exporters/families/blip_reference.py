@@ -65,7 +65,7 @@ class HfCaptioner:
         max_length: int = GenerationConfig.max_length,
         batch_size: int = 1,
         *,
-        phase_timer: PhaseTimer | None = None,
+        timer: PhaseTimer | None = None,
     ) -> list[Caption]:
         """Caption images; see `Captioner.caption`."""
         captions: list[Caption] = []
@@ -79,16 +79,16 @@ class HfCaptioner:
                     errors.append(None)
                 except ToolkitError as error:
                     errors.append(str(error))
-            if phase_timer:
-                phase_timer("read", perf_counter() - started)
-            readable = self._captions(torch.cat(pixels), prompt, num_beams, min_length, max_length, phase_timer) if pixels else iter(())
+            if timer:
+                timer("read", perf_counter() - started)
+            readable = self._captions(torch.cat(pixels), prompt, num_beams, min_length, max_length, timer) if pixels else iter(())
             captions += [next(readable) if error is None else Caption(text="", token_ids=(), score=None, error=error) for error in errors]
         return captions
 
     def _captions(
-        self, pixels: torch.Tensor, prompt: str | None, num_beams: int, min_length: int, max_length: int, phase_timer: PhaseTimer | None
+        self, pixels: torch.Tensor, prompt: str | None, num_beams: int, min_length: int, max_length: int, timer: PhaseTimer | None
     ) -> Iterator[Caption]:
-        output = self.generate(pixels, prompt, num_beams, min_length, max_length, phase_timer, scores=num_beams > 1)
+        output = self.generate(pixels, prompt, num_beams, min_length, max_length, timer, scores=num_beams > 1)
         for row, sequence in enumerate(output.sequences.tolist()):
             ids = self._trim(sequence)
             yield Caption(text=self._text(ids), token_ids=tuple(ids), score=float(output.sequences_scores[row]) if num_beams > 1 else None)
@@ -101,7 +101,7 @@ class HfCaptioner:
         num_beams: int,
         min_length: int,
         max_length: int,
-        phase_timer: PhaseTimer | None = None,
+        timer: PhaseTimer | None = None,
         *,
         scores: bool = False,
     ) -> Any:  # noqa: ANN401 - transformers is untyped
@@ -113,11 +113,11 @@ class HfCaptioner:
             num_beams: Beams of the search; 1 is greedy.
             min_length: Least number of tokens, with the prompt.
             max_length: Greatest number of tokens, with the prompt.
-            phase_timer: Called with the name and seconds of each phase.
+            timer: Called with the name and seconds of each phase.
             scores: Also return the scores of every step.
         """
         inputs = {} if prompt is None else self._tokenizer([prompt] * len(pixels), return_tensors="pt", return_token_type_ids=False)
-        self._timer = _HookTimer(phase_timer) if phase_timer else None
+        self._timer = _HookTimer(timer) if timer else None
         try:
             return self.model.generate(
                 pixel_values=pixels,
@@ -190,8 +190,8 @@ class HfCaptioner:
 class _HookTimer:
     """Measures phases in the model's forward hooks and reports their seconds."""
 
-    def __init__(self, phase_timer: PhaseTimer) -> None:
-        self._report, self._phase, self._started = phase_timer, "first_token", perf_counter()
+    def __init__(self, timer: PhaseTimer) -> None:
+        self._report, self._phase, self._started = timer, "first_token", perf_counter()
 
     def __call__(self, phase: str) -> None:
         now = perf_counter()

@@ -18,6 +18,8 @@ from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.decoding.session import Float32, Inputs, Int64, LoopSession, Session, State
 
+Prompts: TypeAlias = list[list[int]]
+
 PhaseTimer: TypeAlias = Callable[[str, float], None]
 """Callback with a phase and its seconds. Phases: "read", "encode", "first_token", "token"; with a `LoopSession`: "read", "loop"."""
 
@@ -38,7 +40,7 @@ class Hypothesis:
 
 
 def generate(
-    session: Session, state: State, prompts: Int64, spec: TokenizerSpec, decoding: GenerationConfig, phase_timer: PhaseTimer
+    session: Session, state: State, prompts: Int64, spec: TokenizerSpec, config: GenerationConfig, timer: PhaseTimer
 ) -> list[Hypothesis]:
     """Caption the B images of a state and return one hypothesis per image.
 
@@ -48,13 +50,13 @@ def generate(
         prompts: i64[B,T], the ids that each image's caption starts with, start token included. For prompts of different lengths see
             `run_by_length`.
         spec: Ids of the special tokens.
-        decoding: Beams, lengths, length penalty.
-        phase_timer: Called with "first_token" and "token".
+        config: Beams, lengths, length penalty.
+        timer: Called with "first_token" and "token".
     """
     started = perf_counter()
     logits, state = session.step(prompts, state, np.array([prompts.shape[1] - 1], dtype=np.int64))
-    search = _greedy if decoding.num_beams == 1 else _beam
-    return search(session, state, logits[:, 0], prompts.tolist(), spec, decoding, _TokenTimer(phase_timer, started))
+    search = _greedy if config.num_beams == 1 else _beam
+    return search(session, state, logits[:, 0], prompts.tolist(), spec, config, _TokenTimer(timer, started))
 
 
 def run_by_length(prompts: Sequence[Sequence[int]], run: Callable[[Int64 | slice, Int64], list[Hypothesis]]) -> list[Hypothesis]:
@@ -76,7 +78,7 @@ def run_by_length(prompts: Sequence[Sequence[int]], run: Callable[[Int64 | slice
 
 
 def run_loop(
-    loop: LoopSession, inputs: Inputs, prompts: Int64, spec: TokenizerSpec, decoding: GenerationConfig, phase_timer: PhaseTimer
+    loop: LoopSession, inputs: Inputs, prompts: Int64, spec: TokenizerSpec, config: GenerationConfig, timer: PhaseTimer
 ) -> list[Hypothesis]:
     """Caption B images with a `LoopSession`: greedy search as in `generate`, from pixels.
 
@@ -85,34 +87,34 @@ def run_loop(
         inputs: {"pixels": f32[B,3,S,S]}.
         prompts: i64[B,T].
         spec: Ids of the special tokens.
-        decoding: Lengths and length penalty; `num_beams` is 1.
-        phase_timer: Called with "loop".
+        config: Lengths and length penalty; `num_beams` is 1.
+        timer: Called with "loop".
     """
     prompt = prompts[0]
     if (prompts != prompt).any():
         singles = ({name: array[image : image + 1] for name, array in inputs.items()} for image in range(len(prompts)))
-        return [run_loop(loop, single, prompts[i : i + 1], spec, decoding, phase_timer)[0] for i, single in enumerate(singles)]
+        return [run_loop(loop, single, prompts[i : i + 1], spec, config, timer)[0] for i, single in enumerate(singles)]
     started = perf_counter()
-    rows, scores = loop.caption(inputs, prompt, decoding.min_length, decoding.max_length)
-    phase_timer("loop", perf_counter() - started)
+    rows, scores = loop.caption(inputs, prompt, config.min_length, config.max_length)
+    timer("loop", perf_counter() - started)
     hypotheses = []
     for row, score in zip(rows, scores, strict=True):
         ends = np.flatnonzero(row[len(prompt) :] == spec.eos_id)
         generated = int(ends[0]) + 1 if len(ends) else len(row) - len(prompt)
         token_ids = tuple(int(token) for token in row[: len(prompt) + generated])
-        hypotheses.append(Hypothesis(token_ids=token_ids, score=float(score) / generated**decoding.length_penalty))
+        hypotheses.append(Hypothesis(token_ids=token_ids, score=float(score) / generated**config.length_penalty))
     return hypotheses
 
 
 class _TokenTimer:
     """Report the seconds of each token. Those of the first token start when the prompt is fed."""
 
-    def __init__(self, phase_timer: PhaseTimer, started: float) -> None:
-        self._phase_timer, self._started, self._phase = phase_timer, started, "first_token"
+    def __init__(self, timer: PhaseTimer, started: float) -> None:
+        self._report, self._started, self._phase = timer, started, "first_token"
 
     def __call__(self) -> None:
         now = perf_counter()
-        self._phase_timer(self._phase, now - self._started)
+        self._report(self._phase, now - self._started)
         self._started, self._phase = now, "token"
 
 
@@ -124,28 +126,22 @@ def log_softmax(logits: Float32) -> Float32:
 
 
 def _greedy(
-    session: Session,
-    state: State,
-    logits: Float32,
-    prompts: list[list[int]],
-    spec: TokenizerSpec,
-    decoding: GenerationConfig,
-    token_timer: _TokenTimer,
+    session: Session, state: State, logits: Float32, prompts: Prompts, spec: TokenizerSpec, config: GenerationConfig, timer: _TokenTimer
 ) -> list[Hypothesis]:
     sequences, start = [list(prompt) for prompt in prompts], len(prompts[0])
     scores = np.zeros(len(logits), dtype=np.float32)
     active = np.arange(len(logits))
-    for length in range(start + 1, decoding.max_length + 1):
+    for length in range(start + 1, config.max_length + 1):
         normalizer = _log_sum_exp(logits)
-        if length - 1 < decoding.min_length:
+        if length - 1 < config.min_length:
             logits[:, spec.eos_id] = -np.inf
         best = logits.argmax(axis=-1)
         scores[active] += logits[np.arange(len(best)), best] - normalizer
         for image, token in zip(active, best, strict=True):
             sequences[image].append(int(token))
-        token_timer()
+        timer()
         running = np.flatnonzero(best != spec.eos_id)
-        if len(running) == 0 or length == decoding.max_length:
+        if len(running) == 0 or length == config.max_length:
             break
         if len(running) < len(active):
             state = session.select(state, running, running)
@@ -154,7 +150,7 @@ def _greedy(
         logits = step_logits[:, 0]
     generated = [len(sequence) - start for sequence in sequences]
     return [
-        Hypothesis(token_ids=tuple(sequence), score=float(score) / count**decoding.length_penalty)
+        Hypothesis(token_ids=tuple(sequence), score=float(score) / count**config.length_penalty)
         for sequence, score, count in zip(sequences, scores, generated, strict=True)
     ]
 
@@ -180,11 +176,11 @@ def top_k(values: Float32, count: int) -> Int64:
 class _Beams:
     """The beam search of one image: K running hypotheses and the K best finished hypotheses."""
 
-    def __init__(self, prompt: list[int], decoding: GenerationConfig, spec: TokenizerSpec) -> None:
+    def __init__(self, prompt: list[int], config: GenerationConfig, spec: TokenizerSpec) -> None:
         self.running = [list(prompt)]
         self.running_scores = np.zeros(1, dtype=np.float32)
         self.finished: list[tuple[float, list[int]]] = []
-        self._prompt, self._decoding, self._eos = len(prompt), decoding, spec.eos_id
+        self._prompt, self._config, self._eos = len(prompt), config, spec.eos_id
 
     def advance(self, log_probabilities: Float32) -> Int64:
         """Extend the running hypotheses by one token.
@@ -195,17 +191,17 @@ class _Beams:
         Returns:
             i64[K]: the index of the hypothesis that each new one extends.
         """
-        num_beams, vocabulary = self._decoding.num_beams, log_probabilities.shape[1]
+        num_beams, vocabulary = self._config.num_beams, log_probabilities.shape[1]
         totals = (log_probabilities + self.running_scores[:, None]).ravel()
         # Each beam has one end token, so 2K candidates leave at least K that go on.
         count = min(2 * num_beams, len(totals))
         candidates = top_k(totals, count)
         length = len(self.running[0]) + 1
-        penalty = (length - self._prompt) ** self._decoding.length_penalty
+        penalty = (length - self._prompt) ** self._config.length_penalty
         keep: list[int] = []
         for rank, candidate in enumerate(candidates):
             parent, token = divmod(int(candidate), vocabulary)
-            if token != self._eos and length < self._decoding.max_length:
+            if token != self._eos and length < self._config.max_length:
                 keep.append(int(candidate))
             elif rank < num_beams:
                 self.finished.append((float(totals[candidate] / np.float32(penalty)), [*self.running[parent], token]))
@@ -224,31 +220,25 @@ class _Beams:
         """
         if not self.running:
             return True
-        if len(self.finished) < self._decoding.num_beams:
+        if len(self.finished) < self._config.num_beams:
             return False
-        hypothetical = self.running_scores[0] / np.float32((len(self.running[0]) - self._prompt) ** self._decoding.length_penalty)
+        hypothetical = self.running_scores[0] / np.float32((len(self.running[0]) - self._prompt) ** self._config.length_penalty)
         return bool(hypothetical <= self.finished[-1][0])
 
 
 def _beam(
-    session: Session,
-    state: State,
-    logits: Float32,
-    prompts: list[list[int]],
-    spec: TokenizerSpec,
-    decoding: GenerationConfig,
-    token_timer: _TokenTimer,
+    session: Session, state: State, logits: Float32, prompts: Prompts, spec: TokenizerSpec, config: GenerationConfig, timer: _TokenTimer
 ) -> list[Hypothesis]:
-    searches = [_Beams(prompt, decoding, spec) for prompt in prompts]
+    searches = [_Beams(prompt, config, spec) for prompt in prompts]
     active = list(range(len(logits)))
     rows_per_image = 1
-    for length in range(len(prompts[0]) + 1, decoding.max_length + 1):
+    for length in range(len(prompts[0]) + 1, config.max_length + 1):
         log_probabilities = log_softmax(logits)
-        if length - 1 < decoding.min_length:
+        if length - 1 < config.min_length:
             log_probabilities[:, spec.eos_id] = -np.inf
         by_image = log_probabilities.reshape(len(active), rows_per_image, -1)
         parents = [searches[image].advance(by_image[slot]) for slot, image in enumerate(active)]
-        token_timer()
+        timer()
         slots = [slot for slot, image in enumerate(active) if not searches[image].done()]
         if not slots:
             break

@@ -252,7 +252,7 @@ class TestAnImageThatEndsItsProcess:
         rows = [json.loads(line) for line in output.read_bytes().splitlines()]
         assert [Path(row["image"]).name for row in rows] == names_in(folder)
         (crashed,) = [row for row in rows if "error" in row]
-        said = f"{folder / '05.pgm'}: ended the process that captioned it, twice, the second time alone (SIGSEGV)"
+        said = f"{folder / '05.pgm'}: the process that captioned it crashed twice, the second time with this image alone (SIGSEGV)"
         assert crashed == {
             "image": str(folder / "05.pgm"),
             "error": said,

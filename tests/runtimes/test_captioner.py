@@ -239,8 +239,6 @@ def test_captioners_of_all_kinds_in_one_process(tiny_artifacts, paths):
 
 def test_the_clock_is_told_every_phase(captioner, paths):
     told = []
-    captions = captioner.caption(
-        paths[:3], max_length=6, min_length=6, phase_timer=lambda phase, seconds: told.append((phase, seconds >= 0))
-    )
+    captions = captioner.caption(paths[:3], max_length=6, min_length=6, timer=lambda phase, seconds: told.append((phase, seconds >= 0)))
     assert [len(caption.token_ids) for caption in captions] == [6, 6, 6]
     assert told == [("read", True), ("encode", True), ("first_token", True), *[("token", True)] * 4] * 3

@@ -1,4 +1,4 @@
-"""The closed set of errors: each has a code of its own, and whatever a library raises becomes one of them."""
+"""The classes of errors: every class has its own code, and exceptions of libraries are converted to one of them."""
 
 import ast
 import inspect
@@ -39,38 +39,37 @@ CODES = {
     "DatasetError": "DATASET_UNUSABLE",
     "RecordError": "RECORD_UNREADABLE",
 }
-"""Programs rely on these: a code is never changed or given to something else; a new class adds a row."""
+"""Programs rely on these codes. A code is never changed or reused; a new class adds a row."""
 
 
 class PanicException(BaseException):
-    """As Rust's panics reach Python: no `Exception`, and this name."""
+    """A Rust panic in Python: a `BaseException` of this name."""
 
 
 class SessionMemoryError(MemoryError):
-    """A session's own kind of memory error."""
+    """A subclass of MemoryError, as sessions define."""
 
 
 class Cancelled(BaseException):
-    """As asynchronous frameworks end a task."""
+    """A `BaseException` like the one with which asynchronous frameworks cancel a task."""
 
 
-def ours():
+def error_classes():
     return [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ToolkitError) and kind is not ToolkitError]
 
 
 def test_every_error_has_its_code():
-    assert {kind.__name__: kind.code for kind in ours()} == CODES
+    assert {kind.__name__: kind.code for kind in error_classes()} == CODES
     assert len(set(CODES.values())) == len(CODES)
 
 
-def test_every_error_is_also_one_of_the_standard_library():
-    for kind in ours():
+def test_every_error_also_derives_from_a_specific_exception_of_the_standard_library():
+    for kind in error_classes():
         assert [base for base in kind.__mro__ if base.__module__ == "builtins" and base not in (Exception, BaseException, object)], kind
 
 
-def test_the_set_is_closed():
-    """No other module of the three packages makes a ToolkitError of its own."""
-    names = {kind.__name__ for kind in ours()} | {"ToolkitError"}
+def test_no_other_module_defines_a_subclass_of_toolkit_error():
+    names = {kind.__name__ for kind in error_classes()} | {"ToolkitError"}
     elsewhere = [
         f"{file.relative_to(ROOT)}: {node.name}"
         for package in ("runtimes", "exporters", "toolkit")
@@ -83,7 +82,7 @@ def test_the_set_is_closed():
 
 
 @pytest.mark.parametrize(
-    ("raised", "said"),
+    ("raised", "message"),
     [
         (Exception("untagged enum"), "untagged enum"),
         (PanicException("called `Option::unwrap()` on a `None` value\nnote: run with"), "called `Option::unwrap()` on a `None` value"),
@@ -94,29 +93,29 @@ def test_the_set_is_closed():
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_what_a_library_raises_becomes_ours(raised, said):
+def test_an_exception_of_a_library_is_converted(raised, message):
     with pytest.raises(ArtifactCorruptError) as caught, translate_errors(lambda problem: ArtifactCorruptError(Path("x"), problem)):
         raise raised
-    assert str(caught.value) == f"x: {said}. Export or copy the artifact again."
+    assert str(caught.value) == f"x: {message}. Export or copy the artifact again."
     assert caught.value.__cause__ is raised
 
 
 @pytest.mark.parametrize(
-    "raised", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), Cancelled(), SessionMemoryError(), RequestError("ours")]
+    "raised", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), Cancelled(), SessionMemoryError(), RequestError("raised in the body")]
 )
-def test_a_wish_to_stop_and_our_own_pass(raised):
+def test_requests_to_stop_and_toolkit_errors_pass_unchanged(raised):
     with pytest.raises(type(raised)) as caught, translate_errors(lambda problem: ArtifactCorruptError(Path("x"), problem)):
         raise raised
     assert caught.value is raised
 
 
-def test_no_memory_is_not_damage():
+def test_a_memory_error_becomes_out_of_memory_error():
     with pytest.raises(OutOfMemoryError, match="memory"), translate_errors(lambda _: RequestError("")):
         raise MemoryError
 
 
-@pytest.mark.parametrize("kind", ours(), ids=lambda kind: kind.code)
-def test_an_error_of_another_process_is_the_same_here(kind):
+@pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.code)
+def test_an_error_of_another_process_has_its_class_and_message(kind):
     error = error_from_code(kind.code, "x: what, where. What to do.")
     assert type(error) is kind
     assert str(error) == "x: what, where. What to do."
@@ -137,7 +136,7 @@ class Handler:
 
 
 @pytest.mark.parametrize("handler", [Handler(), Handler().method, lambda *_: [][0]], ids=["object", "method", "function"])
-def test_what_a_signal_handler_raises_passes(handler):
+def test_an_exception_of_a_signal_handler_passes_unchanged(handler):
     """A program that limits a caption's time by SIGALRM gets its own exception back."""
     before = signal.signal(signal.SIGUSR1, handler)
     try:

@@ -132,7 +132,7 @@ def test_artifacts_of_different_checkpoints(tiny_artifacts, tmp_path):
     shutil.rmtree(tmp_path / "all" / "parts")
     with pytest.raises(RequestError) as caught:
         runtimes.load(tmp_path / "all")
-    assert str(caught.value) == f"{tmp_path / 'all'}: holds artifacts of different checkpoints; name one of one, two"
+    assert str(caught.value) == f"{tmp_path / 'all'}: contains artifacts of different checkpoints; name one of one, two"
 
 
 def test_nothing_there(tmp_path):
@@ -227,7 +227,7 @@ def test_fp16_on_a_cpu_warns_and_captions(tiny_artifacts, recipe, host, image, c
     host(cuda=False)
     (caption,) = runtimes.load(tiny_artifacts[recipe]).caption([image])
     assert said(caplog) == [
-        ("WARNING", f"{tiny_artifacts[recipe].name} is meant for a GPU and there is none here; running it on the CPU, which is slow")
+        ("WARNING", f"{tiny_artifacts[recipe].name} is made for a GPU and this machine has none; running it on the CPU, which is slow")
     ]
     caplog.clear()
     captioner = runtimes.load(tiny_artifacts[recipe], device="cpu")

@@ -198,5 +198,5 @@ def test_other_ends_of_a_run_pass_unchanged(captioner, paths):
     finally:
         signal.signal(signal.SIGUSR1, before)
     with pytest.raises(KeyError) as own:
-        captioner.caption(paths, phase_timer=lambda phase, seconds: {}[phase])
+        captioner.caption(paths, timer=lambda phase, seconds: {}[phase])
     assert type(own.value) is KeyError

@@ -40,7 +40,7 @@ def run(job: Job, send: Send) -> Result:
     for start in range(0, len(job.images), size):
         laps = _Laps()
         begun = time.perf_counter()
-        found = captioner.caption(job.images[start : start + size], **decoding, phase_timer=laps)
+        found = captioner.caption(job.images[start : start + size], **decoding, timer=laps)
         times.append(laps.times(time.perf_counter() - begun))
         captions += found
         energy.update()

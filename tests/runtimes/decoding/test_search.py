@@ -244,7 +244,7 @@ class TestClock:
 
     def test_captioner_reports_reading_and_encoding_once_per_batch(self, captioner_with):
         session, phases = ScriptedSession(words_of_image, 64), Counter()
-        captioner_with(session).caption(greys(5), batch_size=2, phase_timer=lambda phase, seconds: phases.update([phase]))
+        captioner_with(session).caption(greys(5), batch_size=2, timer=lambda phase, seconds: phases.update([phase]))
         # Batches of images (0, 1), (2, 3) and (4): the longest caption of image k has k words and an end.
         assert phases == {"read": 3, "encode": 3, "first_token": 3, "token": 1 + 3 + 4}
 

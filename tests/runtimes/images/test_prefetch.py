@@ -106,7 +106,7 @@ def test_captions_are_the_same_with_any_number_of_workers(tiny_artifacts, images
 def test_each_batch_comes_before_the_next_is_run(tiny_artifacts, images):
     captioner, told = runtimes.load(tiny_artifacts["onnx-fp32"], threads=1), []
     whole = captioner.caption(images, batch_size=3)
-    with closing(captioner.stream(images, batch_size=3, workers=2, phase_timer=lambda phase, _: told.append(phase))) as captions:
+    with closing(captioner.stream(images, batch_size=3, workers=2, timer=lambda phase, _: told.append(phase))) as captions:
         assert list(islice(captions, 3)) == whole[:3]
         assert (told.count("read"), told.count("encode")) == (1, 1)
         assert next(captions) == whole[3]

@@ -73,7 +73,7 @@ def _plain(job: Job, runs: list[float], send: Send) -> tuple[_Laps, list[str]]:
     laps, readable, error = _Laps(), [], None
     for image in job.images:
         own, started = _Laps(), time.perf_counter()
-        [caption] = captioner.caption([image], **job.decoding(captioner), phase_timer=own)
+        [caption] = captioner.caption([image], **job.decoding(captioner), timer=own)
         elapsed = time.perf_counter() - started
         send(1)
         if caption.error is None:  # failing is fast: such an image says nothing
@@ -92,7 +92,7 @@ def _traced(job: Job, images: list[str], tracer: Tracer, send: Send) -> _Laps:
     tracer.start(captioner, warming.phases)
     for image in images:
         own, started = _Laps(), time.perf_counter()
-        captioner.caption([image], **job.decoding(captioner), phase_timer=own)
+        captioner.caption([image], **job.decoding(captioner), timer=own)
         laps.add(own, time.perf_counter() - started)
         send(1)
     return laps
@@ -100,7 +100,7 @@ def _traced(job: Job, images: list[str], tracer: Tracer, send: Send) -> _Laps:
 
 def _warm_up(captioner: Captioner, job: Job, laps: _Laps) -> None:
     for turn in range(max(1, job.warmup)):
-        captioner.caption([job.images[turn % len(job.images)]], **job.decoding(captioner), phase_timer=laps)
+        captioner.caption([job.images[turn % len(job.images)]], **job.decoding(captioner), timer=laps)
 
 
 def summarize(plain: _Laps, runs: list[float], traced: _Laps, trace: Trace, images: int) -> Profile:
