@@ -1,1 +1,1 @@
-"""The on-disk format of an artifact: manifest, graph signatures, checked files."""
+"""The on-disk format of an artifact: manifest and verified files."""

@@ -1,4 +1,4 @@
-"""An artifact on disk: a folder with a manifest. `exporters.writing.artifact_writer` writes one."""
+"""An artifact on disk: a folder with a manifest, written by `exporters.writing.artifact_writer`."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from runtimes.errors import ArtifactCorruptError, ArtifactMissingError
 
 @dataclass(frozen=True)
 class Artifact:
-    """A directory with a readable manifest."""
+    """A folder and its manifest."""
 
     path: Path
     manifest: Manifest
 
     @property
     def total_bytes(self) -> int:
-        """Size of the model: its declared files and the manifest, without what packaging adds and what else is in the folder."""
+        """Size of the model: its declared files without the optional ones, and the manifest."""
         return sum(self.component_bytes.values())
 
     @property
     def component_bytes(self) -> dict[str, int]:
-        """Role → size of its file as declared, without optional files; and the manifest's own size."""
+        """Role → declared size of its file, without optional files; and "manifest" → size of the manifest."""
         declared = {entry.role: entry.bytes for entry in self.manifest.files.values() if not entry.optional}
         return declared | {"manifest": self.manifest_path.stat().st_size}
 
     @property
     def manifest_path(self) -> Path:
-        """Where its manifest is."""
+        """Path of the manifest."""
         return self.path / MANIFEST_NAME
 
     def path_of(self, role: str) -> Path:
@@ -38,20 +38,20 @@ class Artifact:
 
 
         Raises:
-            ArtifactCorruptError: No file has it.
+            ArtifactCorruptError: No file has the role.
         """
         try:
             return self.path / self.manifest.file_of(role)
         except KeyError as error:
-            raise ArtifactCorruptError(self.manifest_path, f"names no file with the role '{role}'") from error
+            raise ArtifactCorruptError(self.manifest_path, f"declares no file with the role '{role}'") from error
 
 
 def open_artifact(path: Path) -> Artifact:
-    """Read the manifest of an artifact directory; files are checked when they are used.
+    """Read the manifest of an artifact's folder. The other files are checked when they are opened.
 
     Raises:
         ArtifactMissingError: There is no manifest.
-        ManifestError, ManifestVersionError: It cannot be read.
+        ManifestError, ManifestVersionError: The manifest is invalid.
     """
     manifest_path = path / MANIFEST_NAME
     if not manifest_path.is_file():
@@ -60,6 +60,6 @@ def open_artifact(path: Path) -> Artifact:
 
 
 def sha256_of(path: Path) -> str:
-    """Hash a file block by block."""
+    """Return the sha256 of a file in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

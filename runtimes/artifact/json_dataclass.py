@@ -1,7 +1,7 @@
-"""JSON documents as frozen dataclasses: a document goes in, a checked dataclass comes out; and back.
+"""Convert JSON documents to frozen dataclasses and back.
 
-Reading is strict and names every problem at once: unknown keys (with the known ones), missing keys, wrong types. Nothing is coerced,
-except that a JSON integer is accepted where a float is meant.
+Reading is strict and reports every problem at once: unknown keys, missing keys, wrong types. No value is converted, except that a float
+field accepts a JSON integer.
 """
 
 import json
@@ -15,47 +15,48 @@ T = TypeVar("T")
 
 
 def dump(value: Any) -> Any:  # noqa: ANN401 - a JSON value
-    """Return a dataclass as plain JSON values (tuples become lists)."""
+    """Return a dataclass as JSON values; tuples become lists."""
     return json.loads(json.dumps(asdict(value)))
 
 
 def canonical_json(document: object) -> bytes:
-    """Return the one byte string of a JSON document that hashes are taken of: sorted keys, no spaces, UTF-8."""
+    """Return the bytes of a JSON document for hashing: sorted keys, no spaces, UTF-8."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def parse(content: bytes) -> Any:  # noqa: ANN401 - a JSON value
-    """Return the JSON value of a file, by stricter rules than `json.loads`: it can be displayed and written again.
+    """Return the JSON value of a file. The rules are stricter than those of `json.loads`, so the value can be printed and written again.
 
     Raises:
-        ValueError: It is no JSON, is nested too deeply, has a key twice in one object, or half of a surrogate pair in a text.
+        ValueError: The content is not JSON, is nested too deeply, has a duplicate key, or has an unpaired surrogate in a string.
     """
     try:
         parsed = json.loads(content, object_pairs_hook=_unique_keys)
-        json.dumps(parsed, ensure_ascii=False).encode()  # fails on halves of surrogate pairs, which no terminal shows
+        json.dumps(parsed, ensure_ascii=False).encode()  # fails on unpaired surrogates, which cannot be printed
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     return parsed
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key that stands twice in an object: parsers differ in which of the two they take."""
+    """Return a dictionary; raise ValueError for a duplicate key, of which parsers keep different values."""
     if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("an object has a duplicate key")
     return dict(pairs)
 
 
 def load(cls: type[T], document: object) -> tuple[T | None, list[str]]:
     """Read a dataclass from JSON values.
 
-    A class may have a static method `json_kinds(document)` that returns field → type, in place of annotations, and may raise ValueError.
+    A class may have a static method `json_kinds(document)`. It returns field → type for fields whose type depends on the document, and may
+    raise ValueError.
 
     Returns:
-        The dataclass and no problems, or None and every problem found, each with its place in the document.
+        The dataclass and an empty list, or None and every problem with its path in the document.
     """
     problems: list[str] = []
     value = _read(cls, document, "", problems)
-    shown = [problem if problem.isprintable() else repr(problem)[1:-1] for problem in problems]  # a key may hold anything
+    shown = [problem if problem.isprintable() else repr(problem)[1:-1] for problem in problems]  # a key may contain any character
     return (None, shown) if problems else (value, [])
 
 
@@ -116,10 +117,10 @@ def _read_dataclass(kind: Any, value: Any, where: str, problems: list[str]) -> A
         return None
     try:
         return kind(**read)
-    except ValueError as error:  # the class's own cross-field checks
+    except ValueError as error:  # checks across fields, in __post_init__
         problems.append(f"{where or kind.__name__.lower()}: {error}")
         return None
 
 
-def _wrong(where: str, wanted: str, value: object, problems: list[str]) -> None:
-    problems.append(f"{where or 'document'}: expected {wanted}, got {type(value).__name__}")
+def _wrong(where: str, expected: str, value: object, problems: list[str]) -> None:
+    problems.append(f"{where or 'document'}: expected {expected}, got {type(value).__name__}")

@@ -1,8 +1,8 @@
-"""The manifest of an artifact: which files it has, what they compute, and how that was checked.
+"""The manifest of an artifact: its files, its model, the signatures of its graphs and the results of the gate.
 
-`manifest.json` is read into frozen dataclasses and written from them. It is written last, so a folder without one is no artifact.
-Reading is strict: an unknown field is an error, except within `optional`. The digest is the sha256 of the file's bytes, what `sha256sum
-manifest.json` prints.
+`manifest.json` is read into frozen dataclasses and written from them. It is the last file that an exporter writes, so a folder without a
+manifest is not an artifact. Reading is strict: an unknown field is an error, except within `optional`. The digest of an artifact is the
+output of `sha256sum manifest.json`.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from runtimes.families.registry import FAMILIES, ModelSpec, check_sizes, model_c
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA = 2
-# Schema history; free to change until the first release tag. No older schema is read, because nothing was released with one.
+# Schema history. The schema may change until the first release. Older schemas are not read, because none was released.
 # 1 (2026-11): first.
 # 2 (2026-11): `task`, `family`, and the family's own `model` in place of `architecture`; `tokenizer` (template, dropped ids) in place of
 #    `generation`; `defaults`; `optional`, and files that are; no field `digest`, which was a hash over canonical JSON.
@@ -37,7 +37,7 @@ TEXT = "{text}"
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """How an image becomes pixels f32[3,H,W]: resized, not cropped; then (value * rescale - mean) / std."""
+    """Preprocessing of an image to pixels f32[3,H,W]: resize without cropping, then (value * rescale - mean) / std."""
 
     height_px: int
     width_px: int
@@ -47,7 +47,7 @@ class ImageSpec:
     rescale: float
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no image."""
+        """Check the numbers; raise ValueError."""
         check_sizes(self, {}, MAX_IMAGE_SIDE_PX)
         if not all(abs(value) < MAX_SCALE for value in (*self.mean, *self.std, self.rescale)) or 0 in (*self.std, self.rescale):
             raise ValueError(f"mean, std and rescale must be below {MAX_SCALE:.0f}, and the last two not 0")
@@ -55,31 +55,31 @@ class ImageSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSpec:
-    """How a text becomes the ids that a model takes, and which ids start, end and fill it."""
+    """Rules for the token ids of a text, and the ids of special tokens."""
 
     template: str = "[BOS] {text}"
-    """What a prompt becomes, separated by spaces: `{text}` once, and any of [BOS], [EOS], [PAD]."""
+    """Parts of a prompt, separated by spaces: `{text}` once, and any of [BOS], [EOS], [PAD]."""
     drop_left: int = 1
-    """How many ids the tokenizer puts before a text's own; they are dropped ([CLS] of BERT)."""
+    """Number of ids to drop at the start of the tokenizer's output: 1 for [CLS] of BERT."""
     drop_right: int = 1
-    """Likewise behind ([SEP] of BERT)."""
+    """Number of ids to drop at the end: 1 for [SEP] of BERT."""
     bos_id: int
-    """The first token of every text: [DEC] of BLIP."""
+    """Start token: [DEC] of BLIP."""
     eos_id: int
-    """A text ends after it: [SEP] of BERT."""
+    """End token: [SEP] of BERT."""
     pad_id: int
 
     def __post_init__(self) -> None:
-        """Refuse a template that names other parts."""
+        """Check the template and the numbers of dropped ids; raise ValueError."""
         parts = self.template.split()
         if parts.count(TEXT) != 1 or set(parts) - {TEXT, *self.special_ids}:
-            raise ValueError(f"template must hold {TEXT} once and else only {', '.join(self.special_ids)}")
+            raise ValueError(f"template must contain {TEXT} once and otherwise only {', '.join(self.special_ids)}")
         if not (0 <= self.drop_left <= MAX_DROPPED_IDS and 0 <= self.drop_right <= MAX_DROPPED_IDS):
             raise ValueError(f"drop_left and drop_right must be 0 to {MAX_DROPPED_IDS}")
 
     @property
     def special_ids(self) -> dict[str, int]:
-        """Name in a template → id."""
+        """Name in the template → token id."""
         return {"[BOS]": self.bos_id, "[EOS]": self.eos_id, "[PAD]": self.pad_id}
 
 
@@ -90,9 +90,9 @@ class Source:
     model: str
     revision: str | None
     sha256: str
-    """Of the checkpoint's weight file."""
+    """sha256 of the checkpoint's weight file."""
     licence: str | None = None
-    """As its model card states it; None where it has none."""
+    """Licence in the model card of the checkpoint; None without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,90 +103,90 @@ class FileEntry:
     bytes: int
     sha256: str
     optional: bool = False
-    """No session needs it: golden captions, a model card, wheels."""
+    """True for files that no session reads: golden captions, model card, wheels."""
 
     def __post_init__(self) -> None:
-        """Refuse what no file has."""
+        """Check the size and the hash; raise ValueError."""
         if not 0 <= self.bytes <= MAX_FILE_BYTES or not SHA256.fullmatch(self.sha256):
-            raise ValueError("bytes or sha256 are none of a file")
+            raise ValueError("bytes is out of range, or sha256 is not 64 hexadecimal digits")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where the artifact is meant to run."""
+    """Hardware that the artifact is made for."""
 
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "fp16", "int8", "int4"]
     cpu_features: tuple[str, ...] = ()
-    """CPU features of which one is needed, in the words of `runtimes.host.facts`: without any of them the artifact is wrong or slow."""
+    """CPU features, by the names of `runtimes.host.facts`. A CPU with none of them runs the artifact incorrectly or slowly."""
     approximate: bool = False
-    """It computes something else than the checkpoint, for speed, and runs where it is named or alone."""
+    """The artifact computes another function than the checkpoint, for speed. It is chosen only by its path or for lack of others."""
     full_range: bool = False
-    """Its INT8 weights use all of 8 bits in products that saturate on x86 without VNNI (`runtimes.selection.fitness`)."""
+    """INT8 weights use all 8 bits, so their products saturate on x86 without VNNI (see `runtimes.selection.fitness`)."""
 
     def suits(self, cpu_features: Set[str]) -> bool:
-        """Return whether a CPU with these features has one of those that the artifact needs."""
+        """Return whether the artifact needs no CPU feature, or a CPU with these features has one of the needed ones."""
         return not self.cpu_features or not cpu_features.isdisjoint(self.cpu_features)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphSpec:
-    """What an ONNX graph takes, gives and computes, as `runtimes.engines.ort.graph_check` reads it from the file."""
+    """Inputs, outputs and operators of an ONNX graph, as read by `runtimes.engines.ort.graph_check`."""
 
     inputs: dict[str, str]
-    """Name → type and axes: `float32[rows,4,past,8]`; an axis with a name may have any size."""
+    """Name → type and axes, see `runtimes.families.signature`."""
     outputs: dict[str, str]
     operators: dict[str, dict[str, int]]
-    """Domain → operator → how often."""
+    """Domain → operator → number of nodes."""
     opsets: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything a runtime must know to run an artifact, and everything a person may ask about it."""
+    """Data to run an artifact, and data about its origin."""
 
     schema: int
     name: str
     task: str
-    """What it is for: "caption"."""
+    """Task of the model: "caption"."""
     family: str
-    """Which models it is one of: "blip"; with the task it decides what `model` holds and which graphs there are."""
+    """Model family: "blip". Family and task determine the class of `model` and the graphs."""
     runtime: str
     contract: str
     toolkit: str
     source: Source
     recipe: dict[str, Any]
-    """The recipe as it was asked for."""
+    """The recipe of the export."""
     applied: dict[str, dict[str, int]]
-    """What was really quantized: component → operator or module kind → count."""
+    """Result of the quantization: component → operator or class of module → number of quantized ones."""
     target: Target
     model: ModelSpec
-    """Sizes, in the family's own dataclass."""
+    """Sizes of the model, in the dataclass of its family."""
     image: ImageSpec
     tokenizer: TokenizerSpec
     defaults: GenerationConfig
-    """What a caller gets who asks for nothing else."""
+    """Settings of the search for arguments that a caller leaves out."""
     graphs: dict[str, GraphSpec]
-    """Role of an ONNX file → what it computes; no other graph is run."""
+    """Role of an ONNX file → its graph. A graph that differs is refused."""
     files: dict[str, FileEntry]
     requires: dict[str, str]
     gate: dict[str, Any]
     optional: dict[str, Any] = field(default_factory=dict)
-    """Any JSON. Readers ignore it, so it may grow without a new schema."""
+    """Any JSON values. Readers ignore them, so additions need no new schema."""
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not fit each other."""
+        """Check the parts against each other; raise ValueError."""
         if not all(0 <= token < self.model.vocabulary for token in self.tokenizer.special_ids.values()):
-            raise ValueError("tokenizer holds an id that is not in the vocabulary")
+            raise ValueError("tokenizer has an id that is not in the vocabulary")
         if self.defaults.max_length > self.model.max_positions or 2 * self.defaults.num_beams >= self.model.vocabulary:
-            raise ValueError("defaults ask for more than the model's positions or vocabulary")
+            raise ValueError("defaults exceed the model's positions or vocabulary")
         self.model.check_image(self.image.height_px, self.image.width_px)
         if len({entry.role for entry in self.files.values()}) != len(self.files):
             raise ValueError("two files have the same role")
 
     @staticmethod
     def json_kinds(document: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the class of `model`, which family and task decide; ValueError where there is none."""
+        """Return the class of `model` for the family and task; raise ValueError for an unknown pair."""
         family, task = document.get("family"), document.get("task")
         model = model_class(family, task)
         if model is None and isinstance(family, str) and isinstance(task, str):
@@ -195,7 +195,7 @@ class Manifest:
 
     @cached_property
     def content(self) -> bytes:
-        """The bytes of manifest.json: those that were read; of a manifest that was not read, those to write."""
+        """The bytes of manifest.json: the bytes that were read, or for a new manifest the bytes to write."""
         return (json.dumps(json_dataclass.dump(self), indent=1, ensure_ascii=False) + "\n").encode()
 
     @property
@@ -204,7 +204,7 @@ class Manifest:
         return hashlib.sha256(self.content).hexdigest()
 
     def file_of(self, role: str) -> str:
-        """Return the name of the file that has the role; KeyError if there is none."""
+        """Return the name of the file with the role; raise KeyError if there is none."""
         return {entry.role: name for name, entry in self.files.items()}[role]
 
 
@@ -212,8 +212,8 @@ def read_manifest(path: Path) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        ManifestVersionError: It was written by a newer toolkit.
-        ManifestError: It is damaged; every problem is named.
+        ManifestVersionError, ManifestTooOldError: The manifest has another schema.
+        ManifestError: The manifest is invalid; the message lists every problem.
     """
     try:
         with path.open("rb") as stream:
@@ -224,10 +224,10 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(content: bytes, path: Path) -> Manifest:
-    """Read and check the bytes of a manifest; `path` is what errors call it.
+    """Read and check the bytes of a manifest; `path` is its name in errors.
 
     Raises:
-        ManifestVersionError, ManifestError: See `read_manifest`.
+        ManifestVersionError, ManifestTooOldError, ManifestError: See `read_manifest`.
     """
     if len(content) > MAX_MANIFEST_BYTES:
         raise ManifestError(path, [f"larger than {MAX_MANIFEST_BYTES} bytes"])
@@ -235,8 +235,7 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
         parsed = json_dataclass.parse(content)
     except ValueError as error:
         raise ManifestError(path, [f"not JSON ({error})"]) from error
-    known = parsed if isinstance(parsed, dict) else {}
-    schema = known.get("schema")
+    schema = parsed.get("schema") if isinstance(parsed, dict) else None
     if type(schema) is int and schema != SCHEMA:
         raise (ManifestVersionError if schema > SCHEMA else ManifestTooOldError)(path, schema, SCHEMA)
     manifest, problems = json_dataclass.load(Manifest, parsed)
@@ -244,10 +243,10 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
         raise ManifestError(path, problems)
     if unsafe := [name for name in manifest.files if not _plain_name(name)]:
         raise ManifestError(path, [f"file name {name!r} is not a plain name" for name in unsafe])
-    vars(manifest)["content"] = content  # where `cached_property` looks first
+    vars(manifest)["content"] = content  # the value of the cached property
     return manifest
 
 
 def _plain_name(name: str) -> bool:
-    """Whether a name means a file beside the manifest on every system; Windows takes more characters for separators."""
+    """Return whether a name is a file beside the manifest on every system. Windows has more separators, so its rules are used."""
     return name.isprintable() and PureWindowsPath(name).name == name and name not in ("", ".", "..", MANIFEST_NAME)

@@ -1,11 +1,12 @@
-"""The files of an artifact while it is opened: each is opened once, checked against the manifest, and read through that one descriptor.
+"""Open the files of an artifact, check them against the manifest, and read them.
 
-A thread hashes the model's files in the manifest's order while the caller imports a library or prepares the file before, so checking costs
-little time of its own; an optional file is hashed when it is requested. A path may be a symbolic link (the hub's cache, DVC, Nix, a mounted
-config map): what is read is the descriptor that was hashed, wherever the link led. Files that hold no weights are small: their bytes are
-kept, and a parser gets the very bytes that were hashed. Weights are hashed block by block; a runtime reads them through the same
-descriptor, or maps the file by its path (ONNX Runtime's external data), and `check_unchanged` afterwards checks that the path still leads
-to the file that was hashed and that nobody has written to it since.
+Each file is opened once, and every reader uses the descriptor whose bytes were hashed. So a path may be a symbolic link (hub cache, DVC,
+Nix, config map), and replacing the file afterwards has no effect. A thread hashes the model's files in the order of the manifest while the
+caller imports a library or prepares an earlier file, which hides most of the time for hashing. Optional files are hashed on request.
+
+Files up to `KEPT_BYTES` (graphs, tokenizer) stay in memory after hashing, and parsers get these bytes. Weights are hashed block by block. A
+runtime reads them through the descriptor, or memory-maps the file by its path (external data of ONNX Runtime); `check_unchanged` then
+checks that the path still refers to the hashed file and that the file was not modified.
 """
 
 import contextlib
@@ -27,36 +28,35 @@ from runtimes.errors import ArtifactCorruptError
 BLOCK_BYTES = 1 << 20
 
 FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_NONBLOCK"))
-"""A pipe is refused after it was opened; without O_NONBLOCK, opening it would wait for its writer."""
+"""A named pipe is refused after it is opened; without O_NONBLOCK, `open` would wait for a writer."""
 
 KEPT_BYTES = 16 << 20
-"""Files up to this size stay in memory from their hash to their parser: graphs without weights and tokenizers are far below it."""
-
+"""Files up to this size stay in memory between hashing and parsing. Graphs without weights and tokenizers are far smaller."""
 
 MAX_READ_BYTES = 256 << 20
-"""Of a graph or a tokenizer, which are parsed as a whole; weights are not."""
+"""Largest file that `read` returns. Graphs and tokenizers are read as a whole, weights are not."""
 
 
 @dataclass(frozen=True)
 class _Checked:
-    """A file that was what the manifest says."""
+    """A file that equals its manifest entry."""
 
     path: Path
     stream: BufferedReader
     content: bytes | None
-    """None: too large to keep."""
+    """None for a file that is too large to keep."""
     identity: tuple[int, ...]
 
 
 class VerifiedFiles:
-    """An artifact's files, being checked. Made by `open_verified`."""
+    """The files of an artifact, checked against its manifest. Made by `open_verified`."""
 
     def __init__(self, artifact: Artifact, *, verify: bool) -> None:
         self.artifact = artifact
         self.hash_s = 0.0
-        """Seconds that hashing took, most of them beside other work."""
+        """Seconds of hashing, most of them parallel to other work."""
         self._verify = verify
-        self._asked: set[str] = set()
+        self._used: set[str] = set()
         self._stack = contextlib.ExitStack()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="hash")
         self._checks: dict[str, Future[_Checked]] = {}
@@ -73,7 +73,7 @@ class VerifiedFiles:
         """Return the content of a file.
 
         Raises:
-            ArtifactCorruptError: It is missing or differs from the manifest.
+            ArtifactCorruptError: The file is missing, differs from the manifest or is too large.
         """
         checked = self._checked(role)
         size = self.artifact.manifest.files[checked.path.name].bytes
@@ -82,31 +82,31 @@ class VerifiedFiles:
         return checked.stream.read(size) if checked.content is None else checked.content
 
     def open(self, role: str) -> BufferedReader:
-        """Return an open file, at its start, which the files closes; errors as for `read`."""
+        """Return a file, open at its start; `close` closes it. Errors: see `read`."""
         return self._checked(role).stream
 
     def path_for_mmap(self, role: str) -> Path:
-        """Return the path of a file that a runtime maps by its path, before `check_unchanged`; errors as for `read`."""
+        """Return the path of a file for a runtime that memory-maps it; call `check_unchanged` afterwards. Errors: see `read`."""
         return self._checked(role).path
 
     def mapped(self, role: str) -> mmap.mmap:
-        """Return a file's bytes, mapped from the descriptor that was hashed; errors as for `read`."""
+        """Return a file, memory-mapped from the descriptor that was hashed. Errors: see `read`."""
         return mmap.mmap(self._checked(role).stream.fileno(), 0, access=mmap.ACCESS_READ)
 
     def check_unchanged(self) -> None:
-        """See that no file that was asked for was replaced or written to since it was hashed: what was read or mapped is what was checked.
+        """Check that no file that was read or mapped has been replaced or modified since it was hashed.
 
         Raises:
-            ArtifactCorruptError: One was.
+            ArtifactCorruptError: A file was replaced or modified.
         """
-        for role in sorted(self._asked):
+        for role in sorted(self._used):
             checked = self._checks[role].result()
             try:
                 same = _identity(checked.path.stat()) == _identity(os.fstat(checked.stream.fileno())) == checked.identity
             except OSError:
                 same = False
             if not same:
-                raise ArtifactCorruptError(checked.path, "was changed while it was being opened")
+                raise ArtifactCorruptError(checked.path, "was changed while it was opened")
 
     def _begin(self, role: str) -> None:
         path = self.artifact.path_of(role)
@@ -116,7 +116,7 @@ class VerifiedFiles:
         if role not in self._checks:
             self._begin(role)
         checked = self._checks[role].result()
-        self._asked.add(role)
+        self._used.add(role)
         checked.stream.seek(0)
         return checked
 
@@ -128,20 +128,21 @@ class VerifiedFiles:
             if not stat.S_ISREG(status.st_mode):
                 raise ArtifactCorruptError(path, "is not a regular file")
             if status.st_size != entry.bytes:
-                raise ArtifactCorruptError(path, f"has {status.st_size} bytes, the manifest says {entry.bytes}")
-            content, found = self._hashed(stream, entry)
+                raise ArtifactCorruptError(path, f"has {status.st_size} bytes, the manifest declares {entry.bytes}")
+            content, sha256 = self._hashed(stream, entry)
         except FileNotFoundError as error:
             raise ArtifactCorruptError(path, "is missing") from error
         except OSError as error:
             raise ArtifactCorruptError(path, f"cannot be read ({error.strerror})") from error
-        if self._verify and found != entry.sha256:
-            raise ArtifactCorruptError(path, f"sha256 is {found[:12]}…, the manifest says {entry.sha256[:12]}…")
+        if self._verify and sha256 != entry.sha256:
+            raise ArtifactCorruptError(path, f"sha256 is {sha256[:12]}…, the manifest declares {entry.sha256[:12]}…")
         self.hash_s += perf_counter() - begun
         return _Checked(path, stream, content, _identity(status))
 
     def _hashed(self, stream: BufferedReader, entry: FileEntry) -> tuple[bytes | None, str]:
+        """Return a small file's content, and the sha256; "" for a large file whose hash is skipped."""
         if entry.bytes <= KEPT_BYTES:
-            content = stream.read(entry.bytes + 1)  # one more, should it have grown
+            content = stream.read(entry.bytes + 1)  # one more byte shows that the file has grown
             return content, hashlib.sha256(content).hexdigest()
         if not self._verify:
             return None, ""
@@ -153,11 +154,11 @@ class VerifiedFiles:
 
 @contextlib.contextmanager
 def open_verified(artifact: Artifact, *, verify: bool = True) -> Iterator[VerifiedFiles]:
-    """Open an artifact's files and check them in a thread while the body runs; they are closed at its end.
+    """Open an artifact's files and check them in a thread while the body runs. They are closed at its end.
 
     Args:
         artifact: From `open_artifact`.
-        verify: False leaves the hashes out: sizes are checked only. For an artifact whose files were hashed a moment ago.
+        verify: False checks sizes and skips hashes, for an artifact whose files have just been hashed.
     """
     files = VerifiedFiles(artifact, verify=verify)
     try:
@@ -167,5 +168,5 @@ def open_verified(artifact: Artifact, *, verify: bool = True) -> Iterator[Verifi
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
-    """What tells whether a path leads to the same file and whether anybody wrote to it: POSIX gives no way to set the time of change."""
+    """Return values that differ for another file and after a write. POSIX has no call that sets ctime."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,1 +1,1 @@
-"""Model families: the sizes of a model and the graphs that they imply."""
+"""Model families: the sizes of a model and the signatures of its graphs."""

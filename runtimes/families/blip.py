@@ -1,6 +1,6 @@
 """BLIP: a ViT encoder and a BERT decoder with cross-attention (Li et al. 2022).
 
-H heads, Dh width of a head, S pixels per side, V vocabulary are fixed by the model; axes with names may have any size.
+The model fixes H heads, Dh width of a head, S pixels per side and V vocabulary. Named axes may have any size.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ MAX_SIZES = {
     "vocabulary": 1 << 20,
     "max_positions": 1 << 16,
 }
-"""Field → its largest value: far above any BLIP, and low enough that a forged manifest cannot make a device run out of memory."""
+"""Field → largest value: far above any BLIP, and low enough that a forged manifest cannot exhaust the memory of a device."""
 MAX_OTHER_SIZE = 1 << 16
-"""Of widths and heads."""
+"""Largest value of the other fields: widths and numbers of heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlipSpec:
-    """Sizes of a BLIP captioner, as its config states them."""
+    """Sizes of a BLIP captioner, from its config.json."""
 
     TORCH_MODULE: ClassVar[str] = "runtimes.engines.pytorch.blip:Blip"
 
@@ -48,30 +48,30 @@ class BlipSpec:
     max_positions: int
 
     def __post_init__(self) -> None:
-        """Raise ValueError for sizes that no model has."""
+        """Check the sizes; raise ValueError for sizes that no model has."""
         check_sizes(self, MAX_SIZES, MAX_OTHER_SIZE)
         if self.image_px < self.patch_px or self.vision_width % self.vision_heads or self.text_width % self.text_heads:
-            raise ValueError("image_px must hold a patch, vision_width and text_width must be multiples of vision_heads and text_heads")
+            raise ValueError("image_px must be at least patch_px, vision_width and text_width must be multiples of their numbers of heads")
         if not (0 < self.vision_norm_eps < 1 and 0 < self.text_norm_eps < 1):
             raise ValueError("vision_norm_eps and text_norm_eps must lie between 0 and 1")
 
     @property
     def vision_tokens(self) -> int:
-        """N: patches and the class token."""
+        """N: number of patches, plus the class token."""
         return (self.image_px // self.patch_px) ** 2 + 1
 
     @property
     def head_width(self) -> int:
-        """Dh of the decoder."""
+        """Dh: width of an attention head of the decoder."""
         return self.text_width // self.text_heads
 
     def check_image(self, height_px: int, width_px: int) -> None:
-        """Raise ValueError unless the image is the square that the position embeddings are made for."""
+        """Raise ValueError unless the image has the size of the position embeddings, which is square."""
         if {height_px, width_px} != {self.image_px}:
             raise ValueError(f"image is {height_px}x{width_px} px, the model takes {self.image_px}x{self.image_px}")
 
     def signatures(self, contract: str, precision: str) -> dict[str, Signature]:
-        """Return role → inputs and outputs of its graph."""
+        """Return role → inputs and outputs of its graph; empty for an unknown contract."""
         pixels = {"pixels": f"float32[images,3,{self.image_px},{self.image_px}]"}
         if contract == SINGLE:
             lengths = dict.fromkeys(("min_length", "max_length"), "int64[]")

@@ -284,7 +284,7 @@ def test_an_artifact_that_has_no_tokenizer(tiny_artifacts, tmp_path):
     (path / "manifest.json").write_bytes(replace(manifest, files=files).content)
     with pytest.raises(ArtifactCorruptError) as caught:
         runtimes.load(path)
-    assert str(caught.value) == f"{path}/manifest.json: names no file with the role 'tokenizer'. Export or copy the artifact again."
+    assert str(caught.value) == f"{path}/manifest.json: declares no file with the role 'tokenizer'. Export or copy the artifact again."
 
 
 def test_what_is_in_use_is_described(tiny_artifacts):

@@ -167,7 +167,7 @@ def test_a_family_that_is_not_known_is_named_with_the_known_ones(written, plain)
 @pytest.mark.parametrize("template", ["", "[BOS]", "{text} {text}", "[BOS] {text} [SEP]", "{text}[EOS]"])
 def test_a_template_of_other_parts_is_refused(written, plain, template):
     plain["tokenizer"]["template"] = template
-    assert problems(written(plain)) == ["tokenizer: template must hold {text} once and else only [BOS], [EOS], [PAD]"]
+    assert problems(written(plain)) == ["tokenizer: template must contain {text} once and otherwise only [BOS], [EOS], [PAD]"]
 
 
 def test_all_problems_are_named_at_once(written, plain):
@@ -241,8 +241,8 @@ def test_an_older_schema_says_to_export_again(written, schema):
         (b"null", "document: expected an object, got NoneType"),
         (b'"manifest"', "document: expected an object, got str"),
         (b"1", "document: expected an object, got int"),
-        (b'{"schema": 1, "schema": 1}', "not JSON (a key stands twice in one object)"),
-        (b'{"a": {"b": {"c": 1, "d": 2, "c": 3}}}', "not JSON (a key stands twice in one object)"),
+        (b'{"schema": 1, "schema": 1}', "not JSON (an object has a duplicate key)"),
+        (b'{"a": {"b": {"c": 1, "d": 2, "c": 3}}}', "not JSON (an object has a duplicate key)"),
         (b"\xff\xfe\xfd", "not JSON"),
         (b'{"a": "\xff"}', "not JSON"),
         (b"[" * 100_000, "not JSON"),
@@ -285,20 +285,20 @@ def test_values_that_json_has_and_we_have_not(written, plain, where, value, prob
     [
         ("model", "vocabulary", 1 << 40, "model: vocabulary is 1099511627776, not 1 to 1048576"),
         ("model", "vision_width", 0, "model: vision_width is 0, not 1 to 65536"),
-        ("model", "text_heads", 3, "model: image_px must hold a patch, vision_width and text_width must be multiples of"),
-        ("model", "patch_px", 999, "model: image_px must hold a patch, vision_width and text_width must be multiples of"),
+        ("model", "text_heads", 3, "model: image_px must be at least patch_px, vision_width and text_width must be multiples of"),
+        ("model", "patch_px", 999, "model: image_px must be at least patch_px, vision_width and text_width must be multiples of"),
         ("model", "text_norm_eps", 0.0, "model: vision_norm_eps and text_norm_eps must lie between 0 and 1"),
         ("model", "vision_activation", "swish", "model.vision_activation: 'swish' is not one of"),
         ("image", "width_px", 33, "manifest: image is 32x33 px, the model takes 32x32"),
         ("image", "height_px", 1 << 20, "image: height_px is 1048576, not 1 to 4096"),
         ("image", "std", [1.0, 0.0, 1.0], "image: mean, std and rescale must be below 1000000, and the last two not 0"),
         ("image", "rescale", 1e300, "image: mean, std and rescale must be below 1000000, and the last two not 0"),
-        ("tokenizer", "eos_id", 64, "manifest: tokenizer holds an id that is not in the vocabulary"),
-        ("tokenizer", "pad_id", -1, "manifest: tokenizer holds an id that is not in the vocabulary"),
+        ("tokenizer", "eos_id", 64, "manifest: tokenizer has an id that is not in the vocabulary"),
+        ("tokenizer", "pad_id", -1, "manifest: tokenizer has an id that is not in the vocabulary"),
         ("tokenizer", "drop_left", -1, "tokenizer: drop_left and drop_right must be 0 to 64"),
         ("tokenizer", "drop_right", 1 << 40, "tokenizer: drop_left and drop_right must be 0 to 64"),
-        ("defaults", "max_length", 33, "manifest: defaults ask for more than the model's positions or vocabulary"),
-        ("defaults", "num_beams", 32, "manifest: defaults ask for more than the model's positions or vocabulary"),
+        ("defaults", "max_length", 33, "manifest: defaults exceed the model's positions or vocabulary"),
+        ("defaults", "num_beams", 32, "manifest: defaults exceed the model's positions or vocabulary"),
         ("defaults", "num_beams", 0, "defaults: num_beams must be at least 1"),
         ("defaults", "min_length", 21, "defaults: lengths must satisfy 0 <= min_length <= max_length and max_length >= 2"),
     ],
@@ -314,7 +314,7 @@ def test_sizes_that_no_model_has(written, plain, part, field, value, problem):
 @pytest.mark.parametrize(("field", "value"), [("bytes", -1), ("bytes", 1 << 50), ("sha256", "cd" * 31), ("sha256", "CD" * 32)])
 def test_entries_of_no_file(written, plain, field, value):
     plain["files"]["encoder-3fa9c1d2.onnx"][field] = value
-    assert problems(written(plain)) == ["files.encoder-3fa9c1d2.onnx: bytes or sha256 are none of a file"]
+    assert problems(written(plain)) == ["files.encoder-3fa9c1d2.onnx: bytes is out of range, or sha256 is not 64 hexadecimal digits"]
 
 
 def test_two_files_of_one_role(written, plain):

@@ -47,11 +47,11 @@ def test_damage_is_named(artifact, role):
     flipped = bytearray(content)
     flipped[size // 2] ^= 4
     cases = {
-        content[:-1]: f"has {size - 1} bytes, the manifest says {size}",
-        content[: size // 2]: f"has {size // 2} bytes, the manifest says {size}",
-        b"": f"has 0 bytes, the manifest says {size}",
-        content + b"\0": f"has {size + 1} bytes, the manifest says {size}",
-        bytes(flipped): f"sha256 is {hashlib.sha256(flipped).hexdigest()[:12]}…, the manifest says {sha256_of(file)[:12]}…",
+        content[:-1]: f"has {size - 1} bytes, the manifest declares {size}",
+        content[: size // 2]: f"has {size // 2} bytes, the manifest declares {size}",
+        b"": f"has 0 bytes, the manifest declares {size}",
+        content + b"\0": f"has {size + 1} bytes, the manifest declares {size}",
+        bytes(flipped): f"sha256 is {hashlib.sha256(flipped).hexdigest()[:12]}…, the manifest declares {sha256_of(file)[:12]}…",
         None: "is missing",
     }
 
@@ -90,7 +90,9 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(artifact, tmp_pat
 def test_a_role_that_no_file_has(artifact):
     with open_verified(artifact) as files, pytest.raises(ArtifactCorruptError) as caught:
         files.read("weights")
-    assert str(caught.value) == f"{artifact.path}/manifest.json: names no file with the role 'weights'. Export or copy the artifact again."
+    assert (
+        str(caught.value) == f"{artifact.path}/manifest.json: declares no file with the role 'weights'. Export or copy the artifact again."
+    )
 
 
 def test_a_file_that_nobody_asks_for_may_be_bad(artifact):
@@ -146,7 +148,7 @@ def test_a_change_between_hash_and_end_of_opening_is_found(artifact, change, res
             os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         with pytest.raises(ArtifactCorruptError) as caught:
             files.check_unchanged()
-    assert str(caught.value) == f"{file}: was changed while it was being opened. Export or copy the artifact again."
+    assert str(caught.value) == f"{file}: was changed while it was opened. Export or copy the artifact again."
 
 
 def test_without_verifying_sizes_are_checked_and_hashes_are_not(artifact):
