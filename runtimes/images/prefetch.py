@@ -1,7 +1,7 @@
-"""Do work ahead of whoever needs it: items go in, their results come out in the same order, made by threads and bounded in number.
+"""Process items ahead of their consumer in threads, with results in order and in bounded number.
 
-Pillow and the runtimes let go of Python's lock while they compute, so threads are enough. The work of an item never raises here: it
-returns what is wrong as its result.
+Threads are sufficient, since Pillow and the engines release the GIL while they compute. The work function returns its errors instead of
+raising them.
 """
 
 from collections import deque
@@ -15,27 +15,27 @@ Result = TypeVar("Result")
 
 
 def read_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int) -> Generator[Result, None, None]:
-    """Yield `work(item)` of each item, in order.
+    """Yield `work(item)` for each item, in order.
 
-    Closing the iterator early drops what has not begun and waits for what has: no thread is left.
+    Closing the generator early cancels work that has not started and waits for work that has. No thread remains.
 
     Args:
-        work: Safe to run in several threads at once.
-        items: Taken one by one, never more than `ahead` before their results are.
-        workers: Threads; 0 works in the caller's, when a result is asked for.
-        ahead: Results that may wait or be in the making; at least 1.
+        work: Function that several threads may call at once. It does not raise.
+        items: Consumed one by one, at most `ahead` items before their results are consumed.
+        workers: Number of threads. 0: `work` runs in the caller's thread when a result is requested.
+        ahead: Largest number of results that are finished or in progress and not yet consumed; at least 1.
     """
     if workers == 0:
         yield from map(work, items)
         return
-    coming = iter(items)
+    remaining = iter(items)
     with ThreadPoolExecutor(workers, thread_name_prefix="read-ahead") as pool:
-        waiting: deque[Future[Result]] = deque()
+        pending: deque[Future[Result]] = deque()
         try:
-            waiting.extend(pool.submit(work, item) for item in islice(coming, ahead))
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(work, item) for item in islice(coming, 1))
+            pending.extend(pool.submit(work, item) for item in islice(remaining, ahead))
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(work, item) for item in islice(remaining, 1))
                 yield result
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # leaving the block waits
+            pool.shutdown(wait=False, cancel_futures=True)  # the end of the with block waits for running work

@@ -1,12 +1,14 @@
-"""Images in, pixels out: whatever holds an image becomes an RGB one, and that becomes what the vision tower takes.
+"""Read an image as RGB from a path, bytes, a Pillow image or an array, and preprocess it to pixels.
 
-Legend: H, W pixels of the image as given; S the side that the checkpoint takes (`ImageSpec.height_px`, `width_px`).
+Axes: H, W pixels of the given image; S side of the square that the checkpoint accepts (`ImageSpec.height_px`, `width_px`).
 
-Why the fences: an image comes from anywhere, and Pillow promises no closed set of errors, sees a bomb only at 179 million pixels
-and tries 40 formats. So the formats are listed, the size is checked before a pixel is decoded, the image is decoded in full (a
-cut-off file must not be captioned as a half grey one), and whatever goes wrong is one `ImageReadError`. EXIF only says how to turn
-the image: a broken block never costs it. `preprocess` gives the bits of transformers' slow BlipImageProcessor, with which the
-checkpoints were trained; only 16-bit and float greys differ on purpose, as `convert("RGB")` clips nearly all of them to white.
+Images come from untrusted sources. Pillow does not document its exceptions, detects decompression bombs only from 179 million pixels, and
+tries 40 formats. So this module accepts a list of formats, checks the size before any pixel is decoded, decodes the whole image (a
+truncated file must not be captioned as a half grey image), and raises `ImageReadError` for every failure. EXIF data is used for the
+orientation only, and a broken EXIF block is ignored.
+
+`preprocess` returns the same bits as the slow BlipImageProcessor of transformers, with which the checkpoints were trained. Greys of 16 bits
+and of type float differ on purpose: `convert("RGB")` clips nearly all of them to white.
 """
 
 import contextlib
@@ -33,19 +35,20 @@ Images: TypeAlias = ImageInput | Iterable[ImageInput]
 """One image or several."""
 
 MAX_PIXELS: Final = 50_000_000
-MAX_SIDE_PX: Final = 100_000  # resizing takes memory by the longer side, about 32 bytes a pixel of it
-MAX_PPM_PIXELS: Final = 4_000_000  # of the PPM kinds that Pillow decodes in Python, about 2 s per million
-FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")  # named plugins above: else Pillow imports all 40
+MAX_SIDE_PX: Final = 100_000  # resizing needs about 32 bytes per pixel of the longer side
+MAX_PPM_PIXELS: Final = 4_000_000  # for PPM variants that Pillow decodes in Python, at about 2 s per million pixels
+# The plugins of these formats are imported above; otherwise Pillow imports all 40.
+FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors reach the terminal of a program that set up no logging
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # otherwise a program without logging prints Pillow's errors
 
 
 class _UnfitError(ValueError):
-    """What is wrong with an image, in words that need no more explanation."""
+    """A problem with an image whose message is complete: it names the remedy."""
 
 
 class _QuietPillow:
-    """Silences Pillow's warnings: the first thread that reads an image swaps the filters all share, the last one restores them."""
+    """Silence Pillow's warnings. Filters belong to the process: the first reading thread replaces them, the last one restores them."""
 
     def __init__(self) -> None:
         self._lock, self._readers, self._caught = threading.Lock(), 0, warnings.catch_warnings()
@@ -69,15 +72,15 @@ _quiet_pillow = _QuietPillow()
 
 
 def is_image(images: Images) -> bool:
-    """Return whether this is one image, and not several."""
+    """Return whether the argument is a single image."""
     return isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
 
 
 def each_image(images: Images) -> Iterable[ImageInput]:
-    """Return an iterable of images, of one or of several.
+    """Return an iterable over a single image or several images.
 
     Raises:
-        RequestError: It is neither.
+        RequestError: The argument is neither an image nor iterable.
     """
     if is_image(images):
         return (cast("ImageInput", images),)
@@ -87,18 +90,18 @@ def each_image(images: Images) -> Iterable[ImageInput]:
 
 
 def read_image(source: ImageInput, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Reads an image in full, as RGB, upright.
+    """Decode a whole image and return it as RGB.
 
-    Files and bytes are turned as their EXIF says and give their first frame. Pillow images and arrays are taken as they are
-    (an RGB image comes back itself, not a copy). Alpha is dropped, not blended; 16-bit greys are scaled to 8 bits.
+    For files and bytes, the first frame is returned, rotated by its EXIF orientation. Pillow images and arrays are not rotated, and an RGB
+    image is returned itself, not as a copy. Alpha is dropped, not blended. Greys of 16 bits are scaled to 8 bits.
 
     Args:
         source: The image, see `ImageInput`.
-        name: What to call the image in an error; its path, or its type, if not given.
-        max_pixels: Largest H * W that is decoded (Pillow's own limit holds too).
+        name: Name of the image in errors; None: its path or type.
+        max_pixels: Largest H * W to decode. Pillow's own limit applies too.
 
     Raises:
-        ImageReadError: It is missing, not an image, damaged, too large or of a kind that is not taken.
+        ImageReadError: The image is missing, damaged, too large, not an image, or of an unsupported kind.
     """
     try:
         with _quiet_pillow:
@@ -112,51 +115,51 @@ def read_image(source: ImageInput, name: str | None = None, max_pixels: int = MA
                 return _to_rgb(source)
             return _to_rgb(_from_array(source, max_pixels))
     except Exception as error:  # Pillow promises no closed set: OSError, ValueError, SyntaxError, struct.error, MemoryError, ...
-        raise ImageReadError(_shown(source, name), _problem(error)) from error
+        raise ImageReadError(_printable_name(source, name), _problem(error)) from error
 
 
 def preprocess(image: Image.Image, spec: ImageSpec) -> NDArray[np.float32]:
-    """Resizes an RGB image to the checkpoint's square (no cropping), rescales and normalizes it.
+    """Resize an RGB image without cropping, rescale and normalize it.
 
     Args:
-        image: The image, as `read_image` gives it (another mode is brought to RGB first).
-        spec: What the checkpoint was trained on.
+        image: Result of `read_image`. Other modes are converted to RGB.
+        spec: Preprocessing of the checkpoint.
 
     Returns:
-        Pixels f32[3,S,S], equal to the last bit to transformers' slow BlipImageProcessor.
+        Pixels f32[3,S,S], bit for bit those of the slow BlipImageProcessor of transformers.
     """
     resized = np.asarray(_to_rgb(image).resize((spec.width_px, spec.height_px), Image.Resampling[spec.resample.upper()]))
-    # A u8 has 256 values: each channel's answer to each is worked out once, in transformers' order of operations and roundings.
+    # A u8 has 256 values, so each channel needs a table of 256 results, computed in the order and precision of transformers.
     rescaled = (np.arange(256, dtype=np.float64) * spec.rescale).astype(np.float32)
     pixels = np.empty((3, spec.height_px, spec.width_px), np.float32)
     for channel in range(3):
         table = (rescaled - np.float32(spec.mean[channel])) / np.float32(spec.std[channel])
-        np.take(table, resized[:, :, channel], out=pixels[channel], mode="clip")  # "clip" (never needed) saves a copy
+        np.take(table, resized[:, :, channel], out=pixels[channel], mode="clip")  # mode "clip" avoids a copy; no index is out of range
     return pixels
 
 
 def _decode(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Decodes the first frame of a seekable file, H * W bounded before, upright and RGB after."""
+    """Return the first frame of a seekable file, rotated and as RGB. The size is checked before decoding."""
     if not file.read(1):
         raise _UnfitError("is empty; copy it again")
     image = _open(file)
     in_python = image.format == "PPM" and image.tile[0].codec_name != "raw"
     _check_size(*image.size, min(max_pixels, MAX_PPM_PIXELS) if in_python else max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        with contextlib.suppress(Exception):  # load() fails where this does, but takes what the first call has found from the second on
+        with contextlib.suppress(Exception):  # fails on broken tags; the second call and load() then use the tags that this one read
             image.getexif()
         exif = image.getexif()
         for tag in set(exif) - {ExifTags.Base.Orientation}:
-            del exif[tag]  # load() would follow the pointers among them, and fail if they are broken
+            del exif[tag]  # load() follows pointers in these tags, and fails if one is broken
         image.info.pop("xmp", None)  # likewise
     image.load()
-    with contextlib.suppress(Exception):  # whatever is wrong with the EXIF block: the image is whole and captioned as it lies
+    with contextlib.suppress(Exception):  # a broken EXIF block: the image is captioned without rotation
         ImageOps.exif_transpose(image, in_place=True)
     return _to_rgb(image)
 
 
 def _open(file: BinaryIO) -> ImageFile.ImageFile:
-    """Identifies a file and reads its header."""
+    """Identify the format of a file and read its header."""
     try:
         return Image.open(file, formats=FORMATS)
     except (UnidentifiedImageError, ValueError):
@@ -164,7 +167,7 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
         head = file.read(4096)
         if head[4:8] != b"ftyp" or b"Exif" not in head:
             raise
-        # libavif gives up on an AVIF with a broken EXIF block: look again with that block renamed.
+        # libavif rejects an AVIF with a broken EXIF block: try again with that block renamed.
         return Image.open(io.BytesIO(head.replace(b"Exif", b"skip", 1) + file.read()), formats=FORMATS)
 
 
@@ -186,12 +189,12 @@ def _from_array(array: object, max_pixels: int) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Gives the image as RGB: as `convert` does, but greys of more than 8 bits are scaled first."""
+    """Convert an image to RGB. Greys of more than 8 bits are scaled first, which `convert` does not do."""
     image.load()
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16"):
-        # Pillow keeps the upper byte of 16-bit colours: the same for greys. Some TIFFs declare 12 bits instead.
+        # Keep the upper byte, as Pillow does for 16-bit colours. Some TIFFs declare 12 bits.
         bits = image.tag_v2.get(258, (16,))[0] if isinstance(image, TiffImagePlugin.TiffImageFile) else 16
         image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
     elif image.mode in ("I", "F"):
@@ -201,14 +204,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             raise _UnfitError(f"has grey values from {low} to {high}, outside 0 to {top}; save it with 8 bits")
         if image.mode == "F" and high <= 1:
             image = image.point(lambda value: value * 255.0 + 0.5).convert("L")
-        elif image.mode == "I" and (high > 255 or image.format == "PPM"):  # Pillow scales any PPM of more than 8 bits to 16
+        elif image.mode == "I" and (high > 255 or image.format == "PPM"):  # Pillow scales every PPM of more than 8 bits to 16 bits
             image = image.point(lambda value: value / 256.0).convert("L")
     return image.convert("RGB")
 
 
-def _shown(source: object, name: str | None) -> str:
+def _printable_name(source: object, name: str | None) -> str:
     text = name if name is not None else str(source) if isinstance(source, (str, os.PathLike)) else f"<{type(source).__name__}>"
-    return text if text and text.isprintable() else ascii(text)  # an error is one line, whatever the file is called
+    return text if text and text.isprintable() else ascii(text)  # a line break in a file name must not split the error message
 
 
 def _problem(error: Exception) -> str:

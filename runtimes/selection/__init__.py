@@ -1,1 +1,1 @@
-"""Choosing one of several artifacts for this machine."""
+"""Choice of one of several artifacts for this machine."""

@@ -1,4 +1,4 @@
-"""Which of several artifacts to run here, or which recipe to export: host facts go in, an order with reasons comes out. A pure function."""
+"""Rank artifacts to run, or recipes to export, by facts about this machine. Ranking is a pure function."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +10,15 @@ from runtimes.families.signature import SINGLE
 from runtimes.host.facts import Host
 
 APPROXIMATE_RANK = 9
-"""Place behind all that compute what the checkpoint does."""
-
+"""Rank of approximate artifacts: below every artifact that computes the checkpoint's function."""
 
 ACCELERATED = {"fp32": 0, "fp16": 1, "int8": 2, "int4": 3}
-"""Precision → place on an execution provider that was named: standard operators first, for it leaves others to the CPU."""
+"""Precision → rank on a named execution provider. Providers run standard operators and leave the others to the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """An artifact, where to run it and why it stands at its place."""
+    """An artifact or recipe, the device to run it on and the reason for its rank."""
 
     name: str
     device: str
@@ -27,64 +26,64 @@ class Choice:
 
 
 class Runnable(Protocol):
-    """What is chosen from: a manifest, or a recipe before there is one."""
+    """A candidate: a manifest or a recipe."""
 
     @property
     def runtime(self) -> str:
-        """Who runs it."""
+        """Name of the engine."""
         ...
 
     @property
     def contract(self) -> str:
-        """What its graphs take and give."""
+        """Contract of the graphs, see `runtimes.families.signature`."""
         ...
 
     @property
     def target(self) -> Target:
-        """Where it is meant to run."""
+        """Hardware that the candidate is made for."""
         ...
 
 
-def rank_candidates(held: Mapping[str, Runnable], host: Host, device: str = "auto") -> list[Choice]:
-    """Order the artifacts, or the recipes, that this host can run, best first.
+def rank_candidates(candidates: Mapping[str, Runnable], host: Host, device: str = "auto") -> list[Choice]:
+    """Return the artifacts or recipes that this host can run, best first.
 
-    FP16 where there is CUDA; else INT8 that fits this CPU, tuned before portable; else INT4, which is smaller and less exact; else FP32;
-    FP16 on a CPU after that: it computes in FP32. Approximate ones come last: only a folder that holds nothing else gets one unnamed.
-    Between engines `EngineSpec.rank` decides. A single graph stands behind the split ones of its runtime
-    and precision: it says the same and can do less, neither beams nor scores. What needs absent CPU features or libraries is left out.
+    Order of precisions: FP16 with CUDA, INT8, INT4 (smaller and less exact), FP32, FP16 on a CPU (which computes in FP32). Approximate
+    candidates come last, so they are chosen only for lack of others. Within a precision: `EngineSpec.rank`, split graphs before a single
+    graph (which has no beams and no scores), artifacts tuned for this CPU before portable ones. Candidates that need a missing CPU feature
+    or library are left out.
 
     Args:
-        held: Name → manifest or recipe.
+        candidates: Name → manifest or recipe.
         host: This machine.
         device: "auto", "cpu", "cuda" or another execution provider.
     """
     ranked: list[tuple[tuple[int, int, bool, bool, str], Choice]] = []
-    for name, one in held.items():
-        target = one.target
-        if one.runtime not in host.libraries or not target.suits(host.cpu_features):
+    for name, candidate in candidates.items():
+        target = candidate.target
+        if candidate.runtime not in host.libraries or not target.suits(host.cpu_features):
             continue
         if device not in ("auto", "cpu", "cuda"):
-            if not ENGINES[one.runtime].execution_providers:
+            if not ENGINES[candidate.runtime].execution_providers:
                 continue
-            place, where, why = ACCELERATED[target.precision], device, f"{target.precision.upper()} on {device}"
+            rank, where, why = ACCELERATED[target.precision], device, f"{target.precision.upper()} on {device}"
         elif host.cuda and device != "cpu" and target.precision == "fp16":
-            place, where, why = 0, "cuda", "FP16 on the GPU"
+            rank, where, why = 0, "cuda", "FP16 on the GPU"
         elif device == "cuda" and (not host.cuda or target.precision in ("int8", "int4")):
             continue
         elif device == "cuda":
-            place, where, why = 1, "cuda", "FP32 on the GPU, as there is no FP16 artifact"
+            rank, where, why = 1, "cuda", "FP32 on the GPU, as there is no FP16 artifact"
         elif target.precision == "int8":
             tuned = ", ".join(feature for feature in target.cpu_features if feature in host.cpu_features)
-            place, where, why = 1, "cpu", f"INT8 tuned for this CPU ({tuned})" if tuned else "INT8 that is right on every CPU"
+            rank, where, why = 1, "cpu", f"INT8 tuned for this CPU ({tuned})" if tuned else "INT8 that is right on every CPU"
         elif target.precision == "int4":
-            place, where, why = 2, "cpu", "INT4, as there is no INT8 artifact that this machine can run"
+            rank, where, why = 2, "cpu", "INT4, as there is no INT8 artifact that this machine can run"
         elif target.precision == "fp32":
-            place, where, why = 3, "cpu", "FP32, as there is no INT8 or INT4 artifact that this machine can run"
+            rank, where, why = 3, "cpu", "FP32, as there is no INT8 or INT4 artifact that this machine can run"
         else:
-            place, where, why = 4, "cpu", "FP16 on the CPU, as there is nothing else"
+            rank, where, why = 4, "cpu", "FP16 on the CPU, as there is nothing else"
         if target.approximate:
-            place, why = APPROXIMATE_RANK, f"approximate ({target.precision.upper()}), as there is nothing else that this machine can run"
-        # Among INT8 artifacts the runtime counts for more than the tuning: full-range weights save no time, they are a little more exact.
-        order = (place, ENGINES[one.runtime].rank, one.contract == SINGLE, not target.cpu_features, name)
+            rank, why = APPROXIMATE_RANK, f"approximate ({target.precision.upper()}), as there is nothing else that this machine can run"
+        # The engine decides before the tuning: weights of full range save no time, they are only slightly more exact.
+        order = (rank, ENGINES[candidate.runtime].rank, candidate.contract == SINGLE, not target.cpu_features, name)
         ranked.append((order, Choice(name=name, device=where, why=why)))
     return [choice for _, choice in sorted(ranked, key=lambda entry: entry[0])]
