@@ -1,6 +1,6 @@
-"""What the container around this process grants: its cgroups' files (v2 or v1, below a root) go in; cores and bytes of memory come out.
+"""Read the CPU quota and the memory limit of this process from its cgroups, v2 or v1.
 
-A limit may stand at any level, so the tightest from this process's own group up to the root counts.
+Every level from the process's own group to the root may have a limit. The tightest limit applies.
 """
 
 import math
@@ -12,21 +12,21 @@ QUOTAS = (
     ("", ("sys/fs/cgroup", "sys/fs/cgroup/unified"), ("cpu.max", None)),
     ("cpu", ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"), ("cpu.cfs_quota_us", "cpu.cfs_period_us")),
 )
-"""Of cgroup v2 and v1: the controller's name in `OWN`, where its tree is mounted, and the files of the quota and of its period (v2 has
-both in one)."""
+"""For cgroup v2 and v1: name of the controller in `OWN`, mount points of its tree, files of the quota and of its period (v2 has one file
+for both)."""
 
 MEMORY_LIMITS = (
     ("", ("sys/fs/cgroup", "sys/fs/cgroup/unified"), "memory.max"),
     ("memory", ("sys/fs/cgroup/memory",), "memory.limit_in_bytes"),
 )
-"""Likewise, and the file of the limit."""
+"""For cgroup v2 and v1: name of the controller, mount points, file of the limit."""
 
 UNLIMITED_BYTES = 1 << 60
-"""v1 has no word for "no limit": it shows the largest number of whole pages, which is more than this."""
+"""Limits from this value on mean "no limit": v1 shows the largest number of whole pages."""
 
 
 def quota_cores(root: Path = Path("/")) -> int | None:
-    """Cores' worth of time, rounded up, that the tightest cgroup grants; None without a quota."""
+    """Return the tightest CPU quota in cores, rounded up; None without a quota."""
     for controller, mounts, files in QUOTAS:
         quotas = [cores for group in _groups(root, controller, mounts) if (cores := _quota(group, *files)) is not None]
         if quotas:
@@ -35,7 +35,7 @@ def quota_cores(root: Path = Path("/")) -> int | None:
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int | None:
-    """Bytes of memory that the tightest cgroup grants; None without a limit."""
+    """Return the tightest memory limit in bytes; None without a limit."""
     for controller, mounts, file in MEMORY_LIMITS:
         limits = [limit for group in _groups(root, controller, mounts) if (limit := _limit(group / file)) is not None]
         if limits:
@@ -44,18 +44,18 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
 
 
 def cpu_cgroups(root: Path) -> list[Path]:
-    """Folders of the CPU controllers' cgroups, v2 and v1, from this process's own up to the root, wherever they may be mounted."""
+    """Return the folders of the CPU cgroups, v2 and v1, from this process's own to the root, for every mount point."""
     return [group for controller, mounts, _ in QUOTAS for group in _groups(root, controller, mounts)]
 
 
 def _groups(root: Path, controller: str, mounts: tuple[str, ...]) -> list[Path]:
-    """Folders of this process's cgroup of a controller, and of those above it, below each mount."""
+    """Return the folders of this process's cgroup and its parents, for each mount point of a controller."""
     within = _own_cgroups(root).get(controller, Path())
     return [root / mount / level for mount in mounts for level in (within, *within.parents)]
 
 
 def _own_cgroups(root: Path) -> dict[str, Path]:
-    """Controller → this process's cgroup below the controller's mount; "" is v2's. A path that leaves the mount counts as its root."""
+    """Return controller → path of this process's cgroup below the mount point; "" for v2. A path with ".." becomes the root."""
     try:
         lines = (root / OWN).read_text().splitlines()
     except OSError:
@@ -66,7 +66,7 @@ def _own_cgroups(root: Path) -> dict[str, Path]:
 
 
 def _quota(group: Path, quota_file: str, period_file: str | None) -> float | None:
-    """Cores' worth of time that one cgroup grants."""
+    """Return the CPU quota of one cgroup in cores, or None."""
     try:
         words = (group / quota_file).read_text().split()
         period = int((group / period_file).read_text()) if period_file else int(words[1])
@@ -76,9 +76,9 @@ def _quota(group: Path, quota_file: str, period_file: str | None) -> float | Non
 
 
 def _limit(file: Path) -> int | None:
-    """Bytes that one cgroup grants."""
+    """Return the memory limit of one cgroup in bytes, or None."""
     try:
-        limit = int(file.read_text())  # "max" is no number
+        limit = int(file.read_text())  # "max" is not a number
     except (OSError, ValueError):
         return None
     return limit if 0 < limit < UNLIMITED_BYTES else None

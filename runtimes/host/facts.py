@@ -1,4 +1,4 @@
-"""Facts about this machine that decide which artifact fits it and how many threads it gets. Nothing heavy is imported."""
+"""Facts about this machine that determine the choice of an artifact and the number of threads. Imports no engine."""
 
 import contextlib
 import ctypes
@@ -20,44 +20,44 @@ CPU_FEATURES = {
     "dotprod": ("asimddp",),
     "i8mm": ("i8mm",),
 }
-"""Our word for a CPU feature → the kernel's flags; all of them are needed, but for VNNI, which has two encodings."""
+"""Name of a CPU feature → flags of the kernel. All flags are needed; for VNNI, one of its two encodings."""
 
 CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 """NVIDIA's driver library on Linux (WSL included) and on Windows."""
 
 SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-"""Logical CPUs that share a core with this one, itself included."""
+"""File that lists the logical CPUs of the same core, this one included."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """What a choice of artifact depends on."""
+    """The facts that the choice of an artifact depends on."""
 
     cpu: str
     machine: str
-    """Processor family as Python names it: x86_64, aarch64, arm64, AMD64."""
+    """Processor family as returned by `platform.machine`: x86_64, aarch64, arm64, AMD64."""
     cpu_features: frozenset[str]
     cores: int
-    """Physical cores this process may keep busy: the default number of threads."""
+    """Physical cores that this process may use: the default number of threads."""
     libraries: frozenset[str]
-    """Engines whose library is installed."""
+    """Names of the engines whose library is installed."""
     cuda: bool
-    """NVIDIA's driver can be loaded; whether an engine can use it shows when it opens an artifact."""
+    """True if NVIDIA's driver can be loaded. Whether an engine can use it is known once it opens an artifact."""
 
 
 def read_host(root: Path = Path("/")) -> Host:
-    """Read the facts of this machine as they are now: affinity, quota and installed libraries may change while a process lives.
+    """Read the facts of this machine. They are not cached, since affinity, quota and installed libraries may change.
 
     Args:
-        root: Where `proc` and `sys` are.
+        root: Folder that contains `proc` and `sys`.
     """
     info = _cpuinfo(root)
     flags = set((info.get("flags") or info.get("Features") or "").split())
     features = {name for name, needed in CPU_FEATURES.items() if (any if name == "vnni" else all)(flag in flags for flag in needed)}
     if platform.system() == "Darwin" and platform.machine() == "arm64":
-        features.add("dotprod")  # every Apple M chip has it; macOS shows no /proc/cpuinfo
+        features.add("dotprod")  # every Apple M chip has it, and macOS has no /proc/cpuinfo
     return Host(
-        cpu=info.get("model name") or info.get("Model") or info.get("Hardware") or platform.machine(),  # processor() starts a process
+        cpu=info.get("model name") or info.get("Model") or info.get("Hardware") or platform.machine(),  # processor() starts a subprocess
         machine=platform.machine(),
         cpu_features=frozenset(features),
         cores=usable_cores(root),
@@ -67,7 +67,7 @@ def read_host(root: Path = Path("/")) -> Host:
 
 
 def _loadable(library: str) -> bool:
-    """Return whether a shared library can be loaded; CUDA is not initialised, since a process that did it cannot fork."""
+    """Return whether a shared library can be loaded. CUDA is not initialised, since a process with CUDA cannot fork."""
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -76,16 +76,16 @@ def _loadable(library: str) -> bool:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Cores this process may keep busy: the physical ones of its affinity, bounded by its cgroups' quota (v2 or v1).
+    """Return the number of cores that this process may use: the physical cores in its affinity, limited by its CPU quota.
 
-    Two threads on one core share its multipliers, so that a second one mostly waits.
+    Logical CPUs are not counted: two threads on one core share its multipliers, so the second one mostly waits.
     """
     cores = _physical_cores(root, sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, quota_cores(root) or cores))
 
 
 def _physical_cores(root: Path, cpus: list[int]) -> int:
-    """Count the cores of logical CPUs; one whose siblings are not told is a core."""
+    """Return the number of cores of logical CPUs. A CPU with unknown siblings counts as a core."""
     cores = set()
     for cpu in cpus:
         try:
@@ -96,7 +96,7 @@ def _physical_cores(root: Path, cpus: list[int]) -> int:
 
 
 def memory_bytes(root: Path = Path("/")) -> int | None:
-    """Memory of the machine, whatever a container grants of it; None where the system does not tell."""
+    """Return the memory of the machine in bytes, without limits of a container; None if unknown."""
     with contextlib.suppress(OSError, StopIteration, ValueError, IndexError):
         lines = (root / "proc/meminfo").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("MemTotal:")).split()[1]) * 1024
@@ -106,9 +106,9 @@ def memory_bytes(root: Path = Path("/")) -> int | None:
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:
-    """First processor's block of /proc/cpuinfo; empty where there is none."""
+    """Return the first processor's block of /proc/cpuinfo as key → value; empty without that file."""
     try:
-        with (root / "proc/cpuinfo").open(errors="replace") as lines:  # the kernel makes the other blocks when they are read
+        with (root / "proc/cpuinfo").open(errors="replace") as lines:  # reading more makes the kernel compute the other blocks
             block = list(itertools.takewhile(str.strip, lines))
     except OSError:
         return {}

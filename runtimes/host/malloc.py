@@ -1,9 +1,9 @@
-"""Return freed memory to the system while a model loads (glibc only; elsewhere nothing is done).
+"""Return freed memory to the system while a model loads. Without glibc, nothing is changed.
 
-A loading model frees large temporary copies of its weights. glibc keeps freed blocks below its mmap threshold, and raises that threshold
-up to 32 MB as such blocks are freed, so the copies stay in the process and count towards its peak. With a low threshold, they are mapped,
-and unmapped at once. Afterwards the threshold is set to its maximum, since blocks of every run must not be mapped afresh each time: glibc
-has no way to read the former value, nor to resume its own adjustment.
+Loading a model frees large temporary copies of its weights. glibc keeps freed blocks below its mmap threshold, and raises the threshold to
+32 MB when such blocks are freed. So the copies stay in the process and count towards its peak memory. With a low threshold, the copies are
+memory-mapped and unmapped when freed. Afterwards the threshold is set to its maximum, so that runs of the model reuse their blocks. glibc
+can neither return the former value nor resume its own adjustment.
 """
 
 import contextlib
@@ -14,16 +14,16 @@ from collections.abc import Iterator
 M_MMAP_THRESHOLD = -3
 LOADING_BYTES = 256 << 10
 RUNNING_BYTES = 32 << 20
-"""The most that glibc's own adjustment reaches on 64-bit machines."""
+"""The maximum of glibc's own adjustment on 64-bit machines."""
 
 _lock = threading.Lock()
 _loading = 0
-"""Bodies of `returning_freed_memory` that run now; the threshold belongs to the whole process."""
+"""Number of running bodies of `returning_freed_memory`; the threshold belongs to the process."""
 
 
 @contextlib.contextmanager
 def returning_freed_memory() -> Iterator[None]:
-    """Unmap large freed blocks while the body runs, in all threads; where several bodies overlap, until the last one ends."""
+    """Unmap large freed blocks of all threads while the body runs. If bodies overlap, the last one to end restores the threshold."""
     global _loading
     try:
         libc = ctypes.CDLL("libc.so.6")

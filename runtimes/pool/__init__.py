@@ -1,1 +1,1 @@
-"""Supervised processes that caption images."""
+"""Subprocesses that caption images, and their supervisor."""

@@ -1,4 +1,4 @@
-"""Caption a job's images in this process: rows, in the order of the images."""
+"""Caption the images of a job in this process and yield rows in the order of the images."""
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
@@ -13,15 +13,15 @@ from runtimes.pool.rows import Row, row_of
 def rows_of(
     job: CaptionJob, on_ready: Callable[[Ready], None] = lambda ready: None, images: Iterable[str] | None = None
 ) -> Generator[Row, None, None]:
-    """Load the artifact and yield each image's row.
+    """Load the artifact and yield one row per image.
 
     Args:
-        job: What to caption, and how.
-        on_ready: Called with what is in use before the first row.
-        images: In place of the job's: an iterator is read only a little ahead of the rows (`Captioner.stream`).
+        job: Artifact, images and settings.
+        on_ready: Called once before the first row, with the artifact and device in use.
+        images: Replaces the images of the job. An iterator is read as far ahead as `Captioner.stream` does.
 
     Raises:
-        ToolkitError: What is wrong with artifact or request.
+        ToolkitError: See `runtimes.load` and `Captioner.caption`.
     """
     request = job.request
     captioner = load(
@@ -41,8 +41,9 @@ def rows_of(
         batch_size=request.batch_size,
         workers=job.readers,
     )
-    described = captioner.session.info()
-    on_ready(Ready(artifact=captioner.manifest.digest, device=described.device, versions=described.versions))
+    engine = captioner.session.info()
+    on_ready(Ready(artifact=captioner.manifest.digest, device=engine.device, versions=engine.versions))
     with closing(captions):
-        for caption, image in zip(captions, names, strict=True):  # in this order: a name is taken when its caption is there
+        # `captions` comes first, so that zip does not take a name before its caption is available.
+        for caption, image in zip(captions, names, strict=True):
             yield row_of(image, caption, captioner, request.prompt if request.strip_prompt else None)

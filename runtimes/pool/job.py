@@ -1,4 +1,4 @@
-"""What a captioning process is told and what it says first: the two ends of its pipe, as dataclasses."""
+"""Messages of a captioning subprocess: the job that it receives, and its first reply."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,22 +6,22 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What decides, besides the artifact, what is said of an image."""
+    """Settings that determine, with the artifact, the row of an image."""
 
     prompt: str | None
     num_beams: int | None
-    """This and the lengths: None is the artifact's default."""
+    """None for this field and the lengths: the artifact's default."""
     min_length: int | None
     max_length: int | None
     batch_size: int
     max_pixels: int | None
-    """None: what the runtime refuses by itself."""
+    """None: the default of `runtimes.load`."""
     strip_prompt: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionJob:
-    """Images for one process."""
+    """The artifact, images and settings of one subprocess."""
 
     artifact: str
     device: str
@@ -37,10 +37,10 @@ class CaptionJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """What is really in use."""
+    """The artifact, device and libraries in use."""
 
     artifact: str
     """The manifest's digest."""
     device: str
     versions: dict[str, str]
-    """Of the libraries that compute."""
+    """Versions of the engine's libraries."""

@@ -1,4 +1,4 @@
-"""What is said of an image, as a row: a Caption goes in; JSON values, a line of JSON or a line of text come out."""
+"""Convert a `Caption` to a row of JSON values, and a row to a line of JSON or text."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 
 
 def row_of(image: str, caption: "Caption", captioner: "Captioner", prompt: str | None) -> Row:
-    """Return an image's row; a prompt is left out of its text."""
+    """Return the row of an image. If `prompt` is given, it is removed from the text."""
     if caption.error is not None:
         return {"image": image, "error": caption.error, "code": caption.code}
     text = captioner.strip_prompt(caption, prompt) if prompt else caption.text
@@ -20,11 +20,11 @@ def row_of(image: str, caption: "Caption", captioner: "Captioner", prompt: str |
 
 
 def json_line(row: Row) -> str:
-    """Return a row as JSON; only a name that no terminal takes as it is becomes ASCII."""
+    """Return a row as JSON. If the image's name is not printable, the line is escaped to ASCII."""
     return json.dumps(row, ensure_ascii=not row["image"].isprintable())
 
 
 def text_line(row: Row) -> str:
-    """Return a row as name, tab, text; a name that holds line breaks, tabs or bytes that are no text is escaped."""
+    """Return a row as name, tab, text. A name with line breaks, tabs or undecodable bytes is escaped."""
     image = row["image"]
     return f"{image if image.isprintable() else ascii(image)}\t{row['caption']}"

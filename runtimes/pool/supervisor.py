@@ -1,8 +1,8 @@
-"""Caption in another process and outlive it: batches of images go in, their rows come out, whatever an image does to native code.
+"""Caption batches of images in a subprocess, and go on when an image crashes it.
 
-A process that ends with images unanswered leaves suspects: the batch in the making and what was read ahead. Each of them is tried again
-alone, in a process of its own; a batch that ends that one too is tried image by image; an image that does so is a row with the error
-`IMAGE_CRASH` and its sha256. All others are captioned in the batches they had.
+When the subprocess ends early, the current batch and the images that were read ahead are suspects. Each suspect batch is tried again in a
+subprocess of its own. A batch that crashes it is tried image by image, and an image that crashes it becomes a row with the error
+`IMAGE_CRASH` and its sha256. All other images are captioned in their original batches.
 """
 
 import math
@@ -20,21 +20,21 @@ from runtimes.workers.parent import Worker
 
 Batch = Sequence[str]
 MAX_CRASHES = 5
-"""In a row, before anything was captioned: then it is not the images."""
+"""Number of images that crash the subprocess before any image has been captioned, from which the artifact is the cause."""
 
 
 def supervise(job: CaptionJob, batches: Sequence[Batch], on_ready: Callable[[Ready], None], *, proven: bool) -> Iterator[list[Row]]:
-    """Yield each batch's rows; those of a batch that had to be taken apart come one by one.
+    """Yield the rows of each batch. The rows of a batch that was split are yielded one by one.
 
     Args:
-        job: All but its images.
-        batches: Images that share a run of the model.
-        on_ready: Told of each process's artifact before its first row.
-        proven: The artifact has captioned an image on this machine.
+        job: The job; its images are replaced.
+        batches: Paths of images that share a run of the model.
+        on_ready: Called for each subprocess before its first row.
+        proven: True if the artifact has captioned an image on this machine.
 
     Raises:
-        ArtifactCrashError: The process ends whatever the image.
-        ToolkitError: What the process found wrong with artifact or request.
+        ArtifactCrashError: The subprocess crashes for every image.
+        ToolkitError: The error that the subprocess raised.
     """
     todo, suspects = list(batches), 0
     crashed: list[Row] = []
@@ -43,11 +43,11 @@ def supervise(job: CaptionJob, batches: Sequence[Batch], on_ready: Callable[[Rea
         images = tuple(image for batch in part for image in batch)
         done = 0
         with Worker("runtimes.pool.worker", quiet=False) as worker:
-            answers = worker.request(replace(job, images=images, readers=0 if suspects else job.readers))
-            if (first := next(answers, None)) is not None:
+            replies = worker.request(replace(job, images=images, readers=0 if suspects else job.readers))
+            if (first := next(replies, None)) is not None:
                 on_ready(Ready(**first))
                 for batch in part:
-                    rows = list(islice(answers, len(batch)))
+                    rows = list(islice(replies, len(batch)))
                     if len(rows) < len(batch):
                         break
                     yield rows
@@ -55,7 +55,7 @@ def supervise(job: CaptionJob, batches: Sequence[Batch], on_ready: Callable[[Rea
         proven = proven or done > 0
         todo, suspects = todo[done:], max(0, suspects - done)
         if first is None:
-            raise ArtifactCrashError(Path(job.artifact), f"opening it ended a process ({worker.exit_reason})")
+            raise ArtifactCrashError(Path(job.artifact), f"the subprocess that opened it crashed ({worker.exit_reason})")
         if done == len(part):
             pass
         elif not suspects:
@@ -66,9 +66,9 @@ def supervise(job: CaptionJob, batches: Sequence[Batch], on_ready: Callable[[Rea
         else:
             crashed.append(_crash_row(todo[0][0], worker.exit_reason))
             todo, suspects = todo[1:], suspects - 1
-        if len(crashed) == MAX_CRASHES and not proven:  # none of them is told, so that none is taken for done
+        if len(crashed) == MAX_CRASHES and not proven:  # their rows are not yielded, so a resumed run tries these images again
             raise ArtifactCrashError(
-                Path(job.artifact), f"captioning ended {MAX_CRASHES} processes, each at another image ({worker.exit_reason})"
+                Path(job.artifact), f"{MAX_CRASHES} subprocesses crashed, each at another image ({worker.exit_reason})"
             )
         if proven or not todo:
             yield from ([row] for row in crashed)
@@ -77,8 +77,8 @@ def supervise(job: CaptionJob, batches: Sequence[Batch], on_ready: Callable[[Rea
             return
 
 
-def _crash_row(image: str, death: str) -> Row:
-    error = ImageCrashError(image, death)
+def _crash_row(image: str, reason: str) -> Row:
+    error = ImageCrashError(image, reason)
     row = {"image": image, "error": str(error), "code": error.code}
     with suppress(OSError):
         if Path(image).is_file():

@@ -1,7 +1,7 @@
-"""Caption a job's images in this process (a worker of `runtimes.workers`): its progress is a `Ready`, then each image's row, in order.
+"""The captioning subprocess, a worker of `runtimes.workers`. Its progress is a `Ready`, then one row per image, in order.
 
-An exception of a library ends the process in the middle of a batch: the images without a row tell which batch it was. Images reach native
-code here (Pillow, the engine), which may end the process as well.
+Images reach native code here (Pillow, the engine), which may crash the process. An exception of a library ends it too. The supervisor
+finds the batch by its missing rows.
 """
 
 from runtimes.artifact import json_dataclass
@@ -13,12 +13,12 @@ from runtimes.workers.logs import log_to_stderr
 
 
 def run(job: CaptionJob, send: Send) -> None:
-    """Caption the job's images."""
+    """Caption the images of a job and send the rows."""
     log_to_stderr(job.log_level)
     try:
         for row in rows_of(job, lambda ready: send(json_dataclass.dump(ready))):
             send(row)
-    except EngineError as error:  # one image may be the cause: the supervisor tries those without a row one by one
+    except EngineError as error:  # an image may be the cause: end the process, so that the supervisor tries images one by one
         raise RuntimeError(str(error)) from error
 
 

@@ -1,1 +1,1 @@
-"""How bytes get to disk and into archives."""
+"""Atomic writes and archives."""

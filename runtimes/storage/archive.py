@@ -1,9 +1,11 @@
-"""Packages as archives: write an artifact's files to a tar.gz file, and unpack one into a folder.
+"""Write a package as a tar.gz archive, and unpack an archive into a folder.
 
-The manifest is the first member. It fixes name, size, order and hash of all others, so the reader asks the archive for exactly that many
-bytes, checks them while it copies them into files that it opened itself, and keeps nothing if one of them is wrong. `tarfile` builds and
-parses single headers of 512 bytes and never sees the stream or a path: its own reader follows PAX and GNU extension headers of any size
-(CVE-2025-8194), does not check gzip's checksum, and its extraction has left its folder (CVE-2007-4559, CVE-2025-4517).
+The manifest is the first member and declares name, size, order and sha256 of all other members. The reader reads exactly these sizes,
+checks each hash while it copies the bytes into files that it opened itself, and removes every file if one is wrong.
+
+`tarfile` only builds and parses single headers of 512 bytes here. Its stream reader is not used, since it follows PAX and GNU extension
+headers of any size (CVE-2025-8194) and does not check gzip's checksum. Its extraction is not used, since it has allowed path traversal
+(CVE-2007-4559, CVE-2025-4517).
 """
 
 import gzip
@@ -26,38 +28,38 @@ from runtimes.storage.atomic_write import locked, sync_folder, working_folder
 SUFFIX = ".tar.gz"
 MAX_MEMBERS = 64
 MAX_MEMBER_BYTES = 8**11 - 1
-"""Of one file: the size in a tar header has 11 octal digits."""
+"""Largest size of a file: a tar header has 11 octal digits for it."""
 MAX_RATIO = 200
-"""Unpacked bytes per byte of the archive."""
+"""Largest ratio of unpacked bytes to bytes of the archive."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{,99}")
-"""One file beside the manifest on every system: ASCII, no separator, not hidden, short enough for a tar header."""
+"""File names that every system accepts: ASCII, no separator, not hidden, short enough for a tar header."""
 RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.")
-"""Windows takes these for devices, or drops the dot."""
+"""Names that Windows reserves for devices, and names whose trailing dot it drops."""
 BLOCK_BYTES = 1 << 20
 END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse an archive's name that does not end in `SUFFIX`.
+    """Check that an archive's name ends in `SUFFIX`.
 
     Raises:
-        ArchiveError: It ends otherwise.
+        ArchiveError: The name has another ending.
     """
     if not path.name.endswith(SUFFIX):
-        raise ArchiveError(path, f"an archive's name ends in {SUFFIX}")
+        raise ArchiveError(path, f"an archive's name must end in {SUFFIX}")
 
 
 def write_archive(stream: BinaryIO, path: Path, manifest: Manifest, content: Iterator[Iterator[bytes]]) -> None:
-    """Write a package. Equal input gives equal bytes wherever zlib compresses alike.
+    """Write a package. The bytes are reproducible for equal input and an equal version of zlib.
 
     Args:
-        stream: Where to write.
-        path: Name of the archive, for messages.
-        manifest: Sealed.
-        content: Blocks of each declared file, in the manifest's order and of the declared size.
+        stream: Output.
+        path: Name of the archive for error messages.
+        manifest: The manifest; its content is the first member.
+        content: For each declared file, in the manifest's order, blocks of bytes with the declared size in total.
 
     Raises:
-        ArchiveError: An archive cannot hold these files.
+        ArchiveError: A name, a size or the number of files is not allowed in an archive.
     """
     manifest_bytes = manifest.content
     _check_declared(path, manifest)
@@ -73,21 +75,21 @@ def write_archive(stream: BinaryIO, path: Path, manifest: Manifest, content: Ite
 
 
 def unpack(archive: Path, target: Path, digest: str | None = None) -> Manifest:
-    """Make the folder `target` from an archive. The folder appears after all of its files were checked.
+    """Unpack an archive into the folder `target` and return its manifest. The folder appears after all files have been checked.
 
     Args:
         archive: A file that `toolkit package` wrote.
-        target: A folder that does not exist, or is empty.
-        digest: Expected sha256 of the manifest, as the sender published it; None compares nothing.
+        target: A folder that does not exist or is empty.
+        digest: Expected sha256 of the manifest, as the sender published it; None skips the comparison.
 
     Raises:
-        ArchiveError: It is not what `toolkit package` writes, or is damaged.
-        ManifestError, ManifestVersionError: Its manifest cannot be read.
-        DigestError: Its manifest is another one.
-        OutputExistsError, OutputError: The folder cannot be made; nothing is left behind.
+        ArchiveError: The archive is damaged, or differs from what `toolkit package` writes.
+        ManifestError, ManifestVersionError: The manifest is invalid.
+        DigestError: The manifest has another digest.
+        OutputExistsError, OutputError: The folder cannot be created. Partial output is removed.
     """
     if not archive.is_file():
-        raise ArchiveError(archive, "there is no such file")
+        raise ArchiveError(archive, "no such file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target), working_folder(target.parent, f".{target.name}.partial-") as folder:
@@ -108,18 +110,18 @@ def unpack(archive: Path, target: Path, digest: str | None = None) -> Manifest:
 
 
 def read_archive_manifest(archive: Path) -> Manifest:
-    """Return the manifest of an archive. Nothing after it is read, nor is anything written.
+    """Return the manifest of an archive, without reading the members after it.
 
     Raises:
-        ArchiveError: It does not begin as an archive of ours.
-        ManifestError, ManifestVersionError: Its manifest cannot be read.
+        ArchiveError: The file does not start like an archive of `toolkit package`.
+        ManifestError, ManifestVersionError: The manifest is invalid.
     """
     with _Inflated(archive) as source:
         return _manifest(source)
 
 
 class _Inflated:
-    """The content of a gzip file with one member. It inflates as many bytes as are asked for, so a bomb takes no memory."""
+    """The content of a gzip file with one member. Only requested bytes are inflated, so a decompression bomb needs no memory."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._inflate = path, zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -138,7 +140,7 @@ class _Inflated:
         return ArchiveError(self.path, problem)
 
     def blocks(self, size: int) -> Iterator[bytes]:
-        """Yield exactly the next `size` bytes, then skip what fills up the last tar block."""
+        """Yield exactly the next `size` bytes, then skip the padding of the last tar block."""
         for start in range(0, size, BLOCK_BYTES):
             yield self.exactly(min(BLOCK_BYTES, size - start))
         self.exactly(_padding(size))
@@ -150,10 +152,10 @@ class _Inflated:
         return content
 
     def check_end(self) -> None:
-        """Require the end of the tar file, and behind it no more than the zeros that fill up a record, and the end of the gzip file."""
-        most = 2 * tarfile.RECORDSIZE
-        rest = self._up_to(most + 1)
-        if any(rest) or len(rest) > most or self._inflate.unused_data or self._read():
+        """Require the end of the tar file, at most zero padding of a record after it, and the end of the gzip file."""
+        limit = 2 * tarfile.RECORDSIZE
+        rest = self._up_to(limit + 1)
+        if any(rest) or len(rest) > limit or self._inflate.unused_data or self._read():
             raise self.wrong("something follows its last member")
         if len(rest) < len(END) or not self._inflate.eof:
             raise self.wrong("it is cut off")
@@ -164,7 +166,7 @@ class _Inflated:
             try:
                 content += self._inflate.decompress(packed, count - len(content))
             except zlib.error as error:
-                raise self.wrong(f"is no {SUFFIX} file, or is damaged ({error})") from error
+                raise self.wrong(f"is not a {SUFFIX} file, or is damaged ({error})") from error
         return bytes(content)
 
     def _read(self) -> bytes:
@@ -175,7 +177,7 @@ class _Inflated:
 
 
 def _extract(source: _Inflated, folder: Path, digest: str | None) -> Manifest:
-    """Write an archive's members into an empty folder that nobody else uses."""
+    """Write the members of an archive into an empty folder that no other process uses."""
     manifest = _manifest(source)
     if digest is not None and manifest.digest != digest.lower():
         raise DigestError(source.path, manifest.digest, digest)
@@ -187,8 +189,8 @@ def _extract(source: _Inflated, folder: Path, digest: str | None) -> Manifest:
         raise OSError(ENOSPC, f"{total / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
     _write(folder / MANIFEST_NAME, iter([manifest.content]))
     for name, entry in manifest.files.items():
-        if (found := _header(source)) != (name, entry.bytes):
-            raise source.wrong(f"has {found[0]!r} of {found[1]:,} bytes where its manifest declares {name!r} of {entry.bytes:,} bytes")
+        if (header := _header(source)) != (name, entry.bytes):
+            raise source.wrong(f"has {header[0]!r} of {header[1]:,} bytes where its manifest declares {name!r} of {entry.bytes:,} bytes")
         if (sha256 := _write(folder / name, source.blocks(entry.bytes))) != entry.sha256:
             raise source.wrong(f"sha256 of {name} is {sha256[:12]}…, its manifest declares {entry.sha256[:12]}…")
     source.check_end()
@@ -196,7 +198,7 @@ def _extract(source: _Inflated, folder: Path, digest: str | None) -> Manifest:
 
 
 def _manifest(source: _Inflated) -> Manifest:
-    """Read the first member."""
+    """Read the first member, which is the manifest."""
     name, size = _header(source)
     if name != MANIFEST_NAME:
         raise source.wrong(f"does not start with {MANIFEST_NAME}")
@@ -209,7 +211,7 @@ def _header(source: _Inflated) -> tuple[str, int]:
     """Read the header of a regular file; return its name and size."""
     block = source.exactly(tarfile.BLOCKSIZE)
     if not any(block):
-        raise source.wrong("it ends before all files that its manifest declares")
+        raise source.wrong("it ends before the last file that its manifest declares")
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
@@ -220,12 +222,12 @@ def _header(source: _Inflated) -> tuple[str, int]:
 
 
 def _check_declared(archive: Path, manifest: Manifest) -> None:
-    """Refuse files that no archive of ours holds."""
+    """Check names, sizes and number of declared files; raise ArchiveError."""
     names = [MANIFEST_NAME, *manifest.files]
     if len(names) > MAX_MEMBERS:
         raise ArchiveError(archive, f"declares {len(names)} files, more than {MAX_MEMBERS}")
     if bad := [name for name in names if not NAME.fullmatch(name) or RESERVED.fullmatch(name)]:
-        raise ArchiveError(archive, f"declares {bad[0]!r}, which is no plain file name on every system")
+        raise ArchiveError(archive, f"declares {bad[0]!r}, which is not a plain file name on every system")
     if len({name.lower() for name in names}) < len(names):
         raise ArchiveError(archive, "declares two files whose names differ in case only")
     if large := [name for name, entry in manifest.files.items() if entry.bytes > MAX_MEMBER_BYTES]:

@@ -1,7 +1,7 @@
-"""Output that is there completely or not at all: contents go in; a file or folder under its final name comes out, or what was there stays.
+"""Atomic writes: after a crash, the output is either complete or as it was before.
 
-Everything is made under a hidden name in the same folder, so on the same file system; synced; renamed; and the folder is synced. A writer
-holds a lock beside its output. What a killed one left behind, the next one removes.
+A file or folder is written under a hidden name in the same folder (so on the same file system), synced, and renamed; then the folder is
+synced. A writer locks its output. The next writer removes the temporary files of a killed one.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ BLOCK_BYTES = 1 << 20
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Write a file so that it is there completely or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
+    """Write a file atomically: temporary file beside it, fsync, rename, fsync of the folder."""
     with open_atomic(path) as stream:
         stream.writelines([content] if isinstance(content, bytes) else content)
 
 
 @contextlib.contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write that gets its name when the block has ended well, and is removed otherwise."""
+    """Open a temporary file for writing. It is renamed to `path` if the block succeeds, and removed otherwise."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
@@ -40,7 +40,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)  # mkstemp is private; an artifact is read by whoever runs it
+        temporary.chmod(0o644)  # mkstemp creates private files, and other users run artifacts
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -49,10 +49,10 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def move_or_copy(source: Path, target: Path) -> None:
-    """Give a finished file its name; from another file system, copy it beside the name and rename the copy.
+    """Move a finished file to `target`. From another file system, copy it beside the target and rename the copy.
 
     Raises:
-        OSError: It can be neither moved nor copied; what had the name stays.
+        OSError: The file can be neither moved nor copied; the target is unchanged.
     """
     with source.open("rb+") as stream:
         os.fsync(stream.fileno())
@@ -68,7 +68,7 @@ def move_or_copy(source: Path, target: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Ask that names in a folder last; not every file system can, and what was renamed is renamed."""
+    """Sync the names in a folder. Errors are ignored: some file systems cannot, and the rename has been done."""
     if os.name == "posix":
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY)
@@ -80,24 +80,24 @@ def sync_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, *companions: Path) -> Iterator[None]:
-    """Hold the writer's lock of an output, and remove temporary files that a killed writer of it left.
+    """Lock an output for writing, and remove temporary files of a killed writer.
 
     Args:
-        path: The output; the lock is a hidden file beside it.
-        companions: Other files in the same folder that only the holder of this lock writes.
+        path: The output. The lock is a hidden file beside it.
+        companions: Other files in the same folder that are written only under this lock.
 
     Raises:
-        OutputError: Another process holds it, or there can be none.
+        OutputError: Another process has the lock, or the lock cannot be created.
     """
     if fcntl is None:
         yield
         return
     lock = path.parent / f".{path.name}.lock"
     try:
-        held = lock.open("w")
+        lock_file = lock.open("w")
     except OSError as error:
         raise OutputError(path, error.strerror or str(error)) from error
-    with held as stream:
+    with lock_file as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -119,40 +119,40 @@ def locked(path: Path, *companions: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def working_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a hidden folder for what is not finished and remove it afterwards; and those of the same prefix whose makers were killed.
+    """Create a hidden folder for unfinished output and remove it afterwards. Remove folders of the same prefix of killed processes.
 
-    A living maker holds a lock on its folder.
+    A running process has a lock on its folder.
     """
     with contextlib.suppress(OSError):
-        for left in parent.glob(f"{glob.escape(prefix)}*"):
+        for stale in parent.glob(f"{glob.escape(prefix)}*"):
             with contextlib.suppress(OSError):
-                descriptor = _hold(left)
-                shutil.rmtree(left)
+                descriptor = _lock_folder(stale)
+                shutil.rmtree(stale)
                 os.close(descriptor)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
-            held = _hold(folder)
-        except (BlockingIOError, FileNotFoundError):  # another maker took it for one that was left
+            lock = _lock_folder(folder)
+        except (BlockingIOError, FileNotFoundError):  # another process took it for a stale one
             continue
-        except OSError:  # a file system without locks: nobody there removes what was left
-            held = None
+        except OSError:  # a file system without locks: stale folders are not removed there
+            lock = None
         if folder.exists():
             break
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if held is not None:
-            os.close(held)
+        if lock is not None:
+            os.close(lock)
 
 
-def _hold(folder: Path) -> int:
-    """Lock a folder itself, as long as the descriptor is open.
+def _lock_folder(folder: Path) -> int:
+    """Lock a folder and return a descriptor; the lock lasts until it is closed.
 
     Raises:
-        BlockingIOError: Another process holds it.
-        OSError: Its file system has no locks.
+        BlockingIOError: Another process has the lock.
+        OSError: The file system has no locks.
     """
     if fcntl is None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

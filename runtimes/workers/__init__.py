@@ -1,1 +1,1 @@
-"""The JSON-lines protocol between a process and its child."""
+"""The JSON-lines protocol between a process and its subprocesses."""

@@ -1,7 +1,8 @@
-"""The parent's end of a worker process: it sends questions, receives progress and results, and learns why a process ended.
+"""Start a worker process, send it requests, and receive progress, results and the reason of its end.
 
-Both ends write one JSON value per line. The parent writes a question, a dataclass. The child (`runtimes.workers.child`) answers with any
-number of {"progress": ...}, then with {"result": ...} or {"error": text, "code": a ToolkitError's or null}. It ends when its stdin ends.
+Both processes write one JSON value per line. The parent writes a request, a dataclass. The child (`runtimes.workers.child`) replies with
+any number of {"progress": ...}, then with {"result": ...} or {"error": text, "code": code of a ToolkitError or null}. The child exits when
+its stdin ends.
 """
 
 import json
@@ -27,48 +28,48 @@ T = TypeVar("T")
 
 
 class Worker:
-    """A module that runs in a process of its own. Use it as a context manager: the process ends with the block.
+    """A module that runs in a subprocess. Use it as a context manager; the subprocess ends with the block.
 
     Args:
         module: Dotted name of a module that calls `runtimes.workers.child.serve`.
-        threads: For libraries that read their number of threads from the environment; None leaves the environment as it is.
-        seconds: Longest time for one question; then the process is killed. None: no limit.
-        quiet: Keep the child's stderr for `exit_reason`; otherwise it is this process's stderr.
+        threads: Value of the environment variables for numbers of threads; None leaves the environment unchanged.
+        seconds: Time limit of a request, after which the subprocess is killed; None: no limit.
+        quiet: True captures the child's stderr for `exit_reason`. False passes it to this process's stderr.
     """
 
     def __init__(self, module: str, *, threads: int | None = None, seconds: float | None = None, quiet: bool = True) -> None:
         self.result: Any = None
-        """The answer to the last question, as JSON values; None before it has come."""
+        """Result of the last request, as JSON values; None until it arrives."""
         self.exit_reason = ""
-        """Why the process ended; set when the block has ended, or when a question stays unanswered."""
-        self._seconds, self._late, self._error = seconds, False, ""
+        """Reason of the end of the subprocess; set at the end of the block, or when a request gets no result."""
+        self._seconds, self._timed_out, self._error = seconds, False, ""
         self._stderr = tempfile.TemporaryFile() if quiet else None  # noqa: SIM115 - closed by `close`
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), ROOT)))}
         if threads is not None:
             environment |= {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "TOKENIZERS_PARALLELISM": "false"}
-        # -P: the current folder may be an artifact's, and must not become a place where modules are found.
+        # -P: the current folder may be an untrusted artifact, so no module may be imported from it.
         command = [sys.executable, "-P", "-m", module]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment)
 
-    def request(self, question: object) -> Iterator[Any]:
-        """Send a dataclass and yield the progress, as JSON values; then `result` is set, or `exit_reason` where the process has ended.
+    def request(self, request: object) -> Iterator[Any]:
+        """Send a dataclass and yield progress as JSON values. Then `result` is set, or `exit_reason` if the subprocess has ended.
 
         Raises:
-            ToolkitError: What the child raised.
+            ToolkitError: The error that the child raised.
         """
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self.result = None
-        timer = threading.Timer(self._seconds or 0, self._kill_late)
+        timer = threading.Timer(self._seconds or 0, self._kill_after_timeout)
         if self._seconds is not None:
             timer.start()
         try:
-            with suppress(BrokenPipeError):  # it ended before it read its question; its exit status tells why
-                self._child.stdin.write(json.dumps(json_dataclass.dump(question)).encode() + b"\n")
+            with suppress(BrokenPipeError):  # it ended before it read the request; its exit status gives the reason
+                self._child.stdin.write(json.dumps(json_dataclass.dump(request)).encode() + b"\n")
                 self._child.stdin.flush()
             for line in self._child.stdout:
                 if not line.endswith(b"\n"):
-                    break  # the process ended while it wrote
+                    break  # the subprocess ended while it wrote
                 message: dict[str, Any] = json.loads(line)
                 if "progress" in message:
                     yield message["progress"]
@@ -84,7 +85,7 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """End the process and set `exit_reason`."""
+        """End the subprocess and set `exit_reason`."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         with suppress(BrokenPipeError):
@@ -100,12 +101,12 @@ class Worker:
         self.exit_reason = self.exit_reason or self._reason(status, lines)
 
     def _reason(self, status: int, lines: list[str]) -> str:
-        if self._late:
+        if self._timed_out:
             return f"no answer within {self._seconds:g} s"
         return self._error or (lines[-1] if lines and status > 0 else describe_exit(status))
 
-    def _kill_late(self) -> None:
-        self._late = True
+    def _kill_after_timeout(self) -> None:
+        self._timed_out = True
         self._child.kill()
 
     def __enter__(self) -> Self:
@@ -118,7 +119,7 @@ class Worker:
 
 
 def describe_exit(status: int) -> str:
-    """Name how a process ended, from its exit status; a negative one is a POSIX signal's number, and Windows has no SIGKILL."""
+    """Return the reason of an exit status. A negative status is the number of a POSIX signal; Windows has no SIGKILL."""
     if status >= 0:
         return f"exit code {status}"
     name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
@@ -126,28 +127,28 @@ def describe_exit(status: int) -> str:
 
 
 def request_once(
-    module: str, question: object, answer: type[T], *, threads: int, on_progress: Callable[[Any], None] = lambda progress: None
+    module: str, request: object, result_type: type[T], *, threads: int, on_progress: Callable[[Any], None] = lambda progress: None
 ) -> tuple[T | None, str | None]:
-    """Ask one question of a module in a fresh process: what this process has in memory does not disturb a measurement there.
+    """Send one request to a module in a new subprocess, so that the memory of this process does not influence its measurements.
 
     Args:
         module: See `Worker`.
-        question: A dataclass.
-        answer: The dataclass that the result is read as.
+        request: A dataclass.
+        result_type: Dataclass of the result.
         threads: See `Worker`.
-        on_progress: Called with every progress, JSON values.
+        on_progress: Called with each progress, as JSON values.
 
     Returns:
-        The answer, or None and the reason in one line.
+        The result and None, or None and the reason in one line.
     """
     with Worker(module, threads=threads) as worker:
         try:
-            for progress in worker.request(question):
+            for progress in worker.request(request):
                 on_progress(progress)
         except ToolkitError as error:
             return None, str(error)
     if worker.result is None:
         return None, f"its process ended: {worker.exit_reason}"
-    result, problems = json_dataclass.load(answer, worker.result)
+    result, problems = json_dataclass.load(result_type, worker.result)
     assert result is not None, problems
     return result, None

@@ -274,7 +274,7 @@ class TestAnImageThatEndsItsProcess:
         process = start(artifact, folder, "--json", "--output", output)
         assert self.kill_whoever_opens(".pgm", process) == 7  # with the others, three alone, with the others, two alone
         _, errors = process.communicate()
-        assert errors.splitlines()[-1].startswith(f"Error: {artifact}: captioning ended 5 processes, each at another image (SIGSEGV)")
+        assert errors.splitlines()[-1].startswith(f"Error: {artifact}: 5 subprocesses crashed, each at another image (SIGSEGV)")
         assert lines_in(partial(output)) == 1
 
     @pytest.mark.full
@@ -296,5 +296,5 @@ def test_an_artifact_that_ends_every_process_is_not_the_images_fault(artifact, i
         time.sleep(0.01)
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert errors.startswith(f"Error: {artifact}: opening it ended a process (SIGILL)")
+    assert errors.startswith(f"Error: {artifact}: the subprocess that opened it crashed (SIGILL)")
     assert names_in(output.parent) == []

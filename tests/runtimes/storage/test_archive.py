@@ -188,9 +188,9 @@ def test_what_is_no_archive(artifact, content, tmp_path):
     assert "cut off" in refused(path, tmp_path)
     for other in (b"PK\x03\x04", b"<html>404 Not Found</html>", b"".join(member(*each) for each in content.items()) + END):
         path.write_bytes(other)
-        assert "is no .tar.gz file" in refused(path, tmp_path)
-    assert "there is no such file" in refused(tmp_path / "b.tar.gz", tmp_path)
-    assert "there is no such file" in refused(tmp_path, tmp_path)
+        assert "is not a .tar.gz file" in refused(path, tmp_path)
+    assert "no such file" in refused(tmp_path / "b.tar.gz", tmp_path)
+    assert "no such file" in refused(tmp_path, tmp_path)
 
 
 def test_a_manifest_that_is_damaged_is_named_as_a_part_of_the_archive(content, tmp_path):
