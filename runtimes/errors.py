@@ -127,10 +127,8 @@ class ManifestTooOldError(ToolkitError, ValueError):
     code = "MANIFEST_TOO_OLD"
 
     def __init__(self, path: Path, found: int, known: int) -> None:
-        super().__init__(
-            f"{path}: manifest schema {found} is older than {known}, the only one that this toolkit reads. "
-            "Export the artifact again with: toolkit export CHECKPOINT"
-        )
+        remedy = "Export the artifact again with: toolkit export CHECKPOINT"
+        super().__init__(f"{path}: manifest schema {found} is older than {known}, the only one that this toolkit reads. {remedy}")
 
 
 class ArchiveError(ToolkitError, ValueError):
@@ -193,9 +191,7 @@ class EngineError(ToolkitError, RuntimeError):
     code = "ENGINE_FAILED"
 
     def __init__(self, artifact: str, problem: str) -> None:
-        super().__init__(
-            f"{artifact}: its engine failed during a run: {problem}. Try again; `toolkit doctor {artifact}` checks engine and artifact."
-        )
+        super().__init__(f"{artifact}: its engine failed: {problem}. Try again; `toolkit doctor {artifact}` checks engine and artifact.")
 
 
 class OutOfMemoryError(ToolkitError, MemoryError):

@@ -1,1 +1,1 @@
-"""Verifying an artifact where it is to run."""
+"""Verification of an artifact on the machine that is to run it."""

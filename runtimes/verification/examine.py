@@ -1,4 +1,4 @@
-"""Open a verified artifact's graphs and compare its golden captions: all that runs native code on its files."""
+"""Open the graphs of a verified artifact and replay its golden captions. All native code that reads its files runs here."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,13 @@ from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.host.facts import read_host
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.loading import LoadOptions, load_verified
-from runtimes.verification.golden import Golden, Replay, replay
+from runtimes.verification.golden import Golden
+from runtimes.verification.replay import Replay, replay
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """What opening an artifact showed."""
+    """The result of opening an artifact."""
 
     providers: tuple[str, ...]
     golden: Replay | None
@@ -19,10 +20,15 @@ class Examined:
 
 
 def examine(files: VerifiedFiles, golden: Golden | None, threads: int | None) -> Examined:
-    """Open an artifact on the CPU from the files that were hashed, and replay its golden captions.
+    """Open an artifact on the CPU from its hashed files, and replay its golden captions.
+
+    Args:
+        files: The files of the artifact.
+        golden: Its golden captions, or None.
+        threads: CPU threads; None: see `runtimes.load`.
 
     Raises:
-        ToolkitError: What `runtimes.load` and `runtimes.verification.golden.replay` raise.
+        ToolkitError: See `runtimes.load` and `runtimes.verification.replay.replay`.
     """
     options = LoadOptions(
         task="caption",

@@ -1,6 +1,7 @@
-"""Examine an artifact in a subprocess with limits of memory and time. Run as a module, it is that subprocess.
+"""Examine an artifact in a subprocess with limits of memory and time. This module is also the main module of the subprocess.
 
-onnxruntime and image decoders have crashed on malformed files: here that ends the subprocess. This process reads JSON and hashes alone.
+onnxruntime and image decoders have crashed on malformed files. Such a crash ends the subprocess only. The parent process reads nothing but
+JSON, and hashes files.
 """
 
 import logging
@@ -22,14 +23,14 @@ logger = logging.getLogger(__name__)
 SECONDS = 600
 """Opening a large model and replaying its golden captions takes minutes on one slow core."""
 BASE_BYTES = 2 << 30
-"""Address space that Python and onnxruntime take before they hold a model, threads' stacks included, and room for activations."""
+"""Address space for Python and onnxruntime without a model, for stacks of threads and for activations."""
 COPIES = 6
-"""Address space that a model may take, in sizes of its files: bytes, protobuf, initializers, packed weights."""
+"""Address space for a model, in multiples of its files: bytes, protobuf, initializers, packed weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """What the subprocess examines, and within which limits."""
+class ExamineRequest:
+    """The artifact and the limits, for the subprocess."""
 
     path: str
     threads: int | None
@@ -43,20 +44,20 @@ def examine_in_subprocess(
     """Examine an artifact in a subprocess.
 
     Args:
-        artifact: Its files have been checked.
+        artifact: An artifact whose files have been checked.
         threads: CPU threads.
-        seconds: Time that it may take.
-        memory_bytes: Address space that it may take; None: in proportion to the model's size.
+        seconds: Time limit.
+        memory_bytes: Limit of address space; None: in proportion to the size of the model.
 
     Raises:
-        ArtifactCrashError: The subprocess crashed, or exceeded a limit.
+        ArtifactCrashError: The subprocess crashed or exceeded a limit.
         ArtifactCorruptError: The artifact could not be opened.
     """
     memory = memory_bytes or BASE_BYTES + COPIES * artifact.total_bytes
-    question = Question(path=str(artifact.path.resolve()), threads=threads, memory_bytes=memory, seconds=int(seconds) + 1)
+    request = ExamineRequest(path=str(artifact.path.resolve()), threads=threads, memory_bytes=memory, seconds=int(seconds) + 1)
     with Worker(__name__, seconds=seconds) as worker:
         try:
-            for warning in worker.request(question):
+            for warning in worker.request(request):
                 logger.warning("%s", warning)
         except ToolkitError as error:
             raise ArtifactCorruptError(artifact.path, f"cannot be opened: {error}") from error
@@ -67,27 +68,27 @@ def examine_in_subprocess(
     return examined
 
 
-def _run(question: Question, warn: Callable[[str], None]) -> Examined:
-    _limit(question, warn)
-    with open_verified(open_artifact(Path(question.path))) as files:
-        return examine(files, read_golden(files), question.threads)
+def _run(request: ExamineRequest, warn: Callable[[str], None]) -> Examined:
+    _limit(request, warn)
+    with open_verified(open_artifact(Path(request.path))) as files:
+        return examine(files, read_golden(files), request.threads)
 
 
-def _limit(question: Question, warn: Callable[[str], None]) -> None:
-    """Set the limits of this process, none above a lower one that it already has."""
+def _limit(request: ExamineRequest, warn: Callable[[str], None]) -> None:
+    """Set the limits of this process; an existing lower limit stays."""
     try:
         import resource
-    except ModuleNotFoundError:  # Windows: the standard library sets no limits; the parent's clock runs all the same
+    except ModuleNotFoundError:  # Windows: the standard library sets no limits; the parent's time limit still applies
         return
-    cpu_seconds = question.seconds * (question.threads or 1024)
-    for name, most in (("RLIMIT_AS", question.memory_bytes), ("RLIMIT_CPU", cpu_seconds), ("RLIMIT_CORE", 0)):
+    cpu_seconds = request.seconds * (request.threads or 1024)
+    for name, maximum in (("RLIMIT_AS", request.memory_bytes), ("RLIMIT_CPU", cpu_seconds), ("RLIMIT_CORE", 0)):
         try:
             hard = resource.getrlimit(getattr(resource, name))[1]
-            limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            limit = maximum if hard == resource.RLIM_INFINITY else min(maximum, hard)
             resource.setrlimit(getattr(resource, name), (limit, limit))
         except (OSError, ValueError) as error:
-            warn(f"{name} could not be set to {most}: {error}")
+            warn(f"{name} could not be set to {maximum}: {error}")
 
 
 if __name__ == "__main__":
-    serve(Question, _run)
+    serve(ExamineRequest, _run)

@@ -1,7 +1,7 @@
-"""Verify an artifact, or a package, on the machine where it is to run.
+"""Verify an artifact or a package on the machine that is to run it.
 
-In this order: the manifest, its digest, exactly the declared files, their sizes and hashes; the graphs, opened from the bytes that were
-hashed; the golden captions. Nothing here needs more than captioning does.
+Steps: check the manifest, its digest, and the names, sizes and hashes of the files; open the graphs from the hashed bytes; replay the
+golden captions. Verification needs no library that captioning does not need.
 """
 
 import os
@@ -16,29 +16,30 @@ from runtimes.errors import ArtifactCorruptError, DigestError, GoldenError, Outp
 from runtimes.storage.archive import SUFFIX, unpack
 from runtimes.storage.atomic_write import working_folder
 from runtimes.verification.examine import examine
-from runtimes.verification.golden import Replay, Sensitivity, read_golden
+from runtimes.verification.golden import Sensitivity, read_golden
+from runtimes.verification.replay import Replay
 from runtimes.verification.sandbox import examine_in_subprocess
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Result of a verification that found nothing wrong."""
+    """The result of a verification that succeeded."""
 
     artifact: str
     digest: str
-    """sha256 of manifest.json, which fixes the hashes of all files. If it is the sender's, so is the artifact."""
+    """sha256 of manifest.json, which contains the hashes of all files. If it equals the sender's digest, the artifact is the sender's."""
     authentic: bool
-    """Whether the digest was compared with an expected one."""
+    """True if the digest was compared with an expected one."""
     files: int
     bytes: int
-    """Of all declared files, the manifest and optional ones included."""
+    """Size of the manifest and all declared files, optional ones included."""
     sandboxed: bool
-    """Whether graphs and golden images were opened in a subprocess only."""
+    """True if graphs and golden images were opened only in a subprocess."""
     providers: tuple[str, ...]
     golden: Replay | None
     """None: the artifact has no golden captions."""
     sensitivity: Sensitivity | None
-    """Whether the golden captions notice damage, as measured when they were recorded."""
+    """Whether the golden captions detect damage, as measured when they were recorded."""
 
 
 def verify(
@@ -47,18 +48,19 @@ def verify(
     """Verify an artifact or a package.
 
     Args:
-        path: A folder, or an archive that `toolkit package` wrote, which is unpacked for the time of the verification.
+        path: Folder of an artifact, or an archive that `toolkit package` wrote. An archive is unpacked temporarily.
         digest: Expected sha256 of the manifest, as the sender published it.
-        untrusted: Open graphs and images in a subprocess only, with limits of memory and time.
+        untrusted: True opens graphs and images only in a subprocess with limits of memory and time.
         threads: CPU threads.
-        work_dir: Where an archive is unpacked; None: beside the archive, or in the system's temporary folder where that is read-only.
+        work_dir: Folder for the unpacked archive; None: the archive's folder, or if that is read-only the system's temporary folder.
 
     Raises:
-        ArtifactMissingError, ManifestError, ManifestVersionError, ArchiveError, ArtifactCorruptError: It is not what it declares.
-        DigestError: It is not what the sender published.
-        ArtifactCrashError: Opening it crashes the subprocess, or exceeds its limits.
-        GoldenError: It captions otherwise here.
-        OutputError: An archive cannot be unpacked.
+        ArtifactMissingError, ManifestError, ManifestVersionError, ArchiveError, ArtifactCorruptError: The artifact is missing, invalid
+            or damaged.
+        DigestError: The digest differs from the expected one.
+        ArtifactCrashError: Opening the artifact crashes the subprocess or exceeds its limits.
+        GoldenError: Captions on this machine differ from the golden captions.
+        OutputError: The archive cannot be unpacked.
     """
     if not path.is_file():
         return _verify(path, digest, threads, untrusted=untrusted)
@@ -101,14 +103,14 @@ def _verify(path: Path, digest: str | None, threads: int | None, *, untrusted: b
 
 
 def summary(report: Report) -> list[str]:
-    """Return a report for people, a line per check."""
+    """Return the report as text, one line per check."""
     golden, compared = report.golden, "as expected" if report.authentic else "not compared with the sender's (--digest)"
     lines = [
         f"{report.artifact}: verified",
         f"  digest    {report.digest}, {compared}",
-        f"  files     {report.files} and the manifest, {report.bytes / 1e6:.1f} MB: sizes and hashes as declared, nothing else is there",
+        f"  files     {report.files} and the manifest, {report.bytes / 1e6:.1f} MB: sizes and hashes as declared, no other files",
         f"  model     opened{' in a subprocess' if report.sandboxed else ''} ({', '.join(report.providers)}); "
-        "a graph's inputs, outputs and operators are as declared",
+        "inputs, outputs and operators of graphs as declared",
     ]
     if golden is None or report.sensitivity is None:
         return [*lines, "  captions  none to compare with: only a package (toolkit package) contains golden captions"]
@@ -121,15 +123,15 @@ def summary(report: Report) -> list[str]:
     if golden.logits_difference is not None:
         lines.append(f"  logits    differ by {golden.logits_difference:.2g} at most, {golden.logits_bound:g} is allowed")
     if not report.sensitivity.noticed:
-        lines.append(f"  WEAK      golden captions do not notice a thousandth of {report.sensitivity.layer} set to zero; hashes do")
+        lines.append(f"  WEAK      golden captions do not change if a thousandth of {report.sensitivity.layer} is zero; hashes detect it")
     return lines
 
 
 def check_files(files: VerifiedFiles) -> None:
-    """Compare an artifact's folder with its manifest: exactly the declared files, each a regular one of the declared size and hash.
+    """Check that a folder contains exactly the declared files, each a regular file of the declared size and hash.
 
     Raises:
-        ArtifactCorruptError: With every file that is missing, changed or not declared.
+        ArtifactCorruptError: Files are missing, changed or not declared; the message lists all of them.
     """
     artifact = files.artifact
     try:

@@ -27,7 +27,8 @@ from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.verified_files import open_verified
 from runtimes.errors import ToolkitError
 from runtimes.host.facts import CUDA_DRIVERS
-from runtimes.verification.golden import read_golden, replay
+from runtimes.verification.golden import read_golden
+from runtimes.verification.replay import replay
 
 MEMORY_BYTES = 2 << 30
 """A case may take so much more than what is imported; what wants more is told that there is none."""

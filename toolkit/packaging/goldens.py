@@ -1,4 +1,4 @@
-"""Record golden captions of an artifact, which `runtimes.verification.golden` compares on another machine."""
+"""Record golden captions of an artifact, which `runtimes.verification.replay` compares on another machine."""
 
 import hashlib
 import io
@@ -27,6 +27,8 @@ from runtimes.verification.golden import (
     GoldenImage,
     Logits,
     Sensitivity,
+)
+from runtimes.verification.replay import (
     compare_caption,
     compare_image,
     first_logits,

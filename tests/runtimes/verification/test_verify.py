@@ -262,16 +262,16 @@ def no_margins(golden, captions):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda golden, _: golden.update(tie_nat=5.0), "forgive anything"),
-        (lambda golden, _: golden.update(logits_tolerance=float("nan")), "forgive anything"),
-        (lambda golden, _: golden.update(logits_tolerance=None), "recorded together"),
+        (lambda golden, _: golden.update(tie_nat=5.0), "tie_nat must be 0 to 1"),
+        (lambda golden, _: golden.update(logits_tolerance=float("nan")), "tie_nat must be 0 to 1"),
+        (lambda golden, _: golden.update(logits_tolerance=None), "must both be given"),
         (lambda golden, _: golden.update(schema=2), "schema 2"),
         (lambda golden, _: golden.update(images=[]), "0 images"),
         (lambda golden, _: golden.update(images=golden["images"] * 6), "18 images, not 1 to 16"),
         (lambda golden, _: golden["images"][0].update(original="../x.jpg"), r"golden:\.\./x\.jpg"),
         (lambda golden, _: golden["images"][0].update(resized="manifest.json"), r"golden:manifest\.json"),
         (lambda golden, _: golden["images"][0].update(original="a\nb\u001b"), r"golden:a\\nb"),
-        (lambda golden, captions: captions[0]["margins_nat"].pop(), "needs its margin"),
+        (lambda golden, captions: captions[0]["margins_nat"].pop(), "needs a margin"),
         (lambda golden, _: golden.pop("machine"), "missing machine"),
         (lambda golden, _: golden.pop("sensitivity"), "missing sensitivity"),
         (lambda golden, _: golden.update(max_length=1), "max_length is 1, not 2 to"),
@@ -285,7 +285,7 @@ def no_margins(golden, captions):
         (huge_id, "not in the vocabulary"),
         (negative_id, "not in the vocabulary"),
         (long_caption, "tokens, not 2 to max_length"),
-        (no_margins, "recorded together"),
+        (no_margins, "must both be given"),
     ],
 )
 def test_a_forged_golden_json_is_one_line_with_a_code(folder, change, said):

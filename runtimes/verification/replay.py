@@ -1,0 +1,207 @@
+"""Replay golden captions: caption the golden images of an artifact on this machine and compare with the recorded captions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from PIL import Image
+
+from runtimes.artifact.verified_files import VerifiedFiles
+from runtimes.caption import Caption
+from runtimes.captioner import Captioner
+from runtimes.decoding.search import FIRST_POSITION, log_softmax
+from runtimes.decoding.session import Float32
+from runtimes.errors import EngineError, translate_errors
+from runtimes.host.facts import read_host
+from runtimes.images.reading import preprocess
+from runtimes.verification.golden import SEARCHES, Golden, GoldenCaption, Logits, RecordingMachine, read_image_file, read_logits
+
+SAME_MACHINE_TOLERANCE = 1e-3
+"""Largest difference of a logit if CPU features and library versions equal those of the recording machine."""
+
+
+def has_logits(captioner: Captioner) -> bool:
+    """Return whether the session of a captioner returns logits. Sessions with the capability "loop" do not."""
+    return "step" in captioner.session.capabilities
+
+
+def searches_of(captioner: Captioner) -> tuple[int, ...]:
+    """Return the searches of `SEARCHES` that the session of a captioner supports."""
+    return SEARCHES if has_logits(captioner) else SEARCHES[:1]
+
+
+def golden_caption(captioner: Captioner, image: Image.Image, num_beams: int, max_length: int) -> Caption:
+    """Caption one RGB image with the settings of golden captions."""
+    return captioner.caption([image], num_beams=num_beams, min_length=0, max_length=max_length, length_penalty=1.0)[0]
+
+
+def first_logits(captioner: Captioner, image: Image.Image) -> Float32 | None:
+    """Return the logits f32[V] of the token after the start token; None without logits."""
+    if not has_logits(captioner):
+        return None
+    state = captioner.stepwise_session.encode({"pixels": preprocess(image, captioner.manifest.image)[None]})
+    logits, _ = captioner.stepwise_session.step(np.array([captioner.tokenizer.prompt_ids(None)], np.int64), state, FIRST_POSITION)
+    return np.array(logits[0, 0])
+
+
+def teacher_force(captioner: Captioner, image: Image.Image, token_ids: Sequence[int]) -> tuple[tuple[float, ...], float]:
+    """Feed the tokens of a caption one by one, as greedy search does.
+
+    Returns:
+        For each token but the last, the margin in nat between the two best next tokens; and the log-probability of the caption per
+        generated token.
+    """
+    state, margins, total = captioner.stepwise_session.encode({"pixels": preprocess(image, captioner.manifest.image)[None]}), [], 0.0
+    for token, following in pairwise(token_ids):
+        logits, state = captioner.stepwise_session.step(np.array([[token]], np.int64), state, FIRST_POSITION)
+        probabilities = log_softmax(logits[0, 0])
+        second, best = np.partition(probabilities, -2)[-2:]
+        margins.append(float(best - second))
+        total += float(probabilities[following])
+    return tuple(margins), total / len(margins)
+
+
+def compare_caption(
+    captioner: Captioner, image: Image.Image, recorded: GoldenCaption, actual: Caption, tie_nat: float
+) -> tuple[bool, str | None]:
+    """Compare a caption with the recorded one.
+
+    A difference is a tie if the recorded margin at the first different token is below `tie_nat`. A beam search ranks whole captions, so a
+    difference is also a tie if the scores of both captions on this machine differ by less than `tie_nat`. Without recorded margins there
+    are no ties.
+
+    Returns:
+        Whether the difference is a tie, and a description of it; None for equal captions.
+    """
+    ids, expected = actual.token_ids, recorded.token_ids
+    if ids == expected:
+        return False, None
+    position = next((i for i, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b), min(len(ids), len(expected)))
+    problem = f"with {recorded.num_beams} beams: {actual.text!r}, not {recorded.text!r} (token {position}"
+    if recorded.margins_nat is None:
+        return False, f"{problem}; without logits a tie counts as a difference)"
+    margin = recorded.margins_nat[position - 1] if 1 <= position <= len(recorded.margins_nat) else float("inf")
+    problem += f", margin {margin:.4f} nat)"
+    if recorded.num_beams > 1 and margin >= tie_nat and actual.score is not None:
+        margin = abs(actual.score - teacher_force(captioner, image, expected)[1])
+    return margin < tie_nat, problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageComparison:
+    """The differences of one image's captions from the recorded ones."""
+
+    equal: int = 0
+    """Number of equal captions."""
+    ties: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+    """Differences that are not ties."""
+    logits_difference: float | None = None
+    """Largest difference of a logit; None without logits."""
+
+
+def compare_image(captioner: Captioner, image: Image.Image, name: str, golden: Golden, index: int, expected: Logits) -> ImageComparison:
+    """Caption one golden image and compare its captions and logits.
+
+    Args:
+        captioner: Captioner of the artifact or of a copy.
+        image: The image as RGB, original or resized.
+        name: Its file name, for messages.
+        golden: From `read_golden`, or just recorded.
+        index: Index of the image in `golden.images`.
+        expected: Recorded logits f32[I,V], or None.
+
+    Raises:
+        EngineError: The engine failed during a run.
+    """
+    equal, score_bound = 0, _score_bound(captioner, golden)
+    ties: list[str] = []
+    differences: list[str] = []
+    logits_difference, bound = None, logits_bound(captioner, golden)
+    with translate_errors(lambda problem: EngineError(captioner.manifest.name, problem)):
+        if bound is not None and expected is not None and (logits := first_logits(captioner, image)) is not None:
+            logits_difference = float(np.abs(logits - expected[index]).max())
+            if not logits_difference <= bound:  # true for NaN as well
+                differences.append(f"{name}: logits differ by {logits_difference:.4g}, {bound:.4g} is allowed")
+        for recorded in golden.images[index].captions:
+            actual = golden_caption(captioner, image, recorded.num_beams, golden.max_length)
+            tie, problem = compare_caption(captioner, image, recorded, actual, golden.tie_nat)
+            equal += problem is None
+            if problem is not None:
+                (ties if tie else differences).append(f"{name}: {problem}")
+            elif bound is None and not (drift := abs((actual.score or 0.0) - recorded.score)) <= score_bound:
+                differences.append(f"{name}: its score differs by {drift:.4g} nat per token, {score_bound:.4g} is allowed")
+    return ImageComparison(equal=equal, ties=tuple(ties), differences=tuple(differences), logits_difference=logits_difference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """The result of a replay."""
+
+    searches: tuple[int, ...]
+    """Number of beams of each search."""
+    captions: int
+    """Number of compared captions, over images, both forms of an image, and searches."""
+    equal: int
+    ties: tuple[str, ...]
+    differences: tuple[str, ...]
+    """Differences that are not ties; empty if the artifact is correct."""
+    logits_difference: float | None
+    """Largest difference of a logit; None without logits."""
+    logits_bound: float | None
+    """Largest allowed difference of a logit; None without logits."""
+    same_machine: bool
+    """Whether this machine has the CPU features and library versions of the recording machine."""
+
+
+def machine_of(captioner: Captioner) -> RecordingMachine:
+    """Return the facts that determine the rounding on this machine."""
+    return RecordingMachine(cpu_features=tuple(sorted(read_host().cpu_features)), versions=captioner.session.info().versions)
+
+
+def logits_bound(captioner: Captioner, golden: Golden) -> float | None:
+    """Return the largest allowed difference of a logit on this machine; None without logits."""
+    if golden.logits_tolerance is None or machine_of(captioner) != golden.machine:
+        return golden.logits_tolerance
+    return min(SAME_MACHINE_TOLERANCE, golden.logits_tolerance)
+
+
+def _score_bound(captioner: Captioner, golden: Golden) -> float:
+    """Return the largest allowed difference of a caption's score on this machine, for sessions without logits."""
+    return SAME_MACHINE_TOLERANCE if machine_of(captioner) == golden.machine else max(golden.tie_nat, SAME_MACHINE_TOLERANCE)
+
+
+def replay(captioner: Captioner, golden: Golden, files: VerifiedFiles) -> Replay:
+    """Caption the golden images of an artifact and compare.
+
+    The original and the resized image are both read. If their pixels are equal, as expected, the model runs once.
+
+    Args:
+        captioner: Captioner of the artifact.
+        golden: From `read_golden`.
+        files: The files of the artifact.
+
+    Raises:
+        ArtifactCorruptError, ImageReadError: An image or the logits do not belong to golden.json.
+        EngineError: The engine failed during a run.
+    """
+    logits = None if golden.logits_tolerance is None else read_logits(files, len(golden.images))
+    comparisons = []
+    for index, image in enumerate(golden.images):
+        forms = [(name, read_image_file(files, name, captioner.manifest.image)) for name in (image.original, image.resized)]
+        original, resized = (preprocess(form, captioner.manifest.image) for _, form in forms)
+        if np.array_equal(original, resized):
+            forms = [(f"{image.original} and {image.resized}", forms[0][1])]
+        comparisons += [compare_image(captioner, form, name, golden, index, logits) for name, form in forms]
+    differences = [each.logits_difference for each in comparisons if each.logits_difference is not None]
+    return Replay(
+        searches=golden.searches,
+        captions=len(comparisons) * len(golden.searches),
+        equal=sum(each.equal for each in comparisons),
+        ties=tuple(tie for each in comparisons for tie in each.ties),
+        differences=tuple(difference for each in comparisons for difference in each.differences),
+        logits_difference=max(differences, default=None),
+        logits_bound=logits_bound(captioner, golden),
+        same_machine=machine_of(captioner) == golden.machine,
+    )
