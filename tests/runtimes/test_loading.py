@@ -32,18 +32,6 @@ from tests.paths import ROOT
 
 
 @pytest.fixture
-def folder(tmp_path, tiny_artifacts):
-    """A function that makes a folder of artifacts by recipe."""
-
-    def make(*recipes):
-        for recipe in recipes:
-            shutil.copytree(tiny_artifacts[recipe], tmp_path / "folder" / recipe)
-        return tmp_path / "folder"
-
-    return make
-
-
-@pytest.fixture
 def image(sample_images):
     return sample_images[0].path
 

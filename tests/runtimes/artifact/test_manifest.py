@@ -26,7 +26,7 @@ from runtimes.errors import ManifestError, ManifestTooOldError, ManifestVersionE
 from runtimes.families.blip import BlipSpec
 
 NAMED = re.compile(
-    "expected|missing|unknown|not one of|newer|older|plain name|must|not 1 to|of a file|not in the|the model takes|same role|defaults|"
+    "expected|missing|unknown|not one of|newer|older|plain name|must|not 1 to|out of range|not in the|the model takes|same role|defaults|"
     "not known"
 )
 
