@@ -1,6 +1,6 @@
-"""`Captioner`: what users call. Whatever the images, captions come back in their order; whatever the request, one clear line.
+"""`Captioner`: one caption per image in order, scores, prompts, and errors of one line.
 
-Against transformers it is compared in tests/parity; here the tiny artifacts are compared with themselves.
+The comparison with transformers is in tests/parity. These tests compare tiny artifacts with themselves.
 """
 
 import io
@@ -37,7 +37,7 @@ def paths(drawn_images):
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory, sample_images):
-    """Things that are no images → how their error begins."""
+    """Sources that are not images → start of their error message."""
     folder = tmp_path_factory.mktemp("bad")
     content = sample_images[0].path.read_bytes()
     (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
@@ -54,7 +54,7 @@ def bad(tmp_path_factory, sample_images):
     }
 
 
-def test_a_bad_image_costs_only_itself(captioner, paths, bad):
+def test_an_unreadable_image_does_not_affect_the_others(captioner, paths, bad):
     mixed, begins = [], []
     for number, (source, begin) in enumerate(bad.items()):
         mixed += [paths[number], source]
@@ -62,9 +62,9 @@ def test_a_bad_image_costs_only_itself(captioner, paths, bad):
     mixed += [np.zeros((4, 4), np.float32), paths[7], None]
     begins += ["<ndarray>: is an array float32[4,4]; ", None, "<NoneType>: is of type NoneType; "]
     good = {str(path): caption for path, caption in zip(paths, captioner.caption(paths), strict=True)}
-    found = captioner.caption(mixed)
-    assert len(found) == len(mixed)
-    for source, begin, caption in zip(mixed, begins, found, strict=True):
+    captions = captioner.caption(mixed)
+    assert len(captions) == len(mixed)
+    for source, begin, caption in zip(mixed, begins, captions, strict=True):
         if begin is None:
             assert caption == good[str(source)]
             assert caption.error is None
@@ -75,26 +75,26 @@ def test_a_bad_image_costs_only_itself(captioner, paths, bad):
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 100])
-def test_batches_change_nothing(onnx, paths, bad, batch_size):
+def test_captions_do_not_depend_on_the_batch_size(onnx, paths, bad, batch_size):
     mixed = [paths[0], *list(bad)[:3], paths[1], paths[2], *list(bad)[3:], *paths[3:]]
-    one, many = onnx.caption(mixed), onnx.caption(mixed, batch_size=batch_size)
-    assert [(c.text, c.token_ids, c.error) for c in many] == [(c.text, c.token_ids, c.error) for c in one]
-    assert [c.score for c in many if c.error is None] == pytest.approx([c.score for c in one if c.error is None], abs=1e-5)
-    assert sum(c.error is None for c in many) == 8
+    single, batched = onnx.caption(mixed), onnx.caption(mixed, batch_size=batch_size)
+    assert [(c.text, c.token_ids, c.error) for c in batched] == [(c.text, c.token_ids, c.error) for c in single]
+    assert [c.score for c in batched if c.error is None] == pytest.approx([c.score for c in single if c.error is None], abs=1e-5)
+    assert sum(c.error is None for c in batched) == 8
 
 
 def test_captions_differ_between_images(captioner, paths):
     assert len({caption.token_ids for caption in captioner.caption(paths)}) > 4
 
 
-def test_only_bad_images_and_none_at_all(captioner, bad):
+def test_only_unreadable_images_and_no_images(captioner, bad):
     assert captioner.caption([]) == []
     assert captioner.score([], captions=[]) == []
     assert [caption.text for caption in captioner.caption(list(bad), batch_size=3)] == [""] * len(bad)
     assert all(caption.error for caption in captioner.caption(list(bad), batch_size=3))
 
 
-def test_an_image_is_the_same_however_it_comes(captioner, sample_images):
+def test_captions_do_not_depend_on_the_kind_of_source(captioner, sample_images):
     path = sample_images[0].path
     opened = Image.open(path)
     lossless = io.BytesIO()
@@ -124,7 +124,7 @@ def test_an_image_is_the_same_however_it_comes(captioner, sample_images):
         ({"prompt": "a " * 40, "max_length": 32}, "the prompt takes 41 tokens, so max_length must be more than that; it is 32"),
     ],
 )
-def test_requests_that_make_no_sense(captioner, paths, options, text):
+def test_invalid_arguments(captioner, paths, options, text):
     for images in (paths[:1], []):
         with pytest.raises(RequestError) as caught:
             captioner.caption(images, **options)
@@ -148,7 +148,7 @@ def test_requests_at_the_limits(captioner, paths):
         assert {len(caption.token_ids) for caption in captions} == {12}
 
 
-def test_scores_of_what_cannot_be_scored(captioner, paths, bad):
+def test_score_with_invalid_arguments(captioner, paths, bad):
     for images, captions, text in (
         (paths[:2], ["a dog"], "2 images but captions for 1"),
         (paths[:1], [], "1 images but captions for 0"),
@@ -166,7 +166,7 @@ def test_scores_of_what_cannot_be_scored(captioner, paths, bad):
 
 @pytest.mark.parametrize("recipe", ["onnx-fp32", "pytorch-fp32"])
 def test_a_score_is_the_sum_of_its_tokens(tiny_artifacts, recipe, paths):
-    """Against one caption at a time, token by token. Not for INT8, whose activations' scales depend on all that a run is given."""
+    """The reference feeds one caption token by token. INT8 is excluded, since its activation scales depend on the whole run."""
     captioner = runtimes.load(tiny_artifacts[recipe], threads=1)
     captions = ["a red dog", "two", "a big horse sitting on the table in a street", ""]
     (together,) = captioner.score(paths[:1], captions=[captions])
@@ -190,8 +190,8 @@ def test_a_caption_that_is_too_long_is_cut(onnx, paths):
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_a_caption_has_the_score_that_scoring_gives_it(onnx, paths, num_beams):
-    """Two ways to one number: step by step while searching, and all tokens in one run."""
+def test_the_score_of_a_caption_equals_the_result_of_scoring(onnx, paths, num_beams):
+    """The search sums log-probabilities step by step; scoring computes all tokens in one run."""
     captions = onnx.caption(paths, max_length=32, num_beams=num_beams)
     scored = [
         float(score_sequences(onnx.stepwise_session, {"pixels": onnx._pixels(path)[None]}, [caption.token_ids], pad_id=0)[0])
@@ -219,14 +219,14 @@ def test_stripping_the_prompt_of_an_error(captioner, bad):
     assert captioner.strip_prompt(caption, "two") == ""
 
 
-def test_the_same_again(captioner, paths):
+def test_captions_are_reproducible(captioner, paths):
     first = captioner.caption(paths, prompt="two", num_beams=2)
     captioner.caption(paths[:3], batch_size=3, num_beams=3)
     assert captioner.caption(paths, prompt="two", num_beams=2) == first
 
 
 def test_captioners_of_all_kinds_in_one_process(tiny_artifacts, paths):
-    """Each alone, then all open and taking turns: torch's engine and threads are the process', not the session's."""
+    """One after the other, then all at once in turns. Torch's quantized engine and number of threads belong to the process."""
     alone = {}
     for recipe in RECIPES:
         alone[recipe] = runtimes.load(tiny_artifacts[recipe], threads=1).caption(paths)
@@ -237,8 +237,8 @@ def test_captioners_of_all_kinds_in_one_process(tiny_artifacts, paths):
     assert {recipe: [row[recipe] for row in by_image] for recipe in opened} == alone
 
 
-def test_the_clock_is_told_every_phase(captioner, paths):
-    told = []
-    captions = captioner.caption(paths[:3], max_length=6, min_length=6, timer=lambda phase, seconds: told.append((phase, seconds >= 0)))
+def test_the_timer_is_called_for_every_phase(captioner, paths):
+    phases = []
+    captions = captioner.caption(paths[:3], max_length=6, min_length=6, timer=lambda phase, seconds: phases.append((phase, seconds >= 0)))
     assert [len(caption.token_ids) for caption in captions] == [6, 6, 6]
-    assert told == [("read", True), ("encode", True), ("first_token", True), *[("token", True)] * 4] * 3
+    assert phases == [("read", True), ("encode", True), ("first_token", True), *[("token", True)] * 4] * 3

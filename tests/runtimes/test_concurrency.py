@@ -1,4 +1,4 @@
-"""Captioners used from several threads: state is passed in and out of a session, so every thread gets the captions it would get alone."""
+"""Captioners in several threads return the same captions as in one thread, since sessions keep no state between calls."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +17,7 @@ def paths(drawn_images):
 
 
 def requests_of(paths):
-    """Eight requests that share nothing: other images, beams, prompts, lengths and batches."""
+    """Eight requests with different images, beams, prompts, lengths and batch sizes."""
     return [
         ([paths[(turn + step) % len(paths)] for step in range(6)], {"num_beams": 1 + turn % 3, "batch_size": 1 + turn % 2, **more})
         for turn, more in enumerate([{}, {"prompt": "a picture of"}, {"max_length": 7}, {"workers": 2}] * 2)
@@ -50,7 +50,7 @@ def test_one_captioner_scores_from_eight_threads(tiny_artifacts, drawn_images, r
 
 @pytest.mark.full
 def test_captioners_of_all_kinds_in_one_process(tiny_artifacts, paths):
-    """Each in a thread of its own, all at once; torch's number of threads, which all share, is speed and no result."""
+    """Each captioner in its own thread. Torch's number of threads, which they share, does not change results."""
     captioners = [runtimes.load(tiny_artifacts[recipe], threads=1) for recipe in RECIPES]
     alone = [captioner.caption(paths) for captioner in captioners]
     with ThreadPoolExecutor(len(captioners)) as pool:
@@ -58,7 +58,7 @@ def test_captioners_of_all_kinds_in_one_process(tiny_artifacts, paths):
 
 
 def test_loading_while_captioning(tiny_artifacts, paths):
-    """What loading changes for the whole process (the allocator's threshold, `runtimes.host.malloc`) is put back, whoever ends first."""
+    """Loading changes a setting of the process (`runtimes.host.malloc`), which overlapping loads and captions must not disturb."""
     captioner = runtimes.load(tiny_artifacts["onnx-int8"], threads=1)
     alone = captioner.caption(paths[:4])
 
@@ -68,6 +68,6 @@ def test_loading_while_captioning(tiny_artifacts, paths):
     with ThreadPoolExecutor(8) as pool:
         captions = [pool.submit(captioner.caption, paths[:4]) for _ in range(4)]
         loaded = [pool.submit(load_and_caption, recipe) for recipe in ("onnx-int8", "pytorch-int8", "onnx-int8", "pytorch-int8")]
-        assert [one.result() for one in captions] == [alone] * 4
+        assert [future.result() for future in captions] == [alone] * 4
         assert loaded[0].result() == loaded[2].result() == alone
         assert loaded[1].result() == loaded[3].result()

@@ -1,4 +1,4 @@
-"""`load`: what is opened, what is chosen from a folder and said about it, and the one line that each thing amiss costs."""
+"""`load`: choice from a folder, log messages, options and errors of one line."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def image(sample_images):
 
 @pytest.fixture
 def host(monkeypatch):
-    """A function that changes facts about this machine: what a test machine has no control over."""
+    """A function that replaces facts about this machine."""
 
     def change(**facts):
         changed = replace(read_host(), **facts)
@@ -48,7 +48,7 @@ def host(monkeypatch):
 
 
 def spoiled(artifact, into, role=None, content=None, **changes):
-    """A copy of an artifact with a file's content or fields of the manifest changed, sized and hashed anew."""
+    """Write a copy of an artifact with another content of a file, or other fields of the manifest."""
     opened = open_artifact(artifact)
     (into.parent / "parts").mkdir(parents=True, exist_ok=True)
     payload = {}
@@ -58,12 +58,12 @@ def spoiled(artifact, into, role=None, content=None, **changes):
     return write_artifact(into, replace(opened.manifest, **changes), payload, overwrite=False).path
 
 
-def said(caplog):
+def messages(caplog):
     return [(record.levelname, record.getMessage()) for record in caplog.records if record.name.startswith("runtimes")]
 
 
 def python(script, *arguments, **environment):
-    """What a fresh process prints: the log's lines, then the script's own."""
+    """Run a script in a subprocess and return its lines on stdout, log messages included."""
     head = "import json, logging, sys\n" + f"sys.path.insert(0, {str(ROOT)!r})\n"
     head += "logging.basicConfig(stream=sys.stdout, level=logging.INFO, format='%(levelname)s %(message)s')\n"
     head += "import runtimes\nfrom runtimes.errors import ToolkitError\n"
@@ -80,14 +80,14 @@ def python(script, *arguments, **environment):
     return ran.stdout.splitlines()
 
 
-def test_a_folder_gives_its_best_and_says_why(folder, caplog):
+def test_the_best_artifact_of_a_folder_is_loaded_and_the_reason_is_logged(folder, caplog):
     caplog.set_level(logging.INFO, "runtimes")
     captioner = runtimes.load(folder("pytorch-int8", "onnx-fp32", "onnx-int8", "pytorch-fp32"))
     assert captioner.manifest.recipe["name"] == "onnx-int8"
-    assert said(caplog) == [("INFO", "using onnx-int8: INT8 that is right on every CPU")]
+    assert messages(caplog) == [("INFO", "using onnx-int8: INT8 that is right on every CPU")]
 
 
-def test_what_is_being_made_is_not_chosen(folder, caplog):
+def test_unfinished_artifacts_are_not_chosen(folder, caplog):
     path = folder("onnx-fp32", "onnx-int8")
     (path / "onnx-int8").rename(path / ".onnx-int8.partial")
     (path / "notes.txt").touch()
@@ -97,12 +97,12 @@ def test_what_is_being_made_is_not_chosen(folder, caplog):
 
 def test_an_artifact_made_for_another_cpu(folder, tiny_artifacts, host, caplog):
     path = folder("onnx-int8-full", "pytorch-fp32")
-    caplog.clear()  # of exporting them
+    caplog.clear()  # messages of the exports
     host(cpu_features=frozenset({"avx2"}))
     assert runtimes.load(path).manifest.recipe["name"] == "pytorch-fp32"
-    assert said(caplog) == []
+    assert messages(caplog) == []
     assert runtimes.load(tiny_artifacts["onnx-int8-full"]).manifest.recipe["name"] == "onnx-int8-full"
-    ((level, text),) = said(caplog)
+    ((level, text),) = messages(caplog)
     right = "its products are right here, but may be slow" if run_int8_selftest().right else "integer products saturate here"
     assert (
         level,
@@ -123,7 +123,7 @@ def test_artifacts_of_different_checkpoints(tiny_artifacts, tmp_path):
     assert str(caught.value) == f"{tmp_path / 'all'}: contains artifacts of different checkpoints; name one of one, two"
 
 
-def test_nothing_there(tmp_path):
+def test_no_artifact(tmp_path):
     for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
         (tmp_path / "file").touch()
         with pytest.raises(ArtifactMissingError) as caught:
@@ -140,19 +140,19 @@ def test_nothing_there(tmp_path):
         ({"threads": -2}, RequestError, "threads must be at least 1"),
     ],
 )
-def test_options_that_make_no_sense(tiny_artifacts, options, error, text):
+def test_invalid_options(tiny_artifacts, options, error, text):
     with pytest.raises(error) as caught:
         runtimes.load(tiny_artifacts["onnx-int8"], **options)
     assert str(caught.value).startswith(text)
 
 
-def test_threads_are_those_asked_for(tiny_artifacts):
+def test_the_number_of_threads(tiny_artifacts):
     for recipe in ("onnx-int8", "pytorch-int8"):
         assert runtimes.load(tiny_artifacts[recipe], threads=1).session.info().threads == 1
         assert runtimes.load(tiny_artifacts[recipe]).session.info().threads == read_host().cores
 
 
-def test_a_runtime_from_the_future(tiny_artifacts, tmp_path):
+def test_an_unknown_contract_and_a_newer_schema(tiny_artifacts, tmp_path):
     path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "new", contract="split/2")
     with pytest.raises(UnknownNameError) as caught:
         runtimes.load(path)
@@ -162,8 +162,8 @@ def test_a_runtime_from_the_future(tiny_artifacts, tmp_path):
         runtimes.load(path)
 
 
-def test_an_artifact_of_another_task_is_an_error_that_names_what_runs_it(tiny_artifacts, tmp_path, monkeypatch, image):
-    """A task of a later version: an entry for its family's sizes, one for its command."""
+def test_an_artifact_of_another_task_is_an_error_that_names_the_command(tiny_artifacts, tmp_path, monkeypatch, image):
+    """A task of a later version has one entry for its family and one for its command."""
     monkeypatch.setitem(FAMILIES, ("blip", "matching"), FAMILIES["blip", "caption"])
     monkeypatch.setitem(runtimes.loading.TASKS, "matching", "toolkit match")
     path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "all" / "other", task="matching")
@@ -181,17 +181,17 @@ def test_an_artifact_of_another_task_is_an_error_that_names_what_runs_it(tiny_ar
     assert "caption" in str(unknown.value)
 
 
-def test_cuda_that_is_not_there(tiny_artifacts):
+def test_cuda_without_a_gpu(tiny_artifacts):
     named = [tiny_artifacts[recipe] for recipe in ("onnx-fp32", "onnx-fp16", "pytorch-fp32", "pytorch-int8")]
-    found = python("for path in sys.argv[1:]: show(path, device='cuda')", *named, CUDA_VISIBLE_DEVICES="-1")
-    assert [line.partition(" CUDAExecutionProvider")[0] for line in found[:2]] in (
+    lines = python("for path in sys.argv[1:]: show(path, device='cuda')", *named, CUDA_VISIBLE_DEVICES="-1")
+    assert [line.partition(" CUDAExecutionProvider")[0] for line in lines[:2]] in (
         ["UnavailableError onnxruntime has no"] * 2,
         ["UnavailableError onnxruntime could not start"] * 2,  # the GPU build without a GPU
     )
-    assert found[2:] == ["UnavailableError torch finds no CUDA device here; use --device cpu"] * 2
+    assert lines[2:] == ["UnavailableError torch finds no CUDA device here; use --device cpu"] * 2
 
 
-def test_a_folder_without_what_cuda_can_run(folder, host):
+def test_a_folder_without_an_artifact_for_cuda(folder, host):
     host(cuda=False)
     path = folder("onnx-fp16", "onnx-int8")
     with pytest.raises(UnavailableError) as caught:
@@ -199,8 +199,8 @@ def test_a_folder_without_what_cuda_can_run(folder, host):
     assert str(caught.value) == f"{path}: none of onnx-fp16, onnx-int8 can run here with device 'cuda'"
 
 
-def test_a_gpu_that_the_libraries_cannot_use_costs_a_warning_each(folder):
-    """The driver is there, or so it seems; onnxruntime and torch are builds without CUDA, or see no device."""
+def test_a_gpu_that_no_library_can_use_is_one_warning_per_artifact(folder):
+    """The driver is reported as installed, but onnxruntime and torch are builds without CUDA or find no device."""
     pretend = "import runtimes.loading, dataclasses\nfacts = dataclasses.replace(runtimes.loading.read_host(), cuda=True)\n"
     pretend += "runtimes.loading.read_host = lambda: facts\nshow(sys.argv[1])"
     first, second, *rest = python(pretend, folder("onnx-fp16", "pytorch-fp16", "onnx-int8"), CUDA_VISIBLE_DEVICES="-1")
@@ -214,14 +214,14 @@ def test_a_gpu_that_the_libraries_cannot_use_costs_a_warning_each(folder):
 def test_fp16_on_a_cpu_warns_and_captions(tiny_artifacts, recipe, host, image, caplog):
     host(cuda=False)
     (caption,) = runtimes.load(tiny_artifacts[recipe]).caption([image])
-    assert said(caplog) == [
+    assert messages(caplog) == [
         ("WARNING", f"{tiny_artifacts[recipe].name} is made for a GPU and this machine has none; running it on the CPU, which is slow")
     ]
     caplog.clear()
     captioner = runtimes.load(tiny_artifacts[recipe], device="cpu")
     assert captioner.caption([image]) == [caption]
     assert caption.error is None
-    assert said(caplog) == []
+    assert messages(caplog) == []
     assert (captioner.session.info().device, captioner.session.info().precision) == ("cpu", "fp16")
 
 
@@ -239,7 +239,7 @@ def bad_contents(content):
 @pytest.mark.parametrize(
     ("recipe", "role"), [("onnx-int8", "encoder"), ("onnx-int8", "decoder"), ("onnx-int8", "tokenizer"), ("pytorch-int8", "weights")]
 )
-def test_a_bad_file_with_the_right_hash_is_one_line(tiny_artifacts, tmp_path, recipe, role, damage, capfd):
+def test_an_invalid_file_with_a_correct_hash_is_an_error_of_one_line(tiny_artifacts, tmp_path, recipe, role, damage, capfd):
     opened = open_artifact(tiny_artifacts[recipe])
     path = spoiled(opened.path, tmp_path / "bad", role, bad_contents(opened.path_of(role).read_bytes())[damage])
     with pytest.raises((ArtifactCorruptError, GraphRefusedError)) as caught:
@@ -248,10 +248,10 @@ def test_a_bad_file_with_the_right_hash_is_one_line(tiny_artifacts, tmp_path, re
     assert str(caught.value).startswith(f"{file}: ")
     assert str(caught.value).endswith((". Export or copy the artifact again.", ". Export the artifact again with this toolkit."))
     assert "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")  # nothing printed past us
+    assert capfd.readouterr() == ("", "")  # native libraries print nothing
 
 
-def test_graphs_and_weights_of_something_else(tiny_artifacts, tmp_path):
+def test_graphs_and_weights_of_another_model(tiny_artifacts, tmp_path):
     onnx, torch = open_artifact(tiny_artifacts["onnx-fp32"]), open_artifact(tiny_artifacts["pytorch-fp32"])
     swapped = {
         "two encoders": spoiled(onnx.path, tmp_path / "1", "decoder", onnx.path_of("encoder").read_bytes()),
@@ -275,7 +275,7 @@ def test_an_artifact_that_has_no_tokenizer(tiny_artifacts, tmp_path):
     assert str(caught.value) == f"{path}/manifest.json: declares no file with the role 'tokenizer'. Export or copy the artifact again."
 
 
-def test_what_is_in_use_is_described(tiny_artifacts):
+def test_info_of_the_session(tiny_artifacts):
     import onnxruntime
     import torch
 
@@ -292,8 +292,8 @@ def test_what_is_in_use_is_described(tiny_artifacts):
     assert (fp32.providers, fp32.precision) == (("cpu",), "fp32")
 
 
-def test_a_folder_with_damaged_artifacts_gives_the_best_of_the_others(folder, caplog):
-    """A device that receives updates goes on with what it has: one manifest is damaged, one newer, one graph cut off."""
+def test_damaged_artifacts_of_a_folder_are_skipped(folder, caplog):
+    """One manifest is damaged, one has a newer schema, and one graph is truncated."""
     path = folder("onnx-int8", "onnx-int4", "pytorch-int8", "onnx-fp32")
     (path / "onnx-int8" / "manifest.json").write_text(json.dumps({"schema": SCHEMA}))
     (path / "pytorch-int8" / "manifest.json").write_text(json.dumps({"schema": SCHEMA + 1}))
@@ -301,7 +301,8 @@ def test_a_folder_with_damaged_artifacts_gives_the_best_of_the_others(folder, ca
     encoder.write_bytes(encoder.read_bytes()[:-1])
     assert runtimes.load(path).manifest.recipe["name"] == "onnx-fp32"
     assert [
-        (level, next(name for name in ("onnx-int8", "pytorch-int8", "onnx-int4") if f"/{name}/" in text)) for level, text in said(caplog)
+        (level, next(name for name in ("onnx-int8", "pytorch-int8", "onnx-int4") if f"/{name}/" in text))
+        for level, text in messages(caplog)
     ] == [
         ("WARNING", "onnx-int8"),
         ("WARNING", "pytorch-int8"),
@@ -309,7 +310,7 @@ def test_a_folder_with_damaged_artifacts_gives_the_best_of_the_others(folder, ca
     ]
 
 
-def test_a_folder_of_nothing_but_damaged_artifacts_gives_the_first_error(folder):
+def test_a_folder_with_only_damaged_artifacts_raises_the_first_error(folder):
     path = folder("onnx-int8", "onnx-fp32")
     (path / "onnx-fp32" / "manifest.json").write_text(json.dumps({"schema": SCHEMA + 1}))
     encoder = open_artifact(path / "onnx-int8").path_of("encoder")
@@ -321,8 +322,8 @@ def test_a_folder_of_nothing_but_damaged_artifacts_gives_the_first_error(folder)
         runtimes.load(path)
 
 
-def test_threads_follow_the_affinity_at_each_load(tiny_artifacts):
-    """A service whose CPUs are changed while it lives: the second captioner has the threads of then."""
+def test_the_number_of_threads_follows_the_affinity_at_each_load(tiny_artifacts):
+    """The CPUs of a running service change: a captioner that is loaded later has the new number of threads."""
     cpus = sorted(os.sched_getaffinity(0))
     script = (
         "import os\nfor cpus in (set(map(int, sys.argv[2:])), {int(sys.argv[2])}):\n    os.sched_setaffinity(0, cpus)\n"

@@ -1,9 +1,9 @@
-"""Loading where a library is missing or broken."""
+"""`load` with a missing or broken library."""
 
 from tests.runtimes.test_loading import python
 
 WITHOUT = "for name in {names!r}: sys.modules[name] = None\n"
-"""Not installed: neither found nor imported."""
+"""Simulates libraries that are not installed."""
 
 BROKEN = """
 import importlib.abc, importlib.machinery
@@ -20,10 +20,10 @@ class Broken(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 sys.meta_path.insert(0, Broken())
 """
-"""Installed, but something it is linked with is missing, as in slim containers."""
+"""Simulates a library that is installed and links to a missing one, as in slim containers."""
 
 
-def test_a_missing_library_costs_one_warning_and_the_next_best(folder):
+def test_a_missing_library_is_one_warning_and_the_next_best_artifact_is_loaded(folder):
     path = folder("onnx-int8", "onnx-fp32", "pytorch-int8", "pytorch-fp32")
     show = "show(sys.argv[1])"
     assert python(WITHOUT.format(names=["onnxruntime"]) + show, path) == [
@@ -32,7 +32,7 @@ def test_a_missing_library_costs_one_warning_and_the_next_best(folder):
         "loaded pytorch-int8",
     ]
     assert python(WITHOUT.format(names=["torch"]) + show, path) == [
-        "INFO using onnx-int8: INT8 that is right on every CPU",  # nothing better was missed
+        "INFO using onnx-int8: INT8 that is right on every CPU",  # no warning: torch was not needed for the best one
         "loaded onnx-int8",
     ]
     assert python(WITHOUT.format(names=["onnxruntime", "torch"]) + show, path) == [

@@ -1,4 +1,4 @@
-"""What `import runtimes` offers: its names, what may be given to it, what it returns, and what ends with it."""
+"""The public API of `runtimes`: names, kinds of arguments, results, closing, and exceptions."""
 
 import hashlib
 import inspect
@@ -34,7 +34,7 @@ def paths(drawn_images):
     return [image.path for image in drawn_images[:5]]
 
 
-def test_the_names_and_nothing_heavy_before_one_is_used():
+def test_public_names_are_imported_on_first_use():
     script = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -42,15 +42,15 @@ import runtimes
 heavy = [name for name in ("numpy", "PIL", "tokenizers", "onnxruntime", "torch") if name in sys.modules]
 print(sorted(runtimes.__all__), heavy, [getattr(runtimes, name).__name__ for name in sorted(runtimes.__all__)])
 """
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     names = ["Caption", "Captioner", "ToolkitError", "load"]
-    assert said == f"{names} [] {names}\n"
+    assert output == f"{names} [] {names}\n"
     with pytest.raises(AttributeError, match="nothing"):
         runtimes.nothing  # noqa: B018
 
 
 @pytest.mark.parametrize("name", ["load", "Captioner.caption", "Captioner.stream", "Captioner.score"])
-def test_all_arguments_but_the_first_are_named(name):
+def test_all_arguments_but_the_first_are_keyword_only(name):
     owner, _, method = name.partition(".")
     function = getattr(getattr(runtimes, owner), method) if method else getattr(runtimes, owner)
     first, *others = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.name != "self"]
@@ -74,20 +74,20 @@ def test_one_image_gives_a_list_of_one(captioner, paths, image_of):
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter, lambda paths: (path for path in paths)])
-def test_several_images_of_any_iterable(captioner, paths, kind):
+def test_several_images_from_any_iterable(captioner, paths, kind):
     assert captioner.caption(kind(paths), batch_size=2, workers=1) == captioner.caption(paths)
     scores = captioner.score(kind(paths), captions=["two"] * 5)
     assert [score.shape for score in scores] == [(1,)] * 5
 
 
 @pytest.mark.parametrize("wrong", [None, 3, 1.5, object()])
-def test_what_is_no_image_and_not_several(captioner, wrong):
-    for ask in (captioner.caption, captioner.stream, lambda images: captioner.score(images, captions=[])):
+def test_an_argument_that_is_neither_an_image_nor_iterable(captioner, wrong):
+    for call in (captioner.caption, captioner.stream, lambda images: captioner.score(images, captions=[])):
         with pytest.raises(RequestError, match=type(wrong).__name__):
-            ask(wrong)
+            call(wrong)
 
 
-def test_what_the_iterator_raises_passes(captioner, paths):
+def test_exceptions_of_the_iterator_pass_unchanged(captioner, paths):
     def failing():
         yield from paths[:2]
         raise LookupError("the database is gone")
@@ -98,8 +98,8 @@ def test_what_the_iterator_raises_passes(captioner, paths):
         next(captions)
 
 
-def test_files_are_rotated_as_exif_says_and_pil_images_are_not(captioner, drawn_images, tmp_path):
-    """As `caption` documents, and with the way out that it names."""
+def test_files_are_rotated_by_exif_and_pil_images_are_not(captioner, drawn_images, tmp_path):
+    """As documented in `caption`, including `exif_transpose` for PIL images."""
     image, exif = Image.open(drawn_images[3].path).convert("RGB"), Image.Exif()
     image.putpixel((0, 0), (255, 0, 0))
     exif[0x0112] = 6
@@ -110,7 +110,7 @@ def test_files_are_rotated_as_exif_says_and_pil_images_are_not(captioner, drawn_
     assert as_file != as_image
 
 
-def test_closing_frees_the_model_and_ends_all_use(artifact, paths):
+def test_close_frees_the_model_and_later_calls_fail(artifact, paths):
     with runtimes.load(artifact, threads=1) as captioner:
         model = weakref.ref(vars(captioner.session)["_session"])
         assert captioner.caption(paths[0])[0].error is None
@@ -130,7 +130,7 @@ def test_closing_frees_the_model_and_ends_all_use(artifact, paths):
     assert model() is None
 
 
-def test_info_is_what_is_in_use(tiny_artifacts):
+def test_info(tiny_artifacts):
     path = tiny_artifacts["onnx-int8"]
     content = (path / "manifest.json").read_bytes()
     written = json.loads(content)
@@ -144,7 +144,7 @@ def test_info_is_what_is_in_use(tiny_artifacts):
 
 
 class Failing:
-    """A session whose steps fail: with an exception of its engine, or while something else happens."""
+    """A session that calls a function, which may raise, before each step."""
 
     def __init__(self, session, happens):
         self.session, self.happens = session, happens
@@ -161,16 +161,16 @@ def fail(error):
     raise error
 
 
-@pytest.mark.parametrize("error", [RuntimeError("CUDA error: illegal access"), IndexError("our own bug"), SystemError("null argument")])
-def test_an_engine_that_fails_is_no_damaged_artifact(captioner, paths, error):
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: illegal access"), IndexError("a bug"), SystemError("null argument")])
+def test_a_failing_engine_is_an_engine_error(captioner, paths, error):
     failing = runtimes.Captioner(Failing(captioner.session, lambda: fail(error)), captioner.tokenizer, captioner.manifest)
-    for ask in (
+    for call in (
         lambda: failing.caption(paths),
         lambda: failing.caption(paths, num_beams=2),
         lambda: failing.score(paths[0], captions="two"),
     ):
         with pytest.raises(EngineError) as caught:
-            ask()
+            call()
         assert caught.value.code == "ENGINE_FAILED"
         assert str(error) in str(caught.value)
         assert "copy" not in str(caught.value)
@@ -178,10 +178,10 @@ def test_an_engine_that_fails_is_no_damaged_artifact(captioner, paths, error):
 
 
 class CancelledError(BaseException):
-    """As asynchronous frameworks end a task."""
+    """A `BaseException` like the one with which asynchronous frameworks cancel a task."""
 
 
-def test_other_ends_of_a_run_pass_unchanged(captioner, paths):
+def test_other_exceptions_during_a_run_pass_unchanged(captioner, paths):
     def alarm(number, frame):
         raise TimeoutError("soft limit")
 

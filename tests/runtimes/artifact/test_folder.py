@@ -1,4 +1,4 @@
-"""An artifact on disk: what is missing is said, and how large it is."""
+"""An artifact on disk: errors for missing files, sizes, symbolic links, optional files."""
 
 import os
 import shutil
@@ -16,11 +16,11 @@ from toolkit.packaging.package import package
 
 @pytest.fixture
 def artifact(tiny_artifacts, tmp_path):
-    """A copy that a test may spoil."""
+    """A copy that a test may damage."""
     return Path(shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "tiny"))
 
 
-def test_no_manifest_no_artifact(artifact):
+def test_a_folder_without_a_manifest_is_not_an_artifact(artifact):
     (artifact / "manifest.json").unlink()
     with pytest.raises(ArtifactMissingError) as caught:
         open_artifact(artifact)
@@ -30,7 +30,7 @@ def test_no_manifest_no_artifact(artifact):
     )
 
 
-def test_the_size_is_that_of_the_model_whatever_else_is_in_the_folder(artifact, tmp_path):
+def test_the_size_excludes_undeclared_and_optional_files(artifact, tmp_path):
     expected = sum(file.stat().st_size for file in artifact.iterdir())
     assert open_artifact(artifact).total_bytes == expected
     (artifact / "stray.bin").write_bytes(bytes(1000))
@@ -46,7 +46,7 @@ def test_the_size_is_that_of_the_model_whatever_else_is_in_the_folder(artifact, 
 @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int8-single", "pytorch-int8"])
 @pytest.mark.parametrize("layout", ["../blobs", "..data"])
 def test_files_may_be_links(tiny_artifacts, tmp_path, drawn_images, recipe, layout):
-    """The hub's cache links each file to a blob of another name outside the folder; a mounted config map to a folder inside it."""
+    """The hub's cache links files to blobs outside the folder; a mounted config map links them to a folder inside it."""
     source, folder = tiny_artifacts[recipe], tmp_path / "snapshot"
     folder.mkdir()
     (folder / layout).mkdir()
@@ -60,7 +60,7 @@ def test_files_may_be_links(tiny_artifacts, tmp_path, drawn_images, recipe, layo
 
 
 def test_loading_reads_no_optional_file(artifact, tmp_path):
-    """Wheels and golden captions of an unpacked package cost a start nothing; `verify` reads them."""
+    """`load` does not read the wheels and golden captions of an unpacked package; `verify` does."""
     package(artifact, tmp_path / "a.tar.gz")
     unpack(tmp_path / "a.tar.gz", tmp_path / "unpacked")
     folder = tmp_path / "unpacked"
@@ -68,15 +68,15 @@ def test_loading_reads_no_optional_file(artifact, tmp_path):
     assert {"README.md", "golden.json", "golden-logits.f32", "golden-cat.jpg"} <= set(optional)
     for name in optional:
         (folder / name).unlink()
-        os.mkfifo(folder / name)  # reading one would be noticed
+        os.mkfifo(folder / name)  # opening a pipe would block or fail
     assert runtimes.load(folder, threads=1).manifest.digest == open_artifact(folder).manifest.digest
     with pytest.raises(ArtifactCorruptError) as caught:
         verify(folder)
     assert [name for name in optional if name not in str(caught.value)] == []
 
 
-def test_a_reader_that_cannot_be_helped(artifact):
-    """Files that are gone while the manifest stays the same are damage, not a replacement."""
+def test_a_missing_file_under_an_unchanged_manifest_is_an_error(artifact):
+    """`load` retries only if the manifest has changed."""
     (file,) = artifact.glob("encoder-*.onnx")
     file.unlink()
     with pytest.raises(ArtifactCorruptError, match="missing"):

@@ -1,4 +1,4 @@
-"""`document`: dataclasses as JSON and back, strictly, with every problem named at its place."""
+"""`json_dataclass`: dataclasses to JSON and back, with strict checks and a path for every problem."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -48,7 +48,7 @@ def read(**changes):
     return json_dataclass.load(Tree, {"name": "t", "leaf": {"size": 1}, **changes})
 
 
-def test_there_and_back():
+def test_dump_and_load():
     plain = json_dataclass.dump(FULL)
     assert plain == {
         "name": "ä",
@@ -64,7 +64,7 @@ def test_there_and_back():
     assert json_dataclass.load(Tree, plain) == (FULL, [])
 
 
-def test_defaults_and_whole_numbers_for_floats():
+def test_defaults_and_integers_for_float_fields():
     tree, problems = read(leaf={"size": 1, "ratio": 2}, rings=[1, 2.5])
     assert (tree, problems) == (Tree(name="t", leaf=Leaf(size=1, ratio=2.0), rings=(1.0, 2.5)), [])
     assert [type(value) for value in (tree.leaf.ratio, *tree.rings)] == [float] * 3
@@ -97,11 +97,11 @@ def test_defaults_and_whole_numbers_for_floats():
         ({"a\nb": 1}, "unknown tree field(s) a\\nb; known: name, leaf, kind, note, leaves, pair, rings, counts, anything"),
     ],
 )
-def test_a_problem_is_named_at_its_place(changes, problem):
+def test_a_problem_has_its_path(changes, problem):
     assert read(**changes) == (None, [problem])
 
 
-def test_all_problems_come_at_once():
+def test_all_problems_are_reported_at_once():
     assert json_dataclass.load(Tree, {"leaf": {"ratio": "x"}, "pair": [1.0, 2], "colour": 1, "smell": 2}) == (
         None,
         [
@@ -115,11 +115,11 @@ def test_all_problems_come_at_once():
 
 
 @pytest.mark.parametrize("other", [None, [], "x", 1, True])
-def test_something_else_than_an_object(other):
+def test_a_value_that_is_not_an_object(other):
     assert json_dataclass.load(Tree, other) == (None, [f"document: expected an object, got {type(other).__name__}"])
 
 
-def test_the_canonical_text_does_not_depend_on_order():
+def test_canonical_json_does_not_depend_on_the_order_of_keys():
     assert (
         json_dataclass.canonical_json({"b": [1, 2.5, None], "a": {"d": "ü", "c": True}})
         == '{"a":{"c":true,"d":"ü"},"b":[1,2.5,null]}'.encode()

@@ -147,7 +147,7 @@ def test_the_digest_is_what_sha256sum_prints(written):
     assert len({manifest.digest, changed.digest, small_manifest().digest}) == 3
 
 
-def test_optional_parts_may_hold_anything(written, plain):
+def test_optional_accepts_any_json(written, plain):
     plain["optional"] = {"draft": {"of": "a newer toolkit"}, "deep": [[None, 1.5]]}
     plain["files"]["README.md"] = {"role": "card", "bytes": 1, "sha256": "ab" * 32, "optional": True}
     manifest = read_manifest(written(plain))
@@ -157,7 +157,7 @@ def test_optional_parts_may_hold_anything(written, plain):
     assert read_manifest(written(plain)).optional == {}
 
 
-def test_a_family_that_is_not_known_is_named_with_the_known_ones(written, plain):
+def test_an_unknown_family_is_reported_with_the_known_ones(written, plain):
     plain |= {"family": "git", "model": {"layers": 3}}
     assert problems(written(plain)) == ["manifest: family 'git' with task 'caption' is not known", "known: blip caption"]
     plain |= {"family": "blip", "task": "vqa"}
@@ -165,7 +165,7 @@ def test_a_family_that_is_not_known_is_named_with_the_known_ones(written, plain)
 
 
 @pytest.mark.parametrize("template", ["", "[BOS]", "{text} {text}", "[BOS] {text} [SEP]", "{text}[EOS]"])
-def test_a_template_of_other_parts_is_refused(written, plain, template):
+def test_an_invalid_template_is_refused(written, plain, template):
     plain["tokenizer"]["template"] = template
     assert problems(written(plain)) == ["tokenizer: template must contain {text} once and otherwise only [BOS], [EOS], [PAD]"]
 
@@ -250,14 +250,14 @@ def test_an_older_schema_says_to_export_again(written, schema):
         (b" " * (MAX_MANIFEST_BYTES + 1), f"larger than {MAX_MANIFEST_BYTES} bytes"),
     ],
 )
-def test_what_is_no_manifest(written, content, problem):
-    (found,) = problems(written(content))
-    assert found == problem or (problem == "not JSON" and found.startswith("not JSON ("))
+def test_invalid_content(written, content, problem):
+    (reported,) = problems(written(content))
+    assert reported == problem or (problem == "not JSON" and reported.startswith("not JSON ("))
 
 
 @pytest.mark.parametrize("depth", [*range(100, 1200, 20)])
 def test_a_deep_value_is_read_or_refused(written, plain, depth):
-    """Whatever a parser's own limit is."""
+    """The limit of the JSON parser depends on the version of Python."""
     path = written(json.dumps(plain).replace('{"drift"', '{"deep": ' + "[" * depth + "]" * depth + ', "drift"'))
     try:
         assert read_manifest(path).digest == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -274,10 +274,10 @@ def test_a_deep_value_is_read_or_refused(written, plain, depth):
         (("model", "text_norm_eps"), -(10**400), "model.text_norm_eps: expected a float, got int"),
     ],
 )
-def test_values_that_json_has_and_we_have_not(written, plain, where, value, problem):
+def test_json_values_that_are_not_supported(written, plain, where, value, problem):
     plain[where[0]][where[1]] = value
-    (found,) = problems(written(json.dumps(plain)))
-    assert found == problem or (problem == "not JSON" and found.startswith("not JSON ("))
+    (reported,) = problems(written(json.dumps(plain)))
+    assert reported == problem or (problem == "not JSON" and reported.startswith("not JSON ("))
 
 
 @pytest.mark.parametrize(
@@ -306,13 +306,13 @@ def test_values_that_json_has_and_we_have_not(written, plain, where, value, prob
 def test_sizes_that_no_model_has(written, plain, part, field, value, problem):
     """A forged manifest must not make a device run out of memory."""
     plain[part][field] = value
-    (found, *rest) = problems(written(plain))
-    assert found.startswith(problem)
+    (reported, *rest) = problems(written(plain))
+    assert reported.startswith(problem)
     assert rest == []
 
 
 @pytest.mark.parametrize(("field", "value"), [("bytes", -1), ("bytes", 1 << 50), ("sha256", "cd" * 31), ("sha256", "CD" * 32)])
-def test_entries_of_no_file(written, plain, field, value):
+def test_invalid_sizes_and_hashes(written, plain, field, value):
     plain["files"]["encoder-3fa9c1d2.onnx"][field] = value
     assert problems(written(plain)) == ["files.encoder-3fa9c1d2.onnx: bytes is out of range, or sha256 is not 64 hexadecimal digits"]
 
@@ -336,5 +336,5 @@ def test_every_file_name_that_is_not_plain_is_named(written, plain):
     assert problems(written(plain)) == ["file name 'a/b' is not a plain name", "file name '..' is not a plain name"]
 
 
-def test_a_manifest_that_is_no_file(tmp_path):
+def test_a_manifest_that_does_not_exist(tmp_path):
     assert problems(Path(tmp_path / "none.json")) == ["cannot be read (No such file or directory)"]

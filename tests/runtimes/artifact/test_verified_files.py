@@ -1,4 +1,4 @@
-"""An artifact's files while it is opened: checked before anybody gets them, read through what was checked, the same afterwards."""
+"""The files of an artifact: checked before use, read from the checked descriptor, and checked for changes afterwards."""
 
 import hashlib
 import os
@@ -18,12 +18,12 @@ ROLES = ["encoder", "encoder-weights", "decoder", "decoder-weights", "tokenizer"
 
 @pytest.fixture
 def artifact(tiny_artifacts, tmp_path):
-    """A copy that a test may spoil."""
+    """A copy that a test may damage."""
     return open_artifact(Path(shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "tiny")))
 
 
 def with_file(artifact, role, content):
-    """The artifact with another content of a file, as its manifest says it, written under the old name."""
+    """Replace the content of a file under its name, and its entry in the manifest."""
     name = artifact.manifest.file_of(role)
     (artifact.path / name).write_bytes(content)
     entry = replace(artifact.manifest.files[name], bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
@@ -40,7 +40,7 @@ def test_files_are_named_by_role_and_content(artifact):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_damage_is_named(artifact, role):
+def test_damage_is_reported(artifact, role):
     file = artifact.path_of(role)
     content = file.read_bytes()
     size = len(content)
@@ -71,7 +71,7 @@ def test_damage_is_named(artifact, role):
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device", "link to a folder", "link to a pipe", "link to itself", "link to nothing"])
-def test_what_is_no_regular_file_is_refused_and_not_waited_for(artifact, tmp_path, kind):
+def test_a_path_that_is_not_a_regular_file_is_refused_without_blocking(artifact, tmp_path, kind):
     file, elsewhere = artifact.path_of("decoder-weights"), tmp_path / "elsewhere"
     file.unlink()
     {"folder": elsewhere.mkdir, "pipe": lambda: os.mkfifo(elsewhere)}.get(kind.removeprefix("link to a "), lambda: None)()
@@ -95,7 +95,7 @@ def test_a_role_that_no_file_has(artifact):
     )
 
 
-def test_a_file_that_nobody_asks_for_may_be_bad(artifact):
+def test_a_damaged_file_that_is_not_read_is_no_error(artifact):
     artifact.path_of("tokenizer").write_bytes(b"")
     with open_verified(artifact) as files:
         assert files.read("encoder") == artifact.path_of("encoder").read_bytes()
@@ -103,7 +103,7 @@ def test_a_file_that_nobody_asks_for_may_be_bad(artifact):
 
 
 @pytest.mark.parametrize("size", [KEPT_BYTES, KEPT_BYTES + 1])
-def test_small_and_large_files_are_read_whole_and_again(artifact, size):
+def test_small_and_large_files_can_be_read_repeatedly(artifact, size):
     content = bytes(range(256)) * (size // 256) + bytes(size % 256)
     artifact = with_file(artifact, "tokenizer", content)
     with open_verified(artifact) as files:
@@ -114,7 +114,7 @@ def test_small_and_large_files_are_read_whole_and_again(artifact, size):
         files.read("tokenizer")
 
 
-def test_a_parser_gets_the_bytes_that_were_hashed_though_the_file_was_written_to_since(artifact):
+def test_a_file_that_is_modified_after_hashing_is_read_as_it_was_hashed(artifact):
     content = artifact.path_of("encoder").read_bytes()
     with open_verified(artifact) as files:
         files.read("encoder")
@@ -124,8 +124,8 @@ def test_a_parser_gets_the_bytes_that_were_hashed_though_the_file_was_written_to
 
 @pytest.mark.parametrize("change", ["written to", "replaced", "removed", "linked elsewhere"])
 @pytest.mark.parametrize("restored", [False, True])
-def test_a_change_between_hash_and_end_of_opening_is_found(artifact, change, restored):
-    """Putting content and times back as they were does not hide it: the time of change is the system's."""
+def test_a_change_after_hashing_is_detected(artifact, change, restored):
+    """Restoring content and mtime does not hide the change, since ctime cannot be set."""
     file = artifact.path_of("decoder-weights")
     status, content = file.stat(), file.read_bytes()
     with open_verified(artifact) as files:
@@ -151,7 +151,7 @@ def test_a_change_between_hash_and_end_of_opening_is_found(artifact, change, res
     assert str(caught.value) == f"{file}: was changed while it was opened. Export or copy the artifact again."
 
 
-def test_without_verifying_sizes_are_checked_and_hashes_are_not(artifact):
+def test_without_verify_sizes_are_checked_and_hashes_are_not(artifact):
     file = artifact.path_of("decoder-weights")
     content = bytearray(file.read_bytes())
     content[0] ^= 1
@@ -163,14 +163,14 @@ def test_without_verifying_sizes_are_checked_and_hashes_are_not(artifact):
 
 
 def test_no_descriptor_and_no_thread_is_left(artifact):
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a listing, not paths
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - the number of entries is needed, not paths
     with open_verified(artifact) as files:
         files.open("encoder")
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
-def test_a_file_that_is_read_whole_has_a_limit(artifact):
-    """A forged manifest may declare a tokenizer of any size; the file is sparse here."""
+def test_a_file_that_is_read_as_a_whole_has_a_size_limit(artifact):
+    """A forged manifest may declare a tokenizer of any size. The file of this test is sparse."""
     file = artifact.path_of("tokenizer")
     os.truncate(file, MAX_READ_BYTES + 1)
     entry = replace(artifact.manifest.files[file.name], bytes=MAX_READ_BYTES + 1, sha256=sha256_of(file))

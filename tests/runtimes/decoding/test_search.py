@@ -1,6 +1,6 @@
-"""Greedy and beam search by hand: a session with scripted probabilities, captions and calls worked out on paper.
+"""Greedy and beam search with a session of scripted probabilities; expected captions and calls were computed by hand.
 
-That both searches equal transformers' on real models is shown in tests/parity/test_generate.py.
+The comparison with transformers on real models is in tests/parity/test_generate.py.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from runtimes.errors import OutOfMemoryError, RequestError, UnavailableError
 BOS, EOS, A, B, C = 1, 2, 3, 4, 5
 SPEC = TokenizerSpec(bos_id=BOS, eos_id=EOS, pad_id=0)
 NEVER = 1e-12
-"""Probability of a token that a script does not name."""
+"""Probability of a token that a script does not list."""
 
 Script = Callable[[int, tuple[int, ...]], Mapping[int, float]]
 """(image, tokens so far) → probability of each next token."""
@@ -38,13 +38,13 @@ class ScriptedState:
 
 
 class ScriptedSession:
-    """A session that looks probabilities up and writes down what it was asked for."""
+    """A session that reads probabilities from a script and records its calls."""
 
     capabilities = STEPWISE
     device = "cpu"
 
-    def __init__(self, script: Script, vocabulary: int = 6, most_images: int = 1000, most_rows: int = 1000) -> None:
-        self.script, self.vocabulary, self.most_images, self.most_rows = script, vocabulary, most_images, most_rows
+    def __init__(self, script: Script, vocabulary: int = 6, max_images: int = 1000, max_rows: int = 1000) -> None:
+        self.script, self.vocabulary, self.max_images, self.max_rows = script, vocabulary, max_images, max_rows
         self.fed: list[list[list[int]]] = []
         self.positions: list[list[int]] = []
         self.selected: list[tuple[list[int], list[int]]] = []
@@ -53,20 +53,21 @@ class ScriptedSession:
         return ScriptedState(list(range(images)), [(image, ()) for image in range(images)])
 
     def encode(self, inputs):
-        """Read which image it is from its brightness: the images of these tests are grey k * 8, not normalized."""
+        """Return the index of each image from its brightness: image k of these tests is grey k * 8, not normalized."""
         pixels = inputs["pixels"]
-        if len(pixels) > self.most_images:
+        if len(pixels) > self.max_images:
             raise DeviceMemoryError("no room")
-        images = [round(float(one.mean()) * 255 / 8) for one in pixels]
+        images = [round(float(image.mean()) * 255 / 8) for image in pixels]
         return ScriptedState(images, [(image, ()) for image in images])
 
     def step(self, token_ids, state, positions):
-        if len(token_ids) > self.most_rows:
+        if len(token_ids) > self.max_rows:
             raise DeviceMemoryError("no room")
         self.fed.append(token_ids.tolist())
         self.positions.append(positions.tolist())
         num_beams = len(state.rows) // len(state.images)
-        assert [image for image, _ in state.rows] == [image for image in state.images for _ in range(num_beams)]  # what the fold relies on
+        # The search depends on this order of rows.
+        assert [image for image, _ in state.rows] == [image for image in state.images for _ in range(num_beams)]
         rows = [(image, (*before, *new)) for (image, before), new in zip(state.rows, token_ids.tolist(), strict=True)]
         logits = np.full((len(rows), len(positions), self.vocabulary), log(NEVER), dtype=np.float32)
         for row, (image, tokens) in enumerate(rows):
@@ -87,7 +88,7 @@ class ScriptedSession:
 
 
 def table(*images: Mapping[tuple[int, ...], Mapping[int, float]]) -> Script:
-    """Read a script from one table per image: tokens after [BOS] → probabilities."""
+    """Return a script for one table per image: tokens after [BOS] → probabilities."""
     return lambda image, tokens: images[image].get(tokens[1:], {EOS: 1.0})
 
 
@@ -97,7 +98,7 @@ def search(session: ScriptedSession, images: int, prompt: tuple[int, ...] = (BOS
     )
 
 
-# "a" leads, and after it the end; the beams also see that "b c" is the likelier caption per token.
+# Greedy search takes "a" and the end token. Beam search finds "b c", which has the higher score per token.
 FORK = {
     (): {A: 0.55, B: 0.45},
     (A,): {EOS: 0.6, C: 0.4},
@@ -109,22 +110,22 @@ FORK = {
 
 class TestGreedy:
     def test_takes_the_likeliest_token_and_scores_the_mean_log_probability(self):
-        (found,) = search(ScriptedSession(table(FORK)), 1)
-        assert found.token_ids == (BOS, A, EOS)
-        assert found.score == pytest.approx((log(0.55) + log(0.6)) / 2, abs=1e-6)
+        (hypothesis,) = search(ScriptedSession(table(FORK)), 1)
+        assert hypothesis.token_ids == (BOS, A, EOS)
+        assert hypothesis.score == pytest.approx((log(0.55) + log(0.6)) / 2, abs=1e-6)
 
     def test_the_score_is_divided_by_length_to_the_power_of_the_length_penalty(self):
-        (found,) = search(ScriptedSession(table(FORK)), 1, length_penalty=2.0)
-        assert found.score == pytest.approx((log(0.55) + log(0.6)) / 4, abs=1e-6)
+        (hypothesis,) = search(ScriptedSession(table(FORK)), 1, length_penalty=2.0)
+        assert hypothesis.score == pytest.approx((log(0.55) + log(0.6)) / 4, abs=1e-6)
 
     def test_the_end_is_not_allowed_before_min_length(self):
-        (found,) = search(ScriptedSession(table(FORK)), 1, min_length=3)
-        assert found.token_ids == (BOS, A, C, EOS)
-        assert found.score == pytest.approx((log(0.55) + log(0.4) + log(0.6)) / 3, abs=1e-6)
+        (hypothesis,) = search(ScriptedSession(table(FORK)), 1, min_length=3)
+        assert hypothesis.token_ids == (BOS, A, C, EOS)
+        assert hypothesis.score == pytest.approx((log(0.55) + log(0.4) + log(0.6)) / 3, abs=1e-6)
 
     def test_stops_at_max_length_without_an_end(self):
-        (found,) = search(ScriptedSession(lambda image, tokens: {C: 1.0}), 1, max_length=5)
-        assert found.token_ids == (BOS, C, C, C, C)
+        (hypothesis,) = search(ScriptedSession(lambda image, tokens: {C: 1.0}), 1, max_length=5)
+        assert hypothesis.token_ids == (BOS, C, C, C, C)
 
     def test_finished_rows_are_dropped_and_captions_stay_in_place(self):
         script = table(
@@ -134,29 +135,29 @@ class TestGreedy:
             {(): {C: 1.0}, (C,): {EOS: 1.0}},
         )
         session = ScriptedSession(script)
-        found = search(session, 4)
-        assert [one.token_ids for one in found] == [(BOS, A, EOS), (BOS, EOS), (BOS, B, B, B, EOS), (BOS, C, EOS)]
+        hypotheses = search(session, 4)
+        assert [each.token_ids for each in hypotheses] == [(BOS, A, EOS), (BOS, EOS), (BOS, B, B, B, EOS), (BOS, C, EOS)]
         assert session.selected == [([0, 2, 3], [0, 2, 3]), ([1], [1])]
         assert session.fed == [[[BOS]] * 4, [[A], [B], [C]], [[B]], [[B]]]
 
-    def test_nothing_is_selected_while_no_row_has_finished(self):
+    def test_select_is_not_called_while_no_row_has_finished(self):
         session = ScriptedSession(lambda image, tokens: {A: 1.0})
         search(session, 3, max_length=6)
         assert session.selected == []
 
-    def test_the_prompt_is_fed_at_once_and_only_its_last_position_is_asked_for(self):
+    def test_the_prompt_is_fed_in_one_step_and_only_its_last_logits_are_requested(self):
         session = ScriptedSession(lambda image, tokens: {B: 1.0} if len(tokens) < 4 else {EOS: 1.0})
-        found = search(session, 2, prompt=(BOS, A, C))
-        assert [one.token_ids for one in found] == [(BOS, A, C, B, EOS)] * 2
+        hypotheses = search(session, 2, prompt=(BOS, A, C))
+        assert [each.token_ids for each in hypotheses] == [(BOS, A, C, B, EOS)] * 2
         assert session.fed == [[[BOS, A, C]] * 2, [[B]] * 2]
         assert session.positions == [[2], [0]]
 
 
 class TestBeam:
     def test_finds_the_likelier_caption_that_greedy_misses(self):
-        (found,) = search(ScriptedSession(table(FORK)), 1, num_beams=2)
-        assert found.token_ids == (BOS, B, C, EOS)
-        assert found.score == pytest.approx(log(0.45 * 0.9 * 0.8) / 3, abs=1e-6)
+        (hypothesis,) = search(ScriptedSession(table(FORK)), 1, num_beams=2)
+        assert hypothesis.token_ids == (BOS, B, C, EOS)
+        assert hypothesis.score == pytest.approx(log(0.45 * 0.9 * 0.8) / 3, abs=1e-6)
 
     @pytest.mark.parametrize(
         ("length_penalty", "token_ids", "score"),
@@ -167,9 +168,9 @@ class TestBeam:
         ],
     )
     def test_length_penalty_decides_between_short_and_long(self, length_penalty, token_ids, score):
-        (found,) = search(ScriptedSession(table(FORK)), 1, num_beams=2, length_penalty=length_penalty)
-        assert found.token_ids == token_ids
-        assert found.score == pytest.approx(score, abs=1e-6)
+        (hypothesis,) = search(ScriptedSession(table(FORK)), 1, num_beams=2, length_penalty=length_penalty)
+        assert hypothesis.token_ids == token_ids
+        assert hypothesis.score == pytest.approx(score, abs=1e-6)
 
     def test_rows_follow_their_parents(self):
         session = ScriptedSession(table(FORK))
@@ -181,28 +182,28 @@ class TestBeam:
     def test_the_end_is_not_allowed_before_min_length(self):
         script = table({(): {EOS: 0.9, A: 0.1}, (A,): {EOS: 0.5, B: 0.5}, (A, B): {EOS: 1.0}})
         assert search(ScriptedSession(script), 1, num_beams=2)[0].token_ids == (BOS, EOS)
-        (found,) = search(ScriptedSession(script), 1, num_beams=2, min_length=3)
-        assert found.token_ids == (BOS, A, B, EOS)
-        assert found.score == pytest.approx(log(0.1 * 0.5) / 3, abs=1e-5)
+        (hypothesis,) = search(ScriptedSession(script), 1, num_beams=2, min_length=3)
+        assert hypothesis.token_ids == (BOS, A, B, EOS)
+        assert hypothesis.score == pytest.approx(log(0.1 * 0.5) / 3, abs=1e-5)
 
     def test_captions_cut_by_max_length_compete_with_finished_ones(self):
-        (found,) = search(ScriptedSession(table(FORK)), 1, num_beams=2, max_length=3)
-        assert found.token_ids == (BOS, B, C)  # 0.405 against 0.33 of "a [SEP]"
-        assert found.score == pytest.approx(log(0.405) / 2, abs=1e-6)
+        (hypothesis,) = search(ScriptedSession(table(FORK)), 1, num_beams=2, max_length=3)
+        assert hypothesis.token_ids == (BOS, B, C)  # 0.405 against 0.33 of "a [SEP]"
+        assert hypothesis.score == pytest.approx(log(0.405) / 2, abs=1e-6)
 
     def test_finished_images_are_dropped_with_all_their_rows(self):
         early = {(): {EOS: 0.6, A: 0.4}, (A,): {EOS: 1.0}}
         session = ScriptedSession(table(early, FORK, early))
-        found = search(session, 3, num_beams=2)
-        assert [one.token_ids for one in found] == [(BOS, A, EOS), (BOS, B, C, EOS), (BOS, A, EOS)]  # ln .4 / 2 > ln .6
+        hypotheses = search(session, 3, num_beams=2)
+        assert [each.token_ids for each in hypotheses] == [(BOS, A, EOS), (BOS, B, C, EOS), (BOS, A, EOS)]  # ln .4 / 2 > ln .6
         assert session.selected == [([0, 0, 1, 1, 2, 2], [0, 1, 2]), ([3, 2], [1])]
 
-    def test_an_end_ranked_below_the_beams_does_not_count(self):
-        # Of 2 beams' candidates "b" 0.5, "c" 0.3, [SEP] 0.2 the end comes third: the caption "" is no hypothesis.
+    def test_an_end_token_ranked_below_num_beams_finishes_no_hypothesis(self):
+        # With 2 beams, the candidates are "b" 0.5, "c" 0.3, [SEP] 0.2. The end token is third, so the empty caption is not a hypothesis.
         script = table({(): {B: 0.5, C: 0.3, EOS: 0.2}, (B,): {A: 1.0}, (C,): {A: 1.0}, (B, A): {A: 1.0}, (C, A): {A: 1.0}})
-        (found,) = search(ScriptedSession(script), 1, num_beams=2, length_penalty=0.0, max_length=4)
-        assert found.token_ids == (BOS, B, A, A)
-        assert found.score == pytest.approx(log(0.5), abs=1e-5)
+        (hypothesis,) = search(ScriptedSession(script), 1, num_beams=2, length_penalty=0.0, max_length=4)
+        assert hypothesis.token_ids == (BOS, B, A, A)
+        assert hypothesis.score == pytest.approx(log(0.5), abs=1e-5)
 
 
 def test_each_image_has_a_prompt_of_its_own():
@@ -217,7 +218,7 @@ def test_each_image_has_a_prompt_of_its_own():
 def test_prompts_of_one_length_share_a_run():
     runs = []
 
-    def run(places, prompts):
+    def run(indices, prompts):
         runs.append(prompts.tolist())
         return [Hypothesis(token_ids=tuple(prompt), score=0.0) for prompt in prompts.tolist()]
 
@@ -228,9 +229,9 @@ def test_prompts_of_one_length_share_a_run():
     assert runs[3:] == [[[1], [2]]]
 
 
-class TestClock:
+class TestPhaseTimer:
     @pytest.mark.parametrize("num_beams", [1, 2])
-    def test_one_first_token_and_one_lap_for_each_further_token(self, num_beams):
+    def test_one_call_for_the_first_token_and_one_for_each_further_token(self, num_beams):
         session, phases = ScriptedSession(lambda image, tokens: {A: 1.0}), []
         generate(
             session,
@@ -250,7 +251,7 @@ class TestClock:
 
 
 def words_of_image(image: int, tokens: tuple[int, ...]) -> Mapping[int, float]:
-    """Image k is captioned with k times word 5 + k, then the end of the tiny checkpoint (3)."""
+    """The caption of image k is k times the token 5 + k, then the end token of the tiny checkpoint (3)."""
     return {5 + image: 1.0} if len(tokens) <= image else {3: 1.0}
 
 
@@ -260,7 +261,7 @@ def greys(count: int) -> list[Image.Image]:
 
 @pytest.fixture
 def captioner_with(tiny_artifacts):
-    """A captioner of the tiny checkpoint's words whose session is scripted, and which does not normalize images."""
+    """A function that returns a captioner with the tiny checkpoint's tokenizer, a given session and no normalization of images."""
     artifact = open_artifact(tiny_artifacts["onnx-fp32"])
     manifest = replace(artifact.manifest, image=replace(artifact.manifest.image, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
     tokens = CaptionTokenizer(artifact.path_of("tokenizer").read_bytes(), manifest.tokenizer)
@@ -271,35 +272,35 @@ class TestDeviceMemory:
     def expected(self, count: int) -> list[tuple[int, ...]]:
         return [(62, *[5 + k] * k, 3) for k in range(count)]
 
-    @pytest.mark.parametrize("most_images", [1, 2, 3, 7])
+    @pytest.mark.parametrize("max_images", [1, 2, 3, 7])
     @pytest.mark.parametrize("num_beams", [1, 2])
-    def test_a_batch_that_does_not_fit_is_halved_and_captions_stay_in_order(self, captioner_with, most_images, num_beams):
-        session = ScriptedSession(words_of_image, 64, most_images=most_images)
-        found = captioner_with(session).caption(greys(7), batch_size=7, num_beams=num_beams)
-        assert [one.token_ids for one in found] == self.expected(7)
+    def test_a_batch_that_does_not_fit_is_halved_and_captions_stay_in_order(self, captioner_with, max_images, num_beams):
+        session = ScriptedSession(words_of_image, 64, max_images=max_images)
+        hypotheses = captioner_with(session).caption(greys(7), batch_size=7, num_beams=num_beams)
+        assert [each.token_ids for each in hypotheses] == self.expected(7)
 
     def test_running_out_in_a_later_step_is_halved_as_well(self, captioner_with):
-        session = ScriptedSession(words_of_image, 64, most_rows=4)
-        found = captioner_with(session).caption(greys(7), batch_size=7, num_beams=2)
-        assert [one.token_ids for one in found] == self.expected(7)
+        session = ScriptedSession(words_of_image, 64, max_rows=4)
+        hypotheses = captioner_with(session).caption(greys(7), batch_size=7, num_beams=2)
+        assert [each.token_ids for each in hypotheses] == self.expected(7)
         assert max(len(rows) for rows in session.fed) == 4
 
-    def test_a_bad_image_keeps_its_place_while_the_batch_is_halved(self, captioner_with):
-        session = ScriptedSession(words_of_image, 64, most_images=1)
+    def test_an_unreadable_image_keeps_its_position_while_the_batch_is_halved(self, captioner_with):
+        session = ScriptedSession(words_of_image, 64, max_images=1)
         images = greys(4)
-        found = captioner_with(session).caption([images[0], b"", images[1], images[2], images[3]], batch_size=5)
-        assert [one.token_ids for one in found if one.error is None] == self.expected(4)
-        assert [(one.error, one.text, one.token_ids) for one in found][1] == ("<bytes>: is empty; copy it again", "", ())
+        hypotheses = captioner_with(session).caption([images[0], b"", images[1], images[2], images[3]], batch_size=5)
+        assert [each.token_ids for each in hypotheses if each.error is None] == self.expected(4)
+        assert [(each.error, each.text, each.token_ids) for each in hypotheses][1] == ("<bytes>: is empty; copy it again", "", ())
 
     @pytest.mark.parametrize(
-        ("device", "error", "way_out"), [("cuda", UnavailableError, "--device cpu"), ("cpu", OutOfMemoryError, "smaller")]
+        ("device", "error", "remedy"), [("cuda", UnavailableError, "--device cpu"), ("cpu", OutOfMemoryError, "smaller")]
     )
-    def test_one_image_that_does_not_fit_is_an_error_that_names_the_way_out(self, captioner_with, device, error, way_out):
-        session = ScriptedSession(words_of_image, 64, most_images=0)
+    def test_one_image_that_does_not_fit_is_an_error_that_names_a_remedy(self, captioner_with, device, error, remedy):
+        session = ScriptedSession(words_of_image, 64, max_images=0)
         session.device = device
         with pytest.raises(error) as caught:
             captioner_with(session).caption(greys(3), batch_size=3)
-        assert way_out in str(caught.value)
+        assert remedy in str(caught.value)
         assert ("--device" in str(caught.value)) == (device != "cpu")
 
 
@@ -316,7 +317,7 @@ class TestDeviceMemory:
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],
 )
-def test_a_request_that_cannot_be_carried_out_is_refused_before_anything_runs(captioner_with, options, message):
+def test_an_invalid_request_is_refused_before_the_model_runs(captioner_with, options, message):
     session = ScriptedSession(words_of_image, 64)
     with pytest.raises(RequestError) as caught:
         captioner_with(session).caption(greys(1), **options)
@@ -330,9 +331,9 @@ def test_no_images_give_no_captions(captioner_with):
 
 @pytest.mark.parametrize("size", [3, 64, 65, 400, 5000])
 @pytest.mark.parametrize("count", [1, 3, 6])
-def test_the_largest_are_those_of_a_full_sort(size, count):
-    """Many are equal, and a third are forbidden."""
+def test_top_k_equals_a_full_sort(size, count):
+    """Many values are equal, and a third are -inf."""
     values = np.random.default_rng(size).integers(0, 50, size).astype(np.float32)
     values[: size // 3] = -np.inf
-    expected = sorted(range(size), key=lambda place: (-values[place], place))[:count]
+    expected = sorted(range(size), key=lambda index: (-values[index], index))[:count]
     assert top_k(values, min(count, size)).tolist() == expected

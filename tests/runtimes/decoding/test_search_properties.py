@@ -1,6 +1,6 @@
-"""Both searches against brute force: tiny vocabularies, logits that depend on image and prefix, every caption listed and scored.
+"""Both searches against brute force over all captions of tiny vocabularies, with logits that depend on image and prefix.
 
-The reference knows nothing of batches, states or candidates: it sums float64 log-probabilities over whole captions.
+The reference has no batches, states or candidates: it sums float64 log-probabilities over whole captions.
 """
 
 from itertools import product
@@ -20,13 +20,13 @@ PROPERTIES = settings(derandomize=True, deadline=None, max_examples=40)
 
 
 def logits_after(seed, image, prefix, vocabulary):
-    """f32[V]: no two are equal, and the gaps are far above float32's rounding."""
+    """Return logits f32[V] with different values, whose gaps are far above the rounding of float32."""
     random = np.random.default_rng([seed, image, *prefix])
     return (random.permutation(vocabulary) * 0.5 + random.uniform(0, 0.1, vocabulary)).astype(np.float32)
 
 
 class ScriptedSession:
-    """The state is the list of (image, prefix) of its rows; an image's rows are neighbours."""
+    """A session whose state is the list of (image, prefix) of its rows; the rows of an image are adjacent."""
 
     def __init__(self, seed, vocabulary):
         self.seed, self.vocabulary = seed, vocabulary
@@ -42,7 +42,7 @@ class ScriptedSession:
         return chosen
 
 
-def found(seed, vocabulary, images, prompt, decoding):
+def search(seed, vocabulary, images, prompt, decoding):
     session = ScriptedSession(seed, vocabulary)
     return generate(
         session, [(image, ()) for image in range(images)], np.array([prompt] * images), SPEC, decoding, lambda phase, seconds: None
@@ -60,25 +60,25 @@ def score(seed, image, prompt, caption, vocabulary, penalty):
 
 
 def every_caption(prompt, vocabulary, decoding):
-    """All that a search may return: the end token comes last or the limit is reached, and not before the lower limit."""
+    """Yield every caption that a search may return: it ends with the end token, after min_length, or has max_length tokens."""
     words = [token for token in range(vocabulary) if token != EOS]
-    most = decoding.max_length - len(prompt)
-    for size in range(1, most + 1):
+    longest = decoding.max_length - len(prompt)
+    for size in range(1, longest + 1):
         for start in product(words, repeat=size - 1):
             if len(prompt) + size - 1 >= decoding.min_length:
                 yield (*start, EOS)
-            if size == most:
+            if size == longest:
                 yield from ((*start, word) for word in words)
 
 
 @st.composite
 def requests(draw, num_beams):
     prompt = (BOS, *draw(st.lists(st.integers(1, 2), max_size=2)))
-    most = len(prompt) + draw(st.integers(1, 4))
+    longest = len(prompt) + draw(st.integers(1, 4))
     decoding = GenerationConfig(
         num_beams=draw(num_beams),
-        min_length=draw(st.integers(0, most)),
-        max_length=max(most, 2),
+        min_length=draw(st.integers(0, longest)),
+        max_length=max(longest, 2),
         length_penalty=draw(st.sampled_from([-1, 0, 1, 2])),
     )
     return draw(st.integers(0, 2**32)), draw(st.integers(3, 4)), draw(st.integers(1, 3)), prompt, decoding
@@ -88,7 +88,7 @@ def requests(draw, num_beams):
 @given(requests(st.just(1)))
 def test_greedy_search_takes_the_likeliest_allowed_token_each_time(request):
     seed, vocabulary, images, prompt, decoding = request
-    for image, hypothesis in enumerate(found(seed, vocabulary, images, prompt, decoding)):
+    for image, hypothesis in enumerate(search(seed, vocabulary, images, prompt, decoding)):
         caption = []
         while len(prompt) + len(caption) < decoding.max_length and EOS not in caption:
             likely = log_probability(seed, image, (*prompt, *caption), vocabulary)
@@ -100,9 +100,9 @@ def test_greedy_search_takes_the_likeliest_allowed_token_each_time(request):
 
 @PROPERTIES
 @given(requests(st.just(200)))
-def test_a_beam_for_every_prefix_finds_the_best_of_all_captions(request):
+def test_with_a_beam_for_every_prefix_the_best_of_all_captions_is_found(request):
     seed, vocabulary, images, prompt, decoding = request
-    for image, hypothesis in enumerate(found(seed, vocabulary, images, prompt, decoding)):
+    for image, hypothesis in enumerate(search(seed, vocabulary, images, prompt, decoding)):
         best = max(
             score(seed, image, prompt, caption, vocabulary, decoding.length_penalty)
             for caption in every_caption(prompt, vocabulary, decoding)
@@ -114,7 +114,7 @@ def test_a_beam_for_every_prefix_finds_the_best_of_all_captions(request):
 
 
 def narrow(seed, image, prompt, vocabulary, decoding):
-    """Beam search of one image as its definition reads (transformers' `early_stopping=False`): extend, rank, split off what ended.
+    """Beam search of one image by its definition (transformers, `early_stopping=False`): extend, rank, move finished captions.
 
     Returns the best finished caption and its score.
     """
@@ -123,8 +123,10 @@ def narrow(seed, image, prompt, vocabulary, decoding):
         extended = []
         for caption, total in running:
             likely = log_probability(seed, image, (*prompt, *caption), vocabulary)
-            barred = len(prompt) + len(caption) < decoding.min_length
-            extended += [((*caption, token), -np.inf if barred and token == EOS else total + likely[token]) for token in range(vocabulary)]
+            excluded = len(prompt) + len(caption) < decoding.min_length
+            extended += [
+                ((*caption, token), -np.inf if excluded and token == EOS else total + likely[token]) for token in range(vocabulary)
+            ]
         ranked = sorted(extended, key=lambda entry: -entry[1])[: 2 * decoding.num_beams]
         last = len(prompt) + size == decoding.max_length
         ended = [entry for entry in ranked[: decoding.num_beams] if last or entry[0][-1] == EOS]
@@ -138,9 +140,9 @@ def narrow(seed, image, prompt, vocabulary, decoding):
 
 @PROPERTIES
 @given(requests(st.integers(2, 4)))
-def test_a_narrow_beam_is_what_its_definition_says(request):
+def test_a_narrow_beam_search_equals_its_definition(request):
     seed, vocabulary, images, prompt, decoding = request
-    for image, hypothesis in enumerate(found(seed, vocabulary, images, prompt, decoding)):
+    for image, hypothesis in enumerate(search(seed, vocabulary, images, prompt, decoding)):
         best, caption = narrow(seed, image, prompt, vocabulary, decoding)
         assert hypothesis.token_ids == (*prompt, *caption)
         assert hypothesis.score == pytest.approx(best, abs=1e-4)

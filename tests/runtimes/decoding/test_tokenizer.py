@@ -1,4 +1,4 @@
-"""`CaptionTokenizer` gives the ids and the text that transformers gives with the same checkpoint."""
+"""`CaptionTokenizer` returns the ids and the text of transformers' tokenizer for the same checkpoint."""
 
 import json
 
@@ -35,7 +35,7 @@ WORDS = [
 
 
 @pytest.fixture(scope="module")
-def theirs(mini_checkpoint):
+def reference(mini_checkpoint):
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(mini_checkpoint, use_fast=True)
@@ -47,49 +47,49 @@ def config(mini_checkpoint):
 
 
 @pytest.fixture(scope="module")
-def ours(mini_checkpoint, config):
+def tokenizer(mini_checkpoint, config):
     spec = TokenizerSpec(bos_id=config["bos_token_id"], eos_id=config["sep_token_id"], pad_id=config["pad_token_id"])
     return CaptionTokenizer((mini_checkpoint / "tokenizer.json").read_bytes(), spec)
 
 
 @pytest.mark.parametrize("words", WORDS)
-def test_ids(ours, theirs, config, words):
-    ids = theirs(words, truncation=False)["input_ids"]
-    assert ids[0] == theirs.cls_token_id
-    assert ids[-1] == theirs.sep_token_id
-    assert ours.prompt_ids(words) == [config["bos_token_id"], *ids[1:-1]]
-    assert ours.caption_ids(words) == [config["bos_token_id"], *ids[1:-1], theirs.sep_token_id]
+def test_ids(tokenizer, reference, config, words):
+    ids = reference(words, truncation=False)["input_ids"]
+    assert ids[0] == reference.cls_token_id
+    assert ids[-1] == reference.sep_token_id
+    assert tokenizer.prompt_ids(words) == [config["bos_token_id"], *ids[1:-1]]
+    assert tokenizer.caption_ids(words) == [config["bos_token_id"], *ids[1:-1], reference.sep_token_id]
 
 
-def test_no_prompt(ours, config):
-    assert ours.prompt_ids(None) == [config["bos_token_id"]]
-    assert ours.prompt_ids("") == [config["bos_token_id"]]
-    assert ours.caption_ids("") == [config["bos_token_id"], config["sep_token_id"]]
+def test_no_prompt(tokenizer, config):
+    assert tokenizer.prompt_ids(None) == [config["bos_token_id"]]
+    assert tokenizer.prompt_ids("") == [config["bos_token_id"]]
+    assert tokenizer.caption_ids("") == [config["bos_token_id"], config["sep_token_id"]]
 
 
 @pytest.mark.parametrize("words", WORDS)
-def test_text_of_ids(ours, theirs, words):
-    ids = ours.caption_ids(words)
-    assert ours.text(ids) == theirs.decode(ids, skip_special_tokens=True).strip()
+def test_text_of_ids(tokenizer, reference, words):
+    ids = tokenizer.caption_ids(words)
+    assert tokenizer.text(ids) == reference.decode(ids, skip_special_tokens=True).strip()
 
 
-def test_text_of_any_ids(ours, theirs):
+def test_text_of_any_ids(tokenizer, reference):
     """Every token of the vocabulary, alone and after a word."""
-    alone = [ours.text([token]) for token in range(len(theirs))]
-    assert alone == [theirs.decode([token], skip_special_tokens=True).strip() for token in range(len(theirs))]
-    (dog,) = theirs.convert_tokens_to_ids(["dog"])
-    behind = [ours.text([dog, token]) for token in range(len(theirs))]
-    assert behind == [theirs.decode([dog, token], skip_special_tokens=True).strip() for token in range(len(theirs))]
+    alone = [tokenizer.text([token]) for token in range(len(reference))]
+    assert alone == [reference.decode([token], skip_special_tokens=True).strip() for token in range(len(reference))]
+    (dog,) = reference.convert_tokens_to_ids(["dog"])
+    after_dog = [tokenizer.text([dog, token]) for token in range(len(reference))]
+    assert after_dog == [reference.decode([dog, token], skip_special_tokens=True).strip() for token in range(len(reference))]
 
 
-def test_text_by_value(ours):
-    assert ours.text(ours.caption_ids("Two dogs, on a bed.")) == "two dogs, on a bed."
-    assert ours.text(()) == ""
-    assert ours.text(ours.prompt_ids("a picture of ")) == "a picture of"
+def test_text_by_value(tokenizer):
+    assert tokenizer.text(tokenizer.caption_ids("Two dogs, on a bed.")) == "two dogs, on a bed."
+    assert tokenizer.text(()) == ""
+    assert tokenizer.text(tokenizer.prompt_ids("a picture of ")) == "a picture of"
 
 
-def test_settings_of_the_file_do_not_matter(mini_checkpoint, ours, config):
-    """Some files say to cut or to fill up to a length; a prompt and a caption are what they are."""
+def test_truncation_and_padding_of_the_file_are_ignored(mini_checkpoint, tokenizer, config):
+    """Some tokenizer files set truncation and padding; both are ignored."""
     parsed = json.loads((mini_checkpoint / "tokenizer.json").read_text())
     parsed["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
     parsed["padding"] = {
@@ -103,7 +103,7 @@ def test_settings_of_the_file_do_not_matter(mini_checkpoint, ours, config):
     spec = TokenizerSpec(bos_id=config["bos_token_id"], eos_id=config["sep_token_id"], pad_id=config["pad_token_id"])
     other = CaptionTokenizer(json.dumps(parsed).encode(), spec)
     for words in ("a dog", "a man riding a wave on top of a surfboard"):
-        assert other.caption_ids(words) == ours.caption_ids(words)
+        assert other.caption_ids(words) == tokenizer.caption_ids(words)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_settings_of_the_file_do_not_matter(mini_checkpoint, ours, config):
         ("[BOS] {text}", 3, 2, ["bos"]),
     ],
 )
-def test_the_template_and_the_dropped_ids_are_the_manifests(mini_checkpoint, theirs, config, template, left, right, expected):
-    ids = {"bos": config["bos_token_id"], "sep": theirs.sep_token_id, "cls": theirs.cls_token_id, "pad": config["pad_token_id"]}
-    ids |= {word: theirs.convert_tokens_to_ids(word) for word in ("a", "dog")}
+def test_the_template_and_the_dropped_ids_are_read_from_the_manifest(mini_checkpoint, reference, config, template, left, right, expected):
+    ids = {"bos": config["bos_token_id"], "sep": reference.sep_token_id, "cls": reference.cls_token_id, "pad": config["pad_token_id"]}
+    ids |= {word: reference.convert_tokens_to_ids(word) for word in ("a", "dog")}
     spec = TokenizerSpec(template=template, drop_left=left, drop_right=right, bos_id=ids["bos"], eos_id=ids["sep"], pad_id=ids["pad"])
     assert CaptionTokenizer((mini_checkpoint / "tokenizer.json").read_bytes(), spec).prompt_ids("a dog") == [ids[name] for name in expected]

@@ -1,4 +1,4 @@
-"""`host`: what the kernel's files say, as files below a root; and this machine, where only its own tools know better."""
+"""`host`: facts from files of the kernel below a test root, and facts of this machine."""
 
 import _ctypes
 import math
@@ -179,12 +179,12 @@ def test_the_memory_of_a_container(tmp_path, own, files, limit):
     ],
 )
 def test_the_memory_of_the_machine(tmp_path, meminfo, total):
-    """Where the kernel's file says nothing, the C library does."""
+    """Without an entry in the kernel's file, the value of the C library is returned."""
     root = machine(tmp_path, {} if meminfo is None else {"proc/meminfo": meminfo})
     assert memory_bytes(root) == (total or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-@pytest.mark.parametrize(("siblings", "cores"), [("{}", 1.0), ("pairs", 0.5), (None, 1.0)], ids=["own core", "two a core", "not told"])
+@pytest.mark.parametrize(("siblings", "cores"), [("{}", 1.0), ("pairs", 0.5), (None, 1.0)], ids=["own core", "two a core", "unknown"])
 def test_threads_that_share_a_core_count_once(tmp_path, siblings, cores):
     """Every two CPUs of this process's affinity share a core, or none do."""
     cpus = sorted(os.sched_getaffinity(0))
@@ -198,29 +198,29 @@ def test_affinity_bounds_the_cores(tmp_path):
     root = machine(tmp_path, {"sys/fs/cgroup/cpu.max": "6400000 100000\n"})
     (only, *_) = sorted(os.sched_getaffinity(0))
     bound = f"import os, sys; os.sched_setaffinity(0, {{{only}}}); sys.path.insert(0, {str(ROOT)!r})\n"
-    ask = f"from pathlib import Path; from runtimes.host.facts import usable_cores; print(usable_cores(Path({str(root)!r})))"
-    assert subprocess.run([sys.executable, "-c", bound + ask], capture_output=True, text=True, check=True).stdout == "1\n"
+    script = f"from pathlib import Path; from runtimes.host.facts import usable_cores; print(usable_cores(Path({str(root)!r})))"
+    assert subprocess.run([sys.executable, "-c", bound + script], capture_output=True, text=True, check=True).stdout == "1\n"
 
 
 def test_a_gpu_is_one_whose_driver_library_can_be_loaded(tmp_path):
-    """Any shared library stands for the driver's: it is loaded, not called. A file of that name that is none is no driver."""
-    ask = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom runtimes.host.facts import read_host; print(read_host().cuda)"
+    """Any shared library can replace the driver's: it is loaded, not called. A file that is not a library is not a driver."""
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom runtimes.host.facts import read_host; print(read_host().cuda)"
     search = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
-    found = []
+    outputs = []
     for content in (None, b"no library", Path(_ctypes.__file__).read_bytes()):
         if content is not None:
             (tmp_path / CUDA_DRIVERS[0]).write_bytes(content)
-        found.append(subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, env=search).stdout)
-    assert found[1:] == ["False\n", "True\n"]
+        outputs.append(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=search).stdout)
+    assert outputs[1:] == ["False\n", "True\n"]
 
 
-def test_facts_are_read_anew(tmp_path):
-    """A service whose quota changes while it lives sees the new one."""
+def test_facts_are_not_cached(tmp_path):
+    """A running service gets the new value when its quota changes."""
     seen = [read_host(machine(tmp_path, {"sys/fs/cgroup/cpu.max": f"{cores}00000 100000\n"})).cores for cores in (1, 2, 1)]
     assert seen == [1, min(2, usable_cores(tmp_path / "none")), 1]
 
 
-def test_a_whole_machine(tmp_path):
+def test_all_facts_of_a_machine(tmp_path):
     root = machine(tmp_path, {"proc/cpuinfo": x86(ZEN, "AMD EPYC"), "sys/fs/cgroup/cpu.max": "100000 100000"})
     assert read_host(root) == Host(
         cpu="AMD EPYC",
@@ -234,15 +234,17 @@ def test_a_whole_machine(tmp_path):
 
 @pytest.mark.parametrize(("gone", "left"), [(["torch"], ["ort"]), (["onnxruntime"], ["torch"]), (["torch", "onnxruntime"], [])])
 def test_libraries_that_are_not_installed(gone, left):
-    ask = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfor name in {gone!r}: sys.modules[name] = None\n"
-    ask += "from runtimes.host.facts import read_host; print(sorted(read_host().libraries))"
-    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == f"{left}\n"
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfor name in {gone!r}: sys.modules[name] = None\n"
+    script += "from runtimes.host.facts import read_host; print(sorted(read_host().libraries))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == f"{left}\n"
 
 
-def test_looking_starts_no_process(tmp_path):
-    """On ARM the kernel names no model, and `platform.processor()` would run `uname`."""
+def test_reading_facts_starts_no_subprocess(tmp_path):
+    """On ARM the kernel has no name of the CPU, and `platform.processor()` would run `uname`."""
     root = machine(tmp_path, {"proc/cpuinfo": arm(PI5)})
-    ask = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom runtimes.host.facts import read_host\nseen = []\n"
-    ask += "sys.addaudithook(lambda event, _: seen.append(event) if event in ('subprocess.Popen', 'os.system', 'os.fork') else None)\n"
-    ask += f"read_host(Path({str(root)!r})); read_host(); print(seen)"
-    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == "[]\n"
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom runtimes.host.facts import read_host\nseen = []\n"
+    )
+    script += "sys.addaudithook(lambda event, _: seen.append(event) if event in ('subprocess.Popen', 'os.system', 'os.fork') else None)\n"
+    script += f"read_host(Path({str(root)!r})); read_host(); print(seen)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""Returning freed memory while models load: glibc itself shows which blocks it maps."""
+"""`returning_freed_memory`, tested with glibc's count of mapped blocks."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ libc.mallinfo2.restype = Info
 size = 1 << 19
 
 def mapped():
-    "Whether a block is mapped by itself; each is larger than those before, which may have left room in the heap."
+    "Return whether a new block is memory-mapped. Each block is larger than the previous ones, which may have left free space in the heap."
     global size
     size *= 2
     before = libc.mallinfo2().hblks
@@ -34,7 +34,7 @@ def mapped():
     return found
 
 """
-"""A process of its own: the threshold belongs to all of it."""
+"""It runs in a subprocess, since the threshold belongs to the process."""
 
 IN_TURN = """
 seen = [mapped()]

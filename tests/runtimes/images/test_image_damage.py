@@ -1,4 +1,4 @@
-"""A damaged image, or what is none: a whole image or one `ImageReadError` that names it, whatever Pillow raises."""
+"""Damaged images and other files: the result is a whole image or an `ImageReadError` that names it."""
 
 import io
 import random
@@ -13,7 +13,7 @@ from tests.images import AVIF, FILES, RGB, as_pillow, encode, outcome, photo
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_cut_off_anywhere_it_is_whole_or_an_error(kind):
+def test_a_truncated_file_is_a_whole_image_or_an_error(kind):
     data, errors = FILES[kind], 0
     whole = as_pillow(data)
     for end in [*range(min(64, len(data))), *range(64, len(data), 11), *range(max(64, len(data) - 32), len(data))]:
@@ -34,7 +34,7 @@ def test_a_cut_off_jpeg_is_never_half_an_image(tmp_path):
 @pytest.mark.parametrize(
     "kind", ["jpeg", "jpeg exif", "jpeg pair", "png", "png P", "gif", "bmp", "webp", "tiff", "tiff lzw", "ppm plain"] + ["avif"] * AVIF
 )
-def test_damaged_anywhere_it_is_an_image_or_an_error(kind):
+def test_a_damaged_file_is_an_image_or_an_error(kind):
     chance = random.Random(kind)
     for _ in range(150):
         damaged = bytearray(FILES[kind])
@@ -66,7 +66,7 @@ def test_an_image_opened_by_the_caller_may_be_damaged():
     ],
     ids=["empty", "line", "text", "zeros", "svg", "eps", "ico", "tga", "pcx", "start only"],
 )
-def test_files_that_are_no_image(content, problem, tmp_path):
+def test_files_that_are_not_images(content, problem, tmp_path):
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
     for source, name in ((path, str(path)), (content, "<bytes>")):
@@ -76,7 +76,7 @@ def test_files_that_are_no_image(content, problem, tmp_path):
         assert problem in str(caught.value)
 
 
-def test_paths_that_are_no_file(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
     with pytest.raises(ImageReadError, match=r"absent\.jpg: no such file"):
         read_image(tmp_path / "absent.jpg")
     with pytest.raises(ImageReadError, match="Is a directory"):
@@ -112,7 +112,7 @@ def test_errors_are_one_line_that_names_the_image(tmp_path):
         (Image.DecompressionBombError("x"), None),
     ],
 )
-def test_whatever_pillow_raises(raised, problem):
+def test_every_exception_of_pillow_is_converted(raised, problem):
     class Broken(Image.Image):
         size = (1, 1)
 
@@ -121,13 +121,15 @@ def test_whatever_pillow_raises(raised, problem):
 
     with pytest.raises(ImageReadError) as caught:
         read_image(Broken())
-    said = f"cannot be read: {problem}; copy or save it again" if problem else "is too large: more pixels than Pillow opens; scale it down"
-    assert str(caught.value) == f"<Broken>: {said}"
+    message = (
+        f"cannot be read: {problem}; copy or save it again" if problem else "is too large: more pixels than Pillow opens; scale it down"
+    )
+    assert str(caught.value) == f"<Broken>: {message}"
     assert caught.value.__cause__ is raised
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit])
-def test_whoever_wants_to_stop_is_not_held_up(raised):
+def test_requests_to_stop_pass_unchanged(raised):
     class Stopping(Image.Image):
         size = (1, 1)
 

@@ -1,4 +1,4 @@
-"""Images that are too large are refused before memory is taken; Pillow's warnings of them stay inside."""
+"""Images that are too large are refused before memory is allocated; Pillow's warnings are hidden."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from tests.paths import ROOT
 
 
 def huge(form, width, height):
-    """Headers that claim a size and hold next to nothing."""
+    """Return a small file whose header declares a large image."""
     match form:
         case "png":
             return png(width, height)
@@ -52,18 +52,19 @@ HUGE = ["png", "bmp", "gif", "jpeg", "webp", "tiff", "ppm"] + ["avif"] * AVIF
 @pytest.mark.parametrize("form", HUGE)
 @pytest.mark.parametrize("size", [(8000, 8000), (11000, 11000), (16000, 16000)])  # below Pillow's warning, above it, above its error
 def test_too_many_pixels(form, size):
-    known = "is too large" if form != "avif" else "is too large|Failed to decode image"  # libavif compares with the size in the data
+    # libavif compares the header with the size in the data.
+    known = "is too large" if form != "avif" else "is too large|Failed to decode image"
     with pytest.raises(ImageReadError, match=known):
         read_image(huge(form, *size))
 
 
 @pytest.mark.slow
-def test_too_large_takes_no_memory(tmp_path):
+def test_an_image_that_is_too_large_needs_no_memory(tmp_path):
     sizes = {"png": 100_000, "bmp": 100_000, "gif": 65_535, "jpeg": 65_500, "webp": 65_535, "tiff": 100_000, "ppm": 100_000, "avif": 65_535}
     for form in HUGE:
         for name, side in (("most", sizes[form]), ("some", 9000)):
             (tmp_path / f"{name}.{form}").write_bytes(huge(form, side, side))
-    real = zlib.compress(b"\0" * (8000 * 8000 * 3 + 8000))  # 64 million pixels that are really there
+    real = zlib.compress(b"\0" * (8000 * 8000 * 3 + 8000))  # 64 million pixels that are in the file
     (tmp_path / "real.png").write_bytes(png(8000, 8000).replace(zlib.compress(b"\0" * 64), real))
     (tmp_path / "logged.tiff").write_bytes(SURPLUS)
     program = """if True:
@@ -85,7 +86,7 @@ def test_too_large_takes_no_memory(tmp_path):
     done = subprocess.run([sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("\n") == 2 * len(HUGE) + 2
-    assert done.stderr == ""  # nor does Pillow's own log reach a terminal
+    assert done.stderr == ""  # Pillow's log is not printed either
 
 
 def test_limits_are_exact():
@@ -103,13 +104,13 @@ def test_limits_are_exact():
 
 
 @pytest.mark.parametrize("start", [b"P3 2001 2000 255\n", b"P6 2001 2000 254\n", b"P5 2001 2000 1000\n", b"P1 2001 2000\n"])
-def test_kinds_that_pillow_decodes_slowly_have_a_limit_of_their_own(start):
+def test_variants_that_pillow_decodes_in_python_have_a_lower_limit(start):
     with pytest.raises(ImageReadError, match=f"{MAX_PPM_PIXELS:,}"):
         read_image(start + b"1 " * 50)
 
 
 def noisy_sources():
-    """Images at which Pillow warns."""
+    """Images for which Pillow emits warnings."""
     return [
         png(10_000, 10_000),
         FILES["png P, many clear colours"],
@@ -118,7 +119,7 @@ def noisy_sources():
     ]
 
 
-def test_pillow_does_warn_at_these():
+def test_pillow_warns_for_these_images():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for data in noisy_sources():
@@ -144,7 +145,7 @@ def test_no_warning_leaks(action, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_warnings_come_back_after_many_threads():
+def test_the_warning_filters_are_restored_after_many_threads():
     before = list(warnings.filters)
 
     def work():
@@ -160,7 +161,7 @@ def test_warnings_come_back_after_many_threads():
     assert warnings.filters == before
 
 
-def test_one_reader_leaving_does_not_wake_the_warnings_of_another(tmp_path):
+def test_warnings_stay_hidden_while_another_thread_reads(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with warnings.catch_warnings(record=True) as caught:
@@ -168,7 +169,7 @@ def test_one_reader_leaving_does_not_wake_the_warnings_of_another(tmp_path):
         before = list(warnings.filters)
         reader = threading.Thread(target=read_image, args=(pipe,))
         reader.start()
-        with pipe.open("wb") as end:  # opens when the reader has: it is at work now
+        with pipe.open("wb") as end:  # open() returns when the reader has opened the pipe
             outcome(FILES["png"])
             end.write(FILES["png P, many clear colours"])
         reader.join()

@@ -1,4 +1,4 @@
-"""EXIF: an image is turned as its orientation says (oracle: numpy's flips), and a broken block never costs it."""
+"""EXIF: images are rotated by their orientation (expected values from numpy), and broken blocks are ignored."""
 
 import io
 
@@ -36,11 +36,11 @@ def test_exif_orientation_of_16_bit_greys(orientation):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 255, 65535])
-def test_unknown_orientation_is_none(orientation):
+def test_an_unknown_orientation_is_ignored(orientation):
     np.testing.assert_array_equal(pixels(encode(RGB, "PNG", exif=exif(orientation))), photo())
 
 
-def test_a_pillow_image_is_not_turned():
+def test_a_pillow_image_is_not_rotated():
     opened = Image.open(io.BytesIO(encode(RGB, "PNG", exif=exif(6))))
     np.testing.assert_array_equal(pixels(opened), photo())
 
@@ -57,7 +57,7 @@ def test_a_pillow_image_is_not_turned():
         b"II",
     ],
 )
-def test_a_broken_exif_block_never_costs_the_image(form, block):
+def test_a_broken_exif_block_is_ignored(form, block):
     options = {"lossless": True} if form == "WEBP" else {}
     np.testing.assert_array_equal(pixels(encode(RGB, form, exif=block, **options)), as_pillow(encode(RGB, form, **options)))
 

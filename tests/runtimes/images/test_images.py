@@ -67,7 +67,7 @@ def test_alpha_is_dropped_not_blended(kind):
 def test_pillow_modes(mode, pixel, expected):
     image = Image.new(mode, (2, 1), pixel)
     assert pixels(image).tolist() == [[list(expected)] * 2]
-    assert image.mode == mode  # the caller's own is left alone
+    assert image.mode == mode  # the caller's image is not changed
 
 
 def test_palette_images():
@@ -153,7 +153,7 @@ def test_the_first_of_several_frames(form):
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "webp", "tiff lzw", "tiff"])
-def test_one_image_in_every_guise(kind, tmp_path):
+def test_one_image_from_every_kind_of_source(kind, tmp_path):
     data = FILES[kind]
     path = tmp_path / "image.of-unknown-kind"
     path.write_bytes(data)
@@ -225,7 +225,7 @@ def test_arrays():
         (np.array(b"text"), "|S4[]"),
     ],
 )
-def test_arrays_that_are_no_image(array, given):
+def test_arrays_that_are_not_images(array, given):
     with pytest.raises(ImageReadError) as caught:
         read_image(array)
     assert given in str(caught.value)
@@ -233,7 +233,7 @@ def test_arrays_that_are_no_image(array, given):
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (0, 0), (0, 0, 4)])
-def test_nothing_to_see(shape):
+def test_images_without_pixels(shape):
     with pytest.raises(ImageReadError, match=f"{shape[1]}x{shape[0]}"):
         read_image(np.zeros(shape, np.uint8))
     with pytest.raises(ImageReadError, match="pixels"):
@@ -246,7 +246,7 @@ def test_other_types(source):
         read_image(source)
 
 
-def test_the_same_image_comes_back():
+def test_an_rgb_image_is_returned_itself():
     image = Image.fromarray(photo())
     assert read_image(image) is image
 

@@ -1,4 +1,4 @@
-"""`supervise`: rows of another process."""
+"""`supervise`: rows from a subprocess."""
 
 import logging
 import signal
@@ -15,8 +15,8 @@ from runtimes.pool.worker import run
 REQUEST = Request(prompt=None, num_beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, strip_prompt=False)
 
 
-def test_rows_come_where_there_is_no_sigkill(tiny_artifacts, drawn_images, monkeypatch):
-    """As on Windows."""
+def test_supervise_without_sigkill(tiny_artifacts, drawn_images, monkeypatch):
+    """Windows has no SIGKILL."""
     images = [str(image.path) for image in drawn_images[:3]]
     artifact = tiny_artifacts["onnx-fp32"]
     monkeypatch.delattr(signal, "SIGKILL")
@@ -24,12 +24,14 @@ def test_rows_come_where_there_is_no_sigkill(tiny_artifacts, drawn_images, monke
     ready = []
     rows = [row for batch in supervise(job, [images[:2], images[2:]], ready.append, proven=False) for row in batch]
     expected = runtimes.load(artifact, threads=1).caption(images, max_length=8)
-    assert [(row["image"], row["caption"]) for row in rows] == [(image, one.text) for image, one in zip(images, expected, strict=True)]
+    assert [(row["image"], row["caption"]) for row in rows] == [
+        (image, caption.text) for image, caption in zip(images, expected, strict=True)
+    ]
     assert len(ready) == 1
 
 
 def test_an_engine_that_fails_ends_the_process_so_that_the_image_is_tried_alone(tiny_artifacts, drawn_images, monkeypatch):
-    """It is no fault of the request, which would end the run."""
+    """The error is not a `ToolkitError`, which would end the whole run."""
     images = tuple(str(image.path) for image in drawn_images[:2])
     job = CaptionJob(
         artifact=str(tiny_artifacts["onnx-fp32"]),

@@ -1,4 +1,4 @@
-"""The self-check of integer products: what this CPU makes of it, and what follows for each shipped recipe on CPUs of each kind."""
+"""The INT8 self-test on this CPU, and its consequences for every shipped recipe on each kind of CPU."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from tests.runtimes.selection.test_ranking import manifest
 
 RIGHT = Int8SelfTest(expected=2_072_640, found=2_072_640)
 SATURATED = Int8SelfTest(expected=2_072_640, found=1_048_544)
-"""64 products of 255·127; 32 pairs of them that stop at 32,767."""
+"""Expected: 64 products of 255·127. With saturation: 32 pairs, each 32,767."""
 
 TUNED = {"onnx-int8-full"}
 
@@ -27,14 +27,14 @@ def host(*features):
     return Host(cpu="c", machine="m", cpu_features=frozenset(features), cores=2, libraries=frozenset({"ort"}), cuda=False)
 
 
-def test_the_product_is_what_this_cpu_gives():
+def test_the_self_test_matches_the_features_of_this_cpu():
     """AVX2 and AVX-512 without VNNI add pairs in 16 bits; VNNI and ARM in 32."""
     features = read_host().cpu_features
     assert run_int8_selftest() == (SATURATED if "avx2" in features and "vnni" not in features else RIGHT)
 
 
 def test_full_range_weights_are_those_of_the_tuned_recipe():
-    assert {name for name, held in SHIPPED.items() if held.target.full_range} == TUNED
+    assert {name for name, shipped in SHIPPED.items() if shipped.target.full_range} == TUNED
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_full_range_weights_are_those_of_the_tuned_recipe():
         (Component(), False),
     ],
 )
-def test_a_recipe_of_ones_own_is_judged_by_its_weights(encoder, full):
-    """It need not name CPU features."""
+def test_a_custom_recipe_is_checked_by_its_weights(encoder, full):
+    """The recipe does not name CPU features."""
     own = manifest(Recipe(name="own", runtime="ort", why="w", components={"encoder": encoder}, drift_limit_nat=1.0))
     assert own.target.full_range is full
-    found = check_cpu(own, host("avx2"), SATURATED)
-    assert (found is not None and found.wrong) is full
+    problem = check_cpu(own, host("avx2"), SATURATED)
+    assert (problem is not None and problem.wrong) is full
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_recipe_of_ones_own_is_judged_by_its_weights(encoder, full):
         (
             "onnx-int8-full",
             ("avx2", "vnni"),
-            SATURATED,  # an emulator that shows the flags of the machine below it
+            SATURATED,  # an emulator that shows the flags of its host
             CpuProblem(
                 wrong=True,
                 why="has weights of full range, and integer products saturate here (1,048,544 where 2,072,640 is right): "
@@ -100,23 +100,23 @@ def test_a_recipe_of_ones_own_is_judged_by_its_weights(encoder, full):
         ),
     ],
 )
-def test_what_is_said_of_an_artifact(recipe, features, product, expected):
+def test_check_cpu(recipe, features, product, expected):
     assert check_cpu(SHIPPED[recipe], host(*features), product) == expected
 
 
-def test_wrong_ones_are_left_out_whatever_the_flags_say():
+def test_artifacts_with_wrong_products_are_dropped_regardless_of_flags():
     assert set(drop_incorrect(SHIPPED, host("avx2", "vnni"), SATURATED)) == set(SHIPPED) - TUNED
     assert drop_incorrect(SHIPPED, host("avx2", "vnni"), RIGHT) == SHIPPED
 
 
-def test_onnxruntime_is_asked_only_for_weights_of_full_range():
+def test_the_self_test_runs_only_for_weights_of_full_range():
     assert int8_selftest_for([SHIPPED["onnx-int8"], SHIPPED["pytorch-int8"]]) is None
     assert int8_selftest_for([SHIPPED["onnx-int8"], SHIPPED["onnx-int8-full"]]) == run_int8_selftest()
 
 
-def test_without_onnxruntime_nothing_is_known():
-    ask = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.modules['onnxruntime'] = None\n"
-    ask += (
+def test_without_onnxruntime_there_is_no_self_test():
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.modules['onnxruntime'] = None\n"
+    script += (
         "from exporters.recipes import RECIPES\nfrom runtimes.selection.fitness import int8_selftest_for\nprint(int8_selftest_for(RECIPES))"
     )
-    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == "None\n"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "None\n"

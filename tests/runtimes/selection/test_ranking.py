@@ -1,6 +1,6 @@
-"""`rank` as a table: what a folder holds and what a machine has → what is tried in which order, where, and why.
+"""`rank_candidates` as a table: artifacts of a folder and facts of a machine → order, devices and reasons.
 
-The shipped recipes give the manifests; the machines are those that users have.
+The manifests are those of the shipped recipes.
 """
 
 from dataclasses import replace
@@ -83,7 +83,7 @@ HALF = ["onnx-fp16", "pytorch-fp16"]
 
 
 @pytest.mark.parametrize(
-    ("held", "machine", "device", "order"),
+    ("names", "machine", "device", "order"),
     [
         # A server or a new laptop; one without VNNI; a Pi 5 or a phone; a Pi 4.
         (ALL, host(VNNI), "auto", CPU_FULL + HALF),
@@ -91,19 +91,19 @@ HALF = ["onnx-fp16", "pytorch-fp16"]
         (ALL, host(ARM), "auto", CPU_FULL + HALF),
         (ALL, host(OLD_ARM), "auto", CPU_PLAIN + HALF),
         (ALL, host(VNNI), "cpu", CPU_FULL + HALF),
-        # A GPU comes first unless the CPU is ordered; if it is ordered, nothing else will do.
+        # A GPU comes first unless device is "cpu". With "cuda", only artifacts for the GPU remain.
         (ALL, host(VNNI, cuda=True), "auto", GPU_FIRST + CPU_FULL),
         (ALL, host(X86, cuda=True), "auto", GPU_FIRST + CPU_PLAIN),
         (ALL, host(VNNI, cuda=True), "cpu", CPU_FULL + HALF),
         (ALL, host(VNNI, cuda=True), "cuda", [*GPU_FIRST, "onnx-fp32@cuda", "pytorch-fp32@cuda"]),
         (ALL, host(VNNI), "cuda", []),
-        # What one library can run.
+        # One library only, or none.
         (ALL, host(X86, ORT), "auto", ["onnx-int8", "onnx-int8-single", "onnx-int4", "onnx-fp32", "onnx-fp16"]),
         (ALL, host(X86, TORCH), "auto", ["pytorch-int8", "pytorch-fp32", "pytorch-fp16"]),
         (ALL, host(VNNI, TORCH, cuda=True), "auto", ["pytorch-fp16@cuda", "pytorch-int8", "pytorch-fp32"]),
         (ALL, host(VNNI, frozenset()), "auto", []),
         (ALL, host(VNNI, frozenset(), cuda=True), "cuda", []),
-        # Folders that hold less.
+        # Folders with fewer artifacts.
         (("onnx-fp16",), host(X86), "auto", ["onnx-fp16"]),
         (("onnx-fp16",), host(X86), "cuda", []),
         (("onnx-fp16", "pytorch-fp16"), host(X86, TORCH), "cpu", ["pytorch-fp16"]),
@@ -122,12 +122,12 @@ HALF = ["onnx-fp16", "pytorch-fp16"]
         ((), host(VNNI), "auto", []),
     ],
 )  # fmt: skip
-def test_order(held, machine, device, order):
-    ranked = rank_candidates({name: MANIFESTS[name] for name in held}, machine, device)
+def test_order(names, machine, device, order):
+    ranked = rank_candidates({name: MANIFESTS[name] for name in names}, machine, device)
     assert [f"{choice.name}@cuda" if choice.device == "cuda" else choice.name for choice in ranked] == order
     assert {choice.device for choice in ranked} <= {"cpu", "cuda"}
-    backwards = rank_candidates({name: MANIFESTS[name] for name in reversed(held)}, machine, device)
-    assert backwards == ranked  # whatever the order in which a folder is listed
+    backwards = rank_candidates({name: MANIFESTS[name] for name in reversed(names)}, machine, device)
+    assert backwards == ranked  # regardless of the order of the folder
 
 
 def test_reasons():
@@ -157,7 +157,7 @@ def test_equals_are_ordered_by_name():
 @pytest.mark.parametrize("beside", [(name,) for name in ALL] + [ALL])
 @pytest.mark.parametrize("machine", [host(VNNI), host(ARM), host(OLD_ARM, ORT), host(X86, cuda=True)])
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
-def test_an_approximate_artifact_stands_behind_all_others(beside, machine, device):
+def test_an_approximate_artifact_comes_last(beside, machine, device):
     others = {name: MANIFESTS[name] for name in beside}
     last = [] if device == "cuda" else ["a-fast-one"]
     assert [choice.name for choice in rank_candidates({"a-fast-one": FAST, **others}, machine, device)] == [
@@ -166,9 +166,9 @@ def test_an_approximate_artifact_stands_behind_all_others(beside, machine, devic
     ]
 
 
-def test_an_approximate_artifact_alone_says_what_it_is():
+def test_the_reason_for_an_approximate_artifact():
     why = "approximate (INT8), as there is nothing else that this machine can run"
     assert rank_candidates({"x": FAST}, host(X86, ORT)) == [Choice(name="x", device="cpu", why=why)]
-    # A GPU is for FP16 and FP32; a tuned CPU makes it no better.
+    # Tuning for this CPU does not raise its rank.
     tuned = replace(FAST, target=replace(FAST.target, cpu_features=("vnni",)))
     assert [choice.name for choice in rank_candidates({"x": tuned, "y": MANIFESTS["onnx-fp16"]}, host())] == ["y", "x"]

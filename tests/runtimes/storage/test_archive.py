@@ -1,4 +1,4 @@
-"""Archives: what other tools read of ours, what ours reads of others' and of damaged ones, and that a refused one leaves nothing behind."""
+"""Archives: other tools read them, archives of other tools are read, damaged ones are refused, and refused ones leave no files."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ from tests.fuzz.hostile_tar import END, files_in, member, packed
 
 
 def written(artifact, path, manifest=None):
-    """The archive of an artifact, or of its files under another manifest."""
+    """Write the archive of an artifact, or of its files with another manifest."""
     manifest = manifest or open_artifact(artifact).manifest
     with path.open("wb") as stream:
         write_archive(stream, path, manifest, iter([iter([(artifact / name).read_bytes()]) for name in manifest.files]))
@@ -28,13 +28,13 @@ def written(artifact, path, manifest=None):
 
 
 def refused(archive, tmp_path, error=ArchiveError):
-    """The message with which an archive is refused; nothing of it may be left."""
+    """Return the message with which an archive is refused, after a check that no file is left."""
     folder = tmp_path / "where"
     folder.mkdir(exist_ok=True)
-    with pytest.raises(error) as found:
+    with pytest.raises(error) as caught:
         unpack(archive, folder / "target")
     assert list(folder.iterdir()) == []
-    return str(found.value)
+    return str(caught.value)
 
 
 @pytest.fixture
@@ -44,12 +44,12 @@ def artifact(tiny_artifacts):
 
 @pytest.fixture
 def content(artifact):
-    """Name → bytes of every file, in our order."""
+    """Name → bytes of every file, in the order of an archive."""
     return files_in(artifact)
 
 
 def tarred(path, files, **options):
-    """A tar.gz as Python's tarfile writes it."""
+    """Write a tar.gz file with Python's tarfile."""
     with tarfile.open(path, "w:gz", **options) as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
@@ -73,7 +73,7 @@ def test_the_same_input_gives_the_same_bytes(artifact, tmp_path, monkeypatch):
     assert first[:10] == bytes.fromhex("1f8b08000000000000ff"), "no name and no time in gzip's header"
 
 
-def test_other_tools_read_it(artifact, content, tmp_path):
+def test_other_tools_read_an_archive(artifact, content, tmp_path):
     path = written(artifact, tmp_path / "a.tar.gz")
     with tarfile.open(path) as archive:
         assert {info.name: archive.extractfile(info).read() for info in archive} == content
@@ -83,7 +83,7 @@ def test_other_tools_read_it(artifact, content, tmp_path):
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_an_archive_of_another_tool_is_read_and_its_owners_modes_and_times_are_not_taken(artifact, content, tmp_path, form):
+def test_an_archive_of_another_tool_is_read_without_its_owners_modes_and_times(artifact, content, tmp_path, form):
     unpack(tarred(tmp_path / "a.tar.gz", content, format=form), tmp_path / "a")
     assert {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()} == content
     assert {file.stat().st_mode & 0o7000 for file in (tmp_path / "a").iterdir()} == {0}
@@ -95,7 +95,7 @@ def test_an_archive_of_another_tool_is_read_and_its_owners_modes_and_times_are_n
 @pytest.mark.parametrize(
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE, tarfile.XHDTYPE]
 )
-def test_a_member_that_is_no_regular_file_is_refused(content, tmp_path, kind):
+def test_a_member_that_is_not_a_regular_file_is_refused(content, tmp_path, kind):
     (name, _), *others = list(content.items())[1:]
     start = member(MANIFEST_NAME, content[MANIFEST_NAME])
     spoiled = start + member(name, b"", at=156, value=kind + b"/etc/passwd") + b"".join(member(*each) for each in others)
@@ -117,29 +117,29 @@ def test_a_name_that_is_not_one_file_everywhere_is_refused(artifact, tmp_path, n
 
 def test_limits(artifact, tmp_path):
     manifest, path = open_artifact(artifact).manifest, tmp_path / "a.tar.gz"
-    for files, said in (
+    for files, message in (
         ({f"f{n}": FileEntry(role=str(n), bytes=0, sha256="0" * 64) for n in range(MAX_MEMBERS)}, "declares 65 files"),
         ({"big": FileEntry(role="x", bytes=1 << 32, sha256="0" * 64)}, "more than 200 to 1"),
         ({"big": FileEntry(role="x", bytes=MAX_MEMBER_BYTES + 1, sha256="0" * 64)}, "8,589,934,591 bytes at most"),
     ):
         path.write_bytes(packed(member(MANIFEST_NAME, replace(manifest, files=files).content) + END))
-        assert said in refused(path, tmp_path)
+        assert message in refused(path, tmp_path)
     path.write_bytes(packed(member(MANIFEST_NAME, bytes(2 << 20)) + END))
     assert "2,097,152 bytes" in refused(path, tmp_path)
 
 
 def test_missing_swapped_and_extra_members_are_refused(content, tmp_path):
     path, files = tmp_path / "a.tar.gz", list(content.items())
-    for listed in (files[:-1], [files[0], *reversed(files[1:])], [*files, ("other", b"x")], [*files, files[-1]], files[1:], []):
-        path.write_bytes(packed(b"".join(member(*each) for each in listed) + END))
+    for members in (files[:-1], [files[0], *reversed(files[1:])], [*files, ("other", b"x")], [*files, files[-1]], files[1:], []):
+        path.write_bytes(packed(b"".join(member(*each) for each in members) + END))
         assert str(path) in refused(path, tmp_path)
 
 
-def test_damage_is_refused_wherever_it_is(artifact, content, tmp_path):
+def test_damage_at_any_position_is_refused(artifact, content, tmp_path):
     whole = written(artifact, tmp_path / "whole.tar.gz").read_bytes()
     path, chosen = tmp_path / "a.tar.gz", random.Random(0)
     for _ in range(30):
-        at = chosen.randrange(10, len(whole))  # the first ten bytes are gzip's header, with fields that nothing depends on
+        at = chosen.randrange(10, len(whole))  # the first ten bytes are gzip's header, whose fields are not checked
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << chosen.randrange(8)]) + whole[at + 1 :])
         refused(path, tmp_path, (ArchiveError, ManifestError))
         path.write_bytes(whole[:at])
@@ -152,7 +152,7 @@ def test_damage_is_refused_wherever_it_is(artifact, content, tmp_path):
 
 
 def test_a_bomb_is_not_inflated(content, tmp_path):
-    """A member that inflates to 1 GB where the manifest declares a few bytes: nothing of the excess is taken into memory or written."""
+    """A member inflates to 1 GB where the manifest declares a few bytes. The excess is neither inflated nor written."""
     files = list(content.items())
     deflate = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     bomb = deflate.compress(member(*files[0]) + member(files[1][0], b"x", size=1 << 30))
@@ -161,7 +161,7 @@ def test_a_bomb_is_not_inflated(content, tmp_path):
     assert "1,073,741,824 bytes where its manifest declares" in refused(tmp_path / "a.tar.gz", tmp_path)
 
 
-def test_a_folder_that_is_there_is_left_alone(artifact, tmp_path):
+def test_an_existing_folder_is_not_changed(artifact, tmp_path):
     archive = written(artifact, tmp_path / "a.tar.gz")
     target = tmp_path / "target"
     target.mkdir()
@@ -170,7 +170,7 @@ def test_a_folder_that_is_there_is_left_alone(artifact, tmp_path):
         unpack(archive, target)
     assert [file.name for file in target.iterdir()] == ["mine"]
     (target / "mine").unlink()
-    unpack(archive, target)  # an empty one is as good as none
+    unpack(archive, target)  # an empty folder is accepted
     assert open_artifact(target)
 
 
@@ -182,7 +182,7 @@ def test_another_package_than_the_senders_is_not_unpacked(artifact, tmp_path):
     unpack(archive, tmp_path / "target", digest.upper())
 
 
-def test_what_is_no_archive(artifact, content, tmp_path):
+def test_files_that_are_not_archives(artifact, content, tmp_path):
     path = tmp_path / "a.tar.gz"
     path.write_bytes(b"")
     assert "cut off" in refused(path, tmp_path)

@@ -1,4 +1,4 @@
-"""A package and its folder hold the same bytes, whatever the files are called and however long they are."""
+"""Unpacking an archive restores the same bytes for any file names and sizes."""
 
 import hashlib
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tests.runtimes.selection.test_ranking import manifest
 
 STEM = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,40}", fullmatch=True)
 SIZES = st.one_of(st.sampled_from([0, 1, 511, 512, 513, 1024]), st.integers(0, 5000))
-"""Of files: around tar's blocks, and any."""
+"""Sizes of files: near multiples of tar's blocks, and any."""
 
 
 @settings(derandomize=True, deadline=None, max_examples=15)
@@ -27,10 +27,10 @@ def test_unpacking_restores_what_was_packed(sizes, random):
         for number, (name, data) in enumerate(content.items())
     }
     sealed = replace(manifest(find_recipe("onnx-int8")), files=files)
-    with TemporaryDirectory() as place:
-        archive, target = Path(place, "a.tar.gz"), Path(place, "b")
+    with TemporaryDirectory() as temporary:
+        archive, target = Path(temporary, "a.tar.gz"), Path(temporary, "b")
         with archive.open("wb") as stream:
             write_archive(stream, archive, sealed, iter([iter([data]) for data in content.values()]))
         assert read_archive_manifest(archive).digest == unpack(archive, target).digest == sealed.digest
-        found = {file.name: file.read_bytes() for file in target.iterdir()}
-        assert found == content | {MANIFEST_NAME: sealed.content}
+        restored = {file.name: file.read_bytes() for file in target.iterdir()}
+        assert restored == content | {MANIFEST_NAME: sealed.content}

@@ -1,4 +1,4 @@
-"""Writing whole or not at all: what a killed writer left is removed by the next one, what a living one makes is left alone."""
+"""Atomic writes. Temporary files of a killed writer are removed by the next writer, those of a running one are kept."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ def names_in(folder):
 
 
 def maker(making):
-    """A process that makes something until it is told to go on."""
+    """Start a process that enters a context manager and waits for a line on stdin."""
     process = subprocess.Popen(
         [sys.executable, "-c", MAKER.format(root=str(ROOT), making=making)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -39,7 +39,7 @@ def maker(making):
     return process
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_or_unchanged(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, b"one")
     write_atomically(path, b"two")
@@ -52,8 +52,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert names_in(tmp_path) == ["file", "folder"]
 
 
-def test_a_working_folder_of_a_living_maker_stays_and_that_of_a_killed_one_goes(tmp_path):
-    living, killed = (maker(f"working_folder(Path({str(tmp_path)!r}), '.work-')") for _ in range(2))
+def test_a_working_folder_of_a_running_process_is_kept_and_that_of_a_killed_one_is_removed(tmp_path):
+    running, killed = (maker(f"working_folder(Path({str(tmp_path)!r}), '.work-')") for _ in range(2))
     (tmp_path / ".worked").mkdir()
     assert len(names_in(tmp_path)) == 3
     killed.kill()
@@ -63,12 +63,12 @@ def test_a_working_folder_of_a_living_maker_stays_and_that_of_a_killed_one_goes(
         assert list(mine.iterdir()) == []
         others = [folder for folder in tmp_path.glob(".work-*") if folder != mine]
         assert [names_in(folder) for folder in others] == [["half"]]
-    living.communicate("\n")
-    assert living.returncode == 0
+    running.communicate("\n")
+    assert running.returncode == 0
     assert names_in(tmp_path) == [".worked"]
 
 
-def test_a_killed_writers_lock_and_temporary_file_hinder_nobody(tmp_path):
+def test_the_lock_and_temporary_file_of_a_killed_writer_do_not_block_the_next_one(tmp_path):
     output = tmp_path / "file[1].jsonl"
     holder = maker(f"locked(Path({str(output)!r}))")
     with pytest.raises(OutputError, match="another process"), locked(output):
@@ -82,7 +82,7 @@ def test_a_killed_writers_lock_and_temporary_file_hinder_nobody(tmp_path):
     assert names_in(tmp_path) == [f".{output.name}-mine", output.name]
 
 
-def test_a_file_system_without_locks_loses_only_the_cleaning(tmp_path):
+def test_without_file_locks_only_the_clean_up_is_missing(tmp_path):
     (tmp_path / ".work-left").mkdir()
     refusing = (
         "import errno, sys\n"
@@ -98,7 +98,7 @@ def test_a_file_system_without_locks_loses_only_the_cleaning(tmp_path):
 
 
 def refused(monkeypatch, number):
-    """Let the operating system refuse to rename what is not in the target's own folder."""
+    """Make `Path.replace` fail with an error number for files outside of the target's folder."""
     rename = os.replace
 
     def replace(source, target):
@@ -111,7 +111,7 @@ def refused(monkeypatch, number):
 
 @pytest.fixture
 def moved(tmp_path):
-    """A finished file in one folder and the name that it is to get in another, where an older file is."""
+    """A finished file in one folder, and its target path in another folder, where an older file exists."""
     (tmp_path / "from").mkdir()
     (tmp_path / "to").mkdir()
     source, target = tmp_path / "from" / "new", tmp_path / "to" / "file"
@@ -131,7 +131,7 @@ def test_a_file_is_moved(moved):
 def test_a_file_of_another_file_system_is_copied_beside_its_name_and_renamed(moved, monkeypatch):
     source, target = moved
     refused(monkeypatch, errno.EXDEV)
-    with target.open("rb") as reader:  # who has the old file open keeps it whole: it was replaced, not written over
+    with target.open("rb") as reader:  # an open descriptor still reads the old file, since it was replaced and not overwritten
         move_or_copy(source, target)
         assert reader.read() == b"old"
     assert target.read_bytes() == b"new" * 1_000_000
@@ -139,7 +139,7 @@ def test_a_file_of_another_file_system_is_copied_beside_its_name_and_renamed(mov
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EBUSY, errno.EIO])
-def test_a_file_that_cannot_be_moved_is_not_written_over(moved, monkeypatch, number):
+def test_a_file_that_cannot_be_moved_leaves_the_target_unchanged(moved, monkeypatch, number):
     source, target = moved
     refused(monkeypatch, number)
     with pytest.raises(OSError, match=os.strerror(number)):

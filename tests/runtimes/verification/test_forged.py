@@ -1,4 +1,4 @@
-"""Files that are what their manifest says and still cannot work, as `make fuzz` found them: an error of ours when they load or run."""
+"""Files that equal their manifest and cannot work, found by `make fuzz`, raise a `ToolkitError` when they are loaded or run."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.fuzz.forge import write
 
 
 def forged(artifact, role, change, path):
-    """A copy of an artifact with one file changed and everything sealed again."""
+    """Write a copy of an artifact with one file changed and a matching manifest."""
     manifest = open_artifact(artifact).manifest
     content = {name: (artifact / name).read_bytes() for name in manifest.files}
     name = manifest.file_of(role)
@@ -23,7 +23,7 @@ def forged(artifact, role, change, path):
 
 
 def five_heads(data):
-    """Attention that reshapes to five heads where the weights are of four: only a run finds it."""
+    """Reshape attention to five heads, with weights for four. The error occurs only in a run."""
     model = onnx.load_from_string(data)
     for node in model.graph.node:
         for attribute in node.attribute:
@@ -33,7 +33,7 @@ def five_heads(data):
 
 
 def exchanged(data):
-    """Two tensors of different shapes have changed places."""
+    """Exchange two tensors of different shapes."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     first = "text_decoder.bert.encoder.layer.1.crossattention.output.LayerNorm.bias"
@@ -54,7 +54,7 @@ def test_a_graph_that_loads_and_cannot_run(tiny_artifacts, drawn_images, tmp_pat
             use()
 
 
-def test_tensors_that_have_changed_places(tiny_artifacts, tmp_path):
+def test_exchanged_tensors(tiny_artifacts, tmp_path):
     path = forged(tiny_artifacts["pytorch-int8"], "weights", exchanged, tmp_path / "forged")
     with pytest.raises(ArtifactCorruptError, match=r"weights-.*: "):
         runtimes.load(path)

@@ -1,4 +1,4 @@
-"""Verifying: every kind of damage is named, other captions are found, ties are counted, and a forged golden.json is one line."""
+"""`verify`: damage, different captions, ties, forged golden.json files, and the sandbox."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def folder(archive, tmp_path):
 
 
 def resealed(folder, name, content):
-    """Change a file and everything that says what it was."""
+    """Replace a file and its entry in the manifest."""
     (folder / name).write_bytes(content)
     manifest = open_artifact(folder).manifest
     entry = replace(manifest.files[name], bytes=len(content), sha256=sha256_of(folder / name))
@@ -54,7 +54,7 @@ def resealed(folder, name, content):
 
 
 def with_golden(folder, change):
-    """Change golden.json; `change` gets it and the captions of its first image."""
+    """Modify golden.json. `change` is called with its content and the captions of its first image."""
     golden = json.loads((folder / "golden.json").read_bytes())
     change(golden, golden["images"][0]["captions"])
     resealed(folder, "golden.json", json.dumps(golden).encode())
@@ -73,7 +73,7 @@ def test_a_package_is_verified_as_archive_and_as_folder(archive, folder):
 
 @pytest.mark.full
 @pytest.mark.parametrize("recipe", [recipe.name for recipe in RECIPES if recipe.name != "onnx-int8-single"])
-def test_every_recipe_can_be_packaged_and_its_golden_captions_notice_damage(tiny_artifacts, tmp_path, recipe):
+def test_every_recipe_can_be_packaged_and_its_golden_captions_detect_damage(tiny_artifacts, tmp_path, recipe):
     package(tiny_artifacts[recipe], tmp_path / "a.tar.gz")
     report = verify(tmp_path / "a.tar.gz", untrusted=True)
     assert (report.golden.equal, report.sensitivity.noticed) == (6, True)
@@ -102,8 +102,8 @@ class TestSingleGraph:
     def test_its_ids_are_those_of_the_split_graphs(self, single, tiny_artifacts, tmp_path):
         package(tiny_artifacts["onnx-int8"], tmp_path / "a.tar.gz")
         unpack(tmp_path / "a.tar.gz", tmp_path / "split")
-        found = [json.loads((folder / "golden.json").read_bytes())["images"] for folder in (single, tmp_path / "split")]
-        of_single, of_split = ([image["captions"][0]["token_ids"] for image in images] for images in found)
+        goldens = [json.loads((folder / "golden.json").read_bytes())["images"] for folder in (single, tmp_path / "split")]
+        of_single, of_split = ([image["captions"][0]["token_ids"] for image in images] for images in goldens)
         assert of_single == of_split
 
     @pytest.mark.parametrize("change", [{"score": 1.0}, {"token_ids": 1}])
@@ -122,7 +122,7 @@ class TestSingleGraph:
             verify(tmp_path / "a")
 
 
-def test_an_artifact_without_golden_captions_says_so(tiny_artifacts):
+def test_an_artifact_without_golden_captions(tiny_artifacts):
     report = verify(tiny_artifacts["onnx-int8"])
     assert (report.golden, report.sensitivity) == (None, None)
     assert "only a package" in summary(report)[-1]
@@ -134,7 +134,7 @@ def test_another_digest_than_the_senders_is_an_error(archive, folder):
             verify(path, digest="0" * 64)
 
 
-def test_every_file_that_is_not_as_declared_is_named(folder):
+def test_every_file_that_differs_from_the_manifest_is_reported(folder):
     encoder = open_artifact(folder).path_of("encoder")
     encoder.write_bytes(encoder.read_bytes() + b"\0")
     content = bytearray((folder / "golden-cat.jpg").read_bytes())
@@ -144,19 +144,19 @@ def test_every_file_that_is_not_as_declared_is_named(folder):
     (folder / "README.md").unlink()
     (folder / "README.md").mkdir()
     (folder / "extra").write_text("")
-    with pytest.raises(ArtifactCorruptError) as found:
+    with pytest.raises(ArtifactCorruptError) as caught:
         verify(folder)
-    for said in (
+    for message in (
         "'extra' is not declared",
         f"{encoder.name} has {encoder.stat().st_size} bytes",
         "golden-cat.jpg sha256 is",
         "golden-cat.png is missing",
         "README.md cannot be read (Is a directory)",
     ):
-        assert said in str(found.value)
+        assert message in str(caught.value)
 
 
-def test_other_ids_are_an_error_unless_the_margin_was_a_tie(folder):
+def test_different_ids_are_an_error_unless_the_margin_is_a_tie(folder):
     def other_word(golden, captions):
         captions[0]["token_ids"][2] = 5 if captions[0]["token_ids"][2] != 5 else 6
 
@@ -173,8 +173,8 @@ def test_other_ids_are_an_error_unless_the_margin_was_a_tie(folder):
     assert any(line.strip().startswith("tie: golden-cat.jpg and golden-cat.png: with 1 beams: ") for line in summary(report))
 
 
-def test_other_weights_are_an_error_though_all_hashes_are_right(folder, tmp_path):
-    """Golden captions and logits of the package, weights of which a thousandth is zero."""
+def test_different_weights_are_an_error_although_all_hashes_match(folder, tmp_path):
+    """A thousandth of the weights is zero, and the manifest has the new hash."""
     artifact = open_artifact(folder)
     (tmp_path / "copy").mkdir()
     with_zeroed_weight(artifact, tmp_path / "copy")
@@ -186,7 +186,7 @@ def test_other_weights_are_an_error_though_all_hashes_are_right(folder, tmp_path
         verify(folder)
 
 
-def test_goldens_that_notice_nothing_are_called_weak(folder):
+def test_golden_captions_that_detect_no_damage_are_reported_as_weak(folder):
     with_golden(folder, lambda golden, captions: golden["sensitivity"].update(noticed=False))
     report = verify(folder)
     assert report.sensitivity.noticed is False
@@ -194,7 +194,7 @@ def test_goldens_that_notice_nothing_are_called_weak(folder):
 
 
 class TestWhereAnArchiveIsUnpacked:
-    def test_beside_it_and_nothing_is_left(self, archive, monkeypatch, tmp_path):
+    def test_in_the_folder_of_the_archive_without_remains(self, archive, monkeypatch, tmp_path):
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
         before = sorted(archive.parent.iterdir())
         assert verify(archive).golden is not None
@@ -216,13 +216,13 @@ class TestWhereAnArchiveIsUnpacked:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         assert list(tmp_path.iterdir()) == []
 
-    def test_what_is_wrong_with_the_archive_is_not_the_folders_fault(self, tmp_path):
+    def test_a_damaged_archive_is_not_an_error_of_the_folder(self, tmp_path):
         (tmp_path / "a.tar.gz").write_bytes(b"x")
         with pytest.raises(ArchiveError):
             verify(tmp_path / "a.tar.gz")
 
 
-def one_caption(golden, captions):
+def first_caption_only(golden, captions):
     captions.pop()
 
 
@@ -260,7 +260,7 @@ def no_margins(golden, captions):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda golden, _: golden.update(tie_nat=5.0), "tie_nat must be 0 to 1"),
         (lambda golden, _: golden.update(logits_tolerance=float("nan")), "tie_nat must be 0 to 1"),
@@ -277,7 +277,7 @@ def no_margins(golden, captions):
         (lambda golden, _: golden.update(max_length=1), "max_length is 1, not 2 to"),
         (lambda golden, _: golden.update(max_length=0), "max_length is 0"),
         (lambda golden, _: golden.update(max_length=1 << 40), "not 2 to the model's"),
-        (one_caption, "1 beams, another"),
+        (first_caption_only, "1 beams, another"),
         (three_captions, "1, 3, 1 beams"),
         (other_beams, "1, 7 beams"),
         (nan, "must be finite"),
@@ -288,29 +288,29 @@ def no_margins(golden, captions):
         (no_margins, "must both be given"),
     ],
 )
-def test_a_forged_golden_json_is_one_line_with_a_code(folder, change, said):
+def test_a_forged_golden_json_is_one_line_with_a_code(folder, change, message):
     with_golden(folder, change)
-    with pytest.raises(ArtifactCorruptError, match=said) as found, open_verified(open_artifact(folder)) as files:
+    with pytest.raises(ArtifactCorruptError, match=message) as caught, open_verified(open_artifact(folder)) as files:
         read_golden(files)
-    assert str(found.value).isprintable()
+    assert str(caught.value).isprintable()
     command = [sys.executable, "-m", "toolkit.cli", "verify", str(folder), "--json"]
-    if change is one_caption:  # one of them as it is seen by a user; each costs seconds
+    if change is first_caption_only:  # one case through the command line, which takes seconds
         ended = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
         assert (ended.returncode, json.loads(ended.stdout)["code"], len(ended.stderr.splitlines())) == (1, "ARTIFACT_CORRUPT", 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"schema": 1}' + b" " * (1 << 20)])
-def test_a_golden_json_that_is_none_is_an_error(folder, content):
+def test_invalid_content_of_golden_json_is_an_error(folder, content):
     resealed(folder, "golden.json", content)
     with pytest.raises(ArtifactCorruptError), open_verified(open_artifact(folder)) as files:
         read_golden(files)
 
 
-def test_images_and_logits_that_do_not_fit_are_an_error(folder, drawn_images):
+def test_images_and_logits_of_another_size_are_an_error(folder, drawn_images):
     logits = (folder / "golden-logits.f32").read_bytes()
-    for content, said in ((logits[:-4], r"is not f32\[3,64\]"), (b"\0\0\xc0\x7f" + logits[4:], "not finite")):
+    for content, message in ((logits[:-4], r"is not f32\[3,64\]"), (b"\0\0\xc0\x7f" + logits[4:], "not finite")):
         resealed(folder, "golden-logits.f32", content)
-        with pytest.raises(ArtifactCorruptError, match=said):
+        with pytest.raises(ArtifactCorruptError, match=message):
             verify(folder)
     resealed(folder, "golden-logits.f32", logits)
     resealed(folder, "golden-cat.png", drawn_images[0].path.read_bytes())
@@ -327,24 +327,24 @@ def test_each_kind_of_file_that_is_damaged_has_its_code(folder):
         half = len(content) // 2
         flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
         (folder / name).write_bytes(content[:-10] if name == "manifest.json" else flipped)
-        with pytest.raises(ToolkitError) as found:
+        with pytest.raises(ToolkitError) as caught:
             verify(folder)
-        assert found.value.code == ("MANIFEST_INVALID" if name == "manifest.json" else "ARTIFACT_CORRUPT")
-        assert name in str(found.value)
+        assert caught.value.code == ("MANIFEST_INVALID" if name == "manifest.json" else "ARTIFACT_CORRUPT")
+        assert name in str(caught.value)
         (folder / name).write_bytes(content)
     assert verify(folder).golden.equal == 6
 
 
 class TestSandbox:
-    def test_too_little_memory_is_an_error_of_ours(self, folder):
+    def test_too_little_memory_is_a_toolkit_error(self, folder):
         with pytest.raises((ArtifactCrashError, ArtifactCorruptError), match=r"in a subprocess failed|cannot be opened"):
             examine_in_subprocess(open_artifact(folder), memory_bytes=128 << 20)
 
-    def test_too_little_time_is_an_error_of_ours(self, folder):
+    def test_too_little_time_is_a_toolkit_error(self, folder):
         with pytest.raises(ArtifactCrashError, match=r"no answer within 0\.05 s"):
             examine_in_subprocess(open_artifact(folder), seconds=0.05)
 
-    def test_what_cannot_be_opened_is_said(self, folder):
+    def test_an_artifact_that_cannot_be_opened(self, folder):
         resealed(folder, open_artifact(folder).manifest.file_of("decoder"), b"no graph")
         with pytest.raises(ArtifactCorruptError, match=r"cannot be opened: .*decoder"):
             verify(folder, untrusted=True)
@@ -358,7 +358,7 @@ class TestSandbox:
         examine_in_subprocess(open_artifact(folder))
         assert not (tmp_path / "sprung").exists()
 
-    def test_this_process_runs_no_native_code_on_the_files(self, folder):
+    def test_the_parent_process_runs_no_native_code_on_the_files(self, folder):
         """Neither an engine nor an image decoder is imported: golden captions are compared in the subprocess."""
         run = (
             "import sys, json, pathlib\nfrom runtimes.verification.verify import verify\n"
@@ -371,17 +371,17 @@ class TestSandbox:
         ended = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False, env=environment)
         assert (ended.stdout, ended.stderr) == ("6\n", "")
 
-    def test_a_lower_hard_limit_is_kept_and_no_accusation(self, folder):
-        """As under ulimit, or in a batch system: setting a higher one fails unless by root."""
+    def test_a_lower_hard_limit_is_kept_and_is_not_an_error(self, folder):
+        """Under ulimit or in a batch system, only root can set a higher limit."""
         run = (
             "import resource, pathlib\n"
-            "from runtimes.verification.sandbox import Question, _limit\n"
+            "from runtimes.verification.sandbox import ExamineRequest, _limit\n"
             "resource.setrlimit(resource.RLIMIT_CPU, (100, 200))\n"
             "warnings = []\n"
-            "_limit(Question(path='', threads=1, memory_bytes=1 << 40, seconds=300), warnings.append)\n"
+            "_limit(ExamineRequest(path='', threads=1, memory_bytes=1 << 40, seconds=300), warnings.append)\n"
             "print(resource.getrlimit(resource.RLIMIT_CPU), resource.getrlimit(resource.RLIMIT_CORE), warnings)\n"
             "resource.setrlimit = lambda *_: (_ for _ in ()).throw(ValueError('not allowed'))\n"
-            "_limit(Question(path='', threads=1, memory_bytes=1 << 40, seconds=300), warnings.append)\n"
+            "_limit(ExamineRequest(path='', threads=1, memory_bytes=1 << 40, seconds=300), warnings.append)\n"
             "print(warnings[0])\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -1,4 +1,4 @@
-"""A worker for tests: it does what its question says."""
+"""A worker for tests that performs the action of its request."""
 
 import os
 import time
@@ -9,34 +9,34 @@ from runtimes.workers.child import Send, serve
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    deed: str
+class EchoRequest:
+    action: str
     text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class EchoResult:
     text: str
     process: int
 
 
-def run(question: Question, send: Send) -> Answer:
+def run(request: EchoRequest, send: Send) -> EchoResult:
     print("a library prints")
     os.write(1, b"so does C\n")
-    send({"text": question.text})
-    if question.deed == "refuse":
-        raise RequestError(question.text)
-    if question.deed == "fail":
-        raise KeyError(question.text)
-    if question.deed == "kill":
+    send({"text": request.text})
+    if request.action == "refuse":
+        raise RequestError(request.text)
+    if request.action == "fail":
+        raise KeyError(request.text)
+    if request.action == "kill":
         os.kill(os.getpid(), 9)
-    if question.deed == "exit":
+    if request.action == "exit":
         os.write(2, b"some words\nlibfoo.so is missing\n")
         os._exit(3)
-    if question.deed == "sleep":
+    if request.action == "sleep":
         time.sleep(60)
-    return Answer(text=question.text[::-1], process=os.getpid())
+    return EchoResult(text=request.text[::-1], process=os.getpid())
 
 
 if __name__ == "__main__":
-    serve(Question, run)
+    serve(EchoRequest, run)

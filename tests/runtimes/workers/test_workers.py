@@ -1,4 +1,4 @@
-"""The protocol between a process and its worker: progress, results, errors, and how a process ended."""
+"""The protocol between a process and its worker: progress, results, errors and exit reasons."""
 
 import os
 import signal
@@ -12,61 +12,61 @@ import pytest
 from runtimes.errors import RequestError
 from runtimes.workers.parent import Worker, describe_exit, request_once
 from tests.paths import ROOT
-from tests.runtimes.workers.echo import Answer, Question
+from tests.runtimes.workers.echo import EchoRequest, EchoResult
 
 ECHO = "tests.runtimes.workers.echo"
 
 
-def test_one_process_answers_many_questions():
+def test_one_subprocess_handles_many_requests():
     with Worker(ECHO) as worker:
-        answers = []
+        results = []
         for text in ("one", "größer", "a\nb", "\udcff"):
-            assert list(worker.request(Question(deed="echo", text=text))) == [{"text": text}]
-            answers.append(worker.result)
-    assert [answer["text"] for answer in answers] == ["eno", "reßörg", "b\na", "\udcff"]
-    assert len({answer["process"] for answer in answers} | {os.getpid()}) == 2
-    assert not psutil.pid_exists(answers[0]["process"])
+            assert list(worker.request(EchoRequest(action="echo", text=text))) == [{"text": text}]
+            results.append(worker.result)
+    assert [result["text"] for result in results] == ["eno", "reßörg", "b\na", "\udcff"]
+    assert len({result["process"] for result in results} | {os.getpid()}) == 2
+    assert not psutil.pid_exists(results[0]["process"])
 
 
-def test_a_question_may_be_larger_than_a_pipe():
+def test_a_request_may_be_larger_than_a_pipe():
     seen = []
-    answer, error = request_once(ECHO, Question(deed="echo", text="ab" * 500_000), Answer, threads=1, on_progress=seen.append)
-    assert (answer.text, error) == ("ba" * 500_000, None)
+    result, error = request_once(ECHO, EchoRequest(action="echo", text="ab" * 500_000), EchoResult, threads=1, on_progress=seen.append)
+    assert (result.text, error) == ("ba" * 500_000, None)
     assert seen == [{"text": "ab" * 500_000}]
 
 
-def test_an_error_of_ours_is_raised_and_the_process_goes_on():
+def test_a_toolkit_error_is_raised_and_the_subprocess_continues():
     with Worker(ECHO) as worker:
         with pytest.raises(RequestError, match=r"^not this$"):
-            list(worker.request(Question(deed="refuse", text="not this")))
-        list(worker.request(Question(deed="echo", text="ab")))
+            list(worker.request(EchoRequest(action="refuse", text="not this")))
+        list(worker.request(EchoRequest(action="echo", text="ab")))
         assert worker.result["text"] == "ba"
-    assert request_once(ECHO, Question(deed="refuse", text="not this"), Answer, threads=1) == (None, "not this")
+    assert request_once(ECHO, EchoRequest(action="refuse", text="not this"), EchoResult, threads=1) == (None, "not this")
 
 
 @pytest.mark.parametrize(
-    ("deed", "death"),
+    ("action", "reason"),
     [
         ("fail", "KeyError: 'no such'"),
         ("kill", "SIGKILL, perhaps out of memory"),
         ("exit", "libfoo.so is missing"),
     ],
 )
-def test_how_a_process_ended_is_told(deed, death):
+def test_the_exit_reason_of_a_subprocess(action, reason):
     with Worker(ECHO) as worker:
-        assert list(worker.request(Question(deed=deed, text="no such"))) == [{"text": "no such"}]
-        assert (worker.result, worker.exit_reason) == (None, death)
-    assert request_once(ECHO, Question(deed=deed, text="no such"), Answer, threads=1) == (None, f"its process ended: {death}")
+        assert list(worker.request(EchoRequest(action=action, text="no such"))) == [{"text": "no such"}]
+        assert (worker.result, worker.exit_reason) == (None, reason)
+    assert request_once(ECHO, EchoRequest(action=action, text="no such"), EchoResult, threads=1) == (None, f"its process ended: {reason}")
 
 
-def test_a_late_answer_ends_the_process():
+def test_the_time_limit_ends_the_subprocess():
     with Worker(ECHO, seconds=0.5) as worker:
-        list(worker.request(Question(deed="sleep")))
+        list(worker.request(EchoRequest(action="sleep")))
     assert worker.exit_reason == "no answer within 0.5 s"
 
 
-def test_a_module_that_is_none_says_so():
-    result, error = request_once("tests.runtimes.workers.none", Question(deed="echo"), Answer, threads=1)
+def test_a_module_that_does_not_exist():
+    result, error = request_once("tests.runtimes.workers.none", EchoRequest(action="echo"), EchoResult, threads=1)
     assert result is None
     assert "No module named" in error
 
@@ -74,9 +74,9 @@ def test_a_module_that_is_none_says_so():
 PARENT = f"""
 import os, sys
 from runtimes.workers.parent import Worker
-from tests.runtimes.workers.echo import Question
+from tests.runtimes.workers.echo import EchoRequest
 worker = Worker({ECHO!r})
-next(worker.request(Question(deed="sleep")))
+next(worker.request(EchoRequest(action="sleep")))
 print(worker._child.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -94,7 +94,7 @@ def test_a_worker_ends_with_its_parent():
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "reason"),
     [
         (0, "exit code 0"),
         (3221225477, "exit code 3221225477"),
@@ -103,5 +103,5 @@ def test_a_worker_ends_with_its_parent():
         (-39, "signal 39"),
     ],
 )
-def test_an_end_has_a_name(status, said):
-    assert describe_exit(status) == said
+def test_describe_exit(status, reason):
+    assert describe_exit(status) == reason
