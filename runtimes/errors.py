@@ -117,8 +117,10 @@ class ManifestVersionError(ToolkitError, ValueError):
 
     code = "MANIFEST_TOO_NEW"
 
-    def __init__(self, path: Path, found: int, known: int) -> None:
-        super().__init__(f"{path}: manifest schema {found} is newer than {known}, the newest that this toolkit reads. Update blip-toolkit.")
+    def __init__(self, path: Path, schema: int, known: int) -> None:
+        super().__init__(
+            f"{path}: manifest schema {schema} is newer than {known}, the newest that this toolkit reads. Update blip-toolkit."
+        )
 
 
 class ManifestTooOldError(ToolkitError, ValueError):
@@ -126,9 +128,9 @@ class ManifestTooOldError(ToolkitError, ValueError):
 
     code = "MANIFEST_TOO_OLD"
 
-    def __init__(self, path: Path, found: int, known: int) -> None:
+    def __init__(self, path: Path, schema: int, known: int) -> None:
         remedy = "Export the artifact again with: toolkit export CHECKPOINT"
-        super().__init__(f"{path}: manifest schema {found} is older than {known}, the only one that this toolkit reads. {remedy}")
+        super().__init__(f"{path}: manifest schema {schema} is older than {known}, the only one that this toolkit reads. {remedy}")
 
 
 class ArchiveError(ToolkitError, ValueError):
@@ -145,8 +147,8 @@ class DigestError(ToolkitError, ValueError):
 
     code = "DIGEST_DIFFERS"
 
-    def __init__(self, path: Path, found: str, wanted: str) -> None:
-        super().__init__(f"{path}: sha256 of its manifest.json is {found}, not {wanted}. Do not use it; ask the sender for its digest.")
+    def __init__(self, path: Path, digest: str, expected: str) -> None:
+        super().__init__(f"{path}: sha256 of its manifest.json is {digest}, not {expected}. Do not use it; ask the sender for its digest.")
 
 
 class GoldenError(ToolkitError, ValueError):

@@ -226,10 +226,10 @@ def _tokenizer(files: VerifiedFiles) -> CaptionTokenizer:
 
 def _session_opener(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 - a function of `EngineSpec.sessions`
     targets = {f"{engine.name} {contract}": target for engine in ENGINES.values() for contract, target in engine.sessions.items()}
-    if (wanted := f"{manifest.runtime} {manifest.contract}") not in targets:
-        raise UnknownNameError("runtime", wanted, targets)
+    if (name := f"{manifest.runtime} {manifest.contract}") not in targets:
+        raise UnknownNameError("runtime", name, targets)
     try:
-        return load_target(targets[wanted])
+        return load_target(targets[name])
     except ModuleNotFoundError as error:
         raise _missing_library(artifact, manifest.runtime, error.name) from error
     except ImportError as error:  # the library is installed, and one that it links to is not

@@ -13,7 +13,7 @@ class GenerationConfig:
     """The end token is excluded while a text has fewer tokens."""
     max_length: int = 20
     length_penalty: float = 1.0
-    """Exponent of the generated length, by which the log-probability of a hypothesis is divided to give its score."""
+    """The score of a hypothesis is its log-probability / generated length ** length_penalty."""
 
     def __post_init__(self) -> None:
         if self.num_beams < 1:

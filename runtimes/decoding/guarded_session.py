@@ -29,7 +29,7 @@ class _Guard:
     def __init__(self, session: object, artifact: str) -> None:
         self._session, self._artifact = session, artifact
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the session has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the session
         value = getattr(self._session, name)
         if not callable(value):
             return value

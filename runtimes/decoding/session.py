@@ -106,13 +106,13 @@ class LoopSession(Protocol):
         ...
 
 
-def require(session: Session | LoopSession, *wanted: Capability) -> Session:
+def require(session: Session | LoopSession, *capabilities: Capability) -> Session:
     """Return the session as a stepwise one, after a check of its capabilities.
 
     Raises:
-        RequestError: A wanted capability is missing.
+        RequestError: A capability is missing.
     """
-    if missing := sorted(set(wanted) - session.capabilities):
+    if missing := sorted(set(capabilities) - session.capabilities):
         raise RequestError(
             f"this artifact lacks the capability {', '.join(missing)} (it has: {', '.join(sorted(session.capabilities))}). "
             "An artifact with the whole loop in one graph captions greedily; use a split recipe for beams and scores."

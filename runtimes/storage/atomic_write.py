@@ -105,15 +105,15 @@ def locked(path: Path, *companions: Path) -> Iterator[None]:
         except OSError as error:
             raise OutputError(path, f"it cannot be locked ({error.strerror})") from error
         if not lock.exists() or not os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
-            raise OutputError(path, "another process has just written it")  # we hold the lock of a file that it removed
+            raise OutputError(path, "another process has just written it")  # it removed the file whose lock this process has
         try:
             with contextlib.suppress(OSError):
                 for file in (path, *companions):
-                    for left in path.parent.glob(f".{glob.escape(file.name)}-????????.tmp"):
-                        left.unlink(missing_ok=True)
+                    for temporary in path.parent.glob(f".{glob.escape(file.name)}-????????.tmp"):
+                        temporary.unlink(missing_ok=True)
             yield
         finally:
-            with contextlib.suppress(OSError):  # one that is left behind hinders nobody
+            with contextlib.suppress(OSError):  # a remaining lock file does not block later writers
                 lock.unlink(missing_ok=True)
 
 
