@@ -55,10 +55,8 @@ def check_cpu(candidate: "Runnable", host: Host, selftest: Int8SelfTest | None) 
         return CpuProblem(wrong=True, why=f"{cause}: its captions may be wrong here")
     if suits:
         return None
-    known = selftest is not None and selftest.right
-    return CpuProblem(
-        wrong=False, why=f"{tuned}; " + ("its products are right here, but may be slow" if known else "it may be wrong or slow here")
-    )
+    effect = "its products are right here, but may be slow" if selftest and selftest.right else "it may be wrong or slow here"
+    return CpuProblem(wrong=False, why=f"{tuned}; {effect}")
 
 
 def drop_incorrect(candidates: Mapping[str, R], host: Host, selftest: Int8SelfTest | None) -> dict[str, R]:
