@@ -288,7 +288,7 @@ def names(tiny_artifacts, tiny_checkpoint, mini_checkpoint, tmp_path):
         ("{fp32} --checkpoint {tmp}/none", "{tmp}/none: no such checkpoint directory"),
         (
             "{fp32} --checkpoint {mini}",
-            "these artifacts were not all made from the same checkpoint, so their figures do not compare; bench them apart",
+            "these artifacts have different checkpoints, so they cannot be compared; run one benchmark per checkpoint",
         ),
         ("{fp32} {fp32} --checkpoint {tiny}", "two artifacts have the same name: tiny-onnx-fp32"),
         ("{fp32} --dataset {tmp}/none.json", "{tmp}/none.json: cannot be read: No such file or directory"),

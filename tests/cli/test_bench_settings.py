@@ -95,7 +95,7 @@ def test_a_sweep_has_growth_and_components(sweep, tiny_artifacts):
     _, records = sweep
     report = json.loads(RENDERERS["json"](records))
     lines = [(case, at, value) for at in ("t1 4tok", "t1 natural") for case in ("hf-fp32", "onnx-fp32") for value in (1, 3)]
-    assert [(row["case"], row["at"], row["value"]) for row in report["growth"]] == lines
+    assert [(row["case"], row["fixed"], row["value"]) for row in report["growth"]] == lines
     (components,) = report["components"]
     sizes = {file.stem.rpartition("-")[0] or file.stem: file.stat().st_size for file in tiny_artifacts["onnx-fp32"].iterdir()}
     assert components == {"case": "onnx-fp32", **sizes, "total": sum(sizes.values())}

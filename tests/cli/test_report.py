@@ -92,26 +92,26 @@ def changed(document, path, value):
 @pytest.mark.parametrize(
     ("lines", "error"),
     [
-        (lambda line: [], ": holds no records"),
+        (lambda line: [], ": contains no records"),
         (lambda line: [line, "{"], ":2: not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
         (lambda line: [line, ""], ":2: not JSON (Expecting value: line 1 column 1 (char 0))"),
         (lambda line: [line, line[:-40]], ":2: not JSON ("),
         (lambda line: ["[]"], ":1: document: expected an object, got list"),
         (
             lambda line: [json.dumps(changed(json.loads(line), "schema", 3))],
-            ":1: has record schema 3, and this toolkit reads 2; update blip-toolkit",
+            ":1: has record schema 3, but this toolkit reads 2; update blip-toolkit",
         ),
         (lambda line: [json.dumps(changed(json.loads(line), "host.cores", None))], ":1: missing host.cores"),
         (lambda line: [json.dumps(changed(json.loads(line), "host.cores", "8"))], ":1: host.cores: expected int, got str"),
         (
             lambda line: [line, json.dumps(changed(json.loads(line), "host.cpu", "another"))],
-            ": holds records of different runs: host cpu is 'Example CPU' and 'another'",
+            ": contains records of different runs: host cpu is 'Example CPU' and 'another'",
         ),
         (
-            lambda line: [line, json.dumps(changed(json.loads(line), "workload.beams", 3))],
-            ": holds records of different runs: workload beams is 1 and 3",
+            lambda line: [line, json.dumps(changed(json.loads(line), "workload.num_beams", 3))],
+            ": contains records of different runs: workload num_beams is 1 and 3",
         ),
-        (lambda line: [json.dumps(changed(json.loads(line), "times", None))], ":1: has no error, and not the figures of 4 images"),
+        (lambda line: [json.dumps(changed(json.loads(line), "times", None))], ":1: has neither an error nor the measurements of 4 images"),
     ],
 )
 def test_bad_records_are_one_line(tmp_path, lines, error):
@@ -132,6 +132,4 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
 def test_a_table_alone_that_the_records_do_not_have_is_one_line():
     result = run(RECORDS, "--table", "components")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == (
-        "Error: these records: hold nothing for the table 'components': it takes artifacts measured by a newer toolkit\n"
-    )
+    assert result.stderr == "Error: these records: have no data for the table 'components': measure artifacts again with this toolkit\n"

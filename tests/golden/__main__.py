@@ -1,7 +1,7 @@
-"""Write the golden reports anew, after a change of them that is meant: `python -m tests.golden`.
+"""Rewrite the golden reports after an intended change: `python -m tests.golden`.
 
-What changed shows in `git diff tests/golden`. The reports are made from `records.jsonl`, whose records are made by hand: powers of two, so
-that sums are exact on every machine.
+`git diff tests/golden` shows the changes. The reports are made from the hand-made records in `records.jsonl`; their times are powers of
+two, so that sums are exact on every machine.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ LIMITS = ("seconds_per_image>+5%", "drift>0.01", "joules_per_image>+5%")
 
 
 def before_and_after() -> tuple[Run, Run]:
-    """Return the records as they are, and as if the encoder of one case had become slower and another case smaller."""
+    """Return the records, and a copy in which one case has a slower encoder and another case is smaller."""
     records = read_records(HERE / "records.jsonl")
     moments = ("2026-11-20T09:30:00Z", "2026-11-24T09:30:00Z")
     commits = ("a" * 40, "b" * 40 + "+dirty")
@@ -31,7 +31,7 @@ def before_and_after() -> tuple[Run, Run]:
 
 def _changed(record: Record) -> Record:
     if record.case == "onnx-int8":
-        slower = tuple(replace(one, total_s=one.total_s + one.encode_s, encode_s=2 * one.encode_s) for one in record.times)
+        slower = tuple(replace(time, total_s=time.total_s + time.encode_s, encode_s=2 * time.encode_s) for time in record.times)
         return replace(record, times=slower, versions={**record.versions, "onnxruntime": "1.25.0"})
     if record.case == "pytorch-int8" and record.subject:
         return replace(record, subject=replace(record.subject, artifact_bytes=record.subject.artifact_bytes // 2))
@@ -40,7 +40,7 @@ def _changed(record: Record) -> Record:
 
 @cache
 def compared() -> dict[str, str]:
-    """Return name of a golden file → its text, for two runs."""
+    """Return name of a golden file of two runs → its text."""
     before, after = before_and_after()
     limits = [read_limit(text) for text in LIMITS]
     lines = [render.line_of(paired, limits, strict=False) for paired in pair_up(before, after, (), Tolerated())]
@@ -52,7 +52,7 @@ def compared() -> dict[str, str]:
 
 
 def main() -> None:
-    """Write the reports of one run and of two."""
+    """Write the reports of one run and of two runs."""
     records = read_records(HERE / "records.jsonl")
     reports = {f"report.{layout}": make(records) for layout, make in RENDERERS.items()}
     for name, text in {**reports, **compared()}.items():

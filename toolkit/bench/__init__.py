@@ -1,1 +1,1 @@
-"""Measure artifacts against the FP32 model: worker → records → report."""
+"""Measure artifacts and the FP32 baseline, each in a process of its own."""

@@ -1,27 +1,27 @@
 """Run one benchmark case in this fresh process (a worker of `runtimes.workers`).
 
-Memory is read before references are scored, which takes more of it than captioning does.
+Peak memory is read before the references are scored, because scoring needs more memory than captioning.
 """
 
 import time
 
 started = time.perf_counter()
 
-from pathlib import Path  # noqa: E402 - the clock above starts before anything heavy is imported
+from pathlib import Path  # noqa: E402 - the clock above starts before the slow imports
 from typing import Any  # noqa: E402
 
 from runtimes.engine_registry import load_target  # noqa: E402
 from runtimes.workers.child import Send, serve  # noqa: E402
 from toolkit.bench.cases import Opened  # noqa: E402
-from toolkit.bench.job import Job, Result, prompt_tokens  # noqa: E402
+from toolkit.bench.job import CaseJob, Result, prompt_tokens  # noqa: E402
 from toolkit.bench.meters.rapl import EnergyMeter  # noqa: E402
 from toolkit.bench.meters.rss import peak_bytes, resident_bytes  # noqa: E402
 from toolkit.bench.meters.throttling import ThrottleMeter  # noqa: E402
 from toolkit.records.record import ImageTimes  # noqa: E402
 
 
-def run(job: Job, send: Send) -> Result:
-    """Load, caption everything, then score the references."""
+def run(job: CaseJob, send: Send) -> Result:
+    """Load the case, caption all images, then score the references."""
     open_case = load_target(job.opener)(Path(job.path), job)
     import_s = time.perf_counter() - started
     opened: Opened = open_case()
@@ -30,7 +30,7 @@ def run(job: Job, send: Send) -> Result:
     decoding = {**job.decoding(captioner), "batch_size": size}
     warmups = []
     for turn in range(max(1, job.warmup)):
-        batch = [job.images[(turn * size + place) % len(job.images)] for place in range(size)]
+        batch = [job.images[(turn * size + index) % len(job.images)] for index in range(size)]
         begun = time.perf_counter()
         captioner.caption(batch, **decoding)
         warmups.append(time.perf_counter() - begun)
@@ -38,16 +38,16 @@ def run(job: Job, send: Send) -> Result:
     times = []
     cpu, energy, throttling = time.process_time(), EnergyMeter(), ThrottleMeter()
     for start in range(0, len(job.images), size):
-        laps = _Laps()
+        timer = _BatchTimer()
         begun = time.perf_counter()
-        found = captioner.caption(job.images[start : start + size], **decoding, timer=laps)
-        times.append(laps.times(time.perf_counter() - begun))
-        captions += found
+        batch_captions = captioner.caption(job.images[start : start + size], **decoding, timer=timer)
+        times.append(timer.times(time.perf_counter() - begun))
+        captions += batch_captions
         energy.update()
-        send(len(found))
+        send(len(batch_captions))
     cpu, throttled = time.process_time() - cpu, throttling.seconds()
     peak = peak_bytes()
-    given = prompt_tokens(captioner, job.prompt)
+    prompt_length = prompt_tokens(captioner, job.prompt)
     log_probabilities: list[float | None] = []
     scored_tokens: list[int | None] = []
     if job.score and any(job.references):
@@ -72,15 +72,15 @@ def run(job: Job, send: Send) -> Result:
         times=tuple(times),
         captions=tuple(caption.text for caption in captions),
         without_prompt=tuple(captioner.strip_prompt(caption, job.prompt) for caption in captions),
-        tokens=tuple(max(0, len(caption.token_ids) - given) for caption in captions),
+        tokens=tuple(max(0, len(caption.token_ids) - prompt_length) for caption in captions),
         errors=tuple(caption.error for caption in captions),
         log_probabilities=tuple(log_probabilities),
         scored_tokens=tuple(scored_tokens),
     )
 
 
-class _Laps:
-    """Collects the phases of one batch."""
+class _BatchTimer:
+    """Collects the seconds of each phase of one batch."""
 
     def __init__(self) -> None:
         self._once: dict[str, float] = {}
@@ -94,7 +94,7 @@ class _Laps:
 
     def times(self, total_s: float) -> ImageTimes:
         return ImageTimes(
-            total_s=round(total_s, 6),  # microseconds: records stay readable, and no clock here is better
+            total_s=round(total_s, 6),  # microseconds: the clock is no more precise, and records stay short
             read_s=self._of("read"),
             encode_s=None if "loop" in self._once else self._of("encode"),
             first_token_s=None if "loop" in self._once else self._of("first_token"),
@@ -106,4 +106,4 @@ class _Laps:
 
 
 if __name__ == "__main__":
-    serve(Job, run)
+    serve(CaseJob, run)

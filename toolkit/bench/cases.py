@@ -1,6 +1,7 @@
-"""What a benchmark can run: each kind of case is a `Case`, which a worker process opens and whose size a record stores.
+"""The cases of a benchmark: `Case` and its implementations for artifacts and for transformers.
 
-This module has artifacts and transformers on a checkpoint; `toolkit.bench.peers` has other tools, and is imported only for their folders.
+A worker process opens a case; a record stores its size. `toolkit.bench.peers` implements `Case` for other tools; it is imported only when
+one of its folders is measured, because wheels do not contain it.
 """
 
 from collections.abc import Callable
@@ -9,31 +10,32 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runtimes.artifact.folder import Artifact
-from toolkit.bench.job import Job, Result
+from toolkit.bench.job import CaseJob, Result
 from toolkit.bench.roofline.model_costs import arithmetic_of
 from toolkit.records.record import BASELINE, Arithmetic, Subject
 
 PEER_NAME = "peer.json"
-"""Marks a folder that `toolkit.bench.peers` prepared."""
+"""File that marks a folder prepared by `toolkit.bench.peers`."""
 
 
 def is_peer(path: Path) -> bool:
-    """Whether a folder is a prepared peer."""
+    """Return whether a folder is a prepared peer."""
     return (path / PEER_NAME).is_file()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A case that is ready to caption, in the worker process."""
+    """A loaded case in the worker process."""
 
     captioner: Any
-    """Has `caption`, `score`, `caption_ids` and `strip_prompt` of `runtimes.captioner.Captioner`."""
+    """Has the methods `caption`, `score`, `caption_ids` and `strip_prompt` of `runtimes.captioner.Captioner`."""
     versions: dict[str, str]
     providers: tuple[str, ...]
     scores: bool = True
+    """Whether it can score references."""
     parameter_bytes: int | None = None
     import_s: float = 0.0
-    """Part of opening that was the import of libraries."""
+    """Seconds of opening that were spent on importing libraries."""
     hash_s: float | None = None
 
 
@@ -41,7 +43,7 @@ Opener = Callable[[], Opened]
 
 
 class Case(Protocol):
-    """One row of the table to be."""
+    """Something that the benchmark measures: one row of the table."""
 
     @property
     def name(self) -> str:
@@ -50,30 +52,30 @@ class Case(Protocol):
 
     @property
     def checkpoint_sha256(self) -> str:
-        """Of the checkpoint that it was made from."""
+        """sha256 of its checkpoint."""
         ...
 
     @property
     def device(self) -> str:
-        """The device that it is meant for."""
+        """The device that it targets."""
         ...
 
     def open(self) -> tuple[str, str]:
-        """Return "module:function" and a path; in the worker `function(path, job)` imports libraries and returns an `Opener`."""
+        """Return "module:function" and a path. In the worker, `function(path, job)` imports libraries and returns an `Opener`."""
         ...
 
     def subject(self, result: Result) -> Subject:
-        """Return what ran, with its size."""
+        """Return a description of what ran, with its size in bytes."""
         ...
 
     def arithmetic(self) -> Arithmetic | None:
-        """Return the least work of an image on a CPU; None where it is not known."""
+        """Return the minimum work of one image on a CPU; None if it is unknown."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactCase:
-    """An artifact."""
+    """An exported artifact."""
 
     name: str
     artifact: Artifact
@@ -121,7 +123,7 @@ class TransformersCase:
     checkpoint_sha256: str
     weight_files: tuple[Path, ...] = ()
     named: str | None = None
-    """Directory or hub id as it was named."""
+    """Directory or hub id as the user wrote it."""
     name: str = BASELINE
     device: str = "cpu"
 
@@ -136,12 +138,12 @@ class TransformersCase:
         return foreign_subject("transformers", self.checkpoint_sha256, result.parameter_bytes, disk_bytes)
 
     def arithmetic(self) -> Arithmetic | None:
-        """See `Case`; the runner computes it from an artifact's manifest."""
+        """Return None: the runner computes it from an artifact's manifest."""
         return None
 
 
 def foreign_subject(runtime: str, checkpoint_sha256: str, artifact_bytes: int, disk_bytes: int) -> Subject:
-    """Return the subject of a case that no recipe of ours made."""
+    """Return the subject of a case that was not exported by this toolkit."""
     return Subject(
         runtime=runtime,
         checkpoint_sha256=checkpoint_sha256,
@@ -153,8 +155,8 @@ def foreign_subject(runtime: str, checkpoint_sha256: str, artifact_bytes: int, d
     )
 
 
-def artifact_opener(path: Path, job: Job) -> Opener:
-    """Import what loading an artifact needs."""
+def artifact_opener(path: Path, job: CaseJob) -> Opener:
+    """Import the loader and return a function that loads the artifact."""
     from runtimes.loading import load
 
     def opened() -> Opened:
@@ -165,15 +167,15 @@ def artifact_opener(path: Path, job: Job) -> Opener:
             versions=info.versions,
             providers=info.providers,
             scores="score" in captioner.session.capabilities,
-            import_s=captioner.timings.import_s,  # `load` imports the engine's library while it hashes the files
+            import_s=captioner.timings.import_s,  # `load` hashes the files while it imports the engine's library
             hash_s=captioner.timings.hash_s,
         )
 
     return opened
 
 
-def transformers_opener(path: Path, job: Job) -> Opener:
-    """Import transformers."""
+def transformers_opener(path: Path, job: CaseJob) -> Opener:
+    """Import transformers and return a function that loads the checkpoint."""
     from exporters.families.blip_reference import HfCaptioner, versions
 
     def opened() -> Opened:

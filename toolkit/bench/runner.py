@@ -1,7 +1,7 @@
-"""Plan and run a benchmark: artifacts, a checkpoint and images go in; records come out, one per case and repeat.
+"""Plan and run a benchmark; yield one record per case and repeat.
 
-Every case runs in its own fresh process; repeats go round all cases, so that drift of a shared machine meets them alike. A case that fails
-is a record with its error, and the others go on.
+Each case runs in a fresh process. All cases run before the next repeat starts, so that a machine that becomes slower affects all of them.
+A case that fails becomes a record with an error; the other cases continue.
 """
 
 import logging
@@ -18,7 +18,7 @@ from runtimes.errors import ArtifactMissingError, RequestError
 from runtimes.host.facts import memory_bytes, read_host
 from runtimes.workers.parent import request_once
 from toolkit.bench.cases import PEER_NAME, ArtifactCase, Case, TransformersCase, is_peer
-from toolkit.bench.job import Job, Result
+from toolkit.bench.job import CaseJob, Result
 from toolkit.bench.roofline.machine_limits import measure_limits
 from toolkit.bench.roofline.model_costs import baseline_arithmetic, blip_sizes
 from toolkit.datasets import Dataset, shown_name
@@ -29,52 +29,56 @@ from toolkit.records.source_commit import source_commit
 
 logger = logging.getLogger(__name__)
 
-NO_GPU = "not run: it is meant for a CUDA GPU and there is none here"
+NO_GPU = "not run: the artifact targets a CUDA GPU, and this machine has none"
 
 
 def artifacts_in(paths: Sequence[Path]) -> list[Path]:
-    """Return artifacts and prepared peers as they are and folders of them as what they hold, by name; artifacts come first.
+    """Return the folders of artifacts, then those of prepared peers.
+
+    Args:
+        paths: Artifacts, prepared peers, or folders that contain some of them.
 
     Raises:
-        ArtifactMissingError: A path is neither.
+        ArtifactMissingError: A path is none of these.
     """
-    found: list[Path] = []
+    folders: list[Path] = []
     for path in paths:
         marks = [path / name for name in (MANIFEST_NAME, PEER_NAME) if (path / name).is_file()]
         marks = marks or sorted(mark for name in (MANIFEST_NAME, PEER_NAME) for mark in path.glob(f"[!.]*/{name}"))
         inside = [mark.parent for mark in marks]
         if not inside:
             raise ArtifactMissingError(path)
-        found += inside
-    return sorted(found, key=is_peer)
+        folders += inside
+    return sorted(folders, key=is_peer)
 
 
 def plan(artifacts: Sequence[Path], baseline: Case | None) -> list[Case]:
     """Return the cases of a run, the baseline first.
 
     Raises:
-        RequestError: An artifact was made from another checkpoint, or two have the same name.
+        RequestError: The artifacts have different checkpoints, or two have the same name.
     """
     cases: list[Case] = _artifact_cases([path for path in artifacts if not is_peer(path)])
     sources = {case.checkpoint_sha256 for case in (*cases, *([baseline] if baseline else ()))}
     if len(sources) > 1:
-        raise RequestError("these artifacts were not all made from the same checkpoint, so their figures do not compare; bench them apart")
+        raise RequestError("these artifacts have different checkpoints, so they cannot be compared; run one benchmark per checkpoint")
     for path in filter(is_peer, artifacts):
         peer = _peer_case(path)
         if {peer.checkpoint_sha256} != sources:
-            raise RequestError(f"{path}: this peer was not made from the artifacts' checkpoint, so its figures do not compare")
+            raise RequestError(f"{path}: this peer has another checkpoint than the artifacts; prepare it from theirs")
         cases.append(peer)
     return [baseline, *cases] if baseline else cases
 
 
 def _artifact_cases(paths: Sequence[Path]) -> list[Case]:
-    """Name artifacts after their recipes, or after themselves where two have one recipe."""
+    """Name cases by recipe; by artifact if two artifacts have the same recipe."""
     artifacts = [open_artifact(path) for path in paths]
     names = [artifact.manifest.recipe.get("name", artifact.path.name) for artifact in artifacts]
     if len(set(names)) < len(names):
         names = [artifact.manifest.name for artifact in artifacts]
     if len(set(names)) < len(names):
-        raise RequestError(f"two artifacts have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+        repeated = ", ".join(sorted({name for name in names if names.count(name) > 1}))
+        raise RequestError(f"two artifacts have the same name: {repeated}; remove one of them")
     return [ArtifactCase(name=name, artifact=artifact) for name, artifact in zip(names, artifacts, strict=True)]
 
 
@@ -82,7 +86,7 @@ def _peer_case(path: Path) -> Case:
     try:
         from toolkit.bench.peers.case import read_case
     except ModuleNotFoundError as error:
-        raise RequestError(f"{path}: a peer is measured from the toolkit's source tree; an installed wheel has no peers") from error
+        raise RequestError(f"{path}: an installed wheel cannot measure peers; run the benchmark in the toolkit's source tree") from error
     return read_case(path)
 
 
@@ -93,20 +97,22 @@ def run(
     counter: Counter | None,
     on_captions: Callable[[str, int], None],
 ) -> Iterator[Record]:
-    """Run all cases with each workload, `repeats` times round, and yield each record as it is made.
+    """Run all cases with each workload, `repeats` times; yield each record as soon as it exists.
 
     Args:
         cases: From `plan`.
-        dataset: The images.
-        workloads: What each case does; the cases of one workload run next to each other.
-        counter: Who counts n-grams; None without references.
-        on_captions: Called with a case's name and a number of captions that it has made, for progress.
+        dataset: The images and their references.
+        workloads: One per setting. All cases of one workload run before the next workload.
+        counter: Counts n-grams; None if the images have no references.
+        on_captions: Called with the case's name and the number of new captions, to show progress.
 
     Raises:
-        RequestError: A batch would hold more images than there are.
+        RequestError: A batch size is larger than the number of images.
     """
     if (largest := max(workload.batch_size for workload in workloads)) > len(dataset.images):
-        raise RequestError(f"a batch of {largest} needs as many images; there are {len(dataset.images)}")
+        raise RequestError(
+            f"a batch of {largest} needs {largest} images, and there are {len(dataset.images)}; lower --batch-size or --limit"
+        )
     host, arithmetic = host_facts(), _arithmetic(cases)
     limits = {threads: measure_limits(threads) for threads in dict.fromkeys(workload.threads for workload in workloads)}
     for repeat in range(workloads[0].repeats):
@@ -118,16 +124,16 @@ def run(
 
 
 def _arithmetic(cases: Sequence[Case]) -> dict[str, Arithmetic]:
-    """Return what each case must compute on a CPU, by its name; a peer's is not known."""
+    """Return the minimum work of each case by name; cases whose work is unknown are left out."""
     known = {case.name: work for case in cases if (work := case.arithmetic())}
-    # An approximate artifact has smaller images than the baseline.
+    # Not from an approximate artifact: its images are smaller than the baseline's.
     manifests = [case.artifact.manifest for case in cases if isinstance(case, ArtifactCase)]
     exact = next((manifest for manifest in manifests if not manifest.target.approximate), None)
     return known | ({BASELINE: baseline_arithmetic(blip_sizes(exact))} if exact else {})
 
 
 def host_facts() -> HostFacts:
-    """Facts of this machine for the records."""
+    """Return the facts about this machine that records store."""
     host = read_host()
     return HostFacts(
         cpu=host.cpu,
@@ -149,9 +155,9 @@ def _run_case(
     on_captions: Callable[[str, int], None],
 ) -> Record:
     job = job_of(case, dataset, workload, score=repeat == 0 and counter is not None)
-    absent = job.device == "cuda" and not read_host().cuda
+    no_gpu = job.device == "cuda" and not read_host().cuda
     began = datetime.now(UTC)
-    result, error = (None, NO_GPU) if absent else _work(job, partial(on_captions, case.name))
+    result, error = (None, NO_GPU) if no_gpu else _work(job, partial(on_captions, case.name))
     if result is not None and all(result.errors):
         error, result = f"no image could be captioned: {result.errors[0]}", None
     record = Record(
@@ -190,10 +196,10 @@ def _run_case(
     )
 
 
-def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> Job:
-    """Return what one process does for a case."""
+def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> CaseJob:
+    """Return the request to the worker process of a case."""
     opener, path = case.open()
-    return Job(
+    return CaseJob(
         opener=opener,
         path=path,
         device=case.device,
@@ -212,18 +218,18 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> 
     )
 
 
-def _work(job: Job, on_captions: Callable[[int], None]) -> tuple[Result | None, str | None]:
-    """Run a worker process; return its result, or why there is none."""
+def _work(job: CaseJob, on_captions: Callable[[int], None]) -> tuple[Result | None, str | None]:
+    """Run a job in a worker process; return the result, or None and the error."""
     return request_once("toolkit.bench.case_worker", job, Result, threads=job.threads, on_progress=on_captions)
 
 
 def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple[ImageQuality, ...]:
-    said = [
+    images = [
         ImageQuality(file=shown_name(image.path.name), caption=caption, tokens=tokens, error=error)
         for image, caption, tokens, error in zip(dataset.images, result.captions, result.tokens, result.errors, strict=True)
     ]
     if counter is None:
-        return tuple(said)
+        return tuple(images)
     scores = score_captions(result.without_prompt, [image.captions for image in dataset.images], counter.count)
     return tuple(
         replace(
@@ -239,5 +245,5 @@ def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple
         )
         if image.error is None
         else image
-        for image, score, log_probability, scored in zip(said, scores, result.log_probabilities, result.scored_tokens, strict=True)
+        for image, score, log_probability, scored in zip(images, scores, result.log_probabilities, result.scored_tokens, strict=True)
     )

@@ -88,7 +88,7 @@ def command(
     from toolkit.metrics.ngrams import pick_counter
     from toolkit.records.record import Workload, write_records
     from toolkit.records.settings import sweep
-    from toolkit.report.file import need_libraries, write_text
+    from toolkit.report.file import require_report_extra, write_text
     from toolkit.tables.render import RENDERERS
 
     if profile and (output or report):
@@ -99,7 +99,7 @@ def command(
     guard_file(output, overwrite=overwrite)
     guard_file(report, overwrite=overwrite)
     if report is not None:
-        need_libraries()
+        require_report_extra()
     measured = load_dataset(dataset or (None if images else "sample"), images, limit)
     paths = artifacts_in(artifacts or (default_artifacts(),))
     baseline = None if profile else find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin)

@@ -33,7 +33,7 @@ def command(
     """Echo the report, or write it."""
     from toolkit.compare.history import history_sheet, newest, render_history
     from toolkit.compare.pairing import read_run
-    from toolkit.report.file import need_libraries, write_text
+    from toolkit.report.file import require_report_extra, write_text
     from toolkit.tables.render import RENDERERS, render_table
 
     if layout == "html" and table:
@@ -43,7 +43,7 @@ def command(
     guard_file(output, overwrite=overwrite)
     runs = [read_run(path) for path in records]
     if layout == "html":
-        need_libraries()
+        require_report_extra()
         from toolkit.report.images import images_of
         from toolkit.report.page import render_html
 

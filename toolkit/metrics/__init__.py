@@ -1,1 +1,1 @@
-"""Caption metrics."""
+"""Caption metrics: BLEU, CIDEr-D, ROUGE-L."""

@@ -1,8 +1,8 @@
-"""BLEU over a set of captions: n-gram counts of every image go in, BLEU-1..4 come out.
+"""Compute corpus BLEU-1..4 from the n-gram counts of images.
 
-Counting (`toolkit.metrics.ngrams`, where libraries may do it) and scoring (here, ours) are apart for two reasons. COCO's brevity
-penalty compares with the reference closest in length, and HF `evaluate` with the shortest; and a corpus score is a function of
-summed counts, so that the bootstrap can score thousands of resamples without counting again.
+`toolkit.metrics.ngrams` counts, possibly with a library; this module scores. There are two reasons to separate them. COCO's brevity penalty
+uses the reference closest in length, but HF `evaluate` uses the shortest. A corpus score is a function of summed counts, so the bootstrap
+can score thousands of resamples without counting again.
 
 Axes: N images, R sets of images, 10 columns = matches of 1..4 words, totals of 1..4 words, hypothesis length, reference length.
 """
@@ -19,10 +19,10 @@ Four = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class NgramCounts:
-    """What one image adds to corpus BLEU."""
+    """The counts of one image."""
 
     matches: Four
-    """N-grams of the hypothesis found in the references, each at most as often as in the one reference that has most of it."""
+    """Clipped matches: each n-gram of the hypothesis counts at most as often as in the reference that has it most often."""
     totals: Four
     """N-grams of the hypothesis."""
     hypothesis_length: int
@@ -32,8 +32,8 @@ class NgramCounts:
 
 
 def count_matrix(counts: Sequence[NgramCounts]) -> npt.NDArray[np.float64]:
-    """Lay counts out as f64[N,10], one row an image, for `bleu_of_sums` and the bootstrap; whole numbers, exact to 2**53."""
-    rows = [(*one.matches, *one.totals, one.hypothesis_length, one.reference_length) for one in counts]
+    """Return counts as f64[N,10], one row per image, for `bleu_of_sums` and the bootstrap; integers are exact up to 2**53."""
+    rows = [(*image.matches, *image.totals, image.hypothesis_length, image.reference_length) for image in counts]
     return np.array(rows, dtype=np.float64).reshape(len(rows), 10)
 
 
@@ -47,7 +47,7 @@ def bleu_of_sums(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         f64[R,4], BLEU-1..4 in 0..1; 0 where a precision is 0.
     """
     matches, totals, hypothesis, reference = sums[:, 0:4], sums[:, 4:8], sums[:, 8:9], sums[:, 9:10]
-    with np.errstate(divide="ignore"):  # log 0 = -inf is the 0 that we want after exp
+    with np.errstate(divide="ignore"):  # log 0 = -inf, and exp(-inf) = 0 is the score
         log_precision = np.log(matches / np.maximum(totals, 1))
     log_mean = np.cumsum(log_precision, axis=1) / np.arange(1, 5)
     log_penalty = np.minimum(0, 1 - reference / np.maximum(hypothesis, 1))
@@ -56,24 +56,24 @@ def bleu_of_sums(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def bleu4_of_sums(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Score sets of images f64[R,10] with BLEU-4 alone, f64[R]: the shape that `bootstrap.paired_change` takes."""
+    """Return BLEU-4 f64[R] of sets of images f64[R,10], as `exporters.gate.intervals.paired_change` requires."""
     return bleu_of_sums(sums)[:, 3]
 
 
 def bleu(counts: Sequence[NgramCounts]) -> tuple[float, float, float, float]:
-    """Score a set of captions as COCO does: corpus BLEU-1..4 (Papineni et al. 2002), not the mean of sentence scores.
+    """Return corpus BLEU-1..4 (Papineni et al. 2002) as in COCO's evaluation; it is not the mean of sentence scores.
 
-    Precisions are of the summed counts, without smoothing; BLEU-n is the geometric mean of the first n, times the brevity penalty
-    exp(1 - r/c) when the captions (c words) are shorter than their closest references (r words).
+    Precisions are computed from summed counts, without smoothing. BLEU-n is the geometric mean of the first n precisions. It is multiplied
+    by the brevity penalty exp(1 - r/c) if the captions (c words) are shorter than their closest references (r words).
 
-    COCO's own script adds 1e-15 to counts of matches, so that a BLEU-4 without any matching 4-gram is some 1e-4 or less; here it is 0.
-    NLTK's `corpus_bleu` counts one n-gram in a caption too short to have any, which COCO does not, and so scores short ones lower.
+    There are two differences to other code. COCO's script adds 1e-15 to the matches, so its BLEU-4 without a matching 4-gram is about 1e-4;
+    here it is 0. NLTK's `corpus_bleu` counts one n-gram in a caption that is too short for any, so its scores of short captions are lower.
 
     Args:
-        counts: of the images, in any order.
+        counts: One entry per image, in any order.
 
     Returns:
         BLEU-1, -2, -3, -4 in 0..1; all 0 without images.
     """
-    one, two, three, four = bleu_of_sums(count_matrix(counts).sum(axis=0, keepdims=True))[0].tolist()
-    return one, two, three, four
+    bleu1, bleu2, bleu3, bleu4 = bleu_of_sums(count_matrix(counts).sum(axis=0, keepdims=True))[0].tolist()
+    return bleu1, bleu2, bleu3, bleu4

@@ -1,4 +1,4 @@
-"""Score captions: captions and references of a set go in, per-image counts and scores come out."""
+"""Compute the metrics of each caption in a set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from toolkit.metrics.rouge import rouge_l
 
 @dataclass(frozen=True)
 class Scores:
-    """What one image adds to each metric."""
+    """The counts and scores of one image."""
 
     ngrams: NgramCounts
     cider: float
@@ -20,11 +20,17 @@ class Scores:
 
 
 def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]], count: Count) -> list[Scores]:
-    """Score each caption; CIDEr-D's document frequencies are those of all references given."""
+    """Score each caption.
+
+    Args:
+        captions: One per image.
+        references: At least one per image. CIDEr-D takes its document frequencies from all of them.
+        count: Counts n-grams for BLEU.
+    """
     hypotheses = [words(caption) for caption in captions]
-    listed = [[words(reference) for reference in group] for group in references]
-    ciders = cider_d(hypotheses, listed)
+    reference_words = [[words(reference) for reference in group] for group in references]
+    ciders = cider_d(hypotheses, reference_words)
     return [
         Scores(count(hypothesis, group), cider, rouge_l(hypothesis, group))
-        for hypothesis, group, cider in zip(hypotheses, listed, ciders, strict=True)
+        for hypothesis, group, cider in zip(hypotheses, reference_words, ciders, strict=True)
     ]

@@ -1,11 +1,10 @@
-"""CIDEr-D of a set of captions: words of hypotheses and references go in, one number in 0..10 per image comes out.
+"""Compute CIDEr-D of a set of captions (Vedantam et al. 2015), with the constants of COCO's caption evaluation.
 
-Vedantam et al. 2015, in the variant D and with the constants of COCO's caption evaluation. An n-gram counts the more, the fewer
-images have it in their references, so an image's score depends on the whole set: scores of different sets do not compare, and a
-single image scores 0 (every n-gram is in all images).
+The weight of an n-gram rises with its rarity over the references of all images. The score of an image therefore depends on the whole set.
+Scores of different sets cannot be compared. A set of one image scores 0, because every n-gram occurs in all images.
 
-Two habits of COCO's script are kept, because published numbers have them. Length, for the penalty, is the number of bigrams. And
-n = 1..4 weigh the same in the mean even when a caption is too short to have them, so a caption of three words cannot reach 10.
+Two properties of COCO's script are kept, because published scores have them. The length in the length penalty is the number of bigrams. The
+mean is taken over n = 1..4 even if a caption has no 4-gram, so a caption of three words scores less than 10.
 """
 
 import math
@@ -22,7 +21,7 @@ _Ngram = tuple[str, ...]
 
 @dataclass(frozen=True)
 class _Vector:
-    """A caption as tf-idf weights, for each n of ORDERS."""
+    """The tf-idf weights of a caption, for each n of ORDERS."""
 
     weights: list[dict[_Ngram, float]]
     norms: list[float]
@@ -34,8 +33,8 @@ def cider_d(hypotheses: Sequence[list[str]], references: Sequence[Sequence[list[
     """Score each image's caption; the mean is the corpus score.
 
     Args:
-        hypotheses: one caption's words per image.
-        references: at least one reference's words per image, images in the same order.
+        hypotheses: The caption of each image as words.
+        references: At least one reference of each image as words, in the same order.
 
     Returns:
         CIDEr-D per image, 0..10.
@@ -43,7 +42,7 @@ def cider_d(hypotheses: Sequence[list[str]], references: Sequence[Sequence[list[
     counted = [[_ngrams(reference) for reference in of_image] for of_image in references]
     images_with = Counter(ngram for of_image in counted for ngram in set().union(*of_image))
     rarity = {ngram: math.log(len(references) / images) for ngram, images in images_with.items()}
-    unseen = math.log(max(1, len(references)))  # as if in one image
+    unseen = math.log(max(1, len(references)))  # an n-gram that no reference has weighs as much as one in a single image
 
     scores = []
     for hypothesis, of_image in zip(hypotheses, counted, strict=True):
@@ -66,11 +65,11 @@ def _vector(counts: Mapping[_Ngram, int], rarity: Mapping[_Ngram, float], unseen
 
 
 def _similarity(hypothesis: _Vector, reference: _Vector) -> float:
-    """Mean over n of the cosine, with the hypothesis' weights clipped to the reference's, times the length penalty."""
+    """Return the mean over n of the cosine, times the length penalty; weights of the hypothesis are clipped to the reference's."""
     cosines = 0.0
-    for ours, theirs, our_norm, their_norm in zip(hypothesis.weights, reference.weights, hypothesis.norms, reference.norms, strict=True):
-        if our_norm and their_norm:
-            shared = sum(min(weight, theirs[ngram]) * theirs[ngram] for ngram, weight in ours.items() if ngram in theirs)
-            cosines += shared / (our_norm * their_norm)
+    for weights, limits, norm, limit_norm in zip(hypothesis.weights, reference.weights, hypothesis.norms, reference.norms, strict=True):
+        if norm and limit_norm:
+            shared = sum(min(weight, limits[ngram]) * limits[ngram] for ngram, weight in weights.items() if ngram in limits)
+            cosines += shared / (norm * limit_norm)
     penalty = math.exp(-((hypothesis.length - reference.length) ** 2) / (2 * SIGMA**2))
     return cosines / len(ORDERS) * penalty

@@ -1,24 +1,24 @@
-"""ROUGE-L of one caption: its words and its references' words go in, a number in 0..1 comes out.
+"""Compute ROUGE-L of one caption (Lin 2004) as in COCO's caption evaluation.
 
-Lin 2004 (ROUGE) by way of COCO's caption evaluation, which differs from the paper and from most packages: the best precision and
-the best recall are taken over the references, each for itself, so that they may come from two of them.
+COCO's evaluation differs from the paper and from most packages: it takes the best precision and the best recall over the references
+separately, so they may come from two references.
 """
 
 from collections.abc import Sequence
 
 BETA = 1.2
-"""Weight of recall against precision, COCO's value."""
+"""Weight of recall relative to precision; COCO's value."""
 
 
 def rouge_l(hypothesis: list[str], references: Sequence[list[str]]) -> float:
-    """Score one caption by its longest common subsequences with the references; the mean over images is the corpus score.
+    """Return the score of one caption; the corpus score is the mean over images.
 
     Args:
-        hypothesis: its words.
-        references: the words of each, at least one.
+        hypothesis: The words of the caption.
+        references: The words of each reference; at least one.
 
     Returns:
-        F-measure in 0..1; 0 when no word is shared.
+        F-measure in 0..1; 0 without a common word.
     """
     common = [common_words(hypothesis, reference) for reference in references]
     if not any(common):
@@ -29,8 +29,8 @@ def rouge_l(hypothesis: list[str], references: Sequence[list[str]]) -> float:
 
 
 def common_words(left: list[str], right: list[str]) -> int:
-    """Count the words of the longest sequence that both have in this order, with gaps or without."""
-    best = [0] * (len(right) + 1)  # best[i]: for the words of `left` so far, and the first i of `right`
+    """Return the length of the longest common subsequence."""
+    best = [0] * (len(right) + 1)  # best[i]: for the words of `left` so far and the first i words of `right`
     for word in left:
         diagonal = 0
         for position, other in enumerate(right, start=1):

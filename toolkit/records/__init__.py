@@ -1,1 +1,1 @@
-"""Benchmark records: data without statistics."""
+"""Benchmark records: raw measurements as dataclasses and JSON lines."""

@@ -1,6 +1,6 @@
-"""Benchmark records: what one case did in one process, raw; one JSON line each. No statistics are stored.
+"""Benchmark records: the raw measurements of one case in one process, stored as one JSON line each.
 
-Lines go in, frozen dataclasses come out; and back. A report is computed from records alone.
+Records contain no statistics; a report is computed from records alone.
 """
 
 import math
@@ -13,26 +13,26 @@ from runtimes.errors import OutputError, RecordError
 from runtimes.storage.atomic_write import write_atomically
 
 SCHEMA = 2
-# Schema history, free to change until the first release tag. 1 (2026-11): first. 2 (2026-11): forced tokens, not a least length; names
-# of the images and the checkpoint, what a recipe allows.
+# Schema history; it may change until the first release tag. 1 (2026-11): first. 2 (2026-11): forced tokens instead of a minimum length;
+# names of the images and the checkpoint; the limits of the recipe.
 
 MAX_BYTES = 1 << 30
-"""Of a file; a line is a few kB, so that this is hundreds of thousands of cases."""
-MOST = 1e18
-"""Largest number that anything is measured as."""
+"""Size limit of a file. A line has a few kB, so this is enough for hundreds of thousands of cases."""
+MAX_NUMBER = 1e18
+"""Larger numbers are refused, because no measurement reaches them."""
 
 BASELINE = "hf-fp32"
-"""The case that others are compared with: transformers' own `generate` in FP32."""
+"""Name of the baseline case: transformers' `generate` in FP32."""
 
 
-def _at_least(least: int, value: object, *names: str) -> None:
-    if low := [name for name in names if (number := getattr(value, name)) is not None and number < least]:
-        raise ValueError(f"{', '.join(low)} must be {least} or more")
+def _require_at_least(minimum: int, value: object, *names: str) -> None:
+    if too_small := [name for name in names if (number := getattr(value, name)) is not None and number < minimum]:
+        raise ValueError(f"{', '.join(too_small)} must be {minimum} or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostFacts:
-    """The machine."""
+    """The machine that ran the benchmark."""
 
     cpu: str
     cpu_features: tuple[str, ...]
@@ -44,7 +44,7 @@ class HostFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What every case of a run did."""
+    """The settings that all cases of a run share."""
 
     dataset: str
     dataset_sha256: str
@@ -53,36 +53,38 @@ class Workload:
     num_beams: int
     min_length: int | None
     max_length: int | None
-    """Shortest and longest caption, in tokens with [DEC] and the prompt; None where tokens are forced."""
+    """Minimum and maximum caption length in tokens, including [DEC] and the prompt; None with forced tokens."""
     threads: int
     warmup: int
     repeats: int
     metric_counter: str | None
-    """Who counted n-grams: evaluate, nltk or own; None without references."""
+    """The backend that counted n-grams: evaluate, nltk or own; None without references."""
     batch_size: int = 1
     """Images per run of the model."""
     forced_tokens: int | None = None
-    """Tokens that every caption generates after [DEC] and the prompt; None: captions end where the model ends them."""
+    """Number of tokens that each caption generates after [DEC] and the prompt; None: the model ends its captions."""
     limit: int | None = None
-    """Images that were taken of the dataset; None: all."""
+    """Number of images taken from the dataset; None: all."""
     dataset_path: str | None = None
-    """The dataset as it was named to the benchmark, as the next two; None where it was not, or is not known."""
+    """The value of --dataset; None if it was not given."""
     images_path: str | None = None
+    """The value of --images; None if it was not given."""
     checkpoint: str | None = None
+    """The baseline's checkpoint as the user or the artifact names it; None if unknown."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a count is below 1."""
-        _at_least(1, self, "images", "threads", "repeats", "batch_size", "forced_tokens", "limit")
+        """Raise ValueError if a count is below 1."""
+        _require_at_least(1, self, "images", "threads", "repeats", "batch_size", "forced_tokens", "limit")
 
     @property
     def runs(self) -> int:
-        """Times that the model runs, the last with what is left."""
+        """Number of batches; the last batch may be smaller."""
         return math.ceil(self.images / self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What a case ran."""
+    """The artifact, checkpoint or peer that a case ran."""
 
     runtime: str
     checkpoint_sha256: str
@@ -90,44 +92,44 @@ class Subject:
     recipe_sha256: str | None
     manifest_digest: str | None
     artifact_bytes: int
-    """Every file in an artifact's folder; of the baseline, unique parameters x 4 bytes."""
+    """Size of all files of an artifact; for the baseline, 4 bytes per unique parameter."""
     disk_bytes: int
-    """Of the baseline, the weight files as they are on disk."""
+    """Size on disk; for the baseline, of its weight files."""
     components: dict[str, int] = field(default_factory=dict)
-    """What a file of an artifact is → its bytes."""
+    """Role of an artifact's file → its bytes."""
     approximate: bool | None = None
-    """Whether the artifact trades quality for speed on purpose; None where that is not known, as of what no recipe made."""
+    """Whether the recipe is approximate, that is, trades quality for speed on purpose; None if there is no recipe."""
     drift_limit_nat: float | None = None
-    """The drift that the artifact's recipe allows, in nat per token; None without a limit, or where that is not known."""
+    """Maximum drift that the recipe allows, in nat per token; None without a limit or a recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTimes:
-    """Seconds of one run of the model: of one image, or of a batch."""
+    """Seconds of one batch."""
 
     total_s: float
     read_s: float
-    """Read and preprocess."""
+    """Reading and preprocessing."""
     encode_s: float | None
-    """None, as the next: not told apart, for the whole loop is one run."""
+    """None, like `first_token_s`, if one graph contains the whole loop, so that stages cannot be timed."""
     first_token_s: float | None
     token_s: tuple[float, ...]
-    """Each further token."""
+    """One entry for each token after the first."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError where the whole is not more than 0."""
+        """Raise ValueError if the total is not positive."""
         if self.total_s <= 0:
-            raise ValueError("a time is not more than 0")
+            raise ValueError("total_s must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageQuality:
-    """What was said of one image, and the counts that scores are made of."""
+    """The caption of one image, and the counts that scores are computed from."""
 
     file: str
     caption: str
     tokens: int
-    """Generated ones."""
+    """Number of generated tokens."""
     error: str | None = None
     matches: tuple[int, int, int, int] | None = None
     totals: tuple[int, int, int, int] | None = None
@@ -136,56 +138,56 @@ class ImageQuality:
     cider: float | None = None
     rouge_l: float | None = None
     log_probability: float | None = None
-    """Of the references, teacher-forced, summed, natural log."""
+    """Teacher-forced log-probability of the references, summed, in nat."""
     scored_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError where some of the scores are missing."""
+        """Raise ValueError if only some of the scores are given."""
         counts = (self.matches, self.totals, self.hypothesis_length, self.reference_length)
         if len({count is None for count in counts}) > 1:
-            raise ValueError("matches, totals and both lengths are there together, or none of them")
+            raise ValueError("matches, totals and both lengths must be given together")
         if self.log_probability is not None and self.scored_tokens is None:
-            raise ValueError("has a log-probability and no number of tokens")
-        _at_least(1, self, "scored_tokens")
+            raise ValueError("log_probability needs scored_tokens")
+        _require_at_least(1, self, "scored_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the machine can do at most: the best of several runs each."""
+    """Maximum throughput of the machine: the best of several measurements."""
 
     threads: int
     bytes_per_s: float
-    """Reading memory outside every cache."""
+    """Bandwidth of reading memory outside the caches."""
     float_macs_per_s: float
-    """Multiplications with additions in FP32, of a product as an encoder has it."""
+    """Multiply-accumulates per second in FP32, for a matrix product of an encoder's size."""
     int8_macs_per_s: float | None
-    """The same in INT8; None without onnxruntime."""
+    """Multiply-accumulates per second in INT8; None without onnxruntime."""
     library: str
-    """What multiplied: onnxruntime, or numpy where that is absent."""
+    """The library that computed the products: onnxruntime, or numpy without it."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError where a rate is not more than 0."""
+        """Raise ValueError if a rate is not positive."""
         if min(self.bytes_per_s, self.float_macs_per_s, 1.0 if self.int8_macs_per_s is None else self.int8_macs_per_s) <= 0:
-            raise ValueError("a rate is not more than 0")
+            raise ValueError("a rate must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
-    """The least work of one image and of one token."""
+    """Minimum work of one image and of one token."""
 
     encode_float_macs: int
-    """Multiplications of floats (each with its addition) for one image: attention, the patches, and products left in float."""
+    """Multiply-accumulates of floats for one image: attention, the patches, and products that are not quantized."""
     encode_int8_macs: int
-    """Multiplications of integers for one image."""
+    """Multiply-accumulates of integers for one image."""
     token_weight_bytes: int
-    """Every weight of the decoder's products, read once per token however many rows there are."""
+    """Bytes of the decoder's weight matrices, read once per token for any number of rows."""
     token_cross_bytes: int
-    """Cross-attention's keys and values of one image, read once per token."""
+    """Bytes of the cross-attention keys and values of one image, read once per token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One case in one fresh process."""
+    """One case in one process."""
 
     schema: int
     case: str
@@ -196,46 +198,48 @@ class Record:
     versions: dict[str, str]
     providers: tuple[str, ...]
     error: str | None = None
-    """Why the case has no figures."""
+    """Why the case failed; None if it has measurements."""
     import_s: float | None = None
     load_s: float | None = None
     first_caption_s: float | None = None
-    """Of the first caption after loading: what the warm-up saves the others."""
+    """Seconds of the first caption after loading, which is part of the warm-up."""
     cpu_s: float | None = None
-    """Of all threads, over the measured images."""
+    """CPU seconds of all threads over the measured images."""
     loaded_rss_bytes: int | None = None
     peak_rss_bytes: int | None = None
-    """Highest resident memory from process start to the last measured caption."""
+    """Peak resident memory from process start to the last measured caption."""
     warmup_s: tuple[float, ...] = ()
     times: tuple[ImageTimes, ...] = ()
+    """One entry per batch."""
     quality: tuple[ImageQuality, ...] = ()
-    """Of each setting's first repeat; captions do not change."""
+    """One entry per image in the first repeat of each setting; later repeats have the same captions."""
     limits: Limits | None = None
-    """Of the machine with the workload's threads, measured before the run's first case."""
+    """Limits of the machine with the workload's threads, measured before the first case."""
     arithmetic: Arithmetic | None = None
-    """The least that the case must compute and read."""
+    """Minimum work of the case."""
     hash_s: float | None = None
-    """Part of `load_s`: checking that the artifact's files are what its manifest says."""
+    """Part of `load_s`: hashing the artifact's files to compare them with the manifest."""
     energy_j: float | None = None
-    """Of the processor packages over the measured images, whatever else ran and idling included; None where no counter can be read."""
+    """Joules of the processor packages over the measured images, including other programs and idle power; None if there is no readable
+    counter."""
     throttled_s: float | None = None
-    """Over the measured images, that heat or a CPU quota held cores back; None where the system does not tell."""
+    """Seconds of throttling by heat or a CPU quota over the measured images; None if the system has no counter."""
     measured_at: str | None = None
-    """When the case began: UTC, as 2026-11-24T09:30:00Z."""
+    """Start of the case in UTC, as 2026-11-24T09:30:00Z."""
     commit: str | None = None
-    """Of the toolkit's source tree, with +dirty where it was changed; None of an installed wheel."""
+    """Commit of the toolkit's source tree, with +dirty if it has changes; None for an installed wheel."""
 
 
 def to_lines(records: Sequence[Record]) -> bytes:
-    """Return records as they are kept: a line of JSON each."""
+    """Return the content of a records file: one line of JSON per record."""
     return b"".join(json_dataclass.canonical_json(json_dataclass.dump(record)) + b"\n" for record in records)
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
-    """Write all records so far; the file is whole at any moment.
+    """Write records with an atomic rename, so that the file is complete at any time.
 
     Raises:
-        OutputError: No room, no permission.
+        OutputError: The file cannot be written.
     """
     try:
         write_atomically(path, to_lines(records))
@@ -244,10 +248,10 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read records.
+    """Read and check a records file.
 
     Raises:
-        RecordError: A line cannot be read; says which and why.
+        RecordError: The file or a line is invalid. The message has the line's number and the reason.
     """
     try:
         with path.open("rb") as stream:
@@ -262,12 +266,12 @@ def read_records(path: Path) -> list[Record]:
             raise RecordError(f"{path}:{number}", f"not JSON ({error})") from error
         if isinstance(parsed, dict) and isinstance(parsed.get("schema"), int) and parsed["schema"] != SCHEMA:
             remedy = "update blip-toolkit" if parsed["schema"] > SCHEMA else "measure again"
-            raise RecordError(f"{path}:{number}", f"has record schema {parsed['schema']}, and this toolkit reads {SCHEMA}; {remedy}")
+            raise RecordError(f"{path}:{number}", f"has record schema {parsed['schema']}, but this toolkit reads {SCHEMA}; {remedy}")
         record, problems = json_dataclass.load(Record, parsed)
         if record is None:
             raise RecordError(f"{path}:{number}", "; ".join(problems))
         if wrong := next(_out_of_range(parsed), None):
-            raise RecordError(f"{path}:{number}", f"{wrong[0]} is {wrong[1]}, which nothing measures")
+            raise RecordError(f"{path}:{number}", f"{wrong[0]} is {wrong[1]}, which is out of range")
         images = record.workload.images
         if record.error is None and (
             record.subject is None
@@ -275,20 +279,20 @@ def read_records(path: Path) -> list[Record]:
             or len(record.quality) not in (0, images)
             or (record.quality and all(image.error is not None for image in record.quality))
         ):
-            raise RecordError(f"{path}:{number}", f"has no error, and not the figures of {images} images")
+            raise RecordError(f"{path}:{number}", f"has neither an error nor the measurements of {images} images")
         records.append(record)
     if not records:
-        raise RecordError(str(path), "holds no records")
+        raise RecordError(str(path), "contains no records")
     return records
 
 
 def _out_of_range(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the name and value of each number of a JSON value that is negative or immense; only log-probabilities are below 0."""
+    """Yield name and value of each number in a JSON value that is negative or too large. Only log-probabilities may be negative."""
     if isinstance(value, dict):
-        for key, each in value.items():
-            yield from _out_of_range(each, key)
+        for key, item in value.items():
+            yield from _out_of_range(item, key)
     elif isinstance(value, list):
-        for each in value:
-            yield from _out_of_range(each, name)
-    elif isinstance(value, int | float) and not (-MOST if name == "log_probability" else 0) <= value <= MOST:
+        for item in value:
+            yield from _out_of_range(item, name)
+    elif isinstance(value, int | float) and not (-MAX_NUMBER if name == "log_probability" else 0) <= value <= MAX_NUMBER:
         yield name, value

@@ -1,4 +1,4 @@
-"""The page as a file: its libraries are asked for before long work, its text is written whole or not at all."""
+"""Check that the libraries of a page are installed, and write its file atomically."""
 
 from importlib import import_module
 from pathlib import Path
@@ -7,11 +7,11 @@ from runtimes.errors import MissingDependencyError, OutputError
 from runtimes.storage.atomic_write import write_atomically
 
 
-def need_libraries() -> None:
-    """Make sure that a page can be made.
+def require_report_extra() -> None:
+    """Check that the packages of the extra `report` are installed; call it before a long measurement.
 
     Raises:
-        MissingDependencyError: A package of the extra is not installed.
+        MissingDependencyError: A package is not installed.
     """
     try:
         import_module("toolkit.report.page")
@@ -20,10 +20,10 @@ def need_libraries() -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a report.
+    """Write a report with an atomic rename.
 
     Raises:
-        OutputError: No room, no permission.
+        OutputError: The file cannot be written.
     """
     try:
         write_atomically(path, text.encode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""Which images records were measured on: records and what the user says of them go in, the dataset comes out."""
+"""Find the images that records were measured on."""
 
 import logging
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ SHIPPED = "sample"
 
 
 def images_of(records: Sequence[Record], dataset: str | None, images: Path | None) -> Dataset | None:
-    """Find the images; None where the user names none and they are not the shipped ones.
+    """Return the dataset of the records; None if the user gives no images and the records are not of the shipped ones.
 
     Args:
         records: Of one run.
-        dataset: As in `load_dataset`.
-        images: Likewise.
+        dataset: See `load_dataset`.
+        images: See `load_dataset`.
 
     Raises:
-        DatasetError: They cannot be read, or are not those of the records.
+        DatasetError: The images cannot be read, or differ from those of the records.
     """
     work = records[0].workload
     if dataset is None and images is None:
         if work.dataset_path != SHIPPED:
-            logger.warning("no thumbnails: name the images of %s with --dataset or --images", work.dataset)
+            logger.warning("the page has no thumbnails; give the images of %s with --dataset or --images", work.dataset)
             return None
         dataset = SHIPPED
-    found = load_dataset(dataset, images, work.limit)
-    if found.sha256 != work.dataset_sha256:
-        problem = f"is not what these records were measured on ({work.dataset}); --no-images leaves images out"
+    loaded = load_dataset(dataset, images, work.limit)
+    if loaded.sha256 != work.dataset_sha256:
+        problem = f"is not the dataset of these records ({work.dataset}); give that dataset, or omit images with --no-images"
         raise DatasetError(str(dataset or images), problem)
-    return found
+    return loaded

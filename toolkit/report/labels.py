@@ -1,7 +1,7 @@
-"""Where the names of points stand: points and the sizes of their names go in, boxes that overlap as little as can be come out.
+"""Place the names of points with as little overlap as possible.
 
-Names are placed one after the other, each at the nearest of the places around its point that is free; where none is, at the one that
-covers least. Units are those of the drawing; y grows upwards.
+Names are placed one after the other. Each name takes the nearest free position around its point. If no position is free, it takes the one
+with the smallest overlap. Units are those of the drawing; y points upwards.
 """
 
 import math
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 DISTANCES = (7.0, 14.0, 24.0, 36.0, 50.0)
-"""From a point to the middle of the nearest edge of its name."""
+"""Candidate distances from a point to the middle of the nearest edge of its name."""
 
 DIRECTIONS = tuple(math.radians(degrees) for degrees in (0, 40, -40, 90, -90, 140, -140, 180))
-"""Right of the point first, left last."""
+"""Candidate directions, from right of the point to left of it."""
 
 OUTSIDE = 1000.0
-"""How much worse a unit of area outside the drawing is than one on another name."""
+"""Cost of a unit of area outside the drawing, relative to a unit of overlap."""
 
 
 Point: TypeAlias = tuple[float, float]
@@ -34,11 +34,11 @@ class Box:
 
     @property
     def area(self) -> float:
-        """Return its area, 0 where it is inside out."""
+        """Return the area; 0 if an edge is on the wrong side."""
         return max(self.right - self.left, 0.0) * max(self.top - self.bottom, 0.0)
 
     def common(self, other: "Box") -> float:
-        """Return the area that both cover."""
+        """Return the area of the intersection."""
         return Box(
             left=max(self.left, other.left),
             bottom=max(self.bottom, other.bottom),
@@ -47,14 +47,14 @@ class Box:
         ).area
 
 
-def place(points: Sequence[Point], sizes: Sequence[Point], bounds: Box, obstacles: Sequence[Box]) -> list[Box]:
+def place_names(points: Sequence[Point], sizes: Sequence[Point], bounds: Box, obstacles: Sequence[Box]) -> list[Box]:
     """Return the box of each point's name.
 
     Args:
-        points: (x, y) of each.
+        points: (x, y) of each point.
         sizes: (width, height) of each name.
-        bounds: Names stay inside.
-        obstacles: What names must not cover.
+        bounds: The drawing; names stay inside.
+        obstacles: Boxes that names should not cover.
     """
     placed: list[Box] = []
     for point, size in zip(points, sizes, strict=True):
@@ -65,8 +65,8 @@ def place(points: Sequence[Point], sizes: Sequence[Point], bounds: Box, obstacle
     return placed
 
 
-def along(start: Point, end: Point, thickness: float = 2.0) -> list[Box]:
-    """Return small boxes that cover a straight line, as obstacles."""
+def boxes_along(start: Point, end: Point, thickness: float = 2.0) -> list[Box]:
+    """Return small boxes that cover a straight line, to be used as obstacles."""
     steps = max(1, math.ceil(math.dist(start, end) / 4))
     half = thickness / 2
     centres = [tuple(a + (b - a) * step / steps for a, b in zip(start, end, strict=True)) for step in range(steps + 1)]
@@ -74,7 +74,7 @@ def along(start: Point, end: Point, thickness: float = 2.0) -> list[Box]:
 
 
 def _box(point: Point, size: Point, distance: float, turn: float) -> Box:
-    """Return the box whose edge is that far from the point: its middle moves outwards by half its size."""
+    """Return the box whose nearest edge has the given distance from the point."""
     (x, y), (width, height) = point, size
     middle_x = x + math.cos(turn) * distance + width / 2 * round(math.cos(turn), 9)
     middle_y = y + math.sin(turn) * (distance + height / 2)

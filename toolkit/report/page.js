@@ -1,4 +1,4 @@
-// Sorts tables, filters and sorts captions, switches the theme. Everything is readable without it.
+// Sorts tables, filters and sorts captions, and switches the theme. The page is readable without this script.
 "use strict";
 
 const numberOf = (text) => (text.match(/[-+]?\d+(\.\d+)?/) ? parseFloat(text.match(/[-+]?\d+(\.\d+)?/)[0]) : null);
@@ -6,7 +6,7 @@ const numberOf = (text) => (text.match(/[-+]?\d+(\.\d+)?/) ? parseFloat(text.mat
 function compare(a, b) {
   const [x, y] = [numberOf(a), numberOf(b)];
   if (x !== null && y !== null) return x - y;
-  if (x !== null || y !== null) return x === null ? 1 : -1; // what was not measured stands last
+  if (x !== null || y !== null) return x === null ? 1 : -1; // cells without a number come last
   return a.localeCompare(b);
 }
 
@@ -33,7 +33,7 @@ if (form) {
     element,
     file: element.dataset.file,
     distances: JSON.parse(element.dataset.distances),
-    sayings: [...element.querySelectorAll(".saying")].map((saying) => ({ saying, cases: JSON.parse(saying.dataset.cases) })),
+    captions: [...element.querySelectorAll(".caption")].map((caption) => ({ caption, cases: JSON.parse(caption.dataset.cases) })),
   }));
   const distance = (card) => {
     const values = which.value ? [card.distances[which.value] ?? 0] : Object.values(card.distances);
@@ -48,8 +48,8 @@ if (form) {
     cards.sort(orders[order.value]);
     for (const card of cards) {
       card.element.hidden = differs.checked && distance(card) === 0;
-      card.sayings.forEach(({ saying, cases }, place) => {
-        saying.hidden = Boolean(which.value) && place > 0 && !cases.includes(which.value); // the first is the baseline's
+      card.captions.forEach(({ caption, cases }, index) => {
+        caption.hidden = Boolean(which.value) && index > 0 && !cases.includes(which.value); // the first caption is the baseline's
       });
     }
     list.append(...cards.map((card) => card.element));
@@ -58,7 +58,7 @@ if (form) {
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", update);
-  form.reset(); // browsers restore choices on reload
+  form.reset(); // browsers restore form values on reload
   update();
 }
 

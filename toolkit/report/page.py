@@ -1,4 +1,4 @@
-"""The page: records, and a dataset for images, go in; the text of one HTML file, which needs nothing else, comes out."""
+"""Write the report page: one HTML file that loads no other file."""
 
 import base64
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ from toolkit.tables.footnotes import facts
 from toolkit.tables.markdown import marked
 from toolkit.tables.report_tables import Sheet, sheets
 
-MOST_CARDS = 200
-"""Images whose captions are shown: a page of more is slow, and who reads them all."""
+MAX_CARDS = 200
+"""Maximum number of images with captions; a larger page is slow."""
 
-SECTIONS = {"why": "Why", "tables": "Figures", "plots": "Plots", "captions": "Captions", "facts": "Again"}
+SECTIONS = {"why": "Why", "tables": "Figures", "plots": "Plots", "captions": "Captions", "facts": "Reproduce"}
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One of the figures on top."""
+    """A figure at the top of the page."""
 
     name: str
     value: str
@@ -43,15 +43,15 @@ def render_html(records: Sequence[Record], dataset: Dataset | None = None, histo
 
     Args:
         records: Of one run.
-        dataset: The images they were measured on, to show them; without it captions stand alone.
-        history: How it came to that: the table of this run and earlier ones.
+        dataset: The images of the records, for thumbnails; None: captions without images.
+        history: A table of this run and of earlier ones, shown first.
     """
     rows = make_rows(records)
     advice = recommend(rows)
-    of_setting = [record for record in records if _shown(record, advice.chosen or rows[0])]
+    of_setting = [record for record in records if _has_setting(record, advice.chosen or rows[0])]
     compared = comparisons(of_setting)
-    cards = compared[:MOST_CARDS]
-    places = [card.place for card in cards]
+    cards = compared[:MAX_CARDS]
+    indices = [card.index for card in cards]
     headline, _, rest = advice.sentence.partition(": ")
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(_read("page.html"))
     return page.render(
@@ -67,8 +67,8 @@ def render_html(records: Sequence[Record], dataset: Dataset | None = None, histo
         left_out=len(compared) - len(cards),
         base=base_case(of_setting),
         compared=list(cards[0].distances) if cards else [],
-        images=thumbnails(dataset, places) if dataset else {},
-        references={place: dataset.images[place].captions for place in places} if dataset else {},
+        images=thumbnails(dataset, indices) if dataset else {},
+        references={index: dataset.images[index].captions for index in indices} if dataset else {},
         facts=facts(records).splitlines(),
         checkpoint=next((record.subject.checkpoint_sha256 for record in records if record.subject), None),
         commands=commands(records),
@@ -83,8 +83,8 @@ def _read(name: str) -> str:
     return (files("toolkit.report") / name).read_text(encoding="utf-8")
 
 
-def _shown(record: Record, row: Row) -> bool:
-    """Whether a record has the setting of a row: of a sweep, captions and most plots show one."""
+def _has_setting(record: Record, row: Row) -> bool:
+    """Return whether a record has the setting of a row; captions and most plots show one setting of a sweep."""
     return tuple(vars(setting_of(record)).values()) == (row["batch_size"], row["threads"], row["forced_tokens"])
 
 
@@ -94,7 +94,7 @@ def _subject(records: Sequence[Record]) -> str:
 
 
 def _tiles(row: Row | None) -> list[Tile]:
-    """Return the figures of the chosen row that were measured."""
+    """Return the measured figures of the chosen row."""
     if row is None:
         return []
     low, high = row["seconds_per_image_low"], row["seconds_per_image_high"]
@@ -115,23 +115,23 @@ def _tiles(row: Row | None) -> list[Tile]:
 
 
 def _notices(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return what went wrong and what not to trust, by case."""
-    found = [
+    """Return the failed cases and the cases with unstable times, with reasons; titles follow a count."""
+    notices = [
         (title, [(shown_case(row), row[key]) for row in rows if row[key]])
-        for title, key in (("failed", "error"), ("with times that cannot be trusted", UNSTABLE))
+        for title, key in (("failed", "error"), ("with unstable times", UNSTABLE))
     ]
-    return [(title, listed) for title, listed in found if listed]
+    return [(title, entries) for title, entries in notices if entries]
 
 
 def _texts(sheet: Sheet, chosen: Row | None) -> dict[str, object]:
-    """Return what a table says, a line for each row, and whether it is the chosen one's."""
+    """Return the texts of a table: for each row its cells, and whether it is the chosen row."""
     columns = [marked(column, sheet.rows) for column in sheet.columns]
     lines = [(cells, row is chosen) for cells, row in zip(zip(*columns, strict=True), sheet.rows, strict=True)]
     return {"title": sheet.title, "note": sheet.note, "head": [column.title for column in sheet.columns], "lines": lines}
 
 
 def _colours() -> str:
-    """Return the style sheet's variables: light, dark where the system or the reader says so, and light on paper."""
+    """Return the CSS variables: light by default and in print, dark by the system's or the reader's choice."""
     light, dark = (
         "".join(f"--{name}: {colour}; " for name, colour in colours.items()) + f"color-scheme: {scheme};"
         for scheme, colours in (("light", LIGHT), ("dark", DARK))

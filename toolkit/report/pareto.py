@@ -1,4 +1,4 @@
-"""What speed costs: rows go in, a plot of quality against seconds per image comes out, with the front that nothing beats in both."""
+"""Draw quality against seconds per image, with the Pareto front."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,20 +8,20 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toolkit.report.axes import say_above, scale_time, shown_time
-from toolkit.report.labels import Box, Point, along, place
-from toolkit.report.svg import ACCENT, INK, MUTED, PAPER, Plot, finish, new_figure
+from toolkit.report.axes import label_above, scale_time, shown_time
+from toolkit.report.labels import Box, Point, boxes_along, place_names
+from toolkit.report.svg import ACCENT, INK, MUTED, PAPER, Plot, new_figure, to_themed_svg
 from toolkit.stats.rows import Row
 from toolkit.tables.columns import shown_case
 
 HEIGHT_IN = 3.9
-LED = 12.0
-"""Names further from their point than this many units get a line to it."""
+LEADER_DISTANCE = 12.0
+"""A name that is further from its point gets a line to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
-    """A quality that is drawn against speed."""
+class PlotMeasure:
+    """A figure that is drawn against time."""
 
     key: str
     name: str
@@ -33,27 +33,27 @@ class Measure:
 
 
 MEASURES = (
-    Measure(key="drift", name="drift", unit="nat/token", scale=1.0, pattern="{:+.4f}", lower_is_better=True),
-    Measure(key="cider_change", name="change of CIDEr-D", unit="%", scale=100.0, pattern="{:+.1f}", lower_is_better=False),
+    PlotMeasure(key="drift", name="drift", unit="nat/token", scale=1.0, pattern="{:+.4f}", lower_is_better=True),
+    PlotMeasure(key="cider_change", name="change of CIDEr-D", unit="%", scale=100.0, pattern="{:+.1f}", lower_is_better=False),
 )
-SIZE = Measure(key="artifact_bytes", name="size", unit="MB", scale=1e-6, pattern="{:.0f}", lower_is_better=True, intervals=False)
-"""In place of a quality where none was measured."""
+SIZE = PlotMeasure(key="artifact_bytes", name="size", unit="MB", scale=1e-6, pattern="{:.0f}", lower_is_better=True, intervals=False)
+"""Replaces the quality measures if no quality was measured."""
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the places of the points that no other beats or equals in both, by rising x; lower is better in both.
+    """Return the indices of the Pareto front by increasing x; lower is better in both coordinates.
 
-    Of equal points the first stands for all.
+    Of equal points only the first is returned.
     """
-    found: list[int] = []
-    for place_ in sorted(range(len(points)), key=lambda at: (points[at], at)):
-        if not found or points[place_][1] < points[found[-1]][1]:
-            found.append(place_)
-    return found
+    best: list[int] = []
+    for index in sorted(range(len(points)), key=lambda i: (points[i], i)):
+        if not best or points[index][1] < points[best[-1]][1]:
+            best.append(index)
+    return best
 
 
-def pareto_plot(rows: Sequence[Row], measure: Measure, chosen: Row | None) -> Plot | None:
-    """Draw a quality against seconds per image; None where fewer than two rows have it."""
+def pareto_plot(rows: Sequence[Row], measure: PlotMeasure, chosen: Row | None) -> Plot | None:
+    """Draw a measure against seconds per image; return None if fewer than two rows have it."""
     rows = [row for row in rows if row["seconds_per_image"] is not None and row[measure.key] is not None]
     if len(rows) < 2:
         return None
@@ -63,12 +63,12 @@ def pareto_plot(rows: Sequence[Row], measure: Measure, chosen: Row | None) -> Pl
     seconds = [row["seconds_per_image"] for row in rows]
     scale_time(axes, seconds, room=1.5)  # for names
     better = "down" if measure.lower_is_better else "up"
-    say_above(axes, f"{measure.name}, {measure.unit} ({better} is better)")
+    label_above(axes, f"{measure.name}, {measure.unit} ({better} is better)")
     if measure.intervals:
         axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.plot([seconds[i] for i in best], [_value(rows[i], measure) for i in best], color=ACCENT, linewidth=1.2, alpha=0.6, zorder=2)
-    for place_, row in enumerate(rows):
-        colour = ACCENT if place_ in best else MUTED
+    for index, row in enumerate(rows):
+        colour = ACCENT if index in best else MUTED
         if measure.intervals and (ends := _interval(row, measure)):
             axes.plot([row["seconds_per_image"]] * 2, ends, color=colour, linewidth=1, alpha=0.55, zorder=2)
         size = 8 if row is chosen else 5.5
@@ -76,22 +76,22 @@ def pareto_plot(rows: Sequence[Row], measure: Measure, chosen: Row | None) -> Pl
     _name(figure, axes, rows, measure, chosen, best)
     title = f"{measure.name[0].upper()}{measure.name[1:]} against time per image"
     described = "; ".join(_described(row, measure) for row in rows)
-    description = f"{described}. Nothing is better in both than: {', '.join(shown_case(rows[i]) for i in best)}."
+    description = f"{described}. Pareto front: {', '.join(shown_case(rows[i]) for i in best)}."
     name = f"pareto-{measure.key.replace('_', '-')}"
-    note = "The line joins what nothing beats in both" + ("; bars are 95 % intervals over images." if measure.intervals else ".")
-    return finish(figure, name=name, title=title, note=note, description=description)
+    note = "The line is the Pareto front." + (" Bars are 95 % confidence intervals over images." if measure.intervals else "")
+    return to_themed_svg(figure, name=name, title=title, note=note, description=description)
 
 
-def _value(row: Row, measure: Measure) -> float:
+def _value(row: Row, measure: PlotMeasure) -> float:
     return float(row[measure.key] * measure.scale)
 
 
-def _interval(row: Row, measure: Measure) -> tuple[float, float] | None:
+def _interval(row: Row, measure: PlotMeasure) -> tuple[float, float] | None:
     low, high = row[f"{measure.key}_low"], row[f"{measure.key}_high"]
     return None if low is None or high is None else (low * measure.scale, high * measure.scale)
 
 
-def _described(row: Row, measure: Measure) -> str:
+def _described(row: Row, measure: PlotMeasure) -> str:
     ends = _interval(row, measure) if measure.intervals else None
     between = f" [{', '.join(measure.pattern.format(end) for end in ends)}]" if ends else ""
     return (
@@ -99,10 +99,10 @@ def _described(row: Row, measure: Measure) -> str:
     )
 
 
-def _name(figure: Figure, axes: Axes, rows: Sequence[Row], measure: Measure, chosen: Row | None, best: Sequence[int]) -> None:
-    """Write each point's name beside it, with a thin line where it had to move away."""
+def _name(figure: Figure, axes: Axes, rows: Sequence[Row], measure: PlotMeasure, chosen: Row | None, best: Sequence[int]) -> None:
+    """Write each point's name beside it, with a thin line to a distant name."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # names must not move the axes they are placed in
+    figure.set_layout_engine("none")  # names must not change the layout of the axes
     texts = [
         axes.text(0, 0, shown_case(row), color=INK, fontsize=9.5, weight="bold" if row is chosen else "normal", ha="left", va="bottom")
         for row in rows
@@ -112,19 +112,19 @@ def _name(figure: Figure, axes: Axes, rows: Sequence[Row], measure: Measure, cho
     sizes = [(box.width, box.height) for box in (text.get_window_extent() for text in texts)]
     inside = axes.get_window_extent()
     marks = [Box(left=x - 5, bottom=y - 5, right=x + 5, top=y + 5) for x, y in points]
-    marks += [box for start, end in pairwise(points[place_] for place_ in best) for box in along(start, end)]
+    marks += [box for start, end in pairwise(points[index] for index in best) for box in boxes_along(start, end)]
     if measure.intervals:
         zero = _point(to_display((1, 0)))[1]
-        marks += along((inside.x0, zero), (inside.x1, zero))
+        marks += boxes_along((inside.x0, zero), (inside.x1, zero))
     for row, (x, _) in zip(rows, points, strict=True):
         if measure.intervals and (ends := _interval(row, measure)):
             low, high = (_point(to_display((row["seconds_per_image"], end)))[1] for end in ends)
-            marks += along((x, low), (x, high))
-    boxes = place(points, sizes, Box(left=inside.x0, bottom=inside.y0, right=inside.x1, top=inside.y1), marks)
+            marks += boxes_along((x, low), (x, high))
+    boxes = place_names(points, sizes, Box(left=inside.x0, bottom=inside.y0, right=inside.x1, top=inside.y1), marks)
     for text, box, (x, y) in zip(texts, boxes, points, strict=True):
         text.set_position(_point(from_display((box.left, box.bottom))))
         near = min(max(x, box.left), box.right), min(max(y, box.bottom), box.top)
-        if math.dist(near, (x, y)) > LED:
+        if math.dist(near, (x, y)) > LEADER_DISTANCE:
             (x0, y0), (x1, y1) = from_display((x, y)), from_display(near)
             axes.plot([x0, x1], [y0, y1], color=MUTED, linewidth=0.5, zorder=1)
 

@@ -1,4 +1,4 @@
-"""The plots of a page: records and their rows go in; a plot for each question they can answer comes out."""
+"""Select and draw the plots of a page."""
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -21,61 +21,61 @@ STAGES: tuple[tuple[str, str, Callable[[ImageTimes], float | None]], ...] = (
 )
 START = (("import", FIRST, "import_seconds"), ("load", SECOND, "load_seconds"), ("first caption", THIRD, "first_caption_seconds"))
 
-PEAK = "Files of the artifact; highest resident memory from the process's start to its last caption."
+PEAK = "Size of the artifact's files, and peak resident memory from process start to the last caption."
 
 
 def make_plots(records: Sequence[Record], rows: Sequence[Row], chosen: Row | None) -> list[Plot]:
-    """Return the plots that the records have figures for.
+    """Return the plots for which the records have data.
 
-    Of a sweep, all but the throughput show one setting: the chosen row's, else the first.
+    For a sweep, all plots but the throughput show one setting: that of the chosen row, or the first.
     """
     measured = [row for row in rows if row["seconds_per_image"] is not None]
     if not measured:
         return []
     of_setting = chosen or measured[0]
-    one = sorted((row for row in measured if _setting(row) == _setting(of_setting)), key=lambda row: row["seconds_per_image"])
-    cases, mark = [shown_case(row) for row in one], shown_case(chosen) if chosen else None
-    times = {(case, *vars(setting).values()): listed for (case, setting), listed in group(records).items()}
-    pooled = [[time for record in times[row["case"], *_setting(row)] for time in record.times] for row in one]
-    found = [pareto_plot(one, measure, chosen) for measure in MEASURES]
-    if not any(found):
-        found = [pareto_plot(one, SIZE, chosen)]
-    found += [
+    shown = sorted((row for row in measured if _setting(row) == _setting(of_setting)), key=lambda row: row["seconds_per_image"])
+    cases, mark = [shown_case(row) for row in shown], shown_case(chosen) if chosen else None
+    groups = {(case, *vars(setting).values()): case_records for (case, setting), case_records in group(records).items()}
+    pooled = [[time for record in groups[row["case"], *_setting(row)] for time in record.times] for row in shown]
+    plots = [pareto_plot(shown, measure, chosen) for measure in MEASURES]
+    if not any(plots):
+        plots = [pareto_plot(shown, SIZE, chosen)]
+    plots += [
         bars_plot(
             "size",
             "Size and memory",
             PEAK,
             cases,
             mark,
-            [_megabytes("size", "artifact_bytes", one), _megabytes("peak memory", "peak_rss_bytes", one)],
+            [_megabytes("size", "artifact_bytes", shown), _megabytes("peak memory", "peak_rss_bytes", shown)],
         ),
-        _stages_plot(one, pooled, mark),
-        spread_plot(cases, mark, [[time.total_s for time in listed] for listed in pooled]),
+        _stages_plot(shown, pooled, mark),
+        spread_plot(cases, mark, [[time.total_s for time in times] for times in pooled]),
     ]
-    started = [row for row in one if all(row[key] is not None for _, _, key in START)]
+    started = [row for row in shown if all(row[key] is not None for _, _, key in START)]
     if started:
         parts = [Part(title=title, colour=colour, values=[row[key] for row in started]) for title, colour, key in START]
-        note = "In a fresh process, up to the first caption's end."
-        found.append(stack_plot("start", "Start-up, s", note, [shown_case(row) for row in started], mark, parts, "{:.2f}"))
-    found.append(throughput_plot(measured, chosen))
-    return [plot for plot in found if plot]
+        note = "Measured in a fresh process, to the end of the first caption."
+        plots.append(stack_plot("start", "Start-up, s", note, [shown_case(row) for row in started], mark, parts, "{:.2f}"))
+    plots.append(throughput_plot(measured, chosen))
+    return [plot for plot in plots if plot]
 
 
 def first_plot(records: Sequence[Record]) -> Plot | None:
-    """Return the one plot to show where there is room for one: quality against time; None where there is nothing to compare."""
+    """Return the most important plot: quality, or size, against time; None if there is nothing to compare."""
     rows = make_rows(records)
     return next(iter(make_plots(records, rows, recommend(rows).chosen)), None)
 
 
 def _stages_plot(rows: Sequence[Row], times: Sequence[Sequence[ImageTimes]], mark: str | None) -> Plot | None:
-    """Leave out what runs its whole loop at once: its stages cannot be told apart."""
-    told = [(shown_case(row), listed) for row, listed in zip(rows, times, strict=True) if row["encode_seconds"] is not None]
+    """Draw the stages of a caption, without single-graph artifacts, whose stages cannot be timed."""
+    staged = [(shown_case(row), row_times) for row, row_times in zip(rows, times, strict=True) if row["encode_seconds"] is not None]
     parts = [
-        Part(title=title, colour=colour, values=[fmean(stage(time) or 0.0 for time in listed) * 1e3 for _, listed in told])
+        Part(title=title, colour=colour, values=[fmean(stage(time) or 0.0 for time in row_times) * 1e3 for _, row_times in staged])
         for title, colour, stage in STAGES
     ]
-    cases, note = [case for case, _ in told], "Means over images and repeats."
-    return stack_plot("stages", "Where the time goes, ms per image", note, cases, mark, parts, "{:.1f}") if told else None
+    cases, note = [case for case, _ in staged], "Means over images and repeats."
+    return stack_plot("stages", "Time by stage, ms per image", note, cases, mark, parts, "{:.1f}") if staged else None
 
 
 def _setting(row: Row) -> tuple[int, int, int | None]:

@@ -1,4 +1,4 @@
-"""Which artifact to ship: rows of a report go in; one of them, a sentence with its figures, and a reason for every other come out."""
+"""Recommend the artifact to ship, with a reason for each row of the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,61 +8,66 @@ from toolkit.stats.rows import Row
 from toolkit.tables.columns import shown_case
 
 RULE = (
-    "Of the artifacts that are not approximate, that were measured stably and that lose nothing clearly (every interval includes no "
-    "loss, or drift alone is clear and its upper bound stays within the recipe's limit), the fastest; of those whose repeats overlap with "
-    "the fastest one's, the smallest."
+    "Candidates are artifacts that are not approximate, have stable times and have no clear loss of quality. A loss is clear if its 95 % "
+    "interval excludes zero; a clear drift is accepted if its upper bound is within the recipe's limit. The fastest candidate is chosen. "
+    "If other candidates' repeats overlap with its repeats, the smallest of them is chosen."
 )
 RULE_WITHOUT_QUALITY = (
-    "These records hold no quality, for their images have no captions by people. Of the artifacts that are not approximate and were "
-    "measured stably, the fastest; of those whose repeats overlap with the fastest one's, the smallest."
+    "These records have no quality scores, because the images have no reference captions. Candidates are artifacts that are not "
+    "approximate and have stable times. The fastest candidate is chosen. If other candidates' repeats overlap with its repeats, the "
+    "smallest of them is chosen."
 )
 UNSTABLE = "unstable"
-"""Key of a row: what speaks against its times; null where nothing does."""
+"""Key of a row: the reason why its times are unstable, or None."""
 
 SCORES = {"bleu4": "BLEU-4", "cider": "CIDEr-D"}
-"""Of which the sentence names one: the first whose change has an interval."""
+"""Scores that the sentence may name. It names the first whose change has an interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """What to ship, and why not the others."""
+    """The artifact to ship, and the reasons."""
 
     chosen: Row | None
     sentence: str
     rule: str
     reasons: tuple[tuple[str, str], ...]
-    """Case as shown → why it was chosen or not, in the order of the rows."""
+    """(Case with setting, why it was chosen or not), in the order of the rows."""
 
 
 def recommend(rows: Sequence[Row]) -> Recommendation:
-    """Choose by `RULE`, among the rows of `make_rows` with as many tokens as the first."""
+    """Choose a row by `RULE`.
+
+    Args:
+        rows: From `make_rows`. Only rows with the same forced tokens as the first row are candidates.
+    """
     rows = [row for row in rows if row["forced_tokens"] == rows[0]["forced_tokens"]]
     judged = any(row["verdict"] for row in rows)
-    out = {id(row): reason for row in rows if (reason := _unfit(row, judged=judged))}
-    fit = [row for row in rows if id(row) not in out]
+    reasons = {id(row): reason for row in rows if (reason := _exclusion(row, judged=judged))}
+    fit = [row for row in rows if id(row) not in reasons]
     stable = [row for row in fit if not row[UNSTABLE]] or fit
-    out |= {id(row): f"unstable: {row[UNSTABLE]}" for row in fit if not any(row is one for one in stable)}
+    reasons |= {id(row): f"unstable: {row[UNSTABLE]}" for row in fit if not any(row is candidate for candidate in stable)}
     rule = RULE if judged else RULE_WITHOUT_QUALITY
     if not stable:
-        sentence = "ship none of these: none passes the rule"
-        return Recommendation(chosen=None, sentence=sentence, rule=rule, reasons=tuple((shown_case(row), out[id(row)]) for row in rows))
+        sentence = "ship none of these: no artifact passes the rule"
+        return Recommendation(chosen=None, sentence=sentence, rule=rule, reasons=tuple((shown_case(row), reasons[id(row)]) for row in rows))
     fastest = min(stable, key=lambda row: row["seconds_per_image"])
     tied = [row for row in stable if row["seconds_per_image_low"] <= fastest["seconds_per_image_high"]]
     chosen = min(tied, key=lambda row: (row["artifact_bytes"], row["seconds_per_image"]))
     for row in stable:
-        out[id(row)] = _lost(row, chosen, fastest, tied=any(row is one for one in tied))
-    reasons = tuple((shown_case(row), out[id(row)]) for row in rows)
-    return Recommendation(chosen=chosen, sentence=f"ship {shown_case(chosen)}: {_figures(chosen)}", rule=rule, reasons=reasons)
+        reasons[id(row)] = _comparison(row, chosen, fastest, tied=any(row is candidate for candidate in tied))
+    by_case = tuple((shown_case(row), reasons[id(row)]) for row in rows)
+    return Recommendation(chosen=chosen, sentence=f"ship {shown_case(chosen)}: {_figures(chosen)}", rule=rule, reasons=by_case)
 
 
-def _unfit(row: Row, *, judged: bool) -> str | None:
-    """Return why a row cannot be shipped whatever its speed."""
+def _exclusion(row: Row, *, judged: bool) -> str | None:
+    """Return why a row is excluded regardless of its speed; None for a candidate."""
     if row["case"] == BASELINE:
         return "the baseline"
     if row["error"] is not None:
         return f"failed: {row['error']}"
     if row["approximate"]:
-        return "approximate: only for those who ask for it by name"
+        return "approximate: select it by name if you want it"
     if not judged:
         return None
     if row["verdict"] is None:
@@ -73,18 +78,18 @@ def _unfit(row: Row, *, judged: bool) -> str | None:
 
 
 def _within_limit(row: Row) -> bool:
-    """Whether drift is the only clear loss, and small enough for the recipe."""
+    """Return whether drift is the only clear loss and within the recipe's limit."""
     limit = row["drift_limit"]
     return row["verdict"] == "loss: drift" and limit is not None and bool(row["drift_high"] < limit)
 
 
-def _lost(row: Row, chosen: Row, fastest: Row, *, tied: bool) -> str:
-    """Return why a row that could be shipped was chosen or not."""
+def _comparison(row: Row, chosen: Row, fastest: Row, *, tied: bool) -> str:
+    """Return why a candidate was chosen or not."""
     if row is chosen:
         return "chosen: the fastest" if row is fastest else f"chosen: as fast as {shown_case(fastest)} within noise, and smaller"
     if tied:
         sizes = f"{row['artifact_bytes'] / 1e6:.0f} MB against {chosen['artifact_bytes'] / 1e6:.0f}"
-        return f"as fast within noise, not smaller ({sizes})"
+        return f"as fast within noise, but not smaller ({sizes})"
     return f"slower: {row['seconds_per_image'] / fastest['seconds_per_image']:.2f}x the time of {shown_case(fastest)}"
 
 
@@ -99,11 +104,11 @@ def _figures(row: Row) -> str:
     elif row["verdict"]:
         parts.append(f"drift {row['drift']:+.4f} [{row['drift_low']:+.4f}, {row['drift_high']:+.4f}] nat/token within the recipe's limit")
     elif row["exact_match"] is not None:
-        parts.append(f"{row['exact_match']:.0%} of captions the same, quality not measured")
+        parts.append(f"{row['exact_match']:.0%} of captions unchanged, quality not measured")
     else:
         parts.append("quality not measured")
     if row[UNSTABLE]:
-        parts.append(f"but measured unstably ({row[UNSTABLE]})")
+        parts.append(f"but with unstable times ({row[UNSTABLE]})")
     return ", ".join(parts)
 
 

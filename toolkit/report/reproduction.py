@@ -1,4 +1,4 @@
-"""The commands that measure the same again, from what records store."""
+"""Write the commands that repeat a measurement, from its records."""
 
 import shlex
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from toolkit.records.record import Record
 from toolkit.records.settings import NATURAL, values
 
 ARTIFACTS, RECORDS, REPORT = "build/artifacts-again", "records-again.jsonl", "report-again.html"
-"""Outputs that are not those of the first run, so that the commands replace nothing."""
+"""Outputs of the commands. They differ from the usual names, so that the commands replace no file of the first run."""
 CHECKPOINT = "CHECKPOINT"
-"""Stands for a checkpoint of which records store only the hash."""
+"""Placeholder for a checkpoint of which records store only the hash."""
 
 
 def commands(records: Sequence[Record]) -> list[str]:
-    """Return the lines to type, where the first run was started: export, benchmark, report."""
+    """Return the commands export, bench and report; run them in the folder of the first run."""
     recipes = list(dict.fromkeys(record.subject.recipe for record in records if record.subject and record.subject.recipe))
     work = records[0].workload
     checkpoint = work.checkpoint or CHECKPOINT
@@ -21,7 +21,7 @@ def commands(records: Sequence[Record]) -> list[str]:
         *(["--dataset", work.dataset_path] if work.dataset_path else []),
         *(["--images", work.images_path] if work.images_path else []),
     ]
-    images = images or ["--dataset" if work.metric_counter else "--images", work.dataset]  # its path is not known
+    images = images or ["--dataset" if work.metric_counter else "--images", work.dataset]  # the record has no path
     bench = ["toolkit", "bench", ARTIFACTS, "--checkpoint", checkpoint, *images]
     bench += ["--limit", str(work.limit)] if work.limit else []
     bench += ["--prompt", work.prompt] if work.prompt else []

@@ -1,7 +1,7 @@
-"""Matplotlib figures go in; SVG text that a page can hold comes out: themed by CSS variables, readable by a screen reader.
+"""Convert matplotlib figures to SVG with CSS colours, for light and dark themes and for screen readers.
 
-A figure is drawn in placeholder colours, one for each name of `COLOURS`; each becomes `var(--name)` here, so that one drawing serves
-light, dark and print. Text stays text, in the page's font. Names of elements get the plot's own prefix, since a page holds several.
+A figure is drawn in placeholder colours, one per name in `COLOURS`. Each placeholder becomes `var(--name)`, so that one drawing works in
+light, dark and print. Text stays text, in the page's font. Element ids get the plot's name as a prefix, because a page has several plots.
 """
 
 import io
@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 NAMESPACE = "http://www.w3.org/2000/svg"
 LINKS = "http://www.w3.org/1999/xlink"
 WIDTH_IN = 5.2
-"""Of every figure: 374 units, so that text of 10 units is 14 px in a column of 540 px and near 10 px on a phone."""
+"""Width of all figures: 374 units. Text of 10 units is then 14 px high in a column of 540 px, and about 10 px on a phone."""
 
 COLOURS = ("paper", "ink", "muted", "rule", "accent", "first", "second", "third", "fourth")
-"""What a figure may be drawn in; the page says what each looks like in either theme."""
+"""Names of the colours that a figure may use; the page defines them for both themes."""
 
-PAPER, INK, MUTED, RULE, ACCENT, FIRST, SECOND, THIRD, FOURTH = (f"#0100{place:02x}" for place in range(len(COLOURS)))
-"""Placeholders; no figure uses such a colour by chance."""
+PAPER, INK, MUTED, RULE, ACCENT, FIRST, SECOND, THIRD, FOURTH = (f"#0100{index:02x}" for index in range(len(COLOURS)))
+"""Placeholder colours; matplotlib's defaults do not contain them."""
 
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -47,14 +47,14 @@ SETTINGS: dict[Any, Any] = {
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
 }
-"""DejaVu Sans, which matplotlib ships, is wider than the fonts of browsers: what fits in it fits in them."""
+"""DejaVu Sans ships with matplotlib. It is wider than browsers' fonts, so text that fits in it fits in theirs."""
 
 _REWRITES: tuple[tuple[str, str | Callable[["re.Match[str]"], str]], ...] = (
     (r"#0100([0-9a-f]{2})", lambda match: f"var(--{COLOURS[int(match[1], 16)]})"),
     (r"font-family: [^;]*;?", ""),
     (r"font: ((?:\w+ )*?)(\d\w*) ([\d.]+px) [^;]*", r"font-weight: \2; font-size: \3"),
 )
-"""What attributes of matplotlib's elements become."""
+"""(Pattern, replacement) for the attributes of matplotlib's SVG elements."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +64,22 @@ class Plot:
     name: str
     title: str
     note: str
-    """How to read it, in a sentence."""
+    """How to read the plot."""
     description: str
-    """What it shows, with its figures: for those who do not see it."""
+    """Text alternative with all figures."""
     svg: str
 
 
 def new_figure(height_in: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure of panels side by side, which share their rows."""
+    """Return an empty figure with panels side by side, which share the y axis."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", facecolor="none", dpi=72)
         axes = figure.subplots(1, panels, sharey=True, squeeze=False)
     return figure, list(axes[0])
 
 
-def finish(figure: Figure, *, name: str, title: str, note: str, description: str) -> Plot:
-    """Return a figure that is drawn as a plot of a page."""
+def to_themed_svg(figure: Figure, *, name: str, title: str, note: str, description: str) -> Plot:
+    """Convert a figure to a plot; see `Plot` for the texts."""
     text = io.StringIO()
     with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": name}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -87,7 +87,7 @@ def finish(figure: Figure, *, name: str, title: str, note: str, description: str
     ElementTree.register_namespace("xlink", LINKS)
     root = ElementTree.fromstring(text.getvalue())  # noqa: S314 - matplotlib's output of the line above
     for element in root.iter():
-        _adopt(element, name)
+        _rewrite_element(element, name)
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
     root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title {name}-text"}
@@ -99,12 +99,12 @@ def finish(figure: Figure, *, name: str, title: str, note: str, description: str
 
 
 def standalone(plot: Plot, light: Mapping[str, str], dark: Mapping[str, str]) -> str:
-    """Return the SVG as a file of its own, which carries both themes.
+    """Return the content of an SVG file with both themes.
 
     Args:
-        plot: What to draw.
-        light: Colour of each of `COLOURS`.
-        dark: Likewise, where the reader's system is dark.
+        plot: The plot.
+        light: Name in `COLOURS` → colour.
+        dark: Name in `COLOURS` → colour for dark systems.
     """
     sheet = (
         f"svg{{{_variables(light)}background:var(--paper);font-family:system-ui,sans-serif}}"
@@ -118,12 +118,12 @@ def _variables(colours: Mapping[str, str]) -> str:
     return "".join(f"--{name}:{colours[name]};" for name in COLOURS)
 
 
-def _adopt(element: ElementTree.Element, name: str) -> None:
-    """Give an element its colours, its font and its name within the page; names that nothing refers to go."""
+def _rewrite_element(element: ElementTree.Element, name: str) -> None:
+    """Replace colours and fonts of an element, prefix its id, and remove ids of groups, which nothing refers to."""
     if element.tag == f"{{{NAMESPACE}}}g":
         element.attrib.pop("id", None)
     for style in element.findall(f"{{{NAMESPACE}}}style"):
-        element.remove(style)  # it would hold for the whole page
+        element.remove(style)  # it would apply to the whole page
     for key, value in element.attrib.items():
         for pattern, replacement in _REWRITES:
             value = re.sub(pattern, replacement, value)

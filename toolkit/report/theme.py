@@ -1,7 +1,7 @@
-"""The colours of a page and of its plots, in light and dark: tables go in, nothing else.
+"""The colours of a page and of its plots, in the light and the dark theme.
 
-Told apart without colour vision: the stages are Okabe and Ito's hues (2008), darkened or lightened until they stand out from the page
-by 3:1 (WCAG 2.2, 1.4.11); text by 4.5:1 (1.4.3). tests/toolkit/test_theme.py computes both.
+The stages have hues of Okabe and Ito (2008), which can be distinguished without colour vision. They are darkened or lightened to a contrast
+of 3:1 with the page (WCAG 2.2, 1.4.11). Text has a contrast of 4.5:1 (1.4.3). tests/toolkit/report/test_theme.py computes both.
 """
 
 LIGHT = {
@@ -28,4 +28,4 @@ DARK = {
     "fourth": "#2fbf91",
     "mark": "#5a4708",
 }
-"""Name → colour, the same names in both; `mark` lies behind words that differ."""
+"""Name → colour. Both themes have the same names; `mark` is the background of words that differ."""

@@ -1,4 +1,4 @@
-"""Small images for a page: a dataset goes in; data addresses of JPEGs, which need no other file, come out."""
+"""Make thumbnails of a dataset as data URLs of JPEGs, which need no other file."""
 
 import base64
 import io
@@ -14,21 +14,21 @@ from toolkit.datasets import Dataset
 logger = logging.getLogger(__name__)
 
 SIDE_PX, QUALITY = 320, 72
-"""The longer side, twice what the page shows, for dense screens; about 15 kB an image."""
+"""Pixels of the longer side and JPEG quality. The side is twice as long as on the page, for high-density screens; about 15 kB per image."""
 
 
-def thumbnails(dataset: Dataset, places: Sequence[int]) -> dict[int, str]:
-    """Return the address of a thumbnail for each place in the dataset; an image that cannot be read has none."""
-    found = {}
-    for place in places:
+def thumbnails(dataset: Dataset, indices: Sequence[int]) -> dict[int, str]:
+    """Return index in the dataset → data URL; images that cannot be read are left out, with a warning."""
+    urls = {}
+    for index in indices:
         try:
-            found[place] = _address(read_image(dataset.images[place].path))
+            urls[index] = _data_url(read_image(dataset.images[index].path))
         except ImageReadError as error:
             logger.warning("no thumbnail: %s", error)
-    return found
+    return urls
 
 
-def _address(image: Image.Image) -> str:
+def _data_url(image: Image.Image) -> str:
     image = image.copy()
     image.thumbnail((SIDE_PX, SIDE_PX))
     content = io.BytesIO()

@@ -1,1 +1,1 @@
-"""Records to numbers."""
+"""Statistics that are computed from records."""

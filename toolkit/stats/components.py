@@ -1,4 +1,4 @@
-"""What an artifact's bytes are spent on: records go in; a row per case goes out, a column per component."""
+"""Compute the table of an artifact's size by component."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,13 @@ from toolkit.stats.rows import Row
 
 
 def component_rows(records: Sequence[Record]) -> list[Row]:
-    """Return the bytes of every artifact's components and their sum, null for what it does not have; none where no record tells."""
-    found = {record.case: record.subject.components for record in reversed(records) if record.subject and record.subject.components}
-    cases = [case for case in dict.fromkeys(record.case for record in records) if case in found]
-    names = list(dict.fromkeys(name for case in cases for name in found[case]))
-    names.sort(key=lambda name: -max(found[case].get(name, 0) for case in cases))
-    return [{"case": case, **{name: found[case].get(name) for name in names}, "total": sum(found[case].values())} for case in cases]
+    """Return one row per artifact: bytes of each component and the total. Components that it does not have are None.
+
+    There are no rows if no record has components.
+    """
+    components = {record.case: record.subject.components for record in reversed(records) if record.subject and record.subject.components}
+    cases = [case for case in dict.fromkeys(record.case for record in records) if case in components]
+    names = list(dict.fromkeys(name for case in cases for name in components[case]))
+    names.sort(key=lambda name: -max(components[case].get(name, 0) for case in cases))
+    sizes = [(case, components[case]) for case in cases]
+    return [{"case": case, **{name: bytes_of.get(name) for name in names}, "total": sum(bytes_of.values())} for case, bytes_of in sizes]

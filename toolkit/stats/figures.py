@@ -1,4 +1,4 @@
-"""Figures of one process: a record that has no error, its times per image, goes in; one number comes out."""
+"""Compute single figures of one record without an error, whose times are per image (`toolkit.stats.per_image`)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -10,24 +10,24 @@ Figure = Callable[[Record], float | None]
 
 
 def seconds_per_image(record: Record) -> float:
-    """Return the median over the record's images."""
+    """Return the median time per image."""
     return median(image.total_s for image in record.times)
 
 
 def startup_seconds(record: Record) -> float | None:
-    """Return the time from nothing to the first caption."""
+    """Return the time from process start to the first caption: import, load and first caption."""
     parts = (record.import_s, record.load_s, record.first_caption_s)
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
+    measured = [part for part in parts if part is not None]
+    return sum(measured) if len(measured) == len(parts) else None
 
 
 def joules_per_image(record: Record) -> float | None:
-    """Return the energy of one caption."""
+    """Return the mean energy per image."""
     return None if record.energy_j is None else record.energy_j / len(record.times)
 
 
 def cpu_seconds_per_image(record: Record) -> float | None:
-    """Return the time of all threads for one caption."""
+    """Return the mean CPU time of all threads per image."""
     return None if record.cpu_s is None else record.cpu_s / len(record.times)
 
 
@@ -44,15 +44,17 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
         "joules_per_image": joules_per_image,
     }
 )
-"""Key of a row → the figure whose median over the repeats it holds."""
+"""Key of a row → the figure whose median over repeats is its value."""
 
 
-def over(ones: Sequence[Record], others: Sequence[Record], figure: Figure) -> list[float]:
-    """Return one case's figure over another's of the same repeat, which ran next to it."""
-    other_of = {record.repeat: value for record in others if (value := figure(record))}
-    return [value / other_of[record.repeat] for record in ones if record.repeat in other_of and (value := figure(record)) is not None]
+def ratios(numerators: Sequence[Record], denominators: Sequence[Record], figure: Figure) -> list[float]:
+    """Return the ratio of two cases' figures for each repeat, because the cases of a repeat run close together in time."""
+    by_repeat = {record.repeat: value for record in denominators if (value := figure(record))}
+    return [
+        value / by_repeat[record.repeat] for record in numerators if record.repeat in by_repeat and (value := figure(record)) is not None
+    ]
 
 
 def speedups(records: Sequence[Record], baseline: Sequence[Record]) -> list[float]:
-    """Return how many times as long the baseline took in each repeat."""
-    return over(baseline, records, seconds_per_image)
+    """Return the baseline's time divided by the case's time for each repeat."""
+    return ratios(baseline, records, seconds_per_image)

@@ -1,9 +1,9 @@
-"""How time and memory grow over a sweep: records go in; a row per case and value goes out, beside what arithmetic says at most.
+"""Compare the growth of time and memory over a sweep with an expected limit.
 
-A line of growth holds everything but one field of the setting fixed; each value is compared with the line's smallest. What may grow:
+A series varies one field of the setting; the other fields are fixed. Each value is compared with the smallest value of its series. Limits:
 
-- time per image: not with the batch and not with threads; with tokens, only the part after the encoder, as the tokens do;
-- memory: only what was taken since loading, as the batch, the tokens or the threads do.
+- Time per image must not grow with the batch size or the threads. With tokens, only the time after the encoder may grow, in proportion.
+- Memory: only the part that is allocated after loading may grow, in proportion to the batch size, the tokens or the threads.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from dataclasses import asdict, replace
 from statistics import median
 
 from toolkit.records.record import Record
-from toolkit.records.settings import AXES, NATURAL, Setting
+from toolkit.records.settings import AXES, Setting, value_label
 from toolkit.stats.rows import Row, group
-from toolkit.stats.stability import doubts
+from toolkit.stats.stability import instability_reasons
 
 KEYS = (
     "case",
-    "grows",
+    "parameter",
     "value",
-    "at",
+    "fixed",
     "batch_size",
     "threads",
     "forced_tokens",
@@ -34,30 +34,33 @@ KEYS = (
     "peak_rss_ratio_low",
     "peak_rss_ratio_high",
     "peak_rss_ratio_limit",
-    "beyond",
+    "exceeds",
     "unstable",
 )
-"""`grows` is what grows, `at` the rest of the setting; ratios are to the line's smallest value, `beyond` names what grew faster,
-`unstable` says why the times cannot be trusted (null where they can)."""
+"""Keys of a row.
+
+`parameter` is the field that varies; `fixed` are the other fields. Ratios are relative to the smallest value of the series. `exceeds` lists
+the figures that grew by more than their limit. `unstable` is the reason why the times are unstable, or null.
+"""
 
 TITLES = {"batch_size": "batch", "threads": "threads", "tokens": "tokens"}
 SLACK = 1.05
-"""A ratio counts as beyond its limit where every repeat's is, by this factor: clocks and memory counters are not exact."""
+"""A figure exceeds its limit if the ratio of every repeat exceeds it by this factor; it allows for inexact clocks and counters."""
 
 
 def growth_rows(records: Sequence[Record]) -> list[Row]:
-    """Return the rows of every line with at least two values; without a sweep, none."""
-    groups = {key: [record for record in listed if record.error is None] for key, listed in group(records).items()}
+    """Return the rows of all series with at least two values; no rows without a sweep."""
+    groups = {key: [record for record in case_records if record.error is None] for key, case_records in group(records).items()}
     rows = []
     for axis in AXES:
-        lines: dict[tuple[str, Setting], list[Setting]] = {}
+        series: dict[tuple[str, Setting], list[Setting]] = {}
         for (case, setting), good in groups.items():
             if good and getattr(setting, axis) is not None:
-                lines.setdefault((case, replace(setting, **{axis: 0})), []).append(setting)
-        for (case, _), settings in lines.items():
+                series.setdefault((case, replace(setting, **{axis: 0})), []).append(setting)
+        for (case, _), settings in series.items():
             if len(settings) > 1:
-                listed = sorted(settings, key=lambda setting: int(getattr(setting, axis)))
-                rows += [_row(case, axis, setting, groups[case, setting], listed[0], groups[case, listed[0]]) for setting in listed]
+                first, *_ = ordered = sorted(settings, key=lambda setting: int(getattr(setting, axis)))
+                rows += [_row(case, axis, setting, groups[case, setting], first, groups[case, first]) for setting in ordered]
     return rows
 
 
@@ -67,16 +70,16 @@ def _row(case: str, axis: str, setting: Setting, good: Sequence[Record], first: 
     factor = getattr(setting, axis) / getattr(first, axis)
     row |= {
         "case": case,
-        "grows": TITLES[axis],
+        "parameter": TITLES[axis],
         "value": getattr(setting, axis),
-        "at": " ".join(_said(value, name) for name, value in asdict(setting).items() if name != axis),
+        "fixed": " ".join(value_label(value, name) for name, value in asdict(setting).items() if name != axis),
         "batch_size": setting.batch_size,
         "threads": setting.threads,
         "forced_tokens": setting.tokens,
         "seconds_per_image": median(times),
         "images_per_second": len(times) / sum(times),
-        "beyond": [],
-        "unstable": "; ".join(doubts(good)) or None,
+        "exceeds": [],
+        "unstable": "; ".join(instability_reasons(good)) or None,
     }
     peaks = [record.peak_rss_bytes for record in good if record.peak_rss_bytes is not None]
     row["peak_rss_bytes"] = round(median(peaks)) if peaks else None
@@ -86,12 +89,8 @@ def _row(case: str, axis: str, setting: Setting, good: Sequence[Record], first: 
     return row
 
 
-def _said(value: int | None, axis: str) -> str:
-    return NATURAL if value is None else AXES[axis].format(value)
-
-
 def _compare(row: Row, what: str, good: Sequence[Record], base: Sequence[Record], limit: float | None) -> None:
-    """Fill in one figure's ratios; a repeat is compared with the same repeat of the smallest value, which ran near it."""
+    """Set the ratios of one figure; each repeat is compared with the same repeat of the smallest value."""
     base_of = {record.repeat: figure for record in base if (figure := _figure(record, what))}
     ratios = [figure / base_of[record.repeat] for record in good if record.repeat in base_of and (figure := _figure(record, what))]
     if not ratios or limit is None:
@@ -99,7 +98,7 @@ def _compare(row: Row, what: str, good: Sequence[Record], base: Sequence[Record]
     row |= {f"{what}_ratio": median(ratios), f"{what}_ratio_low": min(ratios), f"{what}_ratio_high": max(ratios)}
     row[f"{what}_ratio_limit"] = limit
     if min(ratios) > limit * SLACK:
-        row["beyond"].append(what)
+        row["exceeds"].append(what)
 
 
 def _figure(record: Record, what: str) -> float | None:
@@ -107,14 +106,14 @@ def _figure(record: Record, what: str) -> float | None:
 
 
 def _seconds_limit(base: Sequence[Record], factor: float) -> float:
-    """Reading and encoding take what they took; the rest grows as the tokens do."""
+    """Return the limit if the time of reading and encoding is constant and the rest grows by `factor`."""
     times = [time for record in base for time in record.times]
     fixed = sum(time.read_s + (time.encode_s or 0.0) for time in times) / sum(time.total_s for time in times)
     return fixed + (1 - fixed) * factor
 
 
 def _memory_limit(base: Sequence[Record], factor: float) -> float | None:
-    """What was resident after loading stays; the rest grows by the factor."""
+    """Return the limit if the memory after loading is constant and the rest grows by `factor`."""
     known = [(r.loaded_rss_bytes, r.peak_rss_bytes) for r in base if r.loaded_rss_bytes is not None and r.peak_rss_bytes is not None]
     if not known:
         return None

@@ -1,6 +1,6 @@
-"""Quality of a case: what was said of each image goes in; scores, and changes against the same images of a baseline, come out.
+"""Compute the scores of a case, and their changes relative to the baseline on the same images.
 
-Changes are relative, with a paired bootstrap 95 % interval over images.
+Intervals of changes are paired bootstrap 95 % confidence intervals over images.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from toolkit.records.record import ImageQuality
 
 
 def scores(quality: Sequence[ImageQuality]) -> dict[str, Any]:
-    """Return BLEU, CIDEr-D and ROUGE-L of the images that were scored; nothing where none was."""
+    """Return BLEU, CIDEr-D and ROUGE-L of the scored images; an empty dict without scored images."""
     scored = [image for image in quality if image.matches is not None]
     if not scored:
         return {}
-    one, two, three, four = bleu([_counts(image) for image in scored])
+    bleu1, bleu2, bleu3, bleu4 = bleu([_counts(image) for image in scored])
     return {
-        "bleu1": one,
-        "bleu2": two,
-        "bleu3": three,
-        "bleu4": four,
+        "bleu1": bleu1,
+        "bleu2": bleu2,
+        "bleu3": bleu3,
+        "bleu4": bleu4,
         "cider": fmean(image.cider or 0.0 for image in scored),
         "rouge_l": fmean(image.rouge_l or 0.0 for image in scored),
     }
@@ -44,32 +44,35 @@ def _counts(image: ImageQuality) -> NgramCounts:
     )
 
 
-def changes(ours: Sequence[ImageQuality], theirs: Sequence[ImageQuality]) -> dict[str, Any]:
-    """Return agreement, changes of scores, drift and the verdict, over images that both could caption; nothing where there is none."""
-    both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.error is None and b.error is None] if ours and theirs else []
+def changes(quality: Sequence[ImageQuality], baseline: Sequence[ImageQuality]) -> dict[str, Any]:
+    """Return agreement, changes of scores, drift and the verdict over the images that both cases captioned.
+
+    The dict is empty if there is no such image. Without drift a verdict can be a loss, but not "no clear loss".
+    """
+    both = [(a, b) for a, b in zip(quality, baseline, strict=True) if a.error is None and b.error is None] if quality and baseline else []
     if not both:
         return {}
     row: dict[str, Any] = {"exact_match": fmean(a.caption == b.caption for a, b in both)}
     scored = [(a, b) for a, b in both if a.matches is not None and b.matches is not None]
     if not scored:
         return row
-    mine, base = [a for a, _ in scored], [b for _, b in scored]
-    row |= _change("bleu4", paired_change(count_matrix([*map(_counts, mine)]), count_matrix([*map(_counts, base)]), bleu4_of_sums))
-    row |= _change("cider", paired_change(_values(mine, "cider"), _values(base, "cider")))
-    row |= _change("rouge_l", paired_change(_values(mine, "rouge_l"), _values(base, "rouge_l")))
+    case, base = [a for a, _ in scored], [b for _, b in scored]
+    row |= _change("bleu4", paired_change(count_matrix([*map(_counts, case)]), count_matrix([*map(_counts, base)]), bleu4_of_sums))
+    row |= _change("cider", paired_change(_values(case, "cider"), _values(base, "cider")))
+    row |= _change("rouge_l", paired_change(_values(case, "rouge_l"), _values(base, "rouge_l")))
     losses = [name for name in ("bleu4", "cider", "rouge_l") if (row[f"{name}_change_high"] or 0) < 0]
     scored_both = all(image.log_probability is not None for pair in scored for image in pair)
     if scored_both:
-        falls = _values(base, "log_probability") - _values(mine, "log_probability")
+        falls = _values(base, "log_probability") - _values(case, "log_probability")
         sums = np.stack([falls, _values(base, "scored_tokens")], axis=1)
         row["drift"] = float(drift_of_sums(sums.sum(axis=0, keepdims=True))[0])
         row["drift_low"], row["drift_high"] = interval(sums, drift_of_sums)
         losses += ["drift"] if row["drift_low"] > 0 else []
     if losses:
         row["verdict"] = f"loss: {', '.join(losses)}"
-    elif scored_both:  # without drift nobody knows
+    elif scored_both:
         row["verdict"] = "no clear loss"
-    if ours is theirs:
+    if quality is baseline:
         row["verdict"] = None
     return row
 

@@ -1,7 +1,7 @@
-"""Statistics of a report: records go in, one row of figures per case comes out. Everything is computed from records alone.
+"""Compute the rows of a report from records: one row of figures per case and setting.
 
-Times are pooled over images and repeats; a speed-up is the median of the repeats' own ratios, since the cases of a repeat ran next
-to each other. Quality changes are relative to the baseline's score on the same images, with a paired bootstrap 95 % interval.
+Times are pooled over images and repeats. A speed-up is computed for each repeat, because its cases run close together in time; the row has
+the median. Quality changes are relative to the baseline's score on the same images, with a paired bootstrap 95 % confidence interval.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,11 +13,11 @@ import numpy as np
 from runtimes.errors import RecordError
 from toolkit.records.record import BASELINE, Record
 from toolkit.records.settings import SWEPT, Setting, setting_of, settings_of
-from toolkit.stats.figures import FIGURES, Figure, joules_per_image, over, seconds_per_image, speedups
+from toolkit.stats.figures import FIGURES, Figure, joules_per_image, ratios, seconds_per_image, speedups
 from toolkit.stats.per_image import per_image
 from toolkit.stats.quality import changes, scores
 from toolkit.stats.roofline import encode_limit_s, token_bytes, token_limit_s
-from toolkit.stats.stability import doubts
+from toolkit.stats.stability import instability_reasons
 
 Row = dict[str, Any]
 
@@ -91,67 +91,71 @@ KEYS = (
     "approximate",
     "drift_limit",
 )
-"""Keys of a row, in this order; null where a figure was not measured.
+"""Keys of a row, in this order; the value is null if a figure was not measured.
 
-Ratios and speed-ups are against the baseline with the same setting; changes are relative. `setting` says for people what differs between
-the settings of a run (null if nothing does); `forced_tokens` is null where captions have their natural length. Times are per image.
-A limit is what this machine could do at best with those threads, its share the limit over the time that was measured. Start-up is import,
-load (hashing is part of it) and the first caption together. `unstable` says why the times cannot be trusted (null where they can). Tokens
-per second are those after a caption's first. `approximate` and `drift_limit` (nat per token) are what the recipe says of itself.
+- Ratios, speed-ups and changes are relative to the baseline with the same setting.
+- `setting` is a label with the fields that differ between the settings of a run; null if there is one setting.
+- `forced_tokens` is null for natural caption lengths.
+- Times are seconds per image.
+- `*_limit_seconds` is the minimum time on this machine with these threads; `*_limit_share` is this minimum divided by the measured time.
+- `startup_seconds` is the sum of import, load (which includes hashing) and first caption.
+- `tokens_per_second` does not count the first token of a caption.
+- `unstable` is the reason why the times are unstable, or null.
+- `approximate` and `drift_limit` (nat per token) are properties of the recipe.
 """
 
 
 def check_comparable(records: Sequence[Record], source: str) -> None:
-    """Refuse records of different machines or workloads in one table.
+    """Check that records have the same machine, workload and checkpoint.
 
     Raises:
-        RecordError: Names the first field that differs, with both values.
+        RecordError: They differ. The message has the first field that differs, with both values.
     """
     first = records[0]
     for record in records[1:]:
         for part in ("host", "workload"):
-            ours, theirs = vars(getattr(first, part)), vars(getattr(record, part))
-            for field, value in ours.items():
-                if theirs[field] != value and field not in SWEPT:
-                    raise RecordError(source, f"holds records of different runs: {part} {field} is {value!r} and {theirs[field]!r}")
+            expected, actual = vars(getattr(first, part)), vars(getattr(record, part))
+            for field, value in expected.items():
+                if actual[field] != value and field not in SWEPT:
+                    raise RecordError(source, f"contains records of different runs: {part} {field} is {value!r} and {actual[field]!r}")
     natural = [record.workload for record in records if record.workload.forced_tokens is None]
     if len(lengths := dict.fromkeys(f"{work.min_length} to {work.max_length}" for work in natural)) > 1:
-        raise RecordError(source, f"holds records of different runs: captions of {' and of '.join(lengths)} tokens")
+        raise RecordError(source, f"contains records of different runs: captions of {' and of '.join(lengths)} tokens")
     if len({record.subject.checkpoint_sha256 for record in records if record.subject}) > 1:
-        raise RecordError(source, "holds records of different checkpoints")
+        raise RecordError(source, "contains records of different checkpoints")
 
 
 def make_rows(records: Sequence[Record]) -> list[Row]:
-    """Return a row per case and setting, in the order in which they first ran."""
+    """Return one row per case and setting, in the order in which they first ran."""
     labels = settings_of(records)
     groups = group(records)
     rows = []
-    for (case, setting), listed in groups.items():
+    for (case, setting), case_records in groups.items():
         baseline = [record for record in groups.get((BASELINE, setting), []) if record.error is None]
-        rows.append(_row(case, setting, labels[setting] or None, listed, baseline))
+        rows.append(_row(case, setting, labels[setting] or None, case_records, baseline))
     return rows
 
 
 def group(records: Sequence[Record]) -> dict[tuple[str, Setting], list[Record]]:
-    """Return the records of each case and setting, their times per image that could be captioned."""
+    """Group records by case and setting, with times per captioned image (`per_image`)."""
     groups: dict[tuple[str, Setting], list[Record]] = {}
     for record in records:
         groups.setdefault((record.case, setting_of(record)), []).append(record)
-    return {key: per_image(listed) for key, listed in groups.items()}
+    return {key: per_image(case_records) for key, case_records in groups.items()}
 
 
-def _row(case: str, setting: Setting, label: str | None, listed: Sequence[Record], baseline: Sequence[Record]) -> Row:
+def _row(case: str, setting: Setting, label: str | None, records: Sequence[Record], baseline: Sequence[Record]) -> Row:
     row: Row = dict.fromkeys(KEYS)
     row |= {"case": case, "setting": label, "batch_size": setting.batch_size, "threads": setting.threads, "forced_tokens": setting.tokens}
-    good = [record for record in listed if record.error is None]
-    errors = [record.error for record in listed if record.error is not None]
+    good = [record for record in records if record.error is None]
+    errors = [record.error for record in records if record.error is not None]
     if errors:
-        row["error"] = errors[0] if len(errors) == len(listed) else f"{len(errors)} of {len(listed)} repeats: {errors[0]}"
+        row["error"] = errors[0] if len(errors) == len(records) else f"{len(errors)} of {len(records)} repeats: {errors[0]}"
     if not good:
         return row
     row |= _times(good)
     row |= _limits(row, good[0])
-    row["unstable"] = "; ".join(doubts(good)) or None
+    row["unstable"] = "; ".join(instability_reasons(good)) or None
     subject = good[0].subject
     assert subject is not None
     row |= {
@@ -183,24 +187,24 @@ def _times(good: Sequence[Record]) -> Row:
         "seconds_per_image_p90": float(np.quantile(totals, 0.9)),
         "images_per_second": len(totals) / sum(totals),
         "read_seconds": median(image.read_s for image in images),
-        "encode_seconds": _middle_of(image.encode_s for image in images),
-        "first_token_seconds": _middle_of(image.first_token_s for image in images),
+        "encode_seconds": _median_of_measured(image.encode_s for image in images),
+        "first_token_seconds": _median_of_measured(image.first_token_s for image in images),
         "step_seconds": median(steps) if steps else None,
         "tokens_per_second": len(steps) / sum(steps) if steps else None,
         "tokens_per_image": fmean(tokens) if tokens else None,
-        **{key: _median(key, good, figure) for key, figure in FIGURES.items()},
+        **{key: _median_figure(key, good, figure) for key, figure in FIGURES.items()},
     }
 
 
-def _median(key: str, records: Sequence[Record], figure: Figure) -> float | None:
-    value = _middle_of(map(figure, records))
+def _median_figure(key: str, records: Sequence[Record], figure: Figure) -> float | None:
+    value = _median_of_measured(map(figure, records))
     return round(value) if value is not None and key.endswith("_bytes") else value
 
 
-def _middle_of(values: Iterable[float | None]) -> float | None:
-    """Return the median of what was measured."""
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
+def _median_of_measured(values: Iterable[float | None]) -> float | None:
+    """Return the median of the values that are not None; None without any."""
+    measured = [value for value in values if value is not None]
+    return median(measured) if measured else None
 
 
 def _limits(row: Row, record: Record) -> Row:
@@ -220,17 +224,17 @@ def _limits(row: Row, record: Record) -> Row:
 
 
 def _ratios(row: Row, good: Sequence[Record], baseline: Sequence[Record]) -> Row:
-    energies = [ratio - 1 for ratio in over(good, baseline, joules_per_image)]
+    energy_changes = [ratio - 1 for ratio in ratios(good, baseline, joules_per_image)]
     base = _times(baseline)
     subject = baseline[0].subject
     assert subject is not None
     base["artifact_bytes"] = subject.artifact_bytes
-    ratio = {
+    size_ratios = {
         f"{name}_ratio": row[key] / base[key] if row[key] and base[key] else None
         for name, key in (("size", "artifact_bytes"), ("peak_rss", "peak_rss_bytes"), ("loaded_rss", "loaded_rss_bytes"))
     }
-    return {**ratio, **_middle("speedup", speedups(good, baseline)), **_middle("energy_change", energies)}
+    return {**size_ratios, **_median_and_range("speedup", speedups(good, baseline)), **_median_and_range("energy_change", energy_changes)}
 
 
-def _middle(name: str, values: Sequence[float]) -> Row:
+def _median_and_range(name: str, values: Sequence[float]) -> Row:
     return {name: median(values), f"{name}_low": min(values), f"{name}_high": max(values)} if values else {}

@@ -1,1 +1,1 @@
-"""Numbers to Markdown, CSV and JSON."""
+"""Reports as Markdown, CSV and JSON."""

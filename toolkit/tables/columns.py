@@ -1,4 +1,4 @@
-"""The columns of people's tables as data: title, unit and how a row's figures are written. Figures stay SI until here."""
+"""The columns of the Markdown and HTML tables: title with unit, and the format of a cell. Rows have SI units."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from toolkit.stats.rows import Row
 
 @dataclass(frozen=True)
 class Column:
-    """One column."""
+    """A column of a table."""
 
     title: str
     cell: Callable[[Row], str]
     lowest: str | None = None
-    """Key of a row whose lowest value is the best."""
+    """Key of the row's figure, if its lowest value is the best."""
     highest: str | None = None
-    """Likewise, the highest."""
+    """Key of the row's figure, if its highest value is the best."""
 
 
 NOT_MEASURED = "-"
 
 
 def number(key: str, pattern: str, scale: float = 1.0) -> Callable[[Row], str]:
-    """Write one figure, scaled."""
+    """Return a cell that formats `row[key] * scale` with a pattern."""
     return lambda row: NOT_MEASURED if row[key] is None else pattern.format(row[key] * scale)
 
 
@@ -32,7 +32,7 @@ def _seconds(row: Row) -> str:
     if row["seconds_per_image"] is None:
         return NOT_MEASURED
     spread = (row["seconds_per_image_high"] - row["seconds_per_image_low"]) / 2
-    if spread == 0:  # one repeat
+    if spread == 0:  # there is one repeat
         return f"{row['seconds_per_image']:.3f}"
     return f"{row['seconds_per_image']:.3f} ± {spread:.3f}"
 
@@ -79,26 +79,26 @@ def _change(key: str) -> Callable[[Row], str]:
 def _drift(row: Row) -> str:
     if row["drift"] is None or row["case"] == BASELINE:
         return NOT_MEASURED if row["drift"] is None else "0"
-    drift, low, high = (round(row[key], 4) + 0.0 for key in ("drift", "drift_low", "drift_high"))  # + 0.0: no minus before a zero
+    drift, low, high = (round(row[key], 4) + 0.0 for key in ("drift", "drift_low", "drift_high"))  # + 0.0 turns -0.0 into 0.0
     return f"{drift:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def shown_case(row: Row) -> str:
-    """Return the case's name, and what sets it apart within a sweep."""
+    """Return the case's name, followed by its setting in a sweep."""
     return f"{row['case']} {row['setting']}" if row["setting"] else str(row["case"])
 
 
 UNSTABLE = " !"
-"""Follows a case whose times cannot be trusted."""
+"""Mark of a case with unstable times."""
 
 CASE = Column("case", shown_case)
-DOUBTED_CASE = Column("case", lambda row: shown_case(row) + (UNSTABLE if row["unstable"] else ""))
-"""Of tables of times."""
+CASE_WITH_MARK = Column("case", lambda row: shown_case(row) + (UNSTABLE if row["unstable"] else ""))
+"""For tables of times."""
 
-# Quality has no best figure: what lies within its interval is no difference, and the verdict says what is.
+# Quality columns mark no best figure: differences within an interval are noise. The verdict column has the result.
 
 SPEED = (
-    DOUBTED_CASE,
+    CASE_WITH_MARK,
     Column("s/image", _seconds, lowest="seconds_per_image"),
     Column("speed-up", _speedup, highest="speedup"),
     Column("p90 s", number("seconds_per_image_p90", "{:.3f}"), lowest="seconds_per_image_p90"),
@@ -107,7 +107,7 @@ SPEED = (
 )
 
 ENERGY = Column("J/image", _joules, lowest="joules_per_image")
-"""Of COST, where any was measured."""
+"""Added to COST if the energy of a case was measured."""
 
 COST = (
     CASE,
@@ -132,7 +132,7 @@ SCORES = (
 )
 
 AGREEMENT = (CASE, Column("same captions", number("exact_match", "{:.0%}")))
-"""In place of QUALITY and SCORES where images have no references."""
+"""Replaces QUALITY and SCORES if the images have no references."""
 
 START = (
     CASE,
@@ -152,7 +152,7 @@ STAGES = (
     Column("token ms", number("step_seconds", "{:.2f}", 1e3), lowest="step_seconds"),
 )
 
-LIMITS = (  # a share is the limit over the time that was measured
+LIMITS = (  # share: the limit divided by the measured time
     CASE,
     Column("GMAC", number("encode_macs", "{:.1f}", 1e-9)),
     Column("encode ms", number("encode_seconds", "{:.1f}", 1e3)),
@@ -164,8 +164,8 @@ LIMITS = (  # a share is the limit over the time that was measured
     Column("share", number("token_limit_share", "{:.0%}")),
 )
 
-BEYOND = " ^"
-"""Follows a ratio that is beyond its limit in every repeat."""
+EXCEEDS = " ^"
+"""Mark of a ratio that exceeds its limit in every repeat."""
 
 
 def _ratio(what: str) -> Callable[[Row], str]:
@@ -173,15 +173,15 @@ def _ratio(what: str) -> Callable[[Row], str]:
         if row[f"{what}_ratio"] is None:
             return NOT_MEASURED
         ratio, limit = row[f"{what}_ratio"], row[f"{what}_ratio_limit"]
-        return f"{ratio:.2f}x {'≤' if ratio <= limit else '>'} {limit:.2f}x{BEYOND if what in row['beyond'] else ''}"
+        return f"{ratio:.2f}x {'≤' if ratio <= limit else '>'} {limit:.2f}x{EXCEEDS if what in row['exceeds'] else ''}"
 
     return cell
 
 
 GROWTH = (
     Column("case", lambda row: row["case"] + (UNSTABLE if row["unstable"] else "")),
-    Column("at", lambda row: row["at"]),
-    Column("growth", lambda row: f"{row['grows']} {row['value']}"),
+    Column("fixed", lambda row: row["fixed"]),
+    Column("growth", lambda row: f"{row['parameter']} {row['value']}"),
     Column("s/image", number("seconds_per_image", "{:.3f}")),
     Column("ratio, limit", _ratio("seconds")),
     Column("peak MB", number("peak_rss_bytes", "{:.0f}", 1e-6)),
@@ -189,14 +189,15 @@ GROWTH = (
 )
 
 GROWTH_LEGEND = (
-    "Growth: ratios are to the smallest value; limit: time per image stays as the batch or the threads grow, and as tokens grow "
-    "only what follows the encoder grows with them; memory taken since loading grows as they do. "
-    f"{BEYOND.strip()}: every repeat grew by {SLACK - 1:.0%} more than that."
+    "Ratios are relative to the smallest value of the same series, and are compared with a limit.\n"
+    "Limit of time: the time per image does not grow with the batch size or the threads; with tokens, only the time after the encoder.\n"
+    "Limit of memory: only the memory that is allocated after loading grows, in proportion to the value.\n"
+    f"{EXCEEDS.strip()} marks a ratio that exceeds its limit by more than {SLACK - 1:.0%} in every repeat."
 )
 
 
 def component_columns(rows: Sequence[Row]) -> list[Column]:
-    """Return the columns of these rows."""
+    """Return one column per component in the rows."""
     return [Column("case", lambda row: row["case"]), *(_component_mb(name) for name in rows[0] if name != "case")]
 
 

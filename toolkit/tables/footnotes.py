@@ -1,4 +1,4 @@
-"""What all rows of a report share: records go in; lines on machine, workload, and what the figures mean come out."""
+"""Write the footnotes of a report: machine, workload, and the definitions of its figures."""
 
 from collections.abc import Sequence
 
@@ -10,36 +10,38 @@ from toolkit.tables.markdown import BEST
 
 
 def facts(records: Sequence[Record]) -> str:
-    """Return what all rows share: machine, workload, and what the figures mean."""
+    """Return the footnotes, one per line."""
     host, work = records[0].host, records[0].workload
     versions = ", ".join(f"{name} {version}" for name, version in versions_of(records).items())
-    search = "greedy" if work.num_beams == 1 else f"{work.num_beams} beams"
+    search = "greedy search" if work.num_beams == 1 else f"beam search with {work.num_beams} beams"
     memory = f", {host.memory_bytes / 2**30:.0f} GiB" if host.memory_bytes else ""
     lines = [
         f"Host: {host.cpu} ({', '.join(host.cpu_features)}), {host.cores} cores{memory}, {host.system}, Python {host.python}; {versions}.",
-        f"Workload: {work.images} images of {work.dataset} (sha256 {work.dataset_sha256[:12]}), "
-        f"{_settings(records, search)}, {work.warmup} warm-up, {_count(work.repeats, 'repeat')} interleaved, "
-        "each case in its own process.",
-        "Time is the median over images and repeats ± half the range of the repeats' medians; a speed-up is the median of the repeats' "
-        f"ratios to {BASELINE} [lowest, highest]. Peak: highest resident memory from start to last caption.",
+        f"Workload: {work.images} images of {work.dataset} (sha256 {work.dataset_sha256[:12]}), {_settings(records, search)}.",
+        f"Repeats: {work.repeats}; each repeat runs all cases. Each case has its own process and {_count(work.warmup, 'warm-up caption')}.",
+        "Time: the median over images and repeats ± half the range of the repeats' medians.",
+        f"Speed-up: the time of {BASELINE} divided by the time of the case; the median over repeats [lowest, highest].",
+        "Peak memory: the highest resident memory from process start to the last caption.",
         _energy(records),
     ]
     if len({(record.case, setting_of(record)) for record in records}) > 1:
-        lines.append(f"Marks:{BEST} the best figure of a column (quality has a verdict instead);{UNSTABLE} times that cannot be trusted.")
+        lines.append(f"Marks:{BEST} is the best figure of a column (quality has a verdict instead);{UNSTABLE} marks unstable times.")
     if records[0].measured_at:
         lines.insert(1, f"Measured: {records[0].measured_at}, {_source(records[0].commit)}.")
     if len(settings_of(records)) > 1:
-        lines.append("Cases: b images per run of the model (times are per image, a batch's divided), t threads, tok forced tokens.")
+        lines.append("Case names: b is the batch size, t the number of threads, tok the number of forced tokens. Times are per image.")
     if work.metric_counter:
-        lines.append(
-            f"BLEU: COCO's (closest reference length, no smoothing), n-grams counted by {work.metric_counter}; changes are relative to "
-            f"{BASELINE} with a paired bootstrap 95 % interval over images; drift: rise of the references' negative log-probability."
-        )
+        lines += [
+            f"BLEU: as in COCO's evaluation (closest reference length, no smoothing). N-grams are counted by {work.metric_counter}.",
+            f"Changes: relative to {BASELINE}, with a paired bootstrap 95 % confidence interval over images.",
+            f"Drift: the increase over {BASELINE} of the references' negative log-probability per token.",
+        ]
     if limits := limits_of(records):
-        lines.append(
-            f"Limits: before the cases, {'; '.join(map(_reached, limits))} (best of several); an encode cannot take less than "
-            "its products at that rate, a token not less than reading its weights and cross K/V, unless they fit in the cache."
-        )
+        lines += [
+            f"Limits of this machine, measured before the cases: {'; '.join(map(_rates, limits))}.",
+            "Limit of an encode: the time of its matrix products at this rate.",
+            "Limit of a token: the time to read its weights and its cross K/V from memory. Data in the cache is read faster.",
+        ]
     return "\n".join(lines)
 
 
@@ -49,8 +51,8 @@ def _source(commit: str | None) -> str:
 
 def _energy(records: Sequence[Record]) -> str:
     if all(record.energy_j is None for record in records):
-        return "Energy: not measured (no RAPL counter can be read here); CPU s/image is the processor time of all threads."
-    return "Energy: RAPL's processor packages while captioning, whatever else ran and idling included; memory and disks not."
+        return "Energy: not measured, because no RAPL counter is readable here. CPU s/image is the processor time of all threads."
+    return "Energy: of the processor packages (RAPL), including other programs and idle power. It excludes memory and disks."
 
 
 def _count(number: int, noun: str) -> str:
@@ -58,14 +60,15 @@ def _count(number: int, noun: str) -> str:
 
 
 def _settings(records: Sequence[Record], search: str) -> str:
-    """Say how many images at a time, how, how long and with how many threads."""
+    """Return batch size, search, caption length and threads in words."""
     batches, threads, tokens = (values(records, axis) for axis in ("batch_size", "threads", "tokens"))
     forced = [count for count in tokens if count is not None]
     lengths = [f"{_either(forced)} forced tokens"] if forced else []
     longest = [record.workload.max_length for record in records if setting_of(record).tokens is None]
     lengths += [f"at most {longest[0]} tokens with [DEC]"] if longest else []
-    at_a_time = "one" if batches == [1] else _either(batches)
-    return f"{at_a_time} at a time, {search}, {' or '.join(lengths)}, {_either(threads)} {'thread' if threads == [1] else 'threads'}"
+    return (
+        f"batch size {_either(batches)}, {search}, {' or '.join(lengths)}, {_either(threads)} {'thread' if threads == [1] else 'threads'}"
+    )
 
 
 def _either(values: Sequence[int | None]) -> str:
@@ -78,13 +81,13 @@ def versions_of(records: Sequence[Record]) -> dict[str, str]:
 
 
 def limits_of(records: Sequence[Record]) -> list[Limits]:
-    """Return the machine's limits, one for each number of threads."""
+    """Return the machine's limits, one per number of threads."""
     return list({record.limits.threads: record.limits for record in records if record.limits}.values())
 
 
-def _reached(limits: Limits) -> str:
-    integers = "" if limits.int8_macs_per_s is None else f" and {limits.int8_macs_per_s / 1e9:.0f} in INT8"
+def _rates(limits: Limits) -> str:
+    int8 = "" if limits.int8_macs_per_s is None else f" and {limits.int8_macs_per_s / 1e9:.0f} GMAC/s in INT8"
     return (
-        f"{_count(limits.threads, 'thread')} read {limits.bytes_per_s / 1e9:.1f} GB/s and {limits.library} "
-        f"multiplied {limits.float_macs_per_s / 1e9:.0f} GMAC/s in FP32{integers}"
+        f"{_count(limits.threads, 'thread')} read {limits.bytes_per_s / 1e9:.1f} GB/s, "
+        f"and {limits.library} computes {limits.float_macs_per_s / 1e9:.0f} GMAC/s in FP32{int8}"
     )

@@ -1,4 +1,4 @@
-"""Markdown tables that line up in a terminal and fit it: columns and rows go in; text no wider than `WIDTH` comes out."""
+"""Write Markdown tables with aligned columns, at most `WIDTH` characters wide."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,17 @@ from toolkit.stats.rows import Row
 from toolkit.tables.columns import Column
 
 WIDTH = 100
-"""Characters of a line. A table that needs more goes on below, its first column repeated."""
+"""Maximum characters of a line. A wider table is split; each part repeats the first column."""
 
 BEST = " *"
-"""Follows the best figure of a column."""
+"""Mark of the best figure of a column."""
 
 
 def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """Return a table, or several where one is too wide; a single cell may still be."""
-    first, *others = ([column.title, *marked(column, rows)] for column in columns)
+    """Return a table, split into several if it is too wide."""
+    first, *rest = ([column.title, *marked(column, rows)] for column in columns)
     parts: list[list[list[str]]] = []
-    for cells in others:
+    for cells in rest:
         if not parts or _width([*parts[-1], cells]) > WIDTH:
             parts.append([first])
         parts[-1].append(cells)
@@ -24,15 +24,18 @@ def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 
 def marked(column: Column, rows: Sequence[Row]) -> list[str]:
-    """Write a column's cells; a mark goes to the best one, and to all whose figure looks the same."""
+    """Return a column's cells, with `BEST` at the best figure and at all figures with the same text.
+
+    No figure is marked if fewer than two rows have one, or if all have the same text.
+    """
     texts = [column.cell(row) for row in rows]
     key = column.lowest or column.highest
-    known = [place for place, row in enumerate(rows) if key and row[key] is not None]
-    if key is None or len(known) < 2:
+    measured = [index for index, row in enumerate(rows) if key and row[key] is not None]
+    if key is None or len(measured) < 2:
         return texts
-    best = (min if column.lowest else max)(known, key=lambda place: float(rows[place][key]))
-    same = {place for place in known if _figure(texts[place]) == _figure(texts[best])}
-    return texts if len(same) == len(known) else [f"{text}{BEST}" if place in same else text for place, text in enumerate(texts)]
+    best = (min if column.lowest else max)(measured, key=lambda index: float(rows[index][key]))
+    same = {index for index in measured if _figure(texts[index]) == _figure(texts[best])}
+    return texts if len(same) == len(measured) else [f"{text}{BEST}" if index in same else text for index, text in enumerate(texts)]
 
 
 def _figure(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Reports: records go in; Markdown, CSV or JSON text comes out."""
+"""Write reports of records as Markdown, CSV or JSON."""
 
 import csv
 import io
@@ -18,34 +18,34 @@ from toolkit.tables.markdown import table
 from toolkit.tables.report_tables import Sheet, component_sheet, growth_sheet, sheets
 
 SCHEMA = 1
-"""Of the JSON report. 1 (2026-11): first."""
+"""Version of the JSON report. 1 (2026-11): first."""
 
 
 def render_markdown(records: Sequence[Record]) -> str:
-    """Return tables for people; facts that all rows share stand once, below."""
+    """Return all tables, the unstable and the failed cases, and the footnotes."""
     rows = make_rows(records)
     parts = [_markdown(sheet) for sheet in sheets(records, rows)]
-    parts.append(doubted(rows))
-    parts.append(_listed("Failed:", [f"- {shown_case(row)}: {row['error']}" for row in rows if row["error"]]))
+    parts.append(unstable_section(rows))
+    parts.append(_section("Failed:", [f"- {shown_case(row)}: {row['error']}" for row in rows if row["error"]]))
     return "\n\n".join(filter(None, [*parts, facts(records)])) + "\n"
 
 
-def doubted(rows: Sequence[Row]) -> str:
-    """Return which cases' times cannot be trusted and why; empty where all can."""
-    return _listed(f"Unstable ({UNSTABLE.strip()}):", [f"- {shown_case(row)}: {row['unstable']}" for row in rows if row["unstable"]])
+def unstable_section(rows: Sequence[Row]) -> str:
+    """Return the cases with unstable times and the reasons; an empty text if all times are stable."""
+    return _section(f"Unstable ({UNSTABLE.strip()}):", [f"- {shown_case(row)}: {row['unstable']}" for row in rows if row["unstable"]])
 
 
-def _listed(title: str, lines: Sequence[str]) -> str:
+def _section(title: str, lines: Sequence[str]) -> str:
     return "\n".join([title, *lines]) if lines else ""
 
 
 def render_csv(records: Sequence[Record]) -> str:
-    """Return one line per case with all keys of a row."""
+    """Return one line per row, with all keys of a row."""
     return _lines(KEYS, make_rows(records))
 
 
 def render_json(records: Sequence[Record]) -> str:
-    """Return the report for programs."""
+    """Return the report as a JSON object."""
     workload = records[0].workload
     report = {
         "schema": SCHEMA,
@@ -67,36 +67,42 @@ RENDERERS: dict[str, Callable[[Sequence[Record]], str]] = {"md": render_markdown
 
 
 def render_table(records: Sequence[Record], name: str, layout: str) -> str:
-    """Return one table of `TABLES` alone.
+    """Return a single table.
+
+    Args:
+        records: Of one run.
+        name: Key of `TABLES`.
+        layout: md, csv or json.
 
     Raises:
-        RecordError: The records do not hold what it shows.
+        RecordError: The records have no data for this table.
     """
     sheet = TABLES[name].sheet(records)
     if not sheet.rows:
-        raise RecordError("these records", f"hold nothing for the table '{name}': {TABLES[name].needs}")
+        raise RecordError("these records", f"have no data for the table '{name}': {TABLES[name].needs}")
     if layout == "json":
         return json.dumps(sheet.rows, indent=1, ensure_ascii=False) + "\n"
     if layout == "csv":
         rows = [{key: " ".join(v) if isinstance(v, list) else v for key, v in row.items()} for row in sheet.rows]
         return _lines(list(rows[0]), rows)
-    notes = doubted(make_rows(records)) if TABLES[name].timed else ""
+    notes = unstable_section(make_rows(records)) if TABLES[name].timed else ""
     return "\n\n".join(filter(None, [_markdown(sheet), notes])) + "\n"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can stand alone."""
+    """A table that `render_table` can write alone."""
 
     sheet: Callable[[Sequence[Record]], Sheet]
     needs: str
+    """What the records need, for the error message."""
     timed: bool
-    """Whether it shows times; then it says which of them cannot be trusted."""
+    """Whether it has times, so that the unstable cases are listed below it."""
 
 
 TABLES = {
-    "growth": Table(growth_sheet, "it takes a run with several batch sizes, threads or tokens", timed=True),
-    "components": Table(component_sheet, "it takes artifacts measured by a newer toolkit", timed=False),
+    "growth": Table(growth_sheet, "run the benchmark with several values of --batch-size, --threads or --tokens", timed=True),
+    "components": Table(component_sheet, "measure artifacts again with this toolkit", timed=False),
 }
 
 

@@ -1,4 +1,4 @@
-"""Which tables a report has: records and their rows go in, titled columns and rows come out, whatever they are then written as."""
+"""Select the tables of a report, with their columns and rows, independent of the output format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,22 +26,22 @@ from toolkit.tables.columns import (
 
 @dataclass(frozen=True)
 class Sheet:
-    """One table."""
+    """A table with its title."""
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Row]
     note: str = ""
-    """How to read it, below."""
+    """Explanation below the table."""
 
 
 def sheets(records: Sequence[Record], rows: Sequence[Row]) -> list[Sheet]:
-    """Return the tables that the records have figures for."""
+    """Return the tables for which the records have data."""
     good = [row for row in rows if row["seconds_per_image"] is not None]
     scored = good if any(row["bleu4"] is not None for row in good) else []
     limited = good if any(row["token_limit_seconds"] is not None for row in good) else []
     energy = (ENERGY,) if any(row["joules_per_image"] is not None for row in good) else ()
-    found = [
+    candidates = [
         Sheet("Speed", SPEED, good),
         Sheet("Memory and size", (*COST, *energy), good),
         Sheet("Quality", QUALITY if scored else AGREEMENT, good),
@@ -52,15 +52,15 @@ def sheets(records: Sequence[Record], rows: Sequence[Row]) -> list[Sheet]:
         growth_sheet(records),
         component_sheet(records),
     ]
-    return [sheet for sheet in found if sheet.rows]
+    return [sheet for sheet in candidates if sheet.rows]
 
 
 def growth_sheet(records: Sequence[Record]) -> Sheet:
-    """Return the growth over a sweep; without one, no rows."""
+    """Return the table of growth over a sweep; it has no rows without a sweep."""
     return Sheet("Growth", GROWTH, growth_rows(records), GROWTH_LEGEND)
 
 
 def component_sheet(records: Sequence[Record]) -> Sheet:
-    """Return the bytes of components; no rows where no record tells."""
+    """Return the table of component sizes; it has no rows if no record has components."""
     rows = component_rows(records)
     return Sheet("Bytes of components", component_columns(rows) if rows else (), rows)

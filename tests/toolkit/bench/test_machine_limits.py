@@ -1,4 +1,4 @@
-"""Limits of the machine: graphs written by hand multiply as they should, what is measured is sensible, and limits follow from it."""
+"""Machine limits: the hand-written graphs, plausible measurements, and the minimum times that follow from them."""
 
 import os
 import subprocess
@@ -20,14 +20,14 @@ WORK = Arithmetic(
 )
 
 
-def test_limits_follow_from_the_arithmetic():
+def test_minimum_times_follow_from_limits_and_work():
     assert encode_limit_s(LIMITS, WORK) == pytest.approx(5 / 50 + 40 / 200)
     assert token_limit_s(LIMITS, WORK) == pytest.approx(0.12 / 20)
 
     assert token_limit_s(LIMITS, WORK, 3) == pytest.approx(0.06 / 20), "three images read the weights once"
 
 
-def test_without_an_int8_figure_only_floats_have_a_limit():
+def test_without_an_int8_rate_only_float_work_has_a_minimum_time():
     numpy_only = Limits(threads=1, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=None, library="numpy")
     floats = Arithmetic(encode_float_macs=5_000_000_000, encode_int8_macs=0, token_weight_bytes=1, token_cross_bytes=0)
     assert encode_limit_s(numpy_only, WORK) is None
@@ -35,7 +35,7 @@ def test_without_an_int8_figure_only_floats_have_a_limit():
 
 
 @pytest.mark.parametrize("product", [FP32_MATMUL, INT8_MATMUL], ids=lambda product: product.operator)
-def test_a_hand_written_graph_is_onnx_and_multiplies(product):
+def test_a_hand_written_graph_is_valid_onnx_and_multiplies(product):
     random = np.random.default_rng(5)
     rows = random.integers(0, 9, (5, 200)).astype(product.inputs)
     weights = random.integers(-9, 9, (200, 300)).astype(np.float32 if product is FP32_MATMUL else np.int8)
@@ -68,7 +68,7 @@ print(limits.library, limits.float_macs_per_s > 1e8, limits.int8_macs_per_s)
 
 
 @pytest.mark.slow
-def test_without_onnxruntime_floats_are_measured_and_a_line_says_so(tmp_path):
+def test_without_onnxruntime_only_floats_are_measured(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SITE)
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     ran = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
@@ -76,7 +76,7 @@ def test_without_onnxruntime_floats_are_measured_and_a_line_says_so(tmp_path):
     assert ran.stderr == "no INT8 limit: onnxruntime is not installed; pip install 'blip-toolkit[ort]'\n"
 
 
-def test_what_cannot_be_measured_costs_one_line(tmp_path, monkeypatch, caplog):
+def test_a_failed_measurement_is_a_warning(tmp_path, monkeypatch, caplog):
     (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(3)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert measure_limits(1) is None

@@ -1,4 +1,4 @@
-"""What a caption must compute at least: BLIP-base's numbers, worked out by hand."""
+"""Minimum work of a caption: the numbers of BLIP-base, computed by hand."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ BASE = BlipSpec(
 )
 
 LAYER = 7_077_888
-"""4 x 768 x 768 of attention and 2 x 768 x 3072 of the MLP: weights of a layer of either half."""
+"""Weights of a layer of the encoder or decoder: 4 x 768 x 768 of attention and 2 x 768 x 3072 of the MLP."""
 
 
 def test_the_encoder_of_blip_base():
@@ -48,23 +48,23 @@ def test_the_encoder_of_blip_base():
 
 
 def test_the_decoder_of_blip_base():
-    """A layer has cross-attention's query and output besides; its keys and values are made once an image."""
+    """A layer also has the query and output of cross-attention; cross keys and values are computed once per image."""
     weights = sum(inputs * outputs for inputs, outputs in decoder_products(BASE))
     assert weights == 12 * (LAYER + 2 * 768 * 768) + 768 * 768 + 30524 * 768 == 123_122_688
     assert 4 * cross_values(BASE) == 24 * 577 * 768 * 4 == 42_541_056
 
 
 def manifest(path, weights, decoder=None):
-    """An artifact's manifest with BLIP-base's sizes and another recipe."""
-    found = open_artifact(path).manifest
+    """Return an artifact's manifest with the sizes of BLIP-base and another recipe."""
+    original = open_artifact(path).manifest
     component = {"weights": weights, "block_size": None}
     applied = {role: {} if weights == "fp32" else {"MatMul": 1} for role in ("encoder", "decoder")}
-    recipe = {**found.recipe, "components": {"encoder": component, "decoder": decoder or component}}
-    image = replace(found.image, height_px=BASE.image_px, width_px=BASE.image_px)
-    return replace(found, model=BASE, image=image, recipe=recipe, applied=applied)
+    recipe = {**original.recipe, "components": {"encoder": component, "decoder": decoder or component}}
+    image = replace(original.image, height_px=BASE.image_px, width_px=BASE.image_px)
+    return replace(original, model=BASE, image=image, recipe=recipe, applied=applied)
 
 
-def test_recipes_of_blip_base(tiny_artifacts):
+def test_work_of_recipes_with_the_sizes_of_blip_base(tiny_artifacts):
     path = tiny_artifacts["onnx-fp32"]
     floats = arithmetic_of(manifest(path, "fp32"))
     assert (floats.encode_float_macs, floats.encode_int8_macs) == (49_007_296_512 + 6_476_285_952 + 8_167_882_752, 0)
@@ -80,12 +80,12 @@ def test_recipes_of_blip_base(tiny_artifacts):
     assert blocks.token_cross_bytes == 42_541_056
 
 
-def test_what_was_asked_for_and_not_applied_counts_as_float(tiny_artifacts):
+def test_a_quantization_that_was_not_applied_counts_as_float(tiny_artifacts):
     bare = replace(manifest(tiny_artifacts["onnx-fp32"], "qint8"), applied={"encoder": {}, "decoder": {}})
     assert arithmetic_of(bare) == arithmetic_of(manifest(tiny_artifacts["onnx-fp32"], "fp32"))
 
 
-def test_the_baseline_makes_cross_values_with_its_first_token():
+def test_the_baseline_computes_cross_values_with_its_first_token():
     base = baseline_arithmetic(BASE)
     assert (base.encode_float_macs, base.encode_int8_macs) == (49_007_296_512 + 6_476_285_952, 0)
     assert base.token_weight_bytes + base.token_cross_bytes == 4 * 123_122_688 + 42_541_056
@@ -93,7 +93,7 @@ def test_the_baseline_makes_cross_values_with_its_first_token():
 
 @pytest.mark.parametrize("recipe", ["onnx-int8", "pytorch-int8", "onnx-fp16"])
 def test_shipped_recipes_are_understood(tiny_artifacts, recipe):
-    """Bytes per weight of the tiny model: 1 and a scale per channel or block at least, or 2."""
+    """Bytes per weight of the tiny model: INT8 has 1 and its scales, FP16 has 2."""
     shape = open_artifact(tiny_artifacts[recipe]).manifest.model
     weights = sum(inputs * outputs for inputs, outputs in decoder_products(shape))
     work = arithmetic_of(open_artifact(tiny_artifacts[recipe]).manifest)

@@ -1,4 +1,4 @@
-"""Energy counters of a made-up machine: joules worked out by hand, counters that start again, and what cannot be read."""
+"""RAPL counters of a made-up machine: sums, counters that wrap around, and counters that cannot be read."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from toolkit.bench.meters.rapl import EnergyMeter
 
 
 def zone(root, folder, name, microjoules, most=1_000_000):
-    """Write one zone as the kernel shows it."""
+    """Write the files of one zone as the kernel does."""
     (root / folder).mkdir(exist_ok=True)
     for file, value in (("name", name), ("energy_uj", microjoules), ("max_energy_range_uj", most)):
         (root / folder / file).write_text(f"{value}\n")
@@ -14,7 +14,7 @@ def zone(root, folder, name, microjoules, most=1_000_000):
 
 @pytest.fixture
 def root(tmp_path):
-    """Two packages, and zones that hold parts of them, the same package again, and the whole board."""
+    """Two packages; zones of their parts, of a repeated package, and of the whole board."""
     (tmp_path / "intel-rapl").mkdir()
     zone(tmp_path, "intel-rapl:0", "package-0", 100)
     zone(tmp_path, "intel-rapl:0:0", "core", 50)
@@ -25,7 +25,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_packages_are_summed_and_nothing_counts_twice(root):
+def test_each_package_is_counted_once(root):
     meter = EnergyMeter(root)
     assert meter.joules == 0.0
     for folder, name, microjoules in (
@@ -42,8 +42,8 @@ def test_packages_are_summed_and_nothing_counts_twice(root):
     assert meter.joules == 0.3005
 
 
-def test_a_counter_that_starts_again_goes_on(root):
-    """Package 1 stands 1,000 below its range: to 500 it took 1,500; and again to 400 it took 999,900."""
+def test_a_counter_may_wrap_around(root):
+    """Package 1 is 1,000 below its range: from there to 500 are 1,500, and from 500 around to 400 are 999,900."""
     meter = EnergyMeter(root)
     zone(root, "intel-rapl:1", "package-1", 500)
     meter.update()
@@ -54,14 +54,14 @@ def test_a_counter_that_starts_again_goes_on(root):
 
 
 @pytest.mark.parametrize("damaged", ["energy_uj", "max_energy_range_uj"])
-def test_a_part_of_the_packages_is_no_measurement(root, damaged):
+def test_there_is_no_value_if_a_package_cannot_be_read(root, damaged):
     (root / "intel-rapl:1" / damaged).unlink()
     meter = EnergyMeter(root)
     meter.update()
     assert meter.joules is None
 
 
-def test_a_counter_that_goes_away_ends_the_measurement(root):
+def test_there_is_no_value_after_a_counter_disappeared(root):
     meter = EnergyMeter(root)
     (root / "intel-rapl:0" / "energy_uj").unlink()
     meter.update()
@@ -70,7 +70,7 @@ def test_a_counter_that_goes_away_ends_the_measurement(root):
     assert meter.joules is None
 
 
-def test_without_packages_nothing_is_measured(tmp_path):
+def test_there_is_no_value_without_packages(tmp_path):
     for root in (tmp_path, tmp_path / "none"):
         meter = EnergyMeter(root)
         meter.update()
@@ -79,8 +79,8 @@ def test_without_packages_nothing_is_measured(tmp_path):
     assert EnergyMeter(tmp_path).joules is None
 
 
-def test_links_of_the_class_folder_are_followed(root, tmp_path):
-    """The kernel's class folder holds links to devices."""
+def test_zones_may_be_symbolic_links(root, tmp_path):
+    """The kernel's class folder contains links to devices."""
     links = tmp_path / "class"
     links.mkdir()
     (links / "intel-rapl:0").symlink_to(root / "intel-rapl:0")

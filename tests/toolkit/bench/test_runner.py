@@ -1,4 +1,4 @@
-"""The runner: which cases there are, what a record says of a real run, and what it says when a process dies."""
+"""The runner: the plan of cases, the record of a real run, and records of failures."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ from runtimes.errors import ArtifactMissingError, RequestError
 from runtimes.host.facts import read_host
 from toolkit.bench import runner
 from toolkit.bench.cases import TransformersCase
-from toolkit.bench.job import Job
+from toolkit.bench.job import CaseJob
 from toolkit.bench.runner import NO_GPU, artifacts_in, host_facts, plan
 from toolkit.datasets import Dataset
 from toolkit.metrics.ngrams import Counter, own_counter
@@ -48,7 +48,7 @@ def run(artifacts, images, counter=OWN, on_captions=lambda case, count: None, **
 
 
 def changed(artifact, to, **fields):
-    """A copy of an artifact whose manifest says something else."""
+    """Return a copy of an artifact with a changed manifest."""
     copy = shutil.copytree(artifact, to)
     manifest = dataclasses.replace(open_artifact(copy).manifest, **fields)
     (copy / MANIFEST_NAME).write_bytes(manifest.content)
@@ -57,7 +57,7 @@ def changed(artifact, to, **fields):
 
 @pytest.fixture
 def folder(tiny_artifacts, tmp_path):
-    """Two artifacts, one that a killed writer left behind, and something else."""
+    """A folder with two artifacts, a partial one of a killed writer, and a folder without an artifact."""
     for recipe in ("onnx-int8", "onnx-fp32"):
         shutil.copytree(tiny_artifacts[recipe], tmp_path / "all" / recipe)
     shutil.copytree(tiny_artifacts["onnx-fp16"], tmp_path / "all" / ".onnx-fp16.partial")
@@ -65,7 +65,7 @@ def folder(tiny_artifacts, tmp_path):
     return tmp_path / "all"
 
 
-def test_artifacts_are_taken_as_they_are_and_folders_for_what_they_hold(folder):
+def test_paths_are_artifacts_or_folders_of_artifacts(folder):
     assert artifacts_in([folder]) == [folder / "onnx-fp32", folder / "onnx-int8"]
     assert artifacts_in([folder / "onnx-int8", folder / "onnx-fp32"]) == [folder / "onnx-int8", folder / "onnx-fp32"]
 
@@ -76,7 +76,7 @@ def test_a_path_without_artifacts_is_an_error(folder, name):
         artifacts_in([folder / "onnx-fp32", folder / name])
 
 
-def test_cases_are_called_after_their_recipes_and_the_baseline_is_first(tiny_artifacts):
+def test_cases_have_the_names_of_recipes_and_the_baseline_is_first(tiny_artifacts):
     paths = [tiny_artifacts[recipe] for recipe in ("onnx-int8", "pytorch-int8")]
     checkpoint = open_artifact(paths[0]).manifest.source.sha256
     baseline = TransformersCase(checkpoint=paths[0], checkpoint_sha256=checkpoint)
@@ -84,7 +84,7 @@ def test_cases_are_called_after_their_recipes_and_the_baseline_is_first(tiny_art
     assert [case.artifact.path for case in plan(paths, None)] == paths
 
 
-def test_two_of_one_recipe_are_called_after_their_artifacts(tiny_artifacts, tmp_path):
+def test_two_artifacts_of_one_recipe_have_their_own_names(tiny_artifacts, tmp_path):
     first = tiny_artifacts["onnx-fp32"]
     other = changed(first, tmp_path / "other", name="other")
     assert [case.name for case in plan([first, other], None)] == ["tiny-onnx-fp32", "other"]
@@ -92,7 +92,7 @@ def test_two_of_one_recipe_are_called_after_their_artifacts(tiny_artifacts, tmp_
         plan([first, shutil.copytree(first, tmp_path / "copy")], None)
 
 
-def test_artifacts_of_different_checkpoints_are_refused(tiny_artifacts, tmp_path):
+def test_artifacts_of_different_checkpoints_are_an_error(tiny_artifacts, tmp_path):
     first = tiny_artifacts["onnx-fp32"]
     source = dataclasses.replace(open_artifact(first).manifest.source, sha256="0" * 64)
     stranger = changed(first, tmp_path / "stranger", name="stranger", source=source)
@@ -102,24 +102,24 @@ def test_artifacts_of_different_checkpoints_are_refused(tiny_artifacts, tmp_path
         plan([first], TransformersCase(checkpoint=first, checkpoint_sha256="0" * 64))
 
 
-def test_a_record_says_what_was_done(tiny_artifacts, drawn_images):
+def test_a_record_has_the_captions_scores_and_times_of_the_run(tiny_artifacts, drawn_images):
     images, artifact = drawn_images[:4], tiny_artifacts["onnx-int8"]
-    seen = []
-    first, second = run([artifact], images, on_captions=lambda case, count: seen.extend([case] * count), repeats=2, warmup=3)
-    assert seen == ["onnx-int8"] * 8
+    progress = []
+    first, second = run([artifact], images, on_captions=lambda case, count: progress.extend([case] * count), repeats=2, warmup=3)
+    assert progress == ["onnx-int8"] * 8
     assert [(record.case, record.repeat, record.error) for record in (first, second)] == [("onnx-int8", 0, None), ("onnx-int8", 1, None)]
 
     captioner = runtimes.load(artifact, threads=1)
     captions = captioner.caption([image.path for image in images])
     assert [image.file for image in first.quality] == [image.path.name for image in images]
     assert [image.caption for image in first.quality] == [caption.text for caption in captions]
-    assert [image.tokens for image in first.quality] == [len(caption.token_ids) - 1 for caption in captions], "all but [DEC]"
+    assert [image.tokens for image in first.quality] == [len(caption.token_ids) - 1 for caption in captions], "all tokens but [DEC]"
     assert [image.hypothesis_length for image in first.quality] == [len(words(caption.text)) for caption in captions]
     scores = captioner.score([image.path for image in images], captions=[image.captions for image in images])
     assert [image.log_probability for image in first.quality] == pytest.approx([float(score.sum()) for score in scores], rel=1e-5)
     ids = [[captioner.caption_ids(caption) for caption in image.captions] for image in images]
-    assert [image.scored_tokens for image in first.quality] == [sum(len(one) - 1 for one in listed) for listed in ids]
-    assert second.quality == (), "captions do not change"
+    assert [image.scored_tokens for image in first.quality] == [sum(len(caption_ids) - 1 for caption_ids in image_ids) for image_ids in ids]
+    assert second.quality == (), "later repeats do not store captions"
 
     for record in (first, second):
         assert (len(record.times), len(record.warmup_s), record.first_caption_s) == (4, 3, record.warmup_s[0])
@@ -127,7 +127,7 @@ def test_a_record_says_what_was_done(tiny_artifacts, drawn_images):
         for times in record.times:
             parts = times.read_s + times.encode_s + times.first_token_s + sum(times.token_s)
             assert min(times.read_s, times.encode_s, times.first_token_s, *times.token_s) > 0
-            assert parts <= times.total_s + 1e-6 * (4 + len(times.token_s)), "but for rounding"
+            assert parts <= times.total_s + 1e-6 * (4 + len(times.token_s)), "apart from rounding"
         assert record.peak_rss_bytes >= record.loaded_rss_bytes > 10_000_000
         assert record.versions["onnxruntime"]
         assert record.providers == ("CPUExecutionProvider",)
@@ -143,7 +143,7 @@ def test_without_a_counter_nothing_is_scored(tiny_artifacts, drawn_images):
     assert {(image.matches, image.cider, image.log_probability, image.scored_tokens) for image in record.quality} == {(None,) * 4}
 
 
-def test_an_image_that_cannot_be_read_is_marked_and_the_others_are_scored(tiny_artifacts, drawn_images, tmp_path):
+def test_an_unreadable_image_has_an_error_and_the_others_are_scored(tiny_artifacts, drawn_images, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8no")
     bad = LabelledImage(tmp_path / "bad.jpg", ("a dog", "the dog"))
     (record,) = run([tiny_artifacts["onnx-fp32"]], [drawn_images[0], bad, drawn_images[1]])
@@ -156,8 +156,8 @@ def test_an_image_that_cannot_be_read_is_marked_and_the_others_are_scored(tiny_a
     assert (alone.times, alone.quality, alone.subject) == ((), (), None)
 
 
-def test_a_whole_loop_is_measured_as_one_run_and_not_scored(tiny_artifacts, drawn_images):
-    """Against the split graphs of the same weights: the same captions and scores of n-grams; no stages, no log-probabilities."""
+def test_a_single_graph_artifact_has_no_stages_and_no_log_probabilities(tiny_artifacts, drawn_images):
+    """Captions and n-gram scores equal those of the split graphs with the same weights."""
     images = drawn_images[:4]
     single, split = run([tiny_artifacts["onnx-int8-single"], tiny_artifacts["onnx-int8"]], images)
     assert single.error is None
@@ -173,12 +173,12 @@ def test_a_whole_loop_is_measured_as_one_run_and_not_scored(tiny_artifacts, draw
     assert "capability beams (it has: loop)" in refused.error
 
 
-def test_a_request_that_an_artifact_cannot_meet_is_its_error(tiny_artifacts, drawn_images):
+def test_a_request_that_an_artifact_does_not_support_is_its_error(tiny_artifacts, drawn_images):
     (record,) = run([tiny_artifacts["onnx-fp32"]], drawn_images[:1], max_length=33)
     assert record.error == "max_length 33 is more than the 32 positions of this model"
 
 
-def test_what_is_meant_for_a_gpu_is_not_run_without_one(tiny_artifacts, drawn_images):
+def test_an_artifact_for_a_gpu_does_not_run_without_one(tiny_artifacts, drawn_images):
     (record,) = run([tiny_artifacts["onnx-fp16"]], drawn_images[:1])
     expected = "onnxruntime has no CUDAExecutionProvider here" if read_host().cuda else NO_GPU
     assert record.error.startswith(expected)
@@ -189,8 +189,8 @@ def workers():
     return [child for child in psutil.Process().children() if "toolkit.bench.case_worker" in child.cmdline()]
 
 
-def test_a_process_that_is_killed_is_a_record_and_the_others_go_on(tiny_artifacts, drawn_images):
-    """The first worker is killed as the kernel kills one when memory ends; it has hundreds of captions to go."""
+def test_a_killed_process_is_a_failed_record_and_the_other_cases_run(tiny_artifacts, drawn_images):
+    """The first worker is killed with SIGKILL, as by the kernel without memory, while it has hundreds of captions left."""
     many = [drawn_images[0]] * 500
     killed = []
 
@@ -212,7 +212,7 @@ def test_a_process_that_is_killed_is_a_record_and_the_others_go_on(tiny_artifact
 
 
 def job(images=("a.jpg",)):
-    return Job(
+    return CaseJob(
         opener="toolkit.bench.cases:artifact_opener",
         path="none",
         device="cpu",
@@ -242,14 +242,14 @@ def job(images=("a.jpg",)):
         ("os.write(2, b'some words\\nlibfoo.so is missing\\n'); os._exit(1)", "its process ended: libfoo.so is missing"),
     ],
 )
-def test_how_a_process_ended_is_told(tmp_path, monkeypatch, images, fate, error):
-    """Python runs a sitecustomize.py on its path before anything else: so this worker ends before it reads its job."""
+def test_the_error_has_the_reason_why_a_process_ended(tmp_path, monkeypatch, images, fate, error):
+    """Python executes sitecustomize.py at start, so this worker ends before it reads its job."""
     (tmp_path / "sitecustomize.py").write_text(f"import os, signal\n{fate}\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert runner._work(job(images), lambda count: None) == (None, error)
 
 
-def test_what_a_worker_cannot_open_is_its_error():
+def test_an_artifact_that_cannot_be_opened_is_the_error():
     assert runner._work(job(), lambda count: None) == (
         None,
         "none: no artifact here (no manifest.json). Make one with: toolkit export CHECKPOINT --output .",

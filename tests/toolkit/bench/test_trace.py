@@ -1,4 +1,4 @@
-"""Profiles put together from two passes: what is Python's, what is an operator's, and what the profilers' own files say."""
+"""Profiles: time in Python, time in operators, and reading the profilers' files."""
 
 import json
 
@@ -14,7 +14,7 @@ from toolkit.bench.profiling.trace import Trace, outside_runs
 
 
 class Laps:
-    """A pass of two images: an encode, then two tokens of the first and one of the second."""
+    """A pass of two images: the first has two tokens, the second one."""
 
     phases = ("read", "encode", "first_token", "token", "read", "encode", "first_token")
 
@@ -29,13 +29,13 @@ PLAIN = Laps([0.5, 8.0, 2.0, 1.0, 0.5, 8.0, 2.0], 23.0)
 RUNS = [7.0, 1.5, 0.75, 7.5, 1.0]
 
 
-def test_python_is_what_a_phase_takes_outside_its_run():
+def test_python_time_is_a_phase_without_its_engine_run():
     assert outside_runs(list(Laps.phases), PLAIN.seconds, iter(RUNS)) == {"encode": 1.5, "first_token": 1.5, "token": 0.25}
 
 
 def test_stages_are_means_over_images_and_add_up():
     profile = summarize(PLAIN, RUNS, Laps(PLAIN.seconds, 46.0), Trace(), 2)
-    assert [(one.name, one.seconds, one.python_seconds) for one in profile.stages] == [
+    assert [(stage.name, stage.seconds, stage.python_seconds) for stage in profile.stages] == [
         ("read", 0.5, None),
         ("encode", 8.0, 0.75),
         ("first_token", 2.0, 0.75),
@@ -43,17 +43,17 @@ def test_stages_are_means_over_images_and_add_up():
         ("rest", 0.5, None),
     ]
     assert (profile.seconds, profile.traced_seconds, profile.tokens) == (11.5, 23.0, 1.5)
-    assert sum(one.seconds for one in profile.stages) == profile.seconds
+    assert sum(stage.seconds for stage in profile.stages) == profile.seconds
 
 
-def test_where_only_the_profiler_sees_runs_its_share_is_taken():
-    """The profiler doubled every time, of runs and of Python alike."""
+def test_without_timed_runs_the_share_of_the_traced_pass_is_used():
+    """The profiler doubles all times, of runs and of Python."""
     trace = Trace(runs=[2 * run for run in RUNS])
-    profile = summarize(PLAIN, [], Laps([2 * one for one in PLAIN.seconds], 46.0), trace, 2)
-    assert [one.python_seconds for one in profile.stages] == [None, 0.75, 0.75, 0.125, None]
+    profile = summarize(PLAIN, [], Laps([2 * seconds for seconds in PLAIN.seconds], 46.0), trace, 2)
+    assert [stage.python_seconds for stage in profile.stages] == [None, 0.75, 0.75, 0.125, None]
 
 
-def test_events_of_the_warm_up_are_left_out(tmp_path):
+def test_events_of_the_warm_up_are_not_counted(tmp_path):
     def operator(name, start, duration):
         return {"cat": "Node", "name": f"x{name}_kernel_time", "ts": start, "dur": duration, "args": {"op_name": name}}
 
@@ -72,7 +72,7 @@ def test_events_of_the_warm_up_are_left_out(tmp_path):
     assert trace.operators["encoder"] == {}
 
 
-def test_classes_are_sorted_and_nothing_is_lost():
+def test_classes_are_sorted_and_contain_all_operators():
     classes = by_class({"Add": 1.0, "MatMulNBits": 2.0, "DynamicQuantizeMatMul": 3.0, "Unheard": 0.5, BETWEEN: 4.0})
     assert [(name, list(members)) for name, members in classes.items()] == [
         ("integer products", ["DynamicQuantizeMatMul", "MatMulNBits"]),
@@ -80,8 +80,8 @@ def test_classes_are_sorted_and_nothing_is_lost():
         ("additions", ["Add"]),
         ("other", ["Unheard"]),
     ]
-    listed = [operator for operators in CLASSES.values() for operator in operators]
-    assert len(listed) == len(set(listed))
+    operators = [operator for members in CLASSES.values() for operator in members]
+    assert len(operators) == len(set(operators))
 
 
 def test_every_runtime_has_a_profiler():
@@ -113,18 +113,18 @@ def test_tables():
     ]
     text = RENDERERS["md"](profiles)
     parts = text.split("\n\n")
-    assert parts[0] == "onnx-fp32: 11.5 ms a caption of 1.5 tokens (+100% with the profiler)"
+    assert parts[0] == "onnx-fp32: 11.5 ms per caption of 1.5 tokens (+100% with the profiler)"
     assert parts[1].splitlines() == [
-        "| stage          | ms   | share | of it Python ms |",
-        "|----------------|------|-------|-----------------|",
-        "| read           | 0.50 | 4.3%  | -               |",
-        "| encode         | 8.00 | 69.6% | 2.00 (25.0%)    |",
-        "| further tokens | 3.00 | 26.1% | 0.00 (0.0%)     |",
+        "| stage          | ms   | share | Python ms    |",
+        "|----------------|------|-------|--------------|",
+        "| read           | 0.50 | 4.3%  | -            |",
+        "| encode         | 8.00 | 69.6% | 2.00 (25.0%) |",
+        "| further tokens | 3.00 | 26.1% | 0.00 (0.0%)  |",
     ]
     assert parts[2].splitlines()[2:] == ["| float products | 6.00 | 75.0% | MatMul    |", "| additions      | 2.00 | 25.0% | Add       |"]
     assert parts[3].splitlines()[3] == "| additions | 0.00 | 0.0%   | Add, Sub, Mul and 1 more |"
     assert parts[4] == "Failed:\n- onnx-fp16: not run: no GPU"
-    assert parts[5].startswith("Means over images.")
+    assert parts[5].startswith("All times are means over images.")
     lines = RENDERERS["csv"](profiles).splitlines()
     assert lines[0] == "case,part,name,seconds,share,python_seconds,operators"
     assert len(lines) == 1 + 3 + 2 + 2

@@ -1,4 +1,4 @@
-"""BLEU against NLTK, against pycocoevalcap's stored values, and by hand; the counting backends against each other."""
+"""BLEU compared with NLTK, with stored values of pycocoevalcap, and with values computed by hand; backends compared with each other."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ COCO = [(image["hypothesis"].split(), [reference.split() for reference in image[
 
 
 def made_up(seed):
-    """1..12 images of few words, so that lengths tie, n-grams repeat and some captions are shorter than four words or empty."""
+    """Return 1..12 images from a small vocabulary: with equal lengths, repeated n-grams, and captions that are short or empty."""
     rng = random.Random(seed)
     vocabulary = ["a", "the", "dog", "cat", "on", "in", "red"]
     images = []
@@ -47,10 +47,10 @@ def score(images, count=None):
 
 
 def nltk_bleu(images):
-    """NLTK's corpus BLEU-1..4 without smoothing, which puts the smallest positive float in place of a precision of 0."""
+    """Return NLTK's corpus BLEU-1..4 without smoothing; it replaces a precision of 0 by the smallest positive float."""
     hypotheses, references = [hypothesis for hypothesis, _ in images], [of_image for _, of_image in images]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of precisions of 0
+        warnings.simplefilter("ignore")  # about precisions of 0
         scores = [corpus_bleu(references, hypotheses, weights=[1 / n] * n) for n in range(1, 5)]
     return [0 if score < 1e-70 else score for score in scores]
 
@@ -63,24 +63,24 @@ def test_equals_nltk(images):
 
 @pytest.mark.parametrize("images", SETS)
 def test_differs_from_nltk_in_captions_of_fewer_than_four_words_only(images):
-    # NLTK counts one n-gram in a caption too short to have any; COCO and HF evaluate count none
+    # NLTK counts one n-gram in a caption that is too short for any; COCO and HF evaluate count none
     counts = [own_counter()(hypothesis, references) for hypothesis, references in images]
-    as_nltk = [replace(one, totals=tuple(max(1, total) for total in one.totals)) for one in counts]
+    as_nltk = [replace(image, totals=tuple(max(1, total) for total in image.totals)) for image in counts]
     assert bleu(as_nltk) == pytest.approx(nltk_bleu(images), abs=1e-9)
-    shortest = min(one.hypothesis_length for one in counts)
+    shortest = min(image.hypothesis_length for image in counts)
     assert bleu(counts)[:shortest] == pytest.approx(nltk_bleu(images)[:shortest], abs=1e-9)
 
 
 def test_the_sets_are_varied():
     counts = [own_counter()(hypothesis, references) for images in SETS for hypothesis, references in images]
-    assert sum(one.hypothesis_length < 4 for one in counts) >= 20
-    assert sum(one.hypothesis_length == 0 for one in counts) >= 1
+    assert sum(image.hypothesis_length < 4 for image in counts) >= 20
+    assert sum(image.hypothesis_length == 0 for image in counts) >= 1
     ties = [
         references
         for images in SETS
         for hypothesis, references in images
-        if {len(hypothesis) - 1, len(hypothesis) + 1} <= {len(one) for one in references}
-        and len(hypothesis) not in {len(one) for one in references}
+        if {len(hypothesis) - 1, len(hypothesis) + 1} <= {len(reference) for reference in references}
+        and len(hypothesis) not in {len(reference) for reference in references}
     ]
     assert len(ties) >= 3
     assert sum(score(images)[3] > 0 for images in SETS) >= 20
@@ -100,7 +100,7 @@ def test_backends_count_the_same(images):
 
 
 def test_counts_by_hand():
-    # "the" is clipped to 2, its most in one reference (Papineni et al. 2002, section 2.1)
+    # "the" is clipped to 2, its maximum in one reference (Papineni et al. 2002, section 2.1)
     references = [["the", "cat", "is", "on", "the", "mat"], ["there", "is", "a", "cat", "on", "the", "mat"]]
     assert own_counter()(["the", "the", "the", "the", "the", "the", "the"], references) == NgramCounts(
         matches=(2, 0, 0, 0), totals=(7, 6, 5, 4), hypothesis_length=7, reference_length=7
@@ -112,7 +112,7 @@ def test_of_two_equally_close_references_the_shorter_counts():
 
 
 def test_score_by_hand():
-    # 5/6, 3/5, 1/4, 0/3; as long as the reference
+    # precisions 5/6, 3/5, 1/4, 0/3; no brevity penalty
     counts = NgramCounts(matches=(5, 3, 1, 0), totals=(6, 5, 4, 3), hypothesis_length=6, reference_length=6)
     assert bleu([counts]) == pytest.approx((5 / 6, math.sqrt(0.5), 0.125 ** (1 / 3), 0), abs=1e-12)
 
@@ -125,7 +125,7 @@ def test_brevity_penalty_by_hand():
     assert bleu([short, long]) == (1, 1, 1, 1)  # lengths are summed before they are compared
 
 
-def test_nothing_scores_nothing():
+def test_an_empty_set_and_an_empty_caption_score_zero():
     assert bleu([]) == (0, 0, 0, 0)
     assert score([([], [["a", "dog"]])]) == (0, 0, 0, 0)
 
@@ -138,13 +138,13 @@ def test_evaluate_is_tried_first_and_nltk_counts_without_a_network(monkeypatch, 
         counter = pick_counter()
     assert counter.name == "nltk"
     assert score(COCO, counter.count) == pytest.approx(ORACLE["bleu"], abs=1e-9)
-    refusal, choice = (record.getMessage() for record in caplog.records)
-    assert refusal.startswith("BLEU counts: not by evaluate (HF evaluate: offline, and no script in ")
-    assert choice == "BLEU counts: by nltk"
+    skipped, chosen = (record.getMessage() for record in caplog.records)
+    assert skipped.startswith("BLEU: cannot count n-grams with evaluate (HF evaluate: offline, and no script in ")
+    assert chosen == "BLEU: n-grams are counted with nltk"
     assert (dict(os.environ), "evaluate" in sys.modules) == before
 
 
-def test_own_counts_where_nothing_is_installed(monkeypatch, caplog):
+def test_the_own_backend_counts_if_no_library_is_installed(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "nltk.translate.bleu_score", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with caplog.at_level(logging.INFO, logger="toolkit"):
@@ -153,17 +153,17 @@ def test_own_counts_where_nothing_is_installed(monkeypatch, caplog):
     assert "pip install 'blip-toolkit[eval]'" in caplog.text
 
 
-def test_a_backend_that_miscounts_is_passed_over(monkeypatch, caplog):
+def test_a_backend_with_wrong_counts_is_skipped(monkeypatch, caplog):
     wrong = NgramCounts(matches=(0, 0, 0, 0), totals=(5, 4, 3, 2), hypothesis_length=5, reference_length=4)
     monkeypatch.setitem(COUNTERS, "wrong", "toolkit.metrics.ngrams:wrong_counter")
     monkeypatch.setattr(ngrams, "wrong_counter", lambda: lambda hypothesis, references: wrong, raising=False)
     assert pick_counter(["wrong", "own"]).name == "own"
-    assert "not by wrong (it miscounts" in caplog.text
+    assert "cannot count n-grams with wrong (wrong counts" in caplog.text
     with pytest.raises(LookupError, match="wrong"):
         pick_counter(["wrong"])
 
 
-def test_a_late_evaluate_is_ended():
+def test_evaluate_has_a_time_limit():
     with pytest.raises(UnavailableError, match="no answer within 0 s"):
         load_counter(limit_s=0)
 
@@ -179,11 +179,11 @@ def load(path, **options):
     metric.options = {"path": path, **options}
     return metric
 """
-"""In place of `evaluate`: its metric repeats how it was loaded."""
+"""A stand-in for the package `evaluate`, whose metric raises an error with the arguments of `load`."""
 
 
 def test_the_script_of_evaluate_is_pinned_to_a_commit(tmp_path, monkeypatch):
-    """The hub's newest script is code that nobody here has read."""
+    """The newest script on the hub is unreviewed code."""
     (tmp_path / "evaluate.py").write_text(RECORDING)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delenv("HF_HUB_OFFLINE")
@@ -209,7 +209,7 @@ class Bleu(evaluate.Metric):
 
     def _compute(self, predictions, references, tokenizer):
         print("noise on stdout")
-        counts = own_counter()(tokenizer(predictions[0]), [tokenizer(one) for one in references[0]])
+        counts = own_counter()(tokenizer(predictions[0]), [tokenizer(reference) for reference in references[0]])
         precisions = [matches / max(1, total) for matches, total in zip(counts.matches, counts.totals)]
         return {"precisions": precisions, "translation_length": counts.hypothesis_length, "reference_length": -1}
 '''
@@ -226,7 +226,7 @@ print("same")
 """
 
 
-def test_evaluate_counts_the_same_once_its_script_is_there(tmp_path):
+def test_evaluate_has_the_same_counts(tmp_path):
     script = tmp_path / "bleu" / "bleu.py"
     script.parent.mkdir()
     script.write_text(SCRIPT)
@@ -237,10 +237,10 @@ def test_evaluate_counts_the_same_once_its_script_is_there(tmp_path):
     assert done.stdout == "same\n", done.stderr
 
 
-def test_precisions_that_are_no_counts_are_refused():
+def test_precisions_that_do_not_match_counts_are_an_error():
     words = ["a", "dog", "on", "a", "bed"]
     assert counts_of_precisions([4 / 5, 1 / 4, 1 / 3, 0.0], 5, words, [words]).matches == (4, 1, 1, 0)
     with pytest.raises(ValueError, match="5"):
         counts_of_precisions([5 / 6, 2 / 5, 2 / 4, 1 / 3], 5, words, [words])  # smoothed
     with pytest.raises(ValueError, match="5"):
-        counts_of_precisions([1.0, 1.0, 1.0, 1.0], 6, words, [words])  # cut differently
+        counts_of_precisions([1.0, 1.0, 1.0, 1.0], 6, words, [words])  # tokenized differently

@@ -1,4 +1,4 @@
-"""The tokenizer against COCO's Java one, whose output is stored in pycocoevalcap.json; where they differ, both are spelled out."""
+"""The tokenizer compared with stored output of COCO's Java tokenizer (pycocoevalcap.json); known differences are listed."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def test_equals_coco(case):
     assert words(case["caption"]) == case["ptb"].split(" ") * bool(case["ptb"])
 
 
-OURS = {
+EXPECTED = {
     "A man (wearing a hat) [and gloves].": "a man wearing a hat and gloves",
     "A cat and a dog!!": "a cat and a dog",
     "a cup?!": "a cup",
@@ -30,29 +30,29 @@ OURS = {
     "a ~ b": "a b",
     "about 3 1/2 inches": "about 3 1/2 inches",
 }
-"""The known differences: what we make of these captions."""
+"""Captions that are tokenized differently → words of this tokenizer."""
 
 
 @pytest.mark.parametrize("case", ORACLE["tokens_different"], ids=lambda case: case["caption"])
 def test_known_differences_to_coco(case):
-    assert words(case["caption"]) == OURS[case["caption"]].split()
-    assert OURS[case["caption"]] != case["ptb"]
+    assert words(case["caption"]) == EXPECTED[case["caption"]].split()
+    assert EXPECTED[case["caption"]] != case["ptb"]
 
 
 def test_every_known_difference_is_in_the_oracle():
-    assert OURS.keys() == {case["caption"] for case in ORACLE["tokens_different"]}
+    assert EXPECTED.keys() == {case["caption"] for case in ORACLE["tokens_different"]}
 
 
 @pytest.mark.parametrize("caption", ["", " ", "\n", "?!", "()", "-- ' \" ...", "\u2014"])
-def test_nothing_but_punctuation_is_no_word(caption):
+def test_punctuation_alone_has_no_words(caption):
     assert words(caption) == []
 
 
-def test_lines_are_spaces():
+def test_line_breaks_separate_words():
     assert words("a dog\nruns\tfast \r\n") == ["a", "dog", "runs", "fast"]
 
 
-def test_own_output_comes_out_unchanged():
+def test_tokenizing_twice_changes_nothing():
     for case in ORACLE["tokens"]:
         once = words(case["caption"])
         assert words(" ".join(once)) == once

@@ -1,4 +1,4 @@
-"""ROUGE-L against pycocoevalcap's stored values, and by hand."""
+"""ROUGE-L compared with stored values of pycocoevalcap and with values computed by hand."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_precision_and_recall_may_come_from_two_references():
     assert score == pytest.approx(2.44 * 0.75 / (1 + 1.44 * 0.75), abs=1e-12)
 
 
-def test_ends_of_the_scale():
+def test_extreme_scores():
     assert rouge_l(["a", "dog"], [["a", "cat"], ["a", "dog"]]) == pytest.approx(1, abs=1e-12)
     assert rouge_l(["a", "dog"], [["two", "cats"]]) == 0
     assert rouge_l([], [["a", "dog"]]) == 0

@@ -1,4 +1,4 @@
-"""Benchmark records: they come back as they were written, damage is named with its line, and the file is whole at any moment."""
+"""Benchmark records: the round trip, errors with line numbers, and a file that is complete at any time."""
 
 import dataclasses
 import json
@@ -123,33 +123,33 @@ def test_round_trip(tmp_path):
     assert read_records(tmp_path / "r.jsonl") == [FULL, FAILED]
 
 
-def test_no_field_of_the_full_record_is_at_its_default():
+def test_the_full_record_has_no_default_values():
     left = [field.name for field in dataclasses.fields(Record) if getattr(FULL, field.name) == field.default]
-    assert left == ["error"], "so that the round trip says something of every field"
+    assert left == ["error"], "otherwise the round trip does not test every field"
 
 
-def test_one_line_a_record_in_utf8(tmp_path):
+def test_a_file_has_one_line_per_record_in_utf8(tmp_path):
     write_records(tmp_path / "r.jsonl", [FULL, FAILED])
     content = (tmp_path / "r.jsonl").read_bytes()
     assert content.count(b"\n") == 2
     assert content.endswith(b"\n")
     assert "„Hund“".encode() in content
-    assert [list(json.loads(one)) for one in content.splitlines()] == [sorted(vars(FULL))] * 2
+    assert [list(json.loads(line)) for line in content.splitlines()] == [sorted(vars(FULL))] * 2
 
 
-def test_the_golden_records_are_written_as_they_are(tmp_path):
-    """They are older than some fields, which are null then."""
+def test_reading_and_writing_keeps_the_golden_records(tmp_path):
+    """Fields that are newer than these records are null."""
     write_records(tmp_path / "r.jsonl", read_records(RECORDS))
-    golden = [json.loads(one) for one in RECORDS.read_bytes().splitlines()]
+    golden = [json.loads(line) for line in RECORDS.read_bytes().splitlines()]
     newer = {field.name: None for field in dataclasses.fields(Record)}
-    assert [json.loads(one) for one in (tmp_path / "r.jsonl").read_bytes().splitlines()] == [{**newer, **record} for record in golden]
+    assert [json.loads(line) for line in (tmp_path / "r.jsonl").read_bytes().splitlines()] == [{**newer, **record} for record in golden]
 
 
 def part(field, *index, **changes):
-    """A part of FULL with changes, as JSON values."""
+    """Return a part of FULL with changes, as JSON values."""
     value = json_dataclass.dump(FULL)[field]
-    for at in index:
-        value = value[at]
+    for position in index:
+        value = value[position]
     return {**value, **changes}
 
 
@@ -160,9 +160,9 @@ def part(field, *index, **changes):
         ("{", "not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
         ("[" * 100_000, "not JSON ("),
         ("null", "document: expected an object, got NoneType"),
-        (line(FULL, schema=SCHEMA + 1), f"has record schema {SCHEMA + 1}, and this toolkit reads {SCHEMA}; update"),
-        (line(FULL, schema=SCHEMA + 1, colour="red"), f"has record schema {SCHEMA + 1}, and this toolkit reads {SCHEMA}; update"),
-        (line(FULL, schema=1), f"has record schema 1, and this toolkit reads {SCHEMA}; measure again"),
+        (line(FULL, schema=SCHEMA + 1), f"has record schema {SCHEMA + 1}, but this toolkit reads {SCHEMA}; update"),
+        (line(FULL, schema=SCHEMA + 1, colour="red"), f"has record schema {SCHEMA + 1}, but this toolkit reads {SCHEMA}; update"),
+        (line(FULL, schema=1), f"has record schema 1, but this toolkit reads {SCHEMA}; measure again"),
         (line(FULL, colour="red"), "unknown record field(s) colour; known: schema, case, repeat, host, workload, subject, "),
         (line(FULL, repeat="1"), "repeat: expected int, got str"),
         (line(FULL, cpu_s=True), "cpu_s: expected float, got bool"),
@@ -170,17 +170,17 @@ def part(field, *index, **changes):
         (line(FULL, warmup_s=[1, "2"]), "warmup_s[1]: expected float, got str"),
         (line(FULL, workload=part("workload", batch_size=0)), "workload: batch_size must be 1 or more"),
         (line(FULL, workload=part("workload", forced_tokens=0)), "workload: forced_tokens must be 1 or more"),
-        (line(FULL, limits=part("limits", bytes_per_s=0)), "limits: a rate is not more than 0"),
-        (line(FULL, times=[part("times", 0, total_s=0.0), part("times", 1)]), "times[0]: a time is not more than 0"),
+        (line(FULL, limits=part("limits", bytes_per_s=0)), "limits: a rate must be positive"),
+        (line(FULL, times=[part("times", 0, total_s=0.0), part("times", 1)]), "times[0]: total_s must be positive"),
         (line(FULL, quality=[part("quality", 0, totals=None), part("quality", 1)]), "quality[0]: matches, totals and both lengths"),
-        (line(FULL, quality=[part("quality", 0, error="no")] * 2), "has no error, and not the figures of 2 images"),
-        (line(FULL, times=[]), "has no error, and not the figures of 2 images"),
-        (line(FULL, subject=None), "has no error, and not the figures of 2 images"),
-        (line(FULL, quality=json_dataclass.dump(FULL)["quality"][:1]), "has no error, and not the figures of 2 images"),
+        (line(FULL, quality=[part("quality", 0, error="no")] * 2), "has neither an error nor the measurements of 2 images"),
+        (line(FULL, times=[]), "has neither an error nor the measurements of 2 images"),
+        (line(FULL, subject=None), "has neither an error nor the measurements of 2 images"),
+        (line(FULL, quality=json_dataclass.dump(FULL)["quality"][:1]), "has neither an error nor the measurements of 2 images"),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else None,
 )
-def test_a_broken_line_is_named(tmp_path, broken, problem):
+def test_an_invalid_line_is_an_error_with_its_number(tmp_path, broken, problem):
     file = tmp_path / "r.jsonl"
     file.write_text(f"{line(FULL)}\n{line(FAILED)}\n{broken}\n", encoding="utf-8")
     with pytest.raises(RecordError) as raised:
@@ -189,7 +189,7 @@ def test_a_broken_line_is_named(tmp_path, broken, problem):
     assert str(raised.value).splitlines() == [str(raised.value)]
 
 
-def test_a_file_that_is_cut_off_is_named(tmp_path):
+def test_a_truncated_file_is_an_error(tmp_path):
     write_records(tmp_path / "r.jsonl", [FULL, FAILED])
     content = (tmp_path / "r.jsonl").read_bytes()
     (tmp_path / "r.jsonl").write_bytes(content[:-20])
@@ -197,13 +197,13 @@ def test_a_file_that_is_cut_off_is_named(tmp_path):
         read_records(tmp_path / "r.jsonl")
 
 
-def test_bytes_that_are_no_text_are_named(tmp_path):
+def test_bytes_that_are_not_utf8_are_an_error(tmp_path):
     (tmp_path / "r.jsonl").write_bytes(line(FAILED).encode() + b"\n\xff\xfe{}\n")
     with pytest.raises(RecordError, match=r"r\.jsonl:2: "):
         read_records(tmp_path / "r.jsonl")
 
 
-def test_a_readable_file_after_every_record(tmp_path):
+def test_the_file_is_readable_after_each_record(tmp_path):
     file, records = tmp_path / "r.jsonl", []
     for repeat in range(4):
         records.append(dataclasses.replace(FULL, repeat=repeat))
@@ -227,15 +227,15 @@ except OutputError as error:
 """
 
 
-def test_no_room_leaves_the_records_so_far(tmp_path):
+def test_a_failed_write_keeps_the_records_so_far(tmp_path):
     file = tmp_path / "r.jsonl"
-    ended = subprocess.run([sys.executable, "-c", WRITE, file, RECORDS], capture_output=True, text=True, check=True)
-    assert ended.stdout == f"{file}: cannot write: File too large. Nothing was changed.\n"
+    process = subprocess.run([sys.executable, "-c", WRITE, file, RECORDS], capture_output=True, text=True, check=True)
+    assert process.stdout == f"{file}: cannot write: File too large. Nothing was changed.\n"
     assert read_records(file) == read_records(RECORDS)[:1]
     assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
 
 
-def test_a_folder_that_is_gone_is_an_output_error(tmp_path):
+def test_a_missing_folder_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match="No such file or directory"):
         write_records(tmp_path / "gone" / "r.jsonl", [FULL])
 
@@ -254,14 +254,14 @@ while True:
 
 
 @pytest.mark.slow
-def test_killed_while_writing_the_file_is_readable(tmp_path):
+def test_the_file_is_readable_if_the_writer_is_killed(tmp_path):
     file, golden = tmp_path / "r.jsonl", read_records(RECORDS)
     with subprocess.Popen([sys.executable, "-c", KILLED, file, RECORDS], stdout=subprocess.PIPE) as writer:
         writer.stdout.readline()
-        seen = [len(read_records(file)) for _ in range(20)]
+        lengths = [len(read_records(file)) for _ in range(20)]
         writer.kill()
-    seen.append(len(read_records(file)))
-    assert set(seen) <= {len(golden), 20 * len(golden)}
+    lengths.append(len(read_records(file)))
+    assert set(lengths) <= {len(golden), 20 * len(golden)}
     assert os.access(file, os.R_OK)
 
 
@@ -278,7 +278,7 @@ def test_killed_while_writing_the_file_is_readable(tmp_path):
         (b'"import_s":4.0', b'"import_s":' + b"[" * 100_000, "not JSON"),
     ],
 )
-def test_what_no_run_measures_is_refused(tmp_path, old, new, fact):
+def test_impossible_values_are_an_error(tmp_path, old, new, fact):
     content = (ROOT / "tests" / "golden" / "records.jsonl").read_bytes()
     assert old in content
     (tmp_path / "r.jsonl").write_bytes(content.replace(old, new, 1))

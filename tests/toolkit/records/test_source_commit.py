@@ -1,4 +1,4 @@
-"""The commit in records: of trees made by git, clean and changed, and of files that no tree tracks."""
+"""The commit in records: of clean and changed git trees, and of files that no tree tracks."""
 
 import subprocess
 
@@ -14,7 +14,7 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def source(tmp_path):
-    """A committed source file of a package, with a tag, which must not take the commit's place."""
+    """A committed source file of a package. The tree has a tag, which must not replace the commit."""
     (tmp_path / "package").mkdir()
     file = tmp_path / "package" / "source.py"
     file.write_text("pass\n")
@@ -32,30 +32,30 @@ def _fresh():
     source_commit.cache_clear()
 
 
-def test_a_clean_tree_is_its_commit(source):
+def test_the_commit_of_a_clean_tree(source):
     commit = source_commit(source)
     assert commit == git(source.parent, "rev-parse", "HEAD")
     assert len(commit) == 40
 
 
-def test_a_changed_tree_says_so(source):
+def test_a_changed_tree_has_the_suffix_dirty(source):
     source.write_text("changed\n")
     assert source_commit(source) == f"{git(source.parent, 'rev-parse', 'HEAD')}+dirty"
 
 
-def test_what_is_made_beside_the_source_changes_nothing(source):
+def test_untracked_files_do_not_change_the_commit(source):
     (source.parent / "records.jsonl").write_text("{}\n")
     assert source_commit(source) == git(source.parent, "rev-parse", "HEAD")
 
 
-def test_a_package_installed_below_somebodys_tree_has_none(source):
+def test_a_package_installed_inside_another_tree_has_no_commit(source):
     installed = source.parents[1] / "venv" / "source.py"
     installed.parent.mkdir()
     installed.write_text("pass\n")
     assert source_commit(installed) is None
 
 
-def test_no_tree_and_no_git_have_none(source, tmp_path_factory, monkeypatch):
+def test_without_a_tree_or_without_git_there_is_no_commit(source, tmp_path_factory, monkeypatch):
     file = tmp_path_factory.mktemp("installed") / "source.py"
     file.write_text("pass\n")
     assert source_commit(file) is None

@@ -1,4 +1,4 @@
-"""A real browser for tests: Debian's Chromium, headless and without a network, opening pages from disk."""
+"""A browser for tests: Debian's Chromium, headless and without a network; it opens pages from disk."""
 
 import shutil
 import tempfile
@@ -25,7 +25,7 @@ OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThrou
 
 @contextmanager
 def opened(downloads: Path) -> Iterator[webdriver.Chrome]:
-    """A browser that can reach nothing, and keeps what it downloads in a folder."""
+    """Yield a browser without a network; downloads go to a folder."""
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     assert all(programs), "a browser is needed: apt-get install chromium chromium-driver"
     options = webdriver.ChromeOptions()
@@ -45,7 +45,7 @@ def opened(downloads: Path) -> Iterator[webdriver.Chrome]:
 
 
 def emulate(driver: webdriver.Chrome, *, width: int = 1280, height: int = 900, scheme: str = "light", media: str = "screen") -> None:
-    """Make the browser one of that size, theme and medium."""
+    """Set the size, the theme and the medium of the browser."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}, {"name": "prefers-reduced-motion", "value": "reduce"}]

@@ -1,7 +1,6 @@
-"""The page as a person meets it, in a real browser from disk: nothing is fetched, everything sorts and filters, all of it can be read.
+"""The page in a real browser, opened from disk: it loads no other file, sorts, filters, and is readable.
 
-Records are the published ones, cut to as many images as ship, which stand in for theirs. Screenshots to look at are left in
-build/screenshots.
+The records are the published ones, cut to the number of shipped images, which replace theirs. Screenshots are written to build/screenshots.
 """
 
 import base64
@@ -62,7 +61,7 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, address):
-    """The page, opened anew on a desk in daylight."""
+    """The page, freshly opened on a wide screen in the light theme."""
     emulate(browser, width=DESK_PX)
     browser.get(address)
     yield browser
@@ -70,11 +69,11 @@ def page(browser, address):
 
 
 def hex_of(colour):
-    """#rrggbb of the browser's rgb(r, g, b)."""
+    """Return #rrggbb of the browser's rgb(r, g, b)."""
     return "#" + "".join(f"{int(part):02x}" for part in re.findall(r"\d+", colour)[:3])
 
 
-def test_nothing_is_fetched(page):
+def test_the_page_loads_no_other_file(page):
     entries = page.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
     assert [name for name in entries if not name.startswith("data:")] == []
     widths = page.execute_async_script(
@@ -87,12 +86,12 @@ def test_nothing_is_fetched(page):
 
 
 def first_number(text):
-    found = re.search(r"[-+]?\d+(\.\d+)?", text)
-    return float(found[0]) if found else None
+    match = re.search(r"[-+]?\d+(\.\d+)?", text)
+    return float(match[0]) if match else None
 
 
 def in_order(texts, *, first):
-    """Whether cells rise: the first column by letters, others by number with what was not measured last."""
+    """Return whether the numbers of a column increase, with missing ones last; the first column has no numbers."""
     if first:
         return True
     numbers = [first_number(text) for text in texts]
@@ -125,34 +124,34 @@ def shown(page):
     return page.execute_script("return [...document.querySelectorAll('.card')].filter(c => c.offsetParent).map(c => c.dataset.file)")
 
 
-def distance(one, case):
-    return one.distances[case] if case else one.disagreement
+def distance(comparison, case):
+    return comparison.distances[case] if case else comparison.disagreement
 
 
 @pytest.mark.parametrize("case", ["", *COMPARED[0].distances])
 def test_filters_and_orders_of_captions(page, case):
     select, order, differs = (page.find_element(By.ID, name) for name in ("case", "order", "differs"))
-    assert shown(page) == [one.file for one in COMPARED], "without a choice: all, most disagreement first"
+    assert shown(page) == [image.file for image in COMPARED], "by default all images, most disagreement first"
     Select(select).select_by_value(case or "") if not case else Select(select).select_by_visible_text(case)
-    everything = sorted(COMPARED, key=lambda one: -distance(one, case))
-    assert [distance(one, case) for one in by_file(shown(page))] == [distance(one, case) for one in everything]
+    everything = sorted(COMPARED, key=lambda image: -distance(image, case))
+    assert [distance(image, case) for image in by_file(shown(page))] == [distance(image, case) for image in everything]
     differs.send_keys(Keys.SPACE)
-    differing = [one for one in everything if distance(one, case) > 0]
-    assert [distance(one, case) for one in by_file(shown(page))] == [distance(one, case) for one in differing]
+    differing = [image for image in everything if distance(image, case) > 0]
+    assert [distance(image, case) for image in by_file(shown(page))] == [distance(image, case) for image in differing]
     assert page.find_element(By.ID, "shown").text == f"{len(differing)} of {IMAGES} images"
     Select(order).select_by_value("agreement")
-    assert [distance(one, case) for one in by_file(shown(page))] == [distance(one, case) for one in reversed(differing)]
+    assert [distance(image, case) for image in by_file(shown(page))] == [distance(image, case) for image in reversed(differing)]
     Select(order).select_by_value("file")
-    assert shown(page) == sorted(one.file for one in differing)
-    said = page.execute_script("return [...document.querySelectorAll('.saying')].filter(s => s.offsetParent).map(s => s.dataset.cases)")
+    assert shown(page) == sorted(image.file for image in differing)
+    groups = page.execute_script("return [...document.querySelectorAll('.caption')].filter(c => c.offsetParent).map(c => c.dataset.cases)")
     if case:
-        assert all(case in cases or "hf-fp32" in cases for cases in said)
+        assert all(case in cases or "hf-fp32" in cases for cases in groups)
     differs.send_keys(Keys.SPACE)
     assert len(shown(page)) == IMAGES
 
 
 def by_file(files):
-    known = {one.file: one for one in COMPARED}
+    known = {image.file: image for image in COMPARED}
     return [known[file] for file in files]
 
 
@@ -160,8 +159,8 @@ def test_words_that_differ_are_marked(page):
     card = page.find_element(By.CSS_SELECTOR, ".card")
     first = COMPARED[0]
     for tag, kind in (("mark", "new"), ("del", "gone")):
-        marked = [element.text for element in card.find_elements(By.CSS_SELECTOR, f".saying {tag}")]
-        assert marked == [words for saying in first.sayings for words, what in saying.runs if what == kind]
+        marked = [element.text for element in card.find_elements(By.CSS_SELECTOR, f".caption {tag}")]
+        assert marked == [words for group in first.groups for words, what in group.spans if what == kind]
     assert card.find_elements(By.TAG_NAME, "mark") != []
 
 
@@ -169,7 +168,7 @@ def paper(page):
     return hex_of(page.execute_script("return getComputedStyle(document.documentElement).backgroundColor"))
 
 
-def test_the_theme_follows_the_system_and_then_the_button(page):
+def test_the_theme_follows_the_system_until_the_button_is_used(page):
     button = page.find_element(By.ID, "theme")
     assert (paper(page), button.text) == (LIGHT["paper"], "Dark")
     emulate(page, scheme="dark")
@@ -180,7 +179,7 @@ def test_the_theme_follows_the_system_and_then_the_button(page):
     emulate(page, scheme="light")
     assert (paper(page), button.text) == (DARK["paper"], "Light")
     emulate(page, media="print")
-    assert paper(page) == LIGHT["paper"], "paper is light"
+    assert paper(page) == LIGHT["paper"], "the print is light"
     assert not page.find_element(By.TAG_NAME, "nav").is_displayed()
 
 
@@ -201,7 +200,7 @@ return found;
 
 
 @pytest.mark.parametrize("scheme", THEMES)
-def test_every_text_stands_out(page, scheme):
+def test_every_text_has_enough_contrast(page, scheme):
     emulate(page, scheme=scheme)
     page.execute_script("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
     texts = page.execute_script(TEXTS)
@@ -233,9 +232,9 @@ return [...document.querySelectorAll("figure svg")].flatMap((svg) => {
 
 @pytest.mark.parametrize("width", [PHONE_PX, DESK_PX])
 @pytest.mark.parametrize("scheme", THEMES)
-def test_at_every_width_and_in_both_themes(page, width, scheme):
+def test_layout_at_both_widths_and_in_both_themes(page, width, scheme):
     emulate(page, width=width, scheme=scheme)
-    assert page.execute_script("return document.documentElement.scrollWidth") <= width, "nothing to scroll sideways"
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width, "no horizontal scrolling"
     assert page.execute_script(OVERLAPS) == []
     sizes = page.execute_script(
         "return [...document.querySelectorAll('figure svg')].map(svg => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width)"
@@ -246,25 +245,25 @@ def test_at_every_width_and_in_both_themes(page, width, scheme):
     (SCREENSHOTS / f"report-{scheme}-{width}.png").write_bytes(base64.b64decode(image))
 
 
-def test_everything_is_reached_with_the_keyboard(page):
+def test_every_control_is_reached_with_the_tab_key(page):
     wanted = page.execute_script(
         """const all = [...document.querySelectorAll("a[href], button, select, input, summary, [tabindex='0']")];
         const seen = all.filter((element) => element.checkVisibility());
-        seen.forEach((element, place) => { element.dataset.place = place; });
+        seen.forEach((element, index) => { element.dataset.index = index; });
         return seen.length;"""
     )
     reached, rings = [], []
     body = page.find_element(By.TAG_NAME, "body")
     body.send_keys(Keys.TAB)
     for _ in range(wanted):
-        place, ring = page.execute_script(
-            "const at = document.activeElement; return [at.dataset.place, getComputedStyle(at).outlineStyle !== 'none'];"
+        index, ring = page.execute_script(
+            "const at = document.activeElement; return [at.dataset.index, getComputedStyle(at).outlineStyle !== 'none'];"
         )
-        reached.append(int(place))
+        reached.append(int(index))
         rings.append(ring)
         page.switch_to.active_element.send_keys(Keys.TAB)
     assert reached == list(range(wanted)), "in the order of the page"
-    assert all(rings), "the focus is seen"
+    assert all(rings), "the focus is visible"
 
 
 def test_plots_and_images_have_text_alternatives(page):
@@ -283,7 +282,7 @@ def test_plots_and_images_have_text_alternatives(page):
     assert page.execute_script("return document.documentElement.lang") == "en"
 
 
-def test_the_raw_records_can_be_kept(page, downloads):
+def test_the_records_can_be_downloaded(page, downloads):
     page.find_element(By.CSS_SELECTOR, "a[download]").click()
     kept = downloads / "records.jsonl"
     for _ in range(100):
@@ -293,7 +292,7 @@ def test_the_raw_records_can_be_kept(page, downloads):
     assert read_records(kept) == RECORDS
 
 
-def test_it_prints(page):
+def test_the_page_prints(page):
     emulate(page, media="print")
     content = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"])
     assert content.startswith(b"%PDF-")

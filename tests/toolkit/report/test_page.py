@@ -1,4 +1,4 @@
-"""The page as text: self-contained, whole, escaped; what it needs a browser for is in test_browser.py."""
+"""The text of the page: self-contained, complete, escaped. test_browser.py tests what needs a browser."""
 
 import base64
 import re
@@ -43,7 +43,7 @@ def text():
     return render_html(RECORDS)
 
 
-def test_it_needs_nothing_else(text):
+def test_the_page_loads_no_other_file(text):
     page = Page(text)
     addresses = [
         value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href", "xlink:href", "action")
@@ -54,7 +54,7 @@ def test_it_needs_nothing_else(text):
     assert "default-src 'none'" in page.all("meta")[3]["content"]
 
 
-def test_it_holds_the_records_for_download(text, tmp_path):
+def test_the_page_contains_the_records_for_download(text, tmp_path):
     (link,) = [attributes for attributes in Page(text).all("a") if "download" in attributes]
     kind, _, content = link["href"].partition("base64,")
     assert kind == "data:application/x-ndjson;"
@@ -64,7 +64,7 @@ def test_it_holds_the_records_for_download(text, tmp_path):
 
 
 @pytest.mark.parametrize("judged", [True, False])
-def test_the_recommendation_stands_on_top(judged):
+def test_the_recommendation_is_the_heading(judged):
     records = RECORDS if judged else [replace(record, quality=()) for record in RECORDS]
     advice = recommend(make_rows(records))
     page = render_html(records)
@@ -74,21 +74,21 @@ def test_the_recommendation_stands_on_top(judged):
     assert advice.sentence.startswith("ship none of these: " if judged else "ship onnx-int8: ")
 
 
-def test_what_records_hold_is_text_and_never_markup():
+def test_texts_of_records_are_escaped():
     evil = "<script>alert(1)</script> \"'&"
     first = replace(RECORDS[0], workload=replace(RECORDS[0].workload, dataset=evil))
-    quality = tuple(replace(one, caption=evil, file=evil) for one in RECORDS[0].quality)
+    quality = tuple(replace(image, caption=evil, file=evil) for image in RECORDS[0].quality)
     page = Page(render_html([replace(first, quality=quality, error=None), replace(first, case=evil, error=evil, times=(), quality=())]))
     assert len(page.all("script")) == 1
     assert {attributes["data-file"] for attributes in page.all("article")} == {evil}
 
 
-def test_a_failed_case_is_named_with_its_reason():
+def test_a_failed_case_is_listed_with_its_error():
     records = [*RECORDS, replace(RECORDS[0], case="onnx-int4", error="no room", subject=None, times=(), quality=())]
     assert "<li>onnx-int4: no room</li>" in render_html(records)
 
 
-def test_when_all_failed_there_is_still_a_page():
+def test_a_page_of_failures_only():
     records = [replace(RECORDS[0], error="no room", subject=None, times=(), quality=())]
     page = render_html(records)
     assert "Ship none of these" in page
@@ -103,32 +103,34 @@ def on_sample(record):
     return replace(record, workload=work)
 
 
-def test_the_shipped_images_are_found_by_themselves():
-    found = images_of([on_sample(RECORDS[0])], None, None)
-    assert found == SAMPLE
-    page = Page(render_html([on_sample(record) for record in RECORDS], found))
+def test_the_shipped_images_need_no_option():
+    dataset = images_of([on_sample(RECORDS[0])], None, None)
+    assert dataset == SAMPLE
+    page = Page(render_html([on_sample(record) for record in RECORDS], dataset))
     images = page.all("img")
     assert len(images) == 4
     assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in images)
     assert SAMPLE.images[0].captions[0] in "".join(page.texts)
 
 
-def test_other_images_are_asked_for_in_a_line(caplog):
+def test_missing_images_are_a_warning(caplog):
     assert images_of(RECORDS, None, None) is None
-    assert caplog.messages == [f"no thumbnails: name the images of {RECORDS[0].workload.dataset} with --dataset or --images"]
+    (message,) = caplog.messages
+    assert RECORDS[0].workload.dataset in message
+    assert "--images" in message
 
 
-def test_wrong_images_are_refused():
+def test_images_of_another_dataset_are_an_error():
     with pytest.raises(DatasetError, match="--no-images"):
         images_of(RECORDS, "sample", None)
 
 
-def test_the_commands_say_what_was_done():
+def test_the_commands_repeat_the_run():
     work = replace(
         RECORDS[0].workload, dataset_path="../my set", images_path="images", limit=5, checkpoint="models/mine", prompt="a picture of"
     )
-    export, bench, report = commands([replace(one, workload=work) for one in RECORDS])
-    recipes = dict.fromkeys(one.subject.recipe for one in RECORDS if one.subject and one.subject.recipe)
+    export, bench, report = commands([replace(record, workload=work) for record in RECORDS])
+    recipes = dict.fromkeys(record.subject.recipe for record in RECORDS if record.subject and record.subject.recipe)
     assert export == f"toolkit export models/mine {' '.join(f'--recipe {name}' for name in recipes)} --output build/artifacts-again"
     assert bench == (
         "toolkit bench build/artifacts-again --checkpoint models/mine --dataset '../my set' --images images --limit 5 "
@@ -138,6 +140,6 @@ def test_the_commands_say_what_was_done():
     assert report == ("toolkit report records-again.jsonl --format html --output report-again.html --dataset '../my set' --images images")
 
 
-def test_the_commands_of_records_that_do_not_know_have_what_they_know():
+def test_the_commands_have_placeholders_for_facts_that_records_lack():
     _, bench, _ = commands(RECORDS)
     assert f"--checkpoint CHECKPOINT --dataset {RECORDS[0].workload.dataset} " in bench

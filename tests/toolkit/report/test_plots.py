@@ -1,4 +1,4 @@
-"""Plots: the front by hand, the SVG as a reader of XML and of its description meets it."""
+"""Plots: the Pareto front, the structure of the SVG, and its description."""
 
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -35,20 +35,20 @@ def plots():
         ([(1, 1), (1, 1)], [0]),
     ],
 )
-def test_what_nothing_beats_in_both(points, best):
+def test_pareto_front(points, best):
     assert front(points) == best
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.0354, "35.4 ms"), (0.9, "900 ms"), (0.9996, "1 s"), (2.2041, "2.2 s"), (12, "12 s")])
-def test_times_carry_their_unit(seconds, text):
+def test_times_have_a_unit(seconds, text):
     assert shown_time(seconds) == text
 
 
-def test_a_plot_for_every_question(plots):
+def test_which_plots_are_drawn(plots):
     assert [plot.name for plot in plots] == ["pareto-drift", "pareto-cider-change", "size", "stages", "spread", "start"]
 
 
-def test_every_plot_is_themed_and_says_what_it_shows(plots):
+def test_every_plot_is_themed_and_has_a_text_alternative(plots):
     for plot in plots:
         root = ElementTree.fromstring(plot.svg)
         assert [child.tag for child in root[:2]] == [f"{SVG}title", f"{SVG}desc"]
@@ -61,7 +61,7 @@ def test_every_plot_is_themed_and_says_what_it_shows(plots):
         assert root.find(f".//{SVG}style") is None
 
 
-def test_names_within_a_page_are_unique_and_refer_to_themselves(plots):
+def test_ids_within_a_page_are_unique_and_all_references_resolve(plots):
     ids, used = [], set()
     for plot in plots:
         for element in ElementTree.fromstring(plot.svg).iter():
@@ -71,7 +71,7 @@ def test_names_within_a_page_are_unique_and_refer_to_themselves(plots):
     assert used <= set(ids)
 
 
-def test_the_description_holds_the_figures(plots):
+def test_the_description_has_the_figures(plots):
     of = {plot.name: plot.description for plot in plots}
     assert of["pareto-drift"].startswith("hf-fp32: ") or "hf-fp32: " in of["pareto-drift"]
     row = next(row for row in make_rows(RECORDS) if row["case"] == "onnx-int8")
@@ -86,12 +86,13 @@ def test_every_case_is_named_in_every_plot(plots):
         assert [case for case in cases if case not in words] == [], plot.name
 
 
-def test_without_quality_size_stands_against_time():
+def test_without_quality_the_size_is_drawn_against_time():
     bare = [
         replace(
             record,
             quality=tuple(
-                replace(one, matches=None, totals=None, hypothesis_length=None, reference_length=None, cider=None) for one in record.quality
+                replace(image, matches=None, totals=None, hypothesis_length=None, reference_length=None, cider=None)
+                for image in record.quality
             ),
         )
         for record in RECORDS
@@ -99,7 +100,7 @@ def test_without_quality_size_stands_against_time():
     assert [plot.name for plot in make_plots(bare, make_rows(bare), None)][:2] == ["pareto-artifact-bytes", "size"]
 
 
-def test_of_a_sweep_a_line_over_batches():
+def test_a_sweep_has_a_throughput_plot():
     swept = [
         replace(record, workload=replace(record.workload, batch_size=size), times=record.times[:: size])
         for size in (1, 2)
@@ -114,7 +115,7 @@ def test_of_a_sweep_a_line_over_batches():
     assert "b2" not in plots["size"].description
 
 
-def test_a_file_of_its_own_has_both_themes(plots):
+def test_a_standalone_file_has_both_themes(plots):
     text = standalone(plots[0], LIGHT, DARK)
     root = ElementTree.fromstring(text)
     (sheet,) = [element.text for element in root.iter(f"{SVG}style")]

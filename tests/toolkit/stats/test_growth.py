@@ -1,4 +1,4 @@
-"""Sweeps and their growth table: small records made by hand, ratios and limits worked out by hand."""
+"""Sweeps and their growth table: small records, with expected ratios and limits that were computed by hand."""
 
 import csv
 import io
@@ -24,29 +24,29 @@ SPEED_ONLY = replace(WORKLOAD, images=8, metric_counter=None)
 
 
 def swept(case, repeat, seconds, batch_size=1, threads=2, tokens=20, peak=100, loaded=60, encode=0.0):
-    """A record of 8 images in equal batches, each run `seconds` long, of which `encode` before the first token."""
+    """Return a record of 8 images in equal batches; a batch takes `seconds`, of which `encode` is the encoder's time."""
     (work,) = sweep(SPEED_ONLY, [batch_size], [threads], [tokens])
     times = [replace(image(seconds), read_s=0.0, encode_s=encode)] * work.runs
     return replace(record(case, repeat, times, loaded_rss_bytes=loaded, peak_rss_bytes=peak), workload=work)
 
 
 def growth(*records):
-    return {(row["case"], row["grows"], row["at"], row["value"]): row for row in growth_rows(records)}
+    return {(row["case"], row["parameter"], row["fixed"], row["value"]): row for row in growth_rows(records)}
 
 
-def test_every_combination_is_a_workload():
+def test_a_sweep_has_one_workload_per_combination():
     works = sweep(WORKLOAD, (1, 4), (2, 1), (None, 5))
-    found = [(work.batch_size, work.threads, work.forced_tokens, work.max_length) for work in works]
-    assert found == [(b, t, *length) for b in (1, 4) for t in (2, 1) for length in ((None, 20), (5, None))]
+    swept_values = [(work.batch_size, work.threads, work.forced_tokens, work.max_length) for work in works]
+    assert swept_values == [(b, t, *length) for b in (1, 4) for t in (2, 1) for length in ((None, 20), (5, None))]
     assert {replace(work, batch_size=1, threads=2, forced_tokens=None, min_length=0, max_length=20) for work in works} == {WORKLOAD}
 
 
 @pytest.mark.parametrize(("images", "batch_size", "runs"), [(8, 1, 8), (8, 8, 1), (9, 4, 3), (3, 2, 2)])
-def test_runs_of_the_model(images, batch_size, runs):
+def test_number_of_batches(images, batch_size, runs):
     assert replace(WORKLOAD, images=images, batch_size=batch_size).runs == runs
 
 
-def test_labels_say_only_what_differs():
+def test_labels_contain_only_what_differs():
     records = [swept("a", 0, 1.0, batch_size, tokens=tokens) for batch_size in (1, 2) for tokens in (5, None)]
     assert list(settings_of(records).values()) == ["b1 5tok", "b1 natural", "b2 5tok", "b2 natural"]
     assert list(settings_of(records[:2]).values()) == ["5tok", "natural"]
@@ -55,7 +55,7 @@ def test_labels_say_only_what_differs():
     assert setting_of(record("a", 0, [1.0])).tokens is None
 
 
-def test_a_row_per_setting_against_the_baseline_of_the_same_one():
+def test_each_setting_is_compared_with_the_baseline_of_the_same_setting():
     records = [
         *(swept(BASELINE, 0, 4.0), swept("a", 0, 1.0)),
         *(swept(BASELINE, 0, 24.0, batch_size=8), swept("a", 0, 4.0, batch_size=8)),
@@ -70,40 +70,40 @@ def test_a_row_per_setting_against_the_baseline_of_the_same_one():
     check_comparable(records, "records")
 
 
-def test_a_batch_is_shared_by_what_could_be_captioned():
-    """3 images, 2 at a time: the second cannot be read, so the first has its batch's second alone, and the third its own."""
+def test_the_time_of_a_batch_is_divided_among_its_captioned_images():
+    """Of 3 images in batches of 2 the second cannot be read: the first image gets its batch's whole time, and so does the third."""
     work = replace(WORKLOAD, batch_size=2)
-    said = (quality(), replace(quality(), error="b.jpg: is empty"), quality())
-    (row,) = make_rows([replace(record("a", 0, [1.0, 3.0], said), workload=work)])
+    second_failed = (quality(), replace(quality(), error="b.jpg: is empty"), quality())
+    (row,) = make_rows([replace(record("a", 0, [1.0, 3.0], second_failed), workload=work)])
     assert (row["seconds_per_image_low"], row["images_per_second"]) == (2.0, 0.5)
-    said = (*[replace(quality(), error="b.jpg: is empty")] * 2, quality())
-    (row,) = make_rows([replace(record("a", 0, [1.0, 3.0], said), workload=work)])
+    batch_failed = (*[replace(quality(), error="b.jpg: is empty")] * 2, quality())
+    (row,) = make_rows([replace(record("a", 0, [1.0, 3.0], batch_failed), workload=work)])
     assert (row["seconds_per_image"], row["images_per_second"]) == (3.0, 1 / 3)
 
 
 def test_growth_over_the_batch():
-    """Time may not grow; of 100 bytes 40 came after loading, so 8 images may take 60 + 8 * 40."""
+    """Limits: time does not grow. Of 100 bytes 40 are allocated after loading, so a batch of 8 may take 60 + 8 * 40 bytes."""
     rows = growth(*(swept("a", 0, seconds, size, peak=peak) for size, seconds, peak in ((8, 4.0, 200), (1, 1.0, 100), (2, 1.5, 110))))
     assert list(rows) == [("a", "batch", "t2 20tok", value) for value in (1, 2, 8)], "the smallest first"
-    one, two, eight = rows.values()
-    assert (one["seconds_ratio"], one["seconds_ratio_limit"], one["peak_rss_ratio"], one["beyond"]) == (None, None, None, [])
+    single, two, eight = rows.values()
+    assert (single["seconds_ratio"], single["seconds_ratio_limit"], single["peak_rss_ratio"], single["exceeds"]) == (None, None, None, [])
     assert (two["seconds_per_image"], two["seconds_ratio"], two["seconds_ratio_limit"]) == (0.75, 0.75, 1.0)
     assert (eight["seconds_ratio"], eight["images_per_second"], eight["peak_rss_ratio"]) == (0.5, 2.0, 2.0)
     assert (two["peak_rss_ratio_limit"], eight["peak_rss_ratio_limit"]) == pytest.approx((1.4, 3.8))
-    assert (two["beyond"], eight["beyond"]) == ([], [])
+    assert (two["exceeds"], eight["exceeds"]) == ([], [])
 
 
 def test_growth_over_tokens():
-    """Of 1 s, 0.6 are the encoder's: 20 tokens may take 0.6 + 4 * 0.4 of what 5 do. Natural lengths have no number to grow by."""
+    """Limit: 0.6 of 1 s is the encoder, so 20 tokens may take 0.6 + 4 * 0.4 s. Natural lengths are not part of the series."""
     rows = growth(*(swept("a", 0, seconds, tokens=tokens, encode=0.6) for tokens, seconds in ((5, 1.0), (20, 2.2), (None, 9.0), (40, 3.0))))
     assert [value for _, _, _, value in rows] == [5, 20, 40]
-    assert {at for _, _, at, _ in rows} == {"b1 t2"}
+    assert {fixed for _, _, fixed, _ in rows} == {"b1 t2"}
     five, twenty, forty = rows.values()
     assert (twenty["seconds_ratio_limit"], forty["seconds_ratio_limit"]) == pytest.approx((2.2, 3.8))
-    assert [row["beyond"] for row in (five, twenty, forty)] == [[], [], []]
+    assert [row["exceeds"] for row in (five, twenty, forty)] == [[], [], []]
 
 
-def test_what_grows_faster_is_marked():
+def test_a_ratio_above_its_limit_is_marked():
     records = [
         swept("a", 0, 1.0),
         swept("a", 0, 2.2, batch_size=2, peak=160),
@@ -112,19 +112,19 @@ def test_what_grows_faster_is_marked():
     ]
     _, row = growth_rows(records)
     assert (row["seconds_ratio"], row["seconds_ratio_low"], row["seconds_ratio_high"]) == pytest.approx((1.15, 1.1, 1.2))
-    assert row["beyond"] == ["seconds", "peak_rss"]
+    assert row["exceeds"] == ["seconds", "peak_rss"]
     assert [column.cell(row) for column in GROWTH][4:] == ["1.15x > 1.00x ^", "0", "1.60x > 1.40x ^"]
     _, row = growth_rows([*records[:3], swept("a", 1, 2.0, batch_size=2, peak=140)])
-    assert row["beyond"] == [], "one repeat within the limit: noise"
+    assert row["exceeds"] == [], "one repeat is within the limit"
 
 
-def test_a_line_for_every_combination_of_the_others():
+def test_there_is_a_series_per_combination_of_the_other_fields():
     records = [swept("a", 0, 1.0, size, threads) for size in (1, 2) for threads in (1, 2)]
     keys = [("batch", "t1 20tok"), ("batch", "t2 20tok"), ("threads", "b1 20tok"), ("threads", "b2 20tok")]
-    assert [(row["grows"], row["at"]) for row in growth_rows(records)] == [key for key in keys for _ in range(2)]
+    assert [(row["parameter"], row["fixed"]) for row in growth_rows(records)] == [key for key in keys for _ in range(2)]
 
 
-def test_what_failed_has_no_growth():
+def test_failed_records_have_no_growth():
     broken = replace(failed("a", 0, "out of memory"), workload=replace(SPEED_ONLY, batch_size=2))
     assert growth_rows([swept("a", 0, 1.0), broken]) == []
     assert growth_rows([record("a", 0, [1.0])]) == []
@@ -146,11 +146,11 @@ def test_the_report_of_a_sweep():
     assert [len(table) for table in tables] == [18] * 5 + [34]
     assert tables[0][3].startswith("| onnx-int8-full b1 t1 5tok")
     assert max(len(line) for table in tables for line in table) <= WIDTH == 100
-    assert "1 or 8 at a time, greedy, 5 forced tokens or at most 20 tokens with [DEC], 1 or 2 threads" in text
-    assert "b images per run of the model" in text
+    assert "batch size 1 or 8, greedy search, 5 forced tokens or at most 20 tokens with [DEC], 1 or 2 threads" in text
+    assert "b is the batch size" in text
     report = json.loads(RENDERERS["json"](RECORDS))
     assert report["growth"] == growth_rows(RECORDS)
-    assert [row for row in report["growth"] if row["beyond"]] == []
+    assert [row for row in report["growth"] if row["exceeds"]] == []
 
 
 def test_the_growth_table_alone():
@@ -166,10 +166,10 @@ def test_the_growth_table_alone():
         render_table(RECORDS[:2], "growth", "md")
 
 
-def test_the_growth_table_alone_says_which_times_cannot_be_trusted():
+def test_the_growth_table_alone_lists_unstable_cases():
     records = [swept("a", repeat, 1.0 + repeat * (size == 1), batch_size=size) for size in (1, 2) for repeat in range(3)]
     text = render_table(records, "growth", "md")
-    assert "\n\nUnstable (!):\n- a b1: repeats 100% apart\n" in text
+    assert "\n\nUnstable (!):\n- a b1: repeats differ by 100%\n" in text
     assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")] == ["case", "a !", "a"]
 
 
@@ -187,22 +187,22 @@ def test_components():
         "| a    | -          | 5.00       | 3.00       | 0.00        | 8.00     |",
         "| b    | 9.00       | -          | -          | 0.01        | 9.01     |",
     ]
-    with pytest.raises(RecordError, match="newer"):
+    with pytest.raises(RecordError, match="'components'"):
         render_table(records[:1], "components", "md")
 
 
 @pytest.mark.parametrize("name", ["base", "quality"])
-def test_records_of_before_sweeps_had_one_image_at_a_time(tmp_path, name):
+def test_records_without_a_batch_size_have_batches_of_one(tmp_path, name):
     lines = (GOLDEN / "published" / "amd-epyc-vnni" / f"{name}.jsonl").read_text().splitlines()
     old = tmp_path / "old.jsonl"
-    old.write_text("".join(f"{json.dumps(_of_before_sweeps(json.loads(line)))}\n" for line in lines))
+    old.write_text("".join(f"{json.dumps(_before_sweeps(json.loads(line)))}\n" for line in lines))
     records = read_records(old)
     assert {(record.workload.batch_size, record.workload.runs == record.workload.images) for record in records} == {(1, True)}
     assert (growth_rows(records), component_rows(records)) == ([], [])
 
 
-def _of_before_sweeps(record: dict[str, Any]) -> dict[str, Any]:
-    """Take away what records did not have then."""
+def _before_sweeps(record: dict[str, Any]) -> dict[str, Any]:
+    """Remove the fields that records did not have before sweeps."""
     del record["workload"]["batch_size"]
     for name in ("limits", "arithmetic", "hash_s", "energy_j", "throttled_s", "measured_at", "commit"):
         record.pop(name, None)

@@ -1,4 +1,4 @@
-"""Rows of a report: small records made by hand, figures worked out by hand."""
+"""Rows of a report: small records, with expected figures that were computed by hand."""
 
 import math
 from dataclasses import replace
@@ -9,13 +9,13 @@ from runtimes.errors import RecordError
 from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, ImageQuality, ImageTimes, Limits, Record, Subject, Workload
 from toolkit.stats.rows import KEYS, check_comparable, make_rows
 
-ISSUE_KEYS = (
+STABLE_KEYS = (
     "case runtime seconds_per_image seconds_per_image_p90 images_per_second load_seconds first_caption_seconds encode_seconds step_seconds "
     "tokens_per_image peak_rss_bytes loaded_rss_bytes cpu_seconds_per_image artifact_bytes bleu4 cider rouge_l drift "
     "exact_match speedup size_ratio peak_rss_ratio bleu4_change bleu4_change_low bleu4_change_high cider_change cider_change_low "
     "cider_change_high recipe_sha256 error"
 )
-"""What programs rely on."""
+"""Keys that programs depend on, in this order."""
 
 HOST = HostFacts(cpu="one", cpu_features=("avx2",), cores=2, memory_bytes=2**34, system="Linux x86_64", python="3.11.9")
 WORKLOAD = Workload(
@@ -47,8 +47,15 @@ def record(case, repeat, totals, quality=(), artifact_bytes=1000, **figures):
         artifact_bytes=artifact_bytes,
         disk_bytes=artifact_bytes // 2,
     )
-    times = tuple(one if isinstance(one, ImageTimes) else image(one) for one in totals)
-    made = {"import_s": 1.0, "load_s": 1.0, "first_caption_s": 1.0, "cpu_s": 1.0, "loaded_rss_bytes": 100, "peak_rss_bytes": 100} | figures
+    times = tuple(total if isinstance(total, ImageTimes) else image(total) for total in totals)
+    defaults = {
+        "import_s": 1.0,
+        "load_s": 1.0,
+        "first_caption_s": 1.0,
+        "cpu_s": 1.0,
+        "loaded_rss_bytes": 100,
+        "peak_rss_bytes": 100,
+    } | figures
     return Record(
         schema=SCHEMA,
         case=case,
@@ -60,7 +67,7 @@ def record(case, repeat, totals, quality=(), artifact_bytes=1000, **figures):
         providers=(),
         times=times,
         quality=tuple(quality),
-        **made,
+        **defaults,
     )
 
 
@@ -94,9 +101,9 @@ def rows_of(*records):
     return {row["case"]: row for row in make_rows(records)}
 
 
-def test_keys_are_those_that_programs_rely_on_and_more():
-    relied_on = ISSUE_KEYS.split()
-    assert list(KEYS[: len(relied_on)]) == relied_on
+def test_rows_start_with_the_stable_keys():
+    stable = STABLE_KEYS.split()
+    assert list(KEYS[: len(stable)]) == stable
     assert len(set(KEYS)) == len(KEYS)
     assert [tuple(row) for row in make_rows([record("a", 0, [1.0]), failed("b", 0, "no")])] == [KEYS, KEYS]
 
@@ -133,7 +140,7 @@ def test_times_are_pooled_over_images_and_repeats():
     } == pytest.approx(
         {
             "seconds_per_image": 1.25,
-            "seconds_per_image_p90": 2.0,  # between 1.6 and 2.4, at nine tenths of five steps
+            "seconds_per_image_p90": 2.0,  # 0.9 * 5 steps: halfway between 1.6 and 2.4
             "seconds_per_image_low": 1.0,
             "seconds_per_image_high": 1.6,
             "images_per_second": 6 / 7.8,
@@ -163,7 +170,7 @@ def test_times_are_pooled_over_images_and_repeats():
     assert [type(row[key]) for key in ("peak_rss_bytes", "loaded_rss_bytes")] == [int, int]
 
 
-def test_limits_are_set_against_what_was_measured():
+def test_limits_and_their_share_of_the_measured_time():
     measured = record("onnx-int8", 0, [image(1.0, 0.5, (0.02, 0.02))])
     limits = Limits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
     work = Arithmetic(encode_float_macs=5 * 10**9, encode_int8_macs=30 * 10**9, token_weight_bytes=90_000_000, token_cross_bytes=10_000_000)
@@ -181,7 +188,7 @@ def test_limits_are_set_against_what_was_measured():
     )
 
 
-def test_a_speed_up_is_the_median_of_the_repeats_own_ratios():
+def test_a_speed_up_is_the_median_of_the_ratios_of_the_repeats():
     rows = rows_of(
         record(BASELINE, 0, [1.0, 2.0, 3.0], artifact_bytes=1000, peak_rss_bytes=800, loaded_rss_bytes=400),
         record("fast", 0, [0.5, 1.0, 1.5], artifact_bytes=250, peak_rss_bytes=300, loaded_rss_bytes=100),
@@ -197,17 +204,17 @@ def test_a_speed_up_is_the_median_of_the_repeats_own_ratios():
     assert [base[key] for key in ("speedup", "speedup_low", "speedup_high", "size_ratio", "peak_rss_ratio", "loaded_rss_ratio")] == [1] * 6
 
 
-def test_energy_is_per_caption_and_changes_against_the_same_repeat():
+def test_energy_is_per_caption_and_compared_within_a_repeat():
     rows = rows_of(
         record(BASELINE, 0, [1.0, 1.0], energy_j=40.0),
-        record("ours", 0, [1.0, 1.0], energy_j=10.0),
+        record("case", 0, [1.0, 1.0], energy_j=10.0),
         record(BASELINE, 1, [1.0, 1.0], energy_j=60.0),
-        record("ours", 1, [1.0, 1.0], energy_j=18.0),
+        record("case", 1, [1.0, 1.0], energy_j=18.0),
         record("dark", 1, [1.0, 1.0]),
     )
-    ours = rows["ours"]
-    assert (rows[BASELINE]["joules_per_image"], ours["joules_per_image"], rows["dark"]["joules_per_image"]) == (25.0, 7.0, None)
-    assert [ours[f"energy_change{end}"] for end in ("", "_low", "_high")] == pytest.approx([-0.725, -0.75, -0.7])
+    case = rows["case"]
+    assert (rows[BASELINE]["joules_per_image"], case["joules_per_image"], rows["dark"]["joules_per_image"]) == (25.0, 7.0, None)
+    assert [case[f"energy_change{end}"] for end in ("", "_low", "_high")] == pytest.approx([-0.725, -0.75, -0.7])
     assert (rows[BASELINE]["energy_change"], rows["dark"]["energy_change"]) == (0.0, None)
 
 
@@ -222,20 +229,20 @@ def test_a_repeat_whose_baseline_failed_has_no_ratio():
 def test_scores_and_their_changes():
     base = [quality("a", cider=1.0, rouge_l=0.5, log_probability=-10.0), quality("b", cider=2.0, rouge_l=0.25, log_probability=-20.0)]
     base += [quality("c", cider=3.0, rouge_l=0.75, log_probability=-30.0)]
-    half = {"words": 4, "closest": 8, "matches": (4, 3, 2, 1)}  # all right, and half as long as the closest reference
-    ours = [
+    half = {"words": 4, "closest": 8, "matches": (4, 3, 2, 1)}  # all n-grams match; half as long as the closest reference
+    captions = [
         quality("a", cider=1.0, rouge_l=0.5, log_probability=-11.0, **half),
         quality("B", cider=2.0, rouge_l=0.25, log_probability=-20.0, **half),
     ]
-    ours += [quality("c", cider=2.4, rouge_l=0.45, log_probability=-32.0, **half)]
-    rows = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("ours", 0, [1.0] * 3, ours))
-    row = rows["ours"]
+    captions += [quality("c", cider=2.4, rouge_l=0.45, log_probability=-32.0, **half)]
+    rows = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("case", 0, [1.0] * 3, captions))
+    row = rows["case"]
     penalty = math.exp(1 - 8 / 4)
     assert [row[f"bleu{n}"] for n in (1, 2, 3, 4)] == pytest.approx([penalty] * 4)
     assert [row["bleu4_change"], row["bleu4_change_low"], row["bleu4_change_high"]] == pytest.approx([penalty - 1] * 3)
     assert [row["cider"], row["rouge_l"]] == pytest.approx([1.8, 0.4])
     assert [row["cider_change"], row["rouge_l_change"]] == pytest.approx([-0.1, -0.2])
-    # the one image that lost may be drawn three times (0.2 and 0.4 lost), or, in 8 of 27 sets, not at all
+    # a resample may contain the worse image three times (losses of 0.2 and 0.4), or, in 8 of 27 cases, not at all
     assert [row["cider_change_low"], row["cider_change_high"]] == pytest.approx([-0.2, 0.0])
     assert [row["rouge_l_change_low"], row["rouge_l_change_high"]] == pytest.approx([-0.4, 0.0])
     # (1 + 0 + 2) nat over 30 tokens; three times the best image, three times the worst
@@ -259,7 +266,7 @@ BETTER = {"matches": (8, 7, 6, 5), "cider": 1.1, "rouge_l": 0.55, "log_probabili
 
 
 @pytest.mark.parametrize(
-    ("ours", "verdict"),
+    ("captions", "verdict"),
     [
         ([WORSE["nothing"]] * 3, "no clear loss"),
         ([BETTER] * 3, "no clear loss"),
@@ -268,43 +275,43 @@ BETTER = {"matches": (8, 7, 6, 5), "cider": 1.1, "rouge_l": 0.55, "log_probabili
         ([WORSE["rouge_l"]] * 3, "loss: rouge_l"),
         ([WORSE["drift"]] * 3, "loss: drift"),
         ([WORSE["all"]] * 3, "loss: bleu4, cider, rouge_l, drift"),
-        ([WORSE["all"], WORSE["nothing"], WORSE["nothing"]], "no clear loss"),  # of one image only: others might not show it
+        ([WORSE["all"], WORSE["nothing"], WORSE["nothing"]], "no clear loss"),  # the loss is in one image only
         ([WORSE["drift"], BETTER, WORSE["nothing"]], "no clear loss"),
     ],
     ids=str,
 )
-def test_a_loss_is_one_whose_interval_excludes_zero(ours, verdict):
+def test_a_loss_has_an_interval_that_excludes_zero(captions, verdict):
     base = [quality(matches=(8, 7, 6, 5))] * 3
-    rows = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("ours", 0, [1.0] * 3, [quality(**changes) for changes in ours]))
-    assert (rows["ours"]["verdict"], rows[BASELINE]["verdict"]) == (verdict, None)
+    rows = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("case", 0, [1.0] * 3, [quality(**changes) for changes in captions]))
+    assert (rows["case"]["verdict"], rows[BASELINE]["verdict"]) == (verdict, None)
 
 
 @pytest.mark.parametrize(("cider", "verdict"), [(1.0, None), (0.5, "loss: cider")])
-def test_without_log_probabilities_a_loss_is_told_and_the_lack_of_one_is_not(cider, verdict):
-    ours = [quality(cider=cider, log_probability=None)] * 3
-    row = rows_of(record(BASELINE, 0, [1.0] * 3, [quality()] * 3), record("whole", 0, [1.0] * 3, ours))["whole"]
+def test_without_log_probabilities_there_is_no_verdict_but_a_loss(cider, verdict):
+    captions = [quality(cider=cider, log_probability=None)] * 3
+    row = rows_of(record(BASELINE, 0, [1.0] * 3, [quality()] * 3), record("whole", 0, [1.0] * 3, captions))["whole"]
     assert (row["drift"], row["drift_low"], row["verdict"], row["exact_match"]) == (None, None, verdict, 1.0)
 
 
-def test_a_baseline_that_scores_nothing_has_no_relative_change():
+def test_a_baseline_score_of_zero_has_no_relative_change():
     base = [quality(matches=(4, 2, 1, 0), cider=0.0)] * 3
-    row = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("ours", 0, [1.0] * 3, [quality()] * 3))["ours"]
+    row = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("case", 0, [1.0] * 3, [quality()] * 3))["case"]
     assert [row[key] for key in ("bleu4", "cider")] == pytest.approx([1.0, 1.0])
     assert [row[f"{name}_change{end}"] for name in ("bleu4", "cider") for end in ("", "_low", "_high")] == [None] * 6
     assert row["verdict"] == "no clear loss"
 
 
-def test_without_references_there_is_agreement_and_nothing_else():
-    said, ours = [unscored("a"), unscored("b"), unscored("c")], [unscored("a"), unscored("B"), unscored("C")]
-    row = rows_of(record(BASELINE, 0, [1.0] * 3, said), record("ours", 0, [1.0] * 3, ours))["ours"]
+def test_without_references_only_agreement_is_computed():
+    base, captions = [unscored("a"), unscored("b"), unscored("c")], [unscored("a"), unscored("B"), unscored("C")]
+    row = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("case", 0, [1.0] * 3, captions))["case"]
     assert (row["exact_match"], row["tokens_per_image"]) == (pytest.approx(1 / 3), 4.0)
     assert [
         key for key in ("bleu1", "bleu4", "cider", "rouge_l", "drift", "bleu4_change", "drift_low", "verdict") if row[key] is not None
     ] == []
 
 
-def test_without_a_baseline_there_are_figures_and_no_comparison():
-    row = rows_of(record("ours", 0, [1.0, 2.0, 4.0], [quality()] * 3))["ours"]
+def test_without_a_baseline_nothing_is_compared():
+    row = rows_of(record("case", 0, [1.0, 2.0, 4.0], [quality()] * 3))["case"]
     assert [row[key] for key in ("seconds_per_image", "bleu4", "cider")] == pytest.approx([2.0, 1.0, 1.0])
     compared = [key for key in KEYS if key.endswith(("_ratio", "_change", "_low", "_high")) and not key.startswith("seconds")]
     compared += ["drift", "exact_match", "speedup", "verdict"]
@@ -317,7 +324,7 @@ def test_a_failed_case_is_a_row_with_its_error():
     assert rows[BASELINE]["error"] is None
 
 
-def test_a_case_that_failed_in_part_has_the_figures_of_the_rest():
+def test_a_case_with_a_failed_repeat_has_the_figures_of_the_others():
     rows = rows_of(
         record(BASELINE, 0, [2.0]),
         failed("shaky", 0, "killed"),
@@ -326,25 +333,25 @@ def test_a_case_that_failed_in_part_has_the_figures_of_the_rest():
         record("shaky", 2, [1.0]),
     )
     assert (rows["shaky"]["error"], rows["shaky"]["seconds_per_image"], rows["shaky"]["speedup"]) == ("1 of 3 repeats: killed", 1.0, 2.0)
-    assert (rows["shaky"]["exact_match"], rows["shaky"]["bleu4"]) == (None, None), "captions were kept by the first repeat only"
+    assert (rows["shaky"]["exact_match"], rows["shaky"]["bleu4"]) == (None, None), "only the first repeat stores captions"
 
 
-def test_a_failed_baseline_leaves_the_others_their_figures():
-    rows = rows_of(failed(BASELINE, 0, "no memory"), record("ours", 0, [1.0], [quality()]))
-    assert (rows[BASELINE]["error"], rows["ours"]["seconds_per_image"], rows["ours"]["speedup"]) == ("no memory", 1.0, None)
+def test_other_cases_have_figures_if_the_baseline_failed():
+    rows = rows_of(failed(BASELINE, 0, "no memory"), record("case", 0, [1.0], [quality()]))
+    assert (rows[BASELINE]["error"], rows["case"]["seconds_per_image"], rows["case"]["speedup"]) == ("no memory", 1.0, None)
 
 
-def test_images_that_could_not_be_read_count_nowhere():
+def test_unreadable_images_are_not_counted():
     bad = unscored("", error="bad.jpg: is empty")
     base = [quality("a", cider=1.0), bad, quality("c", cider=3.0)]
-    ours = [quality("a", cider=1.0), bad, quality("x", cider=2.0)]
+    captions = [quality("a", cider=1.0), bad, quality("x", cider=2.0)]
     rows = rows_of(
         record(BASELINE, 0, [2.0, 0.001, 4.0], base),
-        record("ours", 0, [1.0, 0.001, 2.0], ours, cpu_s=6.0),
+        record("case", 0, [1.0, 0.001, 2.0], captions, cpu_s=6.0),
         record(BASELINE, 1, [2.0, 0.001, 4.0]),
-        record("ours", 1, [1.0, 0.001, 2.0], cpu_s=6.0),
+        record("case", 1, [1.0, 0.001, 2.0], cpu_s=6.0),
     )
-    row = rows["ours"]
+    row = rows["case"]
     assert [row[key] for key in ("seconds_per_image", "images_per_second", "speedup", "cpu_seconds_per_image")] == pytest.approx(
         [1.5, 2 / 3, 2.0, 3.0]
     )
@@ -352,19 +359,19 @@ def test_images_that_could_not_be_read_count_nowhere():
     assert row["seconds_per_image_p90"] == pytest.approx(2.0)
 
 
-def test_rows_stand_in_the_order_in_which_cases_ran():
+def test_rows_have_the_order_in_which_cases_ran():
     records = [record("b", 0, [1.0]), record("a", 0, [1.0]), record("b", 1, [1.0]), failed("c", 0, "no"), record("a", 1, [1.0])]
     assert [row["case"] for row in make_rows(records)] == ["b", "a", "c"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "difference"),
     [
         ({"host": replace(HOST, cpu="two")}, "host cpu is 'one' and 'two'"),
         ({"host": replace(HOST, cores=4)}, "host cores is 2 and 4"),
         ({"host": replace(HOST, python="3.12.0")}, "host python is '3.11.9' and '3.12.0'"),
         ({"workload": replace(WORKLOAD, dataset_sha256="1" * 64)}, f"workload dataset_sha256 is '{'0' * 64}' and '{'1' * 64}'"),
-        ({"workload": replace(WORKLOAD, num_beams=3)}, "workload beams is 1 and 3"),
+        ({"workload": replace(WORKLOAD, num_beams=3)}, "workload num_beams is 1 and 3"),
         ({"workload": replace(WORKLOAD, max_length=30)}, "captions of 0 to 20 and of 0 to 30 tokens"),
         ({"workload": replace(WORKLOAD, prompt="a")}, "workload prompt is None and 'a'"),
         ({"workload": replace(WORKLOAD, metric_counter=None)}, "workload metric_counter is 'own' and None"),
@@ -372,12 +379,12 @@ def test_rows_stand_in_the_order_in_which_cases_ran():
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_records_of_different_runs_do_not_share_a_table(changes, said):
+def test_records_of_different_runs_cannot_share_a_table(changes, difference):
     records = [record("a", 0, [1.0]), record("b", 0, [1.0]), replace(record("a", 1, [1.0]), **changes)]
     with pytest.raises(RecordError) as raised:
         check_comparable(records, "r.jsonl")
-    assert str(raised.value) == f"r.jsonl: holds records of different runs: {said}"
+    assert str(raised.value) == f"r.jsonl: contains records of different runs: {difference}"
 
 
-def test_records_of_one_run_share_a_table():
+def test_records_of_one_run_can_share_a_table():
     assert check_comparable([record("a", 0, [1.0]), failed("b", 0, "no"), record("a", 1, [1.0])], "r.jsonl") is None

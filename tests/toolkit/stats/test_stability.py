@@ -1,11 +1,11 @@
-"""Doubts about times: records made by hand on each side of each rule."""
+"""Instability of times: records on both sides of each rule."""
 
 from dataclasses import replace
 
 import pytest
 
 from tests.toolkit.stats.test_rows import WORKLOAD, image, record
-from toolkit.stats.stability import doubts
+from toolkit.stats.stability import instability_reasons
 
 WORK = replace(WORKLOAD, images=6)
 
@@ -20,25 +20,25 @@ def runs(*medians, **others):
 
 
 @pytest.mark.parametrize(
-    ("records", "said"),
+    ("records", "reasons"),
     [
         (runs(1.0, 1.0, 1.0), []),
         (runs(1.0, 1.0), ["2 of 3 repeats"]),
-        ([replace(one, workload=replace(WORK, images=3)) for one in runs(1.0, 1.0, 1.0)], ["9 of 10 runs of the model"]),
-        ([replace(one, workload=replace(WORK, batch_size=2)) for one in runs(1.0, 1.0, 1.0)], ["9 of 10 runs of the model"]),
-        (runs(1.0), ["1 of 3 repeats", "6 of 10 runs of the model"]),
+        ([replace(record, workload=replace(WORK, images=3)) for record in runs(1.0, 1.0, 1.0)], ["9 of 10 batches"]),
+        ([replace(record, workload=replace(WORK, batch_size=2)) for record in runs(1.0, 1.0, 1.0)], ["9 of 10 batches"]),
+        (runs(1.0), ["1 of 3 repeats", "6 of 10 batches"]),
         (runs(1.0, 1.04, 1.09), []),
-        (runs(1.0, 1.25, 0.9), ["repeats 35% apart"]),
-        ([run(repeat, (1.0, 1.0, 1.0, 1.0, 1.0, 9.0)) for repeat in range(3)], []),  # one long caption is no noise
-        (runs(1.0, 1.0, 1.0, encode=(0.6, 0.6, 0.5, 0.5, 0.5, 0.5)), ["the last images' encoder took 17% less than the first ones'"]),
-        (runs(1.0, 1.0, 1.0, encode=(0.5, 0.5, 0.5, 0.5, 0.6, 0.6)), ["the last images' encoder took 20% more than the first ones'"]),
+        (runs(1.0, 1.25, 0.9), ["repeats differ by 35%"]),
+        ([run(repeat, (1.0, 1.0, 1.0, 1.0, 1.0, 9.0)) for repeat in range(3)], []),  # a long caption is not noise
+        (runs(1.0, 1.0, 1.0, encode=(0.6, 0.6, 0.5, 0.5, 0.5, 0.5)), ["the encoder was 17% faster for the last images than for the first"]),
+        (runs(1.0, 1.0, 1.0, encode=(0.5, 0.5, 0.5, 0.5, 0.6, 0.6)), ["the encoder was 20% slower for the last images than for the first"]),
         (runs(1.0, 1.0, 1.0, encode=(0.54, 0.54, 0.5, 0.5, 0.5, 0.5)), []),
-        ([*runs(1.0, 1.0), run(2, encode=(0.9, 0.9, 0.5, 0.5, 0.5, 0.5))], []),  # in one process of three
+        ([*runs(1.0, 1.0), run(2, encode=(0.9, 0.9, 0.5, 0.5, 0.5, 0.5))], []),  # only one process of three warms up
         (runs(1.0, 1.0, 1.0, throttled_s=0.2), []),
-        (runs(1.0, 1.0, 1.0, throttled_s=0.6), ["heat or a CPU quota held cores back for 10% of the time"]),
+        (runs(1.0, 1.0, 1.0, throttled_s=0.6), ["throttled by heat or a CPU quota for 10% of the time"]),
         (runs(1.0, 1.0, 1.0, throttled_s=0.0), []),
         (runs(1.0, 1.0, 1.0, encode=(0.0,) * 6), []),
     ],
 )
-def test_rules(records, said):
-    assert doubts(records) == said
+def test_rules(records, reasons):
+    assert instability_reasons(records) == reasons

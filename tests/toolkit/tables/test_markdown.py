@@ -1,4 +1,4 @@
-"""Tables as whole texts: columns line up, the best figures are marked, and what is too wide goes on below."""
+"""Whole tables: aligned columns, marks at the best figures, and tables that are split because they are too wide."""
 
 from toolkit.tables.columns import Column, number
 from toolkit.tables.markdown import WIDTH, table
@@ -6,7 +6,7 @@ from toolkit.tables.markdown import WIDTH, table
 NAME = Column("case", lambda row: row["case"])
 
 
-def test_columns_line_up_and_the_best_is_marked():
+def test_columns_are_aligned_and_the_best_figures_are_marked():
     columns = (
         NAME,
         Column("s", number("s", "{:.2f}"), lowest="s"),
@@ -25,21 +25,21 @@ def test_columns_line_up_and_the_best_is_marked():
         "| one   | 1.00 * | -    | 7 (x) | 1.0  |",
         "| three | 1.00 * | 3    | 7 (x) | 1.0  |",
         "| two   | 2.50   | 20 * | 7 (x) | 2.5  |",
-    ], "figures that look the same are marked alike, and none where all do"
+    ], "figures with the same text are all marked; a column with equal texts has no mark"
     assert " *" not in table(columns, rows[:1])
 
 
-def test_what_is_too_wide_goes_on_below():
+def test_a_table_that_is_too_wide_is_split():
     rows = [{"case": "a" * 20, "x": 1.0}]
-    columns = [NAME, *(Column(f"column {place:02}".ljust(30, "-"), number("x", "{:.0f}")) for place in range(5))]
+    columns = [NAME, *(Column(f"column {index:02}".ljust(30, "-"), number("x", "{:.0f}")) for index in range(5))]
     first, second, third = table(columns, rows).split("\n\n")
     assert [part.splitlines()[0].count("column") for part in (first, second, third)] == [2, 2, 1]
     assert [part.splitlines()[0].split("|")[1].strip() for part in (first, second, third)] == ["case"] * 3
     assert max(len(line) for part in (first, second, third) for line in part.splitlines()) == 90 <= WIDTH
 
 
-def test_a_table_of_exactly_the_width_is_one():
-    """First column 4 + 3 + 1; the others fill what is left to 100."""
+def test_a_table_of_exactly_the_maximum_width_is_not_split():
+    """The first column takes 4 + 3 + 1 characters; the others take the rest of 100."""
     rows = [{"case": "a", "x": 1.0}]
     for length, tables in ((WIDTH - 8 - 3, 1), (WIDTH - 8 - 2, 2)):
         columns = [NAME, Column("x" * (length - 8), number("x", "{:.0f}")), Column("y" * 5, number("x", "{:.0f}"))]

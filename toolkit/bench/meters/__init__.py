@@ -1,1 +1,1 @@
-"""What is read while a case runs: memory, energy, throttling."""
+"""Meters that are read while a case runs: memory, energy, throttling."""

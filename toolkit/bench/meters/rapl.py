@@ -1,7 +1,7 @@
-"""Energy of the processor packages, from the counters that Linux shows of RAPL: joules since a meter was made come out.
+"""Measure the energy of the processor packages with the RAPL counters of Linux.
 
-They are of the whole package: whatever else ran counts, and idling is not taken off. Memory, disks and the power supply do not count.
-Intel and AMD count under the same names. Kernels since 2020 let only root read them (CVE-2020-8694); nothing is estimated in their place.
+The counters cover the whole package, including other programs and idle power. They exclude memory, disks and the power supply. Intel and
+AMD processors have the same file names. Since 2020 kernels allow only root to read them (CVE-2020-8694); without access there is no value.
 """
 
 import re
@@ -10,11 +10,11 @@ from pathlib import Path
 POWERCAP = Path("/sys/class/powercap")
 
 PACKAGE = re.compile(r"intel-rapl:\d+")
-"""Zones of packages. `intel-rapl:0:0` is a part of one, and `intel-rapl-mmio:0` shows the same package a second time."""
+"""Zones of packages. `intel-rapl:0:0` is a part of a package; `intel-rapl-mmio:0` repeats a package."""
 
 
 class EnergyMeter:
-    """Adds up what all packages have taken since it was made."""
+    """Sums the energy of all packages since its construction."""
 
     def __init__(self, root: Path = POWERCAP) -> None:
         self._counters = [zone / "energy_uj" for zone in _packages(root)]
@@ -23,7 +23,7 @@ class EnergyMeter:
         self._microjoules: int | None = 0 if self._counters and None not in self._ranges + self._last else None
 
     def update(self) -> None:
-        """Read the counters; each starts at 0 again when it has counted its range, which takes minutes at full power."""
+        """Read the counters. Call it more often than a counter wraps around, which takes minutes at full power."""
         now = [_number(counter) for counter in self._counters]
         for before, after, counted in zip(self._last, now, self._ranges, strict=True):
             if self._microjoules is None or before is None or after is None or counted is None:
@@ -34,7 +34,7 @@ class EnergyMeter:
 
     @property
     def joules(self) -> float | None:
-        """Joules up to the last update; None unless every counter could be read each time."""
+        """Joules up to the last update; None if a counter could not be read at some time."""
         return None if self._microjoules is None else self._microjoules / 1e6
 
 

@@ -1,4 +1,4 @@
-"""Resident memory of this process, now and at its highest, in bytes; None where the system does not tell."""
+"""Read the current and the peak resident memory of this process in bytes; None if the system does not provide it."""
 
 import importlib.util
 from pathlib import Path
@@ -7,12 +7,12 @@ STATUS = Path("/proc/self/status")
 
 
 def resident_bytes() -> int | None:
-    """Memory in RAM now."""
+    """Return the current resident memory."""
     return _status("VmRSS") or _psutil("rss")
 
 
 def peak_bytes() -> int | None:
-    """Most memory in RAM since the process started: VmHWM on Linux, the peak working set on Windows."""
+    """Return the peak resident memory since the process started: VmHWM on Linux, the peak working set on Windows."""
     return _status("VmHWM") or _psutil("peak_wset")
 
 

@@ -1,1 +1,1 @@
-"""Other tools, measured beside ours."""
+"""Other tools for the same checkpoint, measured beside the artifacts."""

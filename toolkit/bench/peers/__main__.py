@@ -1,4 +1,4 @@
-"""`python -m toolkit.bench.peers NAME...`: a checkpoint and its onnx-fp32 artifact go in; peers' folders for `toolkit bench` come out."""
+"""`python -m toolkit.bench.peers NAME...`: prepare peers of a checkpoint as folders for `toolkit bench`."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from toolkit.bench.peers.catalogue import PEERS, find_peer
 from toolkit.bench.peers.folder import Sources, prepare
 
 CALIBRATION_IMAGES = 32
-"""The first ones of the folder, by name."""
+"""Number of images that are used: the first by name."""
 
 
-@click.command(help="Prepare other ways to run a checkpoint, for `toolkit bench` to measure beside artifacts.")
+@click.command(help="Prepare other tools' versions of a checkpoint; `toolkit bench` measures them beside artifacts.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--checkpoint", required=True, help="The checkpoint: a directory or a hub id.")
 @click.option("--graphs", required=True, type=click.Path(path_type=Path), help="Its onnx-fp32 artifact.")
@@ -23,7 +23,7 @@ CALIBRATION_IMAGES = 32
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the peers' folders.")
 @click.option("--overwrite", is_flag=True, help="Replace output that exists.")
 def main(names: tuple[str, ...], checkpoint: str, graphs: Path, calibration: Path, output: Path, overwrite: bool) -> None:
-    """Echo each folder when it is complete; a peer whose package is not there costs a line, not the others."""
+    """Print each complete folder. Skip a peer whose package is not installed, with a line on stderr."""
     from exporters.checkpoint.checkpoint import open_checkpoint
     from toolkit.image_paths import in_folder
 
@@ -35,7 +35,7 @@ def main(names: tuple[str, ...], checkpoint: str, graphs: Path, calibration: Pat
             try:
                 click.echo(prepare(peer, sources, output, overwrite=overwrite))
             except MissingDependencyError as error:
-                click.echo(f"{peer.name} is left out: {error}", err=True)
+                click.echo(f"{peer.name} is skipped: {error}", err=True)
     except ToolkitError as error:
         raise click.ClickException(str(error)) from error
 

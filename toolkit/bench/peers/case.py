@@ -1,10 +1,10 @@
-"""A prepared peer as a case of the benchmark."""
+"""The benchmark case of a prepared peer."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.bench.cases import Opened, Opener, foreign_subject
-from toolkit.bench.job import Job, Result
+from toolkit.bench.job import CaseJob, Result
 from toolkit.bench.peers.catalogue import find_peer
 from toolkit.bench.peers.folder import folder_bytes, opener, read_folder
 from toolkit.records.record import Arithmetic, Subject
@@ -12,7 +12,7 @@ from toolkit.records.record import Arithmetic, Subject
 
 @dataclass(frozen=True, kw_only=True)
 class PeerCase:
-    """See `toolkit.bench.cases.Case`."""
+    """A prepared peer; see `toolkit.bench.cases.Case`."""
 
     name: str
     path: Path
@@ -29,7 +29,7 @@ class PeerCase:
         return foreign_subject(find_peer(self.name).runtime, self.checkpoint_sha256, size, size)
 
     def arithmetic(self) -> Arithmetic | None:
-        """See `Case`; what a peer's graphs compute is not known."""
+        """Return None: the work of a peer's graphs is unknown."""
         return None
 
 
@@ -37,22 +37,22 @@ def read_case(path: Path) -> PeerCase:
     """Return the case of a prepared peer's folder.
 
     Raises:
-        ArtifactCorruptError: Its peer.json cannot be read.
+        ArtifactCorruptError: peer.json cannot be read.
     """
     peer = read_folder(path)
     return PeerCase(name=peer.name, path=path, checkpoint_sha256=peer.checkpoint_sha256)
 
 
-def peer_opener(path: Path, job: Job) -> Opener:
-    """Import what the peer needs.
+def peer_opener(path: Path, job: CaseJob) -> Opener:
+    """Import the peer's libraries and return a function that opens it.
 
     Raises:
-        MissingDependencyError: A package of the extra is not installed.
+        MissingDependencyError: A package of the extra `peers` is not installed.
     """
     open_peer = opener(path)
 
     def opened() -> Opened:
-        captioner, description = open_peer(path, job.threads)
-        return Opened(captioner=captioner, versions=description.versions, providers=description.providers)
+        captioner, info = open_peer(path, job.threads)
+        return Opened(captioner=captioner, versions=info.versions, providers=info.providers)
 
     return opened

@@ -1,6 +1,6 @@
-"""The peers as data: each row names whose graph runs, how, and which functions prepare and open it.
+"""The table of peers: the graph that runs, the method, and the functions that prepare and open it.
 
-A peer is prepared once into a folder (`toolkit.bench.peers.folder`) and measured from there by `toolkit bench`, as an artifact is.
+A peer is prepared once as a folder (`toolkit.bench.peers.folder`). `toolkit bench` measures this folder like an artifact.
 """
 
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from runtimes.errors import UnknownNameError
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """One way to run a checkpoint that is not ours."""
+    """Another tool, or another configuration, that runs the checkpoint."""
 
     name: str
     runtime: Literal["transformers", "ort", "openvino"]
     graph: str
-    """Whose graph or module runs."""
+    """The origin of the graph or module that runs."""
     method: str
-    """What is done to it."""
+    """How the graph is quantized and run."""
     prepare: str
-    """"module:function", called with (Sources, folder): writes what the peer needs."""
+    """"module:function", called with (Sources, folder); it writes the peer's files."""
     open: str
-    """"module:function", called with (folder, threads): returns a captioner and its EngineInfo."""
+    """"module:function", called with (folder, threads); it returns a captioner and its EngineInfo."""
 
 
 TRANSFORMERS = "transformers' modules"
-OURS = "our onnx-fp32"
+TOOLKIT_GRAPHS = "our onnx-fp32"
 RECOMPUTE = "transformers' modules, split; cross K/V recomputed"
 
 PEERS = (
@@ -57,7 +57,7 @@ PEERS = (
     Peer(
         name="openvino-fp32",
         runtime="openvino",
-        graph=OURS,
+        graph=TOOLKIT_GRAPHS,
         method="FP32 on OpenVINO",
         prepare="toolkit.bench.peers.openvino_graphs:prepare_fp32",
         open="toolkit.bench.peers.openvino_engine:open_fp32",
@@ -65,8 +65,8 @@ PEERS = (
     Peer(
         name="openvino-int8",
         runtime="openvino",
-        graph=OURS,
-        method="NNCF: INT8 encoder calibrated on images, INT8 weights in the decoder; OpenVINO's own choice of float type",
+        graph=TOOLKIT_GRAPHS,
+        method="NNCF: INT8 encoder calibrated on images, INT8 weights in the decoder; float type chosen by OpenVINO",
         prepare="toolkit.bench.peers.openvino_graphs:prepare_int8",
         open="toolkit.bench.peers.openvino_engine:open_int8",
     ),
@@ -74,7 +74,7 @@ PEERS = (
         name="openvino-recompute-int8",
         runtime="openvino",
         graph=RECOMPUTE,
-        method="NNCF: INT8 encoder calibrated on images, INT8 weights in the decoder; OpenVINO's own choice of float type",
+        method="NNCF: INT8 encoder calibrated on images, INT8 weights in the decoder; float type chosen by OpenVINO",
         prepare="toolkit.bench.peers.openvino_graphs:prepare_recompute_int8",
         open="toolkit.bench.peers.openvino_engine:open_int8",
     ),
@@ -85,7 +85,7 @@ def find_peer(name: str) -> Peer:
     """Return a peer by name.
 
     Raises:
-        UnknownNameError: There is none.
+        UnknownNameError: No peer has this name.
     """
     by_name = {peer.name: peer for peer in PEERS}
     if name not in by_name:

@@ -1,7 +1,4 @@
-"""A prepared peer is a folder: `peer.json` says whose it is, the other files are what it needs to run.
-
-Sources go in, a folder comes out; a folder goes in, a captioner that the benchmark can measure comes out.
-"""
+"""Write, read and open the folder of a prepared peer: `peer.json` with its description, and the files that it needs to run."""
 
 import logging
 import shutil
@@ -29,31 +26,31 @@ TOKENIZER_NAME = "tokenizer.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """What peers are made from."""
+    """The inputs of `prepare`."""
 
     checkpoint: "Checkpoint"
     graphs: Artifact
-    """Our onnx-fp32 artifact of that checkpoint."""
+    """The onnx-fp32 artifact of that checkpoint."""
     calibration: Sequence[Path]
-    """Images that activations are calibrated on; none of them is measured."""
+    """Images for the calibration of activations; they are not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerFolder:
-    """What peer.json says."""
+    """The content of peer.json."""
 
     name: str
     checkpoint_sha256: str
     manifest: Manifest
-    """Of the artifact whose image, token and length rules the peer shares."""
+    """The manifest of the artifact whose image, token and length settings the peer uses."""
 
 
 def prepare(peer: Peer, sources: Sources, output: Path, *, overwrite: bool) -> Path:
-    """Make a peer's folder and return its path; it is whole or not there.
+    """Write a peer's folder by atomic rename and return its path.
 
     Raises:
-        OutputExistsError: It is there, and `overwrite` is false.
-        MissingDependencyError: A package of the extra is not installed.
+        OutputExistsError: The folder exists, and `overwrite` is false.
+        MissingDependencyError: A package of the extra `peers` is not installed.
     """
     path = output / peer.name
     if path.exists() and not overwrite:
@@ -61,15 +58,15 @@ def prepare(peer: Peer, sources: Sources, output: Path, *, overwrite: bool) -> P
     write = _function(peer.prepare, peer.name)
     output.mkdir(parents=True, exist_ok=True)
     with working_folder(output, ".peer-") as working:
-        made = working / peer.name
-        made.mkdir()
-        shutil.copyfile(sources.graphs.path_of("tokenizer"), made / TOKENIZER_NAME)
-        write(sources, made)
-        written = PeerFolder(name=peer.name, checkpoint_sha256=sources.checkpoint.source.sha256, manifest=sources.graphs.manifest)
-        (made / PEER_NAME).write_bytes(json_dataclass.canonical_json(json_dataclass.dump(written)))
+        folder = working / peer.name
+        folder.mkdir()
+        shutil.copyfile(sources.graphs.path_of("tokenizer"), folder / TOKENIZER_NAME)
+        write(sources, folder)
+        content = PeerFolder(name=peer.name, checkpoint_sha256=sources.checkpoint.source.sha256, manifest=sources.graphs.manifest)
+        (folder / PEER_NAME).write_bytes(json_dataclass.canonical_json(json_dataclass.dump(content)))
         if path.exists():
             shutil.rmtree(path)
-        made.rename(path)
+        folder.rename(path)
     return path
 
 
@@ -77,29 +74,29 @@ def read_folder(path: Path) -> PeerFolder:
     """Read peer.json.
 
     Raises:
-        ArtifactCorruptError: It is not what `prepare` writes.
+        ArtifactCorruptError: It cannot be read, or is not a peer.json.
     """
     try:
         with (path / PEER_NAME).open("rb") as stream:
             content = stream.read(MAX_MANIFEST_BYTES)
-        found, problems = json_dataclass.load(PeerFolder, json_dataclass.parse(content))
+        peer, problems = json_dataclass.load(PeerFolder, json_dataclass.parse(content))
     except (OSError, ValueError) as error:
         raise ArtifactCorruptError(path / PEER_NAME, f"cannot be read: {error}") from error
-    if found is None:
+    if peer is None:
         raise ArtifactCorruptError(path / PEER_NAME, "; ".join(problems))
-    return found
+    return peer
 
 
 def folder_bytes(path: Path) -> int:
-    """Size of everything that a peer needs, as an artifact's size counts every file."""
+    """Return the size of all files of a peer's folder."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def opener(path: Path) -> Callable[[Path, int], Any]:
-    """Import what a prepared peer needs and return the function that opens it.
+    """Import the libraries of a prepared peer and return the function that opens it.
 
     Raises:
-        MissingDependencyError: A package of the extra is not installed.
+        MissingDependencyError: A package of the extra `peers` is not installed.
     """
     peer = find_peer(read_folder(path).name)
     return _function(peer.open, peer.name)
@@ -107,7 +104,7 @@ def opener(path: Path) -> Callable[[Path, int], Any]:
 
 def _function(target: str, name: str) -> Callable[..., Any]:
     try:
-        found: Callable[..., Any] = load_target(target)
+        function: Callable[..., Any] = load_target(target)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a package", name, "peers") from error
-    return found
+    return function

@@ -1,9 +1,9 @@
-"""Captioners of prepared peers: BLIP's graphs in either layout on an engine of a peer.
+"""Make captioners of prepared peers, which run BLIP's graphs in one of two layouts.
 
-Layouts, told apart by what the decoder takes besides `token_ids` and `past_*`:
+The layouts differ in the decoder's inputs besides `token_ids` and `past_*`:
 
-    ours       cross K/V per image, shared by the rows of an image; `positions` of wanted logits
-    recompute  `encoder_hidden_states` f32[R,N,D] per row, from which each step makes cross K/V; logits of all positions
+    toolkit    cross K/V per image, shared by the rows of an image; `positions` of the logits to return
+    recompute  `encoder_hidden_states` f32[R,N,D] per row, from which each step computes cross K/V; logits of all positions
 
 Axes as in `runtimes.decoding.session`.
 """
@@ -23,7 +23,7 @@ HIDDEN = "encoder_hidden_states"
 
 
 class RecomputeSession(StepSession):
-    """The recompute layout on an engine: what the encoder gives belongs to a row, not to an image."""
+    """A session for the recompute layout, whose encoder output belongs to a row, not to an image."""
 
     def step(self, token_ids: Int64, state: StepState, positions: Int64) -> tuple[Float32, StepState]:
         """See `Session.step`."""
@@ -36,7 +36,7 @@ class RecomputeSession(StepSession):
 
 
 def open_graphs(path: Path, engine: Engine) -> tuple[Captioner, EngineInfo]:
-    """Return the captioner of a prepared peer whose graphs an engine has opened."""
+    """Return the captioner of a prepared peer whose graphs are open in `engine`."""
     manifest = read_folder(path).manifest
     kind = RecomputeSession if HIDDEN in engine.signature("decoder").inputs else StepSession
     return Captioner(kind(engine), CaptionTokenizer((path / TOKENIZER_NAME).read_bytes(), manifest.tokenizer), manifest), engine.info()

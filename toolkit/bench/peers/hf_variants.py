@@ -1,7 +1,7 @@
-"""transformers' own model in other precisions: a checkpoint goes in, a folder in transformers' layout comes out; and a captioner from it.
+"""Prepare and open transformers' own model in other precisions.
 
-`hf-int8` is the published recipe: `torch.ao.quantization.quantize_dynamic` on the Linear layers with its defaults (INT8, one scale per
-tensor). It is opened from its saved state, which is smaller than the checkpoint, and in place, which peaks lower than the default.
+`hf-int8` is the documented recipe: `torch.ao.quantization.quantize_dynamic` on the Linear layers with its defaults (INT8, one scale per
+tensor). It is loaded from its saved state, which is smaller than the checkpoint. It is quantized in place, which needs less peak memory.
 """
 
 import shutil
@@ -23,7 +23,7 @@ CONFIG_NAME = "config.json"
 
 
 class Int8Captioner(HfCaptioner):
-    """Linear layers in dynamic INT8."""
+    """transformers' model with Linear layers in dynamic INT8."""
 
     def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401
         config = transformers.BlipConfig.from_pretrained(directory)
@@ -35,7 +35,7 @@ class Int8Captioner(HfCaptioner):
 
 
 class Bf16Captioner(HfCaptioner):
-    """Weights and activations in bfloat16."""
+    """transformers' model with weights and activations in bfloat16."""
 
     def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401
         return transformers.BlipForConditionalGeneration.from_pretrained(directory, dtype=torch.bfloat16)
@@ -59,18 +59,18 @@ def prepare_bf16(sources: Sources, folder: Path) -> None:
 
 
 def open_int8(path: Path, threads: int) -> tuple[HfCaptioner, EngineInfo]:
-    """Open what `prepare_int8` wrote."""
+    """Open a folder of `prepare_int8`."""
     return Int8Captioner(path, threads), _info(torch.backends.quantized.engine, threads, "int8")
 
 
 def open_bf16(path: Path, threads: int) -> tuple[HfCaptioner, EngineInfo]:
-    """Open what `prepare_bf16` wrote."""
+    """Open a folder of `prepare_bf16`."""
     return Bf16Captioner(path, threads), _info("cpu", threads, "bf16")
 
 
 def _quantized(model: nn.Module) -> nn.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated, and the published method all the same
+        warnings.simplefilter("ignore")  # the documented method is deprecated
         return torch.ao.quantization.quantize_dynamic(model.eval(), {nn.Linear}, dtype=torch.qint8, inplace=True)
 
 

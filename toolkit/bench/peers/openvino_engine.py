@@ -1,6 +1,6 @@
 """OpenVINO as an engine for both layouts of BLIP's graphs.
 
-The decoder has two requests that take turns, so that what one has written is the other's input without a copy.
+Each graph has two infer requests, used alternately: the output tensors of one are the inputs of the other without a copy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,16 @@ SINGLE_STREAM = {
     hint.performance_mode(): hint.PerformanceMode.LATENCY,
     properties.num_streams(): 1,
 }
-"""One image at a time, like every other case."""
+"""One stream: the benchmark captions one batch at a time."""
 
 
 def open_fp32(path: Path, threads: int) -> tuple[Captioner, EngineInfo]:
-    """Open a prepared folder and compute in FP32 even where the CPU has faster float types."""
+    """Open a prepared folder. Compute in FP32 even if the CPU has faster float types."""
     return open_graphs(path, OpenVinoEngine(path, threads, {hint.inference_precision(): openvino.Type.f32}))
 
 
 def open_int8(path: Path, threads: int) -> tuple[Captioner, EngineInfo]:
-    """Open a prepared folder of NNCF's graphs; what is not INT8 runs in the type that OpenVINO chooses for this CPU."""
+    """Open a prepared folder of NNCF's graphs. OpenVINO chooses the type of the operators that are not INT8."""
     return open_graphs(path, OpenVinoEngine(path, threads, {}))
 
 
@@ -41,9 +41,9 @@ class OpenVinoEngine:
 
     def __init__(self, path: Path, threads: int, settings: dict[Any, Any]) -> None:
         core = openvino.Core()
-        chosen = {**SINGLE_STREAM, properties.inference_num_threads(): threads, **settings}
+        options = {**SINGLE_STREAM, properties.inference_num_threads(): threads, **settings}
         self._threads = threads
-        self._compiled = {role: core.compile_model(path / f"{role}.xml", "CPU", chosen) for role in ("encoder", "decoder")}
+        self._compiled = {role: core.compile_model(path / f"{role}.xml", "CPU", options) for role in ("encoder", "decoder")}
         self._requests = {role: cycle([graph.create_infer_request() for _ in range(2)]) for role, graph in self._compiled.items()}
 
     def signature(self, graph: str) -> Signature:
@@ -52,7 +52,7 @@ class OpenVinoEngine:
         return Signature({_name(port): _spec(port) for port in compiled.inputs}, {_name(port): _spec(port) for port in compiled.outputs})
 
     def bind(self, graph: str, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See `Engine.bind`: the requests take turns, so each run sets every tensor."""
+        """See `Engine.bind`. Requests alternate, so each run sets all tensors again."""
         return feeds
 
     def run(self, graph: str, bound: Mapping[str, Any], feeds: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class OpenVinoEngine:
 
     def to_numpy(self, value: Any) -> NDArray[Any]:  # noqa: ANN401
         """See `Engine.to_numpy`."""
-        return np.array(value.data)  # a copy: the request writes over its outputs
+        return np.array(value.data)  # a copy: the next run of the request overwrites its outputs
 
     def take(self, value: Any, indices: Int64) -> Any:  # noqa: ANN401
         """See `Engine.take`."""
@@ -98,5 +98,5 @@ def _spec(port: Any) -> TensorSpec:  # noqa: ANN401
 
 
 def _name(port: Any) -> str:  # noqa: ANN401
-    """Of a port's names, the one that the graph was exported with; folded nodes leave theirs, which are paths, on the port too."""
+    """Return the exported name of a port. Names of folded nodes are paths, and contain a slash."""
     return next(str(name) for name in sorted(port.names) if "/" not in name)

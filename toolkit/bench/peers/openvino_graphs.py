@@ -1,7 +1,7 @@
-"""OpenVINO's graphs of a checkpoint: ONNX graphs and calibration images go in, `encoder.xml` and `decoder.xml` with weights come out.
+"""Convert ONNX graphs to OpenVINO: `encoder.xml` and `decoder.xml` with weights.
 
-NNCF's INT8 is used as OpenVINO's own BLIP example does: activations of the encoder are quantized with ranges seen on images, and the
-decoder, which loses more, keeps float activations over INT8 weights.
+INT8 follows OpenVINO's BLIP example. NNCF calibrates the activations of the encoder on images. The decoder loses more quality, so it has
+INT8 weights and float activations.
 """
 
 import logging
@@ -18,18 +18,18 @@ from toolkit.bench.peers.recompute_graphs import export_recompute_graphs
 
 
 def prepare_fp32(sources: Sources, folder: Path) -> None:
-    """Write our graphs in FP32."""
+    """Write the artifact's graphs in FP32."""
     for role in ("encoder", "decoder"):
         _save(openvino.convert_model(sources.graphs.path_of(role)), folder, role)
 
 
 def prepare_int8(sources: Sources, folder: Path) -> None:
-    """Write our graphs with NNCF's INT8."""
+    """Write the artifact's graphs in NNCF's INT8."""
     _write_int8({role: sources.graphs.path_of(role) for role in ("encoder", "decoder")}, sources, folder)
 
 
 def prepare_recompute_int8(sources: Sources, folder: Path) -> None:
-    """Write the recompute layout's graphs with NNCF's INT8."""
+    """Write the graphs of the recompute layout in NNCF's INT8."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         _write_int8(export_recompute_graphs(sources.checkpoint.directory, Path(scratch)), sources, folder)
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime for the recompute layout, on the engine that our own artifacts run on."""
+"""Open graphs of the recompute layout on ONNX Runtime, with the engine class of the artifacts."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from toolkit.bench.peers.graph_session import open_graphs
 
 
 def open_peer(path: Path, threads: int) -> tuple[Captioner, EngineInfo]:
-    """Open a prepared folder with `encoder.onnx` and `decoder.onnx` on the CPU, with ONNX Runtime's own settings."""
+    """Open the `encoder.onnx` and `decoder.onnx` of a prepared folder on the CPU, with ONNX Runtime's default settings."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = ERRORS

@@ -1,11 +1,11 @@
-"""BLIP's graphs in the layout that other ports use: transformers' modules go in, a vision and a text graph come out.
+"""Export transformers' BLIP modules in the layout of other ports: a vision graph and a text graph.
 
     encoder  pixels f32[B,3,S,S] → encoder_hidden_states f32[B,N,D]
     decoder  token_ids i64[R,T], encoder_hidden_states f32[R,N,D], past_key_i, past_value_i f32[R,H,P,Dh]
              → logits f32[R,T,V], present_key_i, present_value_i f32[R,H,P+T,Dh]
 
-Self-attention has a cache, cross-attention has none: its keys and values are made from the image again at every token, which is how
-winml-cli's BLIP and OpenVINO's BLIP example split the model. The operators are whatever torch's exporter makes of transformers' modules.
+Self-attention has a KV cache. Cross-attention has none: each step computes its keys and values again from the image. winml-cli's BLIP and
+OpenVINO's BLIP example split the model in this way. torch's exporter chooses the operators.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from toolkit.bench.peers.folder import Sources
 
 
 class Vision(nn.Module):
-    """Pixels → hidden states."""
+    """The vision tower: pixels → hidden states."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -34,14 +34,14 @@ class Vision(nn.Module):
 
 
 class Text(nn.Module):
-    """Tokens, the image's hidden states and the past of self-attention → logits and the new past."""
+    """The text decoder: tokens, the image's hidden states and the past of self-attention → logits and the new past."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, token_ids: Tensor, hidden: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
-        """See the decoder above."""
+        """Run the decoder; inputs and outputs as in the module's docstring."""
         own = DynamicCache()
         for layer, (key, value) in enumerate(zip(past[::2], past[1::2], strict=True)):
             own.update(key, value, layer)
@@ -63,7 +63,7 @@ def export_recompute_graphs(checkpoint: Path, folder: Path) -> dict[str, Path]:
     vision, text = model.config.vision_config, model.config.text_config
     layers, heads = text.num_hidden_layers, text.num_attention_heads
     past, present = layer_names("past", layers), layer_names("present", layers)
-    # More than one of everything, so that tracing cannot take an axis of length 1 for a constant.
+    # All lengths exceed 1: tracing may treat an axis of length 1 as a constant.
     rows, before, new, tokens = 2, 3, 4, (vision.image_size // vision.patch_size) ** 2 + 1
     kv = [torch.zeros(rows, heads, before, text.hidden_size // heads) for _ in past]
     files = {role: folder / f"{role}.onnx" for role in ("encoder", "decoder")}

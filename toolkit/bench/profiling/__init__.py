@@ -1,1 +1,1 @@
-"""Where the time of a run goes, operator by operator."""
+"""Profile a caption by stage and by operator."""

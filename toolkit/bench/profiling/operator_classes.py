@@ -1,9 +1,9 @@
-"""What operators do, as a table: a profiler's name of an operator goes in, the class that a person reads comes out."""
+"""Group the operators of onnxruntime and torch into classes."""
 
 from collections.abc import Mapping
 
 BETWEEN = "-"
-"""Stands for what a run of the runtime takes and none of its operators does."""
+"""Key of the time that a run spends outside its operators."""
 
 CLASSES: dict[str, tuple[str, ...]] = {
     "integer products": (
@@ -44,7 +44,7 @@ _CLASS_OF = {operator: name for name, operators in CLASSES.items() for operator 
 
 
 def by_class(seconds: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Sort operators' seconds into classes; the longest class and the longest operators of a class first."""
+    """Group operator → seconds by class; slowest class first, slowest operator of a class first."""
     classes: dict[str, dict[str, float]] = {}
     for operator in sorted(seconds, key=lambda operator: -seconds[operator]):
         classes.setdefault(_CLASS_OF.get(operator, OTHER), {})[operator] = seconds[operator]

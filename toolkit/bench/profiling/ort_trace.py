@@ -1,7 +1,7 @@
-"""ONNX Runtime's profiler: a session that captions goes in, the seconds of every run and operator come out.
+"""Trace ONNX Runtime with its profiler.
 
-A session writes its profile when it ends, as JSON events with times in microseconds: "model_run" is one run of the engine, and events of
-the category "Node" that end in "_kernel_time" are operators.
+A session writes its profile as JSON events when it ends, with times in microseconds. A "model_run" event is one run of the engine. Events
+of the category "Node" whose names end in "_kernel_time" are operators.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from toolkit.bench.profiling.trace import COMPONENT, Trace
 
 RUN, OPERATOR = "model_run", "_kernel_time"
 RUNS = ("run", "run_with_iobinding", "run_with_ort_values")
-"""The ways to call the engine; none calls another."""
+"""The methods that run the engine; none of them calls another."""
 
 
 class OrtTracer:
-    """See `Tracer`."""
+    """The `Tracer` of ONNX Runtime."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -77,7 +77,7 @@ class OrtTracer:
 
 
 def add_events(trace: Trace, component: str, file: Path, skipped: int) -> None:
-    """Add a component's profile to a trace, but for its first runs."""
+    """Add a component's profile to a trace, without its first `skipped` runs."""
     events = json.loads(file.read_bytes())
     runs = sorted((event["ts"], event["dur"]) for event in events if event["name"] == RUN)[skipped:]
     operators = trace.operators[component]

@@ -1,4 +1,4 @@
-"""Where the time of one caption goes: artifacts and images go in, each one's stages and operators come out. No record is kept."""
+"""Profile artifacts: the seconds of each stage and operator of one caption. Profiles are not stored as records."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,38 +11,38 @@ from toolkit.bench.runner import NO_GPU, job_of
 from toolkit.datasets import Dataset
 from toolkit.records.record import Workload
 
-NO_PROFILER = "not run: a peer has no profile"
+NO_PROFILER = "not run: only artifacts can be profiled"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of a caption, in seconds a caption."""
+    """A part of a caption; seconds are means per caption."""
 
     name: str
     seconds: float
-    """Without a profiler."""
+    """Measured without a profiler."""
     python_seconds: float | None
-    """Outside the runtime's engine; None where no engine runs."""
+    """Seconds outside the runtime's engine; None if the stage does not run the engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One artifact in one process; means over images."""
+    """The profile of one artifact; means over images."""
 
     images: int
     tokens: float
     seconds: float
-    """A caption without a profiler: the sum of its stages."""
+    """Seconds per caption without a profiler: the sum of the stages."""
     traced_seconds: float
-    """A caption with the profiler, which slows it: what the operators are parts of."""
+    """Seconds per caption with the profiler, which slows it; the operators are parts of this time."""
     stages: tuple[Stage, ...]
     operators: dict[str, dict[str, float]]
-    """Component → the runtime's name of an operator → seconds a caption, under the profiler."""
+    """Component → operator → seconds per caption with the profiler."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profiled:
-    """A case's profile, or why it has none."""
+    """A case's profile or its error."""
 
     case: str
     profile: Profile | None
@@ -52,7 +52,7 @@ class Profiled:
 def profile_cases(
     cases: Sequence[Case], dataset: Dataset, workload: Workload, on_captions: Callable[[str, int], None]
 ) -> Iterator[Profiled]:
-    """Profile artifacts, each in its own fresh process."""
+    """Profile each artifact in a fresh process; any other case gets an error."""
     for case in cases:
         job = job_of(case, dataset, workload, score=False)
         profile: Profile | None = None

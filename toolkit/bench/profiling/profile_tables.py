@@ -1,4 +1,4 @@
-"""Profiles for people and programs: profiles go in; Markdown, CSV or JSON text comes out."""
+"""Write profiles as Markdown, CSV or JSON."""
 
 import csv
 import io
@@ -13,13 +13,17 @@ from toolkit.tables.columns import NOT_MEASURED, Column, number
 from toolkit.tables.markdown import table
 
 SCHEMA = 1
-"""Of the JSON text. 1 (2026-11): first."""
+"""Version of the JSON format. 1 (2026-11): first."""
 
 KEYS = ("case", "part", "name", "seconds", "share", "python_seconds", "operators")
-"""Keys of a row. The part is "stages" (shares of a caption without a profiler), "encoder" or "decoder" (of its operators, under one)."""
+"""Keys of a row.
+
+`part` is "stages" or a component ("encoder", "decoder"). `share` is a share of the caption's time for stages, and of the component's time
+with the profiler for operators.
+"""
 
 NAMED = 3
-"""Operators that a table names of each class; JSON has all."""
+"""Number of operators that a table names per class; JSON has all."""
 
 TITLES = {"first_token": "first token", "token": "further tokens", "rest": "rest (search, text)"}
 
@@ -41,12 +45,12 @@ def _stage(row: Row) -> str:
     return TITLES.get(row["name"], str(row["name"]))
 
 
-STAGES = (Column("stage", _stage), *_MS, Column("of it Python ms", _python))
+STAGES = (Column("stage", _stage), *_MS, Column("Python ms", _python))
 OPERATORS = (*_MS, Column("operators", _names))
 
 
 def make_rows(profiled: Profiled) -> list[Row]:
-    """Return a row per stage and per class of operators, the longest class first."""
+    """Return one row per stage and one per class of operators, slowest class first."""
     if profiled.profile is None:
         return []
     rows = [
@@ -65,14 +69,14 @@ def _row(case: str, part: str, name: str, seconds: float, whole: float) -> Row:
 
 
 def render_markdown(profiles: Sequence[Profiled]) -> str:
-    """Return three tables an artifact."""
-    parts = [_tables(one, one.profile) for one in profiles if one.profile]
-    if failures := [f"- {one.case}: {one.error}" for one in profiles if one.error]:
+    """Return three tables per artifact."""
+    parts = [_tables(profiled, profiled.profile) for profiled in profiles if profiled.profile]
+    if failures := [f"- {profiled.case}: {profiled.error}" for profiled in profiles if profiled.error]:
         parts.append("Failed:\n" + "\n".join(failures))
     if len(parts) > bool(failures):
         parts.append(
-            "Means over images. Stages are timed without a profiler, operators in a second pass with one, which slows them:\n"
-            "read speed from the stages, or from a run without --profile, and from the operators only which of them are large."
+            "All times are means over images. Stages are timed without a profiler.\n"
+            "Operators are timed in a second pass with a profiler, which slows them: use their shares, not their times."
         )
     return "\n\n".join(parts) + "\n"
 
@@ -80,7 +84,7 @@ def render_markdown(profiles: Sequence[Profiled]) -> str:
 def _tables(profiled: Profiled, profile: Profile) -> str:
     rows = make_rows(profiled)
     slower = f"{profile.traced_seconds / profile.seconds - 1:+.0%}"
-    title = f"{profiled.case}: {profile.seconds * 1e3:.1f} ms a caption of {profile.tokens:.1f} tokens ({slower} with the profiler)"
+    title = f"{profiled.case}: {profile.seconds * 1e3:.1f} ms per caption of {profile.tokens:.1f} tokens ({slower} with the profiler)"
     tables = [title, table(STAGES, [row for row in rows if row["part"] == "stages"])]
     for part in ("encoder", "decoder"):
         tables.append(table((Column(part, lambda row: row["name"]), *OPERATORS), [row for row in rows if row["part"] == part]))
@@ -88,17 +92,17 @@ def _tables(profiled: Profiled, profile: Profile) -> str:
 
 
 def render_csv(profiles: Sequence[Profiled]) -> str:
-    """Return one line per stage and class."""
+    """Return one line per stage and one per class of operators."""
     text = io.StringIO()
     writer = csv.DictWriter(text, KEYS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row for one in profiles for row in make_rows(one))
+    writer.writerows(row for profiled in profiles for row in make_rows(profiled))
     return text.getvalue()
 
 
 def render_json(profiles: Sequence[Profiled]) -> str:
-    """Return every figure, operators by name as well."""
-    cases = [{**json_dataclass.dump(one), "rows": make_rows(one)} for one in profiles]
+    """Return all values, with the seconds of every operator."""
+    cases = [{**json_dataclass.dump(profiled), "rows": make_rows(profiled)} for profiled in profiles]
     return json.dumps({"schema": SCHEMA, "cases": cases}, indent=1, ensure_ascii=False) + "\n"
 
 

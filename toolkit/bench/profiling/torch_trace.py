@@ -1,6 +1,6 @@
-"""torch's profiler: a session that captions goes in, the seconds of every run and operator come out.
+"""Trace torch with its profiler.
 
-A run is the sum of its operators here: what lies between them is the module's Python.
+The time of a run is the sum of its operators here: the time between operators is spent in the module's Python code.
 """
 
 import contextlib
@@ -13,11 +13,11 @@ from toolkit.bench.profiling.trace import Trace
 
 
 class TorchTracer:
-    """See `Tracer`."""
+    """The `Tracer` of torch."""
 
     @contextlib.contextmanager
     def timing_runs(self) -> Iterator[list[float]]:
-        """See `Tracer.timing_runs`: Python calls every operator by itself."""
+        """See `Tracer.timing_runs`. The list stays empty: Python calls each operator separately."""
         yield []
 
     def open(self) -> None:

@@ -1,4 +1,4 @@
-"""What a runtime did while it captioned, as its profiler saw it: the common form of `ort_trace` and `torch_trace`."""
+"""The common interface of the profilers in `ort_trace` and `torch_trace`."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,45 +9,50 @@ from typing import Protocol
 from runtimes.captioner import Captioner
 
 COMPONENT = {"encode": "encoder", "first_token": "decoder", "token": "decoder"}
-"""Phase that the clock of a caption tells → the component that runs once in it."""
+"""Phase of a caption's clock → the component that runs once in this phase."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What was seen after the warm-up."""
+    """A profiler's measurements after the warm-up."""
 
     operators: dict[str, defaultdict[str, float]] = field(
         default_factory=lambda: {component: defaultdict(float) for component in ("encoder", "decoder")}
     )
-    """Component → operator → seconds, all runs together."""
+    """Component → operator → seconds, summed over all runs."""
     runs: list[float] = field(default_factory=list)
-    """Seconds of each run in its operators, in order; empty where `Tracer.timing_runs` tells of runs."""
+    """Seconds that each run spends in operators, in order; empty if `Tracer.timing_runs` times the runs."""
 
 
 class Tracer(Protocol):
     """A runtime's profiler."""
 
     def timing_runs(self) -> AbstractContextManager[list[float]]:
-        """Note the seconds of every call of the runtime's engine while the body runs; stays empty where there is no such call."""
+        """Return a context manager whose list receives the seconds of each engine run; it stays empty for engines without such a call."""
         ...
 
     def open(self) -> None:
-        """Profile the artifact that is loaded next."""
+        """Turn the profiler on for the artifact that is loaded next."""
         ...
 
     def start(self, captioner: Captioner, warmed_up: list[str]) -> None:
-        """Begin: what follows counts. Told of the phases that ran before on this captioner."""
+        """Start measuring.
+
+        Args:
+            captioner: The loaded artifact.
+            warmed_up: Phases that already ran on this captioner, which are not counted.
+        """
         ...
 
     def read(self) -> Trace:
-        """End, when nothing refers to the captioner any more."""
+        """Stop and return the trace. Call it when the captioner has no references left."""
         ...
 
 
 def outside_runs(phases: list[str], seconds: list[float], runs: Iterator[float]) -> dict[str, float]:
-    """Return what each phase took outside the engine's runs, all of the phase together."""
+    """Return phase → seconds outside the engine's runs, summed over all images."""
     outside: defaultdict[str, float] = defaultdict(float)
-    for phase, taken in zip(phases, seconds, strict=True):
+    for phase, phase_s in zip(phases, seconds, strict=True):
         if phase in COMPONENT:
-            outside[phase] += taken - next(runs)
+            outside[phase] += phase_s - next(runs)
     return outside

@@ -1,1 +1,1 @@
-"""What a model must compute and what this machine can do at most."""
+"""A model's minimum work and a machine's maximum throughput (roofline model)."""

@@ -1,6 +1,6 @@
-"""What this machine can do at most, measured on the spot: threads go in, memory bandwidth and throughput of products come out.
+"""Measure this machine's memory bandwidth and its throughput of matrix products.
 
-`toolkit.stats.roofline` computes from them and an artifact's arithmetic how fast each stage could be.
+`toolkit.stats.roofline` divides an artifact's work by these limits: the result is the minimum time of each stage.
 """
 
 import logging
@@ -13,15 +13,15 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """What the measuring process is asked."""
+class LimitsRequest:
+    """The request to the measuring process."""
 
     threads: int
 
 
 def measure_limits(threads: int) -> Limits | None:
-    """Measure for about two seconds in a process of its own; what cannot be measured costs a warning, never the run."""
-    limits, error = request_once("toolkit.bench.roofline.machine_limits_worker", Question(threads=threads), Limits, threads=threads)
+    """Measure in a separate process, for about two seconds. Log a warning and return None if that fails."""
+    limits, error = request_once("toolkit.bench.roofline.machine_limits_worker", LimitsRequest(threads=threads), Limits, threads=threads)
     if limits is None:
         logger.warning("no hardware limits: %s", error)
     elif limits.int8_macs_per_s is None:

@@ -1,7 +1,7 @@
 """Measure this machine's limits in this fresh process (a worker of `runtimes.workers`).
 
-Bandwidth is read with numpy's integer sums, one thread a part: they are bound by memory on every processor. Throughput is that of ONNX
-Runtime, which captions with the same code, on the largest product of BLIP-base's encoder.
+Bandwidth: numpy sums integers, one thread per part; memory limits this on every processor. Throughput: ONNX Runtime computes the largest
+matrix product of BLIP-base's encoder, with the kernels that it also uses for captions.
 """
 
 import importlib.util
@@ -14,27 +14,27 @@ import numpy as np
 
 from runtimes.engines.ort.matmul_model import FP32_MATMUL, INT8_MATMUL, Product, matmul_model
 from runtimes.workers.child import Send, serve
-from toolkit.bench.roofline.machine_limits import Question
+from toolkit.bench.roofline.machine_limits import LimitsRequest
 from toolkit.records.record import Limits
 
 BUFFER_BYTES = 256 << 20
-"""Several times the cache of usual machines."""
+"""Several times the cache size of common machines."""
 ROWS, INPUTS, OUTPUTS = 577, 768, 3072
-"""The MLP's first product at 384 px."""
+"""The first product of the MLP at 384 px."""
 SECONDS = 0.4
-"""For each of the three figures, plus what preparing them takes."""
+"""Measuring time for each of the three limits, without preparation."""
 
 
-def measure(question: Question, send: Send) -> Limits:
-    """Measure all three."""
-    threads, products = question.threads, ROWS * INPUTS * OUTPUTS
+def measure(request: LimitsRequest, send: Send) -> Limits:
+    """Measure the bandwidth and the throughput in FP32 and in INT8."""
+    threads, products = request.threads, ROWS * INPUTS * OUTPUTS
     random = np.random.default_rng(0)
     floats = random.standard_normal((ROWS, INPUTS), np.float32), random.standard_normal((INPUTS, OUTPUTS), np.float32)
     bytes_per_s = bandwidth(threads)
     if importlib.util.find_spec("onnxruntime") is None:
         float_s = best_seconds(lambda: floats[0] @ floats[1])
         return Limits(threads=threads, bytes_per_s=bytes_per_s, float_macs_per_s=products / float_s, int8_macs_per_s=None, library="numpy")
-    # 7 bits, as portable recipes store them; where a processor has VNNI, 8 bits take the same time.
+    # 7-bit weights, as in portable recipes. With VNNI, 8-bit weights take the same time.
     integers = random.integers(0, 256, (ROWS, INPUTS), np.uint8), random.integers(-64, 64, (INPUTS, OUTPUTS), np.int8)
     return Limits(
         threads=threads,
@@ -46,15 +46,15 @@ def measure(question: Question, send: Send) -> Limits:
 
 
 def bandwidth(threads: int) -> float:
-    """Return bytes per second of reading a buffer with that many threads."""
+    """Return bytes per second of reading a buffer with `threads` threads."""
     buffer = np.ones(BUFFER_BYTES // 8, np.int64)
     parts = np.array_split(buffer, threads)
-    with ThreadPoolExecutor(threads) as pool:  # numpy lets other threads run while it sums
+    with ThreadPoolExecutor(threads) as pool:  # numpy releases the GIL while it sums
         return buffer.nbytes / best_seconds(lambda: list(pool.map(np.sum, parts)))
 
 
 def ort_product(product: Product, rows: Any, weights: Any, threads: int) -> Callable[[], object]:  # noqa: ANN401 - arrays of either kind
-    """Return a function that multiplies once with ONNX Runtime."""
+    """Return a function that computes the product once with ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -64,14 +64,14 @@ def ort_product(product: Product, rows: Any, weights: Any, threads: int) -> Call
 
 
 def best_seconds(work: Callable[[], object]) -> float:
-    """Return the shortest of as many turns as SECONDS hold, at least three."""
-    taken: list[float] = []
-    while len(taken) < 3 or sum(taken) < SECONDS:
+    """Run `work` at least three times and at least for `SECONDS`; return the shortest time."""
+    durations: list[float] = []
+    while len(durations) < 3 or sum(durations) < SECONDS:
         started = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+        durations.append(time.perf_counter() - started)
+    return min(durations)
 
 
 if __name__ == "__main__":
-    serve(Question, measure)
+    serve(LimitsRequest, measure)

@@ -1,8 +1,8 @@
-"""What one caption must compute and read at least: a manifest goes in, multiplications per image and bytes per token come out.
+"""Count the minimum work of one caption: multiplications per image and bytes per token.
 
-Counted from the model's sizes, so that it holds for every runtime. Left out, because they are less than a hundredth: norms, activations,
-biases, the embedding's one row, the growing cache of self-attention. Where a recipe keeps some products of a component in float, it is
-counted as if all were quantized: that is still a limit, only a lower one.
+The counts follow from the model's sizes, so they hold for every runtime. They omit what adds less than 1 %: norms, activations, biases,
+one row of the embedding, and the cache of self-attention. If a recipe keeps some products of a component in float, they are counted as
+quantized; the minimum is then too low, but still a minimum.
 
 Sizes: N vision tokens, D width (v vision, t text), I inner width, L layers, V vocabulary.
 """
@@ -14,14 +14,14 @@ from runtimes.families.blip import BlipSpec
 from toolkit.records.record import Arithmetic
 
 WEIGHT_BITS = {"fp32": 32, "fp16": 16, "qint8": 8, "quint8": 8, "qint4": 4}
-"""Weights of a recipe's component → bits of one."""
+"""Weight type of a recipe's component → bits per weight."""
 
 SCALE_BYTES = 4
 """Scales are float32."""
 
 
 def arithmetic_of(manifest: Manifest) -> Arithmetic:
-    """Return the arithmetic of an artifact."""
+    """Return the minimum work of an artifact."""
     shape, float_bytes = blip_sizes(manifest), 2 if manifest.target.precision == "fp16" else 4
     encoder, decoder = (_component(manifest, name) for name in ("encoder", "decoder"))
     if float_bytes == 2:
@@ -37,7 +37,7 @@ def arithmetic_of(manifest: Manifest) -> Arithmetic:
 
 
 def baseline_arithmetic(shape: BlipSpec) -> Arithmetic:
-    """Return the arithmetic of transformers' FP32 `generate`, which makes cross keys and values with the first token."""
+    """Return the minimum work of transformers' FP32 `generate`, which computes cross keys and values with the first token."""
     return Arithmetic(
         encode_float_macs=encoder_attention(shape) + encoder_products(shape),
         encode_int8_macs=0,
@@ -47,41 +47,45 @@ def baseline_arithmetic(shape: BlipSpec) -> Arithmetic:
 
 
 def _component(manifest: Manifest, name: str) -> dict[str, Any]:
-    """Return a component's part of the recipe; FP32 where nothing of it was quantized."""
+    """Return a component's part of the recipe; FP32 if none of its operators was quantized."""
     components = manifest.recipe["components"]
     return components.get(name, components.get("*")) if manifest.applied.get(name) else {"weights": "fp32"}
 
 
 def blip_sizes(manifest: Manifest) -> BlipSpec:
-    """Return the sizes that everything here is counted from."""
+    """Return the model's sizes.
+
+    Raises:
+        AssertionError: The model is not a BLIP.
+    """
     assert isinstance(manifest.model, BlipSpec)  # the counts below are BLIP's
     return manifest.model
 
 
 def encoder_products(shape: BlipSpec) -> int:
-    """Multiplications with weights in the vision tower's layers: Lv N (4 Dv Dv + 2 Dv Iv)."""
+    """Return the multiplications with weights in the vision tower: Lv N (4 Dv Dv + 2 Dv Iv)."""
     width = shape.vision_width
     return shape.vision_layers * shape.vision_tokens * (4 * width * width + 2 * width * shape.vision_inner)
 
 
 def encoder_attention(shape: BlipSpec) -> int:
-    """Multiplications that no recipe quantizes: 2 Lv N N Dv of attention, and the patches' (N - 1) 3 P P Dv."""
+    """Return the multiplications that no recipe quantizes: attention 2 Lv N N Dv, and the patches (N - 1) 3 P P Dv."""
     tokens, width = shape.vision_tokens, shape.vision_width
     return 2 * shape.vision_layers * tokens * tokens * width + (tokens - 1) * 3 * shape.patch_px**2 * width
 
 
 def cross_products(shape: BlipSpec) -> int:
-    """Multiplications that make cross keys and values of one image: 2 Lt N Dv Dt."""
+    """Return the multiplications for cross keys and values of one image: 2 Lt N Dv Dt."""
     return 2 * shape.text_layers * shape.vision_tokens * shape.vision_width * shape.text_width
 
 
 def cross_values(shape: BlipSpec) -> int:
-    """Numbers in the cross keys and values of one image: 2 Lt N Dt."""
+    """Return how many numbers the cross keys and values of one image have: 2 Lt N Dt."""
     return 2 * shape.text_layers * shape.vision_tokens * shape.text_width
 
 
 def decoder_products(shape: BlipSpec) -> list[tuple[int, int]]:
-    """Return (inputs, outputs) of every product with weights that a token goes through, the head last."""
+    """Return (inputs, outputs) of every weight matrix that one token is multiplied with, the head last."""
     width, inner = shape.text_width, shape.text_inner
     layer = [(width, width)] * 6 + [(width, inner), (inner, width)]  # Q, K, V, out; cross Q, out; the two of the MLP
     return layer * shape.text_layers + [(width, width), (width, shape.vocabulary)]
