@@ -5,6 +5,7 @@ A case that fails becomes a record with an error; the other cases continue.
 """
 
 import logging
+import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -160,6 +161,8 @@ def _run_case(
     result, error = (None, NO_GPU) if no_gpu else _work(job, partial(on_captions, case.name))
     if result is not None and all(result.errors):
         error, result = f"no image could be captioned: {result.errors[0]}", None
+    if result is not None and (score_error := _score_error(dataset, result)):
+        error, result = score_error, None
     record = Record(
         schema=SCHEMA,
         case=case.name,
@@ -221,6 +224,13 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> 
 def _work(job: CaseJob, on_captions: Callable[[int], None]) -> tuple[Result | None, str | None]:
     """Run a job in a worker process; return the result, or None and the error."""
     return request_once("toolkit.bench.case_worker", job, Result, threads=job.threads, on_progress=on_captions)
+
+
+def _score_error(dataset: Dataset, result: Result) -> str | None:
+    """Return an error if a log-probability is NaN or infinite: records are strict JSON, which has no such numbers."""
+    scores = zip(dataset.images, result.log_probabilities, strict=False)  # without references there are no scores
+    wrong = next(((image.path.name, score) for image, score in scores if score is not None and not math.isfinite(score)), None)
+    return wrong and f"the log-probability of the references of {wrong[0]} is {wrong[1]}: check the checkpoint's weights, then export again"
 
 
 def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple[ImageQuality, ...]:

@@ -1,6 +1,8 @@
 """The runner: the plan of cases, the record of a real run, and records of failures."""
 
 import dataclasses
+import json
+import math
 import os
 import platform
 import shutil
@@ -8,6 +10,7 @@ import signal
 
 import psutil
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import runtimes
 from exporters.gate.labelled_image import LabelledImage
@@ -22,7 +25,7 @@ from toolkit.bench.runner import NO_GPU, artifacts_in, host_facts, plan
 from toolkit.datasets import Dataset
 from toolkit.metrics.ngrams import Counter, own_counter
 from toolkit.metrics.ptb_words import words
-from toolkit.records.record import Workload
+from toolkit.records.record import Workload, read_records, write_records
 from toolkit.stats.rows import make_rows
 
 OWN = Counter("own", own_counter())
@@ -154,6 +157,24 @@ def test_an_unreadable_image_has_an_error_and_the_others_are_scored(tiny_artifac
     (alone,) = run([tiny_artifacts["onnx-fp32"]], [bad])
     assert alone.error == f"no image could be captioned: {record.quality[1].error}"
     assert (alone.times, alone.quality, alone.subject) == ((), (), None)
+
+
+@pytest.mark.parametrize(("bias", "score"), [(math.nan, "nan"), (-math.inf, "-inf")])
+def test_a_log_probability_that_is_not_finite_fails_the_case(tiny_checkpoint, drawn_images, tmp_path, bias, score):
+    """Records are strict JSON: a file with such a number could not be read again."""
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    weights = load_file(checkpoint / "model.safetensors")
+    (word,) = words(drawn_images[1].captions[0])[-1:]
+    vocabulary = json.loads((checkpoint / "tokenizer.json").read_text())["model"]["vocab"]
+    weights["text_decoder.cls.predictions.bias"][vocabulary[word]] = bias
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    case = TransformersCase(checkpoint=checkpoint, checkpoint_sha256="0" * 64)
+    dataset = Dataset("drawn", tuple(drawn_images[1:2]))
+    (record,) = runner.run([case], dataset, [workload(1)], OWN, lambda case, count: None)
+    assert record.error.startswith(f"the log-probability of the references of {drawn_images[1].path.name} is {score}: ")
+    assert (record.subject, record.times, record.quality) == (None, (), ())
+    write_records(tmp_path / "records.jsonl", [record])
+    assert read_records(tmp_path / "records.jsonl") == [record]
 
 
 def test_a_single_graph_artifact_has_no_stages_and_no_log_probabilities(tiny_artifacts, drawn_images):
