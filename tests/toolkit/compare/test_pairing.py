@@ -39,7 +39,7 @@ def other_checkpoint():
             f"workload dataset_sha256 is {'0' * 12} and {'1' * 12}",
             "workloads",
         ),
-        (changed(workload=replace(WORKLOAD, num_beams=3)), "workload beams is 1 and 3", "workloads"),
+        (changed(workload=replace(WORKLOAD, num_beams=3)), "workload num_beams is 1 and 3", "workloads"),
         (changed(workload=replace(WORKLOAD, prompt="a")), "workload prompt is None and 'a'", "workloads"),
         (other_checkpoint(), f"checkpoint sha256 is {'c' * 12} and {'d' * 12}", "checkpoints"),
     ],
