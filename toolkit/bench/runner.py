@@ -159,10 +159,8 @@ def _run_case(
     no_gpu = job.device == "cuda" and not read_host().cuda
     began = datetime.now(UTC)
     result, error = (None, NO_GPU) if no_gpu else _work(job, partial(on_captions, case.name))
-    if result is not None and all(result.errors):
-        error, result = f"no image could be captioned: {result.errors[0]}", None
-    if result is not None and (score_error := _score_error(dataset, result)):
-        error, result = score_error, None
+    if result is not None and (failure := _failure(dataset, result)):
+        error, result = failure, None
     record = Record(
         schema=SCHEMA,
         case=case.name,
@@ -226,11 +224,14 @@ def _work(job: CaseJob, on_captions: Callable[[int], None]) -> tuple[Result | No
     return request_once("toolkit.bench.case_worker", job, Result, threads=job.threads, on_progress=on_captions)
 
 
-def _score_error(dataset: Dataset, result: Result) -> str | None:
-    """Return an error if a log-probability is NaN or infinite: records are strict JSON, which has no such numbers."""
-    scores = zip(dataset.images, result.log_probabilities, strict=False)  # without references there are no scores
-    wrong = next(((image.path.name, score) for image, score in scores if score is not None and not math.isfinite(score)), None)
-    return wrong and f"the log-probability of the references of {wrong[0]} is {wrong[1]}: check the checkpoint's weights, then export again"
+def _failure(dataset: Dataset, result: Result) -> str | None:
+    """Return the error of a result without captions or with a NaN or infinite score, which a record (strict JSON) cannot store."""
+    if all(result.errors):
+        return f"no image could be captioned: {result.errors[0]}"
+    for image, score in zip(dataset.images, result.log_probabilities, strict=False):  # without references there are no scores
+        if score is not None and not math.isfinite(score):
+            return f"the log-probability of the references of {image.path.name} is {score}: check the checkpoint's weights, export again"
+    return None
 
 
 def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple[ImageQuality, ...]:

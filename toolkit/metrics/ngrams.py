@@ -57,13 +57,10 @@ def pick_counter(names: Sequence[str] = tuple(COUNTERS)) -> Counter:
             count: Count = getattr(import_module(module), function)()
             counts = count(*_PROBE)
         except Exception as problem:  # a third-party library may raise anything
-            expected = isinstance(problem, ImportError | UnavailableError)  # not installed; no network
-            logger.log(
-                logging.INFO if expected else logging.WARNING,
-                "BLEU: cannot count n-grams with %s (%s)",
-                name,
-                " ".join(str(problem).split()),
-            )
+            level = (
+                logging.INFO if isinstance(problem, ImportError | UnavailableError) else logging.WARNING
+            )  # INFO: not installed, no network
+            logger.log(level, "BLEU: cannot count n-grams with %s (%s)", name, " ".join(str(problem).split()))
             continue
         if counts == _PROBE_COUNTS:
             logger.info("BLEU: n-grams are counted with %s", name)

@@ -11,9 +11,8 @@ def component_rows(records: Sequence[Record]) -> list[Row]:
 
     There are no rows if no record has components.
     """
-    components = {record.case: record.subject.components for record in reversed(records) if record.subject and record.subject.components}
-    cases = [case for case in dict.fromkeys(record.case for record in records) if case in components]
-    names = list(dict.fromkeys(name for case in cases for name in components[case]))
-    names.sort(key=lambda name: -max(components[case].get(name, 0) for case in cases))
-    sizes = [(case, components[case]) for case in cases]
-    return [{"case": case, **{name: bytes_of.get(name) for name in names}, "total": sum(bytes_of.values())} for case, bytes_of in sizes]
+    parts = {record.case: record.subject.components for record in reversed(records) if record.subject and record.subject.components}
+    cases = [case for case in dict.fromkeys(record.case for record in records) if case in parts]
+    names = list(dict.fromkeys(name for case in cases for name in parts[case]))
+    names.sort(key=lambda name: -max(parts[case].get(name, 0) for case in cases))
+    return [{"case": case, **{name: parts[case].get(name) for name in names}, "total": sum(parts[case].values())} for case in cases]

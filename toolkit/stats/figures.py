@@ -47,12 +47,10 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
 """Key of a row → the figure whose median over repeats is its value."""
 
 
-def ratios(numerators: Sequence[Record], denominators: Sequence[Record], figure: Figure) -> list[float]:
+def ratios(records: Sequence[Record], others: Sequence[Record], figure: Figure) -> list[float]:
     """Return the ratio of two cases' figures for each repeat, because the cases of a repeat run close together in time."""
-    by_repeat = {record.repeat: value for record in denominators if (value := figure(record))}
-    return [
-        value / by_repeat[record.repeat] for record in numerators if record.repeat in by_repeat and (value := figure(record)) is not None
-    ]
+    by_repeat = {record.repeat: value for record in others if (value := figure(record))}
+    return [value / by_repeat[record.repeat] for record in records if record.repeat in by_repeat and (value := figure(record)) is not None]
 
 
 def speedups(records: Sequence[Record], baseline: Sequence[Record]) -> list[float]:
