@@ -1,15 +1,20 @@
 """Generated reference pages are those of the code, and every link leads somewhere."""
 
 import re
+from importlib import import_module
 
 import pytest
 
 from tests.docs import links
 from tests.docs.pages import DOCS, README, blocks, kinds, name_of, pages, rendered
 from tests.docs.reference import RENDERERS
+from toolkit.cli import COMMANDS, main
 
 MOST_README_LINES = 200
 LANGUAGES = {"sh", "python", "text", "json"}
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
+OTHER_OPTIONS = {"--help", "--version", "--extra-index-url", "--no-index", "--find-links", "--require-hashes"}
+"""Of click and pip."""
 NOT_RUN = {
     "README.md": 2,
     "docs/contributing.md": 1,
@@ -59,6 +64,15 @@ def test_blocks_have_a_language_and_few_are_not_run():
     print(*(f"not run: {block}: {block.text.splitlines()[0]}" for block in not_run), sep="\n")
     counts = {name_of(page): len([block for block in not_run if block.page == page]) for page in pages()}
     assert {name: count for name, count in counts.items() if count} == NOT_RUN
+
+
+def test_options_that_pages_name_are_those_of_the_commands():
+    """Decisions may name options of their time."""
+    commands = [import_module(module).command for module, _ in COMMANDS.values()]
+    known = {name for command in [main, *commands] for parameter in command.params for name in parameter.opts} | OTHER_OPTIONS
+    for page in pages():
+        named = set(OPTION.findall(page.read_text(encoding="utf-8")))
+        assert page.is_relative_to(DOCS / "decisions") or named <= known, (name_of(page), named - known)
 
 
 def test_make_targets_that_pages_name_are_there():
