@@ -57,7 +57,6 @@ def export(
     *,
     overwrite: bool = False,
     on_gate_failure: "OnGateFailure" = "fail",
-    allow_bin: bool = False,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Iterator[Path]:
     """Make one artifact per recipe and yield the path of each as soon as it is complete.
@@ -72,7 +71,6 @@ def export(
         images: The gate's images with their reference captions.
         overwrite: Replace existing artifacts.
         on_gate_failure: "fail" raises GateError; "write" writes the artifact with the failure recorded in its manifest.
-        allow_bin: Read a `pytorch_model.bin` if there is no safetensors file.
         on_step: Called with the name of each step when it begins, for progress display.
 
     Raises:
@@ -94,7 +92,7 @@ def export(
         _check_room(checkpoint, output)
         threads = read_host().cores
         on_step("reference captions (transformers, FP32)")
-        reference = find_reference(checkpoint, images, threads, allow_bin=allow_bin)
+        reference = find_reference(checkpoint, images, threads)
         for recipe in recipes:
             on_step(recipe.name)
             try:

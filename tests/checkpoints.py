@@ -8,6 +8,7 @@ is likely enough for some of them to end early. `base` has the shapes of BLIP-ba
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +63,24 @@ def write_random_checkpoint(directory: Path, shapes: Shapes, seed: int) -> Path:
     # Every id and size is written out: save_pretrained would leave out what equals transformers' defaults of today.
     written = {**config.to_dict(), "architectures": ["BlipForConditionalGeneration"], "torch_dtype": "float32"}
     _write_json(directory / "config.json", written)
+    return directory
+
+
+def untie(checkpoint: Path, directory: Path, seed: int) -> Path:
+    """Write a copy of a checkpoint whose head differs from its word embeddings, as files of transformers up to 4.44 have it.
+
+    Args:
+        checkpoint: The original.
+        directory: Folder of the copy; created.
+        seed: Seed of the random head, which has the word embeddings' standard deviation.
+    """
+    shutil.copytree(checkpoint, directory)
+    tensors = safetensors.torch.load_file(directory / "model.safetensors")
+    table = tensors["text_decoder.bert.embeddings.word_embeddings.weight"]
+    head, bias = TIED
+    noise = torch.randn(table.shape, generator=torch.Generator().manual_seed(seed))
+    tensors |= {head: noise * table.std(), bias: tensors["text_decoder.cls.predictions.bias"].clone()}
+    safetensors.torch.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     return directory
 
 

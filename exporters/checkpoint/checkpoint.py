@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer
 
-from exporters.checkpoint.files import find_folder, find_weight_files, read_config, read_licence, read_tensors, sha256_of_files
+from exporters.checkpoint.files import find_folder, find_weight_files, is_tied, read_config, read_licence, read_tensors, sha256_of_files
 from exporters.checkpoint.weight_files import first_line
 from exporters.families.adapter import FAMILIES, MODEL_TYPES, FamilyAdapter, find_family
 from exporters.writing.output_paths import name_of
@@ -85,6 +85,7 @@ class Checkpoint:
             for name, shape in expected.items()
             if name in weights and tuple(weights[name].shape) != shape
         ]
+        problems += [f"{name} contains NaN or infinite values" for name, tensor in weights.items() if not tensor.isfinite().all()]
         if problems:
             summary = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
             raise CheckpointError(str(self.directory), f"weights do not fit the config: {summary}")
@@ -97,21 +98,21 @@ class Checkpoint:
         return model.eval().requires_grad_(False)
 
 
-def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool = False) -> Checkpoint:
+def open_checkpoint(source: str, revision: str | None = None, *, safetensors_only: bool = False) -> Checkpoint:
     """Open a checkpoint and read everything except its weights.
 
     Args:
         source: A directory in Hugging Face's layout, or a hub id such as `Salesforce/blip-image-captioning-base`.
         revision: Commit, tag or branch of a hub id.
-        allow_bin: Accept `pytorch_model.bin` if there is no safetensors file.
+        safetensors_only: Refuse `pytorch_model.bin`, a pickle, which is otherwise read by torch's weights-only loader.
 
     Raises:
         CheckpointError: The checkpoint is missing, unreadable, of an unsupported architecture, or uses an unsupported feature.
     """
-    directory = find_folder(source, revision, allow_bin=allow_bin)
+    directory = find_folder(source, revision, safetensors_only=safetensors_only)
     raw = read_config(directory, source)
     family = _family(raw, source)
-    files = find_weight_files(directory, source, allow_bin=allow_bin)
+    files = find_weight_files(directory, source, safetensors_only=safetensors_only)
     try:
         config = family.read_config(raw)
     except Exception as error:  # damaged configs raise exceptions of many classes
@@ -126,6 +127,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
         config.model.check_image(image.height_px, image.width_px)
     except ValueError as error:
         raise CheckpointError(source, f"its image processor does not fit the model: {error}") from error
+    model = replace(config.model, tied=is_tied(files, family.head_tables))  # type: ignore[type-var]  # a dataclass
     return Checkpoint(
         name=name_of(source),
         directory=directory,
@@ -137,8 +139,8 @@ def open_checkpoint(source: str, revision: str | None = None, *, allow_bin: bool
             licence=read_licence(directory),
         ),
         family=family,
-        model=config.model,
-        stored_model=config.model,
+        model=model,
+        stored_model=model,
         image=image,
         tokenizer=config.tokenizer,
         defaults=config.defaults,

@@ -1,12 +1,13 @@
 """Find and read the files of a checkpoint.
 
-Only data formats are read: safetensors and JSON. A `.bin` file is a pickle: it needs the user's permission, and torch's weights-only
-loader reads it.
+Only data is read: safetensors, JSON, and pickles (`pytorch_model.bin`) through torch's weights-only loader, which runs no code of the file.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+import zipfile
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,25 @@ import safetensors.torch
 import torch
 from huggingface_hub import ModelCard, snapshot_download
 
-from exporters.checkpoint.weight_files import WEIGHTS, find_safetensors, first_line
+from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, first_line
 from runtimes.errors import CheckpointError
 
-CONFIG, CARD, BIN = "config.json", "README.md", "pytorch_model.bin"
+logger = logging.getLogger(__name__)
+
+LFS_POINTER = b"version https://git-lfs"
+
+CONFIG, CARD = "config.json", "README.md"
+DATA, PICKLED = ["*.json", "*.safetensors", "vocab.txt", CARD], ["*.bin"]
+"""Patterns of the files to download from the hub: always, and if there is no safetensors file."""
 
 
-def find_folder(source: str, revision: str | None, *, allow_bin: bool) -> Path:
+def find_folder(source: str, revision: str | None, *, safetensors_only: bool) -> Path:
     """Return the folder of a checkpoint: the directory itself, or the downloaded snapshot of a hub id.
 
     Args:
         source: A directory or a hub id.
         revision: Commit, tag or branch of a hub id; None for the default branch.
-        allow_bin: Also download `*.bin` files.
+        safetensors_only: Never download `*.bin` files.
 
     Raises:
         CheckpointError: The directory does not exist, the download fails, or `revision` is given for a directory.
@@ -38,9 +45,13 @@ def find_folder(source: str, revision: str | None, *, allow_bin: bool) -> Path:
         return Path(source)
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or Path(source).exists():
         raise CheckpointError(source, "no such checkpoint directory")
-    patterns = ["*.json", "*.safetensors", "vocab.txt", CARD] + (["*.bin"] if allow_bin else [])
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(source, revision=revision, allow_patterns=DATA))
+        if not safetensors_only and not find_shards(folder, WEIGHTS, source):
+            folder = Path(snapshot_download(source, revision=revision, allow_patterns=DATA + PICKLED))
+        return folder
+    except CheckpointError:
+        raise
     except Exception as error:  # offline, unknown id, no access: huggingface_hub raises many kinds
         raise CheckpointError(source, f"no such directory, and the download from the hub failed: {first_line(error)}") from error
 
@@ -60,34 +71,80 @@ def read_config(directory: Path, source: str) -> dict[str, Any]:
     return config
 
 
-def find_weight_files(directory: Path, source: str, *, allow_bin: bool) -> tuple[Path, ...]:
-    """Return the files of the weights: safetensors, or else `pytorch_model.bin` if `allow_bin` is true.
+def find_weight_files(directory: Path, source: str, *, safetensors_only: bool) -> tuple[Path, ...]:
+    """Return the files of the weights: safetensors, or else `pytorch_model.bin`; each is one file or shards.
 
     Raises:
-        CheckpointError: The directory has no weights, or only a `pytorch_model.bin` that is not allowed.
+        CheckpointError: The directory has no weights, or only pickles and `safetensors_only` is true.
     """
-    if files := find_safetensors(directory, source):
+    if files := find_shards(directory, WEIGHTS, source):
         return files
-    if (directory / BIN).is_file():
-        if allow_bin:
-            return (directory / BIN,)
-        raise CheckpointError(source, f"has no {WEIGHTS}, only {BIN}, which is a pickle; read it with --allow-bin if you trust its origin")
-    raise CheckpointError(source, f"has no {WEIGHTS}")
+    files = find_shards(directory, PICKLES, source)
+    if not files:
+        raise CheckpointError(source, f"has neither {WEIGHTS} nor {PICKLES}")
+    if safetensors_only:
+        raise CheckpointError(
+            source, f"has no {WEIGHTS}, only {PICKLES}, which --safetensors-only refuses; convert it, or leave the option out"
+        )
+    logger.warning("%s has no %s: reading %s with torch's weights-only loader, which runs no code", source, WEIGHTS, files[0].name)
+    return files
 
 
 def read_tensors(file: Path) -> Mapping[str, torch.Tensor]:
     """Read one weight file and return name → tensor, in the file's own dtypes.
 
     Raises:
-        CheckpointError: The file is damaged, or contains something other than named tensors.
+        CheckpointError: The file is damaged, is a pointer of Git LFS, or contains something other than named tensors.
     """
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True) if file.suffix == ".bin" else safetensors.torch.load_file(file)
+        _refuse_pointer(file)
+        loaded = safetensors.torch.load_file(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    except CheckpointError:
+        raise
     except Exception as error:  # damaged files raise exceptions of many classes
         raise CheckpointError(str(file), f"damaged or unreadable: {first_line(error)}") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise CheckpointError(str(file), "contains something other than named tensors")
     return loaded
+
+
+def _read_pickle(file: Path) -> Any:  # noqa: ANN401 - what the pickle contains
+    """Read a pickle with torch's weights-only loader; files since torch 1.6 are mapped, so that unused tensors take no memory."""
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+
+
+def is_tied(files: Sequence[Path], head_tables: Mapping[str, str]) -> bool:
+    """Return whether every head has the values of its word embeddings, or is not stored.
+
+    Args:
+        files: Weight files.
+        head_tables: Name of a head → name of its word embeddings.
+
+    Raises:
+        CheckpointError: A file is damaged.
+    """
+    tensors = {name: tensor for file in files for name, tensor in _selected(file, {*head_tables, *head_tables.values()}).items()}
+    pairs = [(tensors[head], tensors[table]) for head, table in head_tables.items() if head in tensors and table in tensors]
+    return all(torch.equal(head, table) for head, table in pairs)
+
+
+def _selected(file: Path, names: Set[str]) -> dict[str, torch.Tensor]:
+    """Read the tensors of a file that have one of the names."""
+    if file.suffix != ".safetensors":
+        return {name: tensor for name, tensor in read_tensors(file).items() if name in names}
+    _refuse_pointer(file)
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys() if name in names}  # noqa: SIM118 - not a dict
+    except Exception as error:  # damaged files raise exceptions of many classes
+        raise CheckpointError(str(file), f"damaged or unreadable: {first_line(error)}") from error
+
+
+def _refuse_pointer(file: Path) -> None:
+    """Raise CheckpointError if a file is what Git LFS leaves in place of one that was not downloaded."""
+    with file.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise CheckpointError(str(file), "is a pointer of Git LFS, not the weights; run `git lfs pull` in its folder")
 
 
 def sha256_of_files(files: tuple[Path, ...], source: str) -> str:

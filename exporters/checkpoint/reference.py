@@ -12,14 +12,13 @@ from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
 
 
-def find_reference(checkpoint: Checkpoint, images: Sequence[LabelledImage], threads: int, *, allow_bin: bool = False) -> Reference:
+def find_reference(checkpoint: Checkpoint, images: Sequence[LabelledImage], threads: int) -> Reference:
     """Return the reference run from the cache, or run the family's reference and cache it.
 
     Args:
         checkpoint: The checkpoint.
         images: The gate's images with their captions.
         threads: CPU threads for the run.
-        allow_bin: Read a `pytorch_model.bin` if there is no safetensors file.
 
     Raises:
         CheckpointError: transformers cannot load the checkpoint.
@@ -34,6 +33,7 @@ def find_reference(checkpoint: Checkpoint, images: Sequence[LabelledImage], thre
     ]
 
     def run() -> Reference:
-        return checkpoint.family.reference(checkpoint.directory, images, checkpoint.defaults, threads, allow_bin=allow_bin)
+        tied = checkpoint.stored_model.tied
+        return checkpoint.family.reference(checkpoint.directory, images, checkpoint.defaults, threads, tied=tied)
 
     return cached_reference(content, images, run)

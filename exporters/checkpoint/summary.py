@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exporters.checkpoint.weight_files import MAX_JSON_BYTES, find_safetensors
+from exporters.checkpoint.weight_files import MAX_JSON_BYTES, WEIGHTS, find_shards
 from runtimes.errors import CheckpointError
 
 TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
@@ -52,7 +52,9 @@ def summarize(directory: Path) -> dict[str, Any]:
         CheckpointError: A JSON file or the header of a weight file cannot be read.
     """
     config = _json(directory / "config.json")
-    files = find_safetensors(directory, str(directory)) or sorted(file for file in directory.iterdir() if file.suffix in WEIGHT_SUFFIXES)
+    files = find_shards(directory, WEIGHTS, str(directory)) or sorted(
+        file for file in directory.iterdir() if file.suffix in WEIGHT_SUFFIXES
+    )
     tensors = {name: (file, entry) for file in files if file.suffix == ".safetensors" for name, entry in _header(file).items()}
     dtypes: dict[str, int] = {}
     for name, (file, entry) in tensors.items():

@@ -1,36 +1,40 @@
-"""Find a checkpoint's safetensors files. `summary` uses this module without torch, so it must not import torch."""
+"""Find the files of a checkpoint's weights. `summary` uses this module without torch, so it must not import torch."""
 
 import json
 from pathlib import Path
 
 from runtimes.errors import CheckpointError
 
-WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS, PICKLES = "model.safetensors", "pytorch_model.bin"
+INDEX = ".index.json"
+"""Suffix of the file that lists the shards of weights in several files."""
 MAX_JSON_BYTES = 1 << 24
 
 
-def find_safetensors(directory: Path, source: str) -> tuple[Path, ...]:
-    """Return model.safetensors, or else the shards that its index lists, sorted by name; () if the directory has neither.
+def find_shards(directory: Path, name: str, source: str) -> tuple[Path, ...]:
+    """Return the file `name`, or else the shards that its index lists, sorted by name; () if the directory has neither.
 
     Args:
         directory: The checkpoint's folder.
+        name: `WEIGHTS` or `PICKLES`.
         source: What the user named, for error messages.
 
     Raises:
         CheckpointError: The index cannot be read, or it lists a file that is not in the directory.
     """
-    if (directory / WEIGHTS).is_file():
-        return (directory / WEIGHTS,)
-    if not (directory / SHARDS).is_file():
+    if (directory / name).is_file():
+        return (directory / name,)
+    index = directory / f"{name}{INDEX}"
+    if not index.is_file():
         return ()
     try:
-        with (directory / SHARDS).open("rb") as stream:
-            names = sorted(set(json.loads(stream.read(MAX_JSON_BYTES))["weight_map"].values()))
+        with index.open("rb") as stream:
+            shards = sorted(set(json.loads(stream.read(MAX_JSON_BYTES))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(source, f"cannot read {SHARDS}: {first_line(error)}") from error
-    if any(Path(str(name)).name != name or not (directory / name).is_file() for name in names):
-        raise CheckpointError(source, f"{SHARDS} names files that are not beside it")
-    return tuple(directory / name for name in names)
+        raise CheckpointError(source, f"cannot read {index.name}: {first_line(error)}") from error
+    if any(Path(str(shard)).name != shard or not (directory / shard).is_file() for shard in shards):
+        raise CheckpointError(source, f"{index.name} lists files that are missing; copy or download all shards")
+    return tuple(directory / shard for shard in shards)
 
 
 def first_line(error: BaseException) -> str:

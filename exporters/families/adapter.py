@@ -62,8 +62,8 @@ class FamilyAdapter:
     """(family, task) is the key of `runtimes.families.registry.FAMILIES`."""
     components: tuple[str, ...]
     """Components that a recipe can configure."""
-    tied: Mapping[str, str]
-    """Parameter of the torch module → the parameter with the same tensor. Only the latter is stored."""
+    head_tables: Mapping[str, str]
+    """Head → word embeddings of the torch module. They are one tensor, stored under the latter name, unless the checkpoint is untied."""
     read_config: Callable[[Mapping[str, Any]], CheckpointConfig]
     """Parses config.json. Raises ValueError if it uses an unsupported feature."""
     image_processor: Callable[[], Any]
@@ -79,7 +79,7 @@ class FamilyAdapter:
     graphs: Callable[[Any], list[GraphExport]]
     """Torch module → its graphs of contract `split/1`. The module is modified and cannot be used afterwards."""
     reference: Callable[..., Reference]
-    """(directory, images, defaults, threads, *, allow_bin) → reference run of the checkpoint."""
+    """(directory, images, defaults, threads, *, tied) → reference run of the checkpoint."""
     evaluate: Callable[[Captioner, Recipe, Sequence[LabelledImage], Reference, OnGateFailure], dict[str, Any]]
     """Returns the gate's findings on an artifact. Raises GateError if the gate fails and `OnGateFailure` is "fail"."""
     evaluate_joined: Callable[[Captioner, Recipe, Sequence[LabelledImage], dict[str, Any], OnGateFailure], dict[str, Any]]

@@ -18,10 +18,9 @@ from runtimes.engines.pytorch.blip import Blip
 from runtimes.engines.pytorch.layers import ACTIVATIONS
 from runtimes.families.blip import BlipSpec
 
-((HEAD, TABLE),) = Blip.TIED.items()
+((HEAD, TABLE),) = Blip.HEAD_TABLES.items()
 POSITIONS = "vision_model.embeddings.position_embedding"
 ALIASES: dict[str, str | None] = {
-    HEAD: TABLE,  # tied: transformers also uses the word embeddings as the head
     "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
     "text_decoder.bert.embeddings.position_ids": None,
     "vision_model.embeddings.position_ids": None,
@@ -65,10 +64,18 @@ def read_config(config: Mapping[str, Any]) -> CheckpointConfig:
 
 def named_weights(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """See `FamilyAdapter.named_weights`."""
-    if HEAD in raw and TABLE in raw and not torch.equal(raw[HEAD], raw[TABLE]):
-        raise ValueError("its head is not tied to its word embeddings, which no exporter supports yet")
-    weights = {target: tensor.float() for name, tensor in raw.items() if (target := ALIASES.get(name, name)) is not None}
-    return weights | ({HEAD: weights[TABLE]} if TABLE in weights else {})
+    weights: dict[str, Tensor] = {}
+    for name, tensor in raw.items():
+        target = ALIASES.get(name, name)
+        if target is None:
+            continue
+        if target in weights and not torch.equal(weights[target], tensor.float()):
+            raise ValueError(f"{name} and {target} differ, although they are one tensor of the model")
+        weights[target] = tensor.float()
+    for one, other in ((HEAD, TABLE), (TABLE, HEAD)):  # of a tied model, a file may contain either
+        if other in weights:
+            weights.setdefault(one, weights[other])
+    return weights
 
 
 def fitted_weights(weights: dict[str, Tensor], model: BlipSpec) -> dict[str, Tensor]:
@@ -86,7 +93,7 @@ BLIP_CAPTION = FamilyAdapter(
     family="blip",
     task="caption",
     components=("encoder", "decoder"),
-    tied=Blip.TIED,
+    head_tables=Blip.HEAD_TABLES,
     read_config=read_config,
     image_processor=pillow_processor,
     scaled=resized,

@@ -97,8 +97,8 @@ class JoinedProjections(nn.Module):
 def blip_graphs(model: Blip) -> list[GraphExport]:
     """Return encoder and decoder graph of an FP32 or FP16 module.
 
-    The module is modified and cannot be used afterwards: embedding and head then share one matrix f[D,V], and each decoder layer has one
-    product for query, key and value.
+    The module is modified and cannot be used afterwards: embedding and head then have one matrix f[D,V], or two if the head is
+    untied, and each decoder layer has one product for query, key and value.
     """
     shape = model.shape
     for layer in model.text_decoder.layers:
@@ -108,8 +108,10 @@ def blip_graphs(model: Blip) -> list[GraphExport]:
     dtype = model.vision_model.post_layernorm.weight.dtype
     words = model.get_parameter("text_decoder.bert.embeddings.word_embeddings.weight")
     table = nn.Parameter(words.T.contiguous(), requires_grad=False)
+    head = model.get_parameter("text_decoder.cls.predictions.decoder.weight")
+    head_table = table if shape.tied else nn.Parameter(head.T.contiguous(), requires_grad=False)
     model.get_submodule("text_decoder.bert.embeddings").add_module("word_embeddings", ColumnEmbedding(table))
-    model.get_submodule("text_decoder.cls.predictions").add_module("decoder", ColumnHead(table))
+    model.get_submodule("text_decoder.cls.predictions").add_module("decoder", ColumnHead(head_table))
     # All variable axes are longer than 1: tracing may treat an axis of length 1 as a constant.
     rows, past, new = 4, 3, 2
     kv = [torch.zeros(rows, shape.text_heads, past, shape.head_width, dtype=dtype) for _ in range(2 * shape.text_layers)]

@@ -22,13 +22,13 @@ from runtimes.images.reading import ImageInput, read_image
 class HfCaptioner:
     """transformers' `BlipForConditionalGeneration` in FP32 with its Pillow-based image processor."""
 
-    def __init__(self, directory: Path, threads: int, *, allow_bin: bool = False) -> None:
+    def __init__(self, directory: Path, threads: int, *, tied: bool = True) -> None:
         """Load the checkpoint.
 
         Args:
             directory: The checkpoint's folder.
             threads: CPU threads of torch; set for the whole process.
-            allow_bin: Read a `pytorch_model.bin` if there is no safetensors file.
+            tied: Whether its head and its word embeddings are one tensor.
 
         Raises:
             CheckpointError: transformers cannot load it.
@@ -37,7 +37,7 @@ class HfCaptioner:
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         try:
-            self.model = self._model(directory, allow_bin=allow_bin).eval()
+            self.model = self._model(directory, tied=tied).eval()
             self._images = pillow_processor().from_pretrained(directory)
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(directory, use_fast=True)
         except Exception as error:  # transformers passes on the exceptions of its parsers
@@ -49,11 +49,9 @@ class HfCaptioner:
         self.model.vision_model.register_forward_hook(lambda *_: self._timer and self._timer("encode"))
         self.model.text_decoder.register_forward_hook(lambda *_: self._timer and self._timer.token())
 
-    def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401 - transformers is untyped
+    def _model(self, directory: Path, *, tied: bool) -> Any:  # noqa: ANN401 - transformers is untyped
         """Load the model; subclasses override this to load another precision."""
-        return transformers.BlipForConditionalGeneration.from_pretrained(
-            directory, dtype=torch.float32, use_safetensors=not allow_bin or None
-        )
+        return load_transformers_model(directory, torch.float32, tied=tied)
 
     @torch.inference_mode()
     def caption(
@@ -203,6 +201,17 @@ class _HookTimer:
         self._phase = "token"
 
 
+def load_transformers_model(directory: Path, dtype: torch.dtype, *, tied: bool) -> Any:  # noqa: ANN401 - transformers is untyped
+    """Load transformers' model of a checkpoint.
+
+    transformers 4.57 replaces an untied head by the word embeddings when it loads a checkpoint, unless the configuration forbids it.
+    """
+    config = transformers.BlipConfig.from_pretrained(directory)
+    if not tied:
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    return transformers.BlipForConditionalGeneration.from_pretrained(directory, config=config, dtype=dtype)
+
+
 def pillow_processor() -> Any:  # noqa: ANN401 - transformers is untyped
     """Return the class of the Pillow-based image processor.
 
@@ -216,11 +225,9 @@ def versions() -> dict[str, str]:
     return {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
 
 
-def run_reference(
-    directory: Path, images: Sequence[LabelledImage], defaults: GenerationConfig, threads: int, *, allow_bin: bool
-) -> Reference:
+def run_reference(directory: Path, images: Sequence[LabelledImage], defaults: GenerationConfig, threads: int, *, tied: bool) -> Reference:
     """Run transformers on the gate's images; see `FamilyAdapter.reference`."""
-    captioner = HfCaptioner(directory, threads, allow_bin=allow_bin)
+    captioner = HfCaptioner(directory, threads, tied=tied)
     ids, margins = [], []
     for image in images:
         caption, margin = greedy_with_margins(captioner, image.path, max_length=defaults.max_length)

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from exporters.onnx.graphs import weight_products
+from exporters.onnx.graphs import lookup_tables, weight_products
 from exporters.recipes import Component
 
 DOMAIN = "com.microsoft"
@@ -101,14 +101,18 @@ def quantize(path: Path, component: Component) -> None:
             continue
         if name not in done:
             parts = SHRINK if bits == BITS["qint4"] and name not in lookups else (1.0,)
-            codes, scales = quantize_blocks(numpy_helper.to_array(weights[name]), bits, block, parts)
-            graph.initializer.append(numpy_helper.from_array(packed(codes, bits), f"{name}_quantized"))
-            graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scale"))
+            _append_quantized(graph, weights[name], bits, block, parts)
             done[name] = block
         node.op_type, node.domain = "MatMulNBits", DOMAIN
         node.input[:] = [node.input[0], f"{name}_quantized", f"{name}_scale"]
         attributes = {"K": inputs, "N": outputs, "bits": bits, "block_size": block, "accuracy_level": INT8_ACTIVATIONS}
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+    if done:
+        for name in lookup_tables(graph):
+            width = weights[name].dims[0]
+            if (block := min(component.block_size, width & -width)) >= SMALLEST_BLOCK:
+                done[name] = block
+                _append_quantized(graph, weights[name], bits, block, (1.0,))
     share_table(graph, done, bits)
     inputs_of_nodes = {name for node in graph.node for name in node.input}
     used = [tensor for tensor in graph.initializer if tensor.name in inputs_of_nodes]
@@ -117,6 +121,13 @@ def quantize(path: Path, component: Component) -> None:
     if done and not any(opset.domain == DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     onnx.save(model, path)
+
+
+def _append_quantized(graph: onnx.GraphProto, weight: onnx.TensorProto, bits: int, block: int, parts: Sequence[float]) -> None:
+    """Append the codes and scales of a weight to a graph."""
+    codes, scales = quantize_blocks(numpy_helper.to_array(weight), bits, block, parts)
+    graph.initializer.append(numpy_helper.from_array(packed(codes, bits), f"{weight.name}_quantized"))
+    graph.initializer.append(numpy_helper.from_array(scales, f"{weight.name}_scale"))
 
 
 def share_table(graph: onnx.GraphProto, blocks: dict[str, int], bits: int) -> None:

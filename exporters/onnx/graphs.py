@@ -1,4 +1,4 @@
-"""Trace a torch module into an ONNX graph, and find the MatMul nodes with constant weights in a graph."""
+"""Trace a torch module into an ONNX graph, and find the weights of a graph's products and lookups."""
 
 import logging
 import warnings
@@ -39,3 +39,12 @@ def weight_products(graph: onnx.GraphProto) -> list[str]:
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {node.output[0] for node in graph.node if node.op_type == "Identity" and node.input[0] in constants}
     return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in constants]
+
+
+def lookup_tables(graph: onnx.GraphProto) -> list[str]:
+    """Return the matrices f[D,V] of which nodes only gather columns, unless they are quantized: the word embeddings of an untied model."""
+    tensors = {tensor.name for tensor in graph.initializer}
+    matrices = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2}
+    gathered = {node.input[0] for node in graph.node if node.op_type == "Gather" and node.input[0] in matrices}
+    others = {name for node in graph.node if node.op_type != "Gather" for name in node.input}
+    return sorted(name for name in gathered - others if f"{name}_quantized" not in tensors)

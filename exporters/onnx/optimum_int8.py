@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantizationMode, QuantType
 from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import QuantizationConfig
 from transformers import PretrainedConfig
 
-from exporters.onnx.graphs import weight_products
+from exporters.onnx.graphs import lookup_tables, weight_products
 from exporters.recipes import Component
 
 WEIGHT_TYPES = {"qint8": QuantType.QInt8, "quint8": QuantType.QUInt8}
@@ -59,8 +60,24 @@ def quantize(path: Path, component: Component) -> None:
             root.setLevel(level)
         (Path(scratch) / path.name).replace(path)
     model = onnx.load(path)
+    quantize_lookup_tables(model.graph)
     share_table(model.graph)
     onnx.save(model, path)
+
+
+def quantize_lookup_tables(graph: onnx.GraphProto) -> None:
+    """Append the INT8 form of word embeddings f[D,V] that no product uses, with one scale per word; in place."""
+    tables = set(lookup_tables(graph))
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in tables]:
+        codes, scales = quantize_columns(numpy_helper.to_array(tensor))
+        for suffix, values in (("quantized", codes), ("scale", scales), ("zero_point", np.zeros(len(scales), np.int8))):
+            graph.initializer.append(numpy_helper.from_array(values, f"{tensor.name}_{suffix}"))
+
+
+def quantize_columns(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize f[D,V] symmetrically per column; return codes i8[D,V] and scales f32[V]."""
+    scales = np.maximum(np.abs(table).max(axis=0) / np.float32(127), np.finfo(np.float32).eps)
+    return np.rint(table / scales).astype(np.int8), scales
 
 
 def share_table(graph: onnx.GraphProto) -> None:

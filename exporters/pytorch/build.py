@@ -1,6 +1,7 @@
 """Build a PyTorch artifact: one safetensors file of FP32, FP16 or INT8 weights.
 
-The scales of an INT8 tensor are stored as `<name>.scales`. A tied tensor is stored once; the embedding uses the head's rows.
+The scales of an INT8 tensor are stored as `<name>.scales`. A tied table is stored once: the embedding uses the head's rows. If the
+head is untied, the word embeddings are quantized as it is.
 """
 
 import errno
@@ -35,8 +36,9 @@ def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict
         OSError: The file cannot be written.
     """
     family, weights = checkpoint.family, checkpoint.load_weights()
-    for name in family.tied:
-        del weights[name]
+    shared = family.head_tables if checkpoint.model.tied else {}
+    for head in shared:
+        del weights[head]
     linears = [name for name, module in checkpoint.empty_module().named_modules() if isinstance(module, nn.Linear)]
     applied: dict[str, Counter[str]] = {component: Counter() for component in family.components}
     half = recipe.precision == "fp16"
@@ -45,10 +47,12 @@ def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict
         component = family.component_of(module)
         if not _quantized(recipe.component(component), module):
             continue
-        tensor = family.tied.get(f"{module}.weight", f"{module}.weight")
-        stored[tensor], stored[tensor + SCALES] = quantize_rows(weights[tensor])
+        parameter = f"{module}.weight"
+        table = family.head_tables.get(parameter)
+        for tensor in dict.fromkeys((shared.get(parameter, parameter), table or parameter)):  # two if the head is untied
+            stored[tensor], stored[tensor + SCALES] = quantize_rows(weights[tensor])
         applied[component]["Linear"] += 1
-        if tensor in family.tied.values():
+        if table:
             applied[component]["Embedding"] += 1
     path = directory / "weights.safetensors"
     try:

@@ -46,6 +46,8 @@ class BlipSpec:
     text_norm_eps: float
     vocabulary: int
     max_positions: int
+    tied: bool = True
+    """Whether the head and the word embeddings are one tensor."""
 
     def __post_init__(self) -> None:
         """Check the sizes; raise ValueError for sizes that no model has."""

@@ -18,6 +18,11 @@ class ModelSpec(Protocol):
     """`module:class` of the torch module. Its constructor takes the spec and nothing else."""
 
     @property
+    def tied(self) -> bool:
+        """Whether the head and the word embeddings are one tensor."""
+        ...
+
+    @property
     def vocabulary(self) -> int:
         """V: size of the vocabulary."""
         ...

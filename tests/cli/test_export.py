@@ -163,11 +163,12 @@ VQA = {"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}
             (),
             "{here}: this is BlipForQuestionAnswering, which cannot be exported; supported: BlipForConditionalGeneration",
         ),
-        ({"config.json": {"model_type": "blip"}}, (), "{here}: has no model.safetensors"),
+        ({"config.json": {"model_type": "blip"}}, (), "{here}: has neither model.safetensors nor pytorch_model.bin"),
         (
             {"config.json": {"model_type": "blip"}, "pytorch_model.bin": {}},
-            (),
-            "{here}: has no model.safetensors, only pytorch_model.bin, which is a pickle; read it with --allow-bin if you trust its origin",
+            ("--safetensors-only",),
+            "{here}: has no model.safetensors, only pytorch_model.bin, which --safetensors-only refuses; "
+            "convert it, or leave the option out",
         ),
         ({}, ("--revision", "main"), "{here}: --revision is for hub ids, this is a directory"),
         ({}, ("--recipe", "onnx-int3"), f"unknown recipe 'onnx-int3'; known: {', '.join(sorted([*NAMES, 'all']))}"),
@@ -199,8 +200,8 @@ def test_a_bad_checkpoint_or_recipe_is_one_line(tmp_path, files, arguments, erro
     [
         ("config.json", b"{", "{here}: cannot read config.json: "),
         ("config.json", b"", "{here}: cannot read config.json: "),
-        ("model.safetensors", b"", "{here}: transformers cannot load it: Error while deserializing header: "),
-        ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "{here}: transformers cannot load it: Error while deserializing header: "),
+        ("model.safetensors", b"", "{here}/model.safetensors: damaged or unreadable: "),
+        ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "{here}/model.safetensors: damaged or unreadable: "),
         ("tokenizer.json", b"{", "{here}: cannot read its image processor or tokenizer: "),
         ("preprocessor_config.json", b"{", "{here}: cannot read its image processor or tokenizer: "),
     ],

@@ -13,14 +13,13 @@ SHIPPED = Path("models/blip-mini-coco")
 """The last folder that is searched, for an artifact that was not exported from a hub id."""
 
 
-def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, *, allow_bin: bool) -> TransformersCase | None:
+def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path) -> TransformersCase | None:
     """Return the baseline's case; without its libraries or its checkpoint, log a warning and return None.
 
     Args:
         checkpoint: Directory or hub id. None: the name in the artifact's manifest, searched in `models/`, here and on the hub.
         revision: Commit, tag or branch of the hub id.
         artifact: One of the artifacts that the baseline is compared with.
-        allow_bin: Accept a `pytorch_model.bin`.
 
     Raises:
         CheckpointError: `checkpoint` is given and cannot be read.
@@ -34,7 +33,7 @@ def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, 
     folders = (Path("models") / source.model, Path(source.model), *(() if source.revision else (SHIPPED,)))
     name = checkpoint or next((str(folder) for folder in folders if folder.is_dir()), source.model)
     try:
-        opened = open_checkpoint(name, revision or (None if checkpoint else source.revision), allow_bin=allow_bin)
+        opened = open_checkpoint(name, revision or (None if checkpoint else source.revision))
     except CheckpointError as error:
         if checkpoint is not None:
             raise
@@ -46,6 +45,7 @@ def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, 
     return TransformersCase(
         named=name,
         checkpoint=opened.directory,
+        tied=opened.stored_model.tied,
         weight_files=opened.weight_files,
         checkpoint_sha256=opened.source.sha256,
     )

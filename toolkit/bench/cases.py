@@ -122,6 +122,7 @@ class TransformersCase:
     checkpoint: Path
     checkpoint_sha256: str
     weight_files: tuple[Path, ...] = ()
+    tied: bool = True
     named: str | None = None
     """Directory or hub id as the user wrote it."""
     name: str = BASELINE
@@ -179,7 +180,7 @@ def transformers_opener(path: Path, job: CaseJob) -> Opener:
     from exporters.families.blip_reference import HfCaptioner, versions
 
     def opened() -> Opened:
-        captioner = HfCaptioner(path, job.threads, allow_bin=job.allow_bin)
+        captioner = HfCaptioner(path, job.threads, tied=job.tied)
         size = 4 * sum(parameter.numel() for parameter in captioner.model.parameters())
         return Opened(captioner=captioner, versions=versions(), providers=("cpu",), parameter_bytes=size)
 

@@ -15,7 +15,8 @@ class CaseJob:
     path: str
     """Folder of the artifact, checkpoint or peer."""
     device: str
-    allow_bin: bool
+    tied: bool
+    """Whether the baseline's head and word embeddings are one tensor."""
     threads: int
     batch_size: int
     images: tuple[str, ...]

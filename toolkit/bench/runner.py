@@ -204,7 +204,7 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> 
         opener=opener,
         path=path,
         device=case.device,
-        allow_bin=isinstance(case, TransformersCase) and any(file.suffix == ".bin" for file in case.weight_files),
+        tied=case.tied if isinstance(case, TransformersCase) else True,
         threads=workload.threads,
         batch_size=workload.batch_size,
         images=tuple(str(image.path) for image in dataset.images),

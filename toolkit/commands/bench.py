@@ -30,7 +30,6 @@ from toolkit.progress import progress
     help="The checkpoint they were made from, for the baseline.  [default: the one that they name, in models/, here or on the hub]",
 )
 @click.option("--revision", help="Commit, tag or branch of a hub id.")
-@click.option("--allow-bin", is_flag=True, help="The checkpoint may be a pytorch_model.bin.")
 @click.option("--dataset", help="'sample', a captions.json, or COCO's captions file with --images.  [default: sample, or --images alone]")
 @click.option("--images", type=click.Path(file_okay=False, path_type=Path), help="Folder of images; alone: speed and agreement only.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take that many images, chosen with a fixed seed.")
@@ -58,7 +57,6 @@ def command(
     artifacts: tuple[Path, ...],
     checkpoint: str | None,
     revision: str | None,
-    allow_bin: bool,
     dataset: str | None,
     images: Path | None,
     limit: int | None,
@@ -102,7 +100,7 @@ def command(
         require_report_extra()
     measured = load_dataset(dataset or (None if images else "sample"), images, limit)
     paths = artifacts_in(artifacts or (default_artifacts(),))
-    baseline = None if profile else find_baseline(checkpoint, revision, paths[0], allow_bin=allow_bin)
+    baseline = None if profile else find_baseline(checkpoint, revision, paths[0])
     if baseline is not None and checkpoint is None:
         announce(f"No checkpoint is named: the baseline is transformers on {baseline.checkpoint}")
     cases = plan(paths, baseline)

@@ -37,9 +37,7 @@ from toolkit.progress import progress
     show_default=True,
     help="When an artifact differs from its checkpoint by more than its recipe allows: refuse it, or write it with that finding.",
 )
-@click.option(
-    "--allow-bin", is_flag=True, help="Read a pytorch_model.bin (torch's weights-only loader) where there is no safetensors file."
-)
+@click.option("--safetensors-only", is_flag=True, help="Refuse a pytorch_model.bin, which torch's weights-only loader reads otherwise.")
 @click.option("--list", "list_recipes", is_flag=True, help="List all recipes and exit; 'default' marks the deployable set of this machine.")
 def command(
     checkpoint: str | None,
@@ -48,7 +46,7 @@ def command(
     revision: str | None,
     overwrite: bool,
     on_gate_failure: str,
-    allow_bin: bool,
+    safetensors_only: bool,
     list_recipes: bool,
 ) -> None:
     """Echo the path of each artifact when it is complete."""
@@ -73,7 +71,7 @@ def command(
     from toolkit.datasets import load_dataset
 
     output_paths(name_of(checkpoint), chosen, output, overwrite=overwrite)  # before anything is fetched or read
-    opened = open_checkpoint(checkpoint, revision, allow_bin=allow_bin)
+    opened = open_checkpoint(checkpoint, revision, safetensors_only=safetensors_only)
     with progress("export", len(chosen)) as bar:
         finished = export(
             opened,
@@ -82,7 +80,6 @@ def command(
             load_dataset("sample").images,
             overwrite=overwrite,
             on_gate_failure=cast("OnGateFailure", on_gate_failure),
-            allow_bin=allow_bin,
             on_step=lambda step: bar.update(0, step),
         )
         try:

@@ -203,7 +203,7 @@ class TextEmbeddings(nn.Module):
 
 
 class Predictions(nn.Module):
-    """The head: transform, norm, product with the word embeddings (tied: the same tensor), bias."""
+    """The head: transform, norm, product with the word embeddings (tied) or with a matrix of its own (untied), bias."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
@@ -245,17 +245,18 @@ class TextDecoder(nn.Module):
 class Blip(nn.Module):
     """A BLIP captioner. The caller loads the weights."""
 
-    TIED: Mapping[str, str] = {
+    HEAD_TABLES: Mapping[str, str] = {
         "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
     }
-    """Parameter → the parameter with the same tensor; only the latter is stored."""
+    """Head → word embeddings of the same shape. In a tied model they are one tensor, stored under the latter name."""
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
         self.shape = shape
         self.vision_model = VisionModel(shape)
         self.text_decoder = TextDecoder(shape)
-        self.text_decoder.cls["predictions"].decoder.weight = self.text_decoder.bert["embeddings"].word_embeddings.weight  # type: ignore[union-attr]
+        if shape.tied:
+            self.text_decoder.cls["predictions"].decoder.weight = self.text_decoder.bert["embeddings"].word_embeddings.weight  # type: ignore[union-attr]
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
         """Compute the cross-attention key and value f[B,H,N,Dh] of each decoder layer (k0, v0, k1, v1, ...) from pixels f32[B,3,S,S]."""

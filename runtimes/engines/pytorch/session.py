@@ -148,7 +148,7 @@ def load_model(files: VerifiedFiles, spec: ModelSpec) -> Blip:
     """
     with torch.device("meta"):
         model: Blip = load_target(spec.TORCH_MODULE)(spec)
-    heads = {table: head.removesuffix(".weight") for head, table in model.TIED.items()}
+    heads = {table: head.removesuffix(".weight") for head, table in model.HEAD_TABLES.items()}
     plain: dict[str, Tensor] = {}
     stream, path = files.open("weights"), files.artifact.path_of("weights")
     # Packing raises exceptions of several classes.
@@ -165,11 +165,13 @@ def load_model(files: VerifiedFiles, spec: ModelSpec) -> Blip:
             if name in heads:
                 table = file.read(name)
                 _replace(model, module, Int8Embedding(table, scales))
-                _replace(model, heads[name], Int8Linear(table, scales, None))
+                if spec.tied:
+                    _replace(model, heads[name], Int8Linear(table, scales, None))
             else:
                 bias = file.read(f"{module}.bias") if f"{module}.bias" in names else None
                 _replace(model, module, Int8Linear(file.read(name), scales, bias))
-        plain |= {f"{head}.weight": plain[table] for table, head in heads.items() if table in plain}
+        if spec.tied:
+            plain |= {f"{head}.weight": plain[table] for table, head in heads.items() if table in plain}
         model.load_state_dict(plain, strict=True, assign=True)
     return model
 

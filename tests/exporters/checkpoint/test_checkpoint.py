@@ -152,10 +152,19 @@ class TestAliases:
         write_tensors(checkpoint, tensors)
         assert_same_weights(open_checkpoint(str(checkpoint)).load_weights(), tiny_checkpoint)
 
-    def test_an_untied_head_is_refused(self, checkpoint):
+    def test_an_untied_head_is_read(self, checkpoint):
         tensors = read_tensors(checkpoint)
         write_tensors(checkpoint, {**tensors, HEAD: tensors[TABLE] + 1})
-        assert problem_of(checkpoint) == "its head is not tied to its word embeddings, which no exporter supports yet"
+        opened = open_checkpoint(str(checkpoint))
+        weights = opened.load_weights()
+        assert not opened.model.tied
+        assert torch.equal(weights[HEAD], tensors[TABLE] + 1)
+        assert torch.equal(weights[TABLE], tensors[TABLE])
+
+    def test_two_different_biases_of_the_head_are_refused(self, checkpoint):
+        tensors = read_tensors(checkpoint)
+        write_tensors(checkpoint, {**tensors, "text_decoder.cls.predictions.decoder.bias": tensors[BIAS] + 1})
+        assert "text_decoder.cls.predictions.decoder.bias" in problem_of(checkpoint)
 
 
 class TestTensors:
@@ -184,6 +193,21 @@ class TestTensors:
         assert "model.safetensors: damaged or unreadable: " in f"{checkpoint}{problem_of(checkpoint)}"
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_tensor_that_is_not_finite_is_named(checkpoint, value):
+    tensors = read_tensors(checkpoint)
+    tensors[QUERY][0, 0] = value
+    write_tensors(checkpoint, tensors)
+    assert f"{QUERY} contains NaN or infinite values" in problem_of(checkpoint)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_is_named_with_the_cure(checkpoint, file):
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 990\n")
+    assert "git lfs pull" in problem_of(checkpoint)
+
+
 class TestBin:
     @pytest.fixture
     def with_bin(self, checkpoint) -> Path:
@@ -191,16 +215,27 @@ class TestBin:
         (checkpoint / "model.safetensors").unlink()
         return checkpoint
 
-    def test_it_is_refused_unless_allowed(self, with_bin):
-        expected = "has no model.safetensors, only pytorch_model.bin, which is a pickle; read it with --allow-bin if you trust its origin"
-        assert problem_of(with_bin) == expected
+    def test_it_is_read_and_the_loader_is_named(self, with_bin, tiny_checkpoint, caplog):
+        assert_same_weights(open_checkpoint(str(with_bin)).load_weights(), tiny_checkpoint)
+        assert "weights-only loader" in caplog.text
 
-    def test_it_gives_the_same_weights_if_allowed(self, with_bin, tiny_checkpoint):
-        assert_same_weights(open_checkpoint(str(with_bin), allow_bin=True).load_weights(), tiny_checkpoint)
+    def test_shards_are_read(self, with_bin, tiny_checkpoint):
+        tensors = torch.load(with_bin / "pytorch_model.bin", weights_only=True)
+        (with_bin / "pytorch_model.bin").unlink()
+        names = sorted(tensors)
+        parts = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}
+        for file, part in parts.items():
+            torch.save({name: tensors[name] for name in part}, with_bin / file)
+        index = {"metadata": {}, "weight_map": {name: file for file, part in parts.items() for name in part}}
+        (with_bin / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+        assert_same_weights(open_checkpoint(str(with_bin)).load_weights(), tiny_checkpoint)
 
-    def test_it_is_not_read_if_there_is_a_safetensors_file(self, checkpoint, tiny_checkpoint):
+    def test_it_is_refused_if_only_safetensors_may_be_read(self, with_bin):
+        assert "--safetensors-only" in problem_of(with_bin, safetensors_only=True)
+
+    def test_it_is_ignored_beside_safetensors(self, checkpoint, tiny_checkpoint):
         (checkpoint / "pytorch_model.bin").write_bytes(b"nonsense")
-        assert_same_weights(open_checkpoint(str(checkpoint), allow_bin=True).load_weights(), tiny_checkpoint)
+        assert_same_weights(open_checkpoint(str(checkpoint)).load_weights(), tiny_checkpoint)
 
     def test_code_in_it_does_not_run(self, with_bin, tmp_path):
         class Touch:
@@ -208,12 +243,12 @@ class TestBin:
                 return os.system, (f"touch {tmp_path / 'ran'}",)
 
         (with_bin / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Touch()}, protocol=2))
-        assert "pytorch_model.bin: damaged or unreadable: " in f"{with_bin}{problem_of(with_bin, allow_bin=True)}"
+        assert "pytorch_model.bin: damaged or unreadable: " in f"{with_bin}{problem_of(with_bin)}"
         assert not (tmp_path / "ran").exists()
 
     def test_a_file_without_tensors_is_refused(self, with_bin):
         torch.save({"epoch": 3}, with_bin / "pytorch_model.bin")
-        assert problem_of(with_bin, allow_bin=True) == "/pytorch_model.bin: contains something other than named tensors"
+        assert problem_of(with_bin) == "/pytorch_model.bin: contains something other than named tensors"
 
 
 class TestShards:
@@ -234,11 +269,11 @@ class TestShards:
 
     def test_all_must_exist(self, sharded):
         (sharded / "model-00002-of-00002.safetensors").unlink()
-        assert problem_of(sharded) == "model.safetensors.index.json names files that are not beside it"
+        assert problem_of(sharded) == "model.safetensors.index.json lists files that are missing; copy or download all shards"
 
     def test_they_must_be_in_the_same_folder(self, sharded):
         edit_json(sharded / "model.safetensors.index.json", weight_map={"a": "../tiny/model-00001-of-00002.safetensors"})
-        assert problem_of(sharded) == "model.safetensors.index.json names files that are not beside it"
+        assert problem_of(sharded) == "model.safetensors.index.json lists files that are missing; copy or download all shards"
 
     @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": ["a"]}'])
     def test_the_index_must_be_readable(self, sharded, content):
@@ -275,7 +310,7 @@ class TestNotACaptioner:
 
     def test_missing_weights_are_reported(self, checkpoint):
         (checkpoint / "model.safetensors").unlink()
-        assert problem_of(checkpoint) == "has no model.safetensors"
+        assert problem_of(checkpoint) == "has neither model.safetensors nor pytorch_model.bin"
 
 
 class TestUnsupported:

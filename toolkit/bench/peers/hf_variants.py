@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import nn
 
-from exporters.families.blip_reference import HfCaptioner, versions
+from exporters.families.blip_reference import HfCaptioner, load_transformers_model, versions
 from runtimes.decoding.session import EngineInfo
 from runtimes.images.reading import ImageInput
 from toolkit.bench.peers.folder import Sources
@@ -25,7 +25,7 @@ CONFIG_NAME = "config.json"
 class Int8Captioner(HfCaptioner):
     """transformers' model with Linear layers in dynamic INT8."""
 
-    def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401
+    def _model(self, directory: Path, *, tied: bool) -> Any:  # noqa: ANN401
         config = transformers.BlipConfig.from_pretrained(directory)
         with transformers.modeling_utils.no_init_weights():
             model = _quantized(transformers.BlipForConditionalGeneration(config))
@@ -37,7 +37,7 @@ class Int8Captioner(HfCaptioner):
 class Bf16Captioner(HfCaptioner):
     """transformers' model with weights and activations in bfloat16."""
 
-    def _model(self, directory: Path, *, allow_bin: bool) -> Any:  # noqa: ANN401
+    def _model(self, directory: Path, *, tied: bool) -> Any:  # noqa: ANN401
         return transformers.BlipForConditionalGeneration.from_pretrained(directory, dtype=torch.bfloat16)
 
     def _pixels(self, image: ImageInput) -> torch.Tensor:
@@ -46,14 +46,14 @@ class Bf16Captioner(HfCaptioner):
 
 def prepare_int8(sources: Sources, folder: Path) -> None:
     """Write the quantized state beside the configuration."""
-    model = _quantized(transformers.BlipForConditionalGeneration.from_pretrained(sources.checkpoint.directory, dtype=torch.float32))
+    model = _quantized(load_transformers_model(sources.checkpoint.directory, torch.float32, tied=sources.checkpoint.model.tied))
     torch.save(model.state_dict(), folder / STATE_NAME)
     _copy_settings(sources, folder)
 
 
 def prepare_bf16(sources: Sources, folder: Path) -> None:
     """Write the weights in bfloat16 beside the configuration."""
-    model = transformers.BlipForConditionalGeneration.from_pretrained(sources.checkpoint.directory, dtype=torch.bfloat16)
+    model = load_transformers_model(sources.checkpoint.directory, torch.bfloat16, tied=sources.checkpoint.model.tied)
     _copy_settings(sources, folder)
     model.save_pretrained(folder)
 

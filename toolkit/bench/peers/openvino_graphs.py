@@ -31,7 +31,7 @@ def prepare_int8(sources: Sources, folder: Path) -> None:
 def prepare_recompute_int8(sources: Sources, folder: Path) -> None:
     """Write the graphs of the recompute layout in NNCF's INT8."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        _write_int8(export_recompute_graphs(sources.checkpoint.directory, Path(scratch)), sources, folder)
+        _write_int8(export_recompute_graphs(sources, Path(scratch)), sources, folder)
 
 
 def _write_int8(graphs: dict[str, Path], sources: Sources, folder: Path) -> None:

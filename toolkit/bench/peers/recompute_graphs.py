@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from exporters.families.adapter import GraphExport
 from exporters.families.blip_graphs import layer_names
+from exporters.families.blip_reference import load_transformers_model
 from exporters.onnx.graphs import export_graph
 from toolkit.bench.peers.folder import Sources
 
@@ -53,13 +54,13 @@ class Text(nn.Module):
 
 def prepare_onnx(sources: Sources, folder: Path) -> None:
     """Write the graphs into a peer's folder."""
-    export_recompute_graphs(sources.checkpoint.directory, folder)
+    export_recompute_graphs(sources, folder)
 
 
-def export_recompute_graphs(checkpoint: Path, folder: Path) -> dict[str, Path]:
+def export_recompute_graphs(sources: Sources, folder: Path) -> dict[str, Path]:
     """Write `encoder.onnx` and `decoder.onnx` and return them by role."""
     transformers.logging.set_verbosity_error()
-    model = transformers.BlipForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    model = load_transformers_model(sources.checkpoint.directory, torch.float32, tied=sources.checkpoint.model.tied).eval()
     vision, text = model.config.vision_config, model.config.text_config
     layers, heads = text.num_hidden_layers, text.num_attention_heads
     past, present = layer_names("past", layers), layer_names("present", layers)
