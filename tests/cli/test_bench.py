@@ -290,11 +290,14 @@ def names(tiny_artifacts, tiny_checkpoint, mini_checkpoint, tmp_path):
             "{fp32} --checkpoint {mini}",
             "these artifacts have different checkpoints, so they cannot be compared; run one benchmark per checkpoint",
         ),
-        ("{fp32} {fp32} --checkpoint {tiny}", "two artifacts have the same name: tiny-onnx-fp32"),
+        ("{fp32} {fp32} --checkpoint {tiny}", "two artifacts have the same name: tiny-onnx-fp32; remove one of them"),
         ("{fp32} --dataset {tmp}/none.json", "{tmp}/none.json: cannot be read: No such file or directory"),
         ("{fp32} --images {tmp}/none", "{tmp}/none: no such folder of images"),
         ("{fp32} --images {tmp}/empty", "{tmp}/empty: holds no images"),
-        ("{fp32} --checkpoint {tiny} --images {sample} --limit 3 --batch-size 2,4", "a batch of 4 needs as many images; there are 3"),
+        (
+            "{fp32} --checkpoint {tiny} --images {sample} --limit 3 --batch-size 2,4",
+            "a batch of 4 needs 4 images, and there are 3; lower --batch-size",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line(names, arguments, error):

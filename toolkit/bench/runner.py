@@ -111,9 +111,7 @@ def run(
         RequestError: A batch size is larger than the number of images.
     """
     if (largest := max(workload.batch_size for workload in workloads)) > len(dataset.images):
-        raise RequestError(
-            f"a batch of {largest} needs {largest} images, and there are {len(dataset.images)}; lower --batch-size or --limit"
-        )
+        raise RequestError(f"a batch of {largest} needs {largest} images, and there are {len(dataset.images)}; lower --batch-size")
     host, arithmetic = host_facts(), _arithmetic(cases)
     limits = {threads: measure_limits(threads) for threads in dict.fromkeys(workload.threads for workload in workloads)}
     for repeat in range(workloads[0].repeats):

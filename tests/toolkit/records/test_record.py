@@ -269,7 +269,7 @@ def test_the_file_is_readable_if_the_writer_is_killed(tmp_path):
     ("old", "new", "fact"),
     [
         (b'"a dog on a bed"', b'"\\ud800"', "not JSON"),
-        (b'"import_s":4.0', b'"import_s":4.0,"import_s":1.0', "twice"),
+        (b'"import_s":4.0', b'"import_s":4.0,"import_s":1.0', "duplicate"),
         (b'"import_s":4.0', b'"import_s":-4.0', "import_s"),
         (b'"import_s":4.0', b'"import_s":NaN', "import_s"),
         (b'"import_s":4.0', b'"import_s":1e999', "import_s"),
