@@ -332,6 +332,7 @@ def test_a_checkpoint_that_the_artifacts_were_not_made_from_is_no_default(tiny_a
     assert "--checkpoint" in result.stderr
 
 
+@pytest.mark.full
 def test_the_commands_on_the_page_measure_the_same_again(tiny_artifacts, tiny_checkpoint, dataset, tmp_path, monkeypatch):
     """From the folder of the first run: names are kept as they were given, here relative ones."""
     monkeypatch.chdir(tmp_path)

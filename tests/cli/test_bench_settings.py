@@ -28,7 +28,7 @@ def test_forced_tokens_and_a_folder_of_images(tiny_artifacts, tiny_checkpoint, d
     assert (work["forced_tokens"], work["max_length"], work["metric_counter"]) == (5, None, None)
 
 
-@pytest.mark.parametrize(("prompt", "given"), [((), 1), (("--prompt", PROMPT), 4)])
+@pytest.mark.parametrize(("prompt", "given"), [pytest.param((), 1, marks=pytest.mark.full), (("--prompt", PROMPT), 4)])
 def test_forced_tokens_are_generated_tokens(tiny_artifacts, tiny_checkpoint, drawn_images, tmp_path, prompt, given):
     """With a prompt as without: what follows [DEC] and the prompt is as long as was asked for, and called so."""
     shutil.copy(drawn_images[0].path, tmp_path)

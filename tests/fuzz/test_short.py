@@ -19,9 +19,9 @@ def test_damaged_artifacts(tiny_artifacts, tmp_path):
 
 
 def test_flipped_bits_of_a_manifest(tiny_artifacts, tmp_path):
-    """Every 40th; those of a small manifest are all tried in tests/runtimes/artifact/test_manifest.py."""
+    """A sample of the bits. test_manifest_damage.py flips every bit of a small manifest, and `make fuzz` every bit of this one."""
     size = (tiny_artifacts["onnx-int8"] / "manifest.json").stat().st_size
-    assert damage.every_bit(tiny_artifacts["onnx-int8"], tmp_path, range(0, 8 * size, 40)).broken == []
+    assert damage.every_bit(tiny_artifacts["onnx-int8"], tmp_path, range(0, 8 * size, 160)).broken == []
 
 
 def test_hostile_archives(tiny_artifacts, tmp_path):
