@@ -1,1 +1,1 @@
-"""Two files of benchmark records against each other: pairs of cases → changes with intervals → words, and limits that may fail."""
+"""Compare two files of benchmark records: pair cases, compute changes with confidence intervals, render them and check limits."""

@@ -1,4 +1,4 @@
-"""Change over time: files of records go in; a row per case and file, oldest first, with its change since the last alike, comes out."""
+"""Show benchmark results over time: one row per case and file, oldest first, with the change since the last comparable file."""
 
 import csv
 import io
@@ -29,10 +29,10 @@ FIGURES = (
     "unstable",
     "error",
 )
-"""As in a report's rows."""
+"""Keys of a report's rows."""
 
 CHANGES = ("seconds_per_image", "speedup", "artifact_bytes", "peak_rss_bytes")
-"""Figures whose relative change is told."""
+"""Figures whose relative change is shown."""
 
 KEYS = (
     "case",
@@ -45,50 +45,49 @@ KEYS = (
     "commit",
     *FIGURES,
     *(f"{key}_change" for key in CHANGES),
-    "since",
-    "unlike",
+    "compared_with",
+    "not_compared_reason",
 )
-"""`since` is the file that changes are relative to: the last one with this case on the same machine, with the same work and checkpoint.
-`unlike` says what kept the file before it from being that one."""
-
+"""`compared_with` is the file that changes are relative to: the last one with this case, the same machine, workload and checkpoint.
+`not_compared_reason` lists the differences from the previous file if that file is not comparable."""
 
 UNCHANGED = "="
-"""In place of a change of less than a tenth of a per cent."""
+"""Shown instead of a change of less than 0.05 %."""
 
 
 def history_rows(runs: Sequence[Run]) -> list[Row]:
-    """Return the rows of each case together, in the order of their moments; runs that have none come first, as they were given.
+    """Return the rows, grouped by case and sorted by time of measurement. Runs without a time come first, in the given order.
 
     Raises:
         RequestError: A file is given twice.
     """
     if len({run.name for run in runs}) < len(runs):
         raise RequestError("a file of records is given twice")
-    ordered = sorted(runs, key=_moment)
-    found: dict[tuple[str, int, int, int | None], list[tuple[Run, Row]]] = {}
+    ordered = sorted(runs, key=_measured_at)
+    groups: dict[tuple[str, int, int, int | None], list[tuple[Run, Row]]] = {}
     for run in ordered:
         for row in make_rows(run.records):
-            found.setdefault((row["case"], row["batch_size"], row["threads"], row["forced_tokens"]), []).append((run, row))
-    return [_row(place, entries) for entries in found.values() for place in range(len(entries))]
+            groups.setdefault((row["case"], row["batch_size"], row["threads"], row["forced_tokens"]), []).append((run, row))
+    return [_row(index, entries) for entries in groups.values() for index in range(len(entries))]
 
 
-def _moment(run: Run) -> str:
+def _measured_at(run: Run) -> str:
     return run.records[0].measured_at or ""
 
 
-def _row(place: int, entries: Sequence[tuple[Run, Row]]) -> Row:
-    run, report = entries[place]
+def _row(index: int, entries: Sequence[tuple[Run, Row]]) -> Row:
+    run, report = entries[index]
     row: Row = dict.fromkeys(KEYS)
     row |= {key: report[key] for key in ("case", "setting", "batch_size", "threads", "forced_tokens", *FIGURES)}
     row |= {"file": run.name, "measured_at": run.records[0].measured_at, "commit": run.records[0].commit}
-    before = [(other, theirs) for other, theirs in entries[:place] if theirs["seconds_per_image"] is not None]
-    alike = [(other, theirs) for other, theirs in before if not differences(other, run)]
-    if before and (not alike or alike[-1] is not before[-1]):
-        row["unlike"] = "; ".join(difference.said for difference in differences(before[-1][0], run))
-    if alike and report["seconds_per_image"] is not None:
-        since, theirs = alike[-1]
-        row["since"] = since.name
-        row |= {f"{key}_change": report[key] / theirs[key] - 1 for key in CHANGES if report[key] and theirs[key]}
+    earlier = [entry for entry in entries[:index] if entry[1]["seconds_per_image"] is not None]
+    comparable = [entry for entry in earlier if not differences(entry[0], run)]
+    if earlier and (not comparable or comparable[-1] is not earlier[-1]):
+        row["not_compared_reason"] = "; ".join(difference.text for difference in differences(earlier[-1][0], run))
+    if comparable and report["seconds_per_image"] is not None:
+        reference, reference_row = comparable[-1]
+        row["compared_with"] = reference.name
+        row |= {f"{key}_change": report[key] / reference_row[key] - 1 for key in CHANGES if report[key] and reference_row[key]}
     return row
 
 
@@ -115,26 +114,28 @@ COLUMNS = (
 )
 
 LEGEND = (
-    "Beside a figure its change since the last run of the case on the same machine with the same work and checkpoint; `toolkit compare` "
-    "tells which changes are clear. Speed-ups are against the baseline that each run had beside it."
+    "The percentage after a value is its change since the last run with the same case, machine, workload and checkpoint; = is no change. "
+    "`toolkit compare` computes confidence intervals of changes. Speed-ups are relative to the baseline of the same run."
 )
 
 
 def history_sheet(runs: Sequence[Run]) -> Sheet:
-    """Return the table for people."""
+    """Return the table, without failed rows."""
     return Sheet("Change over time", COLUMNS, [row for row in history_rows(runs) if row["seconds_per_image"] is not None], LEGEND)
 
 
 def newest(runs: Sequence[Run]) -> Run:
     """Return the run that was measured last."""
-    return sorted(runs, key=_moment)[-1]
+    return sorted(runs, key=_measured_at)[-1]
 
 
 def render_markdown(runs: Sequence[Run]) -> str:
-    """Return the table, and below it what does not compare and what cannot be trusted."""
+    """Return the table, and below it the rows that are not comparable, unstable or failed."""
     rows = history_rows(runs)
     notes = {
-        "Not compared with the run before:": [f"- {shown_case(row)}, {row['file']}: {row['unlike']}" for row in rows if row["unlike"]],
+        "Not comparable with the previous run:": [
+            f"- {shown_case(row)}, {row['file']}: {row['not_compared_reason']}" for row in rows if row["not_compared_reason"]
+        ],
         "Unstable:": [f"- {shown_case(row)}, {row['file']}: {row['unstable']}" for row in rows if row["unstable"]],
         "Failed:": [f"- {shown_case(row)}, {row['file']}: {row['error']}" for row in rows if row["error"]],
     }
@@ -145,7 +146,7 @@ def render_markdown(runs: Sequence[Run]) -> str:
 
 
 def render_csv(runs: Sequence[Run]) -> str:
-    """Return a line per row."""
+    """Return the rows as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, KEYS, lineterminator="\n")
     writer.writeheader()
@@ -154,7 +155,7 @@ def render_csv(runs: Sequence[Run]) -> str:
 
 
 def render_json(runs: Sequence[Run]) -> str:
-    """Return the rows."""
+    """Return the rows as JSON."""
     return json.dumps(history_rows(runs), indent=1, ensure_ascii=False) + "\n"
 
 
@@ -162,11 +163,11 @@ RENDERERS: dict[str, Callable[[Sequence[Run]], str]] = {"md": render_markdown, "
 
 
 def render_history(runs: Sequence[Run], layout: str, table_name: str | None) -> str:
-    """Return the change over time.
+    """Return the history in a layout of RENDERERS.
 
     Raises:
-        RequestError: One table of a report was asked for.
+        RequestError: `table_name` is given; a history has only one table.
     """
     if table_name is not None:
-        raise RequestError("--table is of one file of records; several show change over time")
+        raise RequestError("--table needs exactly one file of records")
     return RENDERERS[layout](runs)

@@ -1,4 +1,4 @@
-"""What is compared, as data: each measure names its figure in a report's row, how people read it, and where its interval comes from."""
+"""The measures of a comparison, as a table: key in a report's row, title, format and the computation of the change."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporters.gate.intervals import Change, Float64, Statistic, change_of_images, change_of_repeats, medians, relative
-from toolkit.compare.sides import Pair
+from toolkit.compare.case_pair import CasePair
 from toolkit.records.record import ImageTimes
 from toolkit.stats.figures import FIGURES, speedups
 
@@ -15,79 +15,79 @@ NOT_COMPARED = Change(None, None, None)
 
 @dataclass(frozen=True)
 class Measure:
-    """One line of a comparison."""
+    """A measure; one line of a comparison."""
 
     key: str
-    """Of a row of a report; also its name in a limit."""
+    """Key in a row of a report, and name in a limit."""
     title: str
-    """With its unit."""
+    """Title with unit."""
     pattern: str
     words: tuple[str, str]
-    """What B is where its figure is lower, and where it is higher."""
-    change: Callable[[Pair], Change]
-    """Relative unless `absolute`; without ends where no interval can be told, with ends equal to it where there is nothing to doubt."""
+    """Words for a lower and a higher value of B."""
+    change: Callable[[CasePair], Change]
+    """Compute the change, relative unless `absolute`. Its bounds are None without an interval, and equal to the change if it is exact."""
     scale: float = 1.0
-    """From the figure's SI unit to the title's."""
+    """Factor from the value's SI unit to the unit of the title."""
     absolute: bool = False
-    """The change is a difference: of a figure that may be 0."""
+    """Whether the change is a difference; for values that may be 0."""
     shown: bool = True
-    """In people's table; the others are in JSON, and limits know them."""
+    """Whether the Markdown table shows it; JSON and limits have every measure."""
 
 
-def _images(values: Callable[[ImageTimes], tuple[float, ...]], statistic: Statistic) -> Callable[[Pair], Change]:
-    def change(pair: Pair) -> Change:
+def _images(values: Callable[[ImageTimes], tuple[float, ...]], statistic: Statistic) -> Callable[[CasePair], Change]:
+    def change(pair: CasePair) -> Change:
         a, b = pair.times(values)
         return change_of_images(a, b, statistic, paired=pair.same_images) if a.size and b.size else NOT_COMPARED
 
     return change
 
 
-def _told(tells: Callable[[ImageTimes], bool], compared: Callable[[Pair], Change]) -> Callable[[Pair], Change]:
-    """Compare only where both sides tell it: a whole loop that is one run has no stages."""
+def _if_measured(measured: Callable[[ImageTimes], bool], compared: Callable[[CasePair], Change]) -> Callable[[CasePair], Change]:
+    """Compare only if both cases have a measured image: the stages of a loop in one graph are not measured."""
 
-    def change(pair: Pair) -> Change:
-        told = all(any(tells(time) for record in side.good for time in record.times) for side in (pair.a, pair.b))
-        return compared(pair) if told else NOT_COMPARED
+    def change(pair: CasePair) -> Change:
+        both = all(any(measured(time) for record in case.good for time in record.times) for case in (pair.a, pair.b))
+        return compared(pair) if both else NOT_COMPARED
 
     return change
 
 
-def _stage(seconds: Callable[[ImageTimes], float | None]) -> Callable[[Pair], Change]:
-    return _told(lambda t: seconds(t) is not None, _images(lambda t: (seconds(t) or 0.0,), medians))
+def _stage(seconds: Callable[[ImageTimes], float | None]) -> Callable[[CasePair], Change]:
+    return _if_measured(lambda t: seconds(t) is not None, _images(lambda t: (seconds(t) or 0.0,), medians))
 
 
-def _repeats(key: str) -> Callable[[Pair], Change]:
-    def change(pair: Pair) -> Change:
-        a, b = ([value for record in side.good if (value := FIGURES[key](record)) is not None] for side in (pair.a, pair.b))
+def _repeats(key: str) -> Callable[[CasePair], Change]:
+    def change(pair: CasePair) -> Change:
+        a, b = ([value for record in case.good if (value := FIGURES[key](record)) is not None] for case in (pair.a, pair.b))
         return change_of_repeats(a, b)
 
     return change
 
 
-def _speedup(pair: Pair) -> Change:
-    a, b = (speedups(side.good, side.baseline) for side in (pair.a, pair.b))
+def _speedup(pair: CasePair) -> Change:
+    a, b = (speedups(case.good, case.baseline) for case in (pair.a, pair.b))
     return change_of_repeats(a, b)
 
 
-def _exact(key: str) -> Callable[[Pair], Change]:
-    def change(pair: Pair) -> Change:
+def _exact(key: str) -> Callable[[CasePair], Change]:
+    def change(pair: CasePair) -> Change:
         change = relative(pair.a.row[key], pair.b.row[key]).change
         return Change(change, change, change)
 
     return change
 
 
-def _score(key: str) -> Callable[[Pair], Change]:
+def _score(key: str) -> Callable[[CasePair], Change]:
     ends = ("", "_low", "_high") if key == "drift" else ("_change", "_change_low", "_change_high")
 
-    def change(pair: Pair) -> Change:
+    def change(pair: CasePair) -> Change:
         return Change(*(pair.quality.get(f"{key}{end}") for end in ends))
 
     return change
 
 
-def _difference(key: str) -> Callable[[Pair], Change]:
-    def change(pair: Pair) -> Change:
+def _difference(key: str) -> Callable[[CasePair], Change]:
+    def change(pair: CasePair) -> Change:
         a, b = pair.a.row[key], pair.b.row[key]
         return NOT_COMPARED if a is None or b is None else Change(b - a, None, None)
 
@@ -99,12 +99,12 @@ def _p90(numbers: Float64) -> Float64:
 
 
 def _rate(numbers: Float64) -> Float64:
-    """Things over seconds: f64[S,P,2] → f64[S]; 0 where there were none."""
+    """Return counts per second: f64[S,P,2] → f64[S]; 0 where the seconds are 0."""
     sums = numbers.sum(axis=1)
     return np.asarray(np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] != 0))
 
 
-_TOKEN_RATE = _told(lambda t: bool(t.token_s), _images(lambda t: (len(t.token_s), sum(t.token_s)), _rate))
+_TOKEN_RATE = _if_measured(lambda t: bool(t.token_s), _images(lambda t: (len(t.token_s), sum(t.token_s)), _rate))
 _TIME = ("faster", "slower")
 _RATE = ("slower", "faster")
 _SIZE = ("smaller", "larger")
@@ -117,7 +117,7 @@ def _process(key: str, title: str, words: tuple[str, str] = _TIME, pattern: str 
     return Measure(key, title, pattern, words, _repeats(key), shown=shown)
 
 
-def _bytes(key: str, title: str, change: Callable[[Pair], Change], *, shown: bool = True) -> Measure:
+def _bytes(key: str, title: str, change: Callable[[CasePair], Change], *, shown: bool = True) -> Measure:
     return Measure(key, title, "{:.1f}", _SIZE, change, scale=1e-6, shown=shown)
 
 
@@ -146,4 +146,4 @@ MEASURES = (
     Measure("rouge_l", "ROUGE-L", "{:.3f}", _SCORE, _score("rouge_l")),
     Measure("exact_match", "same captions as FP32", "{:.3f}", _SCORE, _difference("exact_match"), absolute=True, shown=False),
 )
-"""In the order of people's table."""
+"""In the order of the Markdown table."""

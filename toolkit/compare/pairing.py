@@ -1,4 +1,4 @@
-"""Which case stands against which: two files' records go in; pairs of sides come out, unless the files are not to be compared."""
+"""Read two files of records, check that they are comparable, and pair their cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from runtimes.errors import RecordError, RequestError
-from toolkit.compare.sides import Pair, Side
+from toolkit.compare.case_pair import CasePair, CaseRun
 from toolkit.records.record import BASELINE, Record, read_records
 from toolkit.records.settings import AXES, NATURAL, Setting, setting_of, settings_of
 from toolkit.stats.rows import Row, check_comparable, group, make_rows
 
 HOST = ("cpu", "cpu_features", "cores", "system")
-"""What makes a machine; versions of Python and of libraries are told, not refused, since comparing them is a purpose."""
+"""Fields that must be equal for the same machine. Versions of Python and libraries may differ, because comparing them is a purpose."""
 
 WORKLOAD = ("dataset_sha256", "images", "prompt", "num_beams", "warmup")
-"""What makes figures of two runs comparable, besides the setting."""
-
+"""Fields that must be equal for comparable figures, in addition to the setting."""
 
 HASH_LENGTH = 64
 """Hexadecimal digits of a sha256."""
@@ -32,16 +31,17 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Something that two runs do not have in common."""
+    """A difference between two runs."""
 
     kind: str
-    """Of `Tolerated`'s fields, the one that allows it."""
-    said: str
+    """The field of `AllowedDifferences` that allows it."""
+    text: str
+    """Description, with the values of both runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tolerated:
-    """Differences that the user knows of."""
+class AllowedDifferences:
+    """Kinds of differences that the user allows."""
 
     hosts: bool = False
     workloads: bool = False
@@ -50,23 +50,22 @@ class Tolerated:
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """One line of cases of A and B."""
+    """A case of A and the case of B that it is compared with."""
 
     case: str
-    other: str
-    """The case's name in B."""
+    name_in_b: str
     setting: str
-    """What sets it apart within a sweep; empty if nothing does."""
-    pair: Pair | None
+    """Label of the setting within a sweep; empty with a single setting."""
+    pair: CasePair | None
     problem: str | None = None
-    """Why there is no pair."""
+    """The reason why there is no pair."""
 
 
 def read_run(path: Path) -> Run:
-    """Read a file of records of one run.
+    """Read the records of one run.
 
     Raises:
-        RecordError: It cannot be read, or holds records of several runs.
+        RecordError: The file cannot be read, or has records of several runs.
     """
     records = read_records(path)
     check_comparable(records, str(path))
@@ -74,77 +73,77 @@ def read_run(path: Path) -> Run:
 
 
 def differences(a: Run, b: Run) -> list[Difference]:
-    """Return what keeps the figures of two runs from being set against each other, besides settings."""
-    found = []
+    """Return the differences that make the figures of two runs incomparable, except settings."""
+    result = []
     for kind, part, fields in (("hosts", "host", HOST), ("workloads", "workload", WORKLOAD)):
-        ours, theirs = (getattr(run.records[0], part) for run in (a, b))
-        values = [(field, getattr(ours, field), getattr(theirs, field)) for field in fields]
-        said = [f"{part} {field} is {_short(one)} and {_short(other)}" for field, one, other in values if one != other]
-        found += [Difference(kind=kind, said=text) for text in said]
-    made_from = [sorted({record.subject.checkpoint_sha256[:12] for record in run.records if record.subject}) for run in (a, b)]
-    if all(made_from) and made_from[0] != made_from[1]:
-        found.append(Difference(kind="checkpoints", said=f"checkpoint sha256 is {made_from[0][0]} and {made_from[1][0]}"))
-    return found
+        in_a, in_b = (getattr(run.records[0], part) for run in (a, b))
+        values = [(field, getattr(in_a, field), getattr(in_b, field)) for field in fields]
+        texts = [f"{part} {field} is {_short(old)} and {_short(new)}" for field, old, new in values if old != new]
+        result += [Difference(kind=kind, text=text) for text in texts]
+    checkpoints = [sorted({record.subject.checkpoint_sha256[:12] for record in run.records if record.subject}) for run in (a, b)]
+    if all(checkpoints) and checkpoints[0] != checkpoints[1]:
+        result.append(Difference(kind="checkpoints", text=f"checkpoint sha256 is {checkpoints[0][0]} and {checkpoints[1][0]}"))
+    return result
 
 
 def _short(value: object) -> str:
-    """Write a value, a hash by its beginning."""
+    """Return a value as text; of a sha256 only the first 12 digits."""
     return value[:12] if isinstance(value, str) and len(value) == HASH_LENGTH else repr(value)
 
 
-def check_alike(a: Run, b: Run, tolerated: Tolerated) -> None:
-    """Refuse runs whose figures cannot be set against each other, as long as nobody said that they may.
+def check_comparable_runs(a: Run, b: Run, allowed: AllowedDifferences) -> None:
+    """Raise an error if two runs differ in a way that is not allowed.
 
     Raises:
-        RecordError: Names the first difference, with both values, and the option that allows it.
+        RecordError: The message names the first difference, both values, and the option that allows it.
     """
     for difference in differences(a, b):
-        if not getattr(tolerated, difference.kind):
+        if not getattr(allowed, difference.kind):
             _refuse(a, b, difference)
 
 
 def _refuse(a: Run, b: Run, difference: Difference) -> NoReturn:
-    raise RecordError(f"{a.name} and {b.name}", f"{difference.said}; --different-{difference.kind} compares them all the same")
+    raise RecordError(f"{a.name} and {b.name}", f"{difference.text}; compare them anyway with --allow-different-{difference.kind}")
 
 
-def pair_up(a: Run, b: Run, names: Sequence[tuple[str, str]], tolerated: Tolerated) -> list[Paired]:
-    """Return a line for each case of A, or for each of `names`, with each setting that both ran.
+def pair_up(a: Run, b: Run, names: Sequence[tuple[str, str]], allowed: AllowedDifferences) -> list[Paired]:
+    """Pair cases of two runs, for each setting that both ran.
 
     Args:
-        a: The first run.
-        b: The second.
-        names: Cases of A and of B that stand against each other; all of A's against the same of B's if empty.
-        tolerated: As given to `check_alike`.
+        a: The earlier run.
+        b: The later run.
+        names: (case of A, case of B) to pair; empty pairs each case of A with the case of B of the same name.
+        allowed: The differences given to `check_comparable_runs`.
 
     Raises:
-        RequestError: A name is of no case.
+        RequestError: A run has no case of that name.
         RecordError: The runs have no setting in common.
     """
-    ours, theirs = (list(dict.fromkeys(record.case for record in run.records)) for run in (a, b))
-    for name, run, known in [(one, a, ours) for one, _ in names] + [(other, b, theirs) for _, other in names]:
+    cases_a, cases_b = (list(dict.fromkeys(record.case for record in run.records)) for run in (a, b))
+    for name, run, known in [(name, a, cases_a) for name, _ in names] + [(name, b, cases_b) for _, name in names]:
         if name not in known:
             raise RequestError(f"{run.name} has no case '{name}'; it has: {', '.join(known)}")
-    settings = _settings(a, b, tolerated)
-    sides_a, sides_b = _sides(a), _sides(b)
+    settings = _settings(a, b, allowed)
+    runs_a, runs_b = _case_runs(a), _case_runs(b)
     same = a.records[0].workload.dataset_sha256 == b.records[0].workload.dataset_sha256
     return [
-        _paired(one, other, label, sides_a.get((one, setting_a)), sides_b.get((other, setting_b)), same)
-        for one, other in names or [(case, case) for case in ours]
+        _paired(case, name_in_b, label, runs_a.get((case, setting_a)), runs_b.get((name_in_b, setting_b)), same)
+        for case, name_in_b in names or [(case, case) for case in cases_a]
         for (setting_a, setting_b), label in settings.items()
     ]
 
 
-def _settings(a: Run, b: Run, tolerated: Tolerated) -> dict[tuple[Setting, Setting], str]:
-    """Return the settings that stand against each other, with a label; two single ones that differ, where that is tolerated."""
-    ours, theirs = (settings_of(run.records) for run in (a, b))
+def _settings(a: Run, b: Run, allowed: AllowedDifferences) -> dict[tuple[Setting, Setting], str]:
+    """Return (setting of A, setting of B) → label for the settings to compare; they differ only if that is allowed and each run has one."""
+    in_a, in_b = (settings_of(run.records) for run in (a, b))
     common = {
-        (setting, setting): label for setting, label in ours.items() if setting in theirs and _length(a, setting) == _length(b, setting)
+        (setting, setting): label for setting, label in in_a.items() if setting in in_b and _length(a, setting) == _length(b, setting)
     }
-    if not common and tolerated.workloads and len(ours) == len(theirs) == 1:
-        return {(next(iter(ours)), next(iter(theirs))): ""}
+    if not common and allowed.workloads and len(in_a) == len(in_b) == 1:
+        return {(next(iter(in_a)), next(iter(in_b))): ""}
     if not common:
-        said = [", ".join(_said(run, setting) for setting in listed) for run, listed in ((a, ours), (b, theirs))]
-        _refuse(a, b, Difference(kind="workloads", said=f"no setting in common: {said[0]} and {said[1]}"))
+        texts = [", ".join(_setting_text(run, setting) for setting in settings) for run, settings in ((a, in_a), (b, in_b))]
+        _refuse(a, b, Difference(kind="workloads", text=f"no setting in common: {texts[0]} and {texts[1]}"))
     return common
 
 
@@ -152,28 +151,28 @@ def _length(run: Run, setting: Setting) -> int | None:
     return next(record.workload.max_length for record in run.records if setting_of(record) == setting)
 
 
-def _said(run: Run, setting: Setting) -> str:
-    """Say a whole setting: b1 t2 20tok, or b1 t2 natural to 20."""
+def _setting_text(run: Run, setting: Setting) -> str:
+    """Return a setting as text: "b1 t2 20tok", or "b1 t2 natural to 20" with the maximum length."""
     words = [NATURAL if value is None else AXES[axis].format(value) for axis, value in vars(setting).items()]
     return " ".join(words) + (f" to {_length(run, setting)}" if setting.tokens is None else "")
 
 
-def _sides(run: Run) -> dict[tuple[str, Setting], Side]:
+def _case_runs(run: Run) -> dict[tuple[str, Setting], CaseRun]:
     rows: dict[tuple[str, Setting], Row] = {
         (row["case"], Setting(batch_size=row["batch_size"], threads=row["threads"], tokens=row["forced_tokens"])): row
         for row in make_rows(run.records)
     }
-    good = {key: [record for record in listed if record.error is None] for key, listed in group(run.records).items()}
-    return {key: Side(row=rows[key], good=good[key], baseline=good.get((BASELINE, key[1]), ())) for key in rows}
+    good = {key: [record for record in records if record.error is None] for key, records in group(run.records).items()}
+    return {key: CaseRun(row=rows[key], good=good[key], baseline=good.get((BASELINE, key[1]), ())) for key in rows}
 
 
-def _paired(case: str, other: str, label: str, a: Side | None, b: Side | None, same: bool) -> Paired:
+def _paired(case: str, name_in_b: str, label: str, a: CaseRun | None, b: CaseRun | None, same: bool) -> Paired:
     problem = _problem("A", a) or _problem("B", b)
-    pair = Pair(a=a, b=b, same_images=same) if a and b and problem is None else None
-    return Paired(case=case, other=other, setting=label, pair=pair, problem=problem)
+    pair = CasePair(a=a, b=b, same_images=same) if a and b and problem is None else None
+    return Paired(case=case, name_in_b=name_in_b, setting=label, pair=pair, problem=problem)
 
 
-def _problem(name: str, side: Side | None) -> str | None:
-    if side is None:
+def _problem(name: str, case: CaseRun | None) -> str | None:
+    if case is None:
         return f"not in {name}"
-    return None if side.good else f"failed in {name}: {side.row['error']}"
+    return None if case.good else f"failed in {name}: {case.row['error']}"

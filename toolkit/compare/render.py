@@ -1,4 +1,4 @@
-"""A comparison for people and for programs: runs, pairs and broken limits go in; Markdown or JSON text comes out."""
+"""Render a comparison of two runs and its limit violations as Markdown or JSON."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from runtimes.artifact import json_dataclass
 from toolkit.compare.comparison import Compared, compare
-from toolkit.compare.limits import Broken, Limit, broken
+from toolkit.compare.limits import Limit, Violation, find_violations
 from toolkit.compare.measures import MEASURES
 from toolkit.compare.pairing import Paired, Run
 from toolkit.records.record import BASELINE
@@ -17,63 +17,64 @@ from toolkit.tables.footnotes import versions_of
 from toolkit.tables.markdown import table
 
 SCHEMA = 1
-"""Of the JSON text. 1 (2026-11): first."""
+"""Version of the JSON format. 1 (2026-11): first version."""
 
 COLUMNS = (
     Column("measure", lambda row: str(row["title"])),
     Column("A", lambda row: str(row["a"])),
     Column("B", lambda row: str(row["b"])),
-    Column("B against A", lambda row: str(row["said"])),
+    Column("B against A", lambda row: str(row["text"])),
 )
 
 LEGEND = (
-    "Changes are of A's figure; in brackets a 95 % bootstrap interval over repeats and, where it is of images, over the same images "
-    "of A and B. Of twenty measures that did not change one may look as if it had. What changed on the machine between the runs is in no "
-    "interval: the speed-up is against the baseline that each run had beside it."
+    "Changes are relative to A. Brackets contain a 95 % bootstrap confidence interval over repeats and, for measures of images, over the "
+    "images of A and B. One of twenty unchanged measures is expected to look changed. Intervals do not cover machine changes between "
+    "the runs; speed-ups are less affected by them, because each run has its own baseline."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of cases and what was found."""
+    """Two paired cases, their changes and the limits that they violate."""
 
     paired: Paired
     compared: Sequence[Compared]
-    broken: Sequence[Broken]
+    violations: Sequence[Violation]
 
     @property
     def name(self) -> str:
-        """The case, what it stands against if that has another name, and its setting."""
-        other = f" against {self.paired.other}" if self.paired.other != self.paired.case else ""
-        return f"{self.paired.case}{other}{f' {self.paired.setting}' if self.paired.setting else ''}"
+        """The name of the case, its name in B if different, and its setting."""
+        name_in_b = f" against {self.paired.name_in_b}" if self.paired.name_in_b != self.paired.case else ""
+        return f"{self.paired.case}{name_in_b}{f' {self.paired.setting}' if self.paired.setting else ''}"
 
 
 def line_of(paired: Paired, limits: Sequence[Limit], *, strict: bool) -> Line:
-    """Compare a pair and try its limits; what is gone from B or fails there breaks all of them. The baseline is nobody's to ship."""
-    limits = () if paired.other == BASELINE else limits
+    """Compare paired cases and check limits. A case that is missing or failed in B violates every limit; the baseline violates none."""
+    limits = () if paired.name_in_b == BASELINE else limits
     if paired.pair is not None:
         compared = compare(paired.pair)
-        return Line(paired=paired, compared=compared, broken=broken(limits, compared, strict=strict))
+        return Line(paired=paired, compared=compared, violations=find_violations(limits, compared, strict=strict))
     lost = paired.problem if paired.problem and "in B" in paired.problem else None
-    return Line(paired=paired, compared=(), broken=[Broken(limit=limit, reason=lost) for limit in limits if lost])
+    return Line(paired=paired, compared=(), violations=[Violation(limit=limit, reason=lost) for limit in limits if lost])
 
 
 def render_markdown(a: Run, b: Run, lines: Sequence[Line]) -> str:
-    """Return a table for each line, and below it what cannot be trusted, what was not compared, and which limits are broken."""
+    """Return a table for each pair of cases, then unmeasured measures, unstable cases, cases without a pair, and violated limits."""
     parts = ["\n".join([_run("A", a), _run("B", b), *_versions(a, b)])]
     for line in lines:
         if line.paired.pair is not None:
-            shown = [one for one in line.compared if one.measure.shown and not (one.a is None and one.b is None)]
-            parts += [f"{line.name}:", table(COLUMNS, [_cells(one) for one in shown]) + _agreement(line)]
+            shown = [change for change in line.compared if change.measure.shown and not (change.a is None and change.b is None)]
+            parts += [f"{line.name}:", table(COLUMNS, [_cells(change) for change in shown]) + _agreement(line)]
     parts.append(_unmeasured(lines))
-    parts.append(_listed("Unstable:", [f"- {line.name} in {name}: {said}" for line in lines for name, said in _doubts(line)]))
-    parts.append(_listed("Not compared:", [f"- {line.name}: {line.paired.problem}" for line in lines if line.paired.problem]))
-    parts.append(_listed("Limits broken:", [f"- {line.name}: {one.limit.text}: {one.reason}" for line in lines for one in line.broken]))
+    parts.append(_section("Unstable:", [f"- {line.name} in {name}: {reason}" for line in lines for name, reason in _unstable(line)]))
+    parts.append(_section("Not compared:", [f"- {line.name}: {line.paired.problem}" for line in lines if line.paired.problem]))
+    violations = [(line.name, violation) for line in lines for violation in line.violations]
+    parts.append(_section("Limits violated:", [f"- {name}: {violation.limit.text}: {violation.reason}" for name, violation in violations]))
     return "\n\n".join(filter(None, [*parts, LEGEND])) + "\n"
 
 
 def render_json(a: Run, b: Run, lines: Sequence[Line]) -> str:
-    """Return the comparison for programs; changes are fractions of A's figure, or differences where `absolute`."""
+    """Return the comparison as JSON. A change is a fraction of A's value, or a difference if `absolute`."""
     report = {
         "schema": SCHEMA,
         "a": _facts(a),
@@ -81,50 +82,51 @@ def render_json(a: Run, b: Run, lines: Sequence[Line]) -> str:
         "cases": [
             {
                 "case": line.paired.case,
-                "other": line.paired.other,
+                "name_in_b": line.paired.name_in_b,
                 "setting": line.paired.setting or None,
                 "problem": line.paired.problem,
                 "same_captions": line.paired.pair.quality.get("exact_match") if line.paired.pair else None,
-                "unstable": dict(_doubts(line)),
-                "measures": [_measured(one) for one in line.compared],
-                "broken": [{"limit": one.limit.text, "reason": one.reason} for one in line.broken],
+                "unstable": dict(_unstable(line)),
+                "measures": [_measured(change) for change in line.compared],
+                "violations": [{"limit": violation.limit.text, "reason": violation.reason} for violation in line.violations],
             }
             for line in lines
         ],
-        "passed": not any(line.broken for line in lines),
+        "passed": not any(line.violations for line in lines),
     }
     return json.dumps(report, indent=1, ensure_ascii=False) + "\n"
 
 
-def _measured(one: Compared) -> dict[str, Any]:
-    figures = {"measure": one.measure.key, "a": one.a, "b": one.b, "absolute": one.measure.absolute}
-    return figures | asdict(one.change) | {"clear": one.clear, "said": one.said}
+def _measured(compared: Compared) -> dict[str, Any]:
+    figures = {"measure": compared.measure.key, "a": compared.a, "b": compared.b, "absolute": compared.measure.absolute}
+    return figures | asdict(compared.change) | {"clear": compared.clear, "text": compared.text}
 
 
-def _cells(one: Compared) -> dict[str, Any]:
-    a, b = ("-" if value is None else one.measure.pattern.format(value * one.measure.scale) for value in (one.a, one.b))
-    return {"title": one.measure.title, "a": a, "b": b, "said": one.said}
+def _cells(compared: Compared) -> dict[str, Any]:
+    measure = compared.measure
+    a, b = ("-" if value is None else measure.pattern.format(value * measure.scale) for value in (compared.a, compared.b))
+    return {"title": measure.title, "a": a, "b": b, "text": compared.text}
 
 
 def _agreement(line: Line) -> str:
     assert line.paired.pair is not None
     share = line.paired.pair.quality.get("exact_match")
-    return "" if share is None else f"\n\nB says word for word what A says for {share:.0%} of the images."
+    return "" if share is None else f"\n\nThe captions of A and B are equal for {share:.0%} of the images."
 
 
 def _unmeasured(lines: Sequence[Line]) -> str:
-    """Name what people's table would show if any run had it."""
-    measured = {one.measure.key for line in lines for one in line.compared if one.a is not None or one.b is not None}
+    """Return a sentence that names the measures which neither run has."""
+    measured = {change.measure.key for line in lines for change in line.compared if change.a is not None or change.b is not None}
     missing = [measure.title for measure in MEASURES if measure.shown and measure.key not in measured]
     return f"Not measured: {', '.join(missing)}." if missing else ""
 
 
-def _doubts(line: Line) -> list[tuple[str, str]]:
+def _unstable(line: Line) -> list[tuple[str, str]]:
     pair = line.paired.pair
-    return [(name, side.row["unstable"]) for name, side in (("A", pair.a), ("B", pair.b)) if side.row["unstable"]] if pair else []
+    return [(name, case.row["unstable"]) for name, case in (("A", pair.a), ("B", pair.b)) if case.row["unstable"]] if pair else []
 
 
-def _listed(title: str, lines: Sequence[str]) -> str:
+def _section(title: str, lines: Sequence[str]) -> str:
     return "\n".join([title, *lines]) if lines else ""
 
 
@@ -135,9 +137,9 @@ def _run(letter: str, run: Run) -> str:
 
 
 def _versions(a: Run, b: Run) -> list[str]:
-    """Say which versions differ."""
-    ours, theirs = ({"Python": run.records[0].host.python, **versions_of(run.records)} for run in (a, b))
-    changed = [f"{name} {ours[name]} → {theirs[name]}" for name in ours if name in theirs and ours[name] != theirs[name]]
+    """Return a line that lists the versions that differ; empty if none differs."""
+    old, new = ({"Python": run.records[0].host.python, **versions_of(run.records)} for run in (a, b))
+    changed = [f"{name} {old[name]} → {new[name]}" for name in old if name in new and old[name] != new[name]]
     return [f"Versions: {', '.join(changed)}"] if changed else []
 
 

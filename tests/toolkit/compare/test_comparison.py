@@ -1,4 +1,4 @@
-"""What is said of two runs: small records made by hand, changes worked out by hand."""
+"""Changes between two runs: records and expected changes are written by hand."""
 
 from dataclasses import replace
 
@@ -10,19 +10,19 @@ from exporters.gate.intervals import Change, interval, paired_change
 from tests.toolkit.stats.test_rows import WORKLOAD, image, quality, record, unscored
 from toolkit.compare.comparison import Compared, compare
 from toolkit.compare.measures import MEASURES
-from toolkit.compare.pairing import Run, Tolerated, pair_up
+from toolkit.compare.pairing import AllowedDifferences, Run, pair_up
 from toolkit.records.record import BASELINE
 
-TITLES = {measure.key: measure for measure in MEASURES}
+MEASURE_OF = {measure.key: measure for measure in MEASURES}
 
 
 def run(*records):
     return Run(name="run.jsonl", records=records)
 
 
-def lines(a, b, names=(), tolerated=Tolerated()):  # noqa: B008 - frozen
-    (paired,) = pair_up(a, b, names, tolerated)
-    return {one.measure.key: one for one in compare(paired.pair)}
+def lines(a, b, names=(), allowed=AllowedDifferences()):  # noqa: B008 - frozen
+    (paired,) = pair_up(a, b, names, allowed)
+    return {change.measure.key: change for change in compare(paired.pair)}
 
 
 def times(*seconds):
@@ -51,16 +51,16 @@ def test_times_sizes_and_rates():
         "joules_per_image": "not measured",
         "drift": "not measured",
     }
-    assert {key: found[key].said.split(" [")[0] for key in expected} == expected
+    assert {key: found[key].text.split(" [")[0] for key in expected} == expected
     assert [found["seconds_per_image"].change.low, found["seconds_per_image"].change.high] == pytest.approx([-0.2, -0.2])
     assert found["tokens_per_second"].a == pytest.approx(6 / 1.75)
 
 
-def test_a_loop_that_is_one_run_has_no_stages_to_compare():
+def test_a_loop_in_one_graph_has_no_stages_to_compare():
     whole = [replace(one, encode_s=None, first_token_s=None, token_s=()) for one in times(0.8, 1.6, 3.2)]
     found = lines(A, run(*(record("int8", repeat, whole) for repeat in range(3))))
-    assert found["seconds_per_image"].said.startswith("faster by 20.0%")
-    assert {found[key].said for key in ("encode_seconds", "first_token_seconds", "tokens_per_second")} == {"not measured"}
+    assert found["seconds_per_image"].text.startswith("faster by 20.0%")
+    assert {found[key].text for key in ("encode_seconds", "first_token_seconds", "tokens_per_second")} == {"not measured"}
 
 
 def test_noise_is_no_difference():
@@ -70,7 +70,7 @@ def test_noise_is_no_difference():
     ]
     line = lines(*runs)["seconds_per_image"]
     assert (line.change.change, line.clear) == (pytest.approx(0.0), False)
-    assert line.said.startswith("no clear difference [-")
+    assert line.text.startswith("no clear difference [-")
     assert line.change.low == pytest.approx(-line.change.high / (1 + line.change.high), abs=0.02), "as far down as up"
 
 
@@ -80,14 +80,14 @@ def test_quality_is_compared_on_the_same_images():
     a, b = (run(*(record("int8", repeat, times(1.0, 1.0, 1.0), said) for repeat in range(2))) for said in (before, after))
     found = lines(a, b)
     assert found["cider"].change.change == pytest.approx(-0.1)
-    assert found["cider"].said == "worse by 10.0% [10.0%, 10.0%]"
+    assert found["cider"].text == "worse by 10.0% [10.0%, 10.0%]"
     expected = paired_change(np.array([0.9, 1.8, 2.7]), np.array([1.0, 2.0, 3.0]))
     assert found["cider"].change == expected
     sums = np.array([[0.5, 10.0], [1.0, 10.0], [0.0, 10.0]])
     low, high = interval(sums, drift_of_sums)
     assert found["drift"].change == Change(pytest.approx(0.05), low, high)
-    assert found["bleu4"].said == "the same"
-    (paired,) = pair_up(a, b, (), Tolerated())
+    assert found["bleu4"].text == "the same"
+    (paired,) = pair_up(a, b, (), AllowedDifferences())
     assert paired.pair.quality["exact_match"] == pytest.approx(2 / 3)
 
 
@@ -100,7 +100,7 @@ def test_a_drift_is_a_difference_between_the_two_runs():
     )
     line = lines(a, b, [("int8", "int8")])["drift"]
     assert (line.a, line.b) == (pytest.approx(0.02), pytest.approx(0.07))
-    assert line.said.startswith("worse by 0.0500")
+    assert line.text.startswith("worse by 0.0500")
     assert (line.change.low, line.change.high) == (pytest.approx(0.05), pytest.approx(0.05))
 
 
@@ -116,26 +116,26 @@ def test_other_images_are_compared_by_time_alone():
     other = replace(WORKLOAD, dataset_sha256="1" * 64)
     b = run(*(replace(record("int8", repeat, times(1.0, 2.0, 4.0), [quality()] * 3), workload=other) for repeat in range(2)))
     a = run(*(record("int8", repeat, times(1.0, 2.0, 4.0), [quality()] * 3) for repeat in range(2)))
-    found = lines(a, b, tolerated=Tolerated(workloads=True))
+    found = lines(a, b, allowed=AllowedDifferences(workloads=True))
     assert found["seconds_per_image"].clear is False
-    assert found["bleu4"].said == "not compared"
+    assert found["bleu4"].text == "not compared"
 
 
 def test_a_single_repeat_has_a_change_and_no_interval():
     line = lines(run(A.records[0]), run(record("int8", 0, times(2.0, 4.0, 8.0))))["seconds_per_image"]
-    assert (line.said, line.clear) == ("slower by 100.0% (no interval)", None)
+    assert (line.text, line.clear) == ("slower by 100.0% (no interval)", None)
 
 
 def test_energy_and_speed_up_are_of_repeats():
     a = run(*(record(case, r, times(s, s, s), energy_j=e) for r in range(2) for case, s, e in ((BASELINE, 4.0, 60.0), ("int8", 1.0, 30.0))))
     b = run(*(record(case, r, times(s, s, s), energy_j=e) for r in range(2) for case, s, e in ((BASELINE, 8.0, 60.0), ("int8", 1.0, 15.0))))
     found = lines(a, b, [("int8", "int8")])
-    assert (found["speedup"].a, found["speedup"].b, found["speedup"].said) == (4.0, 8.0, "faster by 100.0%")
-    assert (found["joules_per_image"].a, found["joules_per_image"].b, found["joules_per_image"].said) == (10.0, 5.0, "less by 50.0%")
+    assert (found["speedup"].a, found["speedup"].b, found["speedup"].text) == (4.0, 8.0, "faster by 100.0%")
+    assert (found["joules_per_image"].a, found["joules_per_image"].b, found["joules_per_image"].text) == (10.0, 5.0, "less by 50.0%")
 
 
 @pytest.mark.parametrize(
-    ("key", "change", "said"),
+    ("key", "change", "text"),
     [
         ("seconds_per_image", Change(-0.12, -0.15, -0.09), "faster by 12.0% [9.0%, 15.0%]"),
         ("seconds_per_image", Change(0.12, 0.09, 0.15), "slower by 12.0% [9.0%, 15.0%]"),
@@ -151,5 +151,5 @@ def test_energy_and_speed_up_are_of_repeats():
         ("cider", Change(None, None, None), "not compared"),
     ],
 )
-def test_words(key, change, said):
-    assert Compared(measure=TITLES[key], a=1.0, b=1.0, change=change).said == said
+def test_the_text_of_a_change(key, change, text):
+    assert Compared(measure=MEASURE_OF[key], a=1.0, b=1.0, change=change).text == text
