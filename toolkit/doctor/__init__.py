@@ -1,1 +1,1 @@
-"""Whether this machine can caption, and with what: facts, what of the installed is too old, and what an artifact lacks here."""
+"""Check whether this machine can run engines, recipes and artifacts: facts, problems and remedies."""

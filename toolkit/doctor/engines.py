@@ -1,4 +1,4 @@
-"""What the engines offer on this machine: each is asked in a process of its own, as importing one may take seconds, or crash it."""
+"""Probe the installed engines, each in a subprocess, because importing an engine takes seconds and may crash the process."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,28 +10,29 @@ from runtimes.workers.parent import request_once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """Which runtime's library is asked."""
+class ProbeRequest:
+    """Request to the probing subprocess."""
 
     runtime: str
+    """Name of the engine in `runtimes.engine_registry`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
-    """A runtime's library and its offer, or why there is none."""
+class ProbedEngine:
+    """The library of an engine, and either its offer or the reason why it does not work."""
 
     library: str
     offer: Offer | None
     error: str | None
 
 
-def ask_engines(host: Host) -> dict[str, Engine]:
-    """Ask every library that is installed; runtime → what it said."""
+def probe_engines(host: Host) -> dict[str, ProbedEngine]:
+    """Probe the installed engines at the same time; return engine name → result."""
 
-    def one(runtime: str) -> Engine:
-        offer, error = request_once("toolkit.doctor.engines_worker", Question(runtime=runtime), Offer, threads=1)
-        return Engine(library=ENGINES[runtime].library, offer=offer, error=error)
+    def probe(runtime: str) -> ProbedEngine:
+        offer, error = request_once("toolkit.doctor.engines_worker", ProbeRequest(runtime=runtime), Offer, threads=1)
+        return ProbedEngine(library=ENGINES[runtime].library, offer=offer, error=error)
 
     installed = [name for name, engine in ENGINES.items() if name in host.libraries and engine.probe]
     with ThreadPoolExecutor(len(ENGINES)) as pool:
-        return dict(zip(installed, pool.map(one, installed), strict=True))
+        return dict(zip(installed, pool.map(probe, installed), strict=True))

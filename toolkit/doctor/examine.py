@@ -1,4 +1,4 @@
-"""The whole examination: facts of the machine, of the engines and of artifacts go in, findings and a recommendation come out."""
+"""Examine this machine: collect facts about it, its engines and artifacts, and derive findings and a ranking of recipes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,51 +12,51 @@ from runtimes.errors import ArtifactMissingError
 from runtimes.host.facts import Host, read_host
 from runtimes.selection.fitness import drop_incorrect
 from runtimes.selection.ranking import Choice, Runnable, rank_candidates
-from toolkit.doctor.checks import check_artifacts, check_engines, check_floors, check_product
-from toolkit.doctor.engines import Engine, ask_engines
+from toolkit.doctor.checks import check_artifacts, check_engines, check_floors, check_int8_selftest
+from toolkit.doctor.engines import ProbedEngine, probe_engines
 from toolkit.doctor.finding import LEVELS, PROBLEM, Finding
-from toolkit.doctor.machine import Machine, installed, read_machine, requirements
+from toolkit.doctor.machine import MachineFacts, installed, read_machine, requirements
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """All that the doctor says."""
+    """The result of `toolkit doctor`."""
 
-    machine: Machine
+    machine: MachineFacts
     packages: dict[str, str]
     """Installed package → version."""
-    engines: dict[str, Engine]
+    engines: dict[str, ProbedEngine]
     recipes: tuple[Choice, ...]
-    """Recipes that run here, best first."""
+    """Recipes that run on this machine, best first."""
     artifacts: tuple[Choice, ...] | None
-    """Likewise of the artifacts that were asked about; None where none was."""
+    """Artifacts of the given path that run on this machine, best first; None without a path."""
     findings: tuple[Finding, ...]
-    """Worst first."""
+    """Most severe first."""
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is a problem."""
+        """Whether no finding is a problem."""
         return all(finding.level != PROBLEM for finding in self.findings)
 
 
 def examine(path: Path | None) -> Examination:
-    """Examine this machine, and how it gets on with an artifact or with a folder of them.
+    """Examine this machine and, if a path is given, the artifact or the folder of artifacts there.
 
     Raises:
-        ArtifactMissingError, ManifestError, ManifestVersionError: The path holds no artifact that can be read.
+        ArtifactMissingError, ManifestError, ManifestVersionError: The path has no artifact, or its manifest cannot be read.
     """
     artifacts = None if path is None else _artifacts(path)
-    machine, packages, shown = read_machine(), installed(), read_host()
-    engines = ask_engines(shown)
-    host = replace(shown, libraries=frozenset(runtime for runtime, engine in engines.items() if engine.offer))
-    product = next((engine.offer.product for engine in engines.values() if engine.offer and engine.offer.product), None)
-    recipes = _ranked({recipe.name: recipe for recipe in RECIPES}, host, product)
-    chosen = None if artifacts is None else _ranked({one.path.name: one.manifest for one in artifacts}, host, product)
+    machine, packages, installed_host = read_machine(), installed(), read_host()
+    engines = probe_engines(installed_host)
+    host = replace(installed_host, libraries=frozenset(runtime for runtime, engine in engines.items() if engine.offer))
+    selftest = next((engine.offer.product for engine in engines.values() if engine.offer and engine.offer.product), None)
+    recipes = _ranked({recipe.name: recipe for recipe in RECIPES}, host, selftest)
+    chosen = None if artifacts is None else _ranked({artifact.path.name: artifact.manifest for artifact in artifacts}, host, selftest)
     findings = [
         *check_floors(packages, requirements()),
         *check_engines(machine, engines),
-        *check_product(host, product),
-        *(check_artifacts(artifacts, chosen or (), host, machine, packages, product) if artifacts is not None else ()),
+        *check_int8_selftest(host, selftest),
+        *(check_artifacts(artifacts, chosen or (), host, machine, packages, selftest) if artifacts is not None else ()),
     ]
     return Examination(
         machine=machine,
@@ -68,16 +68,16 @@ def examine(path: Path | None) -> Examination:
     )
 
 
-def _ranked(held: Mapping[str, Runnable], host: Host, product: Int8SelfTest | None) -> tuple[Choice, ...]:
-    """What `runtimes.load` would take of them, best first: the same two functions."""
-    return tuple(rank_candidates(drop_incorrect(held, host, product), host))
+def _ranked(candidates: Mapping[str, Runnable], host: Host, selftest: Int8SelfTest | None) -> tuple[Choice, ...]:
+    """Return the candidates that run here, best first, with the same functions as `runtimes.load`."""
+    return tuple(rank_candidates(drop_incorrect(candidates, host, selftest), host))
 
 
 def _artifacts(path: Path) -> list[Artifact]:
-    """Open an artifact, or those of a folder."""
+    """Open the artifact at a path, or the artifacts of a folder."""
     if (path / MANIFEST_NAME).is_file():
         return [open_artifact(path)]
-    found = sorted(path.glob(f"[!.]*/{MANIFEST_NAME}"))
-    if not found:
+    manifests = sorted(path.glob(f"[!.]*/{MANIFEST_NAME}"))
+    if not manifests:
         raise ArtifactMissingError(path)
-    return [open_artifact(file.parent) for file in found]
+    return [open_artifact(file.parent) for file in manifests]

@@ -1,24 +1,24 @@
-"""What the doctor found: how bad, what, and what to do."""
+"""Findings of `toolkit doctor`: severity, description and remedy."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 PROBLEM: Literal["problem"] = "problem"
-"""Nothing captions here, or the artifact that was asked about does not, or captions wrongly: exit code 1."""
+"""No engine works, or the given artifact cannot run here or may caption wrongly. The exit code is 1."""
 WARNING: Literal["warning"] = "warning"
-"""It works, and not as it was meant to."""
+"""It works, but is slow or outdated."""
 NOTE: Literal["note"] = "note"
-"""Good to know."""
+"""Information without need for action."""
 
 LEVELS = (PROBLEM, WARNING, NOTE)
-"""Worst first."""
+"""Most severe first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of advice."""
+    """One finding."""
 
     level: Literal["problem", "warning", "note"]
     text: str
     remedy: str | None
-    """What to do or to type; None where nothing needs to be done."""
+    """An instruction or a shell command; None if nothing needs to be done."""

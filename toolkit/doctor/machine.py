@@ -1,4 +1,4 @@
-"""Facts about this machine and what is installed on it: the kernel's files and the metadata of packages go in, dataclasses come out."""
+"""Read facts about this machine and its installed packages, from files of the kernel and package metadata."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = (
     *(name for engine in ENGINES.values() for name in engine.distributions),
     *("transformers", "onnx", "optimum-onnx", "safetensors", "nltk", "evaluate", "psutil"),
 )
-"""What captioning needs, then what exporting and measuring need."""
+"""Packages for captioning, then packages for exporting and measuring."""
 
 FAMILIES = {
     "x86_64": ("avx2", "avx512", "vnni", "amx"),
@@ -23,36 +23,36 @@ FAMILIES = {
     "aarch64": ("dotprod", "i8mm"),
     "arm64": ("dotprod", "i8mm"),
 }
-"""Processor family → the CPU features that it may have."""
+"""Processor family → features that a CPU of it may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """The machine, as far as captions depend on it."""
+class MachineFacts:
+    """Facts about a machine that matter for captioning."""
 
     cpu: str
     family: str
-    """As Python names it: x86_64, aarch64, arm64, AMD64."""
+    """`platform.machine()`: x86_64, aarch64, arm64 or AMD64."""
     features: dict[str, bool]
-    """What such a processor may have → whether this one shows it."""
+    """CPU feature of the family → whether this CPU reports it."""
     logical_cores: int
     cores: int
-    """Physical ones that this process may keep busy: the default number of threads."""
+    """Physical cores that this process may use; the default number of threads."""
     quota_cores: int | None
-    """What a container grants, rounded up; None without a quota."""
+    """CPU quota of the container, rounded up; None without a quota."""
     memory_bytes: int | None
     memory_limit_bytes: int | None
-    """What a container grants; None without a limit."""
+    """Memory limit of the container; None without a limit."""
     nvidia_driver: bool
     system: str
     python: str
 
 
-def read_machine(root: Path = Path("/")) -> Machine:
-    """Look at this machine, or at another one's `proc`, `sys` and `dev` below a root."""
+def read_machine(root: Path = Path("/")) -> MachineFacts:
+    """Read the facts from `proc`, `sys` and `dev` in a root folder: this machine's, or a copy of another's for tests."""
     host = read_host(root)
     possible = FAMILIES.get(host.machine.lower(), tuple(CPU_FEATURES))
-    return Machine(
+    return MachineFacts(
         cpu=host.cpu,
         family=host.machine,
         features={name: name in host.cpu_features for name in possible} | dict.fromkeys(host.cpu_features - set(possible), True),
@@ -68,18 +68,18 @@ def read_machine(root: Path = Path("/")) -> Machine:
 
 
 def installed() -> dict[str, str]:
-    """Package → version of those in PACKAGES that are installed; none is imported."""
-    found = {}
+    """Return package → version for the installed packages of PACKAGES, without importing them."""
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def requirements() -> list[str]:
-    """Return what this toolkit's distribution requires, of all extras; nothing where it runs from a source tree alone."""
+    """Return the requirements of the installed distribution, including all extras; empty if the toolkit is not installed."""
     try:
         return metadata.requires("blip-toolkit") or []
     except metadata.PackageNotFoundError:

@@ -1,53 +1,56 @@
-"""An examination as text for people: blocks of facts, what runs here, and what to do."""
+"""Render an examination as text: facts, recipes that run here, and remedies."""
 
 from collections.abc import Iterable
 
 from toolkit.doctor.examine import Examination
 from toolkit.doctor.finding import NOTE, PROBLEM, WARNING
-from toolkit.doctor.machine import Machine
+from toolkit.doctor.machine import MachineFacts
 
 SHOWN_RECIPES = 3
 MARKS = {PROBLEM: "✗", WARNING: "!", NOTE: "·"}
 
 
-def render(found: Examination) -> str:
-    """Return all of it, the verdict last, where a person's eye is."""
+def render(examination: Examination) -> str:
+    """Return the text of an examination. The number of problems is last, next to the shell's prompt."""
     engines = [
         (engine.library, ", ".join(engine.offer.providers) or "nothing" if engine.offer else f"does not work: {engine.error}")
-        for engine in found.engines.values()
+        for engine in examination.engines.values()
     ]
-    products = [
-        ("integer products", "right" if product.right else f"saturate: {product.found:,} where {product.expected:,} is right")
-        for engine in found.engines.values()
-        if engine.offer and (product := engine.offer.product)
+    selftests = [
+        ("INT8 products", "exact" if selftest.right else f"saturate: {selftest.found:,} instead of {selftest.expected:,}")
+        for engine in examination.engines.values()
+        if engine.offer and (selftest := engine.offer.product)
     ]
     blocks = [
-        _block("Machine", _machine(found.machine)),
-        _block("Packages", found.packages.items()),
-        _block("Engines", [*engines, *products]),
-        _block("Recipes that fit, best first", [(choice.name, choice.why) for choice in found.recipes[:SHOWN_RECIPES]]),
+        _block("Machine", _machine(examination.machine)),
+        _block("Packages", examination.packages.items()),
+        _block("Engines", [*engines, *selftests]),
+        _block("Recipes that fit, best first", [(choice.name, choice.why) for choice in examination.recipes[:SHOWN_RECIPES]]),
     ]
-    if found.artifacts is not None:
+    if examination.artifacts is not None:
         blocks.append(
-            _block("Artifacts that fit, best first", [(choice.name, f"on {choice.device}: {choice.why}") for choice in found.artifacts])
+            _block(
+                "Artifacts that fit, best first", [(choice.name, f"on {choice.device}: {choice.why}") for choice in examination.artifacts]
+            )
         )
-    advice = [f"{MARKS[one.level]} {one.text}" + (f"\n    → {one.remedy}" if one.remedy else "") for one in found.findings]
-    problems = sum(one.level == PROBLEM for one in found.findings)
+    findings = examination.findings
+    advice = [f"{MARKS[finding.level]} {finding.text}" + (f"\n    → {finding.remedy}" if finding.remedy else "") for finding in findings]
+    problems = sum(finding.level == PROBLEM for finding in findings)
     verdict = f"{problems or 'No'} problem{'s' if problems > 1 else ''} found."
     blocks += [advice, [verdict]]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def _machine(machine: Machine) -> Iterable[tuple[str, str]]:
-    shown = [name for name, there in machine.features.items() if there]
-    absent = [name for name, there in machine.features.items() if not there]
-    quota = f"a container grants {machine.quota_cores}" if machine.quota_cores else "no quota"
-    limit = f"a container grants {_gib(machine.memory_limit_bytes)}" if machine.memory_limit_bytes else "no limit"
+def _machine(machine: MachineFacts) -> Iterable[tuple[str, str]]:
+    present = [name for name, reported in machine.features.items() if reported]
+    absent = [name for name, reported in machine.features.items() if not reported]
+    quota = f"container quota {machine.quota_cores}" if machine.quota_cores else "no quota"
+    limit = f"container limit {_gib(machine.memory_limit_bytes)}" if machine.memory_limit_bytes else "no limit"
     yield "cpu", f"{machine.cpu} ({machine.family})"
-    yield "features", (", ".join(shown) or "none that matter") + (f"; not {', '.join(absent)}" if absent else "")
-    yield "cores", f"{machine.cores} to use of {machine.logical_cores} logical; {quota}"
+    yield "features", (", ".join(present) or "no relevant ones") + (f"; without {', '.join(absent)}" if absent else "")
+    yield "cores", f"{machine.cores} usable of {machine.logical_cores} logical; {quota}"
     yield "memory", f"{_gib(machine.memory_bytes)}; {limit}"
-    yield "gpu", "an NVIDIA driver" if machine.nvidia_driver else "no NVIDIA driver"
+    yield "gpu", "NVIDIA driver installed" if machine.nvidia_driver else "no NVIDIA driver"
     yield "system", f"{machine.system}, Python {machine.python}"
 
 
@@ -56,7 +59,7 @@ def _gib(size: int | None) -> str:
 
 
 def _block(title: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """A title and aligned lines; a block without lines says so."""
-    listed = list(pairs)
-    width = max((len(name) for name, _ in listed), default=0)
-    return [title, *([f"  {name:<{width}}  {text}" for name, text in listed] or ["  none"])]
+    """Return a title and aligned lines; an empty block has the line "none"."""
+    rows = list(pairs)
+    width = max((len(name) for name, _ in rows), default=0)
+    return [title, *([f"  {name:<{width}}  {text}" for name, text in rows] or ["  none"])]
