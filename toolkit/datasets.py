@@ -1,4 +1,4 @@
-"""Images with references for a benchmark: a name, a captions file or a folder goes in, a list of images comes out."""
+"""Load the images of a benchmark, with or without reference captions, from a captions file, a folder or the sample."""
 
 import hashlib
 import json
@@ -24,24 +24,25 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images, with references or without."""
+    """Images, with or without reference captions."""
 
     name: str
     images: tuple[LabelledImage, ...]
     path: str | None = None
-    """The dataset as it was named, and the folder of images; None where none was."""
+    """The `name` given to `load_dataset`."""
     images_path: str | None = None
+    """The folder given to `load_dataset`."""
     limit: int | None = None
-    """Images that were taken of it; None: all."""
+    """Number of images chosen; None for all."""
 
     @property
     def has_references(self) -> bool:
-        """Whether every image has captions to compare with."""
+        """Whether every image has reference captions."""
         return all(image.captions for image in self.images)
 
     @property
     def sha256(self) -> str:
-        """Hash of all images and references."""
+        """Hash of all images and reference captions."""
         rows = [
             [shown_name(image.path.name), sha256_of(image.path) if image.path.is_file() else None, list(image.captions)]
             for image in self.images
@@ -50,16 +51,16 @@ class Dataset:
 
 
 def load_dataset(name: str | None, images: Path | None = None, limit: int | None = None) -> Dataset:
-    """Find the images to measure on.
+    """Load a dataset.
 
     Args:
-        name: "sample"; a captions.json (`{"images": [{"file", "captions"}]}`) or the folder that holds it; COCO's
-            captions_val2017.json, together with `images`; or None for `images` alone, which have no references.
+        name: "sample"; the path of a captions.json (`{"images": [{"file", "captions"}]}`) or of its folder; the path of COCO's
+            captions_val2017.json, which needs `images`; or None for the images of a folder, without reference captions.
         images: Folder of images.
-        limit: Take that many, chosen with a fixed seed, in their order.
+        limit: Choose this many images with a fixed seed, in their order; None for all.
 
     Raises:
-        DatasetError: It is missing, unreadable or empty.
+        DatasetError: The dataset is missing, unreadable or empty.
     """
     if name is None:
         if images is None or not images.is_dir():
@@ -68,24 +69,24 @@ def load_dataset(name: str | None, images: Path | None = None, limit: int | None
     else:
         file = SAMPLE if name == "sample" else Path(name) / "captions.json" if Path(name).is_dir() else Path(name)
         dataset = Dataset("sample" if name == "sample" else _short(file), tuple(_read(file, images)))
-        if without := [image.path.name for image in dataset.images if not image.captions]:
-            logger.warning("%s: %d images have no captions and are left out (first: %s)", dataset.name, len(without), without[0])
+        if missing := [image.path.name for image in dataset.images if not image.captions]:
+            logger.warning("%s: %d images have no captions and are not used (first: %s)", dataset.name, len(missing), missing[0])
             dataset = Dataset(dataset.name, tuple(image for image in dataset.images if image.captions))
     if not dataset.images:
-        raise DatasetError(dataset.name, "holds no images")
+        raise DatasetError(dataset.name, "has no images")
     if limit is not None and limit < len(dataset.images):
-        chosen = sorted(random.Random(SEED).sample(range(len(dataset.images)), limit))  # noqa: S311 - a fixed sample, not a secret
+        chosen = sorted(random.Random(SEED).sample(range(len(dataset.images)), limit))  # noqa: S311 - a reproducible sample, not a secret
         dataset = Dataset(f"{dataset.name} ({limit} of {len(dataset.images)})", tuple(dataset.images[i] for i in chosen), limit=limit)
     return replace(dataset, path=name, images_path=str(images) if images else None)
 
 
 def shown_name(name: str) -> str:
-    """Return a file name as text, even where its bytes are none."""
+    """Return a file name as printable text, even if its bytes are not valid UTF-8."""
     return name if name.isprintable() else ascii(name)
 
 
 def _short(file: Path) -> str:
-    """Name a captions file by its folder where it is called captions.json."""
+    """Return the name of a dataset: the folder of a captions.json, or the stem of another file."""
     return file.resolve().parent.name if file.name == "captions.json" else file.stem
 
 
@@ -100,12 +101,12 @@ def _read(file: Path, images: Path | None) -> list[LabelledImage]:
             return _coco(parsed, file, images)
         return [LabelledImage((images or file.parent) / entry["file"], _captions(entry["captions"])) for entry in parsed["images"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(str(file), "is neither {'images': [{'file', 'captions'}]} nor COCO's captions file") from error
+        raise DatasetError(str(file), "is neither {'images': [{'file', 'captions'}]} nor a captions file of COCO") from error
 
 
 def _coco(parsed: Mapping[str, Any], file: Path, images: Path | None) -> list[LabelledImage]:
     if images is None:
-        raise DatasetError(str(file), "is COCO's captions file; name the folder of its images with --images")
+        raise DatasetError(str(file), "is a captions file of COCO; name the folder of its images with --images")
     captions: dict[int, list[str]] = defaultdict(list)
     for annotation in parsed["annotations"]:
         captions[annotation["image_id"]].append(annotation["caption"])
@@ -114,5 +115,5 @@ def _coco(parsed: Mapping[str, Any], file: Path, images: Path | None) -> list[La
 
 def _captions(captions: Sequence[str]) -> tuple[str, ...]:
     if isinstance(captions, str):
-        raise TypeError("a list of captions, not one")  # its letters would be taken for captions
+        raise TypeError("captions must be a list")  # each letter of a string would become a caption
     return tuple(str(caption).strip() for caption in captions)

@@ -98,7 +98,7 @@ def test_suffixes_are_those_that_can_be_read(here):
 def test_a_list_of_paths(tmp_path, content, paths):
     (tmp_path / "list").write_bytes(content)
     if paths is None:
-        with pytest.raises(RequestError, match="is no list of paths"):
+        with pytest.raises(RequestError, match="is not a list of paths"):
             list(read_list(str(tmp_path / "list")))
         assert len(content) > MAX_PATH_BYTES
     else:

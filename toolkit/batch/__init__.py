@@ -1,1 +1,1 @@
-"""Caption many images into a file: a run that may be killed, resumed, and survive an image that kills its process."""
+"""Caption many images to a file. A killed run can be resumed, and an image that crashes the captioning process becomes an error row."""

@@ -1,8 +1,8 @@
-"""What a finished output was made with: `NAME.meta` beside the output NAME, which lets a resumed run see that nothing is left to do.
+"""Read and write the settings of a finished output: the file `NAME.meta` beside the output NAME.
 
-JSON lines. The first one holds the settings and the sha256 of the output; each further one an image with its size and time of change, and,
-of one that could not be captioned, its error. The output itself has no place for them: its lines are results, and text lines are nothing
-else. Rows of a finished output are read from it again where some images have changed since and the others need not be captioned again.
+A resumed run compares them, and captions only the images that have changed since. The file has JSON lines. The first line contains the
+settings and the sha256 of the output. Each further line contains one image, its size, its modification time and, if it could not be
+captioned, its error. They are in a file of their own because each line of the output is the result of one image.
 """
 
 import json
@@ -21,47 +21,47 @@ Stamp = list[int] | None
 
 
 def meta_of(output: Path) -> Path:
-    """Return where the settings of a finished output are."""
+    """Return the path of the settings file of an output."""
     return output.with_name(f"{output.name}.meta")
 
 
 def stamp_of(image: str) -> Stamp:
-    """Return size and time of change in ns; an image that has others is another image. None where there is no file."""
+    """Return [size in bytes, modification time in ns] of a file, which change when its content does; None if there is no file."""
     try:
-        found = Path(image).stat()
+        status = Path(image).stat()
     except (OSError, ValueError):
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """An output that is as it was when its last row was written."""
+    """A finished output whose content is unchanged."""
 
     settings: Mapping[str, Any]
     stamps: Sequence[Stamp]
     errors: Mapping[int, Row]
-    """Index of an image → its row, of those that could not be captioned."""
+    """Index of an image that could not be captioned → its error row."""
     lines: Callable[[], Iterator[Row | None]]
-    """Makes an iterator over the output's rows, one per image; None for an error that the output does not show."""
+    """Return an iterator over the rows of the output, one per image; None for an error row, which text output leaves out."""
 
 
 def write_meta(output: Path, settings: Mapping[str, Any], sha256: str, rows: Iterable[tuple[Row, Stamp]]) -> None:
-    """Write the settings beside an output that was just written.
+    """Write the settings file of an output.
 
     Args:
-        output: The output.
-        settings: What decides the captions, JSON values; "json" tells JSON lines from text lines.
-        sha256: Of the output.
-        rows: Of each image in order, with the stamp that it had when it was captioned.
+        output: The output, complete.
+        settings: JSON values that the captions depend on; "json" is true for JSON lines and false for text lines.
+        sha256: Hash of the output.
+        rows: The row of each image in order, with the stamp of the image when it was captioned.
     """
     head = {"meta": SCHEMA, "sha256": sha256, "settings": settings}
     images = ({**(row if "error" in row else {"image": row["image"]}), "stamp": stamp} for row, stamp in rows)
     write_atomically(meta_of(output), (json.dumps(line).encode() + b"\n" for line in (head, *images)))
 
 
-def made_here(output: Path) -> bool:
-    """Return whether an output is one that was finished before, unchanged since."""
+def is_unchanged(output: Path) -> bool:
+    """Return whether an output has a settings file, and its content is the one that the settings file describes."""
     try:
         with meta_of(output).open("rb") as stream:
             return bool(json.loads(stream.readline())["sha256"] == sha256_of(output))
@@ -70,8 +70,8 @@ def made_here(output: Path) -> bool:
 
 
 def read_finished(output: Path, images: Sequence[str]) -> Finished | None:
-    """Return what an output was made with; None if it is not the unchanged output of these images."""
-    if not made_here(output):
+    """Read a finished output; return None if it has changed or is not the output of these images."""
+    if not is_unchanged(output):
         return None
     stamps: list[Stamp] = []
     errors: dict[int, Row] = {}

@@ -1,12 +1,14 @@
-"""The captions of a run that is not finished: `NAME.partial` beside the output NAME; settings and rows go in, and come out after any stop.
+"""Store the captions of an unfinished run: the file `NAME.partial` beside the output NAME.
 
-Its first line says what decides the captions, so that a resumed run cannot mix them; each further line is an image's row, with the size
-and time of change that the image had. Rows are handed to the system batch by batch, so a killed process loses only the batch in the
-making; they are synced every few seconds, so a power cut loses those. Whatever follows the last line that can be read is dropped. A journal
-may also begin from a finished output, of whose images some have changed since: then their rows alone are missing.
+Its first line contains the settings that the captions depend on, so that a resumed run cannot mix captions of different settings. Each
+further line is the row of one image, with the size and modification time of that image.
 
-Why not in NAME itself: a file under its final name would look finished, and could not be in the order of the images. Why not hidden:
-a person who looks for the captions of a stopped run finds them, and may read them while it goes on.
+Rows are written after each batch, so a killed process loses the current batch. The file is synced every few seconds, so a power failure
+loses the last seconds. When a journal is read, everything after the last complete line is dropped. A journal can start from a finished
+output some of whose images have changed: then only the rows of those images are missing.
+
+The rows are not written to NAME, because a file with the final name would look finished and its rows would not be in the order of the
+images. The name is visible, so that a user finds the captions of a stopped run and can read them during a run.
 """
 
 import json
@@ -25,30 +27,35 @@ from toolkit.batch.finished import Finished, Stamp, stamp_of
 
 SCHEMA = 1
 SYNC_S = 5.0
-NOT_YET = -1
+MISSING = -1
 IN_OUTPUT = -2
-"""A row of the finished output, which the journal does not hold yet."""
+"""The row is in the finished output, and not yet in the journal."""
 
 
 def partial_of(output: Path) -> Path:
-    """Return where the rows of an output wait for the others."""
+    """Return the path of the journal of an output."""
     return output.with_name(f"{output.name}.partial")
 
 
 class Journal:
-    """The rows of `images` so far. One process has it at a time: the writer's lock of the output is held by whoever opens it."""
+    """The rows of `images` that are captioned so far. The caller must own the writer's lock of the output: one process at a time."""
 
     def __init__(self, output: Path, images: Sequence[str], finished: Finished | None = None) -> None:
-        """Take what an earlier run left: a journal, or else the finished output of these images.
+        """Read the journal of an earlier run or, if there is none, the finished output of these images.
+
+        Args:
+            output: Path of the output; the journal is beside it.
+            images: Each image once, in the order of the output.
+            finished: The finished output of these images, to start from.
 
         Raises:
-            OutputError: It cannot be read.
-            RequestError: It is something else.
+            OutputError: The journal cannot be read.
+            RequestError: The file is no journal.
         """
         self.path, self._output, self._images = partial_of(output), output, images
-        self._places = {image: place for place, image in enumerate(images)}
+        self._indices = {image: index for index, image in enumerate(images)}
         self._stamps = [stamp_of(image) for image in images]
-        self._starts = array("q", [NOT_YET]) * len(images)  # of each image's line; rows stay on disk, so memory does not grow with them
+        self._starts = array("q", [MISSING]) * len(images)  # file offset of each row: the rows stay on disk, to save memory
         self._failed = bytearray(len(images))
         self._settings: Mapping[str, Any] | None = None
         self._finished: Finished | None = None
@@ -62,42 +69,42 @@ class Journal:
                 raise OutputError(output, f"{self.path.name} cannot be read ({error.strerror})") from error
         elif finished is not None:
             self._finished, self._settings = finished, finished.settings
-            for place, (now, then) in enumerate(zip(self._stamps, finished.stamps, strict=True)):
+            for index, (now, then) in enumerate(zip(self._stamps, finished.stamps, strict=True)):
                 if now == then:
-                    self._starts[place], self._failed[place] = IN_OUTPUT, place in finished.errors
+                    self._starts[index], self._failed[index] = IN_OUTPUT, index in finished.errors
 
     @property
     def settings(self) -> Mapping[str, Any] | None:
-        """What decides the captions, once it is known."""
+        """The settings that the captions depend on; None before `begin` in a new journal."""
         return self._settings
 
     @property
     def done(self) -> int:
-        """Images that have a row."""
-        return sum(start != NOT_YET for start in self._starts)
+        """Number of images that have a row."""
+        return sum(start != MISSING for start in self._starts)
 
     @property
     def failed(self) -> int:
-        """Images whose row is an error."""
+        """Number of images whose row is an error."""
         return sum(self._failed)
 
     def has(self, image: str) -> bool:
-        """Whether an image has a row that was made of the file as it is now."""
-        return self._starts[self._places[image]] != NOT_YET
+        """Return whether an image has a row, made from the current content of its file."""
+        return self._starts[self._indices[image]] != MISSING
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Say what decides the captions: written at first, compared when resumed.
+        """Write the settings to a new journal, or compare them with those of an existing one.
 
         Raises:
-            RequestError: The rows that are there were made otherwise; every difference is named.
-            OutputError: It cannot be written.
+            RequestError: The existing rows have other settings; the message names every difference.
+            OutputError: The journal cannot be written.
         """
         if self._settings is not None:
             if differing := [name for name in settings if settings[name] != self._settings.get(name)]:
-                told = "; ".join(f"{name} {self._settings.get(name)!r} then, {settings[name]!r} now" for name in differing)
+                changes = "; ".join(f"{name} {self._settings.get(name)!r} then, {settings[name]!r} now" for name in differing)
                 raise RequestError(
-                    f"{self._output if self._finished else self.path}: was begun otherwise, and its captions would be mixed ({told}). "
-                    "Resume with what it was begun with, or start again with --overwrite."
+                    f"{self._output if self._finished else self.path}: was started with other settings ({changes}). "
+                    "Resume with the same settings, or start again with --overwrite."
                 )
             if self._finished is not None and self.done < len(self._images):
                 self._restore(self._finished)
@@ -107,21 +114,21 @@ class Journal:
         sync_folder(self.path.parent)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Add the rows of a batch, all or none.
+        """Append the rows of a batch, all or none.
 
         Raises:
-            OutputError: No room, no permission; the rows before stay.
+            OutputError: The disk is full or not writable; earlier rows stay.
         """
-        starts = self._write([{**row, "stamp": self._stamps[self._places[row["image"]]]} for row in rows])
+        starts = self._write([{**row, "stamp": self._stamps[self._indices[row["image"]]]} for row in rows])
         for row, start in zip(rows, starts, strict=True):
-            self._note(row, start)
+            self._index(row, start)
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows in the order of the images."""
         return (row for row, _ in self.stamped_rows())
 
     def stamped_rows(self) -> Iterator[tuple[Row, Stamp]]:
-        """Yield the rows in the order of the images, and the stamp that each image had."""
+        """Yield the rows in the order of the images, each with the stamp that its image had."""
         with self.path.open("rb") as stream:
             for start in self._starts:
                 stream.seek(start)
@@ -129,27 +136,27 @@ class Journal:
                 yield row, row.pop("stamp")
 
     def close(self, *, remove: bool = False) -> None:
-        """Let go of the file."""
+        """Close the file, and delete it if `remove` is true."""
         if self._file is not None:
             self._file.close()
         if remove:
-            with suppress(OSError):  # a resumed run removes what stays: all is done
+            with suppress(OSError):  # the output is complete; a resumed run deletes the journal
                 self.path.unlink(missing_ok=True)
             sync_folder(self.path.parent)
 
     def _restore(self, finished: Finished) -> None:
-        """Write the rows of the finished output whose images are unchanged."""
+        """Copy the rows of unchanged images from the finished output."""
         self._write([{"journal": SCHEMA, **finished.settings}])
-        for place, row in enumerate(finished.lines()):
-            if self._starts[place] == IN_OUTPUT:
-                self.add([row or finished.errors[place]])
+        for index, row in enumerate(finished.lines()):
+            if self._starts[index] == IN_OUTPUT:
+                self.add([row or finished.errors[index]])
 
-    def _note(self, row: Row, start: int) -> None:
-        place = self._places[row["image"]]
-        self._starts[place], self._failed[place] = start, "error" in row
+    def _index(self, row: Row, start: int) -> None:
+        index = self._indices[row["image"]]
+        self._starts[index], self._failed[index] = start, "error" in row
 
     def _read(self) -> None:
-        """Take what an earlier run left, up to the last line that can be read."""
+        """Read the journal up to the last complete line."""
         with self.path.open("rb") as stream:
             for line in stream:
                 row = _parsed(line)
@@ -157,14 +164,14 @@ class Journal:
                     break
                 if self._settings is None:
                     if row.get("journal") != SCHEMA:
-                        raise RequestError(f"{self.path}: is not what an unfinished run of this toolkit leaves; move it away")
+                        raise RequestError(f"{self.path}: is not the journal of an unfinished run of this toolkit; move it away")
                     self._settings = {name: value for name, value in row.items() if name != "journal"}
-                elif (place := self._places.get(row.get("image", ""))) is not None and row.get("stamp") == self._stamps[place]:
-                    self._note(row, self._end)
+                elif (index := self._indices.get(row.get("image", ""))) is not None and row.get("stamp") == self._stamps[index]:
+                    self._index(row, self._end)
                 self._end += len(line)
 
     def _write(self, rows: Sequence[Row]) -> list[int]:
-        """Append lines; return where each starts."""
+        """Append rows as lines; return the file offset of each."""
         lines = [json.dumps(row).encode() + b"\n" for row in rows]
         starts = [self._end + sum(map(len, lines[:number])) for number in range(len(lines))]
         try:
@@ -179,7 +186,7 @@ class Journal:
                 os.fsync(self._file.fileno())
                 self._synced_at = monotonic()
         except OSError as error:
-            kept = f"; the captions so far are in {self.path.name}, and --resume goes on" if self._end else ""
+            kept = f"; the captions so far are in {self.path.name}; continue with --resume" if self._end else ""
             if self._end == 0:
                 self.close(remove=True)
             raise OutputError(self._output, f"{error.strerror or error}{kept}") from error
@@ -188,7 +195,7 @@ class Journal:
 
 
 def _parsed(line: bytes) -> Mapping[str, Any] | None:
-    """Return a whole line's row, or None for one that was not written to its end."""
+    """Return the row of a line, or None if the line is incomplete."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Captions of many images as one file: images and a request go in; the file is there when every image has its row, and not before.
+"""Caption many images to one file. The file appears with an atomic rename, when every image has a row.
 
-Images are captioned in another process (`runtimes.pool.supervisor`); their rows wait in a journal (`toolkit.batch.journal`).
+Images are captioned in a subprocess (`runtimes.pool.supervisor`). Meanwhile their rows are in a journal (`toolkit.batch.journal`).
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from runtimes.pool.job import CaptionJob, Ready
 from runtimes.pool.rows import Row, json_line, text_line
 from runtimes.pool.supervisor import supervise
 from runtimes.storage.atomic_write import locked, write_atomically
-from toolkit.batch.finished import made_here, meta_of, read_finished, write_meta
+from toolkit.batch.finished import is_unchanged, meta_of, read_finished, write_meta
 from toolkit.batch.journal import Journal, partial_of
 
 logger = logging.getLogger(__name__)
@@ -33,25 +33,24 @@ def caption_into(
     on_rows: Callable[[Sequence[Row]], None],
     on_resumed: Callable[[int], None],
 ) -> int:
-    """Caption images and write the file.
+    """Caption images and write the output file.
 
     Args:
-        output: The file; lines in the order of the job's images.
-        job: Each image once.
-        overwrite: Replace the file, and start again where a run was stopped.
-        resume: Go on where a run was stopped; with nothing to go on from, start. A finished file is checked, and completed where images
-            changed since.
-        as_json: JSON lines, bad images included; else text lines of good ones.
-        on_rows: Told of each batch's rows as they are made.
-        on_resumed: Told how many images had a row already.
+        output: The file, whose lines are in the order of `job.images`.
+        job: The artifact, the request and the images, each image once.
+        overwrite: Replace an existing file, and discard the journal of a stopped run.
+        resume: Continue a stopped run, or start if there is none. In a finished file, caption only the images that have changed since.
+        as_json: Write JSON lines for all images; otherwise text lines, without the images that could not be captioned.
+        on_rows: Called with the rows of each batch.
+        on_resumed: Called once with the number of images that already have a row.
 
     Returns:
-        How many images could not be captioned.
+        The number of images that could not be captioned.
 
     Raises:
-        OutputExistsError: The file or an unfinished run is there, and nobody said what to do with it.
-        OutputError: It cannot be written, or another process is writing it.
-        ToolkitError: What is wrong with artifact or request.
+        OutputExistsError: The file or the journal of a stopped run exists, and neither `overwrite` nor `resume` applies.
+        OutputError: The file cannot be written, or another process is writing it.
+        ToolkitError: The artifact or the request is invalid.
     """
     images = job.images
     with locked(output, meta_of(output)):
@@ -62,7 +61,7 @@ def caption_into(
                 raise OutputExistsError(output)
         if not resume:
             if partial.exists() and not overwrite:
-                raise OutputExistsError(partial, "It is a run that was stopped: go on with --resume, or start again with --overwrite.")
+                raise OutputExistsError(partial, "It belongs to a stopped run: continue it with --resume, or start again with --overwrite.")
             partial.unlink(missing_ok=True)
         with closing(Journal(output, images, finished)) as journal:
             on_resumed(done := journal.done)
@@ -70,37 +69,39 @@ def caption_into(
             if finished is not None and done == len(images):
                 return journal.failed
             digest = _sha256(_lines(journal, as_json=as_json))
-            if output.exists() and not overwrite and not made_here(output) and sha256_of(output) != digest:
-                raise OutputExistsError(output)  # somebody put it there since; not what a kill left between writing it and the next line
+            if output.exists() and not overwrite and not is_unchanged(output) and sha256_of(output) != digest:
+                raise OutputExistsError(output)  # created by another program; a run killed before write_meta leaves the same bytes
             try:
                 write_atomically(output, _lines(journal, as_json=as_json))
                 write_meta(output, journal.settings or {}, digest, journal.stamped_rows())
             except OSError as error:
-                raise OutputError(output, f"{error.strerror or error}; the captions are in {partial.name}, and --resume goes on") from error
+                raise OutputError(
+                    output, f"{error.strerror or error}; the captions are in {partial.name}; continue with --resume"
+                ) from error
             failed = journal.failed
             journal.close(remove=True)
             return failed
 
 
 def _caption_rest(journal: Journal, job: CaptionJob, settings: Mapping[str, Any], on_rows: Callable[[Sequence[Row]], None]) -> None:
-    """Give every image a row. A batch counts as a whole: those of its images that have rows are captioned with the others again."""
+    """Caption the images without a row. A batch with a missing row is captioned whole, so that batches equal those of an unbroken run."""
     images, size = job.images, job.request.batch_size
     batches = [images[start : start + size] for start in range(0, len(images), size)]
-    todo = [batch for batch in batches if not all(map(journal.has, batch))]
-    begun = False
+    remaining = [batch for batch in batches if not all(map(journal.has, batch))]
+    started = False
 
     def begin(ready: Ready) -> None:
-        nonlocal begun
+        nonlocal started
         journal.begin(json_dataclass.dump(ready) | json_dataclass.dump(job.request) | settings)
-        begun = True
+        started = True
 
     try:
-        for rows in supervise(job, todo, begin, proven=journal.done > journal.failed):
+        for rows in supervise(job, remaining, begin, proven=journal.done > journal.failed):
             journal.add(rows)
             on_rows(rows)
     except BaseException:
-        if begun:
-            logger.warning("stopped with %d of %d images done; --resume goes on", journal.done, len(images))
+        if started:
+            logger.warning("stopped with %d of %d images done; continue with --resume", journal.done, len(images))
         raise
 
 

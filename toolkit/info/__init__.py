@@ -1,1 +1,1 @@
-"""What an artifact, a package or a checkpoint is."""
+"""Describe an artifact, a package or a checkpoint from its metadata."""

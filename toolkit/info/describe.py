@@ -1,4 +1,4 @@
-"""Describe what is at a path, from its metadata alone: an artifact, a package, or a checkpoint. No weights are read or hashed."""
+"""Describe an artifact, a package or a checkpoint from its metadata. Weights are neither read nor hashed."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from runtimes.storage.archive import SUFFIX, read_archive_manifest
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return what is at a path, as JSON values. "kind" is "artifact", "package" or "checkpoint".
+    """Return the metadata of a path as JSON values. "kind" is "artifact", "package" or "checkpoint".
 
-    Of an artifact and a package: every field of the manifest, "digest" (sha256 of the bytes of manifest.json), "bytes" and "components"
-    (role → bytes, as the manifest declares them). Of a checkpoint: see `exporters.checkpoint.summary`.
+    An artifact and a package have every field of the manifest, "digest" (sha256 of the bytes of manifest.json), "bytes" (total size) and
+    "components" (role → size in bytes, from the manifest). For a checkpoint see `exporters.checkpoint.summary`.
 
     Raises:
         RequestError: The path is none of these.
-        ManifestError, ManifestVersionError, ArchiveError, CheckpointError: It is one, and cannot be read.
+        ManifestError, ManifestVersionError, ArchiveError, CheckpointError: Its metadata cannot be read.
     """
     if (path / MANIFEST_NAME).is_file():
         return _manifest("artifact", path, read_manifest(path / MANIFEST_NAME))
@@ -30,8 +30,8 @@ def describe(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise RequestError(f"{path}: no such file or folder")
     if names := sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}")):
-        raise RequestError(f"{path}: holds several artifacts; name one of {', '.join(names)}")
-    raise RequestError(f"{path}: is no artifact ({MANIFEST_NAME}), no package (*{SUFFIX}) and no checkpoint (config.json)")
+        raise RequestError(f"{path}: contains several artifacts; name one of {', '.join(names)}")
+    raise RequestError(f"{path}: is neither an artifact ({MANIFEST_NAME}) nor a package (*{SUFFIX}) nor a checkpoint (config.json)")
 
 
 def _manifest(kind: str, path: Path, manifest: Manifest) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Packages: an artifact goes in; one file comes out that carries it to another machine and proves itself there."""
+"""Pack an artifact into one archive that another machine can verify: with golden captions, a model card and, on request, wheels."""

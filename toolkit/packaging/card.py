@@ -1,4 +1,4 @@
-"""The model card of a package: its manifest goes in; README.md comes out: what it is, how it was made, how to run it, what it cannot do."""
+"""Write the model card of a package (its README.md) from the manifest: model, recipe, usage, limits and licences."""
 
 import json
 from importlib import resources
@@ -16,13 +16,13 @@ CARD, CARD_ROLE = "README.md", "card"
 CARD_TEXT = """\
 # {name}
 
-A BLIP image captioner: an image goes in, an English sentence comes out. Made from `{model}`{revision} by blip-toolkit {toolkit}
+A BLIP image captioner: it describes an image with one English sentence. Exported from `{model}`{revision} by blip-toolkit {toolkit}
 with the recipe `{recipe}`: {why}
 
 | | |
 |---|---|
 | runtime | {runtime}, {requires} |
-| meant for | {device}{features} |
+| target | {device}{features} |
 | weights | {precision}; quantized: {applied} |
 | image | {image_px} px square, {resample}; {tokens} vision tokens |
 | size | {megabytes:.1f} MB |
@@ -32,7 +32,7 @@ with the recipe `{recipe}`: {why}
 ## Use
 
 ```sh
-{install}toolkit verify .          # on the machine where it is to run, once
+{install}toolkit verify .          # once, on the machine that will run it
 toolkit caption . photo.jpg
 ```
 
@@ -45,11 +45,10 @@ print(captioner.caption("photo.jpg")[0].text)
 
 {measured}## Limits
 
-- It says what is likely, not what is true: counts, colours, text and names are often wrong, and it repeats the biases of what it was
-  trained on.
+- Captions are likely, not certain: counts, colours, text and names are often wrong. They repeat the biases of the training data.
 - {quantized}
-- `toolkit verify` compares golden captions: {images}. They prove that a machine computes what the packaging machine did, not that
-  captions are good.{approximate}
+- `toolkit verify` compares the captions of {images} with those of the packaging machine (golden captions). Equal captions prove that
+  both machines compute the same; they do not prove that captions are good.{approximate}
 
 ## Licences
 
@@ -58,9 +57,15 @@ Checkpoint: {licence}. Code of blip-toolkit: Apache-2.0. Golden images: {credits
 
 
 def card(manifest: Manifest, measured: str | None, *, offline: bool) -> str:
-    """Return the text of README.md."""
+    """Return the text of README.md.
+
+    Args:
+        manifest: Manifest of the artifact, without the files of the package.
+        measured: Markdown table of benchmark results, or None.
+        offline: Whether the package contains wheels.
+    """
     recipe, gate = manifest.recipe, manifest.gate
-    listed = {
+    entries = {
         entry["file"]: entry for entry in json.loads(resources.files("toolkit.sample").joinpath("captions.json").read_bytes())["images"]
     }
     applied = ", ".join(f"{count} {kind} ({part})" for part, kinds in manifest.applied.items() for kind, count in kinds.items())
@@ -83,38 +88,38 @@ def card(manifest: Manifest, measured: str | None, *, offline: bool) -> str:
         megabytes=sum(entry.bytes for entry in manifest.files.values()) / 1e6,
         gate=_gate(gate),
         checkpoint=manifest.source.sha256,
-        install="pip install --no-index --find-links . --require-hashes -r requirements.txt   # from this folder alone\n"
+        install="pip install --no-index --find-links . --require-hashes -r requirements.txt   # uses only files of this folder\n"
         if offline
         else "",
         measured=f"## Measured\n\n{measured}\n" if measured else "",
-        quantized="Its captions may differ in words from the checkpoint's, and a little between batch sizes and kinds of CPU."
+        quantized="Its captions may differ from the checkpoint's in some words, and slightly between batch sizes and CPU types."
         if manifest.target.precision != "fp32"
-        else "Its captions are the checkpoint's, token for token, on the images it was checked with.",
+        else "Its captions equal the checkpoint's, token for token, on the images of the export gate.",
         images=", ".join(IMAGES),
-        approximate="\n- It is approximate: it sees smaller images than the checkpoint was made for."
+        approximate="\n- It is approximate: its input images are smaller than those of the checkpoint."
         if manifest.target.approximate
         else "",
-        licence=manifest.source.licence or "not stated where it came from; ask those who made it before you pass it on",
-        credits=", ".join(f"{name} by {listed[name]['author']} ({listed[name]['licence']})" for name in IMAGES),
+        licence=manifest.source.licence or "not stated in the checkpoint; ask its authors before you redistribute it",
+        credits=", ".join(f"{name} by {entries[name]['author']} ({entries[name]['licence']})" for name in IMAGES),
     )
 
 
 def measured_table(path: Path, manifest: Manifest) -> str:
-    """Return the table of benchmark records for the card.
+    """Return the Markdown table of an artifact's benchmark records, with the baseline.
 
     Raises:
-        RecordError: They cannot be read, or are not of this artifact.
+        RecordError: The file cannot be read, or has no record of this artifact.
     """
     records = read_records(path)
     check_comparable(records, str(path))
-    ours = [record for record in records if record.subject and record.subject.manifest_digest in (manifest.digest, None)]
-    if not any(record.subject and record.subject.manifest_digest for record in ours):
-        raise RecordError(str(path), f"holds no records of {manifest.name} (digest {manifest.digest[:12]}…); run toolkit bench on it")
-    return render_markdown(ours)
+    relevant = [record for record in records if record.subject and record.subject.manifest_digest in (manifest.digest, None)]
+    if not any(record.subject and record.subject.manifest_digest for record in relevant):
+        raise RecordError(str(path), f"has no record of {manifest.name} (digest {manifest.digest[:12]}…); run toolkit bench on it")
+    return render_markdown(relevant)
 
 
 def _gate(gate: dict[str, object]) -> str:
-    """Say what the export's gate found; an artifact may carry none."""
+    """Return the result of the export gate in words; a manifest may have none."""
     if "drift_nat_per_token" not in gate:
         return "not recorded"
     verdict = "passed" if gate["passed"] else f"not passed: {gate['problem']}"

@@ -1,4 +1,4 @@
-"""Record golden captions of an artifact, which `runtimes.verification.replay` compares on another machine."""
+"""Record golden captions: captions and logits of an artifact that `runtimes.verification.golden` compares on another machine."""
 
 import hashlib
 import io
@@ -42,12 +42,14 @@ from runtimes.verification.replay import (
 logger = logging.getLogger(__name__)
 
 IMAGES = ("cat.jpg", "coffee.jpg", "parrot.jpg")
-"""Of the shipped sample, all CC0."""
+"""Images of `toolkit/sample`, all with licence CC0."""
 
 BOUNDS = {"fp32": (1e-3, 1e-3), "fp16": (0.05, 0.5), "int8": (0.2, 0.5), "int4": (0.2, 0.5)}
-"""Precision → (tie in nat, tolerance of a logit) on another machine. FP32: the export gate's. Quantized: on another instruction set an
-activation rounds to the next of 255 steps. The shipped model's captions with AVX2 alone (qemu's Haswell) against AVX-512 VNNI: logits
-differed by 3e-6 (`onnx-fp32`), 0.19 (`onnx-int8`), 0.18 (`onnx-int4`), margins by 6e-6, 0.14 and 0.16. FP16 was not measured."""
+"""Precision → (margin of a tie in nat, tolerance of a logit) between two machines.
+
+FP32 has the bounds of the export gate. With INT8 activations, another instruction set may round a value to the next of 255 steps.
+Measured with the shipped model, AVX2 (qemu's Haswell) against AVX-512 VNNI: logits differ by 3e-6 (`onnx-fp32`), 0.19 (`onnx-int8`) and
+0.18 (`onnx-int4`); margins differ by 6e-6, 0.14 and 0.16. FP16 was not measured."""
 
 Files = dict[str, tuple[str, bytes]]
 """File name → (role, content)."""
@@ -55,43 +57,43 @@ Files = dict[str, tuple[str, bytes]]
 
 @dataclass(frozen=True)
 class Recording:
-    """Golden captions that were recorded a moment ago."""
+    """Golden captions and the images and logits that they were recorded with."""
 
     golden: Golden
-    """Its sensitivity is not measured yet."""
+    """The content of golden.json; `sensitivity` has a placeholder."""
     images: tuple[Image.Image, ...]
-    """RGB, as shipped."""
+    """The decoded originals, RGB."""
     logits: Logits
     files: Files
-    """Of the images and the logits."""
+    """Files of the images and the logits, to add to the package."""
 
 
 def record(captioner: Captioner, path: Path) -> Recording:
     """Caption the golden images.
 
     Args:
-        captioner: Of the artifact.
-        path: Of the artifact, for messages.
+        captioner: The loaded artifact.
+        path: Path of the artifact, for messages.
 
     Raises:
-        GoldenError: The caption of an image that the export's gate saw differs from the one at export.
+        GoldenError: The export gate captioned one of the images, and its caption differs from the one here.
     """
     spec, manifest = captioner.manifest.image, captioner.manifest
     searches, length = searches_of(captioner), manifest.defaults.max_length
     if left_out := [str(num_beams) for num_beams in SEARCHES if num_beams not in searches]:
-        logger.warning("%s: no golden captions with %s beams, which its session does not search with", path, ", ".join(left_out))
+        logger.warning("%s: its session has no search with %s beams, so none is recorded", path, ", ".join(left_out))
     tie_nat, tolerance = BOUNDS[manifest.target.precision]
     files: Files = {}
     images, golden_images, logits = [], [], []
     for name in IMAGES:
         original, content = f"golden-{name}", resources.files("toolkit.sample").joinpath(name).read_bytes()
         resized, image = original.replace(".jpg", ".png"), read_image(content, name)
-        found = [golden_caption(captioner, image, num_beams, length) for num_beams in searches]
-        captions = tuple(_recorded(captioner, image, num_beams, caption) for num_beams, caption in zip(searches, found, strict=True))
-        before = manifest.gate.get("captions", {}).get(hashlib.sha256(content).hexdigest())
-        if before is not None:
-            was = replace(captions[0], token_ids=tuple(before), text=captioner.tokenizer.text(before))
-            tie, problem = compare_caption(captioner, image, was, found[0], tie_nat)
+        results = [golden_caption(captioner, image, num_beams, length) for num_beams in searches]
+        captions = tuple(_recorded(captioner, image, num_beams, caption) for num_beams, caption in zip(searches, results, strict=True))
+        gate_ids = manifest.gate.get("captions", {}).get(hashlib.sha256(content).hexdigest())
+        if gate_ids is not None:
+            at_export = replace(captions[0], token_ids=tuple(gate_ids), text=captioner.tokenizer.text(gate_ids))
+            tie, problem = compare_caption(captioner, image, at_export, results[0], tie_nat)
             if problem is not None and not tie:
                 raise GoldenError(path, f"{name}: {problem} as at export")
         files[original] = (f"{ROLE}:{original}", content)
@@ -114,7 +116,7 @@ def record(captioner: Captioner, path: Path) -> Recording:
 
 
 def notices(recording: Recording, damaged: Captioner) -> bool:
-    """Whether golden captions or logits differ with a damaged copy of the artifact that they were recorded with."""
+    """Return whether golden captions or logits differ between an artifact and a damaged copy of it."""
     return any(
         compare_image(damaged, image, "", recording.golden, index, recording.logits).differences
         for index, image in enumerate(recording.images)
@@ -122,7 +124,7 @@ def notices(recording: Recording, damaged: Captioner) -> bool:
 
 
 def golden_json(recording: Recording, sensitivity: Sensitivity) -> tuple[str, bytes]:
-    """Return role and content of golden.json."""
+    """Return the role and the content of golden.json."""
     golden = json_dataclass.dump(replace(recording.golden, sensitivity=sensitivity))
     return ROLE, (json.dumps(golden, indent=1, ensure_ascii=False) + "\n").encode()
 

@@ -1,4 +1,4 @@
-"""Make a package: an artifact goes in; an archive of it, its golden captions and its model card comes out."""
+"""Write a package: an archive of an artifact, its golden captions and its model card."""
 
 import hashlib
 import logging
@@ -25,7 +25,7 @@ Files = Mapping[str, tuple[str, bytes]]
 
 
 def default_output(artifact: Path) -> Path:
-    """Return where a package goes that nobody named: beside the artifact."""
+    """Return the default path of a package: beside the artifact."""
     resolved = artifact.resolve()
     return resolved.with_name(resolved.name + SUFFIX)
 
@@ -43,18 +43,19 @@ def package(
 
     Args:
         artifact_path: The artifact's folder.
-        output: The archive, `.tar.gz`.
-        measured: A table for the model card.
-        wheels: Wheels and what pins them.
-        overwrite: Replace an archive that exists.
-        on_bytes: Told of every block of the artifact that is written, for progress.
+        output: Path of the archive (`.tar.gz`).
+        measured: Markdown table for the model card.
+        wheels: Wheels and the requirements.txt that pins them.
+        overwrite: Replace an existing archive.
+        on_bytes: Called with the size in bytes of each block of the artifact that is written, for progress.
 
     Returns:
-        The digest of the package's manifest.
+        The digest of the package's manifest (sha256, hexadecimal).
 
     Raises:
-        OutputExistsError, OutputError, ArchiveError: Before anything is run, where that can be known.
-        ToolkitError: What `runtimes.verification.verify.verify` raises.
+        OutputExistsError, ArchiveError: The path exists or has another suffix; raised before the artifact is run.
+        OutputError: The archive cannot be written.
+        ToolkitError: `runtimes.verification.verify.verify` raised it.
     """
     check_suffix(output)
     if output.exists() and not overwrite:
@@ -82,13 +83,13 @@ def package(
 
 
 def _goldens(artifact: Artifact, output: Path) -> Files:
-    """Record golden captions; measure beside the output, with a damaged copy of the artifact, whether they notice damage."""
+    """Record golden captions, and measure with a damaged copy of the artifact, beside the output, whether they notice damage."""
     recording = record(load(artifact.path, device="cpu"), artifact.path)
     with working_folder(output.parent, f".{output.name}.copy-") as copy:
         layer = with_zeroed_weight(artifact, copy)
         sensitivity = Sensitivity(layer=layer, noticed=notices(recording, load(copy, device="cpu")))
     if not sensitivity.noticed:
-        logger.warning("%s: golden captions do not notice a thousandth of %s set to zero; hashes do", artifact.path, layer)
+        logger.warning("%s: golden captions do not notice that 0.1%% of %s is zero; the hashes do", artifact.path, layer)
     return {**recording.files, FILE: golden_json(recording, sensitivity)}
 
 
@@ -98,7 +99,7 @@ def _content(artifact: Artifact, manifest: Manifest, added: Files, on_bytes: Cal
 
 
 def _hashed(path: Path, entry: FileEntry, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
-    """Read a file that was verified before; if it has become another one since, nothing is packaged."""
+    """Yield the blocks of a verified file; raise ArtifactCorruptError at the end if its hash has changed since."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:

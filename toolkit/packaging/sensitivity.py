@@ -1,4 +1,4 @@
-"""Measure whether golden captions notice damage: caption with a copy of an artifact in which a thousandth of a weight is zero."""
+"""Make a damaged copy of an artifact, to measure whether golden captions notice damage: 0.1 % of one weight is set to zero."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.engines.ort.graph_check import external_tensors
 
 PART = 1000
-"""One in so many bytes of the weight is zeroed, side by side, as a bad sector would."""
+"""1/1000 of the weight's bytes are zeroed. They are contiguous, as in a bad disk sector."""
 WEIGHTS = {"weights": "vision_model.", "encoder-weights": "", "captioner-weights": "encoder/"}
-"""Role of a file with the vision tower's weights → what their names start with."""
+"""Role of a file that contains the vision tower's weights → prefix of their names in that file."""
 
 
 class Weight(NamedTuple):
-    """Place of a weight within a file."""
+    """Name, offset and size in bytes of a weight in a file."""
 
     name: str
     start: int
@@ -27,11 +27,14 @@ class Weight(NamedTuple):
 
 
 def with_zeroed_weight(artifact: Artifact, copy: Path) -> str:
-    """Copy an artifact's model, hashes made anew, with a thousandth of the vision tower's largest weight zeroed; return that weight's name.
+    """Copy an artifact, with 1/1000 of the vision tower's largest weight set to zero and valid hashes in its manifest.
 
     Args:
-        artifact: To be copied; other files than the changed one are hard links where the file system has them.
-        copy: An empty folder on a file system with room for the weights.
+        artifact: The artifact. Unchanged files become hard links where the file system supports them.
+        copy: An empty folder, on a file system with space for the weights.
+
+    Returns:
+        The name of the changed weight.
     """
     files = {name: entry for name, entry in artifact.manifest.files.items() if not entry.optional}
     role = next(entry.role for entry in files.values() if entry.role in WEIGHTS)
@@ -71,7 +74,7 @@ def _tensors(file: Path) -> Iterator[Weight]:
 
 
 def _external(artifact: Artifact, role: str) -> Iterator[Weight]:
-    """Yield the weights in the file beside a graph."""
+    """Yield the weights that an ONNX graph stores as external data."""
     path = artifact.path_of(role)
     for tensor in external_tensors(path, path.read_bytes()):
         yield Weight(tensor.name, tensor.offset, tensor.bytes)

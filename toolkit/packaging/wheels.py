@@ -1,8 +1,8 @@
-"""Collect wheels for a device without a network: this distribution, all that its `[device]` install needs, and a list that pins them.
+"""Collect the wheels of `blip-toolkit[device]` and its dependencies, and a requirements.txt that pins them, for a device without a network.
 
-This distribution is built where the toolkit runs from its source tree, and downloaded from the index where it was installed. pip does the
-work in a child process, for the platform that is asked for. Markers of requirements ("only on Windows") are still judged by the machine
-that packages, so a package for another operating system is best made there.
+A toolkit that runs from its source tree builds its own wheel; an installed toolkit downloads its wheel from the package index. pip runs in
+a subprocess, for the requested platform. pip evaluates environment markers of requirements ("only on Windows") on the machine that
+packages, so package for another operating system on that operating system.
 """
 
 import hashlib
@@ -24,39 +24,42 @@ WHEEL_ROLE, REQUIREMENTS_ROLE = "wheel", "requirements"
 SOURCES = ("toolkit", "exporters", "runtimes", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 ROOT = Path(__file__).parents[2]
 EPOCH = "315532800"
-"""1980-01-01, the first day of a zip file, for build backends: a wheel's bytes do not depend on when it was built."""
+"""1980-01-01, the earliest date of a zip file: SOURCE_DATE_EPOCH, so that the bytes of a wheel do not depend on the build time."""
 OLDEST_GLIBC = 5
-"""manylinux_2_5 is the oldest platform that wheels are made for."""
+"""manylinux_2_5 is the oldest manylinux platform."""
 
 
 def collect(platforms: Sequence[str] = (), python: str | None = None) -> dict[str, tuple[str, bytes]]:
-    """Gather the wheels of an install for devices; return file name → (role, content), the list that pins them included.
+    """Download or build all wheels that a device needs.
 
     Args:
-        platforms: As pip names them, such as `manylinux_2_28_aarch64`; none: this machine's.
-        python: The device's Python, such as `3.12`; None: this one's.
+        platforms: Platform tags of pip, such as `manylinux_2_28_aarch64`; empty for this machine.
+        python: Python version of the device, such as `3.12`; None for this Python.
+
+    Returns:
+        File name → (role, content) of the wheels and of requirements.txt.
 
     Raises:
-        UnavailableError: pip cannot have one of them.
+        UnavailableError: pip cannot download or build a wheel.
     """
     with tempfile.TemporaryDirectory(prefix="toolkit-wheels-") as scratch:
         folder = Path(scratch)
         in_source_tree = (ROOT / "pyproject.toml").is_file()
         distribution = f"{DISTRIBUTION}[{EXTRA}]"
-        wanted = f"{distribution} @ {own_wheel(folder).as_uri()}" if in_source_tree else f"{distribution}=={version(DISTRIBUTION)}"
+        requirement = f"{distribution} @ {own_wheel(folder).as_uri()}" if in_source_tree else f"{distribution}=={version(DISTRIBUTION)}"
         options = [f"--platform={name}" for platform in platforms for name in compatible(platform)]
         options += [f"--python-version={python}"] if python else []
         options += ["--implementation=cp"] if options else []
-        _pip("download", "--only-binary=:all:", "--dest", str(folder / "wheels"), *options, wanted)
+        _pip("download", "--only-binary=:all:", "--dest", str(folder / "wheels"), *options, requirement)
         files = {file.name: file.read_bytes() for file in sorted((folder / "wheels").glob("*.whl"))}
-    pinned = [f"{_named(name)} --hash=sha256:{hashlib.sha256(content).hexdigest()}" for name, content in files.items()]
-    listed = "\n".join(["# pip install --no-index --find-links . --require-hashes -r requirements.txt", *pinned, ""])
+    pinned = [f"{_requirement(name)} --hash=sha256:{hashlib.sha256(content).hexdigest()}" for name, content in files.items()]
+    requirements = "\n".join(["# pip install --no-index --find-links . --require-hashes -r requirements.txt", *pinned, ""])
     wheels = {name: (f"{WHEEL_ROLE}:{name}", content) for name, content in files.items()}
-    return {**wheels, REQUIREMENTS: (REQUIREMENTS_ROLE, listed.encode())}
+    return {**wheels, REQUIREMENTS: (REQUIREMENTS_ROLE, requirements.encode())}
 
 
 def compatible(platform: str) -> list[str]:
-    """Return the platforms whose wheels run on one, newest first: a glibc runs what was built for an older one, but pip asks for each."""
+    """Return the platform tags whose wheels run on a platform, newest glibc first: pip accepts only the tags that it is given."""
     glibc = re.fullmatch(r"manylinux_2_(\d+)_(\w+)", platform)
     if glibc is None:
         return [platform]
@@ -64,12 +67,12 @@ def compatible(platform: str) -> list[str]:
 
 
 def own_wheel(folder: Path) -> Path:
-    """Build this distribution's wheel from the source tree that it runs from.
+    """Build the wheel of this distribution from its source tree, and return its path.
 
     Raises:
-        UnavailableError: It cannot be built.
+        UnavailableError: The build failed.
     """
-    copy = folder / "source"  # building leaves folders behind, and old ones there would get into the wheel
+    copy = folder / "source"  # a build leaves folders in the source tree, and would put old ones into the wheel
     copy.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -80,8 +83,8 @@ def own_wheel(folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def _named(wheel: str) -> str:
-    """Return `name==version` of a wheel's file name."""
+def _requirement(wheel: str) -> str:
+    """Return the requirement `name==version` for the file name of a wheel."""
     name, release = wheel.split("-")[:2]
     return f"{name}=={release}"
 
@@ -93,5 +96,7 @@ def _pip(*arguments: str) -> None:
     )
     if ended.returncode:
         lines = [line for line in ended.stderr.splitlines() if line.strip()]
-        said = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else f"exit code {ended.returncode}")
-        raise UnavailableError(f"pip cannot {arguments[0]} what a device needs: {said.removeprefix('ERROR: ')}")
+        reason = next(
+            (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else f"exit code {ended.returncode}"
+        )
+        raise UnavailableError(f"pip {arguments[0]} failed for the device's wheels: {reason.removeprefix('ERROR: ')}")

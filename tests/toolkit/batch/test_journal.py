@@ -1,4 +1,4 @@
-"""The journal of a run: cut off at any byte it gives the rows before, and it takes nothing that is not its own."""
+"""The journal of a run: cut off at any byte, it has the complete rows before; other files are refused."""
 
 import json
 import os
@@ -32,18 +32,18 @@ def row(image, text="x"):
     return {"image": image, "error": "no such file", "code": "IMAGE_UNREADABLE"} if "none" in image else {"image": image, "caption": text}
 
 
-def begun(output, images):
+def started(output, images):
     journal = Journal(output, images)
     journal.begin(SETTINGS)
     return journal
 
 
 def test_rows_come_back_in_the_order_of_the_images(output, images):
-    journal = begun(output, images)
+    journal = started(output, images)
     journal.add([row(images[2]), row(images[0])])
     journal.add([row(images[4])])
     journal.close()
-    again = begun(output, images)
+    again = started(output, images)
     assert (again.done, again.failed, [again.has(image) for image in images]) == (3, 1, [True, False, True, False, True])
     again.add([row(images[1]), row(images[3], "last")])
     assert list(again.rows()) == [*map(row, images[:3]), row(images[3], "last"), row(images[4])]
@@ -53,14 +53,14 @@ def test_rows_come_back_in_the_order_of_the_images(output, images):
 
 @pytest.mark.slow
 def test_cut_off_at_any_byte(output, images):
-    journal = begun(output, images)
+    journal = started(output, images)
     for image in images:
         journal.add([row(image)])
     journal.close()
     whole = partial_of(output).read_bytes()
     for size in range(len(whole)):
         partial_of(output).write_bytes(whole[:size] + (b"", b"\0" * 9, b"x\n")[size % 3])
-        again = begun(output, images)
+        again = started(output, images)
         assert again.done == max(0, whole[:size].count(b"\n") - 1)
         again.add([row(image) for image in images if not again.has(image)])
         again.close()
@@ -69,7 +69,7 @@ def test_cut_off_at_any_byte(output, images):
 
 @pytest.mark.slow
 def test_killed_at_any_call(output, images):
-    """Between any two of them whole rows are there, and going on gives the whole."""
+    """After a kill at any system call, complete rows are there, and a resumed run adds the others."""
     for stop_at in range(1, 100):
         partial_of(output).unlink(missing_ok=True)
         child = os.fork()
@@ -77,7 +77,7 @@ def test_killed_at_any_call(output, images):
             try:
                 stops = Stops(output.parent, stop_at, "kill")
                 stops.install()
-                journal = begun(output, images)
+                journal = started(output, images)
                 for image in images:
                     journal.add([row(image)])
                 journal.close(remove=True)
@@ -87,14 +87,14 @@ def test_killed_at_any_call(output, images):
         if status == 5:
             break
         assert status == -signal.SIGKILL
-        again = begun(output, images)
+        again = started(output, images)
         again.add([row(image) for image in images if not again.has(image)])
         assert list(again.rows()) == [row(image) for image in images]
         again.close()
     assert stop_at > 5
 
 
-def test_what_is_not_its_own_is_left_alone(output, images):
+def test_a_file_that_is_no_journal_is_refused_and_unchanged(output, images):
     for content in (b'{"image": "a.png", "caption": "x"}\n', b'{"journal": 2}\n'):
         partial_of(output).write_bytes(content)
         with pytest.raises(RequestError, match=r"\.partial"):
@@ -106,19 +106,19 @@ def test_what_is_not_its_own_is_left_alone(output, images):
         Journal(output, images)
 
 
-def test_other_settings_are_named(output, images):
-    begun(output, images).close()
+def test_the_error_names_the_settings_that_differ(output, images):
+    started(output, images).close()
     with pytest.raises(RequestError, match=r"artifact .*3f9a.*77.*prompt .*None.*'a'"):
         Journal(output, images).begin({"artifact": "77", "num_beams": 1, "prompt": "a"})
 
 
 def test_an_image_that_changed_has_no_row(output, images):
-    journal = begun(output, images)
+    journal = started(output, images)
     journal.add([row(image) for image in images])
     journal.close()
     os.utime(images[0], ns=(1, 1))
     with open(images[4], "wb"):  # noqa: PTH123
         pass
-    again = begun(output, images)
+    again = started(output, images)
     assert [again.has(image) for image in images] == [False, True, True, True, False]
     assert all("stamp" in json.loads(line) for line in partial_of(output).read_bytes().splitlines()[1:])

@@ -1,4 +1,4 @@
-"""A finished output and `resume`: it is checked as an unfinished one is, in JSON and in text lines, and completed where images changed."""
+"""Resuming a finished output, with JSON and text lines: it is checked, and images that have changed are captioned again."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ REQUEST = Request(prompt=None, num_beams=1, min_length=0, max_length=8, batch_si
 
 @pytest.fixture
 def job(tiny_artifacts, drawn_images, tmp_path):
-    """Three images, of which the second is none."""
+    """A job with three images; the second is a text file."""
     (tmp_path / "images").mkdir()
     for number in (0, 2):
         shutil.copy(drawn_images[number].path, tmp_path / "images" / f"{number}.png")
@@ -31,7 +31,7 @@ def job(tiny_artifacts, drawn_images, tmp_path):
 
 @pytest.fixture(params=[True, False], ids=["json", "text"])
 def finished(request, job, tmp_path):
-    """(run, output): a finished output, and a function that resumes it with a job; it returns failed images, captioned ones, those done."""
+    """(run, output): a finished output, and a function that resumes it and returns (failed count, captioned images, resumed count)."""
     (tmp_path / "out").mkdir()
     output = tmp_path / "out" / "captions"
 
@@ -60,7 +60,7 @@ def test_nothing_is_left_to_do(finished, job):
     assert set(before) == {output.name, meta_of(output).name}
 
 
-def test_what_a_run_that_was_killed_while_it_wrote_the_settings_left_is_removed(finished, job):
+def test_the_temporary_settings_file_of_a_killed_run_is_removed(finished, job):
     run, output = finished
     before = files_of(output)
     output.with_name(f".{meta_of(output).name}-0123abcd.tmp").write_bytes(b"half")
@@ -68,11 +68,11 @@ def test_what_a_run_that_was_killed_while_it_wrote_the_settings_left_is_removed(
     assert files_of(output) == before
 
 
-def test_other_settings_and_artifacts_are_refused_by_name(finished, job, tiny_artifacts):
+def test_other_settings_and_artifacts_are_refused_and_named(finished, job, tiny_artifacts):
     run, output = finished
     before = files_of(output)
     for other, names in (
-        (replace(job, request=replace(REQUEST, num_beams=2, prompt="two")), ["prompt None then, 'two' now", "beams 1 then, 2 now"]),
+        (replace(job, request=replace(REQUEST, num_beams=2, prompt="two")), ["prompt None then, 'two' now", "num_beams 1 then, 2 now"]),
         (replace(job, artifact=str(tiny_artifacts["onnx-int8"])), [f"artifact '{runtimes.load(job.artifact).manifest.digest}' then"]),
     ):
         with pytest.raises(RequestError) as caught:
@@ -90,14 +90,14 @@ def test_an_image_that_changed_is_captioned_again(finished, job, drawn_images):
     assert run(job) == (0, [job.images[1]], [2])
     expected = runtimes.load(job.artifact, threads=1).caption(list(job.images), max_length=8)
     lines = output.read_text().splitlines()
-    said = [json.loads(line)["caption"] if run.as_json else line.split("\t")[1] for line in lines]
-    assert said == [caption.text for caption in expected]
+    captions = [json.loads(line)["caption"] if run.as_json else line.split("\t")[1] for line in lines]
+    assert captions == [caption.text for caption in expected]
     assert not partial_of(output).exists()
     assert run(job) == (0, [], [3])
 
 
 @pytest.mark.parametrize("change", ["output", "no meta", "meta", "other images"])
-def test_what_is_no_finished_output_of_these_images_is_left_alone(finished, job, change):
+def test_a_changed_output_or_one_of_other_images_is_refused_and_unchanged(finished, job, change):
     run, output = finished
     if change == "output":
         output.write_bytes(output.read_bytes().replace(b"a", b"b"))

@@ -1,4 +1,4 @@
-"""A device without a network: it installs from a package alone, verifies there what it was sent, and captions as the build machine does."""
+"""A device without a network: it installs from a package, verifies it, and captions as the build machine does."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ def package(mini_artifacts, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def device(package, tmp_path_factory):
-    """(folder that was unpacked, `bin` of an environment that was installed from it and from nothing else)."""
+    """(unpacked folder, `bin` of an environment installed only from this folder)."""
     folder = tmp_path_factory.mktemp("offline")
     ended = CliRunner().invoke(main, ["unpack", str(package[0]), "-o", str(folder / "stick"), "--digest", package[1]])
     assert (ended.exit_code, ended.stdout) == (0, f"{folder / 'stick'}\n")
@@ -37,8 +37,8 @@ def device(package, tmp_path_factory):
 
 
 def test_it_installs_without_torch(device):
-    listed = json.loads(command(device[1] / "python", "-m", "pip", "list", "--format", "json", cwd=device[0]).stdout)
-    names = {package["name"].lower().replace("_", "-") for package in listed}
+    packages = json.loads(command(device[1] / "python", "-m", "pip", "list", "--format", "json", cwd=device[0]).stdout)
+    names = {package["name"].lower().replace("_", "-") for package in packages}
     assert {"blip-toolkit", "numpy", "pillow", "tokenizers", "click", "onnxruntime", "psutil"} <= names
     assert sorted(names & (HEAVY - {"psutil"})) == []
 
@@ -50,10 +50,10 @@ def test_it_unpacks_verifies_and_captions(device, package, tmp_path):
     assert (report["digest"], report["authentic"], report["sandboxed"]) == (package[1], True, True)
     golden = report["golden"]
     assert (golden["captions"], golden["equal"] + len(golden["ties"]), golden["differences"]) == (6, 6, [])
-    there = json.loads(command(toolkit, "caption", "captioner", image, "--json", cwd=tmp_path).stdout)
+    caption = json.loads(command(toolkit, "caption", "captioner", image, "--json", cwd=tmp_path).stdout)
     recorded = json.loads((tmp_path / "captioner" / "golden.json").read_bytes())["images"][0]["captions"][0]
-    if golden["equal"] == golden["captions"]:  # else this machine rounds otherwise, and its ties were counted
-        assert there["token_ids"] == recorded["token_ids"]
+    if golden["equal"] == golden["captions"]:  # otherwise this machine rounds differently, and the differences are ties
+        assert caption["token_ids"] == recorded["token_ids"]
 
 
 def test_its_wheel_contains_the_licence(device):

@@ -1,4 +1,4 @@
-"""Packages: an artifact goes in, an archive comes out that holds all of it, captions as it does, and is the same twice."""
+"""Packages: the content of the archive, golden captions, the model card, and reproducible bytes."""
 
 import json
 import shutil
@@ -32,14 +32,14 @@ ROOT_FILES += ["golden-parrot.jpg", "golden-parrot.png", "golden.json", "manifes
 
 @pytest.fixture(scope="module")
 def packed(tiny_artifacts, tmp_path_factory):
-    """(archive, folder that it was unpacked into, digest)."""
+    """(archive, folder with its unpacked files, digest)."""
     folder = tmp_path_factory.mktemp("packed")
     digest = package(tiny_artifacts["onnx-int8"], folder / "a.tar.gz")
     unpack(folder / "a.tar.gz", folder / "a", digest)
     return folder / "a.tar.gz", folder / "a", digest
 
 
-def test_it_holds_the_artifact_and_what_proves_it(packed, tiny_artifacts):
+def test_a_package_contains_the_artifact_golden_files_and_a_card(packed, tiny_artifacts):
     _, folder, digest = packed
     artifact = tiny_artifacts["onnx-int8"]
     assert open_artifact(folder).manifest.digest == digest
@@ -48,7 +48,7 @@ def test_it_holds_the_artifact_and_what_proves_it(packed, tiny_artifacts):
     assert sorted({file.name for file in folder.iterdir()} - set(kept)) == ROOT_FILES
 
 
-def test_golden_ids_are_those_of_the_captioner_from_both_forms_of_an_image(packed):
+def test_golden_captions_equal_the_captioners_for_the_original_and_the_resized_image(packed):
     _, folder, _ = packed
     captioner, golden = runtimes.load(folder, device="cpu"), json.loads((folder / "golden.json").read_bytes())
     assert [image["original"] for image in golden["images"]] == ["golden-cat.jpg", "golden-coffee.jpg", "golden-parrot.jpg"]
@@ -61,8 +61,8 @@ def test_golden_ids_are_those_of_the_captioner_from_both_forms_of_an_image(packe
                 assert found.score == pytest.approx(caption["score"], abs=1e-6)
 
 
-def test_a_program_that_only_normalizes_gets_the_recorded_logits_and_margins(packed):
-    """What a browser does: the PNG's bytes, mean and deviation of the manifest, one run of each graph per token."""
+def test_logits_and_margins_can_be_reproduced_with_the_manifest_alone(packed):
+    """As a browser does: decode the PNG, normalize with the manifest's mean and std, run each graph once per token."""
     _, folder, _ = packed
     captioner, golden = runtimes.load(folder, device="cpu"), json.loads((folder / "golden.json").read_bytes())
     spec = captioner.manifest.image
@@ -83,12 +83,12 @@ def test_a_program_that_only_normalizes_gets_the_recorded_logits_and_margins(pac
         np.testing.assert_allclose(margins, greedy["margins_nat"], atol=1e-4)
 
 
-def test_the_same_artifact_gives_the_same_bytes_even_after_a_journey(packed, tmp_path):
+def test_an_unpacked_package_is_packaged_to_the_same_bytes(packed, tmp_path):
     assert package(packed[1], tmp_path / "b.tar.gz") == packed[2]
     assert (tmp_path / "b.tar.gz").read_bytes() == packed[0].read_bytes()
 
 
-def test_the_card_says_what_it_is(packed, tiny_artifacts):
+def test_the_card_describes_the_artifact(packed, tiny_artifacts):
     card, manifest = (packed[1] / "README.md").read_text(), open_artifact(tiny_artifacts["onnx-int8"]).manifest
     for fact in (
         manifest.name,
@@ -104,9 +104,9 @@ def test_the_card_says_what_it_is(packed, tiny_artifacts):
     assert "{" not in card
 
 
-def test_what_cannot_be_packaged_is_refused_before_anything_is_written(tiny_artifacts, tmp_path):
+def test_an_invalid_artifact_or_output_is_refused_and_nothing_is_written(tiny_artifacts, tmp_path):
     artifact = shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "a")
-    with pytest.raises(ArchiveError, match=r"end in \.tar\.gz"):
+    with pytest.raises(ArchiveError, match=r"\.tar\.gz"):
         package(artifact, tmp_path / "a.zip")
     (tmp_path / "there.tar.gz").write_text("mine")
     with pytest.raises(OutputExistsError):
@@ -118,11 +118,11 @@ def test_what_cannot_be_packaged_is_refused_before_anything_is_written(tiny_arti
     assert (tmp_path / "there.tar.gz").read_text() == "mine"
 
 
-def test_an_artifact_that_says_something_else_than_at_export_is_not_packaged(tiny_artifacts, tmp_path):
+def test_an_artifact_with_other_captions_than_at_export_is_not_packaged(tiny_artifacts, tmp_path):
     artifact = shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "a")
-    (said,) = runtimes.load(artifact).caption([CAT])
+    (caption,) = runtimes.load(artifact).caption([CAT])
     image = sha256_of(CAT)
-    for ids, passes in ((said.token_ids, True), ((*said.token_ids[:2], 5, *said.token_ids[3:]), False)):
+    for ids, passes in ((caption.token_ids, True), ((*caption.token_ids[:2], 5, *caption.token_ids[3:]), False)):
         manifest = open_artifact(artifact).manifest
         sealed = replace(manifest, gate={**manifest.gate, "captions": {image: list(ids)}})
         (artifact / "manifest.json").write_bytes(sealed.content)
@@ -135,27 +135,27 @@ def test_an_artifact_that_says_something_else_than_at_export_is_not_packaged(tin
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "a.tar.gz"]
 
 
-def test_a_gate_notes_the_captions_that_it_saw(tiny_artifacts, drawn_images):
+def test_the_gate_records_the_captions_of_its_images(tiny_artifacts, drawn_images):
     artifact = tiny_artifacts["onnx-int8"]
     paths = [image.path for image in drawn_images]
-    said = [list(caption.token_ids) for caption in runtimes.load(artifact, device="cpu").caption(paths)]
-    assert open_artifact(artifact).manifest.gate["captions"] == {sha256_of(path): ids for path, ids in zip(paths, said, strict=True)}
+    captions = [list(caption.token_ids) for caption in runtimes.load(artifact, device="cpu").caption(paths)]
+    assert open_artifact(artifact).manifest.gate["captions"] == {sha256_of(path): ids for path, ids in zip(paths, captions, strict=True)}
 
 
-def test_the_card_carries_the_table_of_records_of_this_artifact_only(tiny_artifacts, tmp_path):
+def test_the_card_has_a_table_of_the_records_of_this_artifact_only(tiny_artifacts, tmp_path):
     records, artifact = read_records(GOLDEN_RECORDS), tiny_artifacts["onnx-int8"]
     manifest = open_artifact(artifact).manifest
     with pytest.raises(RecordError, match="tiny-onnx-int8"):
         measured_table(GOLDEN_RECORDS, manifest)
     case = next(record.case for record in records if record.subject and record.subject.manifest_digest)
-    ours = [
+    rewritten = [
         replace(record, subject=replace(record.subject, manifest_digest=manifest.digest)) if record.case == case else record
         for record in records
     ]
-    write_records(tmp_path / "r.jsonl", ours)
+    write_records(tmp_path / "r.jsonl", rewritten)
     table = measured_table(tmp_path / "r.jsonl", manifest)
-    cases = {record.case for record in ours if record.subject and record.subject.manifest_digest in (manifest.digest, None)}
-    assert table == render_markdown([record for record in ours if record.case in cases])
+    cases = {record.case for record in rewritten if record.subject and record.subject.manifest_digest in (manifest.digest, None)}
+    assert table == render_markdown([record for record in rewritten if record.case in cases])
     written = CliRunner().invoke(main, ["package", str(artifact), "-o", str(tmp_path / "a.tar.gz"), "--records", str(tmp_path / "r.jsonl")])
     assert (written.exit_code, written.stderr) == (0, "")
     unpack(tmp_path / "a.tar.gz", tmp_path / "a")
@@ -172,7 +172,7 @@ def test_the_card_carries_the_table_of_records_of_this_artifact_only(tiny_artifa
         (None, None),
     ],
 )
-def test_the_licence_is_the_one_that_the_checkpoints_card_states(tiny_checkpoint, tmp_path, card, licence):
+def test_the_licence_is_read_from_the_checkpoints_card(tiny_checkpoint, tmp_path, card, licence):
     checkpoint = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
     if card is not None:
         (checkpoint / "README.md").write_text(card)
@@ -180,7 +180,7 @@ def test_the_licence_is_the_one_that_the_checkpoints_card_states(tiny_checkpoint
 
 
 class TestCommands:
-    def test_the_way_from_an_artifact_to_a_verified_folder(self, tiny_artifacts, tmp_path, monkeypatch):
+    def test_package_unpack_and_verify(self, tiny_artifacts, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         artifact = shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "tiny.v1")
         packed = CliRunner().invoke(main, ["package", "tiny.v1"])
@@ -196,18 +196,19 @@ class TestCommands:
             assert json.loads(verified.stdout)["golden"]["equal"] == 6
         assert "as expected" in CliRunner().invoke(main, ["verify", "tiny.v1", "--digest", digest]).stdout
 
-    def test_what_is_wrong_is_one_line_and_an_object(self, tiny_artifacts, tmp_path):
+    def test_errors_are_one_line_and_with_json_an_object(self, tiny_artifacts, tmp_path):
         (tmp_path / "a.tar.gz").write_bytes(b"PK\x03\x04")
         failed = CliRunner().invoke(main, ["verify", str(tmp_path / "a.tar.gz"), "--json"])
         assert (failed.exit_code, len(failed.stderr.splitlines())) == (1, 1)
         assert json.loads(failed.stdout)["code"] == "ARCHIVE_INVALID"
         failed = CliRunner().invoke(main, ["package", str(tiny_artifacts["onnx-int8"]), "-o", str(tmp_path / "a.tar.gz")])
-        assert failed.stderr == f"Error: {tmp_path / 'a.tar.gz'}: exists already; nothing was changed. Use --overwrite to replace it.\n"
+        assert failed.stderr.startswith(f"Error: {tmp_path / 'a.tar.gz'}: ")
+        assert "--overwrite" in failed.stderr
         failed = CliRunner().invoke(main, ["package", str(tiny_artifacts["onnx-int8"]), "--platform", "win_amd64"])
-        assert (failed.exit_code, "give --with-wheels too" in failed.stderr) == (2, True)
+        assert (failed.exit_code, "--with-wheels" in failed.stderr) == (2, True)
 
 
 def test_a_newer_glibc_runs_wheels_of_older_ones():
-    found = compatible("manylinux_2_28_aarch64")
-    assert (found[0], found[-1], "manylinux_2_17_aarch64" in found) == ("manylinux_2_28_aarch64", "manylinux_2_5_aarch64", True)
+    tags = compatible("manylinux_2_28_aarch64")
+    assert (tags[0], tags[-1], "manylinux_2_17_aarch64" in tags) == ("manylinux_2_28_aarch64", "manylinux_2_5_aarch64", True)
     assert compatible("macosx_14_0_arm64") == ["macosx_14_0_arm64"]
