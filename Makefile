@@ -1,14 +1,14 @@
-# Everything a person runs. `make` alone lists it; each target only calls a tool.
+# Commands for developers; `make` lists them.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Arguments for pip, for example an index that carries torch's CPU build.
+# Arguments for pip, for example an index with CPU builds of torch.
 PIP_ARGS ?=
-# A directory or a hub id.
+# A folder or a hub id.
 CHECKPOINT ?= models/blip-mini-coco
 override CHECKPOINT := $(patsubst %/,%,$(CHECKPOINT))
 ARTIFACTS ?= build/artifacts
-# Names of recipes, or "all".  [default: the deployable set, which `toolkit export --list` marks]
+# Names of recipes, or "all".  [default: the recipes that `toolkit export --list` marks "default"]
 RECIPES ?=
 LISTED = $(shell $(BIN)/toolkit export --list | awk '$(1) {print $$1}')
 CHOSEN = $(if $(filter all,$(RECIPES)),$(call LISTED,1),$(or $(RECIPES),$(call LISTED,$$2 == "default")))
@@ -20,14 +20,14 @@ BASE_ARTIFACTS := build/artifacts-base
 BASE_RECIPES := pytorch-fp32 pytorch-int8 onnx-fp32 onnx-int8 onnx-int8-single onnx-int4 onnx-int8-full onnx-int8-fast
 SOURCES := $(shell find exporters runtimes -name '*.py')
 
-# Worker processes of pytest. A file's tests run in one of them, since they share its fixtures. Files keep their order: the slow ones have few tests
-# and would come last otherwise, when the other processes have nothing left to do.
+# Worker processes of pytest. The tests of a file share fixtures, so they run in one process. Files keep their order: sorted by number of tests,
+# slow files with few tests would run last, while the other processes are idle.
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest check-providers docs golden clean
 
-help: ## List what can be made
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
 
 $(VENV)/.ready: pyproject.toml
@@ -36,22 +36,22 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev]'
 	touch $@
 
-setup: $(VENV)/.ready ## Make the environment (.venv)
+setup: $(VENV)/.ready ## Create the environment (.venv) and install the toolkit with its development tools
 
-lint: setup ## Format, lint and type checks, import rules, links of README and docs
+lint: setup ## Check format, lint, types, import rules and the links of README and docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.docs.links
 
-test: setup ## Tests that need only Python
+test: setup ## Run the tests, without those of test-full
 	$(BIN)/python -m pytest -m "not full" $(WORKERS)
 
-test-fast: setup ## Tests that need neither an export nor a model: seconds
+test-fast: setup ## Run the tests that need neither an export nor a model (seconds)
 	$(BIN)/python -m pytest -m fast -q
 
-# The lowest versions that pyproject.toml allows, in an environment of their own. The second line is for what the fast tests leave out.
+# A separate environment with the lowest versions that pyproject.toml allows. The second command compares exports with transformers.
 LOWEST := .venv-lowest
 $(LOWEST)/.ready: pyproject.toml tests/lowest.py
 	$(PYTHON) -m venv $(LOWEST)
@@ -59,34 +59,34 @@ $(LOWEST)/.ready: pyproject.toml tests/lowest.py
 	$(LOWEST)/bin/python -m pip install --quiet $(PIP_ARGS) --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
 	touch $@
 
-test-lowest: $(LOWEST)/.ready ## The fast tests, and exports against transformers, with the lowest versions of all dependencies
+test-lowest: $(LOWEST)/.ready ## Run the fast tests and compare exports with transformers, with the lowest versions of all dependencies
 	$(LOWEST)/bin/python -m pytest -m fast -q
 	$(LOWEST)/bin/python -m pytest -m "not full" -q tests/parity/test_generate.py
 
-# The reference loop in JavaScript; its packages come from the registry that npm is set up for.
+# Packages of the reference loop in JavaScript.
 LOOP := tests/js/node_modules/.package-lock.json
 $(LOOP): tests/js/package-lock.json
 	cd tests/js && npm ci
 	touch $@
 
-test-full: setup $(LOOP) ## The other tests: BLIP-base shapes, many images, the built wheel, the loop in JavaScript (needs Node)
+test-full: setup $(LOOP) ## Run the long tests: BLIP-base shapes, many images, the built wheel, the loop in JavaScript (needs Node.js)
 	$(BIN)/python -m pytest -m full
 
-fuzz: setup ## Damaged and forged artifacts, hostile archives, mutated images: thousands, counted (minutes)
+fuzz: setup ## Open thousands of damaged and forged artifacts, hostile archives and mutated images, and count the outcomes (minutes)
 	$(BIN)/python -m tests.fuzz
 
-faults: setup ## Kill and fail every writing command at each call to the file system, and on small disks
+faults: setup ## Run each writing command on small disks, and kill it or fail it at each file system call
 	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
-soak: setup ## 10,000 images, killed 20 times; memory, descriptors and threads watched
+soak: setup ## Caption 10,000 images with 20 kills; check memory, file descriptors and threads
 	@test -d build/tiny || $(BIN)/python -m tests.checkpoints tiny build/tiny
 	$(BIN)/toolkit export build/tiny --recipe onnx-int8 --output build/artifacts-tiny --overwrite --on-gate-failure write
 	$(BIN)/python -m tests.soak build/artifacts-tiny/tiny-onnx-int8
 
-export: setup ## Export CHECKPOINT into ARTIFACTS: the deployable set, or RECIPES (names, or "all"); unchanged ones are kept
+export: setup ## Export CHECKPOINT to ARTIFACTS with the default recipes or RECIPES (names or "all"); up-to-date artifacts are kept
 	@$(MAKE) --no-print-directory artifacts RECIPES="$(CHOSEN)"
 
-# A rule for each artifact notes its recipe; one command then makes all that are out of date, so that they share one start and one reference run.
+# The rule of each outdated artifact appends its recipe to STALE. One command then exports all of them, so that they share one reference run.
 STALE :=
 artifacts: $(RECIPES:%=$(ARTIFACTS)/$(NAME)-%/manifest.json)
 	$(if $(STALE),$(BIN)/toolkit export $(CHECKPOINT) $(STALE:%=--recipe %) --output $(ARTIFACTS) --overwrite $(EXPORT_ARGS))
@@ -94,23 +94,23 @@ artifacts: $(RECIPES:%=$(ARTIFACTS)/$(NAME)-%/manifest.json)
 $(ARTIFACTS)/$(NAME)-%/manifest.json: $(wildcard $(CHECKPOINT)/*.json $(CHECKPOINT)/*.safetensors) $(SOURCES)
 	$(eval STALE += $*)
 
-bench: export ## Benchmark what `make export` made against FP32 on the shipped images; ends with a report to open in a browser
+bench: export ## Benchmark the artifacts of `make export` against FP32 on the sample images, and write build/report.html
 	$(BIN)/toolkit bench $(CHOSEN:%=$(ARTIFACTS)/$(NAME)-%) --checkpoint $(CHECKPOINT) --output build/records.jsonl --report build/report.html \
 		--overwrite $(BENCH_ARGS)
 
 $(BASE)/model.safetensors: tests/checkpoints.py | $(VENV)/.ready
 	$(BIN)/python -m tests.checkpoints base $(BASE)
 
-bench-base: setup $(BASE)/model.safetensors ## BLIP-base shapes, random weights, 20 forced tokens: the speed reference
+bench-base: setup $(BASE)/model.safetensors ## Benchmark the speed with BLIP-base shapes, random weights and 20 forced tokens
 	@$(MAKE) --no-print-directory base-artifacts
 	$(BIN)/toolkit bench $(BASE_ARTIFACTS) --checkpoint $(BASE) --images toolkit/sample --limit 5 --tokens 20 \
 		--output build/bench-base.jsonl --overwrite
 
-# Random weights answer at random, so the gate records and does not refuse.
+# Random weights fail the gate, so artifacts are written with the failure recorded.
 base-artifacts:
 	@$(MAKE) --no-print-directory artifacts CHECKPOINT=$(BASE) ARTIFACTS=$(BASE_ARTIFACTS) RECIPES="$(BASE_RECIPES)" EXPORT_ARGS="--on-gate-failure write"
 
-# OpenVINO and NNCF are measured, never needed, so they have an environment of their own. Preparing a peer whose package is missing costs a line.
+# A separate environment: OpenVINO and NNCF are needed only for this comparison. A peer without its package is skipped with a message.
 OTHERS := .venv-peers
 BLIP_DATA ?= ../shared/data
 PEERS := build/peers
@@ -121,7 +121,7 @@ $(OTHERS)/.ready: pyproject.toml
 	$(OTHERS)/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[export,eval,device,peers]'
 	touch $@
 
-bench-peers: setup $(OTHERS)/.ready $(BASE)/model.safetensors ## Our recipes beside transformers' and OpenVINO's, in one run
+bench-peers: setup $(OTHERS)/.ready $(BASE)/model.safetensors ## Benchmark our recipes against variants of transformers and OpenVINO, in one run
 	@$(MAKE) --no-print-directory base-artifacts BASE_RECIPES='onnx-fp32 $(PEER_RECIPES)'
 	@$(MAKE) --no-print-directory artifacts RECIPES='onnx-fp32 $(PEER_RECIPES)'
 	@$(MAKE) --no-print-directory peers NAME=$(notdir $(BASE)) PEER_CHECKPOINT=$(BASE) PEER_ARTIFACTS=$(BASE_ARTIFACTS)
@@ -138,14 +138,14 @@ $(PEERS)/$(NAME)/%/peer.json: $(SOURCES) $(wildcard toolkit/bench/peers/*.py)
 	$(OTHERS)/bin/python -m toolkit.bench.peers $* --checkpoint $(PEER_CHECKPOINT) --graphs $(PEER_ARTIFACTS)/$(NAME)-onnx-fp32 \
 		--calibration $(BLIP_DATA)/train/coco_train_mini --output $(PEERS)/$(NAME) --overwrite
 
-# transformers 5 cannot live beside optimum-onnx 0.1, so it has an environment of its own; its FP32 artifacts are those of the first one.
+# A separate environment: optimum-onnx 0.1 excludes transformers 5. It uses the FP32 artifacts of the main environment.
 LATEST := .venv-latest
 $(LATEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(LATEST)
 	$(LATEST)/bin/python -m pip install --quiet $(PIP_ARGS) 'transformers>=5,<6' --editable '.[torch,device,eval]'
 	touch $@
 
-parity-latest: setup $(BASE)/model.safetensors $(LATEST)/.ready ## Parity and baseline speed with transformers 5
+parity-latest: setup $(BASE)/model.safetensors $(LATEST)/.ready ## Compare captions and baseline speed with transformers 5
 	@$(MAKE) --no-print-directory artifacts RECIPES='pytorch-fp32 onnx-fp32'
 	@$(MAKE) --no-print-directory base-artifacts BASE_RECIPES=onnx-fp32
 	$(LATEST)/bin/python -m tests.parity.latest $(CHECKPOINT) $(ARTIFACTS)/$(NAME)-pytorch-fp32 $(ARTIFACTS)/$(NAME)-onnx-fp32
@@ -153,22 +153,22 @@ parity-latest: setup $(BASE)/model.safetensors $(LATEST)/.ready ## Parity and ba
 		$$environment/bin/toolkit bench $(BASE_ARTIFACTS)/$(notdir $(BASE))-onnx-fp32 --checkpoint $(BASE) --images toolkit/sample \
 			--limit 3 --repeat 1 --tokens 20 || exit 1; done
 
-# A build of ONNX Runtime with another execution provider excludes the usual one, so it has an environment of its own, without our extras.
+# A separate environment without our extras: a build of ONNX Runtime with another execution provider excludes the usual one.
 OPENVINO := .venv-openvino
 $(OPENVINO)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(OPENVINO)
 	$(OPENVINO)/bin/python -m pip install --quiet $(PIP_ARGS) --editable . onnxruntime-openvino
 	touch $@
 
-check-providers: setup $(OPENVINO)/.ready ## Captions, time and memory of onnx-fp32 on ONNX Runtime's CPU and OpenVINO providers
+check-providers: setup $(OPENVINO)/.ready ## Compare captions, time and memory of onnx-fp32 between ONNX Runtime's CPU and OpenVINO providers
 	@$(MAKE) --no-print-directory artifacts RECIPES=onnx-fp32
 	$(OPENVINO)/bin/python -m tests.providers $(ARTIFACTS)/$(NAME)-onnx-fp32
 
 docs: setup ## Render the generated parts of README and docs from the code and the committed records
 	$(BIN)/python -m tests.docs
 
-golden: setup ## Rewrite the expected outputs of tests; review the diff
+golden: setup ## Regenerate the expected outputs of tests; review the diff
 	$(BIN)/python -m tests.golden
 
-clean: ## Remove what was built, but not the environments
+clean: ## Remove build results, but not the environments
 	rm -rf build dist

@@ -1,4 +1,4 @@
-"""`toolkit bench --profile` on tiny artifacts: stages add up, tables name the products, failures are rows of their own."""
+"""`toolkit bench --profile` on tiny artifacts: times of stages and operators, and failed cases."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def folder(drawn_images, tmp_path_factory):
-    """Two images, and a file between them that is none."""
+    """A folder with two images and a text file between them."""
     made = tmp_path_factory.mktemp("images")
     for name, image in zip("ac", drawn_images, strict=False):
         shutil.copy(image.path, made / f"{name}.png")
@@ -39,11 +39,11 @@ def test_every_artifact_has_its_profile(profiled):
     assert list(profiled) == list(RECIPES)
     for case in profiled.values():
         assert case["error"] is None
-        assert (case["profile"]["images"], case["profile"]["tokens"]) == (2, 6.0), "the bad one is left out"
+        assert (case["profile"]["images"], case["profile"]["tokens"]) == (2, 6.0), "the unreadable image does not count"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_stages_add_up_to_a_caption(profiled, recipe):
+def test_the_stages_add_up_to_the_time_of_a_caption(profiled, recipe):
     profile = profiled[recipe]["profile"]
     stages = {stage["name"]: stage for stage in profile["stages"]}
     assert list(stages) == ["read", "encode", "first_token", "token", "rest"]
@@ -66,7 +66,7 @@ def test_stages_add_up_to_a_caption(profiled, recipe):
         ("pytorch-fp32", "encoder", "aten::addmm"),
     ],
 )
-def test_products_are_named(profiled, recipe, part, products):
+def test_matrix_products_are_named(profiled, recipe, part, products):
     rows = {row["name"]: row for row in profiled[recipe]["rows"] if row["part"] == part}
     kind = "float products" if recipe == "pytorch-fp32" else "integer products"
     assert products in rows[kind]["operators"].split()
@@ -74,13 +74,13 @@ def test_products_are_named(profiled, recipe, part, products):
     assert profiled[recipe]["profile"]["operators"][part][products] > 0
 
 
-def test_operators_are_parts_of_what_the_profiled_pass_took(profiled):
+def test_operators_take_less_than_the_whole_profiled_pass(profiled):
     for case in profiled.values():
         operators = case["profile"]["operators"]
         assert 0 < sum(sum(of_part.values()) for of_part in operators.values()) < case["profile"]["traced_seconds"]
 
 
-def test_a_case_that_fails_is_told_and_the_others_go_on(tiny_artifacts, folder, tmp_path):
+def test_a_failed_case_is_shown_and_the_others_are_profiled(tiny_artifacts, folder, tmp_path):
     broken = shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "broken")
     next(broken.glob("encoder-*.onnx")).write_bytes(b"none")
     result = run(broken, tiny_artifacts["onnx-int8"], "--images", folder, "--profile", "--warmup", 1)
@@ -94,10 +94,15 @@ def test_a_case_that_fails_is_told_and_the_others_go_on(tiny_artifacts, folder, 
 @pytest.mark.parametrize("option", ["--batch-size=2", "--threads=1,2", "--tokens=4,natural"])
 def test_a_sweep_is_refused(tiny_artifacts, option):
     result = run(tiny_artifacts["onnx-int8"], "--profile", option)
-    told = "Error: --profile is of one setting, an image at a time: it takes no --batch-size and no list\n"
-    assert (result.exit_code, result.stderr) == (1, told)
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 1
+    assert line.startswith("Error: --profile ")
+    assert option.partition("=")[0] in line
 
 
-def test_no_records_are_kept(tiny_artifacts, tmp_path):
+def test_a_profile_writes_no_records(tiny_artifacts, tmp_path):
     result = run(tiny_artifacts["onnx-int8"], "--profile", "--output", tmp_path / "r.jsonl")
-    assert (result.exit_code, result.stderr) == (1, "Error: --profile keeps no records, so it takes no --output and no --report\n")
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 1
+    assert line.startswith("Error: --profile ")
+    assert "--output" in line

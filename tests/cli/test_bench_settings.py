@@ -30,7 +30,7 @@ def test_forced_tokens_and_a_folder_of_images(tiny_artifacts, tiny_checkpoint, d
 
 @pytest.mark.parametrize(("prompt", "given"), [pytest.param((), 1, marks=pytest.mark.full), (("--prompt", PROMPT), 4)])
 def test_forced_tokens_are_generated_tokens(tiny_artifacts, tiny_checkpoint, drawn_images, tmp_path, prompt, given):
-    """With a prompt as without: what follows [DEC] and the prompt is as long as was asked for, and called so."""
+    """With and without a prompt, --tokens is the number of tokens after [DEC] and the prompt."""
     shutil.copy(drawn_images[0].path, tmp_path)
     output = tmp_path / "r.jsonl"
     arguments = ("--images", tmp_path, "--tokens", "3,6", *prompt, "--repeat", 1, "--warmup", 1, "--threads", 1, "--output", output)
@@ -53,7 +53,7 @@ def test_forced_tokens_are_generated_tokens(tiny_artifacts, tiny_checkpoint, dra
 
 @pytest.fixture(scope="module")
 def sweep(tiny_artifacts, tiny_checkpoint, drawn_images, tmp_path_factory):
-    """One run over two batch sizes and forced and natural lengths; five images, the second not readable."""
+    """One run with two batch sizes, and forced and natural lengths, on five images of which the second is unreadable."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "images").mkdir()
     for image in drawn_images[:4]:
@@ -65,7 +65,7 @@ def sweep(tiny_artifacts, tiny_checkpoint, drawn_images, tmp_path_factory):
 
 
 @pytest.mark.full
-def test_a_sweep_runs_every_combination_next_to_its_baseline(sweep):
+def test_a_sweep_runs_every_combination_with_its_baseline(sweep):
     result, records = sweep
     assert (result.exit_code, result.stderr) == (0, "")
     ran = [(record.repeat, record.workload.batch_size, record.workload.forced_tokens, record.case) for record in records]
@@ -79,12 +79,14 @@ def test_a_sweep_runs_every_combination_next_to_its_baseline(sweep):
 
 
 @pytest.mark.full
-def test_captions_do_not_change_with_the_batch_nor_from_the_baseline(sweep):
-    """FP32: so transformers' batches say what its single images say, and the image that cannot be read is one error in each."""
+def test_captions_equal_the_baselines_for_each_batch_size(sweep):
+    """With FP32, batches do not change captions, of the artifact nor of transformers; the unreadable image is an error in each."""
     _, records = sweep
-    said = {(r.workload.forced_tokens, r.workload.batch_size, r.case): [p.caption for p in r.quality] for r in records if r.repeat == 0}
+    captions_of = {
+        (r.workload.forced_tokens, r.workload.batch_size, r.case): [p.caption for p in r.quality] for r in records if r.repeat == 0
+    }
     for forced in (4, None):
-        assert len({tuple(captions) for (length, *_), captions in said.items() if length == forced}) == 1
+        assert len({tuple(captions) for (length, *_), captions in captions_of.items() if length == forced}) == 1
     assert {tuple(image.error is None for image in record.quality) for record in records if record.repeat == 0} == {
         (True, False, True, True, True)
     }
@@ -104,14 +106,14 @@ def test_a_sweep_has_growth_and_components(sweep, tiny_artifacts):
 @pytest.mark.parametrize(
     ("option", "problem"),
     [
-        ("--batch-size=1,x", "'x' is not a number from 1."),
-        ("--batch-size=0", "'0' is not a number from 1."),
-        ("--threads=1,,2", "'' is not a number from 1."),
-        ("--tokens=5,-1", "'-1' is not a number from 1."),
-        ("--tokens=five", "'five' is not a number from 1."),
+        ("--batch-size=1,x", "'x' is not a positive integer."),
+        ("--batch-size=0", "'0' is not a positive integer."),
+        ("--threads=1,,2", "'' is not a positive integer."),
+        ("--tokens=5,-1", "'-1' is not a positive integer."),
+        ("--tokens=five", "'five' is not a positive integer."),
     ],
 )
-def test_lists_that_are_none(tiny_artifacts, option, problem):
+def test_invalid_lists_are_refused(tiny_artifacts, option, problem):
     result = run(tiny_artifacts["onnx-fp32"], option)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.rstrip().endswith(problem)

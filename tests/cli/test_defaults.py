@@ -1,4 +1,4 @@
-"""Commands without an artifact: they use build/artifacts and print on stderr what they took."""
+"""Commands without an artifact argument: they use build/artifacts and print its path on stderr."""
 
 import json
 import shutil
@@ -12,8 +12,8 @@ from runtimes.selection.ranking import rank_candidates
 from toolkit.cli import main
 from toolkit.commands.options import split_artifact
 
-HELD = ("onnx-fp32", "onnx-int8")
-BEST = rank_candidates({name: find_recipe(name) for name in HELD}, read_host())[0].name
+RECIPES = ("onnx-fp32", "onnx-int8")
+BEST = rank_candidates({name: find_recipe(name) for name in RECIPES}, read_host())[0].name
 
 
 def run(*arguments):
@@ -23,14 +23,14 @@ def run(*arguments):
 @pytest.fixture
 def here(tiny_artifacts, drawn_images, tmp_path, monkeypatch):
     """A project folder with two artifacts in build/artifacts and an image."""
-    for name in HELD:
+    for name in RECIPES:
         shutil.copytree(tiny_artifacts[name], tmp_path / "build" / "artifacts" / f"tiny-{name}")
     shutil.copy(drawn_images[0].path, tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_caption_takes_the_best_artifact(here):
+def test_caption_uses_the_best_artifact(here):
     named = run("caption", f"build/artifacts/tiny-{BEST}", "image.png", "--json")
     result = run("caption", "image.png", "--json")
     assert (result.exit_code, result.stdout) == (0, named.stdout)
@@ -38,7 +38,7 @@ def test_caption_takes_the_best_artifact(here):
     assert named.stderr == ""
 
 
-def test_caption_takes_a_folder_of_artifacts_or_of_images_in_first_place(here):
+def test_the_first_path_of_caption_may_be_a_folder_of_artifacts_or_of_images(here):
     (here / "images").mkdir()
     shutil.copy("image.png", "images")
     for arguments in (("build/artifacts", "images"), ("images",)):
@@ -46,7 +46,7 @@ def test_caption_takes_a_folder_of_artifacts_or_of_images_in_first_place(here):
         assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == ["images/image.png"]
 
 
-def test_a_package_in_first_place_is_to_be_unpacked(here):
+def test_the_error_for_a_package_as_first_path_names_unpack(here):
     (here / "captioner.tar.gz").touch()
     result = run("caption", "captioner.tar.gz", "image.png")
     assert result.exit_code == 1
@@ -74,11 +74,11 @@ def test_an_artifact_without_images_is_a_wrong_command_line(here):
     ],
 )
 def test_which_path_is_the_artifact(here, paths, artifact, images):
-    found, rest = split_artifact(paths)
-    assert (found and str(found), rest) == (artifact, images)
+    first, rest = split_artifact(paths)
+    assert (first and str(first), rest) == (artifact, images)
 
 
-def test_verify_and_package_take_the_best_artifact(here):
+def test_verify_and_package_use_the_best_artifact(here):
     result = run("verify", "--json")
     assert json.loads(result.stdout)["artifact"] == f"tiny-{BEST}"
     assert f"build/artifacts/tiny-{BEST}" in result.stderr
@@ -88,16 +88,16 @@ def test_verify_and_package_take_the_best_artifact(here):
     assert f"build/artifacts/tiny-{BEST}" in packaged.stderr
 
 
-def test_doctor_looks_at_them(here):
+def test_doctor_checks_all_artifacts(here):
     result = run("doctor", "--json")
     assert [choice["name"] for choice in json.loads(result.stdout)["artifacts"]] == [
-        f"tiny-{name}" for name in sorted(HELD, key=lambda name: name != BEST)
+        f"tiny-{name}" for name in sorted(RECIPES, key=lambda name: name != BEST)
     ]
     assert "build/artifacts" in result.stderr
 
 
 @pytest.mark.slow  # imports torch
-def test_doctor_needs_none(tmp_path, monkeypatch):
+def test_doctor_needs_no_artifact(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("doctor", "--json")
     assert (json.loads(result.stdout)["artifacts"], result.stderr) == (None, "")
@@ -105,7 +105,7 @@ def test_doctor_needs_none(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", [("caption", "image.png"), ("verify",), ("package",)])
 @pytest.mark.parametrize("folder", [False, True], ids=["no folder", "empty folder"])
-def test_without_artifacts_the_error_names_what_to_do(tmp_path, monkeypatch, command, folder):
+def test_without_artifacts_the_error_names_the_remedy(tmp_path, monkeypatch, command, folder):
     monkeypatch.chdir(tmp_path)
     if folder:
         (tmp_path / "build" / "artifacts").mkdir(parents=True)

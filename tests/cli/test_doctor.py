@@ -1,4 +1,4 @@
-"""`toolkit doctor`: this machine and artifacts on it, as people and programs read it, and the exit code."""
+"""`toolkit doctor`: facts and findings as text and JSON, and the exit code."""
 
 import json
 import platform
@@ -15,10 +15,10 @@ from runtimes.host.facts import read_host
 from runtimes.selection.fitness import drop_incorrect
 from runtimes.selection.ranking import rank_candidates
 from toolkit.cli import main
-from toolkit.doctor.engines import Engine
+from toolkit.doctor.engines import ProbedEngine
 from toolkit.doctor.examine import Examination
 from toolkit.doctor.finding import Finding
-from toolkit.doctor.machine import Machine
+from toolkit.doctor.machine import MachineFacts
 from toolkit.doctor.text import render
 
 
@@ -28,82 +28,84 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def examined(tiny_artifacts):
-    """The JSON about a folder of two artifacts."""
+    """The JSON output for a folder of two artifacts."""
     folder = tiny_artifacts.folder
     result = run(folder, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     return json.loads(result.stdout)
 
 
-def test_the_json_says_what_this_machine_is(examined):
+def test_the_json_describes_this_machine(examined):
     import onnxruntime
     import torch
 
     host = read_host()
     assert examined["healthy"] is True
     assert (examined["machine"]["cpu"], examined["machine"]["python"]) == (host.cpu, platform.python_version())
-    assert {name for name, there in examined["machine"]["features"].items() if there} == host.cpu_features
+    assert {name for name, reported in examined["machine"]["features"].items() if reported} == host.cpu_features
     assert examined["packages"]["onnxruntime"] == onnxruntime.__version__
     assert examined["engines"]["ort"]["offer"]["providers"] == onnxruntime.get_available_providers()
-    assert examined["engines"]["torch"]["offer"]["providers"] == [e for e in torch.backends.quantized.supported_engines if e != "none"]
+    assert examined["engines"]["torch"]["offer"]["providers"] == [
+        name for name in torch.backends.quantized.supported_engines if name != "none"
+    ]
     product = run_int8_selftest()
     assert examined["engines"]["ort"]["offer"]["product"] == {"expected": product.expected, "found": product.found}
 
 
-def test_what_fits_is_what_load_would_take(examined, tiny_artifacts):
-    """Recipes and artifacts in the same order, by the same function."""
+def test_the_ranking_is_that_of_load(examined, tiny_artifacts):
+    """Recipes and artifacts have the order of `runtimes.load`."""
     host, product = read_host(), run_int8_selftest()
     recipes = {recipe.name: recipe for recipe in RECIPES}
-    assert [one["name"] for one in examined["recipes"]] == [
-        one.name for one in rank_candidates(drop_incorrect(recipes, host, product), host)
+    assert [choice["name"] for choice in examined["recipes"]] == [
+        choice.name for choice in rank_candidates(drop_incorrect(recipes, host, product), host)
     ]
     manifests = {path.name: open_artifact(path).manifest for path in tiny_artifacts.values()}
-    assert [one["name"] for one in examined["artifacts"]] == [
-        one.name for one in rank_candidates(drop_incorrect(manifests, host, product), host)
+    assert [choice["name"] for choice in examined["artifacts"]] == [
+        choice.name for choice in rank_candidates(drop_incorrect(manifests, host, product), host)
     ]
 
 
-def test_an_artifact_that_needs_what_is_not_here_is_a_problem(tiny_artifacts, tmp_path):
+def test_an_artifact_with_an_unmet_requirement_is_a_problem(tiny_artifacts, tmp_path):
     artifact = shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "artifact")
     manifest = replace(open_artifact(artifact).manifest, requires={"onnxruntime": ">=99"})
     (artifact / "manifest.json").write_bytes(manifest.content)
     result = run(artifact)
     assert (result.exit_code, result.stderr) == (1, "")
-    assert "✗ artifact needs onnxruntime >=99, and " in result.stdout
+    assert "✗ artifact needs onnxruntime >=99, but " in result.stdout
     assert result.stdout.endswith("\n\n1 problem found.\n")
     assert json.loads(run(artifact, "--json").stdout)["healthy"] is False
 
 
-def test_no_artifact_is_one_line(tmp_path):
-    result = run(tmp_path)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"Error: {tmp_path}: no artifact here (no manifest.json).")
-    assert len(result.stderr.splitlines()) == 1
+def test_a_folder_without_artifact_is_a_one_line_error(tmp_path):
+    result = run(tmp_path, "--json")
+    error = json.loads(result.stdout)
+    assert (result.exit_code, error["code"], result.stderr) == (1, "ARTIFACT_MISSING", f"Error: {error['error']}\n")
+    assert str(tmp_path) in error["error"]
 
 
-def test_people_get_blocks_that_align():
-    machine = Machine(
+def test_the_text_has_aligned_blocks():
+    machine = MachineFacts(
         cpu="Cortex-A76", family="aarch64", features={"dotprod": True, "i8mm": False}, logical_cores=4, cores=2, quota_cores=2,
         memory_bytes=8 << 30, memory_limit_bytes=3 << 29, nvidia_driver=False, system="Linux 6.1", python="3.11.2",
     )  # fmt: skip
     findings = (
-        Finding(level="problem", text="onnxruntime is installed and does not work: it fell over", remedy="stand it up"),
+        Finding(level="problem", text="onnxruntime is installed and does not work: crash", remedy="reinstall it"),
         Finding(level="note", text="this is so", remedy=None),
     )
-    found = Examination(
+    examination = Examination(
         machine=machine,
         packages={"numpy": "2.4.6", "blip-toolkit": "0.1.0"},
-        engines={"ort": Engine(library="onnxruntime", offer=None, error="it fell over")},
+        engines={"ort": ProbedEngine(library="onnxruntime", offer=None, error="crash")},
         recipes=(),
         artifacts=(),
         findings=findings,
     )
-    assert render(found) == (
+    assert render(examination) == (
         "Machine\n"
         "  cpu       Cortex-A76 (aarch64)\n"
-        "  features  dotprod; not i8mm\n"
-        "  cores     2 to use of 4 logical; a container grants 2\n"
-        "  memory    8.0 GiB; a container grants 1.5 GiB\n"
+        "  features  dotprod; without i8mm\n"
+        "  cores     2 usable of 4 logical; container quota 2\n"
+        "  memory    8.0 GiB; container limit 1.5 GiB\n"
         "  gpu       no NVIDIA driver\n"
         "  system    Linux 6.1, Python 3.11.2\n"
         "\n"
@@ -112,7 +114,7 @@ def test_people_get_blocks_that_align():
         "  blip-toolkit  0.1.0\n"
         "\n"
         "Engines\n"
-        "  onnxruntime  does not work: it fell over\n"
+        "  onnxruntime  does not work: crash\n"
         "\n"
         "Recipes that fit, best first\n"
         "  none\n"
@@ -120,8 +122,8 @@ def test_people_get_blocks_that_align():
         "Artifacts that fit, best first\n"
         "  none\n"
         "\n"
-        "✗ onnxruntime is installed and does not work: it fell over\n"
-        "    → stand it up\n"
+        "✗ onnxruntime is installed and does not work: crash\n"
+        "    → reinstall it\n"
         "· this is so\n"
         "\n"
         "1 problem found.\n"

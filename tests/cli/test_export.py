@@ -1,4 +1,4 @@
-"""`toolkit export`: artifact paths on stdout and nothing else, one line per fault, and output that was there stays."""
+"""`toolkit export`: paths on stdout, one-line errors on stderr, and existing output is not changed."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def run(*arguments):
 
 
 def error_of(result):
-    """The one line of stderr."""
+    """Return the only line of stderr, without "Error: "."""
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
@@ -44,13 +44,13 @@ def content_of(folder):
 def test_the_recipes_are_listed():
     result = run("--list")
     assert (result.exit_code, result.stderr) == (0, "")
-    listed = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
-    assert [name for name, _, _ in listed] == NAMES
-    assert [why for _, _, why in listed] == [recipe.why for recipe in RECIPES]
-    assert [name for name, mark, _ in listed if mark == "default"] == [recipe.name for recipe in deployable_recipes(cuda=read_host().cuda)]
+    rows = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
+    assert [name for name, _, _ in rows] == NAMES
+    assert [why for _, _, why in rows] == [recipe.why for recipe in RECIPES]
+    assert [name for name, mark, _ in rows if mark == "default"] == [recipe.name for recipe in deployable_recipes(cuda=read_host().cuda)]
 
 
-def test_each_path_is_printed_and_nothing_else(tiny_checkpoint, tiny_artifacts, drawn_images, tmp_path):
+def test_only_the_paths_are_printed_on_stdout(tiny_checkpoint, tiny_artifacts, drawn_images, tmp_path):
     output = tmp_path / "deep" / "artifacts"
     command = [
         sys.executable,
@@ -73,10 +73,12 @@ def test_each_path_is_printed_and_nothing_else(tiny_checkpoint, tiny_artifacts, 
     image = drawn_images[0].path
     for recipe in ("onnx-int8", "pytorch-int8"):
         made, expected = output / f"tiny-{recipe}", tiny_artifacts[recipe]
-        assert {file.name for file in made.iterdir()} == {file.name for file in expected.iterdir()}, "files are named by their hash"
+        assert {file.name for file in made.iterdir()} == {file.name for file in expected.iterdir()}, (
+            "file names contain the hash of the content"
+        )
         assert runtimes.load(made, threads=1).caption([image]) == runtimes.load(expected, threads=1).caption([image])
         gate = json.loads((made / "manifest.json").read_bytes())["gate"]
-        assert gate["images"] == 21, "the images that ship with the toolkit"
+        assert gate["images"] == 21, "all images of the sample"
 
 
 def test_a_recipe_from_a_file(tiny_checkpoint, tmp_path):
@@ -108,29 +110,33 @@ def test_existing_output_stays_and_overwrite_replaces_it(tiny_checkpoint, tmp_pa
     arguments = (tiny_checkpoint, "--recipe", "pytorch-fp32", "--output", tmp_path, "--on-gate-failure", "write")
     artifact = tmp_path / "tiny-pytorch-fp32"
     assert run(*arguments).stdout == f"{artifact}\n"
-    (artifact / "note").write_text("mine")
+    (artifact / "note").write_text("user's file")
     before = content_of(tmp_path)
     refused = run(*arguments)
-    assert error_of(refused) == f"{artifact}: exists already; nothing was changed. Use --overwrite to replace it."
+    error = error_of(refused)
+    assert error.startswith(f"{artifact}: ")
+    assert "--overwrite" in error
     assert content_of(tmp_path) == before
     replaced = run(*arguments, "--overwrite")
     assert (replaced.exit_code, replaced.stdout) == (0, f"{artifact}\n")
-    assert replaced.stderr.startswith("  gate passed: 21 of 21 captions equal transformers', 0 ties, drift ")
+    assert replaced.stderr.startswith("  gate passed: 21 of 21 captions ")
     assert content_of(artifact) == {name: digest for name, digest in content_of(artifact).items() if name != "note"}
     assert runtimes.load(artifact).manifest.recipe["name"] == "pytorch-fp32"
 
 
-def test_what_is_no_artifact_is_never_replaced(tiny_checkpoint, tmp_path):
-    mine = tmp_path / "tiny-onnx-fp32"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("years of work")
+def test_a_folder_that_is_no_artifact_is_never_replaced(tiny_checkpoint, tmp_path):
+    folder = tmp_path / "tiny-onnx-fp32"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
     result = run(tiny_checkpoint, "--recipe", "onnx-fp32", "--output", tmp_path, "--overwrite")
-    assert error_of(result) == f"{mine}: cannot write: it is not an artifact, so --overwrite does not replace it. Nothing was changed."
-    assert (mine / "thesis.txt").read_text() == "years of work"
+    error = error_of(result)
+    assert error.startswith(f"{folder}: ")
+    assert "not an artifact" in error
+    assert (folder / "thesis.txt").read_text() == "years of work"
     assert names_in(tmp_path) == ["tiny-onnx-fp32"]
 
 
-def test_a_gate_that_is_not_passed_leaves_nothing_and_the_others_are_made(tiny_checkpoint, tmp_path):
+def test_a_failed_gate_writes_nothing_and_the_other_recipes_are_exported(tiny_checkpoint, tmp_path):
     recipe = {"runtime": "torch", "why": "No drift at all.", "drift_limit_nat": -1.0}
     recipe |= {"components": {"*": {"weights": "qint8", "per_channel": True}}}
     for name in ("strict", "stricter"):
@@ -154,34 +160,25 @@ VQA = {"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}
 
 @pytest.mark.slow  # imports torch and transformers
 @pytest.mark.parametrize(
-    ("files", "arguments", "error"),
+    ("files", "arguments", "facts"),
     [
-        (None, (), "{here}: no such checkpoint directory"),
-        ({"config.json": BERT}, (), "{here}: this is BertForMaskedLM, which cannot be exported; supported: BlipForConditionalGeneration"),
-        (
-            {"config.json": VQA},
-            (),
-            "{here}: this is BlipForQuestionAnswering, which cannot be exported; supported: BlipForConditionalGeneration",
-        ),
-        ({"config.json": {"model_type": "blip"}}, (), "{here}: has neither model.safetensors nor pytorch_model.bin"),
+        (None, (), ["{here}: ", "no such"]),
+        ({"config.json": BERT}, (), ["{here}: ", "BertForMaskedLM", "BlipForConditionalGeneration"]),
+        ({"config.json": VQA}, (), ["{here}: ", "BlipForQuestionAnswering", "BlipForConditionalGeneration"]),
+        ({"config.json": {"model_type": "blip"}}, (), ["{here}: ", "model.safetensors", "pytorch_model.bin"]),
         (
             {"config.json": {"model_type": "blip"}, "pytorch_model.bin": {}},
             ("--safetensors-only",),
-            "{here}: has no model.safetensors, only pytorch_model.bin, which --safetensors-only refuses; "
-            "convert it, or leave the option out",
+            ["{here}: ", "pytorch_model.bin", "--safetensors-only"],
         ),
-        ({}, ("--revision", "main"), "{here}: --revision is for hub ids, this is a directory"),
-        ({}, ("--recipe", "onnx-int3"), f"unknown recipe 'onnx-int3'; known: {', '.join(sorted([*NAMES, 'all']))}"),
-        (
-            {"r.json": {"name": "r", "per_chanel": True}},
-            ("--recipe", "{here}/r.json"),
-            "{here}/r.json: unknown recipe field(s) per_chanel; known: ",
-        ),
-        ({}, ("--recipe", "{here}/none.json"), "{here}/none.json: cannot read this recipe: "),
+        ({}, ("--revision", "main"), ["{here}: ", "--revision", "hub"]),
+        ({}, ("--recipe", "onnx-int3"), ["'onnx-int3'", ", ".join(sorted([*NAMES, "all"]))]),
+        ({"r.json": {"name": "r", "per_chanel": True}}, ("--recipe", "{here}/r.json"), ["{here}/r.json: ", "per_chanel"]),
+        ({}, ("--recipe", "{here}/none.json"), ["{here}/none.json: "]),
     ],
     ids=str,
 )
-def test_a_bad_checkpoint_or_recipe_is_one_line(tmp_path, files, arguments, error):
+def test_an_invalid_checkpoint_or_recipe_is_a_one_line_error(tmp_path, files, arguments, facts):
     here = tmp_path / "checkpoint"
     for name, content in (files or {}).items():
         here.mkdir(exist_ok=True)
@@ -190,39 +187,42 @@ def test_a_bad_checkpoint_or_recipe_is_one_line(tmp_path, files, arguments, erro
         here.mkdir(exist_ok=True)
     result = run(here, *(argument.format(here=here) for argument in arguments), "--output", tmp_path / "out")
     message = error_of(result)
-    assert message.startswith(error.format(here=here))
-    assert error.endswith((" ", ")")) or message == error.format(here=here)
+    assert [fact for fact in facts if fact.format(here=here) not in message] == []
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "error"),
+    ("name", "damage", "fact"),
     [
-        ("config.json", b"{", "{here}: cannot read config.json: "),
-        ("config.json", b"", "{here}: cannot read config.json: "),
-        ("model.safetensors", b"", "{here}/model.safetensors: damaged or unreadable: "),
-        ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "{here}/model.safetensors: damaged or unreadable: "),
-        ("tokenizer.json", b"{", "{here}: cannot read its image processor or tokenizer: "),
-        ("preprocessor_config.json", b"{", "{here}: cannot read its image processor or tokenizer: "),
+        ("config.json", b"{", "config.json"),
+        ("config.json", b"", "config.json"),
+        ("model.safetensors", b"", "model.safetensors"),
+        ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "model.safetensors"),
+        ("tokenizer.json", b"{", "tokenizer"),
+        ("preprocessor_config.json", b"{", "image processor"),
     ],
 )
-def test_a_damaged_checkpoint_is_one_line(tiny_checkpoint, tmp_path, name, damage, error):
+def test_a_damaged_checkpoint_is_a_one_line_error(tiny_checkpoint, tmp_path, name, damage, fact):
     here = shutil.copytree(tiny_checkpoint, tmp_path / "tiny")
     (here / name).write_bytes(damage)
     result = run(here, "--recipe", "pytorch-fp32", "--output", tmp_path / "out")
-    assert error_of(result).startswith(error.format(here=here))
+    error = error_of(result)
+    assert error.startswith(str(here))
+    assert fact in error
     out = tmp_path / "out"
     assert not out.exists() or names_in(out) == []
 
 
 @pytest.mark.slow  # imports torch
-def test_a_hub_id_that_cannot_be_had_is_one_line(tmp_path):
+def test_a_checkpoint_missing_on_the_hub_is_a_one_line_error(tmp_path):
     result = run("nobody/no-such-checkpoint", "--output", tmp_path / "out")
-    assert error_of(result).startswith("nobody/no-such-checkpoint: no such directory, and the download from the hub failed: ")
+    error = error_of(result)
+    assert error.startswith("nobody/no-such-checkpoint: ")
+    assert "hub" in error
     assert not (tmp_path / "out").exists()
 
 
-def test_without_the_libraries_of_the_extra_it_says_what_to_install(tiny_checkpoint, tmp_path):
+def test_without_the_libraries_of_exporting_the_error_names_the_extra_to_install(tiny_checkpoint, tmp_path):
     hidden = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'safetensors')));"
         "from toolkit.cli import main; main(sys.argv[1:])"

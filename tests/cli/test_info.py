@@ -1,4 +1,4 @@
-"""`toolkit info`: what is at a path, read from its metadata alone; whatever else is there is one line."""
+"""`toolkit info`: the metadata of artifacts, packages and checkpoints, and one-line errors for other paths."""
 
 import hashlib
 import json
@@ -44,13 +44,13 @@ def checkpoint(tiny_checkpoint, tmp_path):
 
 
 def test_an_artifact(artifact):
-    found = as_json(artifact)
+    facts = as_json(artifact)
     manifest = (artifact / "manifest.json").read_bytes()
     digest = hashlib.sha256(manifest).hexdigest()
-    assert (found["kind"], found["digest"]) == ("artifact", digest)
-    assert {key: value for key, value in found.items() if key in json.loads(manifest)} == json.loads(manifest)
-    assert found["components"] == {entry["role"]: (artifact / name).stat().st_size for name, entry in found["files"].items()}
-    assert found["bytes"] == sum(file.stat().st_size for file in artifact.iterdir())
+    assert (facts["kind"], facts["digest"]) == ("artifact", digest)
+    assert {key: value for key, value in facts.items() if key in json.loads(manifest)} == json.loads(manifest)
+    assert facts["components"] == {entry["role"]: (artifact / name).stat().st_size for name, entry in facts["files"].items()}
+    assert facts["bytes"] == sum(file.stat().st_size for file in artifact.iterdir())
     text = info(artifact).stdout
     for part in (
         digest,
@@ -61,40 +61,40 @@ def test_an_artifact(artifact):
         "onnxruntime",
         "drift",
         "token_ids",
-        f"{found['bytes'] / 1e6:.2f} MB",
+        f"{facts['bytes'] / 1e6:.2f} MB",
     ):
         assert part in text
 
 
-def test_a_package_is_read_no_further_than_its_manifest(package, tmp_path):
-    """A file of which only the start has arrived says the same."""
-    found = as_json(package)
+def test_a_package_is_read_only_up_to_its_manifest(package, tmp_path):
+    """The output is the same for a truncated file."""
+    facts = as_json(package)
     cut = tmp_path / package.name
     cut.write_bytes(package.read_bytes()[:40_000])
     assert cut.stat().st_size < package.stat().st_size
-    assert {**as_json(cut), "path": str(package), "archive_bytes": package.stat().st_size} == found
+    assert {**as_json(cut), "path": str(package), "archive_bytes": package.stat().st_size} == facts
     unpacked = tmp_path / "unpacked"
     assert CliRunner().invoke(main, ["unpack", str(package), "--output", str(unpacked)]).exit_code == 0
-    assert (found["kind"], found["digest"]) == ("package", as_json(unpacked)["digest"])
-    assert found["digest"] in info(package).stdout
+    assert (facts["kind"], facts["digest"]) == ("package", as_json(unpacked)["digest"])
+    assert facts["digest"] in info(package).stdout
 
 
 def test_a_checkpoint(tiny_checkpoint):
-    found = as_json(tiny_checkpoint)
+    facts = as_json(tiny_checkpoint)
     tensors = safetensors.numpy.load_file(tiny_checkpoint / "model.safetensors")
-    assert (found["kind"], found["architectures"]) == ("checkpoint", ["BlipForConditionalGeneration"])
-    assert found["parameters"] == sum(tensor.size for tensor in tensors.values())
-    assert found["dtypes"] == {"F32": found["parameters"]}
-    assert found["bytes"] == (tiny_checkpoint / "model.safetensors").stat().st_size
-    assert (found["model"]["vision_image_size"], found["model"]["text_vocab_size"]) == (32, 64)
-    assert (found["image"]["size"], found["image"]["resample"]) == ({"height": 32, "width": 32}, 3)
-    assert {key: found["defaults"][key] for key in ("bos_token_id", "sep_token_id", "pad_token_id")} == {
+    assert (facts["kind"], facts["architectures"]) == ("checkpoint", ["BlipForConditionalGeneration"])
+    assert facts["parameters"] == sum(tensor.size for tensor in tensors.values())
+    assert facts["dtypes"] == {"F32": facts["parameters"]}
+    assert facts["bytes"] == (tiny_checkpoint / "model.safetensors").stat().st_size
+    assert (facts["model"]["vision_image_size"], facts["model"]["text_vocab_size"]) == (32, 64)
+    assert (facts["image"]["size"], facts["image"]["resample"]) == ({"height": 32, "width": 32}, 3)
+    assert {key: facts["defaults"][key] for key in ("bos_token_id", "sep_token_id", "pad_token_id")} == {
         "bos_token_id": 62,
         "sep_token_id": 3,
         "pad_token_id": 0,
     }
     text = info(tiny_checkpoint).stdout
-    for part in ("BlipForConditionalGeneration", f"{found['parameters']:,}", "F32", "tied to", "bos_token_id 62", "height 32 width 32"):
+    for part in ("BlipForConditionalGeneration", f"{facts['parameters']:,}", "F32", "tied to", "bos_token_id 62", "height 32 width 32"):
         assert part in text
 
 
@@ -108,8 +108,8 @@ def test_a_head_of_its_own(checkpoint, change, tied):
 
 def test_weights_that_are_no_safetensors_are_not_opened(checkpoint):
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
-    found = as_json(checkpoint)
-    assert (found["weight_files"], found["parameters"], found["tied"]) == (["pytorch_model.bin"], None, None)
+    facts = as_json(checkpoint)
+    assert (facts["weight_files"], facts["parameters"], facts["tied"]) == (["pytorch_model.bin"], None, None)
 
 
 def test_no_engine_and_no_torch_is_needed(artifact, package, tiny_checkpoint):
@@ -126,7 +126,7 @@ print([name for name in ("torch", "transformers", "onnxruntime", "onnx", "safete
 
 
 def damaged(kind, folder, artifact, package, checkpoint):
-    """A path that is none of the three, or a damaged one of them."""
+    """Make a path without artifact, package or checkpoint, or with a damaged one."""
     path = folder / kind
     if kind == "empty folder":
         path.mkdir()
@@ -158,10 +158,10 @@ def damaged(kind, folder, artifact, package, checkpoint):
         ("model.safetensors", "CHECKPOINT_UNUSABLE", "model.safetensors"),
     ],
 )
-def test_anything_else_is_one_line(artifact, package, checkpoint, tmp_path, kind, code, fact):
+def test_another_path_is_a_one_line_error(artifact, package, checkpoint, tmp_path, kind, code, fact):
     path = damaged(kind, tmp_path, artifact, package, checkpoint)
     result = info(path, "--json")
-    row = json.loads(result.stdout)
-    assert (result.exit_code, row["code"], result.stderr) == (1, code, f"Error: {row['error']}\n")
-    assert row["error"].startswith(str(path))
-    assert fact in row["error"]
+    error = json.loads(result.stdout)
+    assert (result.exit_code, error["code"], result.stderr) == (1, code, f"Error: {error['error']}\n")
+    assert error["error"].startswith(str(path))
+    assert fact in error["error"]

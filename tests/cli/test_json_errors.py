@@ -1,4 +1,4 @@
-"""Errors as JSON objects on stdout: whenever JSON was requested, and only then."""
+"""Errors are JSON objects on stdout if and only if JSON output was requested."""
 
 import json
 
@@ -25,11 +25,11 @@ def run(*arguments):
         (["no-such-command", "--json"], 2, "USAGE", "no-such-command"),
     ],
 )
-def test_an_error_is_an_object_where_json_was_requested(arguments, exit_code, code, fact):
+def test_with_json_output_an_error_is_an_object(arguments, exit_code, code, fact):
     result = run(*arguments)
-    found = json.loads(result.stdout)
-    assert (result.exit_code, found["code"]) == (exit_code, code)
-    assert fact in found["error"]
+    error = json.loads(result.stdout)
+    assert (result.exit_code, error["code"]) == (exit_code, code)
+    assert fact in error["error"]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_an_error_is_an_object_where_json_was_requested(arguments, exit_code, co
         ["verify", "absent", "--nonsense"],
     ],
 )
-def test_an_error_is_a_line_on_stderr_alone_otherwise(arguments):
+def test_without_json_output_an_error_is_only_a_line_on_stderr(arguments):
     result = run(*arguments)
     assert result.exit_code in (1, 2)
     assert result.stdout == ""

@@ -1,4 +1,4 @@
-"""Two exports into one folder at once: each artifact is whole, whoever was first; the other succeeds or is refused in one line."""
+"""Several exports to one folder at the same time: the artifact is complete, and each other export succeeds or fails with one line."""
 
 import subprocess
 import sys
@@ -17,9 +17,9 @@ def test_two_exports_of_one_recipe(tiny_checkpoint, tmp_path, overwrite):
         subprocess.Popen([*command, "-o", str(tmp_path), *overwrite], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    said = [(export.communicate()[1], export.returncode) for export in exports]
-    assert 0 in [code for _, code in said]
-    for errors, code in said:
+    results = [(export.communicate()[1], export.returncode) for export in exports]
+    assert 0 in [code for _, code in results]
+    for errors, code in results:
         lines = [line for line in errors.splitlines() if line.startswith("Error: ")]
         assert "Traceback" not in errors
         assert len(lines) == code

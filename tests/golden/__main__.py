@@ -10,7 +10,7 @@ from pathlib import Path
 
 from toolkit.compare import history, render
 from toolkit.compare.limits import read_limit
-from toolkit.compare.pairing import Run, Tolerated, pair_up
+from toolkit.compare.pairing import AllowedDifferences, Run, pair_up
 from toolkit.records.record import Record, read_records
 from toolkit.tables.render import RENDERERS
 
@@ -43,7 +43,7 @@ def compared() -> dict[str, str]:
     """Return name of a golden file of two runs → its text."""
     before, after = before_and_after()
     limits = [read_limit(text) for text in LIMITS]
-    lines = [render.line_of(paired, limits, strict=False) for paired in pair_up(before, after, (), Tolerated())]
+    lines = [render.line_of(paired, limits, strict=False) for paired in pair_up(before, after, (), AllowedDifferences())]
     return {
         "compare.md": render.render_markdown(before, after, lines),
         "compare.json": render.render_json(before, after, lines),

@@ -26,7 +26,7 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
+    ("names", "paths"),
     [
         (["b.jpg"], ["b.jpg"]),
         (["c.txt", "noend"], ["c.txt", "noend"]),  # named outright: whatever it is called
@@ -45,12 +45,12 @@ def here(tmp_path, monkeypatch):
     ],
     ids=str,
 )
-def test_names_stand_for_images(here, names, found):
+def test_names_are_expanded_to_paths(here, names, paths):
     if names == ["g[0-9].jpg", "b.jp?"]:
         with pytest.raises(RequestError, match=r"^g\[0-9\]\.jpg: "):
             expand(names)
         names = names[1:]
-    assert expand(names) == found
+    assert expand(names) == paths
 
 
 @pytest.mark.parametrize("name", ["empty", "folder.jpg", "*.gif", "none/*", "?"])

@@ -75,9 +75,7 @@ def caption_into(
                 write_atomically(output, _lines(journal, as_json=as_json))
                 write_meta(output, journal.settings or {}, digest, journal.stamped_rows())
             except OSError as error:
-                raise OutputError(
-                    output, f"{error.strerror or error}; the captions are in {partial.name}; continue with --resume"
-                ) from error
+                raise OutputError(output, f"{error.strerror or error}; continue with --resume from {partial.name}") from error
             failed = journal.failed
             journal.close(remove=True)
             return failed

@@ -1,1 +1,1 @@
-"""One file per command of the toolkit: options, one call into library code, echo."""
+"""The commands of the toolkit, one module each: a command parses options, calls library code and prints the result."""

@@ -1,4 +1,4 @@
-"""`toolkit bench`: artifacts and images go in; records and a table come out."""
+"""`toolkit bench`: measure artifacts on images, write records and print a table."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -7,52 +7,46 @@ import click
 
 from runtimes.errors import RequestError
 from toolkit.commands.options import (
+    ANY_PATH,
+    FILE,
+    FOLDER,
+    POSITIVE,
     announce,
     default_artifacts,
     fail_after_output,
     guard_file,
     lengths,
+    num_beams_option,
     numbers,
     output_file,
     overwrite_option,
     quiet_option,
+    revision_option,
 )
 from toolkit.progress import progress
 
 
-@click.command(
-    help="Measure artifacts against the FP32 model.",
-    epilog="ARTIFACT is an artifact, or a folder of artifacts of one checkpoint: all of them are measured. [default: build/artifacts]",
-)
-@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
-@click.option(
-    "--checkpoint",
-    help="The checkpoint they were made from, for the baseline.  [default: the one that they name, in models/, here or on the hub]",
-)
-@click.option("--revision", help="Commit, tag or branch of a hub id.")
-@click.option("--dataset", help="'sample', a captions.json, or COCO's captions file with --images.  [default: sample, or --images alone]")
-@click.option("--images", type=click.Path(file_okay=False, path_type=Path), help="Folder of images; alone: speed and agreement only.")
-@click.option("--limit", type=click.IntRange(min=1), help="Take that many images, chosen with a fixed seed.")
-@click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds over all cases.")
-@click.option(
-    "--warmup", type=click.IntRange(min=1), default=2, show_default=True, help="Captions before the clock runs, the first one included."
-)
-@click.option("--num-beams", type=click.IntRange(min=1), help="Beams of the search; 1 is greedy.  [default: the artifact's]")
-@click.option("--prompt", help="Words that every caption starts with; left out when scored.")
-@click.option(
-    "--tokens",
-    type=lengths,
-    help="Force captions to this many tokens after the prompt; a list, in which 'natural' may stand, is a sweep.  [default: natural]",
-)
-@click.option("--threads", type=numbers, help="CPU threads; a list is a sweep.  [default: the physical cores within the CPU quota]")
-@click.option("--batch-size", "batch_sizes", type=numbers, default="1", show_default=True, help="Images per run; a list is a sweep.")
-@output_file("Keep the records here (.jsonl).")
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write a page for a browser too (.html).")
+@click.command(epilog="Example: toolkit bench build/artifacts --dataset sample --output records.jsonl")
+@click.argument("artifacts", nargs=-1, type=ANY_PATH, metavar="[ARTIFACT]...")
+@click.option("--checkpoint", help="Checkpoint of the baseline.  [default: that of the artifacts, found in models/, here or on the hub]")
+@revision_option
+@click.option("--dataset", help="'sample', a captions.json, or COCO's captions file with --images.  [default: sample, or only --images]")
+@click.option("--images", type=FOLDER, help="Folder of images; without --dataset there are no reference captions.")
+@click.option("--limit", type=POSITIVE, help="Measure only this many images, chosen with a fixed seed.")
+@click.option("--repeat", type=POSITIVE, default=3, show_default=True, help="Rounds; each round runs every case once.")
+@click.option("--warmup", type=POSITIVE, default=2, show_default=True, help="Captions before timing starts, including the first one.")
+@num_beams_option
+@click.option("--prompt", help="Text that every caption starts with; it is removed before scoring.")
+@click.option("--tokens", type=lengths, help="Tokens after the prompt, 'natural', or a sweep like 5,20,natural.  [default: natural]")
+@click.option("--threads", type=numbers, help="CPU threads, or a sweep like 1,2,4.  [default: the physical cores within the CPU quota]")
+@click.option("--batch-size", "batch_sizes", type=numbers, default="1", show_default=True, help="Images per run, or a sweep like 1,2,4.")
+@output_file("Write the records to this file (.jsonl).")
+@click.option("--report", type=FILE, help="Also write an HTML page to this file (.html).")
 @overwrite_option
 @quiet_option
-@click.option("--profile", is_flag=True, help="Show where a caption's time goes instead: a separate, slower run of the artifacts alone.")
+@click.option("--profile", is_flag=True, help="Print the time per stage and operator instead: a slower run without baseline and records.")
 @click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
-@click.option("--format", "layout", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
+@click.option("--format", "layout", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True, help="Output format.")
 def command(
     artifacts: tuple[Path, ...],
     checkpoint: str | None,
@@ -74,7 +68,11 @@ def command(
     as_json: bool,
     layout: str,
 ) -> None:
-    """Echo the table when all cases are done; records are kept as they are made."""
+    """Benchmark artifacts against the FP32 model.
+
+    ARTIFACT is an artifact, or a folder whose artifacts are all measured; all must be exported from one checkpoint.
+    [default: build/artifacts] --tokens natural generates until the end token. A sweep measures each value.
+    """
     from runtimes.artifact.folder import open_artifact
     from runtimes.host.facts import read_host
     from runtimes.storage.atomic_write import locked
@@ -90,9 +88,9 @@ def command(
     from toolkit.tables.render import RENDERERS
 
     if profile and (output or report):
-        raise RequestError("--profile keeps no records, so it takes no --output and no --report")
+        raise RequestError("--profile writes no records: remove --output and --report")
     if profile and (batch_sizes != (1,) or max(map(len, (threads or (), tokens or ()))) > 1):
-        raise RequestError("--profile is of one setting, an image at a time: it takes no --batch-size and no list")
+        raise RequestError("--profile measures one setting with one image per run: remove --batch-size and lists of --threads or --tokens")
     layout = "json" if as_json else layout
     guard_file(output, overwrite=overwrite)
     guard_file(report, overwrite=overwrite)
@@ -102,7 +100,7 @@ def command(
     paths = artifacts_in(artifacts or (default_artifacts(),))
     baseline = None if profile else find_baseline(checkpoint, revision, paths[0])
     if baseline is not None and checkpoint is None:
-        announce(f"No checkpoint is named: the baseline is transformers on {baseline.checkpoint}")
+        announce(f"No --checkpoint given: the baseline is transformers with {baseline.checkpoint}")
     cases = plan(paths, baseline)
     counter = pick_counter() if measured.has_references and not profile else None
     defaults = open_artifact(paths[0]).manifest.defaults
@@ -128,7 +126,7 @@ def command(
         with progress("profile", 2 * len(cases) * len(measured.images)) as bar:
             profiles = list(profile_cases(cases, measured, workloads[0], lambda case, count: bar.update(count, case)))
         click.echo(PROFILE_RENDERERS[layout](profiles), nl=False)
-        if all(one.error for one in profiles):
+        if all(result.error for result in profiles):
             fail_after_output("every case failed")
         return
     total = len(workloads) * len(cases) * repeat * len(measured.images)

@@ -1,4 +1,4 @@
-"""`toolkit caption`: one line per image, to stdout or into a file."""
+"""`toolkit caption`: caption images, and write one line per image to stdout or to a file."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -11,6 +11,8 @@ import click
 from runtimes.engines.ort.providers import PROVIDERS, read_options
 from runtimes.errors import RequestError
 from toolkit.commands.options import (
+    FILE,
+    POSITIVE,
     decoding_options,
     default_artifact,
     guard_file,
@@ -26,51 +28,52 @@ if TYPE_CHECKING:
     from runtimes.pool.rows import Row
 
 
-@click.command(
-    help="Caption images with an artifact.",
-    epilog="ARTIFACT is an artifact's folder or a folder of artifacts, of which the best for this machine is taken; a first path that is "
-    "neither is an image. [default: build/artifacts] IMAGE is a file, a folder or a glob.",
-)
+@click.command(epilog="Example: toolkit caption build/artifacts photo.jpg --json")
 @click.argument("paths", nargs=-1, metavar="[ARTIFACT] IMAGE...")
 @click.option(
     "--from-file",
     metavar="FILE",
-    help="Caption the paths in FILE too: lines, or between NUL bytes. -: stdin. Without --output it is read as captions are made.",
+    help="Also caption the images whose paths FILE lists, one per line or separated by NUL bytes; - reads stdin. Without --output, images "
+    "are captioned while FILE is still being written.",
 )
 @decoding_options
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     default=1,
     show_default=True,
-    help="Images per run; captions of pytorch-int8 may differ a little with it.",
+    help="Images per run of the model. Captions of pytorch-int8 may differ slightly between batch sizes.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Threads that read images ahead of the model; 0: none. One helps where a core is free; a GPU may take more.",
+    help="Threads that read images while the model runs; 0 reads and captions in turn. One is enough on a CPU; a GPU may need more.",
 )
-@click.option("--max-pixels", type=click.IntRange(min=1), help="Larger images are refused before they are decoded.  [default: 50 million]")
-@click.option("--strip-prompt", is_flag=True, help="Leave the prompt out of the text.")
+@click.option("--max-pixels", type=POSITIVE, help="Refuse images with more pixels before decoding them.  [default: 50 million]")
+@click.option("--strip-prompt", is_flag=True, help="Remove the prompt from the captions.")
 @click.option(
     "--device",
     type=click.Choice(["auto", *PROVIDERS]),
     default="auto",
     show_default=True,
-    help="auto: the GPU if the artifact targets one and it works, else the CPU. Any other is an error where it does not run.",
+    help="auto: the GPU if the artifact targets one and it works, else the CPU. Any other device is required; the command fails if it does "
+    "not work.",
 )
 @click.option(
-    "--provider-options",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="JSON file with options of the device's execution provider, name to value.",
+    "--provider-options", type=FILE, help="JSON file with options of the device's execution provider: an object of names and values."
 )
 @threads_option
-@output_file("Write the lines here instead of to stdout.")
+@output_file("Write the captions to this file instead of stdout.")
 @overwrite_option
-@click.option("--resume", is_flag=True, help="Go on with an --output whose run was stopped; what was captioned stays.")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines: image, caption, token_ids, score; or image, error, code.")
+@click.option("--resume", is_flag=True, help="Continue an --output whose run was stopped: only images without a caption are captioned.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Write JSON lines: image, caption, token_ids and score; image, error and code for a failed image.",
+)
 def command(
     paths: tuple[str, ...],
     from_file: str | None,
@@ -90,19 +93,24 @@ def command(
     resume: bool,
     as_json: bool,
 ) -> None:
-    """Echo one line per image; bad ones are error rows."""
+    """Caption images with an artifact.
+
+    ARTIFACT is an artifact's folder, or a folder of artifacts: the best one for this machine runs. Any other first path is an image.
+    [default: build/artifacts] IMAGE is a file, a folder or a glob pattern. If an image cannot be captioned, the others are, and the exit
+    code is 1.
+    """
     from runtimes.pool.job import CaptionJob, Request
     from toolkit.image_paths import expand, read_list
 
     if resume and output is None:
-        raise RequestError("--resume goes on with an --output; name it")
+        raise RequestError("--resume needs --output: name the file to continue")
     artifact, images = split_artifact(paths, more_images=from_file is not None)
     if not images and from_file is None:
         raise click.UsageError("Missing argument 'IMAGE...'.")
     guard_file(output, overwrite=overwrite or resume)
     files = chain(expand(images), read_list(from_file) if from_file is not None else ())
     if (first := next(files, None)) is None:
-        raise RequestError(f"{from_file}: names no image")
+        raise RequestError(f"{from_file}: lists no image")
     files = chain((first,), files)
     request = Request(
         prompt=prompt,
@@ -130,34 +138,34 @@ def command(
 
 
 def _echo(job: "CaptionJob", images: Iterable[str], *, as_json: bool) -> tuple[int, int]:
-    """Caption in this process, lines to stdout; return how many images failed, and how many there were."""
+    """Caption in this process and print the lines; return the number of failed images and of all images."""
     from runtimes.pool.captioning import rows_of
     from runtimes.pool.rows import json_line, text_line
 
     failed = total = 0
-    for total, row in enumerate(rows_of(job, images=images), start=1):  # noqa: B007 - the last one counts
-        failed += _told(row)
+    for total, row in enumerate(rows_of(job, images=images), start=1):  # noqa: B007 - the last value is the number of images
+        failed += _echo_error(row)
         if as_json or "error" not in row:
             click.echo(json_line(row) if as_json else text_line(row))
     return failed, total
 
 
 def _write(output: Path, job: "CaptionJob", *, overwrite: bool, resume: bool, as_json: bool) -> int:
-    """Caption in a process of its own, lines to a file."""
+    """Caption in a subprocess and write the lines to a file; return the number of failed images."""
     from toolkit.batch.output import caption_into
 
     with progress("caption", len(job.images)) as bar:
 
-        def tell(rows: Sequence["Row"]) -> None:
+        def report(rows: Sequence["Row"]) -> None:
             for row in rows:
-                _told(row)
+                _echo_error(row)
             bar.update(len(rows))
 
-        return caption_into(output, job, overwrite=overwrite, resume=resume, as_json=as_json, on_rows=tell, on_resumed=bar.update)
+        return caption_into(output, job, overwrite=overwrite, resume=resume, as_json=as_json, on_rows=report, on_resumed=bar.update)
 
 
-def _told(row: "Row") -> bool:
-    """Say what is wrong with an image, if something is."""
+def _echo_error(row: "Row") -> bool:
+    """Print the error of a row on stderr, if it has one; return whether it has."""
     if "error" in row:
         click.echo(f"Error: {row['error']}", err=True)
     return "error" in row

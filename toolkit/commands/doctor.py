@@ -1,28 +1,28 @@
-"""`toolkit doctor`: looks at this machine, and at how an artifact gets on with it; a table comes out."""
+"""`toolkit doctor`: check this machine and artifacts on it, and print facts, problems and remedies."""
 
 import json
 from pathlib import Path
 
 import click
 
-from toolkit.commands.options import ARTIFACTS, default_artifacts, holds_artifacts
+from toolkit.commands.options import ANY_PATH, ARTIFACTS, contains_artifacts, default_artifacts, json_option
 
 
-@click.command(
-    help="Tell what this machine can run, and what is wrong with it.",
-    epilog="ARTIFACT is an artifact or a folder of them. [default: build/artifacts, if there is one] "
-    "Exit code 1 where it cannot run here or captions wrongly, or nothing can.",
-)
-@click.argument("artifact", type=click.Path(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+@click.command(epilog="Example: toolkit doctor build/artifacts")
+@click.argument("artifact", type=ANY_PATH, required=False)
+@json_option
 @click.pass_context
 def command(context: click.Context, artifact: Path | None, as_json: bool) -> None:
-    """Echo the examination."""
+    """Check which engines, recipes and artifacts work on this machine.
+
+    ARTIFACT is an artifact's folder or a folder of artifacts. [default: build/artifacts, if it exists] The exit code is 1 if ARTIFACT
+    cannot run here, if its captions may be wrong here, or if no engine works.
+    """
     from runtimes.artifact import json_dataclass
     from toolkit.doctor.examine import examine
     from toolkit.doctor.text import render
 
-    found = examine(artifact or (default_artifacts() if holds_artifacts(ARTIFACTS) else None))
-    shown = json.dumps({"healthy": found.healthy, **json_dataclass.dump(found)}, indent=1, ensure_ascii=False) + "\n"
-    click.echo(shown if as_json else render(found), nl=False)
-    context.exit(0 if found.healthy else 1)
+    result = examine(artifact or (default_artifacts() if contains_artifacts(ARTIFACTS) else None))
+    text = json.dumps({"healthy": result.healthy, **json_dataclass.dump(result)}, indent=1, ensure_ascii=False) + "\n"
+    click.echo(text if as_json else render(result), nl=False)
+    context.exit(0 if result.healthy else 1)

@@ -1,4 +1,4 @@
-"""`toolkit export`: a checkpoint goes in, artifacts come out; each path is printed when it is complete."""
+"""`toolkit export`: export a checkpoint to artifacts, and print the path of each artifact when it is complete."""
 
 import logging
 import os
@@ -10,35 +10,39 @@ import click
 from exporters.recipes import RECIPES, deployable_recipes, find_recipes
 from runtimes.errors import ExportError, MissingDependencyError
 from runtimes.host.facts import read_host
-from toolkit.commands.options import ARTIFACTS, overwrite_option
+from toolkit.commands.options import ARTIFACTS, FOLDER, overwrite_option, revision_option
 from toolkit.progress import progress
 
 
-@click.command(
-    help="Turn a BLIP checkpoint into artifacts.",
-    epilog="CHECKPOINT is a directory in Hugging Face's layout or a hub id. A recipe that fails does not stop the others; the exit code is "
-    "then 1.",
-)
+@click.command(epilog="Example: toolkit export models/blip-mini-coco --recipe onnx-int8")
 @click.argument("checkpoint", required=False)
 @click.option(
     "--recipe",
     "recipes",
     multiple=True,
     metavar="NAME|FILE",
-    help="Recipe to make (repeatable): a name, a .json file, or 'all'.  [default: the deployable set, which --list marks]",
+    help="Recipe to export (repeatable): a name, a .json file, or 'all'.  [default: the recipes that --list marks 'default']",
 )
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=ARTIFACTS, show_default=True)
-@click.option("--revision", help="Commit, tag or branch of a hub id.")
+@click.option(
+    "-o",
+    "--output",
+    type=FOLDER,
+    default=ARTIFACTS,
+    show_default=True,
+    help="Folder to write the artifacts to, each to OUTPUT/<checkpoint>-<recipe>.",
+)
+@revision_option
 @overwrite_option
 @click.option(
     "--on-gate-failure",
     type=click.Choice(["fail", "write"]),
     default="fail",
     show_default=True,
-    help="When an artifact differs from its checkpoint by more than its recipe allows: refuse it, or write it with that finding.",
+    help="If an artifact differs from its checkpoint by more than its recipe allows: fail, or write it with the failure recorded in its "
+    "manifest.",
 )
-@click.option("--safetensors-only", is_flag=True, help="Refuse a pytorch_model.bin, which torch's weights-only loader reads otherwise.")
-@click.option("--list", "list_recipes", is_flag=True, help="List all recipes and exit; 'default' marks the deployable set of this machine.")
+@click.option("--safetensors-only", is_flag=True, help="Refuse pytorch_model.bin. By default, torch reads it with weights_only=True.")
+@click.option("--list", "list_recipes", is_flag=True, help="List all recipes and exit; 'default' marks those exported without --recipe.")
 def command(
     checkpoint: str | None,
     recipes: tuple[str, ...],
@@ -49,8 +53,12 @@ def command(
     safetensors_only: bool,
     list_recipes: bool,
 ) -> None:
-    """Echo the path of each artifact when it is complete."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its exporter warns of every operator that is not of the standard
+    """Export a BLIP checkpoint to artifacts.
+
+    CHECKPOINT is a folder in Hugging Face's layout, or a hub id. The path of each artifact is printed when it is complete. If a recipe
+    fails, the others are still exported, and the exit code is 1.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's exporter warns about every non-standard operator
     if list_recipes:
         deployable = deployable_recipes(cuda=read_host().cuda)
         for recipe in RECIPES:
@@ -70,11 +78,11 @@ def command(
     from runtimes.artifact.folder import open_artifact
     from toolkit.datasets import load_dataset
 
-    output_paths(name_of(checkpoint), chosen, output, overwrite=overwrite)  # before anything is fetched or read
-    opened = open_checkpoint(checkpoint, revision, safetensors_only=safetensors_only)
+    output_paths(name_of(checkpoint), chosen, output, overwrite=overwrite)  # fails before the checkpoint is downloaded or read
+    source = open_checkpoint(checkpoint, revision, safetensors_only=safetensors_only)
     with progress("export", len(chosen)) as bar:
         finished = export(
-            opened,
+            source,
             chosen,
             output,
             load_dataset("sample").images,

@@ -1,21 +1,23 @@
-"""`toolkit info`: what an artifact, a package or a checkpoint is."""
+"""`toolkit info`: print the metadata of an artifact, a package or a checkpoint."""
 
 import json
 from pathlib import Path
 
 import click
 
+from toolkit.commands.options import ANY_PATH, json_option
 
-@click.command(
-    help="Show what an artifact, a package or a checkpoint is.",
-    epilog="PATH is an artifact's folder, a file that `toolkit package` wrote, or a checkpoint's folder. Only metadata is read.",
-)
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+
+@click.command(epilog="Example: toolkit info build/artifacts/blip-mini-coco-onnx-int8")
+@click.argument("path", type=ANY_PATH)
+@json_option
 def command(path: Path, as_json: bool) -> None:
-    """Echo the description."""
+    """Show the metadata of an artifact, a package or a checkpoint.
+
+    PATH is an artifact's folder, a package (.tar.gz) or a checkpoint's folder. Weights are not read.
+    """
     from toolkit.info.describe import describe
     from toolkit.info.text import render
 
-    found = describe(path)
-    click.echo(json.dumps(found, indent=1, ensure_ascii=False) + "\n" if as_json else render(found), nl=False)
+    description = describe(path)
+    click.echo(json.dumps(description, indent=1, ensure_ascii=False) + "\n" if as_json else render(description), nl=False)

@@ -1,4 +1,4 @@
-"""Options that several commands share: the same flag, the same words everywhere."""
+"""Options that several commands share, with the same help text in each, and the default artifacts."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -14,54 +14,77 @@ from runtimes.errors import OutputError, OutputExistsError, RequestError, Unavai
 F = TypeVar("F", bound=Callable[..., Any])
 
 ARTIFACTS = Path("build/artifacts")
-"""Where `toolkit export` writes, and where the other commands look when no artifact is named."""
+"""Default output of `toolkit export`, and default input of the other commands."""
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+ANY_PATH = click.Path(path_type=Path)
+POSITIVE = click.IntRange(min=1)
+
+
+def apply_quiet(context: click.Context, option: click.Parameter, quiet: bool) -> None:
+    """Print only errors on stderr from now on, if --quiet is given after the command; `toolkit --quiet` has the same effect."""
+    if quiet:
+        logging.getLogger().setLevel(logging.ERROR)
+
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=apply_quiet, help="Print only errors on stderr.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON object.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing output.")
+threads_option = click.option("--threads", type=POSITIVE, help="CPU threads.  [default: the physical cores within the CPU quota]")
+revision_option = click.option("--revision", help="Commit, tag or branch of a checkpoint from the hub.")
+digest_option = click.option("--digest", metavar="SHA256", help="Expected sha256 of manifest.json, as the sender published it.")
+num_beams_option = click.option("--num-beams", type=POSITIVE, help="Beams of the search; 1 is greedy search.  [default: the artifact's]")
 
 
 def default_artifacts() -> Path:
-    """Return the folder of artifacts for a command that was given none, and print on stderr that it is used.
+    """Return the default folder of artifacts, and print on stderr that it is used.
 
     Raises:
         RequestError: There is no such folder.
     """
-    announce(f"No artifact is named: using {_artifacts_folder()}")
+    announce(f"No artifact given: using {_artifacts_folder()}")
     return ARTIFACTS
 
 
 def _artifacts_folder() -> Path:
     if not ARTIFACTS.is_dir():
-        raise RequestError(f"no artifact is named and there is no {ARTIFACTS} here: name one, or make some with: toolkit export CHECKPOINT")
+        raise RequestError(f"no artifact given, and there is no {ARTIFACTS} here: name an artifact, or run: toolkit export CHECKPOINT")
     return ARTIFACTS
 
 
 def default_artifact(device: str = "auto") -> Path:
-    """Return the best artifact of that folder for this machine, for a command that takes one, and print on stderr which it is.
+    """Return the best artifact of the default folder for this machine, and print its path on stderr.
 
     Raises:
         RequestError, ArtifactMissingError: There is no such folder, or no artifact in it.
-        UnavailableError: None of them can run here.
+        UnavailableError: No artifact of the folder can run here.
     """
     from runtimes.loading import find_candidates
 
     folder = _artifacts_folder()
     candidates = find_candidates(folder, device)
     if not candidates.ranked:
-        raise UnavailableError(f"no artifact is named, and none of those in {folder} can run here: {', '.join(candidates.manifests)}")
+        raise UnavailableError(f"no artifact given, and no artifact in {folder} can run here: {', '.join(candidates.manifests)}")
     best = candidates.ranked[0]
-    announce(f"No artifact is named: using {folder / best.name} ({best.why})")
+    announce(f"No artifact given: using {folder / best.name} ({best.why})")
     return folder / best.name
 
 
-def holds_artifacts(path: Path) -> bool:
+def contains_artifacts(path: Path) -> bool:
     """Return whether a path is an artifact's folder or a folder of artifacts."""
     return (path / MANIFEST_NAME).is_file() or next(path.glob(f"[!.]*/{MANIFEST_NAME}"), None) is not None
 
 
 def split_artifact(paths: Sequence[str], *, more_images: bool = False) -> tuple[Path | None, tuple[str, ...]]:
-    """Split `[ARTIFACT] IMAGE...` into the artifact, or None, and the images.
+    """Split the arguments `[ARTIFACT] IMAGE...`; return the artifact or None, and the images.
 
-    The first path is the artifact if it is a folder with a manifest.json, a folder of such folders, or named as a package is. A first path
-    that does not exist and has no suffix is taken for one too, so that the error of a misspelt artifact is about artifacts. `more_images`:
-    there are images besides these paths.
+    The first path is the artifact if it is a folder with a manifest.json, a folder of such folders, or a package by its suffix. A first
+    path that does not exist and has no suffix is an artifact too: a misspelt artifact then fails as an artifact, not as an image.
+
+    Args:
+        paths: The arguments.
+        more_images: Whether there are images besides these paths.
     """
     from runtimes.storage.archive import SUFFIX
 
@@ -69,7 +92,7 @@ def split_artifact(paths: Sequence[str], *, more_images: bool = False) -> tuple[
         return None, ()
     first = Path(paths[0])
     if (
-        holds_artifacts(first)
+        contains_artifacts(first)
         or first.name.endswith(SUFFIX)
         or ((more_images or len(paths) > 1) and not first.suffix and not first.exists() and not has_magic(paths[0]))
     ):
@@ -78,79 +101,64 @@ def split_artifact(paths: Sequence[str], *, more_images: bool = False) -> tuple[
 
 
 def fail_after_output(problem: str) -> NoReturn:
-    """End a command whose result is on stdout with one line on stderr and exit code 1: an error object would be a second result."""
+    """Print one line on stderr and exit with code 1, for a command that has already printed its result.
+
+    It raises no ToolkitError: with --json, `toolkit.cli` would print an error object, a second document on stdout.
+    """
     click.echo(f"Error: {problem}", err=True)
     raise SystemExit(1)
 
 
 def announce(text: str) -> None:
-    """Print a line on stderr; -q hides it."""
+    """Print a line on stderr, unless -q was given."""
     if logging.getLogger().getEffectiveLevel() < logging.ERROR:
         click.echo(text, err=True)
-
-
-def threads_option(command: F) -> F:
-    """--threads."""
-    return click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the physical cores within the CPU quota]")(
-        command
-    )
 
 
 NATURAL = "natural"
 
 
 def numbers(value: str) -> tuple[int, ...]:
-    """Read a number or a comma list of them: each once, in order."""
+    """Parse a comma-separated list of positive integers; return each once, in order."""
     parts = [part.strip() for part in value.split(",")]
     if wrong := [part for part in parts if not (part.isascii() and part.isdigit() and int(part) > 0)]:
-        raise click.BadParameter(f"{wrong[0]!r} is not a number from 1.")
+        raise click.BadParameter(f"{wrong[0]!r} is not a positive integer.")
     return tuple(dict.fromkeys(map(int, parts)))
 
 
 def lengths(value: str) -> tuple[int | None, ...]:
-    """Likewise, or 'natural' in place of a number, which becomes None."""
+    """Parse a comma-separated list of positive integers and 'natural'; return each once, in order, None for 'natural'."""
     parts = [part.strip() for part in value.split(",")]
     return tuple(dict.fromkeys(None if part == NATURAL else numbers(part)[0] for part in parts))
 
 
-def quiet_option(command: F) -> F:
-    """--quiet: the same as the toolkit's own, where people look for it."""
-
-    def hush(context: click.Context, option: click.Parameter, quiet: bool) -> None:
-        if quiet:
-            logging.getLogger().setLevel(logging.ERROR)
-
-    return click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=hush, help="Say nothing on stderr but errors.")(command)
-
-
-def overwrite_option(command: F) -> F:
-    """--overwrite."""
-    return click.option("--overwrite", is_flag=True, help="Replace output that exists.")(command)
-
-
 def decoding_options(command: F) -> F:
-    """--prompt, --num-beams, --min-length, --max-length."""
+    """Add --prompt, --num-beams, --min-length and --max-length."""
     for option in (
-        click.option("--max-length", type=int, help="Longest caption, in tokens with [DEC] and prompt.  [default: the artifact's]"),
-        click.option("--min-length", type=int, help="Shortest caption, likewise.  [default: the artifact's]"),
-        click.option("--num-beams", type=click.IntRange(min=1), help="Beams of the search; 1 is greedy.  [default: the artifact's]"),
-        click.option("--prompt", help="Words that every caption starts with."),
+        click.option(
+            "--max-length", type=int, help="Maximum tokens of a caption, including [DEC] and the prompt.  [default: the artifact's]"
+        ),
+        click.option(
+            "--min-length", type=int, help="Minimum tokens of a caption, including [DEC] and the prompt.  [default: the artifact's]"
+        ),
+        num_beams_option,
+        click.option("--prompt", help="Text that every caption starts with."),
     ):
         command = option(command)
     return command
 
 
 def output_file(help_text: str) -> Callable[[F], F]:
-    """Build the --output option for one file."""
-    return click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help=help_text)
+    """Return a decorator that adds --output for one file."""
+    return click.option("-o", "--output", type=FILE, help=help_text)
 
 
 def guard_file(output: Path | None, *, overwrite: bool) -> None:
-    """Refuse an output file before any work is done.
+    """Check an output file before any work is done.
 
     Raises:
-        OutputExistsError: It is there and `overwrite` is false.
-        OutputError: Its folder is not there, or it is a device or a pipe, which writing would replace by a file.
+        OutputExistsError: The file exists and `overwrite` is false.
+        OutputError: Its folder does not exist, or the path is a device or a pipe, which the atomic rename would replace by a file.
     """
     if output is None:
         return

@@ -1,37 +1,26 @@
-"""`toolkit package`: an artifact goes in, one file for the road comes out; its digest is printed for the sender to pass on."""
+"""`toolkit package`: pack an artifact into one archive, and print the archive's path and the digest of its manifest."""
 
 from pathlib import Path
 
 import click
 
-from toolkit.commands.options import default_artifact, guard_file, overwrite_option
+from toolkit.commands.options import ANY_PATH, FILE, default_artifact, guard_file, overwrite_option
 from toolkit.progress import progress
 
 
-@click.command(
-    help="Pack an artifact into one file that proves itself.",
-    epilog="ARTIFACT is an artifact's folder. [default: the best one of build/artifacts for this machine] "
-    "Send the printed digest by another way than the file: `verify --digest` compares it.",
-)
-@click.argument("artifact", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The file, .tar.gz.  [default: ARTIFACT.tar.gz beside the artifact]",
-)
-@click.option("--records", type=click.Path(dir_okay=False, path_type=Path), help="Records of `toolkit bench` for the model card's table.")
-@click.option(
-    "--with-wheels", is_flag=True, help="Add this toolkit and all that captioning needs, so that a device installs from the file."
-)
+@click.command(epilog="Example: toolkit package build/artifacts/blip-mini-coco-onnx-int8")
+@click.argument("artifact", type=ANY_PATH, required=False)
+@click.option("-o", "--output", type=FILE, help="Write the package to this file (.tar.gz).  [default: ARTIFACT.tar.gz beside the artifact]")
+@click.option("--records", type=FILE, help="Records of `toolkit bench`, shown as a table in the model card.")
+@click.option("--with-wheels", is_flag=True, help="Add wheels of this toolkit and its dependencies, to install without a network.")
 @click.option(
     "--platform",
     "platforms",
     multiple=True,
-    metavar="P",
-    help="The device, as pip names it: manylinux_2_28_aarch64 (repeatable).  [default: this machine]",
+    metavar="PLATFORM",
+    help="pip platform tag of the target device for the wheels, for example manylinux_2_28_aarch64 (repeatable).  [default: this machine]",
 )
-@click.option("--python", metavar="X.Y", help="The device's Python.  [default: this one's]")
+@click.option("--python", metavar="X.Y", help="Python version of the target device for the wheels.  [default: this Python]")
 @overwrite_option
 def command(
     artifact: Path | None,
@@ -42,14 +31,18 @@ def command(
     python: str | None,
     overwrite: bool,
 ) -> None:
-    """Echo the file and the digest of its manifest."""
+    """Pack an artifact into one file that another machine can verify.
+
+    ARTIFACT is an artifact's folder. [default: the best artifact of build/artifacts for this machine] The command prints a digest: send it
+    to the receiver separately from the file, for `toolkit verify --digest`.
+    """
     from runtimes.artifact.folder import open_artifact
     from toolkit.packaging.card import measured_table
     from toolkit.packaging.package import default_output, package
     from toolkit.packaging.wheels import collect
 
     if (platforms or python) and not with_wheels:
-        raise click.UsageError("--platform and --python are of the wheels: give --with-wheels too.")
+        raise click.UsageError("--platform and --python select wheels: give --with-wheels too.")
     artifact = artifact or default_artifact()
     output = output or default_output(artifact)
     guard_file(output, overwrite=overwrite)

@@ -1,24 +1,25 @@
-"""`toolkit report`: benchmark records go in; a table or a page comes out."""
+"""`toolkit report`: render benchmark records as a table or an HTML page."""
 
 from pathlib import Path
 
 import click
 
 from runtimes.errors import RequestError
-from toolkit.commands.options import guard_file, output_file, overwrite_option
+from toolkit.commands.options import FILE, FOLDER, guard_file, output_file, overwrite_option
 
 
-@click.command(
-    help="Make a table or a page from benchmark records.",
-    epilog="RECORDS is a .jsonl file that `toolkit bench` wrote; several show change over time.",
+@click.command(epilog="Example: toolkit report records.jsonl --format html --output report.html")
+@click.argument("records", nargs=-1, required=True, metavar="RECORDS...", type=FILE)
+@click.option(
+    "--format", "layout", type=click.Choice(["md", "csv", "json", "html"]), default="md", show_default=True, help="Output format."
 )
-@click.argument("records", nargs=-1, required=True, metavar="RECORDS...", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--format", "layout", type=click.Choice(["md", "csv", "json", "html"]), default="md", show_default=True)
-@click.option("--table", type=click.Choice(["growth", "components"]), help="This table alone: growth over a sweep, or bytes of components.")
-@click.option("--dataset", help="Of a page: the images, named as in `bench`.  [default: the shipped ones, where those were measured]")
-@click.option("--images", type=click.Path(file_okay=False, path_type=Path), help="Likewise, a folder.")
-@click.option("--no-images", is_flag=True, help="Of a page: captions without images.")
-@output_file("Write here instead of to stdout; a page is one file that needs no other.")
+@click.option(
+    "--table", type=click.Choice(["growth", "components"]), help="Print only this table: growth over a sweep, or bytes per component."
+)
+@click.option("--dataset", help="Images to show on the HTML page, as in `toolkit bench`.  [default: the sample, if it was measured]")
+@click.option("--images", type=FOLDER, help="Folder of the images to show on the HTML page.")
+@click.option("--no-images", is_flag=True, help="Show captions without images on the HTML page.")
+@output_file("Write the report to this file instead of stdout; an HTML page is one self-contained file.")
 @overwrite_option
 def command(
     records: tuple[Path, ...],
@@ -30,16 +31,19 @@ def command(
     output: Path | None,
     overwrite: bool,
 ) -> None:
-    """Echo the report, or write it."""
+    """Render benchmark records as a table or an HTML page.
+
+    RECORDS is a .jsonl file of `toolkit bench`. Several files are shown as changes over time.
+    """
     from toolkit.compare.history import history_sheet, newest, render_history
     from toolkit.compare.pairing import read_run
     from toolkit.report.file import require_report_extra, write_text
     from toolkit.tables.render import RENDERERS, render_table
 
     if layout == "html" and table:
-        raise RequestError("a page has all tables: --table is of the other formats")
+        raise RequestError("an HTML page has all tables: remove --table, or use --format md, csv or json")
     if (dataset or images or no_images) and layout != "html":
-        raise RequestError("--dataset, --images and --no-images are of a page: --format html")
+        raise RequestError("--dataset, --images and --no-images need --format html")
     guard_file(output, overwrite=overwrite)
     runs = [read_run(path) for path in records]
     if layout == "html":
@@ -47,9 +51,9 @@ def command(
         from toolkit.report.images import images_of
         from toolkit.report.page import render_html
 
-        listed = newest(runs).records
-        shown = None if no_images else images_of(listed, dataset, images)
-        text = render_html(listed, shown, history_sheet(runs) if len(runs) > 1 else None)
+        latest = newest(runs).records
+        shown = None if no_images else images_of(latest, dataset, images)
+        text = render_html(latest, shown, history_sheet(runs) if len(runs) > 1 else None)
     elif len(runs) > 1:
         text = render_history(runs, layout, table)
     else:

@@ -1,18 +1,26 @@
-"""`toolkit unpack`: a package goes in; a folder that holds exactly what its manifest declares comes out."""
+"""`toolkit unpack`: check a package and write its files to a folder, exactly those that its manifest declares."""
 
 from pathlib import Path
 
 import click
 
+from toolkit.commands.options import FILE, FOLDER, digest_option
 
-@click.command(help="Unpack a package, checked before it is there.", epilog="FILE is what `toolkit package` wrote.")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+
+@click.command(epilog="Example: toolkit unpack captioner.tar.gz --digest SHA256")
+@click.argument("file", type=FILE)
 @click.option(
-    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="The folder; it must not exist.  [default: FILE's name, here]"
+    "-o",
+    "--output",
+    type=FOLDER,
+    help="Write the files to this folder; it must not exist.  [default: FILE without .tar.gz, in the current folder]",
 )
-@click.option("--digest", metavar="SHA256", help="Expected sha256 of its manifest.json, as the sender published it.")
+@digest_option
 def command(file: Path, output: Path | None, digest: str | None) -> None:
-    """Echo the folder."""
+    """Check a package and unpack it.
+
+    FILE is a package of `toolkit package` (.tar.gz). The folder appears only after all checks passed.
+    """
     from runtimes.storage.archive import SUFFIX, check_suffix, unpack
 
     check_suffix(file)

@@ -133,11 +133,12 @@ def render_markdown(runs: Sequence[Run]) -> str:
     """Return the table, and below it the rows that are not comparable, unstable or failed."""
     rows = history_rows(runs)
     notes = {
-        "Not comparable with the previous run:": [
-            f"- {shown_case(row)}, {row['file']}: {row['not_compared_reason']}" for row in rows if row["not_compared_reason"]
-        ],
-        "Unstable:": [f"- {shown_case(row)}, {row['file']}: {row['unstable']}" for row in rows if row["unstable"]],
-        "Failed:": [f"- {shown_case(row)}, {row['file']}: {row['error']}" for row in rows if row["error"]],
+        title: [f"- {shown_case(row)}, {row['file']}: {row[key]}" for row in rows if row[key]]
+        for title, key in (
+            ("Not comparable with the previous run:", "not_compared_reason"),
+            ("Unstable:", "unstable"),
+            ("Failed:", "error"),
+        )
     }
     good = [row for row in rows if row["seconds_per_image"] is not None]
     parts = [table(COLUMNS, good)] if good else []

@@ -55,9 +55,7 @@ def read_limit(text: str) -> Limit:
     """
     match = GRAMMAR.fullmatch(text)
     if match is None:
-        raise ValueError(
-            f"{text!r} is not a limit; write MEASURE, one of > >= < <=, and a number with % for a change, for example cider<-1%"
-        )
+        raise ValueError(f"{text!r} is not a limit; write MEASURE, one of > >= < <=, and a number, with % for a change: cider<-1%")
     known = {measure.key: measure for measure in MEASURES}
     if match["measure"] not in known:
         raise ValueError(f"unknown measure '{match['measure']}'; known: {', '.join(known)}")

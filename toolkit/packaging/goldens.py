@@ -1,4 +1,4 @@
-"""Record golden captions: captions and logits of an artifact that `runtimes.verification.golden` compares on another machine."""
+"""Record golden captions: captions and logits of an artifact that `runtimes.verification.replay` compares on another machine."""
 
 import hashlib
 import io

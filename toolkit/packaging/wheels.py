@@ -96,7 +96,6 @@ def _pip(*arguments: str) -> None:
     )
     if ended.returncode:
         lines = [line for line in ended.stderr.splitlines() if line.strip()]
-        reason = next(
-            (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else f"exit code {ended.returncode}"
-        )
+        default = lines[-1] if lines else f"exit code {ended.returncode}"
+        reason = next((line for line in reversed(lines) if line.startswith("ERROR")), default)
         raise UnavailableError(f"pip {arguments[0]} failed for the device's wheels: {reason.removeprefix('ERROR: ')}")

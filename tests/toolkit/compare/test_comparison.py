@@ -35,8 +35,8 @@ A = run(*(record("int8", repeat, times(1.0, 2.0, 4.0), import_s=1.0, peak_rss_by
 def test_times_sizes_and_rates():
     """B takes four fifths of A's time for each image and three quarters of its bytes."""
     b = run(*(record("int8", repeat, times(0.8, 1.6, 3.2), artifact_bytes=750, peak_rss_bytes=1500) for repeat in range(3)))
-    found = lines(A, b)
-    assert (found["seconds_per_image"].a, found["seconds_per_image"].b) == (2.0, 1.6)
+    changes = lines(A, b)
+    assert (changes["seconds_per_image"].a, changes["seconds_per_image"].b) == (2.0, 1.6)
     expected = {
         "seconds_per_image": "faster by 20.0%",
         "seconds_per_image_p90": "faster by 20.0%",
@@ -51,16 +51,16 @@ def test_times_sizes_and_rates():
         "joules_per_image": "not measured",
         "drift": "not measured",
     }
-    assert {key: found[key].text.split(" [")[0] for key in expected} == expected
-    assert [found["seconds_per_image"].change.low, found["seconds_per_image"].change.high] == pytest.approx([-0.2, -0.2])
-    assert found["tokens_per_second"].a == pytest.approx(6 / 1.75)
+    assert {key: changes[key].text.split(" [")[0] for key in expected} == expected
+    assert [changes["seconds_per_image"].change.low, changes["seconds_per_image"].change.high] == pytest.approx([-0.2, -0.2])
+    assert changes["tokens_per_second"].a == pytest.approx(6 / 1.75)
 
 
 def test_a_loop_in_one_graph_has_no_stages_to_compare():
-    whole = [replace(one, encode_s=None, first_token_s=None, token_s=()) for one in times(0.8, 1.6, 3.2)]
-    found = lines(A, run(*(record("int8", repeat, whole) for repeat in range(3))))
-    assert found["seconds_per_image"].text.startswith("faster by 20.0%")
-    assert {found[key].text for key in ("encode_seconds", "first_token_seconds", "tokens_per_second")} == {"not measured"}
+    whole = [replace(image_times, encode_s=None, first_token_s=None, token_s=()) for image_times in times(0.8, 1.6, 3.2)]
+    changes = lines(A, run(*(record("int8", repeat, whole) for repeat in range(3))))
+    assert changes["seconds_per_image"].text.startswith("faster by 20.0%")
+    assert {changes[key].text for key in ("encode_seconds", "first_token_seconds", "tokens_per_second")} == {"not measured"}
 
 
 def test_noise_is_no_difference():
@@ -77,16 +77,16 @@ def test_noise_is_no_difference():
 def test_quality_is_compared_on_the_same_images():
     before = [quality("a", cider=1.0, log_probability=-10.0), quality("b", cider=2.0, log_probability=-8.0), quality("c", cider=3.0)]
     after = [quality("a", cider=0.9, log_probability=-10.5), quality("x", cider=1.8, log_probability=-9.0), quality("c", cider=2.7)]
-    a, b = (run(*(record("int8", repeat, times(1.0, 1.0, 1.0), said) for repeat in range(2))) for said in (before, after))
-    found = lines(a, b)
-    assert found["cider"].change.change == pytest.approx(-0.1)
-    assert found["cider"].text == "worse by 10.0% [10.0%, 10.0%]"
+    a, b = (run(*(record("int8", repeat, times(1.0, 1.0, 1.0), scores) for repeat in range(2))) for scores in (before, after))
+    changes = lines(a, b)
+    assert changes["cider"].change.change == pytest.approx(-0.1)
+    assert changes["cider"].text == "worse by 10.0% [10.0%, 10.0%]"
     expected = paired_change(np.array([0.9, 1.8, 2.7]), np.array([1.0, 2.0, 3.0]))
-    assert found["cider"].change == expected
+    assert changes["cider"].change == expected
     sums = np.array([[0.5, 10.0], [1.0, 10.0], [0.0, 10.0]])
     low, high = interval(sums, drift_of_sums)
-    assert found["drift"].change == Change(pytest.approx(0.05), low, high)
-    assert found["bleu4"].text == "the same"
+    assert changes["drift"].change == Change(pytest.approx(0.05), low, high)
+    assert changes["bleu4"].text == "the same"
     (paired,) = pair_up(a, b, (), AllowedDifferences())
     assert paired.pair.quality["exact_match"] == pytest.approx(2 / 3)
 
@@ -116,9 +116,9 @@ def test_other_images_are_compared_by_time_alone():
     other = replace(WORKLOAD, dataset_sha256="1" * 64)
     b = run(*(replace(record("int8", repeat, times(1.0, 2.0, 4.0), [quality()] * 3), workload=other) for repeat in range(2)))
     a = run(*(record("int8", repeat, times(1.0, 2.0, 4.0), [quality()] * 3) for repeat in range(2)))
-    found = lines(a, b, allowed=AllowedDifferences(workloads=True))
-    assert found["seconds_per_image"].clear is False
-    assert found["bleu4"].text == "not compared"
+    changes = lines(a, b, allowed=AllowedDifferences(workloads=True))
+    assert changes["seconds_per_image"].clear is False
+    assert changes["bleu4"].text == "not compared"
 
 
 def test_a_single_repeat_has_a_change_and_no_interval():
@@ -129,9 +129,9 @@ def test_a_single_repeat_has_a_change_and_no_interval():
 def test_energy_and_speed_up_are_of_repeats():
     a = run(*(record(case, r, times(s, s, s), energy_j=e) for r in range(2) for case, s, e in ((BASELINE, 4.0, 60.0), ("int8", 1.0, 30.0))))
     b = run(*(record(case, r, times(s, s, s), energy_j=e) for r in range(2) for case, s, e in ((BASELINE, 8.0, 60.0), ("int8", 1.0, 15.0))))
-    found = lines(a, b, [("int8", "int8")])
-    assert (found["speedup"].a, found["speedup"].b, found["speedup"].text) == (4.0, 8.0, "faster by 100.0%")
-    assert (found["joules_per_image"].a, found["joules_per_image"].b, found["joules_per_image"].text) == (10.0, 5.0, "less by 50.0%")
+    changes = lines(a, b, [("int8", "int8")])
+    assert (changes["speedup"].a, changes["speedup"].b, changes["speedup"].text) == (4.0, 8.0, "faster by 100.0%")
+    assert (changes["joules_per_image"].a, changes["joules_per_image"].b, changes["joules_per_image"].text) == (10.0, 5.0, "less by 50.0%")
 
 
 @pytest.mark.parametrize(

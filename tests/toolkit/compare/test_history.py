@@ -17,7 +17,7 @@ from toolkit.records.record import BASELINE
 
 def run(name, *records, day=None, host=HOST, commit=None):
     moment = None if day is None else f"2026-11-{day}T10:00:00Z"
-    return Run(name=name, records=[replace(one, measured_at=moment, commit=commit, host=host) for one in records])
+    return Run(name=name, records=[replace(record, measured_at=moment, commit=commit, host=host) for record in records])
 
 
 def both(baseline, artifact, size=1000):

@@ -21,11 +21,11 @@ A = run(record(BASELINE, 0, [4.0]), record("int8", 0, [1.0]))
 
 
 def changed(**changes):
-    return run(*(replace(one, **changes) for one in A.records), name="b.jsonl")
+    return run(*(replace(record, **changes) for record in A.records), name="b.jsonl")
 
 
 def other_checkpoint():
-    records = [replace(one, subject=replace(one.subject, checkpoint_sha256="d" * 64)) for one in A.records]
+    records = [replace(record, subject=replace(record.subject, checkpoint_sha256="d" * 64)) for record in A.records]
     return run(*records, name="b.jsonl")
 
 

@@ -56,9 +56,9 @@ def test_golden_captions_equal_the_captioners_for_the_original_and_the_resized_i
         assert [caption["num_beams"] for caption in image["captions"]] == [1, 3]
         for form in (image["original"], image["resized"]):
             for caption in image["captions"]:
-                (found,) = captioner.caption([folder / form], num_beams=caption["num_beams"])
-                assert (list(found.token_ids), found.text) == (caption["token_ids"], caption["text"])
-                assert found.score == pytest.approx(caption["score"], abs=1e-6)
+                (result,) = captioner.caption([folder / form], num_beams=caption["num_beams"])
+                assert (list(result.token_ids), result.text) == (caption["token_ids"], caption["text"])
+                assert result.score == pytest.approx(caption["score"], abs=1e-6)
 
 
 def test_logits_and_margins_can_be_reproduced_with_the_manifest_alone(packed):
@@ -74,12 +74,12 @@ def test_logits_and_margins_can_be_reproduced_with_the_manifest_alone(packed):
         greedy = image["captions"][0]
         state, past, margins = captioner.session.encode({"pixels": pixels}), greedy["token_ids"], []
         for position, token in enumerate(past[:-1]):
-            found, state = captioner.session.step(np.array([[token]]), state, np.array([0]))
-            best, second = np.sort(found[0, 0])[::-1][:2]
+            step_logits, state = captioner.session.step(np.array([[token]]), state, np.array([0]))
+            best, second = np.sort(step_logits[0, 0])[::-1][:2]
             margins.append(best - second)
-            assert past[position + 1] == found[0, 0].argmax()
+            assert past[position + 1] == step_logits[0, 0].argmax()
             if position == 0:
-                np.testing.assert_allclose(found[0, 0], expected, atol=1e-4)
+                np.testing.assert_allclose(step_logits[0, 0], expected, atol=1e-4)
         np.testing.assert_allclose(margins, greedy["margins_nat"], atol=1e-4)
 
 
