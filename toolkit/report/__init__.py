@@ -1,1 +1,1 @@
-"""The report that a person opens in a browser: records go in, one self-contained HTML file comes out."""
+"""Render the report that `toolkit report --format html` writes: one self-contained HTML file, from records."""
