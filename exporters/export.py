@@ -90,6 +90,7 @@ def export(
     try:
         output.mkdir(parents=True, exist_ok=True)
         _check_room(checkpoint, output)
+        checkpoint.load_weights()  # transformers replaces missing tensors by random values, so they are checked before it runs
         threads = read_host().cores
         on_step("reference captions (transformers, FP32)")
         reference = find_reference(checkpoint, images, threads)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
 
 from exporters.checkpoint.files import find_folder, find_weight_files, is_tied, read_config, read_licence, read_tensors, sha256_of_files
+from exporters.checkpoint.image_settings import RESAMPLE, read_image_settings
 from exporters.checkpoint.weight_files import first_line
-from exporters.families.adapter import FAMILIES, MODEL_TYPES, FamilyAdapter, find_family
+from exporters.families.adapter import FAMILIES, MODEL_TYPES, CheckpointConfig, FamilyAdapter, find_family
+from exporters.families.tokenizer import load_tokenizer
 from exporters.writing.output_paths import name_of
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import ImageSpec, Source, TokenizerSpec
@@ -117,16 +118,18 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         config = family.read_config(raw)
     except Exception as error:  # damaged configs raise exceptions of many classes
         raise CheckpointError(source, f"config.json cannot be exported: {first_line(error)}") from error
+    settings = read_image_settings(directory, source)
     try:
-        processor = family.image_processor().from_pretrained(directory)
-        tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True, trust_remote_code=False)
-    except Exception as error:  # transformers passes on the exceptions of its parsers
-        raise CheckpointError(source, f"cannot read its image processor or tokenizer: {first_line(error)}") from error
-    image = _image_spec(processor, source)
-    try:
+        image = _image_spec(family.image_processor().from_dict(settings))
         config.model.check_image(image.height_px, image.width_px)
     except ValueError as error:
         raise CheckpointError(source, f"its image processor does not fit the model: {error}") from error
+    try:
+        tokenizer = load_tokenizer(directory).backend_tokenizer
+    except Exception as error:  # transformers passes on the exceptions of its parsers
+        raise CheckpointError(source, f"cannot read its tokenizer: {first_line(error)}") from error
+    if problem := _vocabulary_problem(tokenizer, config):
+        raise CheckpointError(source, problem)
     model = replace(config.model, tied=is_tied(files, family.head_tables))  # type: ignore[type-var]  # a dataclass
     return Checkpoint(
         name=name_of(source),
@@ -144,7 +147,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         image=image,
         tokenizer=config.tokenizer,
         defaults=config.defaults,
-        tokenizer_json=tokenizer.backend_tokenizer.to_str().encode(),
+        tokenizer_json=tokenizer.to_str().encode(),
     )
 
 
@@ -165,14 +168,32 @@ def _module(model: ModelSpec) -> Any:  # noqa: ANN401 - the family's module
         return load_target(model.TORCH_MODULE)(model)
 
 
-def _image_spec(processor: Any, source: str) -> ImageSpec:  # noqa: ANN401
-    """Convert transformers' image processor settings; raise CheckpointError if a preprocessing step is switched off."""
-    if not (processor.do_resize and processor.do_rescale and processor.do_normalize):
-        raise CheckpointError(source, "its image processor skips resizing, rescaling or normalizing, which is not supported")
+def _vocabulary_problem(tokenizer: Tokenizer, config: CheckpointConfig) -> str | None:
+    """Return why a tokenizer does not fit the model, or None if it fits."""
+    words, rules = config.model.vocabulary, config.tokenizer
+    beyond = sorted((number, word) for word, number in tokenizer.get_vocab().items() if number >= words)
+    if beyond:
+        (number, word), *others = beyond
+        more = f" and {len(others)} more" if others else ""
+        return (
+            f"its tokenizer has the word {word!r} with id {number}{more}, the model's vocabulary has {words} words; use the tokenizer that "
+            "the model was trained with"
+        )
+    added = len(tokenizer.encode("").ids)
+    if added != rules.drop_left + rules.drop_right:
+        return (
+            f"its tokenizer adds {added} ids to a text, BLIP's adds {rules.drop_left + rules.drop_right} ([CLS] and [SEP]); "
+            "use the tokenizer that the model was trained with"
+        )
+    return None
+
+
+def _image_spec(processor: Any) -> ImageSpec:  # noqa: ANN401
+    """Convert the settings of transformers' image processor, which has its own values for those that are missing."""
     return ImageSpec(
         height_px=processor.size["height"],
         width_px=processor.size["width"],
-        resample=Image.Resampling(processor.resample).name.lower(),  # type: ignore[arg-type]
+        resample=RESAMPLE[int(processor.resample)],  # type: ignore[arg-type]
         mean=tuple(processor.image_mean),
         std=tuple(processor.image_std),
         rescale=processor.rescale_factor,

@@ -37,6 +37,13 @@ def read_config(config: Mapping[str, Any]) -> CheckpointConfig:
     for activation in (vision.hidden_act, text.hidden_act):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
+    for name in ("bos_token_id", "sep_token_id", "pad_token_id"):
+        number = getattr(text, name)
+        if type(number) is not int or not 0 <= number < text.vocab_size:
+            raise ValueError(
+                f"text_config.{name} is {number!r}, the vocabulary has the ids 0 to {text.vocab_size - 1} (vocab_size "
+                f"{text.vocab_size}); write the id that the model was trained with"
+            )
     model = BlipSpec(
         image_px=vision.image_size,
         patch_px=vision.patch_size,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import transformers
 
+from exporters.families.tokenizer import load_tokenizer
 from exporters.gate.gate import Reference
 from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact.generation import GenerationConfig
@@ -39,7 +40,7 @@ class HfCaptioner:
         try:
             self.model = self._model(directory, tied=tied).eval()
             self._images = pillow_processor().from_pretrained(directory)
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(directory, use_fast=True)
+            self._tokenizer = load_tokenizer(directory)
         except Exception as error:  # transformers passes on the exceptions of its parsers
             raise CheckpointError(
                 str(directory), f"transformers cannot load it: {next(iter(str(error).splitlines()), type(error).__name__)}"
