@@ -6,11 +6,11 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from time import perf_counter
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast
 
 import numpy as np
 
-from runtimes.artifact.generation import GenerationConfig
+from runtimes.artifact.generation import GenerationConfig, GenerationOptions
 from runtimes.artifact.manifest import Manifest
 from runtimes.caption import Caption, CaptionerInfo, LoadTimings
 from runtimes.decoding.guarded_session import guarded
@@ -103,32 +103,28 @@ class Captioner:
         images: Images,
         *,
         prompt: str | None = None,
-        num_beams: int | None = None,
-        min_length: int | None = None,
-        max_length: int | None = None,
-        length_penalty: float | None = None,
         batch_size: int = 1,
         workers: int = 0,
+        generation_config: GenerationConfig | None = None,
         timer: PhaseTimer | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> list[Caption]:
         """Caption one image or several.
 
-        An image that cannot be read yields a `Caption` with `error`, and the other images are captioned. For an argument of None, the
-        artifact's default is used (`info().defaults`).
+        An image that cannot be read yields a `Caption` with `error`, and the other images are captioned.
 
         Args:
             images: One image or an iterable of images. An image is a path, the bytes of a file, a PIL image, or an array u8[H,W,3] (RGB),
                 u8[H,W,4] (RGBA, alpha is dropped) or u8[H,W] (grey). Files and bytes are rotated by their EXIF orientation. PIL images
                 are not rotated: call `PIL.ImageOps.exif_transpose` first.
             prompt: Text that every caption starts with. It is part of the returned text.
-            num_beams: Number of beams; 1 is greedy search.
-            min_length: Shortest caption in tokens, start token and prompt included.
-            max_length: Longest caption in tokens, start token and prompt included.
-            length_penalty: See `GenerationConfig`.
             batch_size: Images per run of the model. A batch that does not fit in memory is halved and retried. Captions do not depend on
                 it, except for `pytorch-int8`: the rows of its decoder share one activation scale.
             workers: Threads that read images ahead of the model; 0 reads each batch before it runs. Captions do not depend on it.
+            generation_config: All settings of the search, in place of the artifact's (`info().defaults`).
             timer: Callback for benchmarks, see `PhaseTimer`. "read" is the time that the model waited for images.
+            options: Single settings of the search, by the names of `GenerationConfig`: `num_beams`, `max_length`, `repetition_penalty` and
+                so on. A `max_length` without `max_new_tokens` replaces that setting of the artifact.
 
         Returns:
             One `Caption` per image, in order; a list of one for a single image.
@@ -142,13 +138,11 @@ class Captioner:
             self.stream(
                 images,
                 prompt=prompt,
-                num_beams=num_beams,
-                min_length=min_length,
-                max_length=max_length,
-                length_penalty=length_penalty,
                 batch_size=batch_size,
                 workers=workers,
+                generation_config=generation_config,
                 timer=timer,
+                **options,
             )
         )
 
@@ -157,13 +151,11 @@ class Captioner:
         images: Images,
         *,
         prompt: str | None = None,
-        num_beams: int | None = None,
-        min_length: int | None = None,
-        max_length: int | None = None,
-        length_penalty: float | None = None,
         batch_size: int = 1,
         workers: int = 0,
+        generation_config: GenerationConfig | None = None,
         timer: PhaseTimer | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> Generator[Caption, None, None]:
         """Caption images as `caption` does, and yield the captions of each batch when it is done.
 
@@ -174,7 +166,7 @@ class Captioner:
         Close the generator to stop early; its threads end.
         """
         prompt_ids = self.tokenizer.prompt_ids(prompt)
-        config = self._config(prompt_ids, num_beams=num_beams, min_length=min_length, max_length=max_length, length_penalty=length_penalty)
+        config = self._config(prompt_ids, generation_config or self.manifest.defaults, options)
         if batch_size < 1:
             raise RequestError("batch_size must be at least 1")
         if workers < 0:
@@ -221,19 +213,39 @@ class Captioner:
         """Return the text of a caption without its prompt."""
         return self.tokenizer.text(caption.token_ids[len(self.tokenizer.prompt_ids(prompt)) :])
 
-    def _config(self, prompt_ids: list[int], **requested: Any) -> GenerationConfig:  # noqa: ANN401 - fields of GenerationConfig, or None
+    def _config(self, prompt_ids: list[int], base: GenerationConfig, options: GenerationOptions) -> GenerationConfig:
+        """Return the settings of a request after a check against the model and the session."""
+        requested: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if "max_length" in requested:
+            requested.setdefault("max_new_tokens", None)
         try:
-            config = replace(self.manifest.defaults, **{name: value for name, value in requested.items() if value is not None})
+            config = replace(base, **requested)
         except ValueError as error:
             raise RequestError(str(error)) from error
         limit, vocabulary = self.manifest.model.max_positions, self.manifest.model.vocabulary
-        if config.max_length > limit:
-            raise RequestError(f"max_length {config.max_length} is more than the {limit} positions of this model")
-        if (prompt := len(prompt_ids)) >= config.max_length:
-            raise RequestError(f"the prompt takes {prompt} tokens, so max_length must be more than that; it is {config.max_length}")
+        prompt = len(prompt_ids)
+        if (max_length := config.max_length_after(prompt)) > limit:
+            name = (
+                "max_length"
+                if config.max_new_tokens is None
+                else f"a prompt of {prompt} tokens and max_new_tokens {config.max_new_tokens}:"
+            )
+            raise RequestError(f"{name} {max_length} is more than the {limit} positions of this model")
+        if prompt >= max_length:
+            raise RequestError(f"the prompt takes {prompt} tokens, so max_length must be more than that; it is {max_length}")
+        if config.min_length > max_length:
+            raise RequestError(f"min_length {config.min_length} is more than the greatest length, {max_length}")
         if 2 * config.num_beams >= vocabulary:
             raise RequestError(f"{config.num_beams} beams are too many for a vocabulary of {vocabulary}")
+        if config.largest_token >= vocabulary:
+            raise RequestError(
+                f"token id {config.largest_token} in bad_words_ids or suppress_tokens is not in the vocabulary of {vocabulary}"
+            )
         require(self.session, *(("beams",) if config.num_beams > 1 else ()))
+        if "loop" in self.session.capabilities and (refused := config.beyond_greedy()):
+            raise RequestError(
+                f"{self.manifest.name} has its whole loop in one graph and cannot apply {', '.join(refused)}; use a split recipe for them"
+            )
         return config
 
     def _pixels(self, image: ImageInput) -> Float32:

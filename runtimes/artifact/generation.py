@@ -1,6 +1,26 @@
 """The settings of a search: the `defaults` of a manifest, overridden by the arguments of a caller."""
 
+import math
 from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+STEPWISE_SETTINGS = ("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens")
+"""Settings that need the logits of each step. A single graph applies the others, except beams."""
+
+
+class GenerationOptions(TypedDict, total=False):
+    """Arguments of `Captioner.caption` that replace a field of the artifact's `GenerationConfig`. None keeps the artifact's setting."""
+
+    num_beams: int | None
+    min_length: int | None
+    max_length: int | None
+    max_new_tokens: int | None
+    length_penalty: float | None
+    early_stopping: Literal[False, True, "never"] | None
+    repetition_penalty: float | None
+    no_repeat_ngram_size: int | None
+    bad_words_ids: tuple[tuple[int, ...], ...] | list[list[int]] | None
+    suppress_tokens: tuple[int, ...] | list[int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,13 +32,59 @@ class GenerationConfig:
     min_length: int = 0
     """The end token is excluded while a text has fewer tokens."""
     max_length: int = 20
+    max_new_tokens: int | None = None
+    """Greatest number of tokens after the prompt. It takes precedence over `max_length`."""
     length_penalty: float = 1.0
     """The score of a hypothesis is its log-probability / generated length ** length_penalty."""
+    early_stopping: Literal[False, True, "never"] = False
+    """Beam search: True stops at `num_beams` finished hypotheses, False when an improvement is unlikely, "never" when it is impossible."""
+    repetition_penalty: float = 1.0
+    """Scores of tokens in the text so far, prompt included, are divided by it if positive and else multiplied by it. 1.0 has no effect."""
+    no_repeat_ngram_size: int = 0
+    """No sequence of this many tokens occurs twice. 0 has no effect."""
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    """Sequences of token ids that must not be generated."""
+    suppress_tokens: tuple[int, ...] = ()
+    """Token ids that must not be generated."""
 
     def __post_init__(self) -> None:
+        """Check the settings; raise ValueError."""
         if self.num_beams < 1:
             raise ValueError("num_beams must be at least 1")
-        if self.min_length < 0 or self.max_length < 2 or self.min_length > self.max_length:
+        if self.min_length < 0 or self.max_length < 2 or (self.max_new_tokens is None and self.min_length > self.max_length):
             raise ValueError("lengths must satisfy 0 <= min_length <= max_length and max_length >= 2")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError("max_new_tokens must be at least 1")
         if not -10 <= self.length_penalty <= 10:  # larger exponents overflow float32
             raise ValueError("length_penalty must be between -10 and 10")
+        if not (type(self.early_stopping) is bool or self.early_stopping == "never"):
+            raise ValueError("early_stopping must be true, false or 'never'")
+        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
+            raise ValueError("repetition_penalty must be above 0 and finite")
+        if self.no_repeat_ngram_size < 0:
+            raise ValueError("no_repeat_ngram_size must not be negative")
+        object.__setattr__(self, "bad_words_ids", tuple(tuple(map(_token, word)) for word in self.bad_words_ids))
+        object.__setattr__(self, "suppress_tokens", tuple(map(_token, self.suppress_tokens)))
+        if not all(self.bad_words_ids):
+            raise ValueError("bad_words_ids must not contain an empty sequence")
+
+    def max_length_after(self, prompt: int) -> int:
+        """Return the greatest length of a text whose prompt, start token included, has this many tokens."""
+        return self.max_length if self.max_new_tokens is None else prompt + self.max_new_tokens
+
+    def beyond_greedy(self) -> tuple[str, ...]:
+        """Return the names of settings in effect that a session without logits cannot apply: those of `runtimes.decoding.processors`."""
+        neutral = GenerationConfig()
+        return tuple(name for name in STEPWISE_SETTINGS if getattr(self, name) != getattr(neutral, name))
+
+    @property
+    def largest_token(self) -> int:
+        """The largest token id in `bad_words_ids` and `suppress_tokens`; -1 without any."""
+        return max((*self.suppress_tokens, *(token for word in self.bad_words_ids for token in word)), default=-1)
+
+
+def _token(value: object) -> int:
+    """Return a token id; raise ValueError for anything else."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"bad_words_ids and suppress_tokens must contain token ids, not {value!r}")
+    return value

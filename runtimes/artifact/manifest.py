@@ -178,7 +178,10 @@ class Manifest:
         """Check the parts against each other; raise ValueError."""
         if not all(0 <= token < self.model.vocabulary for token in self.tokenizer.special_ids.values()):
             raise ValueError("tokenizer has an id that is not in the vocabulary")
-        if self.defaults.max_length > self.model.max_positions or 2 * self.defaults.num_beams >= self.model.vocabulary:
+        if (
+            max(self.defaults.max_length, self.defaults.max_length_after(1)) > self.model.max_positions
+            or max(2 * self.defaults.num_beams, self.defaults.largest_token) >= self.model.vocabulary
+        ):
             raise ValueError("defaults exceed the model's positions or vocabulary")
         self.model.check_image(self.image.height_px, self.image.width_px)
         if len({entry.role for entry in self.files.values()}) != len(self.files):

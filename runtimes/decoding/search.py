@@ -1,8 +1,7 @@
 """Greedy search and beam search over a session, in numpy.
 
 On equal logits, both return the token ids of transformers' `generate` (4.57). Length counts, end of a caption, ranking of beams and the
-stopping rule follow that function. Sources: beam search, Graves 2012; length penalty and stopping heuristic, transformers with
-`early_stopping=False`.
+stopping rule follow that function. Sources: beam search, Graves 2012; length penalty and stopping heuristic, transformers.
 
 Axes: B images, K beams, R = B*K rows, V vocabulary.
 """
@@ -16,6 +15,7 @@ import numpy as np
 
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
+from runtimes.decoding.processors import process, processors_of
 from runtimes.decoding.session import Float32, Inputs, Int64, LoopSession, Session, State
 
 Prompts: TypeAlias = list[list[int]]
@@ -50,7 +50,7 @@ def generate(
         prompts: i64[B,T], the ids that each image's caption starts with, start token included. For prompts of different lengths see
             `run_by_length`.
         spec: Ids of the special tokens.
-        config: Beams, lengths, length penalty.
+        config: Settings of the search.
         timer: Called with "first_token" and "token".
     """
     started = perf_counter()
@@ -95,7 +95,7 @@ def run_loop(
         singles = ({name: array[image : image + 1] for name, array in inputs.items()} for image in range(len(prompts)))
         return [run_loop(loop, single, prompts[i : i + 1], spec, config, timer)[0] for i, single in enumerate(singles)]
     started = perf_counter()
-    rows, scores = loop.caption(inputs, prompt, config.min_length, config.max_length)
+    rows, scores = loop.caption(inputs, prompt, config.min_length, config.max_length_after(len(prompt)))
     timer("loop", perf_counter() - started)
     hypotheses = []
     for row, score in zip(rows, scores, strict=True):
@@ -131,17 +131,20 @@ def _greedy(
     sequences, start = [list(prompt) for prompt in prompts], len(prompts[0])
     scores = np.zeros(len(logits), dtype=np.float32)
     active = np.arange(len(logits))
-    for length in range(start + 1, config.max_length + 1):
+    processors, max_length = processors_of(config, spec.eos_id, start), config.max_length_after(start)
+    for length in range(start + 1, max_length + 1):
         normalizer = _log_sum_exp(logits)
-        if length - 1 < config.min_length:
-            logits[:, spec.eos_id] = -np.inf
-        best = logits.argmax(axis=-1)
+        chosen_from = logits
+        if processors:  # the score is the model's own probability, so its logits stay
+            chosen_from = logits.copy()
+            process(processors, [sequences[image] for image in active], chosen_from)
+        best = chosen_from.argmax(axis=-1)
         scores[active] += logits[np.arange(len(best)), best] - normalizer
         for image, token in zip(active, best, strict=True):
             sequences[image].append(int(token))
         timer()
         running = np.flatnonzero(best != spec.eos_id)
-        if len(running) == 0 or length == config.max_length:
+        if len(running) == 0 or length == max_length:
             break
         if len(running) < len(active):
             state = session.select(state, running, running)
@@ -181,6 +184,7 @@ class _Beams:
         self.running_scores = np.zeros(1, dtype=np.float32)
         self.finished: list[tuple[float, list[int]]] = []
         self._prompt, self._config, self._eos = len(prompt), config, spec.eos_id
+        self._max_length = config.max_length_after(len(prompt))
 
     def advance(self, log_probabilities: Float32) -> Int64:
         """Extend the running hypotheses by one token.
@@ -201,7 +205,7 @@ class _Beams:
         keep: list[int] = []
         for rank, candidate in enumerate(candidates):
             parent, token = divmod(int(candidate), vocabulary)
-            if token != self._eos and length < self._config.max_length:
+            if token != self._eos and length < self._max_length:
                 keep.append(int(candidate))
             elif rank < num_beams:
                 self.finished.append((float(totals[candidate] / np.float32(penalty)), [*self.running[parent], token]))
@@ -216,13 +220,17 @@ class _Beams:
         """Return whether the search can stop.
 
         It stops without running hypotheses, or when the best running one at its present length scores no more than the worst of K
-        finished ones (the heuristic of transformers).
+        finished ones (the heuristic of transformers). For `early_stopping`, see `GenerationConfig`.
         """
         if not self.running:
             return True
         if len(self.finished) < self._config.num_beams:
             return False
-        hypothetical = self.running_scores[0] / np.float32((len(self.running[0]) - self._prompt) ** self._config.length_penalty)
+        if self._config.early_stopping is True:
+            return True
+        at_limit = self._config.early_stopping == "never" and self._config.length_penalty > 0
+        length = self._max_length if at_limit else len(self.running[0])
+        hypothetical = self.running_scores[0] / np.float32((length - self._prompt) ** self._config.length_penalty)
         return bool(hypothetical <= self.finished[-1][0])
 
 
@@ -231,11 +239,12 @@ def _beam(
 ) -> list[Hypothesis]:
     searches = [_Beams(prompt, config, spec) for prompt in prompts]
     active = list(range(len(logits)))
-    rows_per_image = 1
-    for length in range(len(prompts[0]) + 1, config.max_length + 1):
+    rows_per_image, start = 1, len(prompts[0])
+    processors = processors_of(config, spec.eos_id, start)
+    for _ in range(start, config.max_length_after(start)):
         log_probabilities = log_softmax(logits)
-        if length - 1 < config.min_length:
-            log_probabilities[:, spec.eos_id] = -np.inf
+        if processors:
+            process(processors, [ids for image in active for ids in searches[image].running], log_probabilities)
         by_image = log_probabilities.reshape(len(active), rows_per_image, -1)
         parents = [searches[image].advance(by_image[slot]) for slot, image in enumerate(active)]
         timer()

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
+from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.caption import Caption
 from runtimes.captioner import Captioner
@@ -33,7 +34,8 @@ def searches_of(captioner: Captioner) -> tuple[int, ...]:
 
 def golden_caption(captioner: Captioner, image: Image.Image, num_beams: int, max_length: int) -> Caption:
     """Caption one RGB image with the settings of golden captions."""
-    return captioner.caption([image], num_beams=num_beams, min_length=0, max_length=max_length, length_penalty=1.0)[0]
+    config = GenerationConfig(num_beams=num_beams, max_length=max_length)
+    return captioner.caption([image], generation_config=config)[0]
 
 
 def first_logits(captioner: Captioner, image: Image.Image) -> Float32 | None:

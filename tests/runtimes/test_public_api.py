@@ -55,7 +55,8 @@ def test_all_arguments_but_the_first_are_keyword_only(name):
     function = getattr(getattr(runtimes, owner), method) if method else getattr(runtimes, owner)
     first, *others = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.name != "self"]
     assert first.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-    assert {parameter.kind for parameter in others} == {inspect.Parameter.KEYWORD_ONLY}
+    by_name = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+    assert {parameter.kind for parameter in others} <= by_name
 
 
 @pytest.mark.parametrize(
