@@ -84,6 +84,29 @@ def untie(checkpoint: Path, directory: Path, seed: int) -> Path:
     return directory
 
 
+def save_as_transformers_5(checkpoint: Path, directory: Path, tokenizer_class: str = "BertTokenizer") -> Path:
+    """Write a copy of a checkpoint with the files that `save_pretrained` of transformers 5.24 writes.
+
+    Args:
+        checkpoint: The original, with the files of transformers 4.
+        directory: Folder of the copy; created.
+        tokenizer_class: "TokenizersBackend" for a tokenizer without a class of its own.
+    """
+    directory.mkdir(parents=True)
+    for name in ("model.safetensors", "tokenizer.json"):
+        shutil.copy(checkpoint / name, directory)
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    config["dtype"] = config.pop("torch_dtype")
+    _write_json(directory / "config.json", config)
+    image = json.loads((checkpoint / "preprocessor_config.json").read_bytes())
+    _write_json(directory / "processor_config.json", {"image_processor": image, "processor_class": image.pop("processor_class")})
+    tokenizer = json.loads((checkpoint / "tokenizer_config.json").read_bytes())
+    tokenizer["extra_special_tokens"] = tokenizer.pop("additional_special_tokens")
+    written = {**tokenizer, "tokenizer_class": tokenizer_class, "backend": "tokenizers", "is_local": True, "local_files_only": False}
+    _write_json(directory / "tokenizer_config.json", written)
+    return directory
+
+
 def is_complete(directory: Path) -> bool:
     """Whether all files of a checkpoint are there."""
     return all((directory / name).is_file() for name in FILES)

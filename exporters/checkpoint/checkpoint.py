@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from exporters.checkpoint.files import find_folder, find_weight_files, is_tied, read_config, read_licence, read_tensors, sha256_of_files
+from exporters.checkpoint.files import (
+    find_folder,
+    find_prefix,
+    find_weight_files,
+    is_tied,
+    read_config,
+    read_licence,
+    read_tensors,
+    sha256_of_files,
+)
 from exporters.checkpoint.image_settings import RESAMPLE, read_image_settings
 from exporters.checkpoint.weight_files import first_line
 from exporters.families.adapter import FAMILIES, MODEL_TYPES, CheckpointConfig, FamilyAdapter, find_family
@@ -41,6 +50,8 @@ class Checkpoint:
     tokenizer: TokenizerSpec
     defaults: GenerationConfig
     tokenizer_json: bytes
+    prefix: str = ""
+    """What a training wrapper put before every tensor name, such as `module.`."""
 
     def with_image_scale(self, scale: float) -> "Checkpoint":
         """Return this checkpoint for smaller images; `load_weights` then interpolates the position embeddings.
@@ -73,7 +84,7 @@ class Checkpoint:
         """
         raw: dict[str, torch.Tensor] = {}
         for file in self.weight_files:
-            raw.update(read_tensors(file))
+            raw.update({name.removeprefix(self.prefix): tensor for name, tensor in read_tensors(file).items()})
         try:
             weights = self.family.named_weights(raw)
         except ValueError as error:
@@ -91,6 +102,10 @@ class Checkpoint:
             summary = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
             raise CheckpointError(str(self.directory), f"weights do not fit the config: {summary}")
         return self.family.fitted_weights(weights, self.model)
+
+    def renamed_weights(self) -> dict[str, torch.Tensor] | None:
+        """Return the weights if transformers does not find them by the names in the files; None if it does."""
+        return replace(self, model=self.stored_model).load_weights() if self.prefix else None
 
     def load_model(self) -> Any:  # noqa: ANN401 - the family's module
         """Return the family's module with its FP32 weights, in evaluation mode and without gradients."""
@@ -130,7 +145,10 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         raise CheckpointError(source, f"cannot read its tokenizer: {first_line(error)}") from error
     if problem := _vocabulary_problem(tokenizer, config):
         raise CheckpointError(source, problem)
-    model = replace(config.model, tied=is_tied(files, family.head_tables))  # type: ignore[type-var]  # a dataclass
+    prefix = find_prefix(files, family.head_tables.values())
+    if prefix:
+        logger.warning("%s: the prefix %s is removed from the names of its tensors", source, prefix)
+    model = replace(config.model, tied=is_tied(files, family.head_tables, prefix))  # type: ignore[type-var]  # a dataclass
     return Checkpoint(
         name=name_of(source),
         directory=directory,
@@ -148,6 +166,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         tokenizer=config.tokenizer,
         defaults=config.defaults,
         tokenizer_json=tokenizer.to_str().encode(),
+        prefix=prefix,
     )
 
 

@@ -3,11 +3,13 @@
 Only data is read: safetensors, JSON, and pickles (`pytorch_model.bin`) through torch's weights-only loader, which runs no code of the file.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import zipfile
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -113,29 +115,61 @@ def _read_pickle(file: Path) -> Any:  # noqa: ANN401 - what the pickle contains
     return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
 
 
-def is_tied(files: Sequence[Path], head_tables: Mapping[str, str]) -> bool:
+def find_prefix(files: Sequence[Path], known: Iterable[str]) -> str:
+    """Return the prefix of all tensor names that a training wrapper added, such as `module.` or `base_model.model.`; "" without one.
+
+    Args:
+        files: Weight files.
+        known: Names of tensors in a file without such a prefix.
+
+    Raises:
+        CheckpointError: A file is damaged.
+    """
+    common = os.path.commonprefix([name for file in files for name in _names(file)])  # noqa: RUF071 - cut at a dot below
+    prefix = common[: common.rfind(".") + 1]
+    return "" if any(name.startswith(prefix) for name in known) else prefix
+
+
+def is_tied(files: Sequence[Path], head_tables: Mapping[str, str], prefix: str = "") -> bool:
     """Return whether every head has the values of its word embeddings, or is not stored.
 
     Args:
         files: Weight files.
         head_tables: Name of a head → name of its word embeddings.
+        prefix: Prefix of the names in the files.
 
     Raises:
         CheckpointError: A file is damaged.
     """
-    tensors = {name: tensor for file in files for name, tensor in _selected(file, {*head_tables, *head_tables.values()}).items()}
-    pairs = [(tensors[head], tensors[table]) for head, table in head_tables.items() if head in tensors and table in tensors]
+    stored = {f"{prefix}{head}": f"{prefix}{table}" for head, table in head_tables.items()}
+    tensors = {name: tensor for file in files for name, tensor in _selected(file, {*stored, *stored.values()}).items()}
+    pairs = [(tensors[head], tensors[table]) for head, table in stored.items() if head in tensors and table in tensors]
     return all(torch.equal(head, table) for head, table in pairs)
+
+
+def _names(file: Path) -> list[str]:
+    """Return the names of the tensors of a file."""
+    if file.suffix != ".safetensors":
+        return list(read_tensors(file))
+    with _opened(file) as tensors:
+        return list(tensors.keys())
 
 
 def _selected(file: Path, names: Set[str]) -> dict[str, torch.Tensor]:
     """Read the tensors of a file that have one of the names."""
     if file.suffix != ".safetensors":
         return {name: tensor for name, tensor in read_tensors(file).items() if name in names}
+    with _opened(file) as tensors:
+        return {name: tensors.get_tensor(name) for name in tensors.keys() if name in names}  # noqa: SIM118 - not a dict
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """Open a safetensors file; raise CheckpointError if it is damaged or is a pointer of Git LFS."""
     _refuse_pointer(file)
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys() if name in names}  # noqa: SIM118 - not a dict
+        with safetensors.safe_open(file, framework="pt") as tensors:
+            yield tensors
     except Exception as error:  # damaged files raise exceptions of many classes
         raise CheckpointError(str(file), f"damaged or unreadable: {first_line(error)}") from error
 

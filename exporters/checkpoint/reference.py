@@ -33,7 +33,7 @@ def find_reference(checkpoint: Checkpoint, images: Sequence[LabelledImage], thre
     ]
 
     def run() -> Reference:
-        tied = checkpoint.stored_model.tied
-        return checkpoint.family.reference(checkpoint.directory, images, checkpoint.defaults, threads, tied=tied)
+        tied, weights = checkpoint.stored_model.tied, checkpoint.renamed_weights()
+        return checkpoint.family.reference(checkpoint.directory, images, checkpoint.defaults, threads, tied=tied, weights=weights)
 
     return cached_reference(content, images, run)

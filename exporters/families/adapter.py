@@ -79,7 +79,7 @@ class FamilyAdapter:
     graphs: Callable[[Any], list[GraphExport]]
     """Torch module → its graphs of contract `split/1`. The module is modified and cannot be used afterwards."""
     reference: Callable[..., Reference]
-    """(directory, images, defaults, threads, *, tied) → reference run of the checkpoint."""
+    """(directory, images, defaults, threads, *, tied, weights) → reference run of the checkpoint, or of the weights if given."""
     evaluate: Callable[[Captioner, Recipe, Sequence[LabelledImage], Reference, OnGateFailure], dict[str, Any]]
     """Returns the gate's findings on an artifact. Raises GateError if the gate fails and `OnGateFailure` is "fail"."""
     evaluate_joined: Callable[[Captioner, Recipe, Sequence[LabelledImage], dict[str, Any], OnGateFailure], dict[str, Any]]

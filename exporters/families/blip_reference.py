@@ -1,6 +1,6 @@
 """transformers' own BLIP captioner in FP32: the reference of the gate and the baseline of benchmarks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,22 +19,26 @@ from runtimes.decoding.session import Float32
 from runtimes.errors import CheckpointError, ToolkitError
 from runtimes.images.reading import ImageInput, read_image
 
+Weights = Mapping[str, torch.Tensor]
+
 
 class HfCaptioner:
     """transformers' `BlipForConditionalGeneration` in FP32 with its Pillow-based image processor."""
 
-    def __init__(self, directory: Path, threads: int, *, tied: bool = True) -> None:
+    def __init__(self, directory: Path, threads: int, *, tied: bool = True, weights: Weights | None = None) -> None:
         """Load the checkpoint.
 
         Args:
             directory: The checkpoint's folder.
             threads: CPU threads of torch; set for the whole process.
             tied: Whether its head and its word embeddings are one tensor.
+            weights: The weights by transformers' names, for a checkpoint whose files have other names.
 
         Raises:
             CheckpointError: transformers cannot load it.
         """
         torch.set_num_threads(threads)
+        self._weights = weights
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         try:
@@ -52,7 +56,7 @@ class HfCaptioner:
 
     def _model(self, directory: Path, *, tied: bool) -> Any:  # noqa: ANN401 - transformers is untyped
         """Load the model; subclasses override this to load another precision."""
-        return load_transformers_model(directory, torch.float32, tied=tied)
+        return load_transformers_model(directory, torch.float32, tied=tied, weights=self._weights)
 
     @torch.inference_mode()
     def caption(
@@ -202,15 +206,17 @@ class _HookTimer:
         self._phase = "token"
 
 
-def load_transformers_model(directory: Path, dtype: torch.dtype, *, tied: bool) -> Any:  # noqa: ANN401 - transformers is untyped
-    """Load transformers' model of a checkpoint.
+def load_transformers_model(directory: Path, dtype: torch.dtype, *, tied: bool, weights: Weights | None = None) -> Any:  # noqa: ANN401
+    """Load transformers' model of a checkpoint, from its files or from weights by transformers' names.
 
     transformers 4.57 replaces an untied head by the word embeddings when it loads a checkpoint, unless the configuration forbids it.
     """
     config = transformers.BlipConfig.from_pretrained(directory)
     if not tied:
         config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
-    return transformers.BlipForConditionalGeneration.from_pretrained(directory, config=config, dtype=dtype)
+    source = directory if weights is None else None
+    state = None if weights is None else dict(weights)
+    return transformers.BlipForConditionalGeneration.from_pretrained(source, config=config, state_dict=state, dtype=dtype)
 
 
 def pillow_processor() -> Any:  # noqa: ANN401 - transformers is untyped
@@ -226,9 +232,17 @@ def versions() -> dict[str, str]:
     return {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
 
 
-def run_reference(directory: Path, images: Sequence[LabelledImage], defaults: GenerationConfig, threads: int, *, tied: bool) -> Reference:
+def run_reference(
+    directory: Path,
+    images: Sequence[LabelledImage],
+    defaults: GenerationConfig,
+    threads: int,
+    *,
+    tied: bool,
+    weights: Weights | None = None,
+) -> Reference:
     """Run transformers on the gate's images; see `FamilyAdapter.reference`."""
-    captioner = HfCaptioner(directory, threads, tied=tied)
+    captioner = HfCaptioner(directory, threads, tied=tied, weights=weights)
     ids, margins = [], []
     for image in images:
         caption, margin = greedy_with_margins(captioner, image.path, max_length=defaults.max_length)

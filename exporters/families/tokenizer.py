@@ -12,15 +12,18 @@ CONFIG, TOKENIZER = "tokenizer_config.json", "tokenizer.json"
 def load_tokenizer(directory: Path) -> Any:  # noqa: ANN401 - transformers is untyped
     """Return transformers' fast tokenizer of a checkpoint.
 
-    transformers 4 cannot read the tokenizer_config.json of transformers 5: `extra_special_tokens` is a list, which
-    `additional_special_tokens` was, and the class may be `TokenizersBackend`. Then tokenizer.json suffices.
+    transformers 4 cannot read the tokenizer_config.json of transformers 5: the list `extra_special_tokens` was called
+    `additional_special_tokens`, and the class `TokenizersBackend` was called `PreTrainedTokenizerFast`. Then tokenizer.json suffices.
 
     Raises:
         Exception: transformers cannot read it; the class is that of its parsers.
     """
     config = json.loads((directory / CONFIG).read_bytes()) if (directory / CONFIG).is_file() else {}
-    extra, kind = config.get("extra_special_tokens"), config.get("tokenizer_class")
-    if not (directory / TOKENIZER).is_file() or not (isinstance(extra, list) or kind in (None, "TokenizersBackend")):
+    extra, kind = config.get("extra_special_tokens"), config.get("tokenizer_class", "TokenizersBackend")
+    known = not isinstance(extra, list) and kind != "TokenizersBackend"
+    if known or hasattr(transformers, "TokenizersBackend") or not (directory / TOKENIZER).is_file():
         return transformers.AutoTokenizer.from_pretrained(directory, use_fast=True, trust_remote_code=False)
-    renamed = {"extra_special_tokens": {}, "additional_special_tokens": extra} if isinstance(extra, list) else {}
-    return transformers.PreTrainedTokenizerFast.from_pretrained(directory, **renamed)
+    settings = {key: config[key] for key in config if key.endswith("_token") or key == "clean_up_tokenization_spaces"}
+    special = {key: value["content"] if isinstance(value, dict) else value for key, value in settings.items()}
+    extra = extra if isinstance(extra, list) else []
+    return transformers.PreTrainedTokenizerFast(tokenizer_file=str(directory / TOKENIZER), additional_special_tokens=extra, **special)

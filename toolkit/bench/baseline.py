@@ -46,6 +46,7 @@ def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path) 
         named=name,
         checkpoint=opened.directory,
         tied=opened.stored_model.tied,
+        renamed=opened.prefix != "",
         weight_files=opened.weight_files,
         checkpoint_sha256=opened.source.sha256,
     )

@@ -123,6 +123,8 @@ class TransformersCase:
     checkpoint_sha256: str
     weight_files: tuple[Path, ...] = ()
     tied: bool = True
+    renamed: bool = False
+    """Whether the names in its weight files differ from those of transformers."""
     named: str | None = None
     """Directory or hub id as the user wrote it."""
     name: str = BASELINE
@@ -177,10 +179,13 @@ def artifact_opener(path: Path, job: CaseJob) -> Opener:
 
 def transformers_opener(path: Path, job: CaseJob) -> Opener:
     """Import transformers and return a function that loads the checkpoint."""
+    from exporters.checkpoint.checkpoint import open_checkpoint
     from exporters.families.blip_reference import HfCaptioner, versions
 
+    weights = open_checkpoint(str(path)).renamed_weights() if job.renamed else None
+
     def opened() -> Opened:
-        captioner = HfCaptioner(path, job.threads, tied=job.tied)
+        captioner = HfCaptioner(path, job.threads, tied=job.tied, weights=weights)
         size = 4 * sum(parameter.numel() for parameter in captioner.model.parameters())
         return Opened(captioner=captioner, versions=versions(), providers=("cpu",), parameter_bytes=size)
 

@@ -17,6 +17,8 @@ class CaseJob:
     device: str
     tied: bool
     """Whether the baseline's head and word embeddings are one tensor."""
+    renamed: bool
+    """Whether the names in the baseline's weight files differ from those of transformers."""
     threads: int
     batch_size: int
     images: tuple[str, ...]

@@ -203,6 +203,7 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> 
         path=path,
         device=case.device,
         tied=case.tied if isinstance(case, TransformersCase) else True,
+        renamed=isinstance(case, TransformersCase) and case.renamed,
         threads=workload.threads,
         batch_size=workload.batch_size,
         images=tuple(str(image.path) for image in dataset.images),

@@ -238,6 +238,7 @@ def job(images=("a.jpg",)):
         path="none",
         device="cpu",
         tied=True,
+        renamed=False,
         threads=1,
         batch_size=1,
         images=images,

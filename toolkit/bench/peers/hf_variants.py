@@ -46,14 +46,18 @@ class Bf16Captioner(HfCaptioner):
 
 def prepare_int8(sources: Sources, folder: Path) -> None:
     """Write the quantized state beside the configuration."""
-    model = _quantized(load_transformers_model(sources.checkpoint.directory, torch.float32, tied=sources.checkpoint.model.tied))
+    checkpoint = sources.checkpoint
+    model = _quantized(
+        load_transformers_model(checkpoint.directory, torch.float32, tied=checkpoint.model.tied, weights=checkpoint.renamed_weights())
+    )
     torch.save(model.state_dict(), folder / STATE_NAME)
     _copy_settings(sources, folder)
 
 
 def prepare_bf16(sources: Sources, folder: Path) -> None:
     """Write the weights in bfloat16 beside the configuration."""
-    model = load_transformers_model(sources.checkpoint.directory, torch.bfloat16, tied=sources.checkpoint.model.tied)
+    checkpoint = sources.checkpoint
+    model = load_transformers_model(checkpoint.directory, torch.bfloat16, tied=checkpoint.model.tied, weights=checkpoint.renamed_weights())
     _copy_settings(sources, folder)
     model.save_pretrained(folder)
 

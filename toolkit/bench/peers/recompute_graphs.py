@@ -60,7 +60,10 @@ def prepare_onnx(sources: Sources, folder: Path) -> None:
 def export_recompute_graphs(sources: Sources, folder: Path) -> dict[str, Path]:
     """Write `encoder.onnx` and `decoder.onnx` and return them by role."""
     transformers.logging.set_verbosity_error()
-    model = load_transformers_model(sources.checkpoint.directory, torch.float32, tied=sources.checkpoint.model.tied).eval()
+    checkpoint = sources.checkpoint
+    model = load_transformers_model(
+        checkpoint.directory, torch.float32, tied=checkpoint.model.tied, weights=checkpoint.renamed_weights()
+    ).eval()
     vision, text = model.config.vision_config, model.config.text_config
     layers, heads = text.num_hidden_layers, text.num_attention_heads
     past, present = layer_names("past", layers), layer_names("present", layers)
