@@ -214,6 +214,17 @@ class ImageReadError(ToolkitError, ValueError):
         super().__init__(f"{source}: {problem}")
 
 
+class EnvironmentFailedError(ToolkitError, OSError):
+    """The machine failed while an image was read: memory, file descriptors, disk or network share. The image may be intact."""
+
+    code = "ENVIRONMENT_FAILED"
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(
+            f"{source}: cannot be read now: {problem}. The machine is the cause, not the image; correct it and try again (--resume)."
+        )
+
+
 class ImageCrashError(ToolkitError, RuntimeError):
     """The process that captions an image crashes, also if it captions that image alone."""
 

@@ -4,29 +4,49 @@ Axes: H, W pixels of the given image; S side of the square that the checkpoint a
 
 Images come from untrusted sources. Pillow does not document its exceptions, detects decompression bombs only from 179 million pixels, and
 tries 40 formats. So this module accepts a list of formats, checks the size before any pixel is decoded, decodes the whole image (a
-truncated file must not be captioned as a half grey image), and raises `ImageReadError` for every failure. EXIF data is used for the
-orientation only, and a broken EXIF block is ignored.
+truncated file must not be captioned as a half grey image), and raises `ImageReadError` for every failure of an image. A failure of the
+machine (memory, file descriptors, disk, network share) is an `EnvironmentFailedError`.
+
+One rule applies to paths, bytes and Pillow images: the image is rotated by the EXIF orientation that it carries, and alpha is dropped, as
+transformers does. Metadata is used for nothing else: broken or oversized metadata is ignored.
 
 `preprocess` returns the same bits as the slow BlipImageProcessor of transformers, with which the checkpoints were trained. Greys of 16 bits
 and of type float differ on purpose: `convert("RGB")` clips nearly all of them to white.
 """
 
 import contextlib
+import errno
 import io
 import logging
 import os
+import struct
 import threading
 import warnings
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
+from PIL import (  # noqa: F401 - a plugin registers its format when it is imported
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from runtimes.artifact.manifest import ImageSpec
-from runtimes.errors import ImageReadError, RequestError
+from runtimes.errors import EnvironmentFailedError, ImageReadError, RequestError, ToolkitError
+from runtimes.images.formats import ENDINGS, is_heif, without_metadata
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A path, a file's bytes, a Pillow image, or u8[H,W,3] RGB, u8[H,W,4] RGBA (alpha is dropped) or u8[H,W] grey."""
@@ -37,8 +57,26 @@ Images: TypeAlias = ImageInput | Iterable[ImageInput]
 MAX_PIXELS: Final = 50_000_000
 MAX_SIDE_PX: Final = 100_000  # resizing needs about 32 bytes per pixel of the longer side
 MAX_PPM_PIXELS: Final = 4_000_000  # for PPM variants that Pillow decodes in Python, at about 2 s per million pixels
-# The plugins of these formats are imported above; otherwise Pillow imports all 40.
-FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
+MAX_REDUCTION: Final = 8  # libjpeg decodes at 1/2, 1/4 and 1/8 of the size
+MAX_PROGRESSIVE_REDUCTION: Final = 2  # libjpeg stores all coefficients of a progressive JPEG at full size
+# The plugins of these formats are imported above, that of HEIF on demand.
+FORMATS: Final = tuple(ENDINGS)
+ENVIRONMENT_ERRORS: Final = frozenset(
+    getattr(errno, name)
+    for name in ("EMFILE", "ENFILE", "ENOMEM", "EIO", "ESTALE", "ETIMEDOUT", "ENOBUFS", "EHOSTDOWN", "EREMOTEIO", "ENOTCONN", "ENXIO")
+    if hasattr(errno, name)
+)
+"""Values of `OSError.errno` that the machine causes, not the image."""
+TRANSPOSE: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to the operation that makes the image upright."""
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # otherwise a program without logging prints Pillow's errors
 
@@ -89,33 +127,45 @@ def each_image(images: Images) -> Iterable[ImageInput]:
     return cast("Iterable[ImageInput]", images)
 
 
-def read_image(source: ImageInput, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(source: ImageInput, name: str | None = None, max_pixels: int = MAX_PIXELS, *, reduce_large: bool = False) -> Image.Image:
     """Decode a whole image and return it as RGB.
 
-    For files and bytes, the first frame is returned, rotated by its EXIF orientation. Pillow images and arrays are not rotated, and an RGB
-    image is returned itself, not as a copy. Alpha is dropped, not blended. Greys of 16 bits are scaled to 8 bits.
+    The first frame is returned, rotated by the EXIF orientation that the file or the Pillow image carries. `ImageOps.exif_transpose`
+    removes that orientation from a Pillow image, so the image is not rotated twice. An RGB image that needs no rotation is returned
+    itself, not as a copy. Alpha is dropped, not blended, as transformers does. Greys of 16 bits are scaled to 8 bits.
 
     Args:
         source: The image, see `ImageInput`.
         name: Name of the image in errors; None: its path or type.
-        max_pixels: Largest H * W to decode. Pillow's own limit applies too.
+        max_pixels: Largest H * W to decode. It replaces Pillow's own limit, except for WebP files.
+        reduce_large: Decode a JPEG file with more pixels at 1/2, 1/4 or 1/8 of its size, the largest that fits `max_pixels`.
 
     Raises:
         ImageReadError: The image is missing, damaged, too large, not an image, or of an unsupported kind.
+        EnvironmentFailedError: Memory, file descriptors, disk or network share failed; the image may be readable later.
     """
     try:
         with _quiet_pillow:
             if isinstance(source, (str, os.PathLike)):
                 with Path(source).open("rb") as file:
-                    return _decode(file if file.seekable() else io.BytesIO(file.read()), max_pixels)
+                    return _decode(file if file.seekable() else io.BytesIO(file.read()), max_pixels, reduce_large)
             if isinstance(source, bytes):
-                return _decode(io.BytesIO(source), max_pixels)
+                return _decode(io.BytesIO(source), max_pixels, reduce_large)
             if isinstance(source, Image.Image):
                 _check_size(*source.size, max_pixels)
-                return _to_rgb(source)
+                return _upright_rgb(source)
             return _to_rgb(_from_array(source, max_pixels))
-    except Exception as error:  # Pillow promises no closed set: OSError, ValueError, SyntaxError, struct.error, MemoryError, ...
-        raise ImageReadError(_printable_name(source, name), _problem(error)) from error
+    except Exception as error:  # Pillow promises no closed set: OSError, ValueError, SyntaxError, struct.error, ...
+        raise error_of(error, _printable_name(source, name)) from error
+
+
+def error_of(error: Exception, name: str) -> ToolkitError:
+    """Return the error of an image for an exception that was raised while it was read or preprocessed."""
+    if isinstance(error, MemoryError):
+        return EnvironmentFailedError(name, "not enough memory")
+    if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
+        return EnvironmentFailedError(name, error.strerror or str(error))
+    return ImageReadError(name, _problem(error))
 
 
 def preprocess(image: Image.Image, spec: ImageSpec) -> NDArray[np.float32]:
@@ -138,11 +188,31 @@ def preprocess(image: Image.Image, spec: ImageSpec) -> NDArray[np.float32]:
     return pixels
 
 
-def _decode(file: BinaryIO, max_pixels: int) -> Image.Image:
+def _decode(file: BinaryIO, max_pixels: int, reduce_large: bool) -> Image.Image:
+    """Return the first frame of a seekable file. If it cannot be decoded, decode it without metadata, first with EXIF, then without."""
+    try:
+        return _decode_once(file, max_pixels, reduce_large)
+    except (_UnfitError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
+            raise
+        file.seek(0)
+        data = file.read()
+        for keep_exif in (True, False):
+            if (pixels_only := without_metadata(data, keep_exif=keep_exif)) != data:
+                with contextlib.suppress(Exception):
+                    return _decode_once(io.BytesIO(pixels_only), max_pixels, reduce_large)
+        raise
+
+
+def _decode_once(file: BinaryIO, max_pixels: int, reduce_large: bool) -> Image.Image:
     """Return the first frame of a seekable file, rotated and as RGB. The size is checked before decoding."""
     if not file.read(1):
         raise _UnfitError("is empty; copy it again")
     image = _open(file)
+    if reduce_large and isinstance(image, JpegImagePlugin.JpegImageFile):
+        _reduce(image, max_pixels)
     in_python = image.format == "PPM" and image.tile[0].codec_name != "raw"
     _check_size(*image.size, min(max_pixels, MAX_PPM_PIXELS) if in_python else max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -152,23 +222,57 @@ def _decode(file: BinaryIO, max_pixels: int) -> Image.Image:
         for tag in set(exif) - {ExifTags.Base.Orientation}:
             del exif[tag]  # load() follows pointers in these tags, and fails if one is broken
         image.info.pop("xmp", None)  # likewise
+        if sorted(image._tile_size) == sorted(image.size):  # the size is checked: load() would compare it with Pillow's limit
+            image.im = Image.core.new(image.mode, image._tile_size)
     image.load()
-    with contextlib.suppress(Exception):  # a broken EXIF block: the image is captioned without rotation
-        ImageOps.exif_transpose(image, in_place=True)
-    return _to_rgb(image)
+    return _upright_rgb(image)
+
+
+def _reduce(image: JpegImagePlugin.JpegImageFile, max_pixels: int) -> None:
+    """Set the scale at which a JPEG is decoded, so that it has at most `max_pixels` pixels."""
+    width, height = image.size
+    scale, largest = 1, MAX_PROGRESSIVE_REDUCTION if image.info.get("progressive") else MAX_REDUCTION
+    while scale < largest and -(-width // scale) * -(-height // scale) > max_pixels:
+        scale *= 2
+    if scale > 1:
+        image.draft(None, (max(1, width // scale), max(1, height // scale)))
 
 
 def _open(file: BinaryIO) -> ImageFile.ImageFile:
     """Identify the format of a file and read its header."""
     try:
-        return Image.open(file, formats=FORMATS)
+        return _open_format(file)
+    except _UnfitError:
+        raise
     except (UnidentifiedImageError, ValueError):
         file.seek(0)
         head = file.read(4096)
         if head[4:8] != b"ftyp" or b"Exif" not in head:
             raise
         # libavif rejects an AVIF with a broken EXIF block: try again with that block renamed.
-        return Image.open(io.BytesIO(head.replace(b"Exif", b"skip", 1) + file.read()), formats=FORMATS)
+        return _open_format(io.BytesIO(head.replace(b"Exif", b"skip", 1) + file.read()))
+
+
+def _open_format(file: BinaryIO) -> ImageFile.ImageFile:
+    """Do what `Image.open` does, without its limit of pixels, which is a variable of the process."""
+    file.seek(0)
+    head = file.read(16)
+    for name in FORMATS:
+        if name == "HEIF" and is_heif(head):
+            _register_heif()
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory and (accept is None or accept(head) is True):
+            file.seek(0)
+            with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # the exceptions by which a plugin refuses a file
+                return factory(file, "")
+    raise UnidentifiedImageError
+
+
+def _register_heif() -> None:
+    try:
+        import_module("pillow_heif").register_heif_opener()
+    except ImportError as error:
+        raise _UnfitError("is a HEIC or HEIF image; to read it: pip install 'blip-toolkit[heif]'") from error
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -186,6 +290,14 @@ def _from_array(array: object, max_pixels: int) -> Image.Image:
         raise _UnfitError(f"is an array {array.dtype}[{','.join(map(str, array.shape))}]; {accepted}")
     _check_size(array.shape[1], array.shape[0], max_pixels)
     return Image.fromarray(array)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB and rotate it by its EXIF orientation. The given image is not changed."""
+    rgb, orientation = _to_rgb(image), None
+    with contextlib.suppress(Exception):  # a broken EXIF block: the image is captioned without rotation
+        orientation = TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return rgb if orientation is None else rgb.transpose(orientation)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -217,7 +329,7 @@ def _printable_name(source: object, name: str | None) -> str:
 def _problem(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"is not an image that can be read ({', '.join(FORMATS)}), or its start is damaged; save it as one of these"
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError):  # WebP, or a tile of a TIFF
         return "is too large: more pixels than Pillow opens; scale it down"
     if isinstance(error, FileNotFoundError):
         return "no such file; check the path"

@@ -1,13 +1,17 @@
 """Damaged images and other files: the result is a whole image or an `ImageReadError` that names it."""
 
+import contextlib
+import errno
 import io
+import os
 import random
+import resource
 import warnings
 
 import pytest
 from PIL import Image
 
-from runtimes.errors import ImageReadError, ToolkitError
+from runtimes.errors import EnvironmentFailedError, ImageReadError, ToolkitError
 from runtimes.images.reading import read_image
 from tests.images import AVIF, FILES, RGB, as_pillow, encode, outcome, photo
 
@@ -106,9 +110,7 @@ def test_errors_are_one_line_that_names_the_image(tmp_path):
     ("raised", "problem"),
     [
         (RuntimeError("two\n  lines"), "two lines"),
-        (MemoryError(), "MemoryError"),
         (RecursionError("maximum recursion depth exceeded"), "maximum recursion depth exceeded"),
-        (OSError(5, "Input/output error"), "Input/output error"),
         (Image.DecompressionBombError("x"), None),
     ],
 )
@@ -126,6 +128,42 @@ def test_every_exception_of_pillow_is_converted(raised, problem):
     )
     assert str(caught.value) == f"<Broken>: {message}"
     assert caught.value.__cause__ is raised
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.ETIMEDOUT, None])
+def test_a_failure_of_the_machine_is_not_blamed_on_the_image(number):
+    raised = MemoryError() if number is None else OSError(number, os.strerror(number))
+
+    class Unlucky(Image.Image):
+        size = (1, 1)
+
+        def load(self):
+            raise raised
+
+    with pytest.raises(EnvironmentFailedError) as caught:
+        read_image(Unlucky())
+    assert caught.value.code == "ENVIRONMENT_FAILED"
+    assert ("not enough memory" if number is None else os.strerror(number)) in str(caught.value)
+    assert caught.value.__cause__ is raised
+
+
+def test_no_free_descriptor(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(FILES["png"])
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(limits[0], 512), limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(EnvironmentFailedError, match=r"a\.png: .*Too many open files"):
+            read_image(path)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert read_image(path).size == (31, 23)
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit])

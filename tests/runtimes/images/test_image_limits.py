@@ -15,7 +15,7 @@ from PIL import Image
 
 from runtimes.errors import ImageReadError
 from runtimes.images.reading import MAX_PIXELS, MAX_PPM_PIXELS, MAX_SIDE_PX, read_image
-from tests.images import AVIF, FILES, RGB, encode, outcome, photo, png, tiff
+from tests.images import AVIF, FILES, RGB, encode, outcome, photo, pixels, png, tiff
 from tests.paths import ROOT
 
 
@@ -107,6 +107,46 @@ def test_limits_are_exact():
 def test_variants_that_pillow_decodes_in_python_have_a_lower_limit(start):
     with pytest.raises(ImageReadError, match=f"{MAX_PPM_PIXELS:,}"):
         read_image(start + b"1 " * 50)
+
+
+LARGE = [("JPEG", 18_000, 10_000), ("PNG", 18_000, 10_000), ("GIF", 18_000, 10_000), ("BMP", 18_000, 10_000), ("TIFF", 18_000, 10_000)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "width", "height"), LARGE)
+def test_max_pixels_is_honoured_above_pillows_own_limit(form, width, height):
+    data, limit = encode(Image.new("L", (width, height), 128), form), Image.MAX_IMAGE_PIXELS
+    assert width * height > 2 * limit
+    with pytest.raises(ImageReadError, match="is too large"):
+        read_image(data)
+    assert read_image(data, max_pixels=width * height).size == (width, height)
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize(
+    ("max_pixels", "size"), [(1_200_000, (1200, 1000)), (1_199_999, (600, 500)), (80_000, (300, 250)), (20_000, (150, 125))]
+)
+def test_a_large_jpeg_is_decoded_smaller_on_request(max_pixels, size):
+    """The oracle is Pillow's own `draft`."""
+    data = encode(Image.fromarray(photo(1000, 1200)), "JPEG", quality=90)
+    reduced = pixels(data, max_pixels=max_pixels, reduce_large=True)
+    oracle = Image.open(io.BytesIO(data))
+    oracle.draft(None, size)
+    assert oracle.size == size
+    np.testing.assert_array_equal(reduced, np.asarray(oracle))
+    if size != (1200, 1000):
+        with pytest.raises(ImageReadError, match="is too large"):
+            read_image(data, max_pixels=max_pixels)
+
+
+def test_what_cannot_be_decoded_smaller_is_refused():
+    picture = Image.fromarray(photo(400, 600))
+    for data in (encode(picture, "PNG"), encode(picture, "JPEG", progressive=True)):
+        with pytest.raises(ImageReadError, match="is too large"):
+            read_image(data, max_pixels=30_000, reduce_large=True)
+    with pytest.raises(ImageReadError, match="is too large"):
+        read_image(encode(picture, "JPEG"), max_pixels=3_000, reduce_large=True)
+    assert read_image(encode(picture, "JPEG", progressive=True), max_pixels=60_000, reduce_large=True).size == (300, 200)
 
 
 def noisy_sources():

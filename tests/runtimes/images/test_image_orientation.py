@@ -1,12 +1,10 @@
 """EXIF: images are rotated by their orientation (expected values from numpy), and broken blocks are ignored."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from tests.images import AVIF, BYTES, GREYS_ROW, ORIENTATION, RGB, as_pillow, encode, exif, photo, pixels, tiff
+from tests.images import AVIF, BYTES, GREYS_ROW, ORIENTATION, RGB, as_pillow, encode, exif, in_mode, photo, pixels, tiff
 
 TURNS = {  # EXIF: which side of the image the first row and the first column of the file are
     1: lambda a: a,
@@ -40,9 +38,33 @@ def test_an_unknown_orientation_is_ignored(orientation):
     np.testing.assert_array_equal(pixels(encode(RGB, "PNG", exif=exif(orientation))), photo())
 
 
-def test_a_pillow_image_is_not_rotated():
-    opened = Image.open(io.BytesIO(encode(RGB, "PNG", exif=exif(6))))
-    np.testing.assert_array_equal(pixels(opened), photo())
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize(("form", "options"), WITH_EXIF)
+def test_path_bytes_and_pillow_image_are_the_same_image(form, options, orientation, tmp_path):
+    """The oracle is Pillow's own `exif_transpose`."""
+    data = encode(RGB, form, exif=exif(orientation), **options)
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    opened, loaded = Image.open(path), Image.open(path)
+    loaded.load()
+    upright = ImageOps.exif_transpose(Image.open(path))
+    expected = np.asarray(upright.convert("RGB"))
+    for source in (path, data, opened, loaded, upright, Image.open(path).convert("RGB") if form != "TIFF" else opened):
+        np.testing.assert_array_equal(pixels(source), expected)
+    np.testing.assert_array_equal(np.asarray(loaded), np.asarray(Image.open(path)))  # the caller's image is not changed
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_follows_one_rule(mode, tmp_path):
+    """Alpha is dropped in every form, as transformers' `convert("RGB")` does."""
+    image = in_mode("RGBA").quantize(40) if mode == "P" else in_mode(mode)
+    data = encode(image, "PNG")
+    path = tmp_path / "clear.png"
+    path.write_bytes(data)
+    for source in (path, data, Image.open(path)):
+        np.testing.assert_array_equal(pixels(source), as_pillow(data))
+    if mode == "RGBA":
+        np.testing.assert_array_equal(pixels(np.asarray(image)), as_pillow(data))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
