@@ -181,7 +181,8 @@ class HfCaptioner:
         return [config.bos_token_id, *words, config.sep_token_id][: config.max_position_embeddings]
 
     def _pixels(self, image: ImageInput) -> torch.Tensor:
-        return self._images(read_image(image), return_tensors="pt").pixel_values
+        # Without input_data_format, transformers takes an image 1 or 3 pixels high for one with its channels first.
+        return self._images(read_image(image), input_data_format="channels_last", return_tensors="pt").pixel_values
 
     def _trim(self, ids: list[int]) -> list[int]:
         """Remove the padding after the end token."""

@@ -32,7 +32,7 @@ def processor_and_spec(name):
 
 
 def assert_same_bits(source, processor, spec, image=None):
-    # transformers takes an image 1 or 3 pixels high for one with its channels first, unless told.
+    # Without input_data_format, transformers takes an image 1 or 3 pixels high for one with its channels first.
     expected = processor(source, input_data_format="channels_last", return_tensors="np")["pixel_values"][0]
     got = preprocess(read_image(source) if image is None else image, spec)
     assert got.dtype == expected.dtype == np.float32
