@@ -1,17 +1,31 @@
 """Files, folders and globs as the images they name."""
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from runtimes.errors import RequestError
 from tests.paths import ROOT
-from toolkit.image_paths import MAX_PATH_BYTES, SUFFIXES, expand, in_folder, read_list
+from toolkit.image_paths import LEFT_OUT_SUFFIXES, MAX_PATH_BYTES, SUFFIXES, expand, in_folder, read_list
 
 FILES = ("b.jpg", "a.PNG", "c.txt", "noend", "deep/d.webp", "deep/er/e.Jpeg", "deep/f.json", "g[1].jpg", "empty/x.md")
+
+
+@contextlib.contextmanager
+def ordinary_user():
+    """Run as a user whom permissions bind, which is not root."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 @pytest.fixture
@@ -71,10 +85,82 @@ def test_a_folder_is_read_sorted_and_with_what_is_in_it(here):
 def test_suffixes_are_those_that_can_be_read(here):
     from PIL import Image
 
+    from runtimes.images.formats import ENDINGS
     from runtimes.images.reading import FORMATS
 
     Image.init()
-    assert {Image.registered_extensions()[suffix] for suffix in SUFFIXES} == set(FORMATS)
+    names = Image.registered_extensions()
+    for name, endings in ENDINGS.items():
+        assert {names.get(ending, name) for ending in endings} <= {
+            name,
+            *({"DIB"} if name == "BMP" else {"MPO"} if name == "JPEG" else set()),
+        }
+        usual = {ending for ending, registered in names.items() if registered == name}
+        assert usual - {".jp2"} <= set(endings)
+    assert set(FORMATS) == set(ENDINGS)
+    assert not SUFFIXES & LEFT_OUT_SUFFIXES
+
+
+def test_hidden_folders_are_left_out(here):
+    for name in (".thumbs/a.jpg", ".git/b.png", ".Trash/deep/c.jpg", "deep/.cache/d.jpg", "deep/.e.jpg"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).touch()
+    assert in_folder(here / "deep") == [here / "deep/d.webp", here / "deep/er/e.Jpeg"]
+    assert not [path for path in in_folder(here) if "/." in str(path.relative_to(here.parent))]
+    assert in_folder(here / ".thumbs") == [here / ".thumbs/a.jpg"]  # named itself
+
+
+def test_every_ending_of_a_readable_format_is_taken(tmp_path):
+    names = sorted(f"image{ending}" for ending in (".jfif", ".JPE", ".jpeg", ".mpo", ".webp", ".tif", ".avif", ".HEIC", ".heif", ".apng"))
+    for name in names:
+        (tmp_path / name).touch()
+    assert in_folder(tmp_path) == [tmp_path / name for name in names]
+
+
+def test_image_files_that_are_left_out_are_counted(here, caplog):
+    for name in ("a.jxl", "b.JXL", "deep/c.cr2", "deep/.hidden.jxl", "d.svg", "e.pdf"):
+        (here / name).touch()
+    assert expand(["deep"]) == ["deep/d.webp", "deep/er/e.Jpeg"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "deep: 1 image files are left out, because their formats are not read: 1 .cr2"
+    ]
+    in_folder(here)
+    assert "4 image files are left out, because their formats are not read: 1 .cr2, 2 .jxl, 1 .svg" in caplog.text
+
+
+def test_linked_folders_are_read_once_and_loops_end(here, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "o.jpg").touch()
+    (outside / "back").symlink_to(here)
+    (here / "a-link").symlink_to(outside)
+    (here / "b-link").symlink_to(outside)
+    (here / "deep" / "loop").symlink_to(here)
+    (here / "a-deep").symlink_to(here / "deep")
+    (here / "dangling").symlink_to(here / "none")
+    (here / "linked.jpg").symlink_to(here / "b.jpg")
+    names = ["a-link/o.jpg", "a.PNG", "b.jpg", "deep/d.webp", "deep/er/e.Jpeg", "g[1].jpg", "linked.jpg"]
+    assert in_folder(here) == [here / name for name in names]
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "y" * 5000, "a\0b.jpg"])
+def test_a_name_that_the_system_refuses_becomes_an_error_row(here, name):
+    assert expand(["b.jpg", name]) == ["b.jpg", name]
+
+
+def test_a_glob_that_is_too_long_matches_nothing(here):
+    with pytest.raises(RequestError, match="no images here"):
+        expand(["z" * 300 + "*"])
+
+
+def test_a_folder_that_may_not_be_read_becomes_an_error_row(here):
+    here.chmod(0o755)
+    (here / "closed").mkdir()
+    (here / "closed" / "x.jpg").touch()
+    (here / "closed").chmod(0)
+    with ordinary_user():
+        images = in_folder(Path())
+        assert expand(["closed/x.jpg"]) == ["closed/x.jpg"]
+    assert images == [Path(name) for name in ("a.PNG", "b.jpg", "closed", "deep/d.webp", "deep/er/e.Jpeg", "g[1].jpg")]
 
 
 @pytest.mark.parametrize(
