@@ -18,9 +18,9 @@ from runtimes.decoding.scoring import score_sequences
 from runtimes.decoding.search import Hypothesis, PhaseTimer, generate, run_by_length, run_loop
 from runtimes.decoding.session import Float32, Int64, LoopSession, Session, State, require
 from runtimes.decoding.tokenizer import CaptionTokenizer
-from runtimes.errors import OutOfMemoryError, RequestError, ToolkitError, UnavailableError, first_line
+from runtimes.errors import EnvironmentFailedError, OutOfMemoryError, RequestError, ToolkitError, UnavailableError, first_line
 from runtimes.images.prefetch import read_ahead
-from runtimes.images.reading import MAX_PIXELS, ImageInput, Images, each_image, is_image, preprocess, read_image
+from runtimes.images.reading import MAX_PIXELS, ImageInput, Images, each_image, image_name, is_image, preprocess, read_image
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +38,13 @@ class Captioner:
         manifest: Manifest,
         max_pixels: int = MAX_PIXELS,
         timings: LoadTimings | None = None,
+        *,
+        reduce_large: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.manifest = manifest
         self.timings = timings or LoadTimings()
-        self._max_pixels = max_pixels
+        self._max_pixels, self._reduce_large = max_pixels, reduce_large
         self._session: Session | LoopSession | None = guarded(session, manifest.name)
 
     def __enter__(self) -> Self:
@@ -115,8 +117,8 @@ class Captioner:
 
         Args:
             images: One image or an iterable of images. An image is a path, the bytes of a file, a PIL image, or an array u8[H,W,3] (RGB),
-                u8[H,W,4] (RGBA, alpha is dropped) or u8[H,W] (grey). Files and bytes are rotated by their EXIF orientation. PIL images
-                are not rotated: call `PIL.ImageOps.exif_transpose` first.
+                u8[H,W,4] (RGBA) or u8[H,W] (grey). Files, bytes and PIL images are rotated by the EXIF orientation that they carry. Alpha
+                is dropped, not blended, as transformers does.
             prompt: Text that every caption starts with. It is part of the returned text.
             batch_size: Images per run of the model. A batch that does not fit in memory is halved and retried. Captions do not depend on
                 it, except for `pytorch-int8`: the rows of its decoder share one activation scale.
@@ -249,7 +251,7 @@ class Captioner:
         return config
 
     def _pixels(self, image: ImageInput) -> Float32:
-        return preprocess(read_image(image, max_pixels=self._max_pixels), self.manifest.image)
+        return preprocess(read_image(image, max_pixels=self._max_pixels, reduce_large=self._reduce_large), self.manifest.image)
 
     def _read(self, image: ImageInput) -> Float32 | ToolkitError:
         """Return pixels f32[3,S,S], or the error."""
@@ -257,6 +259,8 @@ class Captioner:
             return self._pixels(image)
         except ToolkitError as error:
             return error.with_traceback(None)  # a traceback would keep the image in memory
+        except MemoryError:
+            return EnvironmentFailedError(image_name(image), "not enough memory")
 
     def _stream(
         self, images: Iterable[ImageInput], prompt: list[int], config: GenerationConfig, batch_size: int, workers: int, timer: PhaseTimer

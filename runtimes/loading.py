@@ -51,6 +51,7 @@ class LoadOptions:
     device: str
     threads: int
     max_pixels: int
+    reduce_large: bool
     verify: bool
     tune_allocator: bool
     provider_options: Options
@@ -63,6 +64,7 @@ def load(
     device: str = "auto",
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    reduce_large: bool = False,
     verify: bool = True,
     tune_allocator: bool = True,
     provider_options: Options | None = None,
@@ -80,6 +82,7 @@ def load(
             `runtimes.engines.ort.providers`: this device is required; an error is raised if it is unavailable or runs no part of the model.
         threads: CPU threads of this captioner. None: the physical cores in the CPU affinity and CPU quota of the process.
         max_pixels: Images with more pixels are refused before they are decoded.
+        reduce_large: Decode JPEG files with more pixels at 1/2, 1/4 or 1/8 of their size instead.
         verify: False skips the hashes of the files. Sizes are always checked.
         tune_allocator: True lowers peak memory with glibc: its mmap threshold is 256 kB during the load and 32 MB afterwards, for the
             whole process. False does not change the allocator.
@@ -109,6 +112,7 @@ def load(
         device=device,
         threads=threads or read_host().cores,
         max_pixels=max_pixels,
+        reduce_large=reduce_large,
         verify=verify,
         tune_allocator=tune_allocator,
         provider_options=check_options(provider_options or {}),
@@ -215,7 +219,8 @@ def load_verified(files: VerifiedFiles, options: LoadOptions) -> Captioner:
         session = _open_session(open_engine, files, options)
     tokenizer = _tokenizer(files)
     files.check_unchanged()
-    return Captioner(session, tokenizer, manifest, options.max_pixels, LoadTimings(import_s=import_s, hash_s=files.hash_s))
+    timings = LoadTimings(import_s=import_s, hash_s=files.hash_s)
+    return Captioner(session, tokenizer, manifest, options.max_pixels, timings, reduce_large=options.reduce_large)
 
 
 def _tokenizer(files: VerifiedFiles) -> CaptionTokenizer:

@@ -156,7 +156,7 @@ def read_image(source: ImageInput, name: str | None = None, max_pixels: int = MA
                 return _upright_rgb(source)
             return _to_rgb(_from_array(source, max_pixels))
     except Exception as error:  # Pillow promises no closed set: OSError, ValueError, SyntaxError, struct.error, ...
-        raise error_of(error, _printable_name(source, name)) from error
+        raise error_of(error, image_name(source, name)) from error
 
 
 def error_of(error: Exception, name: str) -> ToolkitError:
@@ -223,7 +223,7 @@ def _decode_once(file: BinaryIO, max_pixels: int, reduce_large: bool) -> Image.I
             del exif[tag]  # load() follows pointers in these tags, and fails if one is broken
         image.info.pop("xmp", None)  # likewise
         if sorted(image._tile_size) == sorted(image.size):  # the size is checked: load() would compare it with Pillow's limit
-            image.im = Image.core.new(image.mode, image._tile_size)
+            image.im = Image.new(image.mode, image._tile_size).im
     image.load()
     return _upright_rgb(image)
 
@@ -321,7 +321,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _printable_name(source: object, name: str | None) -> str:
+def image_name(source: object, name: str | None = None) -> str:
+    """Return the printable name of an image for errors: the given name, its path or its type."""
     text = name if name is not None else str(source) if isinstance(source, (str, os.PathLike)) else f"<{type(source).__name__}>"
     return text if text and text.isprintable() else ascii(text)  # a line break in a file name must not split the error message
 

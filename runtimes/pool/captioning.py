@@ -29,6 +29,7 @@ def rows_of(
         device=job.device,
         threads=job.threads,
         max_pixels=request.max_pixels or MAX_PIXELS,
+        reduce_large=request.reduce_large,
         provider_options=job.provider_options,
     )
     names, sources = tee(job.images if images is None else images)

@@ -16,6 +16,7 @@ class Request:
     batch_size: int
     max_pixels: int | None
     """None: the default of `runtimes.load`."""
+    reduce_large: bool
     strip_prompt: bool
 
 

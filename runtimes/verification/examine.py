@@ -36,6 +36,7 @@ def examine(files: VerifiedFiles, golden: Golden | None, threads: int | None) ->
         provider_options={},
         threads=threads or read_host().cores,
         max_pixels=MAX_PIXELS,
+        reduce_large=False,
         verify=True,
         tune_allocator=True,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import runtimes
 from toolkit.cli import main
@@ -367,3 +368,67 @@ class TestFromFile:
         assert (result.exit_code, json.loads(result.stdout)) == (code, {"error": line, "code": "REQUEST_INVALID"})
         assert line.startswith(f"{tmp_path / 'list'}: ")
         assert fact in line
+
+
+def test_names_that_the_system_refuses_are_error_rows(artifact, images):
+    names = ["x" * 300 + ".jpg", str(images / "1.png"), "y" * 5000 + ".png"]
+    result = run(artifact, *names, "--json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["image"] for row in rows] == names
+    assert [row.get("code") for row in rows] == ["IMAGE_UNREADABLE", None, "IMAGE_UNREADABLE"]
+    assert "File name too long" in rows[0]["error"]
+    assert result.exit_code == 1
+    first = run(names[0], str(images / "1.png"), artifact)  # as the first argument, where an artifact may be
+    assert "Traceback" not in first.stderr
+
+
+def test_image_files_that_are_left_out_are_counted_on_stderr(artifact, images):
+    for name in ("a.jxl", "b.jxl", "deep/c.CR2", ".thumbs.jpg"):
+        (images / name).touch()
+    result = subprocess.run(
+        [sys.executable, "-m", "toolkit.cli", "caption", artifact, str(images)], capture_output=True, text=True, check=False
+    )
+    assert "3 image files are left out, because their formats are not read: 1 .cr2, 2 .jxl" in result.stderr
+    assert len(result.stdout.splitlines()) == 3
+
+
+def test_a_large_jpeg_is_decoded_smaller_on_request(artifact, captioner, tmp_path):
+    path = tmp_path / "large.jpg"
+    Image.effect_noise((640, 480), 60).convert("RGB").save(path, quality=90)
+    refused = run(artifact, path, "--max-pixels", 100_000, "--json")
+    assert json.loads(refused.stdout)["code"] == "IMAGE_UNREADABLE"
+    reduced = Image.open(path)
+    reduced.draft(None, (320, 240))
+    assert reduced.size == (320, 240)
+    result = run(artifact, path, "--max-pixels", 100_000, "--reduce-large", "--json")
+    row = json.loads(result.stdout)
+    assert row["token_ids"] == list(captioner.caption(reduced)[0].token_ids)
+    assert row["score"] == captioner.caption(reduced)[0].score
+
+
+def test_error_rows_are_captioned_again_on_request(artifact, images, tmp_path):
+    output, bad = tmp_path / "captions.jsonl", images / "bad.jpg"
+    assert run(artifact, images, "--json", "--output", output).exit_code == 1
+    stamp = bad.stat()
+    whole = (images / "1.png").read_bytes()
+    content = whole + bytes(max(0, stamp.st_size - len(whole)))
+    bad.write_bytes(content)
+    os.utime(bad, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    meta = output.with_name(f"{output.name}.meta")
+    lines = [json.loads(line) for line in meta.read_text().splitlines()]
+    for line in lines[1:]:  # the same size and time as before, as for an image behind a network share that failed
+        if line["image"] == str(bad):
+            line["stamp"] = [len(content), stamp.st_mtime_ns]
+    meta.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert run(artifact, images, "--json", "--output", output, "--resume").exit_code == 1
+    result = run(artifact, images, "--json", "--output", output, "--resume", "--retry-errors", "IMAGE_CRASH,IMAGE_UNREADABLE")
+    assert result.exit_code == 0, result.stderr
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert not [row for row in rows if "error" in row]
+
+
+@pytest.mark.parametrize(("options", "problem"), [(["--retry-errors", "IMAGE_CRASH"], "--resume"), (["--retry-errors", "NONE"], "NONE")])
+def test_retry_errors_is_checked(artifact, images, options, problem):
+    result = run(artifact, images, *options)
+    assert result.exit_code in (1, 2)
+    assert problem in result.stderr

@@ -28,6 +28,7 @@ CODES = {
     "EngineError": "ENGINE_FAILED",
     "OutOfMemoryError": "OUT_OF_MEMORY",
     "ImageReadError": "IMAGE_UNREADABLE",
+    "EnvironmentFailedError": "ENVIRONMENT_FAILED",
     "ImageCrashError": "IMAGE_CRASH",
     "CheckpointError": "CHECKPOINT_UNUSABLE",
     "RecipeError": "RECIPE_INVALID",

@@ -14,13 +14,13 @@ images. The name is visible, so that a user finds the captions of a stopped run 
 import json
 import os
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO
 
-from runtimes.errors import OutputError, RequestError
+from runtimes.errors import EnvironmentFailedError, OutputError, RequestError
 from runtimes.pool.rows import Row
 from runtimes.storage.atomic_write import sync_folder
 from toolkit.batch.finished import Finished, Stamp, stamp_of
@@ -40,13 +40,14 @@ def partial_of(output: Path) -> Path:
 class Journal:
     """The rows of `images` that are captioned so far. The caller must own the writer's lock of the output: one process at a time."""
 
-    def __init__(self, output: Path, images: Sequence[str], finished: Finished | None = None) -> None:
+    def __init__(self, output: Path, images: Sequence[str], finished: Finished | None = None, retry_errors: Set[str] = frozenset()) -> None:
         """Read the journal of an earlier run or, if there is none, the finished output of these images.
 
         Args:
             output: Path of the output; the journal is beside it.
             images: Each image once, in the order of the output.
             finished: The finished output of these images, to start from.
+            retry_errors: Codes of error rows that are dropped, besides ENVIRONMENT_FAILED: their images have no row.
 
         Raises:
             OutputError: The journal cannot be read.
@@ -57,6 +58,7 @@ class Journal:
         self._stamps = [stamp_of(image) for image in images]
         self._starts = array("q", [MISSING]) * len(images)  # file offset of each row: the rows stay on disk, to save memory
         self._failed = bytearray(len(images))
+        self._retry_errors = {*retry_errors, EnvironmentFailedError.code}
         self._settings: Mapping[str, Any] | None = None
         self._finished: Finished | None = None
         self._end = 0
@@ -70,7 +72,7 @@ class Journal:
         elif finished is not None:
             self._finished, self._settings = finished, finished.settings
             for index, (now, then) in enumerate(zip(self._stamps, finished.stamps, strict=True)):
-                if now == then:
+                if now == then and finished.errors.get(index, {}).get("code") not in self._retry_errors:
                     self._starts[index], self._failed[index] = IN_OUTPUT, index in finished.errors
 
     @property
@@ -167,7 +169,10 @@ class Journal:
                         raise RequestError(f"{self.path}: is not the journal of an unfinished run of this toolkit; move it away")
                     self._settings = {name: value for name, value in row.items() if name != "journal"}
                 elif (index := self._indices.get(row.get("image", ""))) is not None and row.get("stamp") == self._stamps[index]:
-                    self._index(row, self._end)
+                    if row.get("code") in self._retry_errors:
+                        self._starts[index], self._failed[index] = MISSING, False
+                    else:
+                        self._index(row, self._end)
                 self._end += len(line)
 
     def _write(self, rows: Sequence[Row]) -> list[int]:

@@ -29,6 +29,7 @@ def caption_into(
     *,
     overwrite: bool,
     resume: bool,
+    retry_errors: frozenset[str] = frozenset(),
     as_json: bool,
     on_rows: Callable[[Sequence[Row]], None],
     on_resumed: Callable[[int], None],
@@ -40,6 +41,7 @@ def caption_into(
         job: The artifact, the request and the images, each image once.
         overwrite: Replace an existing file, and discard the journal of a stopped run.
         resume: Continue a stopped run, or start if there is none. In a finished file, caption only the images that have changed since.
+        retry_errors: Codes of error rows of which a resumed run captions the images again, besides `ENVIRONMENT_FAILED`.
         as_json: Write JSON lines for all images; otherwise text lines, without the images that could not be captioned.
         on_rows: Called with the rows of each batch.
         on_resumed: Called once with the number of images that already have a row.
@@ -63,7 +65,7 @@ def caption_into(
             if partial.exists() and not overwrite:
                 raise OutputExistsError(partial, "It belongs to a stopped run: continue it with --resume, or start again with --overwrite.")
             partial.unlink(missing_ok=True)
-        with closing(Journal(output, images, finished)) as journal:
+        with closing(Journal(output, images, finished, retry_errors)) as journal:
             on_resumed(done := journal.done)
             _caption_rest(journal, job, {"json": as_json}, on_rows)
             if finished is not None and done == len(images):

@@ -15,6 +15,7 @@ from toolkit.commands.options import (
     POSITIVE,
     decoding_options,
     default_artifact,
+    error_codes,
     guard_file,
     output_file,
     overwrite_option,
@@ -52,6 +53,11 @@ if TYPE_CHECKING:
     help="Threads that read images while the model runs; 0 reads and captions in turn. One is enough on a CPU; a GPU may need more.",
 )
 @click.option("--max-pixels", type=POSITIVE, help="Refuse images with more pixels before decoding them.  [default: 50 million]")
+@click.option(
+    "--reduce-large",
+    is_flag=True,
+    help="Decode a JPEG above that limit at 1/2, 1/4 or 1/8 of its size instead of refusing it.",
+)
 @click.option("--strip-prompt", is_flag=True, help="Remove the prompt from the captions.")
 @click.option(
     "--device",
@@ -69,6 +75,13 @@ if TYPE_CHECKING:
 @overwrite_option
 @click.option("--resume", is_flag=True, help="Continue an --output whose run was stopped: only images without a caption are captioned.")
 @click.option(
+    "--retry-errors",
+    metavar="CODE,...",
+    default="",
+    callback=lambda context, option, value: error_codes(value),
+    help="With --resume: caption images again whose row has one of these error codes. ENVIRONMENT_FAILED is always tried again.",
+)
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
@@ -84,6 +97,7 @@ def command(
     batch_size: int,
     workers: int,
     max_pixels: int | None,
+    reduce_large: bool,
     strip_prompt: bool,
     device: str,
     provider_options: Path | None,
@@ -91,6 +105,7 @@ def command(
     output: Path | None,
     overwrite: bool,
     resume: bool,
+    retry_errors: frozenset[str],
     as_json: bool,
 ) -> None:
     """Caption images with an artifact.
@@ -104,6 +119,8 @@ def command(
 
     if resume and output is None:
         raise RequestError("--resume needs --output: name the file to continue")
+    if retry_errors and not resume:
+        raise RequestError("--retry-errors needs --resume")
     artifact, images = split_artifact(paths, more_images=from_file is not None)
     if not images and from_file is None:
         raise click.UsageError("Missing argument 'IMAGE...'.")
@@ -119,6 +136,7 @@ def command(
         max_length=max_length,
         batch_size=batch_size,
         max_pixels=max_pixels,
+        reduce_large=reduce_large,
         strip_prompt=strip_prompt,
     )
     job = CaptionJob(
@@ -132,7 +150,7 @@ def command(
         log_level=logging.getLogger().level,
     )
     write = {"overwrite": overwrite, "resume": resume, "as_json": as_json}
-    failed, total = (_write(output, job, **write), len(job.images)) if output else _echo(job, files, as_json=as_json)
+    failed, total = (_write(output, job, retry_errors, **write), len(job.images)) if output else _echo(job, files, as_json=as_json)
     if failed:
         raise click.ClickException(f"{failed} of {total} images could not be captioned")
 
@@ -150,7 +168,7 @@ def _echo(job: "CaptionJob", images: Iterable[str], *, as_json: bool) -> tuple[i
     return failed, total
 
 
-def _write(output: Path, job: "CaptionJob", *, overwrite: bool, resume: bool, as_json: bool) -> int:
+def _write(output: Path, job: "CaptionJob", retry_errors: frozenset[str], *, overwrite: bool, resume: bool, as_json: bool) -> int:
     """Caption in a subprocess and write the lines to a file; return the number of failed images."""
     from toolkit.batch.output import caption_into
 
@@ -161,7 +179,16 @@ def _write(output: Path, job: "CaptionJob", *, overwrite: bool, resume: bool, as
                 _echo_error(row)
             bar.update(len(rows))
 
-        return caption_into(output, job, overwrite=overwrite, resume=resume, as_json=as_json, on_rows=report, on_resumed=bar.update)
+        return caption_into(
+            output,
+            job,
+            overwrite=overwrite,
+            resume=resume,
+            retry_errors=retry_errors,
+            as_json=as_json,
+            on_rows=report,
+            on_resumed=bar.update,
+        )
 
 
 def _echo_error(row: "Row") -> bool:

@@ -1,6 +1,7 @@
 """Options that several commands share, with the same help text in each, and the default artifacts."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from glob import has_magic
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from runtimes.artifact.manifest import MANIFEST_NAME
-from runtimes.errors import OutputError, OutputExistsError, RequestError, UnavailableError
+from runtimes.errors import OutputError, OutputExistsError, RequestError, ToolkitError, UnavailableError, error_from_code
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,7 +74,9 @@ def default_artifact(device: str = "auto") -> Path:
 
 def contains_artifacts(path: Path) -> bool:
     """Return whether a path is an artifact's folder or a folder of artifacts."""
-    return (path / MANIFEST_NAME).is_file() or next(path.glob(f"[!.]*/{MANIFEST_NAME}"), None) is not None
+    if os.path.isfile(path / MANIFEST_NAME):  # noqa: PTH113 - Path.is_file raises an error for a name that is too long
+        return True
+    return os.path.isdir(path) and next(path.glob(f"[!.]*/{MANIFEST_NAME}"), None) is not None  # noqa: PTH112 - likewise
 
 
 def split_artifact(paths: Sequence[str], *, more_images: bool = False) -> tuple[Path | None, tuple[str, ...]]:
@@ -94,10 +97,22 @@ def split_artifact(paths: Sequence[str], *, more_images: bool = False) -> tuple[
     if (
         contains_artifacts(first)
         or first.name.endswith(SUFFIX)
-        or ((more_images or len(paths) > 1) and not first.suffix and not first.exists() and not has_magic(paths[0]))
+        or ((more_images or len(paths) > 1) and not first.suffix and not has_magic(paths[0]) and not os.path.exists(first))  # noqa: PTH110
     ):
         return first, tuple(paths[1:])
     return None, tuple(paths)
+
+
+def error_codes(value: str) -> frozenset[str]:
+    """Parse error codes separated by commas.
+
+    Raises:
+        click.BadParameter: The toolkit has no such code.
+    """
+    codes = frozenset(filter(None, map(str.strip, value.split(","))))
+    if unknown := [code for code in sorted(codes) if type(error_from_code(code, "")) is ToolkitError]:
+        raise click.BadParameter(f"unknown error code {unknown[0]!r}; docs/reference/error-codes.md lists all codes.")
+    return codes
 
 
 def fail_after_output(problem: str) -> NoReturn:

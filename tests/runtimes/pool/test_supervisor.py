@@ -12,7 +12,9 @@ from runtimes.pool.job import CaptionJob, Request
 from runtimes.pool.supervisor import supervise
 from runtimes.pool.worker import run
 
-REQUEST = Request(prompt=None, num_beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, strip_prompt=False)
+REQUEST = Request(
+    prompt=None, num_beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, reduce_large=False, strip_prompt=False
+)
 
 
 def test_supervise_without_sigkill(tiny_artifacts, drawn_images, monkeypatch):

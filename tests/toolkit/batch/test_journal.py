@@ -51,6 +51,28 @@ def test_rows_come_back_in_the_order_of_the_images(output, images):
     assert list(output.parent.iterdir()) == []
 
 
+def test_error_rows_are_dropped_by_code(output, images):
+    """A row of a failure of the machine has no place in a resumed run; other error rows on request."""
+    journal = started(output, images)
+    rows = [row(images[0])]
+    rows += [
+        {"image": image, "error": "x", "code": code}
+        for image, code in zip(images[1:], ("ENVIRONMENT_FAILED", "IMAGE_CRASH", "IMAGE_UNREADABLE", "IMAGE_UNREADABLE"), strict=True)
+    ]
+    journal.add(rows)
+    journal.close()
+    for codes, rest in ((set(), {1}), ({"IMAGE_CRASH"}, {1, 2}), ({"IMAGE_UNREADABLE", "IMAGE_CRASH"}, {1, 2, 3, 4})):
+        again = Journal(output, images, None, codes)
+        assert {index for index, image in enumerate(images) if not again.has(image)} == rest
+        assert again.failed == 4 - len(rest)
+        again.close()
+    again = Journal(output, images)
+    again.begin(SETTINGS)
+    again.add([row(images[1], "retried")])
+    again.close()
+    assert Journal(output, images).done == 5
+
+
 @pytest.mark.slow
 def test_cut_off_at_any_byte(output, images):
     journal = started(output, images)

@@ -14,7 +14,9 @@ from toolkit.batch.finished import meta_of
 from toolkit.batch.journal import partial_of
 from toolkit.batch.output import caption_into
 
-REQUEST = Request(prompt=None, num_beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, strip_prompt=False)
+REQUEST = Request(
+    prompt=None, num_beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, reduce_large=False, strip_prompt=False
+)
 
 
 @pytest.fixture
