@@ -17,10 +17,12 @@ from exporters.checkpoint.files import (
     read_licence,
     read_tensors,
     sha256_of_files,
+    tensor_names,
 )
 from exporters.checkpoint.image_settings import RESAMPLE, read_image_settings
+from exporters.checkpoint.refusals import refuse_config, refuse_names
 from exporters.checkpoint.weight_files import first_line
-from exporters.families.adapter import FAMILIES, MODEL_TYPES, CheckpointConfig, FamilyAdapter, find_family
+from exporters.families.adapter import MODEL_TYPES, CheckpointConfig, FamilyAdapter, find_family
 from exporters.families.tokenizer import load_tokenizer
 from exporters.writing.output_paths import name_of
 from runtimes.artifact.generation import GenerationConfig
@@ -97,10 +99,11 @@ class Checkpoint:
             for name, shape in expected.items()
             if name in weights and tuple(weights[name].shape) != shape
         ]
+        cure = "save the whole model with save_pretrained, and do not edit its config.json" if problems else "export an earlier checkpoint"
         problems += [f"{name} contains NaN or infinite values" for name, tensor in weights.items() if not tensor.isfinite().all()]
         if problems:
             summary = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-            raise CheckpointError(str(self.directory), f"weights do not fit the config: {summary}")
+            raise CheckpointError(str(self.directory), f"weights do not fit the config: {summary}; {cure}")
         return self.family.fitted_weights(weights, self.model)
 
     def renamed_weights(self) -> dict[str, torch.Tensor] | None:
@@ -129,6 +132,10 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
     raw = read_config(directory, source)
     family = _family(raw, source)
     files = find_weight_files(directory, source, safetensors_only=safetensors_only)
+    names = tensor_names(files)
+    prefix = find_prefix(names, family.head_tables.values())
+    if problem := refuse_names([name.removeprefix(prefix) for name in names]):
+        raise CheckpointError(source, problem)
     try:
         config = family.read_config(raw)
     except Exception as error:  # damaged configs raise exceptions of many classes
@@ -145,7 +152,6 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         raise CheckpointError(source, f"cannot read its tokenizer: {first_line(error)}") from error
     if problem := _vocabulary_problem(tokenizer, config):
         raise CheckpointError(source, problem)
-    prefix = find_prefix(files, family.head_tables.values())
     if prefix:
         logger.warning("%s: the prefix %s is removed from the names of its tensors", source, prefix)
     model = replace(config.model, tied=is_tied(files, family.head_tables, prefix))  # type: ignore[type-var]  # a dataclass
@@ -172,13 +178,11 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
 
 def _family(config: dict[str, Any], source: str) -> FamilyAdapter:
     """Return the adapter of the first supported architecture that config.json names, or else of its `model_type`."""
-    architectures, model_type = config.get("architectures"), config.get("model_type")
-    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
-    for name in names or [MODEL_TYPES.get(str(model_type), "")]:
-        if (family := find_family(name)) is not None:
-            return family
-    kind = ", ".join(names) or f"model type {model_type!r}"
-    raise CheckpointError(source, f"this is {kind}, which cannot be exported; supported: {', '.join(FAMILIES)}")
+    if problem := refuse_config(config):
+        raise CheckpointError(source, problem)
+    architectures = config.get("architectures")
+    names = architectures if isinstance(architectures, list) and architectures else [MODEL_TYPES[config["model_type"]]]
+    return next(family for name in names if (family := find_family(str(name))) is not None)
 
 
 def _module(model: ModelSpec) -> Any:  # noqa: ANN401 - the family's module

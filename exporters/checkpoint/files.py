@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from huggingface_hub import ModelCard, snapshot_download
 
+from exporters.checkpoint.refusals import refuse_folder
 from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, first_line
 from runtimes.errors import CheckpointError
 
@@ -64,6 +65,8 @@ def read_config(directory: Path, source: str) -> dict[str, Any]:
     Raises:
         CheckpointError: The file cannot be read, or is not a JSON object.
     """
+    if not (directory / CONFIG).is_file() and (problem := refuse_folder(directory)):
+        raise CheckpointError(source, problem)
     try:
         config = json.loads((directory / CONFIG).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -83,7 +86,7 @@ def find_weight_files(directory: Path, source: str, *, safetensors_only: bool) -
         return files
     files = find_shards(directory, PICKLES, source)
     if not files:
-        raise CheckpointError(source, f"has neither {WEIGHTS} nor {PICKLES}")
+        raise CheckpointError(source, refuse_folder(directory) or f"has neither {WEIGHTS} nor {PICKLES}; copy or download the weights")
     if safetensors_only:
         raise CheckpointError(
             source, f"has no {WEIGHTS}, only {PICKLES}, which --safetensors-only refuses; convert it, or leave the option out"
@@ -115,17 +118,14 @@ def _read_pickle(file: Path) -> Any:  # noqa: ANN401 - what the pickle contains
     return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
 
 
-def find_prefix(files: Sequence[Path], known: Iterable[str]) -> str:
+def find_prefix(names: Sequence[str], known: Iterable[str]) -> str:
     """Return the prefix of all tensor names that a training wrapper added, such as `module.` or `base_model.model.`; "" without one.
 
     Args:
-        files: Weight files.
-        known: Names of tensors in a file without such a prefix.
-
-    Raises:
-        CheckpointError: A file is damaged.
+        names: Names of the tensors in the files.
+        known: Names of tensors in files without such a prefix.
     """
-    common = os.path.commonprefix([name for file in files for name in _names(file)])  # noqa: RUF071 - cut at a dot below
+    common = os.path.commonprefix(names)  # noqa: RUF071 - cut at a dot below
     prefix = common[: common.rfind(".") + 1]
     return "" if any(name.startswith(prefix) for name in known) else prefix
 
@@ -147,12 +147,16 @@ def is_tied(files: Sequence[Path], head_tables: Mapping[str, str], prefix: str =
     return all(torch.equal(head, table) for head, table in pairs)
 
 
-def _names(file: Path) -> list[str]:
-    """Return the names of the tensors of a file."""
-    if file.suffix != ".safetensors":
-        return list(read_tensors(file))
-    with _opened(file) as tensors:
-        return list(tensors.keys())
+def tensor_names(files: Sequence[Path]) -> list[str]:
+    """Return the names of the tensors in weight files; raise CheckpointError if a file is damaged."""
+    names: list[str] = []
+    for file in files:
+        if file.suffix != ".safetensors":
+            names += read_tensors(file)
+        else:
+            with _opened(file) as tensors:
+                names += tensors.keys()
+    return names
 
 
 def _selected(file: Path, names: Set[str]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,78 @@
+"""Name what a checkpoint is if it cannot be exported, and what to do; without torch or transformers."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from exporters.families.adapter import FAMILIES
+
+EXAMPLE = "Salesforce/blip-image-captioning-base"
+ADAPTER = "adapter_config.json"
+KINDS = {
+    "blip-2": "BLIP-2, another architecture than BLIP",
+    "blip_2": "BLIP-2, another architecture than BLIP",
+    "instructblip": "InstructBLIP, another architecture than BLIP",
+    "instructblipvideo": "InstructBLIP, another architecture than BLIP",
+    "git": "GIT, another architecture than BLIP",
+    "vision-encoder-decoder": "an encoder-decoder of other models than BLIP",
+}
+"""`model_type` of config.json → what it is."""
+CLASSES = {
+    "BlipForQuestionAnswering": "BLIP that answers questions",
+    "BlipForImageTextRetrieval": "BLIP that compares images with texts",
+    "BlipModel": "BLIP without a captioner's decoder",
+}
+"""Architecture of config.json → what it is."""
+MARKS = {
+    "qformer.": "BLIP-2 or InstructBLIP",
+    "language_model.": "BLIP-2 or InstructBLIP",
+    "itm_head.": CLASSES["BlipForImageTextRetrieval"],
+    "text_encoder.": CLASSES["BlipForQuestionAnswering"],
+    "text_model.": CLASSES["BlipModel"],
+}
+"""Start of a tensor's name → what the checkpoint is, although config.json does not name it."""
+PEFT_PARTS = ("lora_", "base_layer", "modules_to_save", "original_module", "hada_w", "lokr_w", "oft_r", "ia3_l")
+"""Starts of parts of the names that PEFT gives to tensors of adapters."""
+OTHER_WEIGHTS = (".h5", ".msgpack", ".ckpt", ".pt", ".pth", ".gguf", ".onnx", ".safetensors", ".bin")
+
+
+def refuse_config(config: Mapping[str, Any]) -> str | None:
+    """Return why the model of a config.json cannot be exported, or None."""
+    architectures = config.get("architectures")
+    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    model_type = str(config.get("model_type"))
+    if quantization := config.get("quantization_config"):
+        method = quantization.get("quant_method", "an unknown method") if isinstance(quantization, dict) else quantization
+        return f"its weights are quantized ({method}); export the model that it was quantized from"
+    if any(name in FAMILIES for name in names) or (not names and model_type == "blip"):
+        return None
+    kind = ", ".join(names) or f"model type {model_type!r}"
+    what = next((CLASSES[name] for name in names if name in CLASSES), KINDS.get(model_type))
+    return f"this is {kind}{f' ({what})' if what else ''}, which cannot be exported; export a {', '.join(FAMILIES)}, such as {EXAMPLE}"
+
+
+def refuse_names(names: Collection[str]) -> str | None:
+    """Return why a checkpoint with tensors of these names cannot be exported, or None."""
+    if name := next((name for name in names if any(part.startswith(PEFT_PARTS) for part in name.split("."))), None):
+        return f"has tensors of a PEFT adapter that is not merged ({name}); call merge_and_unload() on it, and save the result"
+    for mark, what in MARKS.items():
+        if name := next((name for name in names if name.startswith(mark)), None):
+            return f"has the tensor {name}: this is {what}, which cannot be exported; export a captioner, such as {EXAMPLE}"
+    return None
+
+
+def refuse_folder(directory: Path) -> str | None:
+    """Return why a folder without weights or without config.json cannot be exported, or None if there is no known reason."""
+    if (directory / ADAPTER).is_file():
+        try:
+            base = json.loads((directory / ADAPTER).read_bytes())["base_model_name_or_path"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            base = None
+        return (
+            f"is a PEFT adapter{f' of {base}' if base else ''}, not a model; merge it: "
+            "PeftModel.from_pretrained(base_model, adapter).merge_and_unload().save_pretrained(folder)"
+        )
+    if others := sorted(file.name for file in directory.iterdir() if file.suffix in OTHER_WEIGHTS):
+        return f"its weights are in {', '.join(others)}, which is not read; load it with transformers and save it with save_pretrained"
+    return None
