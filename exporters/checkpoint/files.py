@@ -17,12 +17,16 @@ import safetensors
 import safetensors.torch
 import torch
 from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from exporters.checkpoint.refusals import refuse_folder
 from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, first_line
 from runtimes.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
+
+RESUMES = 3
+"""Times that a download is resumed after its connection broke off."""
 
 LFS_POINTER = b"version https://git-lfs"
 
@@ -49,14 +53,30 @@ def find_folder(source: str, revision: str | None, *, safetensors_only: bool) ->
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or Path(source).exists():
         raise CheckpointError(source, "no such checkpoint directory")
     try:
-        folder = Path(snapshot_download(source, revision=revision, allow_patterns=DATA))
+        folder = _download(source, revision, DATA)
         if not safetensors_only and not find_shards(folder, WEIGHTS, source):
-            folder = Path(snapshot_download(source, revision=revision, allow_patterns=DATA + PICKLED))
-        return folder
+            folder = _download(source, revision, DATA + PICKLED)
     except CheckpointError:
         raise
     except Exception as error:  # offline, unknown id, no access: huggingface_hub raises many kinds
         raise CheckpointError(source, f"no such directory, and the download from the hub failed: {first_line(error)}") from error
+    if not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
+        raise CheckpointError(
+            source, "its weights are not in the cache; connect to the hub and try again, or check that the repository has them"
+        )
+    return folder
+
+
+def _download(source: str, revision: str | None, patterns: list[str]) -> Path:
+    """Download a snapshot. If a connection breaks off, the download is resumed, at most `RESUMES` times."""
+    for _ in range(RESUMES):
+        try:
+            return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+        except (HfHubHTTPError, LocalEntryNotFoundError, ValueError):
+            raise
+        except OSError as error:
+            logger.warning("%s: %s; resuming the download", source, first_line(error))
+    return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
 
 
 def read_config(directory: Path, source: str) -> dict[str, Any]:
