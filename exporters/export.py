@@ -12,6 +12,7 @@ All files are made in a working folder beside the output. An artifact that is re
 
 import errno
 import importlib.metadata
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from exporters.checkpoint.checkpoint import Checkpoint
     from exporters.gate.gate import OnGateFailure, Reference
     from exporters.gate.labelled_image import LabelledImage
+
+logger = logging.getLogger(__name__)
 
 UNWRITABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
@@ -97,7 +100,9 @@ def export(
         for recipe in recipes:
             on_step(recipe.name)
             try:
-                _export_one(checkpoint, recipe, paths[recipe.name], images, reference, threads, on_gate_failure, overwrite=overwrite)
+                fitted = _fitted(checkpoint, recipe)
+                expected = reference if fitted.defaults == checkpoint.defaults else find_reference(fitted, images, threads)
+                _export_one(fitted, recipe, paths[recipe.name], images, expected, threads, on_gate_failure, overwrite=overwrite)
             except (CheckpointError, OutputError) as error:
                 failures.append(error)
                 break
@@ -139,6 +144,14 @@ def _export_one(
         built = open_artifact(staged)
         payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
         write_artifact(path, replace(built.manifest, gate=findings), payload, overwrite=overwrite)
+
+
+def _fitted(checkpoint: "Checkpoint", recipe: Recipe) -> "Checkpoint":
+    """Return the checkpoint with the decoding settings that the recipe's layout can apply, and log those that it cannot."""
+    defaults = checkpoint.defaults.for_one_graph() if recipe.layout == "single" else checkpoint.defaults
+    if defaults != checkpoint.defaults:
+        logger.warning("%s: a single graph captions greedily and does not apply the checkpoint's beams, bans and penalties", recipe.name)
+    return replace(checkpoint, defaults=defaults)
 
 
 def _exporter(runtime: str) -> ModuleType:

@@ -19,6 +19,7 @@ from exporters.checkpoint.files import (
     sha256_of_files,
     tensor_names,
 )
+from exporters.checkpoint.generation_settings import read_defaults
 from exporters.checkpoint.image_settings import RESAMPLE, read_image_settings
 from exporters.checkpoint.refusals import refuse_config, refuse_names
 from exporters.checkpoint.weight_files import first_line
@@ -154,6 +155,9 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         raise CheckpointError(source, problem)
     if prefix:
         logger.warning("%s: the prefix %s is removed from the names of its tensors", source, prefix)
+    defaults, left_out = read_defaults(directory, raw, config.model, source)
+    if left_out:
+        logger.warning("%s: artifacts do not apply these decoding settings of the checkpoint: %s", source, ", ".join(left_out))
     model = replace(config.model, tied=is_tied(files, family.head_tables, prefix))  # type: ignore[type-var]  # a dataclass
     return Checkpoint(
         name=name_of(source),
@@ -170,7 +174,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         stored_model=model,
         image=image,
         tokenizer=config.tokenizer,
-        defaults=config.defaults,
+        defaults=defaults,
         tokenizer_json=tokenizer.to_str().encode(),
         prefix=prefix,
     )

@@ -51,7 +51,7 @@ def summarize(directory: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: A JSON file or the header of a weight file cannot be read.
     """
-    config = _json(directory / "config.json")
+    config = read_object(directory / "config.json")
     files = find_shards(directory, WEIGHTS, str(directory)) or sorted(
         file for file in directory.iterdir() if file.suffix in WEIGHT_SUFFIXES
     )
@@ -63,8 +63,8 @@ def summarize(directory: Path) -> dict[str, Any]:
         except (KeyError, TypeError) as error:
             raise CheckpointError(str(file), f"its header has no dtype or shape for {name}") from error
     text = config.get("text_config") or {}
-    generation = _json(directory / "generation_config.json") if (directory / "generation_config.json").is_file() else {}
-    processor = _json(directory / "preprocessor_config.json") if (directory / "preprocessor_config.json").is_file() else {}
+    generation = read_object(directory / "generation_config.json") if (directory / "generation_config.json").is_file() else {}
+    processor = read_object(directory / "preprocessor_config.json") if (directory / "preprocessor_config.json").is_file() else {}
     return {
         "name": directory.resolve().name,
         "architectures": [str(name) for name in config.get("architectures") or [config.get("model_type")]],
@@ -83,7 +83,7 @@ def summarize(directory: Path) -> dict[str, Any]:
     }
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object; raise CheckpointError if the file has none."""
     try:
         with path.open("rb") as stream:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from exporters.gate.gate import OnGateFailure, Reference
 from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import Recipe
-from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import ImageSpec, TokenizerSpec
 from runtimes.captioner import Captioner
 from runtimes.engine_registry import load_target
@@ -32,7 +31,6 @@ class CheckpointConfig:
 
     model: ModelSpec
     tokenizer: TokenizerSpec
-    defaults: GenerationConfig
 
 
 @dataclass(frozen=True, kw_only=True)

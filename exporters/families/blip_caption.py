@@ -12,7 +12,6 @@ from exporters.families.blip_graphs import blip_graphs
 from exporters.families.blip_reference import pillow_processor, run_reference
 from exporters.families.blip_resolution import interpolate_positions, resized
 from exporters.gate.gate import evaluate, evaluate_joined
-from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.engines.pytorch.blip import Blip
 from runtimes.engines.pytorch.layers import ACTIVATIONS
@@ -65,7 +64,6 @@ def read_config(config: Mapping[str, Any]) -> CheckpointConfig:
     return CheckpointConfig(
         model=model,
         tokenizer=TokenizerSpec(bos_id=text.bos_token_id, eos_id=text.sep_token_id, pad_id=text.pad_token_id),
-        defaults=GenerationConfig(max_length=min(GenerationConfig.max_length, model.max_positions)),
     )
 
 

@@ -1,6 +1,7 @@
 """transformers' own BLIP captioner in FP32: the reference of the gate and the baseline of benchmarks."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,6 +21,9 @@ from runtimes.errors import CheckpointError, ToolkitError
 from runtimes.images.reading import ImageInput, read_image
 
 Weights = Mapping[str, torch.Tensor]
+
+MAX_MARGIN_NAT = 1e6
+"""Margin of a token if all others are banned, in place of infinity, which JSON does not have."""
 
 
 class HfCaptioner:
@@ -51,6 +55,8 @@ class HfCaptioner:
             ) from error
         self._tokenizer.model_max_length = int(1e9)  # suppresses a warning about a length limit that BLIP's decoder does not have
         self._timer: _HookTimer | None = None
+        # Settings of the checkpoint that artifacts do not apply must not change the comparison; the others are arguments of `generate`.
+        self.model.text_decoder.generation_config = transformers.GenerationConfig()
         self.model.vision_model.register_forward_hook(lambda *_: self._timer and self._timer("encode"))
         self.model.text_decoder.register_forward_hook(lambda *_: self._timer and self._timer.token())
 
@@ -63,14 +69,13 @@ class HfCaptioner:
         self,
         images: Sequence[ImageInput],
         prompt: str | None = None,
-        num_beams: int = 1,
-        min_length: int = 0,
-        max_length: int = GenerationConfig.max_length,
         batch_size: int = 1,
         *,
         timer: PhaseTimer | None = None,
+        **options: Any,  # noqa: ANN401 - fields of GenerationConfig
     ) -> list[Caption]:
-        """Caption images; see `Captioner.caption`."""
+        """Caption images; see `Captioner.caption`. Options that are left out have the defaults of `GenerationConfig`."""
+        config = GenerationConfig(**{name: value for name, value in options.items() if value is not None})
         captions: list[Caption] = []
         for start in range(0, len(images), batch_size):
             started = perf_counter()
@@ -84,26 +89,23 @@ class HfCaptioner:
                     errors.append(str(error))
             if timer:
                 timer("read", perf_counter() - started)
-            readable = self._captions(torch.cat(pixels), prompt, num_beams, min_length, max_length, timer) if pixels else iter(())
+            readable = self._captions(torch.cat(pixels), prompt, config, timer) if pixels else iter(())
             captions += [next(readable) if error is None else Caption(text="", token_ids=(), score=None, error=error) for error in errors]
         return captions
 
-    def _captions(
-        self, pixels: torch.Tensor, prompt: str | None, num_beams: int, min_length: int, max_length: int, timer: PhaseTimer | None
-    ) -> Iterator[Caption]:
-        output = self.generate(pixels, prompt, num_beams, min_length, max_length, timer, scores=num_beams > 1)
+    def _captions(self, pixels: torch.Tensor, prompt: str | None, config: GenerationConfig, timer: PhaseTimer | None) -> Iterator[Caption]:
+        beams = config.num_beams > 1
+        output = self.generate(pixels, prompt, config, timer, scores=beams)
         for row, sequence in enumerate(output.sequences.tolist()):
             ids = self._trim(sequence)
-            yield Caption(text=self._text(ids), token_ids=tuple(ids), score=float(output.sequences_scores[row]) if num_beams > 1 else None)
+            yield Caption(text=self._text(ids), token_ids=tuple(ids), score=float(output.sequences_scores[row]) if beams else None)
 
     @torch.inference_mode()
     def generate(
         self,
         pixels: torch.Tensor,
         prompt: str | None,
-        num_beams: int,
-        min_length: int,
-        max_length: int,
+        config: GenerationConfig,
         timer: PhaseTimer | None = None,
         *,
         scores: bool = False,
@@ -113,9 +115,7 @@ class HfCaptioner:
         Args:
             pixels: f32[B,3,S,S].
             prompt: Start of every caption, or None.
-            num_beams: Beams of the search; 1 is greedy.
-            min_length: Least number of tokens, with the prompt.
-            max_length: Greatest number of tokens, with the prompt.
+            config: Settings of the search.
             timer: Called with the name and seconds of each phase.
             scores: Also return the scores of every step.
         """
@@ -125,14 +125,8 @@ class HfCaptioner:
             return self.model.generate(
                 pixel_values=pixels,
                 **inputs,
-                # All settings are explicit, so that the checkpoint's generation_config.json does not change the comparison.
+                **transformers_settings(config),
                 do_sample=False,
-                num_beams=num_beams,
-                length_penalty=1.0,
-                repetition_penalty=1.0,
-                early_stopping=False,
-                min_length=min_length,
-                max_length=max_length,
                 use_cache=True,
                 return_dict_in_generate=True,
                 output_scores=scores,
@@ -191,6 +185,15 @@ class HfCaptioner:
         return ids[: ids.index(end, first) + 1] if end in ids[first:] else ids
 
 
+def transformers_settings(config: GenerationConfig) -> dict[str, Any]:
+    """Return the arguments of transformers' `generate` for settings."""
+    settings = {name: value or None if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    if settings["bad_words_ids"]:
+        settings["bad_words_ids"] = [list(word) for word in config.bad_words_ids]
+    del settings["max_length" if config.max_new_tokens is not None else "max_new_tokens"]
+    return settings
+
+
 class _HookTimer:
     """Measures phases in the model's forward hooks and reports their seconds."""
 
@@ -246,7 +249,7 @@ def run_reference(
     captioner = HfCaptioner(directory, threads, tied=tied, weights=weights)
     ids, margins = [], []
     for image in images:
-        caption, margin = greedy_with_margins(captioner, image.path, max_length=defaults.max_length)
+        caption, margin = caption_with_margins(captioner, image.path, None, defaults.deterministic())
         ids.append(tuple(caption))
         margins.append(tuple(margin))
     scores = captioner.score([image.path for image in images], captions=[image.captions for image in images])
@@ -258,14 +261,23 @@ def run_reference(
     )
 
 
-def greedy_with_margins(
-    captioner: HfCaptioner, image: ImageInput, prompt: str | None = None, max_length: int = GenerationConfig.max_length
+def greedy_with_margins(captioner: HfCaptioner, image: ImageInput, prompt: str | None = None) -> tuple[list[int], list[float]]:
+    """Caption an image greedily with transformers; see `caption_with_margins`."""
+    return caption_with_margins(captioner, image, prompt, GenerationConfig())
+
+
+def caption_with_margins(
+    captioner: HfCaptioner, image: ImageInput, prompt: str | None, config: GenerationConfig
 ) -> tuple[list[int], list[float]]:
-    """Caption an image greedily with transformers.
+    """Caption an image with transformers.
 
     Returns:
-        Token ids, and for each generated token the margin: log-probability of the best token minus that of the second, in nat.
+        Token ids, and for each generated token the margin: log-probability of the best token minus that of the second, in nat. Beam search
+        has no margin per token, so its list is empty.
     """
-    output = captioner.generate(captioner._pixels(image), prompt, 1, 0, max_length, scores=True)
+    output = captioner.generate(captioner._pixels(image), prompt, config, scores=config.num_beams == 1)
+    ids = captioner._trim(output.sequences[0].tolist())
+    if config.num_beams > 1:
+        return ids, []
     best_two = [torch.topk(scores[0], 2).values for scores in output.scores]
-    return captioner._trim(output.sequences[0].tolist()), [float(pair[0] - pair[1]) for pair in best_two]
+    return ids, [min(float(pair[0] - pair[1]), MAX_MARGIN_NAT) for pair in best_two]

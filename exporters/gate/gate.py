@@ -32,9 +32,9 @@ class Reference:
     transformers: str
     """Version of transformers."""
     token_ids: tuple[tuple[int, ...], ...]
-    """Per image: token ids of the greedy caption at default lengths."""
+    """Per image: token ids of the caption with the checkpoint's own settings."""
     margins_nat: tuple[tuple[float, ...], ...]
-    """Per image and generated token: log-probability of the best token minus that of the second, in nat."""
+    """Per image and generated token: log-probability of the best token minus that of the second, in nat; () of a beam search."""
     log_probabilities: tuple[tuple[float, ...], ...]
     """Per image and reference caption: teacher-forced log-probability, in nat."""
 
@@ -100,7 +100,8 @@ def evaluate(
         GateError: With `on_failure="fail"`, the artifact differs from the checkpoint by more than the recipe allows.
     """
     paths = [image.path for image in images]
-    ids = [caption.token_ids for caption in captioner.caption(paths)]
+    config = captioner.manifest.defaults.deterministic()
+    ids = [caption.token_ids for caption in captioner.caption(paths, generation_config=config)]
     agreement = compare(ids, reference.token_ids, reference.margins_nat)
     scores = captioner.score(paths, captions=[image.captions for image in images])
     tokens = [sum(len(captioner.caption_ids(caption)) - 1 for caption in image.captions) for image in images]
@@ -157,7 +158,9 @@ def evaluate_joined(
         GateError: With `on_failure="fail"`, a caption differs.
     """
     paths = [image.path for image in images]
-    captions = {sha256_of(path): list(caption.token_ids) for path, caption in zip(paths, captioner.caption(paths), strict=True)}
+    config = captioner.manifest.defaults.deterministic()
+    single = captioner.caption(paths, generation_config=config)
+    captions = {sha256_of(path): list(caption.token_ids) for path, caption in zip(paths, single, strict=True)}
     different = [path for path in paths if captions[sha256_of(path)] != findings["captions"][sha256_of(path)]]
     problem = None
     if different:

@@ -1,7 +1,7 @@
 """The settings of a search: the `defaults` of a manifest, overridden by the arguments of a caller."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
 STEPWISE_SETTINGS = ("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens")
@@ -71,6 +71,15 @@ class GenerationConfig:
     def max_length_after(self, prompt: int) -> int:
         """Return the greatest length of a text whose prompt, start token included, has this many tokens."""
         return self.max_length if self.max_new_tokens is None else prompt + self.max_new_tokens
+
+    def deterministic(self) -> "GenerationConfig":
+        """Return the settings with which an export compares captions."""
+        return self
+
+    def for_one_graph(self) -> "GenerationConfig":
+        """Return these settings without those that a single graph cannot apply."""
+        neutral = GenerationConfig()
+        return replace(self, **{name: getattr(neutral, name) for name in ("num_beams", *STEPWISE_SETTINGS)})
 
     def beyond_greedy(self) -> tuple[str, ...]:
         """Return the names of settings in effect that a session without logits cannot apply: those of `runtimes.decoding.processors`."""

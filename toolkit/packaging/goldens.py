@@ -79,7 +79,7 @@ def record(captioner: Captioner, path: Path) -> Recording:
         GoldenError: The export gate captioned one of the images, and its caption differs from the one here.
     """
     spec, manifest = captioner.manifest.image, captioner.manifest
-    searches, length = searches_of(captioner), manifest.defaults.max_length
+    searches, length, settings = searches_of(captioner), manifest.defaults.max_length, manifest.defaults.deterministic()
     if left_out := [str(num_beams) for num_beams in SEARCHES if num_beams not in searches]:
         logger.warning("%s: its session has no search with %s beams, so none is recorded", path, ", ".join(left_out))
     tie_nat, tolerance = BOUNDS[manifest.target.precision]
@@ -92,8 +92,10 @@ def record(captioner: Captioner, path: Path) -> Recording:
         captions = tuple(_recorded(captioner, image, num_beams, caption) for num_beams, caption in zip(searches, results, strict=True))
         gate_ids = manifest.gate.get("captions", {}).get(hashlib.sha256(content).hexdigest())
         if gate_ids is not None:
-            at_export = replace(captions[0], token_ids=tuple(gate_ids), text=captioner.tokenizer.text(gate_ids))
-            tie, problem = compare_caption(captioner, image, at_export, results[0], tie_nat)
+            actual = captioner.caption([image], generation_config=settings)[0]
+            recorded = _recorded(captioner, image, settings.num_beams, actual)
+            at_export = replace(recorded, token_ids=tuple(gate_ids), text=captioner.tokenizer.text(gate_ids))
+            tie, problem = compare_caption(captioner, image, at_export, actual, tie_nat)
             if problem is not None and not tie:
                 raise GoldenError(path, f"{name}: {problem} as at export")
         files[original] = (f"{ROLE}:{original}", content)

@@ -1,0 +1,87 @@
+"""Read the decoding settings of a checkpoint: generation_config.json, and the older places in config.json."""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from exporters.checkpoint.summary import read_object
+from runtimes.artifact import json_dataclass
+from runtimes.artifact.generation import GenerationConfig
+from runtimes.errors import CheckpointError
+from runtimes.families.registry import ModelSpec
+
+SUPPORTED = tuple(field.name for field in fields(GenerationConfig))
+
+UNSUPPORTED: Mapping[str, Any] = {
+    "begin_suppress_tokens": None,
+    "constraints": None,
+    "diversity_penalty": 0.0,
+    "do_sample": False,
+    "encoder_no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "exponential_decay_length_penalty": None,
+    "force_words_ids": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "guidance_scale": None,
+    "max_time": None,
+    "min_new_tokens": None,
+    "min_p": None,
+    "num_beam_groups": 1,
+    "num_return_sequences": 1,
+    "penalty_alpha": None,
+    "prompt_lookup_num_tokens": None,
+    "remove_invalid_values": False,
+    "renormalize_logits": False,
+    "sequence_bias": None,
+    "stop_strings": None,
+    "typical_p": 1.0,
+    "watermarking_config": None,
+}
+"""Settings of transformers that `GenerationConfig` lacks → value without effect."""
+
+
+def read_defaults(directory: Path, config: Mapping[str, Any], model: ModelSpec, source: str) -> tuple[GenerationConfig, tuple[str, ...]]:
+    """Return the checkpoint's own decoding settings, and "name value" of each setting that artifacts do not apply.
+
+    generation_config.json precedes `text_config` in config.json, which precedes the rest of config.json. Null is no setting; nor is a
+    default in config.json, where older transformers wrote every default.
+
+    Args:
+        directory: The checkpoint's folder.
+        config: config.json.
+        model: Sizes of the model. A `max_length` above its positions is cut.
+        source: What the user named, for error messages.
+
+    Raises:
+        CheckpointError: A setting has an invalid value.
+    """
+    file = directory / "generation_config.json"
+    own = read_object(file) if file.is_file() else {}
+    settings = {
+        name: value for place in (config, config.get("text_config") or {}) for name, value in place.items() if _has_effect(name, value)
+    }
+    settings |= {name: value for name, value in own.items() if value is not None}
+    left_out = tuple(f"{name} {settings[name]!r}" for name, neutral in UNSUPPORTED.items() if settings.get(name, neutral) != neutral)
+    supported = {name: settings[name] for name in SUPPORTED if name in settings}
+    defaults, problems = json_dataclass.load(
+        GenerationConfig, {"max_length": min(GenerationConfig.max_length, model.max_positions), **supported}
+    )
+    if defaults is not None and max(2 * defaults.num_beams, defaults.largest_token) >= model.vocabulary:
+        problems = ["num_beams or a token id is too large for the vocabulary"]
+    elif defaults is not None and defaults.max_length_after(1) > model.max_positions:
+        new = None if defaults.max_new_tokens is None else model.max_positions - 1
+        return replace(defaults, max_length=min(defaults.max_length, model.max_positions), max_new_tokens=new), left_out
+    if defaults is None or problems:
+        raise CheckpointError(
+            source, f"its decoding settings are invalid: {'; '.join(problems)}; correct generation_config.json or config.json"
+        )
+    return defaults, left_out
+
+
+def _has_effect(name: str, value: object) -> bool:
+    """Return whether a setting in config.json is neither null nor transformers' default."""
+    return value is not None and value != getattr(GenerationConfig(), name, UNSUPPORTED.get(name))
