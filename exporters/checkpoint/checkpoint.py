@@ -10,7 +10,6 @@ from tokenizers import Tokenizer
 
 from exporters.checkpoint.files import (
     find_folder,
-    find_prefix,
     find_weight_files,
     is_tied,
     read_config,
@@ -22,8 +21,9 @@ from exporters.checkpoint.files import (
 from exporters.checkpoint.generation_settings import read_defaults
 from exporters.checkpoint.image_settings import RESAMPLE, read_image_settings
 from exporters.checkpoint.refusals import refuse_config, refuse_names
-from exporters.checkpoint.weight_files import first_line
-from exporters.families.adapter import MODEL_TYPES, CheckpointConfig, FamilyAdapter, find_family
+from exporters.checkpoint.weight_files import find_prefix, first_line
+from exporters.families.adapter import CheckpointConfig, FamilyAdapter, find_family
+from exporters.families.architectures import MODEL_TYPES
 from exporters.families.tokenizer import load_tokenizer
 from exporters.writing.output_paths import name_of
 from runtimes.artifact.generation import GenerationConfig

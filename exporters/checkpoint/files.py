@@ -7,9 +7,8 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -136,18 +135,6 @@ def read_tensors(file: Path) -> Mapping[str, torch.Tensor]:
 def _read_pickle(file: Path) -> Any:  # noqa: ANN401 - what the pickle contains
     """Read a pickle with torch's weights-only loader; files since torch 1.6 are mapped, so that unused tensors take no memory."""
     return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-
-
-def find_prefix(names: Sequence[str], known: Iterable[str]) -> str:
-    """Return the prefix of all tensor names that a training wrapper added, such as `module.` or `base_model.model.`; "" without one.
-
-    Args:
-        names: Names of the tensors in the files.
-        known: Names of tensors in files without such a prefix.
-    """
-    common = os.path.commonprefix(names)  # noqa: RUF071 - cut at a dot below
-    prefix = common[: common.rfind(".") + 1]
-    return "" if any(name.startswith(prefix) for name in known) else prefix
 
 
 def is_tied(files: Sequence[Path], head_tables: Mapping[str, str], prefix: str = "") -> bool:

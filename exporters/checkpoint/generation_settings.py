@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from exporters.checkpoint.summary import read_object
+from exporters.checkpoint.weight_files import read_object
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.errors import CheckpointError

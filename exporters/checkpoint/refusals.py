@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from exporters.families.adapter import FAMILIES
+from exporters.families.architectures import FAMILIES
 
 EXAMPLE = "Salesforce/blip-image-captioning-base"
 ADAPTER = "adapter_config.json"

@@ -9,7 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exporters.checkpoint.weight_files import MAX_JSON_BYTES, WEIGHTS, find_shards
+from exporters.checkpoint.generation_settings import UNSUPPORTED
+from exporters.checkpoint.image_settings import FILES, read_image_settings
+from exporters.checkpoint.refusals import refuse_config, refuse_folder, refuse_names
+from exporters.checkpoint.weight_files import WEIGHTS, find_prefix, find_shards, read_object
 from runtimes.errors import CheckpointError
 
 TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
@@ -29,7 +32,10 @@ SIZES = {
 """Section of config.json → its keys that give the model's sizes."""
 IDS = ("bos_token_id", "eos_token_id", "sep_token_id", "pad_token_id")
 IMAGE = ("do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+IMAGE_BOOKKEEPING = ("image_processor_type", "feature_extractor_type", "processor_class", "do_convert_rgb")
 BOOKKEEPING = ("_from_model_config", "transformers_version")
+OWN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+"""Token ids in generation_config.json. transformers' captioner takes those of the text model."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth")
 MAX_HEADER_BYTES = 1 << 24
 BLOCK_BYTES = 1 << 20
@@ -41,11 +47,14 @@ def summarize(directory: Path) -> dict[str, Any]:
     Returns:
         JSON values by key:
         "name", "architectures": the folder's name, and config.json's architectures;
+        "family": family and task of the artifacts, or None;
+        "refused": why an export is refused, as far as JSON files and headers show it, and what to do;
+        "ignored": parts of the checkpoint that have no effect on artifacts, each with the reason;
         "model": the sizes in config.json;
         "weight_files", "bytes": names and total size of the weight files;
         "parameters", "dtypes": number of parameters, in total (None if the weights are not safetensors) and per dtype;
         "tied": whether the head and the word embeddings are the same tensor (None if unknown);
-        "image": the preprocessing in preprocessor_config.json;
+        "image": the preprocessing in preprocessor_config.json, or else in processor_config.json;
         "defaults": generation_config.json, and the text model's token ids.
 
     Raises:
@@ -64,9 +73,30 @@ def summarize(directory: Path) -> dict[str, Any]:
             raise CheckpointError(str(file), f"its header has no dtype or shape for {name}") from error
     text = config.get("text_config") or {}
     generation = read_object(directory / "generation_config.json") if (directory / "generation_config.json").is_file() else {}
-    processor = read_object(directory / "preprocessor_config.json") if (directory / "preprocessor_config.json").is_file() else {}
+    image_file = next((name for name in FILES if (directory / name).is_file()), None)
+    processor = read_object(directory / image_file) if image_file else {}
+    processor = processor.get("image_processor", processor)
+    prefix = find_prefix(list(tensors), (TABLE,)) if tensors else ""
+    tensors = {name.removeprefix(prefix): entry for name, entry in tensors.items()}
+    problems = [refuse_config(config), None if files else refuse_folder(directory), refuse_names(tensors), _image_problem(directory)]
+    ignored = [f"prefix {prefix} of all names of tensors: a training wrapper added it"] if prefix else []
+    ignored += [f"{name}: a buffer of 0, 1, 2, ..." for name in tensors if name.endswith(".position_ids")]
+    ignored += [f"{file.name}: {files[0].name} is read" for file in sorted(directory.iterdir()) if _is_weights(file) and file not in files]
+    ignored += [f"{image_file}: {key}: has no effect in BLIP" for key in processor if key not in (*IMAGE, *IMAGE_BOOKKEEPING)]
+    settings = config | text | generation
+    ignored += [
+        f"{key} {settings[key]!r}: not a setting of artifacts" for key in UNSUPPORTED if settings.get(key) not in (None, UNSUPPORTED[key])
+    ]
+    ignored += [
+        f"generation_config.json: {key} {generation[key]!r}: BLIP uses those of text_config in config.json"
+        for key in OWN_IDS
+        if generation.get(key) not in (None, text.get("sep_token_id" if key == "eos_token_id" else key, generation.get(key)))
+    ]
     return {
         "name": directory.resolve().name,
+        "family": None if problems[0] else "blip caption",
+        "refused": [problem for problem in problems if problem],
+        "ignored": ignored,
         "architectures": [str(name) for name in config.get("architectures") or [config.get("model_type")]],
         "model": {
             f"{section.removesuffix('_config')}_{key}": (config.get(section) or {}).get(key)
@@ -83,16 +113,17 @@ def summarize(directory: Path) -> dict[str, Any]:
     }
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raise CheckpointError if the file has none."""
+def _is_weights(file: Path) -> bool:
+    return file.suffix in WEIGHT_SUFFIXES and file.is_file()
+
+
+def _image_problem(directory: Path) -> str | None:
+    """Return why the settings of the image processor cannot be used, or None."""
     try:
-        with path.open("rb") as stream:
-            parsed = json.loads(stream.read(MAX_JSON_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not isinstance(parsed, dict):
-        raise CheckpointError(str(path), "is not a JSON object")
-    return parsed
+        read_image_settings(directory, "")
+    except CheckpointError as error:
+        return str(error).removeprefix(": ")
+    return None
 
 
 def _header(file: Path) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """Find the files of a checkpoint's weights. `summary` uses this module without torch, so it must not import torch."""
 
 import json
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from runtimes.errors import CheckpointError
 
@@ -35,6 +38,30 @@ def find_shards(directory: Path, name: str, source: str) -> tuple[Path, ...]:
     if any(Path(str(shard)).name != shard or not (directory / shard).is_file() for shard in shards):
         raise CheckpointError(source, f"{index.name} lists files that are missing; copy or download all shards")
     return tuple(directory / shard for shard in shards)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raise CheckpointError if the file has none."""
+    try:
+        with path.open("rb") as stream:
+            parsed = json.loads(stream.read(MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(parsed, dict):
+        raise CheckpointError(str(path), "is not a JSON object")
+    return parsed
+
+
+def find_prefix(names: Sequence[str], known: Iterable[str]) -> str:
+    """Return the prefix of all tensor names that a training wrapper added, such as `module.` or `base_model.model.`; "" without one.
+
+    Args:
+        names: Names of the tensors in the files.
+        known: Names of tensors in files without such a prefix.
+    """
+    common = os.path.commonprefix(names)  # noqa: RUF071 - cut at a dot below
+    prefix = common[: common.rfind(".") + 1]
+    return "" if any(name.startswith(prefix) for name in known) else prefix
 
 
 def first_line(error: BaseException) -> str:

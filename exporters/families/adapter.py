@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exporters.families.architectures import FAMILIES
 from exporters.gate.gate import OnGateFailure, Reference
 from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import Recipe
@@ -17,12 +18,6 @@ from runtimes.families.registry import ModelSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-FAMILIES = {"BlipForConditionalGeneration": "exporters.families.blip_caption:BLIP_CAPTION"}
-"""Architecture in config.json → "module:name" of its adapter, which is imported when a checkpoint needs it."""
-
-MODEL_TYPES = {"blip": "BlipForConditionalGeneration"}
-"""`model_type` in config.json → architecture to assume if `architectures` is missing, as in some published captioners."""
 
 
 @dataclass(frozen=True, kw_only=True)

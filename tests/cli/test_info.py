@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import safetensors.numpy
 from click.testing import CliRunner
@@ -104,6 +105,48 @@ def test_a_head_of_its_own(checkpoint, change, tied):
     safetensors.numpy.save_file(tensors | {HEAD: tensors[TABLE] + tensors[TABLE].dtype.type(change)}, checkpoint / "model.safetensors")
     assert as_json(checkpoint)["tied"] is tied
     assert ("not tied" in info(checkpoint).stdout) is not tied
+
+
+def test_what_an_export_would_ignore_is_named(checkpoint):
+    tensors = safetensors.numpy.load_file(checkpoint / "model.safetensors")
+    tensors["text_decoder.bert.embeddings.position_ids"] = np.arange(32)[None]
+    safetensors.numpy.save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, checkpoint / "model.safetensors")
+    (checkpoint / "pytorch_model.bin").touch()
+    (checkpoint / "generation_config.json").write_text(
+        json.dumps({"num_beams": 3, "penalty_alpha": 0.6, "eos_token_id": 3, "bos_token_id": 1})
+    )
+    processor = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    (checkpoint / "preprocessor_config.json").unlink()
+    (checkpoint / "processor_config.json").write_text(json.dumps({"image_processor": processor | {"crop_size": 32}}))
+    found = as_json(checkpoint)
+    parts = [
+        "prefix module.",
+        "text_decoder.bert.embeddings.position_ids",
+        "pytorch_model.bin",
+        "processor_config.json: crop_size",
+        "penalty_alpha 0.6",
+        "bos_token_id 1",
+    ]
+    assert [part for reason in found["ignored"] for part in parts if part in reason] == parts
+    assert (found["tied"], found["refused"], found["family"]) == (True, [], "blip caption")
+    assert found["image"]["size"] == {"height": 32, "width": 32}
+    text = info(checkpoint).stdout
+    assert all(part in text for part in parts)
+
+
+def test_what_an_export_would_refuse_is_named(checkpoint):
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"architectures": ["BlipForQuestionAnswering"]}))
+    (checkpoint / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": 32}}))
+    found = as_json(checkpoint)
+    assert found["family"] is None
+    assert ["BlipForQuestionAnswering" in found["refused"][0], "shortest_edge" in found["refused"][1]] == [True, True]
+    assert "shortest_edge" in info(checkpoint).stdout
+
+
+def test_the_tiny_checkpoint_has_nothing_that_is_ignored(tiny_checkpoint):
+    found = as_json(tiny_checkpoint)
+    assert (found["ignored"], found["refused"]) == ([], [])
 
 
 def test_weights_that_are_no_safetensors_are_not_opened(checkpoint):

@@ -42,12 +42,17 @@ def _artifact(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _checkpoint(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "checkpoint", description["name"]
     yield "architecture", ", ".join(description["architectures"])
+    yield "family", description["family"] or "none that is supported"
     yield "size", f"{_megabytes(description['bytes'])} in {', '.join(description['weight_files'])}"
     yield "parameters", f"{description['parameters']:,}" if description["parameters"] is not None else ""
     yield "dtype", _words(description["dtypes"])
-    yield "head", {True: "tied to the word embeddings", False: "not tied to the word embeddings", None: ""}[description["tied"]]
+    heads = {True: "tied to the word embeddings", False: "not tied to the word embeddings", None: "unknown, because only headers are read"}
+    yield "head", heads[description["tied"]]
     yield from _model(description)
     yield "decoding", _words(description["defaults"])
+    for label in ("ignored", "refused"):
+        for reason in description[label]:
+            yield label, reason
 
 
 def _model(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,8 @@ import pytest
 import runtimes
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
-from exporters.families.adapter import FAMILIES, find_family
+from exporters.families.adapter import find_family
+from exporters.families.architectures import FAMILIES
 from exporters.recipes import Component, find_recipe
 from runtimes.errors import RecipeError
 from runtimes.families import registry
