@@ -1,6 +1,7 @@
 """The results of a `Captioner`: captions, load timings and information about the loaded artifact."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import ImageSpec
@@ -16,6 +17,8 @@ class Caption:
     """All ids, start and end token included."""
     score: float | None
     """Natural-log probability of the generated tokens / generated length ** length_penalty."""
+    finish_reason: Literal["stop", "length"] | None = None
+    """"stop" if the model ended the caption, "length" if the caption was cut at its greatest length; None with an error."""
     error: str | None = None
     """Message in one line if the image could not be captioned; then `text` and `token_ids` are empty and `score` is None."""
     code: str | None = None

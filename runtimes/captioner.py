@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from time import perf_counter
-from typing import Any, Self, Unpack, cast
+from typing import Any, Literal, Self, Unpack, cast
 
 import numpy as np
 
@@ -285,8 +285,12 @@ class Captioner:
             if error is not None:
                 yield Caption(text="", token_ids=(), score=None, error=str(error), code=error.code)
             else:
-                best = next(hypotheses)
-                yield Caption(text=self.tokenizer.text(best.token_ids), token_ids=best.token_ids, score=best.score)
+                yield self._caption(next(hypotheses))
+
+    def _caption(self, hypothesis: Hypothesis) -> Caption:
+        ids = hypothesis.token_ids
+        reason: Literal["stop", "length"] = "stop" if ids[-1] == self.manifest.tokenizer.eos_id else "length"
+        return Caption(text=self.tokenizer.text(ids), token_ids=ids, score=hypothesis.score, finish_reason=reason)
 
     def _search(self, pixels: Float32, prompts: list[list[int]], config: GenerationConfig, timer: PhaseTimer) -> list[Hypothesis]:
         """Caption images f32[B,3,S,S] with one prompt each."""

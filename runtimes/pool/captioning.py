@@ -36,11 +36,9 @@ def rows_of(
     captions = captioner.stream(
         sources,
         prompt=request.prompt,
-        num_beams=request.num_beams,
-        min_length=request.min_length,
-        max_length=request.max_length,
         batch_size=request.batch_size,
         workers=job.readers,
+        **request.generation_options(),
     )
     engine = captioner.session.info()
     on_ready(Ready(artifact=captioner.manifest.digest, device=engine.device, versions=engine.versions))

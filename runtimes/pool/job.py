@@ -1,7 +1,9 @@
 """Messages of a captioning subprocess: the job that it receives, and its first reply."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+
+from runtimes.artifact.generation import GenerationOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,16 @@ class Request:
     """None: the default of `runtimes.load`."""
     reduce_large: bool
     strip_prompt: bool
+    max_new_tokens: int | None = None
+    """None for this field and those below: the artifact's default."""
+    length_penalty: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    suppress_tokens: tuple[int, ...] | None = None
+
+    def generation_options(self) -> GenerationOptions:
+        """Return the settings of the search as arguments of `Captioner.caption`."""
+        return cast("GenerationOptions", {name: getattr(self, name) for name in GenerationOptions.__annotations__ if hasattr(self, name)})
 
 
 @dataclass(frozen=True, kw_only=True)

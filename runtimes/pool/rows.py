@@ -16,7 +16,7 @@ def row_of(image: str, caption: "Caption", captioner: "Captioner", prompt: str |
     if caption.error is not None:
         return {"image": image, "error": caption.error, "code": caption.code}
     text = captioner.strip_prompt(caption, prompt) if prompt else caption.text
-    return {"image": image, "caption": text, "token_ids": caption.token_ids, "score": caption.score}
+    return {"image": image, "caption": text, "token_ids": caption.token_ids, "score": caption.score, "finish_reason": caption.finish_reason}
 
 
 def json_line(row: Row) -> str:

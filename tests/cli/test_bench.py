@@ -346,3 +346,15 @@ def test_the_commands_on_the_page_measure_the_same_again(tiny_artifacts, tiny_ch
     assert [record.workload for record in second] == [record.workload for record in first]
     assert [record.quality for record in second] == [record.quality for record in first]
     assert [file.name for file in tmp_path.glob("*.html")] == ["report-again.html"]
+
+
+def test_the_baseline_runs_with_the_options_of_the_search(tiny_artifacts, tiny_checkpoint, dataset, tmp_path):
+    output = tmp_path / "r.jsonl"
+    options = ("--repetition-penalty", 1.5, "--max-new-tokens", 6, "--suppress-tokens", "7,12", "--num-beams", 3)
+    case = (tiny_artifacts["onnx-fp32"], "--checkpoint", tiny_checkpoint, "--dataset", dataset, "--repeat", 1, "--threads", 1)
+    assert run(*case, *options, "--output", output).exit_code == 0
+    artifact, baseline = sorted(read_records(output), key=lambda record: record.case, reverse=True)
+    assert artifact.workload.generation == {"max_new_tokens": 6, "repetition_penalty": 1.5, "suppress_tokens": [7, 12]}
+    assert [image.caption for image in artifact.quality] == [image.caption for image in baseline.quality]
+    assert max(image.tokens for image in artifact.quality) == 6
+    assert "--max-new-tokens 6 --repetition-penalty 1.5 --suppress-tokens 7,12" in "\n".join(commands([artifact]))

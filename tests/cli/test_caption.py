@@ -76,6 +76,9 @@ def test_text_lines(artifact, captioner, drawn_images):
         {"num_beams": 3},
         {"min_length": 9, "max_length": 9},
         {"max_length": 5, "batch_size": 3},
+        {"max_new_tokens": 5, "num_beams": 3},
+        {"repetition_penalty": 1.5},
+        {"no_repeat_ngram_size": 1, "length_penalty": 2.0},
         {"prompt": PROMPT, "num_beams": 2, "min_length": 8, "max_length": 12, "batch_size": 16},
     ],
     ids=str,
@@ -95,7 +98,13 @@ def test_json_lines(artifact, captioner, drawn_images):
     assert (result.exit_code, result.stderr) == (0, "")
     captions = captioner.caption(paths)
     assert [json.loads(line) for line in result.stdout.splitlines()] == [
-        {"image": path, "caption": caption.text, "token_ids": list(caption.token_ids), "score": caption.score}
+        {
+            "image": path,
+            "caption": caption.text,
+            "token_ids": list(caption.token_ids),
+            "score": caption.score,
+            "finish_reason": caption.finish_reason,
+        }
         for path, caption in zip(paths, captions, strict=True)
     ]
 
@@ -108,7 +117,7 @@ def test_every_line_of_stdout_is_json_with_all_log_messages_on(artifact, caption
     assert bad["image"] == str(images / "bad.jpg")
     assert (bad["error"].startswith(f"{images / 'bad.jpg'}: "), bad["code"]) == (True, "IMAGE_UNREADABLE")
     for row, name in ((one, "1.png"), (two, "2.PNG"), (three, "deep/3.png")):
-        assert list(row) == ["image", "caption", "token_ids", "score"]
+        assert list(row) == ["image", "caption", "token_ids", "score", "finish_reason"]
         assert (row["image"], row["caption"]) == (str(images / name), captioner.caption([images / name])[0].text)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
@@ -158,9 +167,9 @@ def test_json_lines_of_unreadable_images_are_in_the_order_of_the_images(artifact
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [Path(row["image"]).name for row in rows] == ["1.png", "bad.jpg", "2.PNG"]
     assert [list(row) for row in rows] == [
-        ["image", "caption", "token_ids", "score"],
+        ["image", "caption", "token_ids", "score", "finish_reason"],
         ["image", "error", "code"],
-        ["image", "caption", "token_ids", "score"],
+        ["image", "caption", "token_ids", "score", "finish_reason"],
     ]
     assert (result.exit_code, result.stdout) == (1, "")
     assert errors_of(result) == [rows[1]["error"], "1 of 3 images could not be captioned"]

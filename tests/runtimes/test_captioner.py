@@ -242,3 +242,12 @@ def test_the_timer_is_called_for_every_phase(captioner, paths):
     captions = captioner.caption(paths[:3], max_length=6, min_length=6, timer=lambda phase, seconds: phases.append((phase, seconds >= 0)))
     assert [len(caption.token_ids) for caption in captions] == [6, 6, 6]
     assert phases == [("read", True), ("encode", True), ("first_token", True), *[("token", True)] * 4] * 3
+
+
+def test_a_caption_that_was_cut_is_marked(onnx, paths):
+    eos = onnx.manifest.tokenizer.eos_id
+    for captions in (onnx.caption(paths, max_length=6), onnx.caption(paths), onnx.caption(paths, num_beams=3, max_new_tokens=4)):
+        assert [caption.finish_reason for caption in captions] == [
+            "stop" if caption.token_ids[-1] == eos else "length" for caption in captions
+        ]
+    assert {caption.finish_reason for caption in onnx.caption(paths, max_length=16)} == {"stop", "length"}

@@ -1,6 +1,6 @@
 """The request to a benchmark worker (`CaseJob`) and its response (`Result`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.records.record import ImageTimes
@@ -32,13 +32,15 @@ class CaseJob:
     """See `toolkit.records.record.Workload`."""
     warmup: int
     score: bool
+    generation: dict[str, Any] = field(default_factory=dict)
 
     def decoding(self, captioner: Any) -> dict[str, Any]:  # noqa: ANN401 - see `toolkit.bench.cases.Opened`
         """Return the arguments of `caption`. Forced tokens are counted after [DEC] and the prompt."""
         lengths = {"min_length": self.min_length, "max_length": self.max_length}
         if self.forced_tokens is not None:
             lengths = dict.fromkeys(lengths, prompt_tokens(captioner, self.prompt) + self.forced_tokens)
-        return {"prompt": self.prompt, "num_beams": self.num_beams, **lengths}
+        generation = {name: value for name, value in self.generation.items() if name != "max_new_tokens" or self.forced_tokens is None}
+        return {"prompt": self.prompt, "num_beams": self.num_beams, **lengths, **generation}
 
 
 def prompt_tokens(captioner: Any, prompt: str | None) -> int:  # noqa: ANN401

@@ -210,6 +210,7 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> 
         references=tuple(image.captions for image in dataset.images),
         prompt=workload.prompt,
         num_beams=workload.num_beams,
+        generation=workload.generation,
         forced_tokens=workload.forced_tokens,
         min_length=workload.min_length,
         max_length=workload.max_length,

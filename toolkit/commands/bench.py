@@ -2,9 +2,11 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from runtimes.artifact import json_dataclass
 from runtimes.errors import RequestError
 from toolkit.commands.options import (
     ANY_PATH,
@@ -16,14 +18,17 @@ from toolkit.commands.options import (
     fail_after_output,
     guard_file,
     lengths,
-    num_beams_option,
     numbers,
     output_file,
     overwrite_option,
     quiet_option,
     revision_option,
+    search_options,
 )
 from toolkit.progress import progress
+
+if TYPE_CHECKING:
+    from runtimes.artifact.generation import GenerationConfig
 
 
 @click.command(epilog="Example: toolkit bench build/artifacts --dataset sample --output records.jsonl")
@@ -35,7 +40,7 @@ from toolkit.progress import progress
 @click.option("--limit", type=POSITIVE, help="Measure only this many images, chosen with a fixed seed.")
 @click.option("--repeat", type=POSITIVE, default=3, show_default=True, help="Rounds; each round runs every case once.")
 @click.option("--warmup", type=POSITIVE, default=2, show_default=True, help="Captions before timing starts, including the first one.")
-@num_beams_option
+@search_options
 @click.option("--prompt", help="Text that every caption starts with; it is removed before scoring.")
 @click.option("--tokens", type=lengths, help="Tokens after the prompt, 'natural', or a sweep like 5,20,natural.  [default: natural]")
 @click.option("--threads", type=numbers, help="CPU threads, or a sweep like 1,2,4.  [default: the physical cores within the CPU quota]")
@@ -67,6 +72,7 @@ def command(
     profile: bool,
     as_json: bool,
     layout: str,
+    **search: Any,  # noqa: ANN401 - the values of `search_options`, without --num-beams
 ) -> None:
     """Benchmark artifacts against the FP32 model.
 
@@ -110,6 +116,7 @@ def command(
         images=len(measured.images),
         prompt=prompt,
         num_beams=num_beams or defaults.num_beams,
+        generation=_generation(defaults, search),
         min_length=defaults.min_length,
         max_length=defaults.max_length,
         threads=read_host().cores,
@@ -144,3 +151,11 @@ def command(
         click.echo(f"Open in a browser: {report}", err=True)
     if all(record.error for record in records):
         fail_after_output("every case failed")
+
+
+def _generation(defaults: "GenerationConfig", search: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the search, without beams and lengths, that differ from transformers' or from the artifact's."""
+    neutral, own = (json_dataclass.dump(config) for config in (type(defaults)(), defaults))
+    used = {**own, **{name: value for name, value in search.items() if value is not None}}
+    others = [name for name in neutral if name not in ("num_beams", "min_length", "max_length")]
+    return {name: used[name] for name in others if used[name] != neutral[name] or own[name] != neutral[name]}

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -85,15 +85,12 @@ if TYPE_CHECKING:
     "--json",
     "as_json",
     is_flag=True,
-    help="Write JSON lines: image, caption, token_ids and score; image, error and code for a failed image.",
+    help="Write JSON lines: image, caption, token_ids, score and finish_reason; image, error and code for a failed image.",
 )
 def command(
     paths: tuple[str, ...],
     from_file: str | None,
     prompt: str | None,
-    num_beams: int | None,
-    min_length: int | None,
-    max_length: int | None,
     batch_size: int,
     workers: int,
     max_pixels: int | None,
@@ -107,6 +104,7 @@ def command(
     resume: bool,
     retry_errors: frozenset[str],
     as_json: bool,
+    **decoding: Any,  # noqa: ANN401 - the values of `decoding_options`
 ) -> None:
     """Caption images with an artifact.
 
@@ -131,9 +129,7 @@ def command(
     files = chain((first,), files)
     request = Request(
         prompt=prompt,
-        num_beams=num_beams,
-        min_length=min_length,
-        max_length=max_length,
+        **decoding,
         batch_size=batch_size,
         max_pixels=max_pixels,
         reduce_large=reduce_large,

@@ -147,8 +147,34 @@ def lengths(value: str) -> tuple[int | None, ...]:
     return tuple(dict.fromkeys(None if part == NATURAL else numbers(part)[0] for part in parts))
 
 
+def token_ids(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Parse a comma-separated list of token ids."""
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",")]
+    if wrong := [part for part in parts if not (part.isascii() and part.isdigit())]:
+        raise click.BadParameter(f"{wrong[0]!r} is not a token id.")
+    return tuple(map(int, parts))
+
+
+def search_options(command: F) -> F:
+    """Add the options of the search, with the names and meanings of transformers."""
+    for option in (
+        click.option("--suppress-tokens", metavar="ID,...", callback=token_ids, help="Token ids that must not be generated."),
+        click.option("--no-repeat-ngram-size", type=int, help="No sequence of this many tokens occurs twice.  [default: the artifact's]"),
+        click.option(
+            "--repetition-penalty", type=float, help="Above 1, tokens of the text so far are less likely.  [default: the artifact's]"
+        ),
+        click.option("--length-penalty", type=float, help="Above 0, beam search prefers longer captions.  [default: the artifact's]"),
+        click.option("--max-new-tokens", type=int, help="Maximum tokens after the prompt, in place of the maximum length."),
+        num_beams_option,
+    ):
+        command = option(command)
+    return command
+
+
 def decoding_options(command: F) -> F:
-    """Add --prompt, --num-beams, --min-length and --max-length."""
+    """Add --prompt, --min-length, --max-length and the options of the search."""
     for option in (
         click.option(
             "--max-length", type=int, help="Maximum tokens of a caption, including [DEC] and the prompt.  [default: the artifact's]"
@@ -156,7 +182,7 @@ def decoding_options(command: F) -> F:
         click.option(
             "--min-length", type=int, help="Minimum tokens of a caption, including [DEC] and the prompt.  [default: the artifact's]"
         ),
-        num_beams_option,
+        search_options,
         click.option("--prompt", help="Text that every caption starts with."),
     ):
         command = option(command)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, RecordError
@@ -71,6 +72,8 @@ class Workload:
     """The value of --images; None if it was not given."""
     checkpoint: str | None = None
     """The baseline's checkpoint as the user or the artifact names it; None if unknown."""
+    generation: dict[str, Any] = field(default_factory=dict)
+    """Settings of the search besides beams and lengths that differ from transformers' defaults or the artifact's."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if a count is below 1."""

@@ -26,6 +26,8 @@ def commands(records: Sequence[Record]) -> list[str]:
     bench += ["--limit", str(work.limit)] if work.limit else []
     bench += ["--prompt", work.prompt] if work.prompt else []
     bench += ["--num-beams", str(work.num_beams), "--warmup", str(work.warmup), "--repeat", str(work.repeats)]
+    for name, value in work.generation.items():
+        bench += [f"--{name.replace('_', '-')}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
     for option, axis in (("--batch-size", "batch_size"), ("--threads", "threads"), ("--tokens", "tokens")):
         bench += [option, ",".join(NATURAL if value is None else str(value) for value in values(records, axis))]
     export = ["toolkit", "export", checkpoint, *(part for recipe in recipes for part in ("--recipe", recipe)), "--output", ARTIFACTS]

@@ -14,6 +14,7 @@ def facts(records: Sequence[Record]) -> str:
     host, work = records[0].host, records[0].workload
     versions = ", ".join(f"{name} {version}" for name, version in versions_of(records).items())
     search = "greedy search" if work.num_beams == 1 else f"beam search with {work.num_beams} beams"
+    search += "".join(f", {name} {value}" for name, value in work.generation.items())
     memory = f", {host.memory_bytes / 2**30:.0f} GiB" if host.memory_bytes else ""
     lines = [
         f"Host: {host.cpu} ({', '.join(host.cpu_features)}), {host.cores} cores{memory}, {host.system}, Python {host.python}; {versions}.",
