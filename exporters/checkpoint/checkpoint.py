@@ -10,8 +10,10 @@ from tokenizers import Tokenizer
 
 from exporters.checkpoint.files import (
     find_folder,
+    find_settings,
     find_weight_files,
     is_tied,
+    is_weight_file,
     read_config,
     read_licence,
     read_tensors,
@@ -55,6 +57,8 @@ class Checkpoint:
     tokenizer_json: bytes
     prefix: str = ""
     """What a training wrapper put before every tensor name, such as `module.`."""
+    renamed: bool = False
+    """Whether transformers does not find the weights, because of their names or because they are one file outside of `directory`."""
 
     def with_image_scale(self, scale: float) -> "Checkpoint":
         """Return this checkpoint for smaller images; `load_weights` then interpolates the position embeddings.
@@ -85,13 +89,15 @@ class Checkpoint:
         Raises:
             CheckpointError: A file is damaged, or tensors are missing, unknown or of the wrong shape. The message names the first five.
         """
+        file = self.weight_files[0]
+        where = str(self.directory if file.parent == self.directory else file)
         raw: dict[str, torch.Tensor] = {}
         for file in self.weight_files:
             raw.update({name.removeprefix(self.prefix): tensor for name, tensor in read_tensors(file).items()})
         try:
             weights = self.family.named_weights(raw)
         except ValueError as error:
-            raise CheckpointError(str(self.directory), str(error)) from error
+            raise CheckpointError(where, str(error)) from error
         expected = {name: tuple(tensor.shape) for name, tensor in _module(self.stored_model).state_dict().items()}
         problems = [f"missing tensor {name}" for name in sorted(set(expected) - set(weights))]
         problems += [f"unknown tensor {name}" for name in sorted(set(weights) - set(expected))]
@@ -104,12 +110,12 @@ class Checkpoint:
         problems += [f"{name} contains NaN or infinite values" for name, tensor in weights.items() if not tensor.isfinite().all()]
         if problems:
             summary = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-            raise CheckpointError(str(self.directory), f"weights do not fit the config: {summary}; {cure}")
+            raise CheckpointError(where, f"weights do not fit the config: {summary}; {cure}")
         return self.family.fitted_weights(weights, self.model)
 
     def renamed_weights(self) -> dict[str, torch.Tensor] | None:
-        """Return the weights if transformers does not find them by the names in the files; None if it does."""
-        return replace(self, model=self.stored_model).load_weights() if self.prefix else None
+        """Return the weights if transformers does not find them; None if it does."""
+        return replace(self, model=self.stored_model).load_weights() if self.renamed else None
 
     def load_model(self) -> Any:  # noqa: ANN401 - the family's module
         """Return the family's module with its FP32 weights, in evaluation mode and without gradients."""
@@ -118,18 +124,26 @@ class Checkpoint:
         return model.eval().requires_grad_(False)
 
 
-def open_checkpoint(source: str, revision: str | None = None, *, safetensors_only: bool = False) -> Checkpoint:
+def open_checkpoint(source: str, revision: str | None = None, *, safetensors_only: bool = False, like: str | None = None) -> Checkpoint:
     """Open a checkpoint and read everything except its weights.
 
     Args:
-        source: A directory in Hugging Face's layout, or a hub id such as `Salesforce/blip-image-captioning-base`.
+        source: A directory in Hugging Face's layout, a hub id such as `Salesforce/blip-image-captioning-base`, or one file of weights, such
+            as the `.pth` of BLIP's authors.
         revision: Commit, tag or branch of a hub id.
         safetensors_only: Refuse `pytorch_model.bin`, a pickle, which is otherwise read by torch's weights-only loader.
+        like: Directory or hub id with the settings and the tokenizer of one file of weights. None: the captioner of its size that BLIP's
+            authors published.
 
     Raises:
         CheckpointError: The checkpoint is missing, unreadable, of an unsupported architecture, or uses an unsupported feature.
     """
-    directory = find_folder(source, revision, safetensors_only=safetensors_only)
+    is_file = is_weight_file(source)
+    if not is_file and like is not None:
+        raise CheckpointError(source, "--like is for one file of weights, and this is not a file; leave the option out")
+    if is_file and revision is not None:
+        raise CheckpointError(source, "--revision is for hub ids, this is a file")
+    directory = find_settings(Path(source), like) if is_file else find_folder(source, revision, safetensors_only=safetensors_only)
     raw = read_config(directory, source)
     family = _family(raw, source)
     files = find_weight_files(directory, source, safetensors_only=safetensors_only)
@@ -164,10 +178,10 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         directory=directory,
         weight_files=files,
         source=Source(
-            model=name_of(source) if Path(source).is_dir() else source,
-            revision=None if Path(source).is_dir() else directory.name,  # in the hub's cache, a snapshot folder is named after its commit
+            model=name_of(source) if Path(source).exists() else source,
+            revision=None if Path(source).exists() else directory.name,  # in the hub's cache, a snapshot folder is named after its commit
             sha256=sha256_of_files(files, source),
-            licence=read_licence(directory),
+            licence=None if is_file else read_licence(directory),
         ),
         family=family,
         model=model,
@@ -177,6 +191,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         defaults=defaults,
         tokenizer_json=tokenizer.to_str().encode(),
         prefix=prefix,
+        renamed=is_file or prefix != "",
     )
 
 

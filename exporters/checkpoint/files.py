@@ -32,6 +32,14 @@ LFS_POINTER = b"version https://git-lfs"
 CONFIG, CARD = "config.json", "README.md"
 DATA, PICKLED = ["*.json", "*.safetensors", "vocab.txt", CARD], ["*.bin"]
 """Patterns of the files to download from the hub: always, and if there is no safetensors file."""
+SETTINGS = ["*.json", "vocab.txt"]
+CLASS_TOKENS = ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding")
+PUBLISHED = {768: "Salesforce/blip-image-captioning-base", 1024: "Salesforce/blip-image-captioning-large"}
+"""Width of the vision encoder → captioner with the settings of the original authors."""
+SINGLE = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+"""Suffixes of weights in one file."""
+STATES = ("model", "state_dict", "model_state_dict")
+"""Keys under which training programs store the tensors, beside the state of the optimizer."""
 
 
 def find_folder(source: str, revision: str | None, *, safetensors_only: bool) -> Path:
@@ -64,6 +72,36 @@ def find_folder(source: str, revision: str | None, *, safetensors_only: bool) ->
             source, "its weights are not in the cache; connect to the hub and try again, or check that the repository has them"
         )
     return folder
+
+
+def is_weight_file(source: str) -> bool:
+    """Return whether a source is one file of weights."""
+    return Path(source).is_file() and Path(source).suffix in SINGLE
+
+
+def find_settings(file: Path, like: str | None) -> Path:
+    """Return the folder whose config.json, tokenizer and image processor belong to weights in one file.
+
+    Args:
+        file: The weights.
+        like: A directory or a hub id. None: the published captioner that has the width of the file's vision encoder.
+
+    Raises:
+        CheckpointError: There is no such folder, the download fails, or no published captioner has this width.
+    """
+    if like is not None and Path(like).is_dir():
+        return Path(like)
+    if like is None:
+        width = next((tensor.shape[-1] for name, tensor in read_tensors(file).items() if name.endswith(CLASS_TOKENS)), None)
+        if width not in PUBLISHED:
+            raise CheckpointError(str(file), "no published captioner has its sizes; name a folder with its config.json by --like")
+        like = PUBLISHED[width]
+    try:
+        return Path(snapshot_download(like, allow_patterns=SETTINGS))
+    except Exception as error:  # offline, unknown id, no access: huggingface_hub raises many kinds
+        raise CheckpointError(
+            str(file), f"cannot get the settings of {like}: {first_line(error)}; name a folder with its config.json by --like"
+        ) from error
 
 
 def _download(source: str, revision: str | None, patterns: list[str]) -> Path:
@@ -101,14 +139,19 @@ def find_weight_files(directory: Path, source: str, *, safetensors_only: bool) -
     Raises:
         CheckpointError: The directory has no weights, or only pickles and `safetensors_only` is true.
     """
-    if files := find_shards(directory, WEIGHTS, source):
+    if is_weight_file(source):
+        files: tuple[Path, ...] = (Path(source),)
+    elif files := find_shards(directory, WEIGHTS, source):
         return files
-    files = find_shards(directory, PICKLES, source)
+    else:
+        files = find_shards(directory, PICKLES, source)
     if not files:
         raise CheckpointError(source, refuse_folder(directory) or f"has neither {WEIGHTS} nor {PICKLES}; copy or download the weights")
+    if files[0].suffix == ".safetensors":
+        return files
     if safetensors_only:
         raise CheckpointError(
-            source, f"has no {WEIGHTS}, only {PICKLES}, which --safetensors-only refuses; convert it, or leave the option out"
+            source, f"has no {WEIGHTS}, only {files[0].name}, which --safetensors-only refuses; convert it, or leave the option out"
         )
     logger.warning("%s has no %s: reading %s with torch's weights-only loader, which runs no code", source, WEIGHTS, files[0].name)
     return files
@@ -134,7 +177,8 @@ def read_tensors(file: Path) -> Mapping[str, torch.Tensor]:
 
 def _read_pickle(file: Path) -> Any:  # noqa: ANN401 - what the pickle contains
     """Read a pickle with torch's weights-only loader; files since torch 1.6 are mapped, so that unused tensors take no memory."""
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    return next((loaded[key] for key in STATES if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)), loaded)
 
 
 def is_tied(files: Sequence[Path], head_tables: Mapping[str, str], prefix: str = "") -> bool:

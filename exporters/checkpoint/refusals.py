@@ -28,7 +28,7 @@ MARKS = {
     "qformer.": "BLIP-2 or InstructBLIP",
     "language_model.": "BLIP-2 or InstructBLIP",
     "itm_head.": CLASSES["BlipForImageTextRetrieval"],
-    "text_encoder.": CLASSES["BlipForQuestionAnswering"],
+    "text_encoder.": "BLIP that answers questions, compares images with texts, or was only pre-trained",
     "text_model.": CLASSES["BlipModel"],
 }
 """Start of a tensor's name → what the checkpoint is, although config.json does not name it."""

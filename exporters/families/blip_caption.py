@@ -1,5 +1,6 @@
 """Family adapter of BLIP image captioning, transformers' `BlipForConditionalGeneration`."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,18 @@ ALIASES: dict[str, str | None] = {
     "vision_model.embeddings.position_ids": None,
 }
 """Tensor name in some checkpoints → name of the same tensor in our module; None for buffers of 0, 1, 2, ..., which are not needed."""
+
+ORIGINAL = (
+    (r"visual_encoder\.cls_token", "vision_model.embeddings.class_embedding"),
+    (r"visual_encoder\.pos_embed", "vision_model.embeddings.position_embedding"),
+    (r"visual_encoder\.patch_embed\.proj\.", "vision_model.embeddings.patch_embedding."),
+    (r"visual_encoder\.norm\.", "vision_model.post_layernorm."),
+    (r"visual_encoder\.blocks\.(\d+)\.norm([12])\.", r"vision_model.encoder.layers.\1.layer_norm\2."),
+    (r"visual_encoder\.blocks\.(\d+)\.attn\.qkv\.", r"vision_model.encoder.layers.\1.self_attn.qkv."),
+    (r"visual_encoder\.blocks\.(\d+)\.attn\.proj\.", r"vision_model.encoder.layers.\1.self_attn.projection."),
+    (r"visual_encoder\.blocks\.(\d+)\.mlp\.fc([12])\.", r"vision_model.encoder.layers.\1.mlp.fc\2."),
+)
+"""Start of a name in a file of BLIP's authors, whose vision encoder is timm's → start of the name in our module. Text names are equal."""
 
 
 def read_config(config: Mapping[str, Any]) -> CheckpointConfig:
@@ -71,7 +84,7 @@ def named_weights(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """See `FamilyAdapter.named_weights`."""
     weights: dict[str, Tensor] = {}
     for name, tensor in raw.items():
-        target = ALIASES.get(name, name)
+        target = ALIASES.get(name, _renamed(name))
         if target is None:
             continue
         if target in weights and not torch.equal(weights[target], tensor.float()):
@@ -81,6 +94,11 @@ def named_weights(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if other in weights:
             weights.setdefault(one, weights[other])
     return weights
+
+
+def _renamed(name: str) -> str:
+    """Return the name in our module of a tensor that BLIP's authors named; other names as they are."""
+    return next((re.sub(pattern, ours, name) for pattern, ours in ORIGINAL if re.match(pattern, name)), name)
 
 
 def fitted_weights(weights: dict[str, Tensor], model: BlipSpec) -> dict[str, Tensor]:

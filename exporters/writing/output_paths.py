@@ -9,7 +9,9 @@ from runtimes.errors import RecipeError
 
 
 def name_of(source: str) -> str:
-    """Return a checkpoint's name: the last part of its directory or hub id. Names of its artifacts start with it."""
+    """Return a checkpoint's name, with which its artifacts' names start: the last part of its directory, hub id or file, without suffix."""
+    if Path(source).is_file():
+        return Path(source).stem
     return Path(source).resolve().name if Path(source).is_dir() else source.rsplit("/", 1)[-1]
 
 

@@ -32,6 +32,8 @@ def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path) 
         return None
     folders = (Path("models") / source.model, Path(source.model), *(() if source.revision else (SHIPPED,)))
     name = checkpoint or next((str(folder) for folder in folders if folder.is_dir()), source.model)
+    if Path(name).is_file():
+        raise CheckpointError(name, "is a file; the baseline needs a folder in Hugging Face's layout")
     try:
         opened = open_checkpoint(name, revision or (None if checkpoint else source.revision))
     except CheckpointError as error:
@@ -46,7 +48,7 @@ def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path) 
         named=name,
         checkpoint=opened.directory,
         tied=opened.stored_model.tied,
-        renamed=opened.prefix != "",
+        renamed=opened.renamed,
         weight_files=opened.weight_files,
         checkpoint_sha256=opened.source.sha256,
     )

@@ -42,6 +42,12 @@ from toolkit.progress import progress
     "manifest.",
 )
 @click.option("--safetensors-only", is_flag=True, help="Refuse pytorch_model.bin. By default, torch reads it with weights_only=True.")
+@click.option(
+    "--like",
+    metavar="CHECKPOINT",
+    help="If CHECKPOINT is one file of weights: folder or hub id with its config.json, tokenizer and image settings.  [default: the "
+    "published captioner of its size]",
+)
 @click.option("--list", "list_recipes", is_flag=True, help="List all recipes and exit; 'default' marks those exported without --recipe.")
 def command(
     checkpoint: str | None,
@@ -51,12 +57,13 @@ def command(
     overwrite: bool,
     on_gate_failure: str,
     safetensors_only: bool,
+    like: str | None,
     list_recipes: bool,
 ) -> None:
     """Export a BLIP checkpoint to artifacts.
 
-    CHECKPOINT is a folder in Hugging Face's layout, or a hub id. The path of each artifact is printed when it is complete. If a recipe
-    fails, the others are still exported, and the exit code is 1.
+    CHECKPOINT is a folder in Hugging Face's layout, a hub id, or one file of weights. The path of each artifact is printed when it is
+    complete. If a recipe fails, the others are still exported, and the exit code is 1.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's exporter warns about every non-standard operator
     if list_recipes:
@@ -79,7 +86,7 @@ def command(
     from toolkit.datasets import load_dataset
 
     output_paths(name_of(checkpoint), chosen, output, overwrite=overwrite)  # fails before the checkpoint is downloaded or read
-    source = open_checkpoint(checkpoint, revision, safetensors_only=safetensors_only)
+    source = open_checkpoint(checkpoint, revision, safetensors_only=safetensors_only, like=like)
     with progress("export", len(chosen)) as bar:
         finished = export(
             source,
