@@ -271,7 +271,7 @@ def find_recipe(name_or_file: str) -> Recipe:
     try:
         parsed = json.loads(Path(name_or_file).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{name_or_file}: cannot read this recipe: {error}") from error
+        raise RecipeError(f"{name_or_file}: cannot read this recipe: {getattr(error, 'strerror', None) or error}") from error
     recipe, problems = json_dataclass.load(Recipe, parsed)
     if recipe is None:
         raise RecipeError(f"{name_or_file}: {'; '.join(problems)}")

@@ -70,9 +70,10 @@ class ArtifactMissingError(ToolkitError, FileNotFoundError):
     code = "ARTIFACT_MISSING"
 
     def __init__(self, path: Path) -> None:
-        export = f"Make one with: toolkit export CHECKPOINT --output {path.parent}"
+        problem = "no artifact here (no manifest.json)" if path.exists() else "no such file or folder"
+        export = "Make an artifact with: toolkit export CHECKPOINT"
         remedy = f"Unpack a package with: toolkit unpack {path}" if path.is_file() else export
-        super().__init__(f"{path}: no artifact here (no manifest.json). {remedy}")
+        super().__init__(f"{path}: {problem}. {remedy}")
 
 
 class ArtifactCorruptError(ToolkitError, ValueError):

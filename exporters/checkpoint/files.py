@@ -58,7 +58,7 @@ def find_folder(source: str, revision: str | None, *, safetensors_only: bool) ->
             raise CheckpointError(source, "--revision is for hub ids, this is a directory")
         return Path(source)
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or Path(source).exists():
-        raise CheckpointError(source, "no such checkpoint directory")
+        raise CheckpointError(source, "no such checkpoint folder, and not a hub id (owner/name)")
     try:
         folder = _download(source, revision, DATA)
         if not safetensors_only and not find_shards(folder, WEIGHTS, source):
@@ -127,7 +127,7 @@ def read_config(directory: Path, source: str) -> dict[str, Any]:
     try:
         config = json.loads((directory / CONFIG).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(source, f"cannot read {CONFIG}: {first_line(error)}") from error
+        raise CheckpointError(source, f"cannot read {CONFIG}: {first_line(error)}; give a folder in Hugging Face's layout") from error
     if not isinstance(config, dict):
         raise CheckpointError(source, f"cannot read {CONFIG}: it is not a JSON object")
     return config

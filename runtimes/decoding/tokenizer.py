@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from runtimes.artifact.manifest import TEXT, TokenizerSpec
-from runtimes.errors import ArtifactCorruptError, ToolkitError, translate_errors
+from runtimes.errors import ArtifactCorruptError, RequestError, ToolkitError, translate_errors
 
 
 class CaptionTokenizer:
@@ -30,6 +30,7 @@ class CaptionTokenizer:
         transformers. None is an empty prompt.
 
         Raises:
+            RequestError: The prompt is not a str.
             ArtifactCorruptError: The tokenizer fails.
         """
         ids: list[int] = []
@@ -45,6 +46,8 @@ class CaptionTokenizer:
         """Return the ids of a text without the special tokens that the tokenizer adds at its ends."""
         if text is None:
             return []
+        if not isinstance(text, str):
+            raise RequestError(f"a prompt or a caption must be a str, not {type(text).__name__}")
         with translate_errors(_failed):
             ids = list(self._tokenizer.encode(text).ids)
         return ids[self._spec.drop_left : max(0, len(ids) - self._spec.drop_right)]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runtimes.artifact.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
-from runtimes.errors import ArchiveError, DigestError, OutputError, OutputExistsError, ToolkitError
+from runtimes.errors import ArchiveError, DigestError, OutputError, OutputExistsError, RequestError, ToolkitError
 from runtimes.storage.atomic_write import locked, sync_folder, working_folder
 
 SUFFIX = ".tar.gz"
@@ -83,13 +83,14 @@ def unpack(archive: Path, target: Path, digest: str | None = None) -> Manifest:
         digest: Expected sha256 of the manifest, as the sender published it; None skips the comparison.
 
     Raises:
+        RequestError: There is no such file.
         ArchiveError: The archive is damaged, or differs from what `toolkit package` writes.
         ManifestError, ManifestVersionError: The manifest is invalid.
         DigestError: The manifest has another digest.
         OutputExistsError, OutputError: The folder cannot be created. Partial output is removed.
     """
     if not archive.is_file():
-        raise ArchiveError(archive, "no such file")
+        raise RequestError(f"{archive}: no such file; check the path")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target), working_folder(target.parent, f".{target.name}.partial-") as folder:

@@ -34,7 +34,9 @@ def test_caption_uses_the_best_artifact(here):
     named = run("caption", f"build/artifacts/tiny-{BEST}", "image.png", "--json")
     result = run("caption", "image.png", "--json")
     assert (result.exit_code, result.stdout) == (0, named.stdout)
-    assert f"build/artifacts/tiny-{BEST}" in result.stderr
+    folder, choice = result.stderr.splitlines()
+    assert "build/artifacts" in folder
+    assert choice.startswith(f"INFO using tiny-{BEST}: ")
     assert named.stderr == ""
 
 

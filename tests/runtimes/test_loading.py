@@ -124,11 +124,12 @@ def test_artifacts_of_different_checkpoints(tiny_artifacts, tmp_path):
 
 
 def test_no_artifact(tmp_path):
-    for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
-        (tmp_path / "file").touch()
+    (tmp_path / "file").touch()
+    here = "no artifact here (no manifest.json)"
+    for path, problem in ((tmp_path, here), (tmp_path / "none", "no such file or folder"), (tmp_path / "file", here)):
         with pytest.raises(ArtifactMissingError) as caught:
             runtimes.load(path)
-        assert str(caught.value).startswith(f"{path}: no artifact here (no manifest.json).")
+        assert str(caught.value).startswith(f"{path}: {problem}. ")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from toolkit.commands.options import (
     FILE,
     POSITIVE,
     decoding_options,
-    default_artifact,
+    default_artifacts,
     error_codes,
     guard_file,
     output_file,
@@ -136,7 +136,7 @@ def command(
         strip_prompt=strip_prompt,
     )
     job = CaptionJob(
-        artifact=str(artifact or default_artifact(device).parent),
+        artifact=str(artifact or default_artifacts()),
         device=device,
         provider_options=read_options(provider_options) if provider_options else {},
         threads=threads,

@@ -54,7 +54,7 @@ def _artifacts_folder() -> Path:
     return ARTIFACTS
 
 
-def default_artifact(device: str = "auto") -> Path:
+def default_artifact() -> Path:
     """Return the best artifact of the default folder for this machine, and print its path on stderr.
 
     Raises:
@@ -64,7 +64,7 @@ def default_artifact(device: str = "auto") -> Path:
     from runtimes.loading import find_candidates
 
     folder = _artifacts_folder()
-    candidates = find_candidates(folder, device)
+    candidates = find_candidates(folder)
     if not candidates.ranked:
         raise UnavailableError(f"no artifact given, and no artifact in {folder} can run here: {', '.join(candidates.manifests)}")
     best = candidates.ranked[0]

@@ -1,8 +1,8 @@
 """Collect the wheels of `blip-toolkit[device]` and its dependencies, and a requirements.txt that pins them, for a device without a network.
 
-A toolkit that runs from its source tree builds its own wheel; an installed toolkit downloads its wheel from the package index. pip runs in
-a subprocess, for the requested platform. pip evaluates environment markers of requirements ("only on Windows") on the machine that
-packages, so package for another operating system on that operating system.
+A toolkit that runs from its source tree (`pip install -e`) builds its own wheel. An installed toolkit downloads its wheel from the
+package index. pip runs in a subprocess, for the requested platform. pip evaluates environment markers of requirements ("only on Windows")
+on the machine that packages, so package for another operating system on that operating system.
 """
 
 import hashlib
@@ -50,7 +50,8 @@ def collect(platforms: Sequence[str] = (), python: str | None = None) -> dict[st
         options = [f"--platform={name}" for platform in platforms for name in compatible(platform)]
         options += [f"--python-version={python}"] if python else []
         options += ["--implementation=cp"] if options else []
-        _pip("download", "--only-binary=:all:", "--dest", str(folder / "wheels"), *options, requirement)
+        remedy = "" if in_source_tree else ". Without an index that has blip-toolkit, install it from its clone with: pip install -e"
+        _pip("download", "--only-binary=:all:", "--dest", str(folder / "wheels"), *options, requirement, remedy=remedy)
         files = {file.name: file.read_bytes() for file in sorted((folder / "wheels").glob("*.whl"))}
     pinned = [f"{_requirement(name)} --hash=sha256:{hashlib.sha256(content).hexdigest()}" for name, content in files.items()]
     requirements = "\n".join(["# pip install --no-index --find-links . --require-hashes -r requirements.txt", *pinned, ""])
@@ -89,7 +90,7 @@ def _requirement(wheel: str) -> str:
     return f"{name}=={release}"
 
 
-def _pip(*arguments: str) -> None:
+def _pip(*arguments: str, remedy: str = "") -> None:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     ended = subprocess.run(
         [sys.executable, "-m", "pip", "--quiet", *arguments], env=environment, capture_output=True, text=True, check=False
@@ -98,4 +99,4 @@ def _pip(*arguments: str) -> None:
         lines = [line for line in ended.stderr.splitlines() if line.strip()]
         default = lines[-1] if lines else f"exit code {ended.returncode}"
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), default)
-        raise UnavailableError(f"pip {arguments[0]} failed for the device's wheels: {reason.removeprefix('ERROR: ')}")
+        raise UnavailableError(f"pip {arguments[0]} failed for the device's wheels: {reason.removeprefix('ERROR: ')}{remedy}")

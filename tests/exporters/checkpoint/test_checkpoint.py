@@ -550,10 +550,10 @@ class TestWhere:
     @pytest.mark.parametrize("source", ["nowhere", "./nowhere/at-all", "/nowhere/at-all", "~/nowhere", "a/b/c"])
     def test_a_path_that_does_not_exist_is_refused(self, source, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        assert problem_of(source) == "no such checkpoint directory"
+        assert problem_of(source) == "no such checkpoint folder, and not a hub id (owner/name)"
 
     def test_a_file_is_refused(self, tiny_checkpoint):
-        assert problem_of(tiny_checkpoint / "config.json") == "no such checkpoint directory"
+        assert problem_of(tiny_checkpoint / "config.json").startswith("no such checkpoint folder")
 
     def test_a_hub_id_that_is_not_cached_gives_a_one_line_error_offline(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -6,6 +6,7 @@ import pytest
 
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.decoding.tokenizer import CaptionTokenizer
+from runtimes.errors import RequestError
 
 WORDS = [
     "a picture of ",
@@ -120,3 +121,10 @@ def test_the_template_and_the_dropped_ids_are_read_from_the_manifest(mini_checkp
     ids |= {word: reference.convert_tokens_to_ids(word) for word in ("a", "dog")}
     spec = TokenizerSpec(template=template, drop_left=left, drop_right=right, bos_id=ids["bos"], eos_id=ids["sep"], pad_id=ids["pad"])
     assert CaptionTokenizer((mini_checkpoint / "tokenizer.json").read_bytes(), spec).prompt_ids("a dog") == [ids[name] for name in expected]
+
+
+@pytest.mark.parametrize("text", [3, b"two dogs", ["two", "dogs"]])
+def test_a_text_that_is_not_a_str_is_refused(tokenizer, text):
+    for method in (tokenizer.prompt_ids, tokenizer.caption_ids):
+        with pytest.raises(RequestError, match=f"must be a str, not {type(text).__name__}"):
+            method(text)

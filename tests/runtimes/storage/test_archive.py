@@ -14,7 +14,7 @@ import pytest
 
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME, FileEntry
-from runtimes.errors import ArchiveError, DigestError, ManifestError, OutputExistsError
+from runtimes.errors import ArchiveError, DigestError, ManifestError, OutputExistsError, RequestError
 from runtimes.storage.archive import MAX_MEMBER_BYTES, MAX_MEMBERS, unpack, write_archive
 from tests.fuzz.hostile_tar import END, files_in, member, packed
 
@@ -189,8 +189,8 @@ def test_files_that_are_not_archives(artifact, content, tmp_path):
     for other in (b"PK\x03\x04", b"<html>404 Not Found</html>", b"".join(member(*each) for each in content.items()) + END):
         path.write_bytes(other)
         assert "is not a .tar.gz file" in refused(path, tmp_path)
-    assert "no such file" in refused(tmp_path / "b.tar.gz", tmp_path)
-    assert "no such file" in refused(tmp_path, tmp_path)
+    assert "no such file" in refused(tmp_path / "b.tar.gz", tmp_path, RequestError)
+    assert "no such file" in refused(tmp_path, tmp_path, RequestError)
 
 
 def test_a_manifest_that_is_damaged_is_named_as_a_part_of_the_archive(content, tmp_path):

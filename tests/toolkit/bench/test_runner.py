@@ -274,7 +274,7 @@ def test_the_error_has_the_reason_why_a_process_ended(tmp_path, monkeypatch, ima
 def test_an_artifact_that_cannot_be_opened_is_the_error():
     assert runner._work(job(), lambda count: None) == (
         None,
-        "none: no artifact here (no manifest.json). Make one with: toolkit export CHECKPOINT --output .",
+        "none: no such file or folder. Make an artifact with: toolkit export CHECKPOINT",
     )
 
 
