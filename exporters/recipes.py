@@ -65,7 +65,7 @@ class Recipe:
     name: str
     """Part of the artifact's folder name."""
     runtime: str
-    """Name of an engine in `runtimes.engine_registry` that has a builder."""
+    """Engine that runs the artifact: "ort", "torch" or another one of `runtimes.engine_registry` that has a builder."""
     why: str
     """What the recipe is for, in one sentence."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -73,7 +73,7 @@ class Recipe:
     cpu_features: tuple[str, ...] = ()
     """The CPU needs at least one of these features (names of `runtimes.host.facts`). Without any, captions are wrong or slow to compute."""
     components: Mapping[str, Component] = field(default_factory=dict)
-    """Name of a component, or `DEFAULT` → how its weights are stored. Components without an entry stay in FP32."""
+    """Name of a component, or "*" for all others → how its weights are stored. Components without an entry stay in FP32."""
     layout: Literal["split", "single"] = "split"
     """split: an encoder graph and a decoder graph that runs once per token; single: one ONNX graph with the whole greedy search."""
     image_scale: float = 1.0

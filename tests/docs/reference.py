@@ -2,8 +2,9 @@
 
 import ast
 import inspect
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from importlib import import_module
 from pathlib import Path
 
@@ -80,21 +81,35 @@ def measures(_: str, __: Path) -> str:
     )
 
 
-def dataclass_fields(target: str, _: Path) -> str:
+def settings(target: str, _: Path) -> str:
+    """Return the fields of a dataclass that users write, with their defaults and docstrings."""
+    return dataclass_fields(target, _, with_defaults=True)
+
+
+def dataclass_fields(target: str, _: Path, *, with_defaults: bool = False) -> str:
     """Return the fields of a dataclass, with their docstrings."""
     kind = load_target(target)
     tree = ast.parse(inspect.getsource(import_module(kind.__module__)))
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
     names = [field.name for field in fields(kind)]
+    defaults = {field.name: _default(field) for field in fields(kind)}
     rows = []
     for node, after in zip(body, [*body[1:], None], strict=True):
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.target.id not in names:
             continue
         documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         text = str(after.value.value) if documented else ""  # type: ignore[union-attr]
-        rows.append((f"`{node.target.id}`", f"`{ast.unparse(node.annotation)}`", " ".join(text.split())))
+        default = [defaults[node.target.id]] * with_defaults
+        rows.append((f"`{node.target.id}`", f"`{ast.unparse(node.annotation)}`", *default, " ".join(text.split())))
     assert [row[0].strip("`") for row in rows] == names, target
-    return table(("field", "type", "meaning"), rows)
+    return table(("field", "type", *["default"] * with_defaults, "meaning"), rows)
+
+
+def _default(field: Field[object]) -> str:
+    """Return the default of a field as JSON; empty for a required field."""
+    if field.default_factory is not MISSING:
+        return f"`{json.dumps(field.default_factory())}`"
+    return "" if field.default is MISSING else f"`{json.dumps(field.default)}`"
 
 
 def _summary(kind: type) -> str:
@@ -108,4 +123,5 @@ RENDERERS: dict[str, Renderer] = {
     "providers": providers,
     "measures": measures,
     "fields": dataclass_fields,
+    "settings": settings,
 }
