@@ -1,12 +1,12 @@
 """The `Captioner` that `runtimes.load` returns: image reading, an engine's session and the search, the same for every artifact."""
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, repeat
 from time import perf_counter
-from typing import Any, Literal, Self, Unpack, cast
+from typing import Any, Literal, Self, TypeAlias, Unpack, cast
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from runtimes.images.prefetch import read_ahead
 from runtimes.images.reading import MAX_PIXELS, ImageInput, Images, each_image, image_name, is_image, preprocess, read_image
 
 logger = logging.getLogger(__name__)
+
+Prompt: TypeAlias = str | Sequence[str | None] | None
+"""Text that each caption starts with, or one text or None for each image."""
 
 
 class Captioner:
@@ -104,7 +107,7 @@ class Captioner:
         self,
         images: Images,
         *,
-        prompt: str | None = None,
+        prompt: Prompt = None,
         batch_size: int = 1,
         workers: int = 0,
         generation_config: GenerationConfig | None = None,
@@ -119,7 +122,7 @@ class Captioner:
             images: One image or an iterable of images. An image is a path, the bytes of a file, a PIL image, or an array u8[H,W,3] (RGB),
                 u8[H,W,4] (RGBA) or u8[H,W] (grey). Files, bytes and PIL images are rotated by the EXIF orientation that they carry. Alpha
                 is dropped, not blended, as transformers does.
-            prompt: Text that every caption starts with. It is part of the returned text.
+            prompt: Text that every caption starts with, or a list with a text or None for each image. It is part of the returned text.
             batch_size: Images per run of the model. A batch that does not fit in memory is halved and retried. Captions do not depend on
                 it, except for `pytorch-int8`: the rows of its decoder share one activation scale.
             workers: Threads that read images ahead of the model; 0 reads each batch before it runs. Captions do not depend on it.
@@ -152,7 +155,7 @@ class Captioner:
         self,
         images: Images,
         *,
-        prompt: str | None = None,
+        prompt: Prompt = None,
         batch_size: int = 1,
         workers: int = 0,
         generation_config: GenerationConfig | None = None,
@@ -167,13 +170,15 @@ class Captioner:
         With workers, at most `2 * batch_size + workers` images are read ahead of the yielded captions; without workers, `batch_size`.
         Close the generator to stop early; its threads end.
         """
-        prompt_ids = self.tokenizer.prompt_ids(prompt)
-        config = self._config(prompt_ids, generation_config or self.manifest.defaults, options)
+        prompts = self._prompts(prompt, images)
+        for prompt_ids in {len(ids): ids for ids in (prompts or self._prompts(None, images=()))}.values():
+            config = self._config(prompt_ids, generation_config or self.manifest.defaults, options)
         if batch_size < 1:
             raise RequestError("batch_size must be at least 1")
         if workers < 0:
             raise RequestError("workers must not be negative")
-        return self._stream(each_image(images), prompt_ids, config, batch_size, workers, timer or (lambda phase, seconds: None))
+        each_prompt = iter(prompts) if isinstance(prompt, (list, tuple)) else repeat(prompts[0])
+        return self._stream(each_image(images), each_prompt, config, batch_size, workers, timer or (lambda phase, seconds: None))
 
     def score(self, images: Images, *, captions: Sequence[str | Sequence[str]] | str) -> list[Float32]:
         """Return the natural-log probability of given captions by teacher forcing, end token included.
@@ -213,7 +218,21 @@ class Captioner:
 
     def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
         """Return the text of a caption without its prompt."""
-        return self.tokenizer.text(caption.token_ids[len(self.tokenizer.prompt_ids(prompt)) :])
+        return self.tokenizer.text(caption.token_ids[len(self.tokenizer.prompt_ids(prompt)) :]).strip()
+
+    def _prompts(self, prompt: Prompt, images: Images) -> list[list[int]]:
+        """Return the ids of the prompt of each image, or of the prompt of all images.
+
+        Raises:
+            RequestError: `prompt` is not text, None or a list of these, or its length is not the known number of images.
+        """
+        texts: list[Any] = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
+        if wrong := [text for text in texts if not (text is None or isinstance(text, str))]:
+            raise RequestError(f"prompt must be text, None, or a list of these with one for each image; it is or contains {wrong[0]!r}")
+        count = 1 if is_image(images) else len(images) if isinstance(images, Sized) else None
+        if isinstance(prompt, (list, tuple)) and count is not None and count != len(texts):
+            raise RequestError(f"prompt is a list of {len(texts)}, and there are {count} images; give one prompt for each image")
+        return [self.tokenizer.prompt_ids(text) for text in texts]
 
     def _config(self, prompt_ids: list[int], base: GenerationConfig, options: GenerationOptions) -> GenerationConfig:
         """Return the settings of a request after a check against the model and the session."""
@@ -263,24 +282,36 @@ class Captioner:
             return EnvironmentFailedError(image_name(image), "not enough memory")
 
     def _stream(
-        self, images: Iterable[ImageInput], prompt: list[int], config: GenerationConfig, batch_size: int, workers: int, timer: PhaseTimer
+        self,
+        images: Iterable[ImageInput],
+        prompts: Iterator[list[int]],
+        config: GenerationConfig,
+        batch_size: int,
+        workers: int,
+        timer: PhaseTimer,
     ) -> Generator[Caption, None, None]:
         with closing(read_ahead(self._read, images, workers, ahead=batch_size + workers)) as reading:
             while True:
                 started = perf_counter()
                 if not (read := list(islice(reading, batch_size))):
+                    if not isinstance(prompts, repeat) and next(prompts, None) is not None:
+                        raise RequestError("prompt is a list, and there are fewer images than prompts")
                     return
                 timer("read", perf_counter() - started)
-                yield from self._caption_batch(read, prompt, config, timer)
+                batch = list(islice(prompts, len(read)))
+                if len(batch) < len(read):
+                    raise RequestError("prompt is a list, and there are more images than prompts")
+                yield from self._caption_batch(read, batch, config, timer)
 
     def _caption_batch(
-        self, read: list[Float32 | ToolkitError], prompt_ids: list[int], config: GenerationConfig, timer: PhaseTimer
+        self, read: list[Float32 | ToolkitError], prompts: list[list[int]], config: GenerationConfig, timer: PhaseTimer
     ) -> Iterator[Caption]:
         """Caption the results of `_read`. The list is cleared, so that the pixels are in memory once."""
         errors = [each if isinstance(each, ToolkitError) else None for each in read]
         pixels = [each for each in read if not isinstance(each, ToolkitError)]
         read.clear()
-        hypotheses = iter(self._search(np.stack(pixels), [prompt_ids] * len(pixels), config, timer) if pixels else [])
+        prompts = [prompt for prompt, error in zip(prompts, errors, strict=True) if error is None]
+        hypotheses = iter(self._search(np.stack(pixels), prompts, config, timer) if pixels else [])
         for error in errors:
             if error is not None:
                 yield Caption(text="", token_ids=(), score=None, error=str(error), code=error.code)

@@ -162,7 +162,8 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
     except ValueError as error:
         raise CheckpointError(source, f"its image processor does not fit the model: {error}") from error
     try:
-        tokenizer = load_tokenizer(directory).backend_tokenizer
+        loaded = load_tokenizer(directory)
+        tokenizer = loaded.backend_tokenizer
     except Exception as error:  # transformers passes on the exceptions of its parsers
         raise CheckpointError(source, f"cannot read its tokenizer: {first_line(error)}") from error
     if problem := _vocabulary_problem(tokenizer, config):
@@ -187,7 +188,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         model=model,
         stored_model=model,
         image=image,
-        tokenizer=config.tokenizer,
+        tokenizer=replace(config.tokenizer, clean_up_tokenization_spaces=bool(loaded.clean_up_tokenization_spaces)),
         defaults=defaults,
         tokenizer_json=tokenizer.to_str().encode(),
         prefix=prefix,

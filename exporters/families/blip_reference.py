@@ -163,10 +163,10 @@ class HfCaptioner:
 
     def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
         """Return a caption's text without its prompt."""
-        return self._text(caption.token_ids[1 if prompt is None else len(self.caption_ids(prompt)) - 1 :])
+        return self._text(caption.token_ids[1 if prompt is None else len(self.caption_ids(prompt)) - 1 :]).strip()
 
     def _text(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def caption_ids(self, caption: str) -> list[int]:
         """Return the token ids [DEC] words [SEP], cut to the model's number of positions."""

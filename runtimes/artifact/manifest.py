@@ -68,6 +68,8 @@ class TokenizerSpec:
     eos_id: int
     """End token: [SEP] of BERT."""
     pad_id: int
+    clean_up_tokenization_spaces: bool = False
+    """Text has no space before punctuation and English contractions, as transformers' setting of this name removes them."""
 
     def __post_init__(self) -> None:
         """Check the template and the numbers of dropped ids; raise ValueError."""

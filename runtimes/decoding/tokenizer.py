@@ -8,6 +8,13 @@ from tokenizers import Tokenizer
 from runtimes.artifact.manifest import TEXT, TokenizerSpec
 from runtimes.errors import ArtifactCorruptError, RequestError, ToolkitError, translate_errors
 
+CLEAN_UP = (
+    *((f" {mark}", mark) for mark in ".?!,"),
+    (" ' ", "'"),
+    *((f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re")),
+)
+"""Replacements of transformers' `clean_up_tokenization`, in order."""
+
 
 class CaptionTokenizer:
     """The tokenizer of a checkpoint with the rules of its model family for prompts and captions.
@@ -53,13 +60,17 @@ class CaptionTokenizer:
         return ids[self._spec.drop_left : max(0, len(ids) - self._spec.drop_right)]
 
     def text(self, token_ids: Iterable[int]) -> str:
-        """Return the text of token ids, without special tokens.
+        """Return the text of token ids, without special tokens: that of `decode(token_ids, skip_special_tokens=True)` of the checkpoint.
 
         Raises:
             ArtifactCorruptError: The tokenizer fails.
         """
         with translate_errors(_failed):
-            return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
+            text = str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        if self._spec.clean_up_tokenization_spaces:
+            for spaced, clean in CLEAN_UP:
+                text = text.replace(spaced, clean)
+        return text
 
 
 def _failed(problem: str) -> ToolkitError:

@@ -97,7 +97,7 @@ def assert_same(captioner: Captioner, oracle: Oracle, images: list[LabelledImage
     assert [list(found.token_ids) for found in captions] == [ids for ids, _ in expected]
     if search["num_beams"] > 1:
         assert [found.score for found in captions] == pytest.approx([score for _, score in expected], abs=1e-4)
-    decoded = [oracle.hf._tokenizer.decode(ids, skip_special_tokens=True).strip() for ids, _ in expected]
+    decoded = [oracle.hf._tokenizer.decode(ids, skip_special_tokens=True) for ids, _ in expected]
     assert [found.text for found in captions] == decoded
 
 

@@ -251,3 +251,31 @@ def test_a_caption_that_was_cut_is_marked(onnx, paths):
             "stop" if caption.token_ids[-1] == eos else "length" for caption in captions
         ]
     assert {caption.finish_reason for caption in onnx.caption(paths, max_length=16)} == {"stop", "length"}
+
+
+PROMPTS = ["a picture of", None, "two", "", "a red dog on the grass", "two"]
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 4, 6])
+def test_each_image_has_its_own_prompt(onnx, paths, num_beams, batch_size):
+    expected = [onnx.caption(path, prompt=prompt, num_beams=num_beams)[0] for path, prompt in zip(paths, PROMPTS, strict=False)]
+    captions = onnx.caption(paths[: len(PROMPTS)], prompt=PROMPTS, num_beams=num_beams, batch_size=batch_size)
+    assert [caption.token_ids for caption in captions] == [caption.token_ids for caption in expected]
+
+
+def test_an_unreadable_image_takes_its_prompt_with_it(onnx, paths):
+    bad, good = onnx.caption(["missing.jpg", paths[0]], prompt=["two", "a picture of"], batch_size=2)
+    assert (bad.code, good.text.startswith("a picture of")) == ("IMAGE_UNREADABLE", True)
+
+
+@pytest.mark.parametrize("prompt", [["two"], ["two"] * 3, [], 5, ["two", 5], ["two", b"two"], {"two": 1}])
+def test_a_wrong_prompt_is_an_invalid_request(onnx, paths, prompt):
+    with pytest.raises(RequestError, match="prompt"):
+        onnx.caption(paths[:2], prompt=prompt)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_iterator_of_images_needs_as_many_prompts(onnx, paths, count):
+    with pytest.raises(RequestError, match="images than prompts"):
+        onnx.caption(iter(paths[:2]), prompt=["two"] * count)
