@@ -18,7 +18,7 @@ import torch
 from huggingface_hub import ModelCard, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from exporters.checkpoint.refusals import refuse_folder
+from exporters.checkpoint.refusals import SINGLE, refuse_adapter, refuse_formats
 from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, first_line
 from runtimes.errors import CheckpointError
 
@@ -36,8 +36,6 @@ SETTINGS = ["*.json", "vocab.txt"]
 CLASS_TOKENS = ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding")
 PUBLISHED = {768: "Salesforce/blip-image-captioning-base", 1024: "Salesforce/blip-image-captioning-large"}
 """Width of the vision encoder → captioner with the settings of the original authors."""
-SINGLE = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
-"""Suffixes of weights in one file."""
 STATES = ("model", "state_dict", "model_state_dict")
 """Keys under which training programs store the tensors, beside the state of the optimizer."""
 
@@ -122,7 +120,7 @@ def read_config(directory: Path, source: str) -> dict[str, Any]:
     Raises:
         CheckpointError: The file cannot be read, or is not a JSON object.
     """
-    if not (directory / CONFIG).is_file() and (problem := refuse_folder(directory)):
+    if not (directory / CONFIG).is_file() and (problem := refuse_adapter(directory)):
         raise CheckpointError(source, problem)
     try:
         config = json.loads((directory / CONFIG).read_bytes())
@@ -146,7 +144,10 @@ def find_weight_files(directory: Path, source: str, *, safetensors_only: bool) -
     else:
         files = find_shards(directory, PICKLES, source)
     if not files:
-        raise CheckpointError(source, refuse_folder(directory) or f"has neither {WEIGHTS} nor {PICKLES}; copy or download the weights")
+        raise CheckpointError(
+            source,
+            refuse_adapter(directory) or refuse_formats(directory) or f"has neither {WEIGHTS} nor {PICKLES}; copy or download the weights",
+        )
     if files[0].suffix == ".safetensors":
         return files
     if safetensors_only:
@@ -170,7 +171,7 @@ def read_tensors(file: Path) -> Mapping[str, torch.Tensor]:
         raise
     except Exception as error:  # damaged files raise exceptions of many classes
         raise CheckpointError(str(file), f"damaged or unreadable: {first_line(error)}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in loaded.items()):
         raise CheckpointError(str(file), "contains something other than named tensors")
     return loaded
 

@@ -1,12 +1,12 @@
 """Read and check the settings of a checkpoint's image processor, without torch or transformers."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from exporters.checkpoint.weight_files import MAX_JSON_BYTES, first_line
+from runtimes.artifact.manifest import MAX_SCALE
 from runtimes.errors import CheckpointError
 
 FILES = ("preprocessor_config.json", "processor_config.json")
@@ -83,7 +83,7 @@ def _sides(size: Any) -> tuple[Any, Any]:  # noqa: ANN401 - from JSON
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return type(value) in (int, float) and abs(value) < MAX_SCALE  # type: ignore[arg-type]
 
 
 def _json(value: object) -> str:

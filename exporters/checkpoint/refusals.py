@@ -34,7 +34,9 @@ MARKS = {
 """Start of a tensor's name → what the checkpoint is, although config.json does not name it."""
 PEFT_PARTS = ("lora_", "base_layer", "modules_to_save", "original_module", "hada_w", "lokr_w", "oft_r", "ia3_l")
 """Starts of parts of the names that PEFT gives to tensors of adapters."""
-OTHER_WEIGHTS = (".h5", ".msgpack", ".ckpt", ".pt", ".pth", ".gguf", ".onnx", ".safetensors", ".bin")
+SINGLE = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+"""Suffixes of weights in one file, which `toolkit export` reads if it is named."""
+OTHER_WEIGHTS = (".h5", ".msgpack", ".gguf", ".onnx")
 
 
 def refuse_config(config: Mapping[str, Any]) -> str | None:
@@ -45,6 +47,9 @@ def refuse_config(config: Mapping[str, Any]) -> str | None:
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method", "an unknown method") if isinstance(quantization, dict) else quantization
         return f"its weights are quantized ({method}); export the model that it was quantized from"
+    for section in ("vision_config", "text_config"):
+        if not isinstance(config.get(section) or {}, dict):
+            return f"{section} in config.json is not a JSON object; copy config.json from the base model"
     if any(name in FAMILIES for name in names) or (not names and model_type == "blip"):
         return None
     kind = ", ".join(names) or f"model type {model_type!r}"
@@ -62,17 +67,25 @@ def refuse_names(names: Collection[str]) -> str | None:
     return None
 
 
-def refuse_folder(directory: Path) -> str | None:
-    """Return why a folder without weights or without config.json cannot be exported, or None if there is no known reason."""
-    if (directory / ADAPTER).is_file():
-        try:
-            base = json.loads((directory / ADAPTER).read_bytes())["base_model_name_or_path"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            base = None
-        return (
-            f"is a PEFT adapter{f' of {base}' if base else ''}, not a model; merge it: "
-            "PeftModel.from_pretrained(base_model, adapter).merge_and_unload().save_pretrained(folder)"
-        )
-    if others := sorted(file.name for file in directory.iterdir() if file.suffix in OTHER_WEIGHTS):
-        return f"its weights are in {', '.join(others)}, which is not read; load it with transformers and save it with save_pretrained"
+def refuse_adapter(directory: Path) -> str | None:
+    """Return what to do with a folder that lacks weights or config.json because it is a PEFT adapter, or None."""
+    if not (directory / ADAPTER).is_file():
+        return None
+    try:
+        base = json.loads((directory / ADAPTER).read_bytes())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        base = None
+    return (
+        f"is a PEFT adapter{f' of {base}' if base else ''}, not a model; merge it: "
+        "PeftModel.from_pretrained(base_model, adapter).merge_and_unload().save_pretrained(folder)"
+    )
+
+
+def refuse_formats(directory: Path) -> str | None:
+    """Return what to do with a folder whose weights have other names or formats, or None if it has none."""
+    files = sorted(file for file in directory.iterdir() if file.is_file() and file.suffix in (*SINGLE, *OTHER_WEIGHTS))
+    if single := next((file.name for file in files if file.suffix in SINGLE), None):
+        return f"its weights are in {single}; name that file, and by --like the folder with its config.json and tokenizer"
+    if files:
+        return f"its weights are in {files[0].name}, a format that is not read; load it with transformers and save it with save_pretrained"
     return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from exporters.checkpoint.generation_settings import UNSUPPORTED
 from exporters.checkpoint.image_settings import FILES, read_image_settings
-from exporters.checkpoint.refusals import refuse_config, refuse_folder, refuse_names
+from exporters.checkpoint.refusals import refuse_adapter, refuse_config, refuse_formats, refuse_names
 from exporters.checkpoint.weight_files import WEIGHTS, find_prefix, find_shards, read_object
 from runtimes.errors import CheckpointError
 
@@ -71,14 +71,19 @@ def summarize(directory: Path) -> dict[str, Any]:
             dtypes[entry["dtype"]] = dtypes.get(entry["dtype"], 0) + math.prod(entry["shape"])
         except (KeyError, TypeError) as error:
             raise CheckpointError(str(file), f"its header has no dtype or shape for {name}") from error
-    text = config.get("text_config") or {}
+    text, architectures = _section(config, "text_config"), config.get("architectures")
     generation = read_object(directory / "generation_config.json") if (directory / "generation_config.json").is_file() else {}
     image_file = next((name for name in FILES if (directory / name).is_file()), None)
     processor = read_object(directory / image_file) if image_file else {}
-    processor = processor.get("image_processor", processor)
+    processor = _section(processor, "image_processor") or processor
     prefix = find_prefix(list(tensors), (TABLE,)) if tensors else ""
     tensors = {name.removeprefix(prefix): entry for name, entry in tensors.items()}
-    problems = [refuse_config(config), None if files else refuse_folder(directory), refuse_names(tensors), _image_problem(directory)]
+    problems = [
+        refuse_config(config),
+        None if files else refuse_adapter(directory) or refuse_formats(directory),
+        refuse_names(tensors),
+        _image_problem(directory),
+    ]
     ignored = [f"prefix {prefix} of all names of tensors: a training wrapper added it"] if prefix else []
     ignored += [f"{name}: a buffer of 0, 1, 2, ..." for name in tensors if name.endswith(".position_ids")]
     ignored += [f"{file.name}: {files[0].name} is read" for file in sorted(directory.iterdir()) if _is_weights(file) and file not in files]
@@ -97,9 +102,9 @@ def summarize(directory: Path) -> dict[str, Any]:
         "family": None if problems[0] else "blip caption",
         "refused": [problem for problem in problems if problem],
         "ignored": ignored,
-        "architectures": [str(name) for name in config.get("architectures") or [config.get("model_type")]],
+        "architectures": [str(name) for name in (isinstance(architectures, list) and architectures) or [config.get("model_type")]],
         "model": {
-            f"{section.removesuffix('_config')}_{key}": (config.get(section) or {}).get(key)
+            f"{section.removesuffix('_config')}_{key}": _section(config, section).get(key)
             for section, keys in SIZES.items()
             for key in keys
         },
@@ -111,6 +116,12 @@ def summarize(directory: Path) -> dict[str, Any]:
         "image": {key: processor[key] for key in IMAGE if key in processor},
         "defaults": {key: text[key] for key in IDS if key in text} | {key: generation[key] for key in generation if key not in BOOKKEEPING},
     }
+
+
+def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return an object within a JSON object; {} if it is missing or something else."""
+    section = values.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _is_weights(file: Path) -> bool:

@@ -49,6 +49,8 @@ def read_config(config: Mapping[str, Any]) -> CheckpointConfig:
     for activation in (vision.hidden_act, text.hidden_act):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
+    if type(text.vocab_size) is not int:
+        raise ValueError(f"text_config.vocab_size is {text.vocab_size!r}, not a number of words; write the model's")
     for name in ("bos_token_id", "sep_token_id", "pad_token_id"):
         number = getattr(text, name)
         if type(number) is not int or not 0 <= number < text.vocab_size:
@@ -87,6 +89,8 @@ def named_weights(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         target = ALIASES.get(name, _renamed(name))
         if target is None:
             continue
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} has the type {tensor.dtype}; export the FP32, FP16 or BF16 weights that it was quantized from")
         if target in weights and not torch.equal(weights[target], tensor.float()):
             raise ValueError(f"{name} and {target} differ, although they are one tensor of the model")
         weights[target] = tensor.float()

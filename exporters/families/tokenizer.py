@@ -25,5 +25,5 @@ def load_tokenizer(directory: Path) -> Any:  # noqa: ANN401 - transformers is un
         return transformers.AutoTokenizer.from_pretrained(directory, use_fast=True, trust_remote_code=False)
     settings = {key: config[key] for key in config if key.endswith("_token") or key == "clean_up_tokenization_spaces"}
     special = {key: value["content"] if isinstance(value, dict) else value for key, value in settings.items()}
-    extra = extra if isinstance(extra, list) else []
+    extra = [token["content"] if isinstance(token, dict) else token for token in extra] if isinstance(extra, list) else []
     return transformers.PreTrainedTokenizerFast(tokenizer_file=str(directory / TOKENIZER), additional_special_tokens=extra, **special)

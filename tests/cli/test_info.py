@@ -144,6 +144,16 @@ def test_what_an_export_would_refuse_is_named(checkpoint):
     assert "shortest_edge" in info(checkpoint).stdout
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("config.json", {"text_config": [1], "architectures": "x"}), ("preprocessor_config.json", {"image_processor": None})],
+)
+def test_odd_values_are_no_traceback(checkpoint, file, content):
+    original = json.loads((checkpoint / file).read_text())
+    (checkpoint / file).write_text(json.dumps(original | content))
+    assert len(as_json(checkpoint)["refused"]) == 1
+
+
 def test_the_tiny_checkpoint_has_nothing_that_is_ignored(tiny_checkpoint):
     found = as_json(tiny_checkpoint)
     assert (found["ignored"], found["refused"]) == ([], [])

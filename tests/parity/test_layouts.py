@@ -82,6 +82,19 @@ def test_tokenizer_json_suffices(tiny_checkpoint, drawn_images, expected, tmp_pa
     assert exported_captions(folder, drawn_images, tmp_path) == [*expected, *expected]
 
 
+def test_a_tokenizer_without_blips_own_tokens(tiny_checkpoint, drawn_images, expected, tmp_path):
+    """[DEC] and [ENC] are in the word embeddings alone, as in checkpoints that were saved with BERT's tokenizer."""
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "saved")
+    tokenizer = json.loads((folder / "tokenizer.json").read_bytes())
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < 62]
+    tokenizer["model"]["vocab"] = {word: number for word, number in tokenizer["model"]["vocab"].items() if number < 62}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = json.loads((folder / "tokenizer_config.json").read_bytes())
+    kept = {name: value for name, value in settings.items() if name not in ("bos_token", "additional_special_tokens")}
+    (folder / "tokenizer_config.json").write_text(json.dumps(kept))
+    assert exported_captions(folder, drawn_images, tmp_path) == [*expected, *expected]
+
+
 def test_the_image_processor_is_read_from_the_first_file_if_there_are_two(tiny_checkpoint, tmp_path):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "saved")
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": "BlipProcessor", "image_processor": {"size": 64}}))

@@ -251,8 +251,9 @@ class TestBin:
         assert not (tmp_path / "ran").exists()
 
     def test_a_file_without_tensors_is_refused(self, with_bin):
-        torch.save({"epoch": 3}, with_bin / "pytorch_model.bin")
-        assert problem_of(with_bin) == "/pytorch_model.bin: contains something other than named tensors"
+        for content in ({"epoch": 3}, [torch.zeros(2)], {1: torch.zeros(2)}, {"model": {"layer": {"weight": torch.zeros(2)}}}):
+            torch.save(content, with_bin / "pytorch_model.bin")
+            assert problem_of(with_bin) == "/pytorch_model.bin: contains something other than named tensors"
 
 
 class TestShards:
@@ -345,12 +346,41 @@ class TestNotACaptioner:
         assert "PEFT adapter of some/base" in message
         assert "merge_and_unload()" in message
 
-    @pytest.mark.parametrize("file", ["tf_model.h5", "flax_model.msgpack", "model.fp16.safetensors", "model.onnx"])
-    def test_weights_in_another_format_are_named(self, checkpoint, file):
+    @pytest.mark.parametrize(
+        ("file", "cure"),
+        [
+            ("tf_model.h5", "save_pretrained"),
+            ("flax_model.msgpack", "save_pretrained"),
+            ("model.onnx", "save_pretrained"),
+            ("model.fp16.safetensors", "--like"),
+            ("model_base_caption.pth", "--like"),
+        ],
+    )
+    def test_weights_in_another_file_are_named_with_the_cure(self, checkpoint, file, cure):
         (checkpoint / "model.safetensors").rename(checkpoint / file)
         message = problem_of(checkpoint)
         assert file in message
-        assert "save_pretrained" in message
+        assert cure in message
+
+    @pytest.mark.parametrize("section", ["text_config", "vision_config"])
+    def test_a_section_of_config_that_is_no_object_is_named(self, checkpoint, section):
+        edit_json(checkpoint / "config.json", **{section: [1]})
+        assert f"{section} in config.json is not a JSON object" in problem_of(checkpoint)
+
+    @pytest.mark.parametrize("value", [None, "64", 64.0])
+    def test_a_vocabulary_size_that_is_no_number_is_named(self, checkpoint, value):
+        edit_config(checkpoint, "text_config", vocab_size=value)
+        assert f"text_config.vocab_size is {value!r}" in problem_of(checkpoint)
+
+    @pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
+    def test_tensors_that_are_not_floating_point_are_refused(self, checkpoint, dtype):
+        write_tensors(checkpoint, {**read_tensors(checkpoint), QUERY: torch.zeros(32, 32, dtype=dtype)})
+        assert f"{QUERY} has the type {dtype}" in problem_of(checkpoint)
+
+    def test_a_folder_in_place_of_config_or_weights_is_refused(self, checkpoint):
+        (checkpoint / "config.json").unlink()
+        (checkpoint / "config.json").mkdir()
+        assert problem_of(checkpoint).startswith("cannot read config.json: ")
 
     def test_quantized_weights_are_refused(self, checkpoint):
         edit_json(checkpoint / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
@@ -438,6 +468,7 @@ class TestImageSettings:
             ({"image_std": [0.5, 0.5]}, "image_std is [0.5, 0.5]"),
             ({"image_mean": "0.5"}, 'image_mean is "0.5"'),
             ({"image_mean": [0.5, None, 0.5]}, "image_mean is [0.5, null, 0.5]"),
+            ({"image_mean": 10**400}, "image_mean is 1000"),
             ({"image_mean": float("nan")}, "image_mean is NaN"),
             ({"rescale_factor": 0}, "rescale_factor is 0"),
             ({"rescale_factor": None}, "rescale_factor is null"),
