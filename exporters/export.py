@@ -13,7 +13,6 @@ All files are made in a working folder beside the output. An artifact that is re
 import errno
 import importlib.metadata
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -33,7 +32,7 @@ from runtimes.errors import CheckpointError, ExportError, MissingDependencyError
 from runtimes.families.signature import SPLIT
 from runtimes.host.facts import read_host
 from runtimes.loading import load
-from runtimes.storage.atomic_write import working_folder
+from runtimes.storage.atomic_write import free_bytes, working_folder
 
 if TYPE_CHECKING:
     from exporters.checkpoint.checkpoint import Checkpoint
@@ -216,8 +215,8 @@ def _renamed(path: Path, role: str) -> Path:
 def _check_room(checkpoint: "Checkpoint", output: Path) -> None:
     """Raise OutputError if the disk has less free space than an export needs."""
     weights = max(checkpoint.fp32_bytes, sum(file.stat().st_size for file in checkpoint.weight_files))
-    free = shutil.disk_usage(output).free
-    if free < WORKING_COPIES * weights:
+    free = free_bytes(output)
+    if free is not None and free < WORKING_COPIES * weights:
         raise OutputError(
             output, f"an export of this checkpoint needs about {WORKING_COPIES * weights / 1e6:.0f} MB and {free / 1e6:.0f} MB are free"
         )

@@ -1,7 +1,8 @@
 """The `Captioner` that `runtimes.load` returns: image reading, an engine's session and the search, the same for every artifact."""
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice, repeat
@@ -49,12 +50,25 @@ class Captioner:
         self.timings = timings or LoadTimings()
         self._max_pixels, self._reduce_large = max_pixels, reduce_large
         self._session: Session | LoopSession | None = guarded(session, manifest.name)
+        self._process = os.getpid()
+        self.reload: tuple[Callable[..., Captioner], tuple[Any, ...]] | None = None
+        """Function and arguments that load the same artifact again; set by `runtimes.load`."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path and the settings; unpickling loads the artifact again.
+
+        Raises:
+            RequestError: The captioner is closed, or was not made by `runtimes.load`.
+        """
+        if self._session is None or self.reload is None:
+            raise RequestError(f"{self.manifest.name}: only a captioner that is open and was made by runtimes.load can be pickled")
+        return self.reload
 
     def close(self) -> None:
         """Release the model's memory. Later calls raise `RequestError`; a second `close` does nothing."""
@@ -65,10 +79,15 @@ class Captioner:
         """The engine's session.
 
         Raises:
-            RequestError: The captioner is closed.
+            RequestError: The captioner is closed, or it was loaded before this process was forked.
         """
         if self._session is None:
             raise RequestError(f"{self.manifest.name}: this captioner is closed; load the artifact again")
+        if os.getpid() != self._process:  # the threads of the engine are not in this process, so a run would wait for them forever
+            raise RequestError(
+                f"{self.manifest.name}: this captioner was loaded before a fork; load the artifact in each process after the fork "
+                '(gunicorn: without --preload; multiprocessing: start method "spawn", or load in the initializer)'
+            )
         return self._session
 
     @session.setter

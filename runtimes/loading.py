@@ -20,6 +20,7 @@ from runtimes.engines.ort.providers import PROVIDERS, Options, check_options
 from runtimes.errors import (
     ArtifactCorruptError,
     ArtifactMissingError,
+    DigestError,
     MissingDependencyError,
     RequestError,
     ToolkitError,
@@ -220,7 +221,22 @@ def load_verified(files: VerifiedFiles, options: LoadOptions) -> Captioner:
     tokenizer = _tokenizer(files)
     files.check_unchanged()
     timings = LoadTimings(import_s=import_s, hash_s=files.hash_s)
-    return Captioner(session, tokenizer, manifest, options.max_pixels, timings, reduce_large=options.reduce_large)
+    captioner = Captioner(session, tokenizer, manifest, options.max_pixels, timings, reduce_large=options.reduce_large)
+    captioner.reload = load_again, (files.artifact.path.resolve(), manifest.digest, options)
+    return captioner
+
+
+def load_again(path: Path, digest: str, options: LoadOptions) -> Captioner:
+    """Load the artifact of a pickled captioner.
+
+    Raises:
+        DigestError: Another artifact is at the path now.
+        ToolkitError: See `load`.
+    """
+    captioner = _open_with_retry(path, options)
+    if captioner.manifest.digest != digest:
+        raise DigestError(path, captioner.manifest.digest, digest)
+    return captioner
 
 
 def _tokenizer(files: VerifiedFiles) -> CaptionTokenizer:

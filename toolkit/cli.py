@@ -3,8 +3,13 @@
 Commands print results on stdout, and progress, warnings and errors on stderr. A `ToolkitError` becomes one line and exit code 1.
 """
 
+import codecs
+import io
 import json
 import logging
+import signal
+import sys
+import threading
 from importlib import import_module
 from typing import Any
 
@@ -33,12 +38,46 @@ USAGE_CODE = "USAGE"
 """`code` of an error in the command line."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was received. It ends the command as SIGINT does: unfinished output is kept or removed."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    r"""Encode characters that an output stream cannot encode as JSON does: \uXXXX."""
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+def _accept_all_characters(stream: object) -> None:
+    """Escape the characters that a text stream cannot encode; otherwise they raise an error in the middle of a run."""
+    if isinstance(stream, io.TextIOWrapper) and (stream.errors == "strict" or codecs.lookup(stream.encoding).name != "utf-8"):
+        codecs.register_error("toolkit.escape", _escape)
+        stream.reconfigure(errors="toolkit.escape")
+
+
 class LazyCommands(click.Group):
     """A click group that imports a command of COMMANDS when it is needed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the arguments of click.Group
         super().__init__(*args, **kwargs)
         self.commands = {name: click.Command(name) for name in COMMANDS}  # click suggests these names for a mistyped command
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - see click
+        """Run the command line with a handler of SIGTERM, which a service manager or a container sends, also to process 1."""
+        _accept_all_characters(sys.stdout)
+        _accept_all_characters(sys.stderr)
+        ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if ours:
+            signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return super().main(*args, **kwargs)
+        finally:
+            if ours:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the command names in the order of the data flow."""
@@ -70,6 +109,10 @@ class LazyCommands(click.Group):
         except ToolkitError as error:
             self._report(ctx, str(error), error.code)
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt as error:
+            number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+            click.echo(f"Stopped by {number.name}.", err=True)
+            ctx.exit(128 + number)
         except click.UsageError as error:  # other click errors are raised after a complete result was printed
             self._report(ctx, error.format_message(), USAGE_CODE)
             raise

@@ -11,19 +11,17 @@ headers of any size (CVE-2025-8194) and does not check gzip's checksum. Its extr
 import gzip
 import hashlib
 import re
-import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
 from errno import ENOSPC
 from itertools import chain
-from os import fsync
 from pathlib import Path
 from typing import BinaryIO
 
 from runtimes.artifact.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from runtimes.errors import ArchiveError, DigestError, OutputError, OutputExistsError, RequestError, ToolkitError
-from runtimes.storage.atomic_write import locked, sync_folder, working_folder
+from runtimes.storage.atomic_write import free_bytes, locked, set_mode, sync_file, sync_folder, working_folder
 
 SUFFIX = ".tar.gz"
 MAX_MEMBERS = 64
@@ -98,7 +96,7 @@ def unpack(archive: Path, target: Path, digest: str | None = None) -> Manifest:
                 raise OutputExistsError(target, "Unpack into another folder (-o DIR) or remove it first.")
             with _Inflated(archive) as source:
                 manifest = _extract(source, folder, digest)
-            folder.chmod(0o755)
+            set_mode(folder, 0o755)
             if target.exists():
                 target.rmdir()
             folder.rename(target)
@@ -186,7 +184,7 @@ def _extract(source: _Inflated, folder: Path, digest: str | None) -> Manifest:
     total = sum(entry.bytes for entry in manifest.files.values())
     if total > MAX_RATIO * source.archive_bytes:
         raise source.wrong(f"declares {total:,} bytes in {source.archive_bytes:,}, more than {MAX_RATIO} to 1")
-    if total > (free := shutil.disk_usage(folder).free):
+    if (free := free_bytes(folder)) is not None and total > free:
         raise OSError(ENOSPC, f"{total / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
     _write(folder / MANIFEST_NAME, iter([manifest.content]))
     for name, entry in manifest.files.items():
@@ -243,7 +241,7 @@ def _write(path: Path, blocks: Iterator[bytes]) -> str:
             digest.update(block)
             stream.write(block)
         stream.flush()
-        fsync(stream.fileno())
+        sync_file(stream.fileno(), path)
     return digest.hexdigest()
 
 

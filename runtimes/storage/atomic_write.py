@@ -7,6 +7,7 @@ synced. A writer locks its output. The next writer removes the temporary files o
 import contextlib
 import errno
 import glob
+import logging
 import os
 import shutil
 import tempfile
@@ -21,7 +22,15 @@ try:
 except ModuleNotFoundError:  # Windows: no advisory locks in the standard library
     fcntl = None  # type: ignore[assignment]
 
+logger = logging.getLogger(__name__)
+
 BLOCK_BYTES = 1 << 20
+UNSUPPORTED = frozenset(
+    getattr(errno, name)
+    for name in ("EPERM", "EACCES", "EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOTTY", "ENOLCK", "EROFS")
+    if hasattr(errno, name)
+)
+"""Values of `OSError.errno` with which a file system refuses an operation that it does not have."""
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
@@ -39,8 +48,8 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)  # mkstemp creates private files, and other users run artifacts
+            sync_file(stream.fileno(), path)
+        set_mode(temporary, 0o644)  # mkstemp creates private files, and other users run artifacts
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -55,7 +64,7 @@ def move_or_copy(source: Path, target: Path) -> None:
         OSError: The file can be neither moved nor copied; the target is unchanged.
     """
     with source.open("rb+") as stream:
-        os.fsync(stream.fileno())
+        sync_file(stream.fileno(), source)
     try:
         source.replace(target)
     except OSError as error:
@@ -64,7 +73,38 @@ def move_or_copy(source: Path, target: Path) -> None:
         with source.open("rb") as reader:
             write_atomically(target, iter(lambda: reader.read(BLOCK_BYTES), b""))
     else:
-        target.chmod(0o644)
+        set_mode(target, 0o644)
+
+
+def sync_file(descriptor: int, path: Path) -> None:
+    """Sync an open file. If its file system cannot sync, log a warning.
+
+    Raises:
+        OSError: The content is not on the disk: no space, an input or output error.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        logger.warning("%s: cannot be synced to disk (%s); a power failure may lose it", path, error.strerror)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Set the permissions of a file or folder. If its file system refuses, log a warning."""
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        logger.warning("%s: its permissions cannot be set to %o (%s)", path, mode, error.strerror)
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Return the free space of a folder's file system; None if the file system does not report it."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return usage.free if usage.total else None
 
 
 def sync_folder(path: Path) -> None:
@@ -87,7 +127,7 @@ def locked(path: Path, *companions: Path) -> Iterator[None]:
         companions: Other files in the same folder that are written only under this lock.
 
     Raises:
-        OutputError: Another process has the lock, or the lock cannot be created.
+        OutputError: Another process has the lock, or its file cannot be created. A file system without locks costs a warning.
     """
     if fcntl is None:
         yield
@@ -103,7 +143,7 @@ def locked(path: Path, *companions: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise OutputError(path, "another process is writing it") from error
         except OSError as error:
-            raise OutputError(path, f"it cannot be locked ({error.strerror})") from error
+            logger.warning("%s: cannot be locked (%s); do not run another writer of it", path, error.strerror)
         if not lock.exists() or not os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
             raise OutputError(path, "another process has just written it")  # it removed the file whose lock this process has
         try:

@@ -64,8 +64,10 @@ def verify(
     """
     if not path.is_file():
         return _verify(path, digest, threads, untrusted=untrusted)
-    parent = work_dir or (path.parent if os.access(path.parent, os.W_OK) else Path(tempfile.gettempdir()))
+    parent = work_dir or path.parent
     try:
+        if work_dir is None and not os.access(parent, os.W_OK):
+            parent = Path(tempfile.gettempdir())
         with working_folder(parent, f".{path.name}.verify-") as folder:
             unpacked = folder / path.name.removesuffix(SUFFIX)
             unpack(path, unpacked, digest)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 from runtimes.artifact import json_dataclass
 from runtimes.errors import ToolkitError, error_from_code
@@ -43,7 +43,7 @@ class Worker:
         self.exit_reason = ""
         """Reason of the end of the subprocess; set at the end of the block, or when a request gets no result."""
         self._seconds, self._timed_out, self._error = seconds, False, ""
-        self._stderr = tempfile.TemporaryFile() if quiet else None  # noqa: SIM115 - closed by `close`
+        self._stderr = _memory_file() if quiet else None
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), ROOT)))}
         if threads is not None:
             environment |= {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "TOKENIZERS_PARALLELISM": "false"}
@@ -116,6 +116,13 @@ class Worker:
         if kind is not None:
             self._child.kill()
         self.close()
+
+
+def _memory_file() -> IO[bytes]:
+    """Return a temporary file; on Linux it is in memory, so that a machine without a writable folder can run workers."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def describe_exit(status: int) -> str:

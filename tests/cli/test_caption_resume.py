@@ -187,10 +187,10 @@ def test_after_ctrl_c_a_warning_names_resume(artifact, images, pipe, output):
     wait_until(lambda: lines_in(partial(output)) == 61)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
-    assert process.returncode == 1
-    warning, aborted = [line for line in errors.splitlines() if line and not line.startswith("Error: ")]
+    assert process.returncode == 130
+    warning, stopped = [line for line in errors.splitlines() if line and not line.startswith("Error: ")]
     assert [fact for fact in ("WARNING ", "60 of 61", "--resume") if fact not in warning] == []
-    assert aborted == "Aborted!"
+    assert stopped == "Stopped by SIGINT."
 
 
 def test_a_killed_run_leaves_no_process(artifact, images, pipe, output):

@@ -12,7 +12,6 @@ images. The name is visible, so that a user finds the captions of a stopped run 
 """
 
 import json
-import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
@@ -22,7 +21,7 @@ from typing import Any, BinaryIO
 
 from runtimes.errors import EnvironmentFailedError, OutputError, RequestError
 from runtimes.pool.rows import Row
-from runtimes.storage.atomic_write import sync_folder
+from runtimes.storage.atomic_write import sync_file, sync_folder
 from toolkit.batch.finished import Finished, Stamp, stamp_of
 
 SCHEMA = 1
@@ -188,7 +187,7 @@ class Journal:
             while content:
                 content = content[self._file.write(content) :]
             if monotonic() - self._synced_at > SYNC_S or self._end == 0:
-                os.fsync(self._file.fileno())
+                sync_file(self._file.fileno(), self.path)
                 self._synced_at = monotonic()
         except OSError as error:
             kept = f"; the captions so far are in {self.path.name}; continue with --resume" if self._end else ""

@@ -67,7 +67,7 @@ def open_graph(files: VerifiedFiles, role: str, settings: OrtSettings) -> Any:  
     if device != "cpu":
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     providers = chain(device, settings.options, threads=settings.threads, precision=manifest.target.precision)
-    if str(cache_folder(device)) in providers[0][1].values():
+    if "{cache}" in PROVIDERS[device].options.values() and str(cache_folder(device)) in providers[0][1].values():
         cache_folder(device).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def failed(problem: str) -> ToolkitError:

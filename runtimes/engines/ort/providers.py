@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from runtimes.errors import RequestError
+from runtimes.errors import RequestError, UnavailableError
 
 Options: TypeAlias = Mapping[str, str | int | float | bool]
 MAX_OPTIONS_BYTES = 1 << 16
@@ -127,7 +127,7 @@ def chain(device: str, options: Options, *, threads: int, precision: str) -> lis
         threads: CPU threads.
         precision: Precision of the artifact, "fp16" for example.
     """
-    values = {"threads": threads, "cache": cache_folder(device)}
+    values = _Values(device, threads)
     providers = []
     for name in dict.fromkeys((device, *PROVIDERS[device].fallback, "cpu")):
         provider = PROVIDERS[name]
@@ -138,10 +138,30 @@ def chain(device: str, options: Options, *, threads: int, precision: str) -> lis
     return providers
 
 
+class _Values(dict[str, object]):
+    """Values of the placeholders in default options. The cache folder is looked up on use: most providers need no home directory."""
+
+    def __init__(self, device: str, threads: int) -> None:
+        super().__init__(threads=threads)
+        self._device = device
+
+    def __missing__(self, key: str) -> object:
+        if key != "cache":
+            raise KeyError(key)
+        return cache_folder(self._device)
+
+
 def cache_folder(device: str) -> Path:
-    """Return the cache folder for engines that a provider compiles. They are executed, so only this user should be able to write to it."""
+    """Return the cache folder for engines that a provider compiles. They are executed, so only this user should be able to write to it.
+
+    Raises:
+        UnavailableError: The user has no home directory, and XDG_CACHE_HOME is not set.
+    """
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "blip-toolkit" / device
+    try:
+        return (Path(root) if root else Path.home() / ".cache") / "blip-toolkit" / device
+    except RuntimeError as error:
+        raise UnavailableError(f"{device}: this user has no home directory for compiled engines; set XDG_CACHE_HOME to a folder") from error
 
 
 def read_options(path: Path) -> dict[str, str | int | float | bool]:
