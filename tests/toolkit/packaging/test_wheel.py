@@ -156,3 +156,11 @@ def test_the_error_of_export_names_the_extra_to_install(installed, tiny_checkpoi
     assert ended.stderr.startswith("Error: ")
     assert "pip install 'blip-toolkit[export]'" in ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_wheels_for_a_device_need_an_index_or_the_clone(installed, mini_artifacts, tmp_path):
+    arguments = (installed / "toolkit", "package", mini_artifacts["onnx-int8"], "-o", tmp_path / "captioner.tar.gz", "--with-wheels")
+    environment = {**outside(), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    ended = subprocess.run(list(map(str, arguments)), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, list(tmp_path.iterdir())) == (1, [])
+    assert "pip install -e" in ended.stderr
