@@ -21,6 +21,8 @@ from runtimes.errors import CheckpointError, ToolkitError
 from runtimes.images.reading import ImageInput, read_image
 
 Weights = Mapping[str, torch.Tensor]
+BIAS, DECODER_BIAS = "text_decoder.cls.predictions.bias", "text_decoder.cls.predictions.decoder.bias"
+"""Names of one tensor, the bias of the head."""
 
 MAX_MARGIN_NAT = 1e6
 """Margin of a token if all others are banned, in place of infinity, which JSON does not have."""
@@ -219,7 +221,8 @@ def load_transformers_model(directory: Path, dtype: torch.dtype, *, tied: bool, 
     if not tied:
         config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
     source = directory if weights is None else None
-    state = None if weights is None else dict(weights)
+    # transformers 5 has two biases in an untied head, and replaces a missing one by zeros.
+    state = None if weights is None else {**weights, DECODER_BIAS: weights[BIAS]}
     return transformers.BlipForConditionalGeneration.from_pretrained(source, config=config, state_dict=state, dtype=dtype)
 
 
