@@ -235,6 +235,15 @@ class ImageCrashError(ToolkitError, RuntimeError):
         super().__init__(f"{source}: the process that captioned it crashed twice, the second time with this image alone ({reason})")
 
 
+class ImageTimeoutError(ToolkitError, TimeoutError):
+    """An image takes longer than the time limit, also if it is captioned alone."""
+
+    code = "IMAGE_TIMEOUT"
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}, the second time with this image alone; use a longer --timeout or leave the image out")
+
+
 class CheckpointError(ToolkitError, ValueError):
     """A checkpoint is missing, unreadable or of a family that cannot be exported."""
 

@@ -44,6 +44,8 @@ class CaptionJob:
     request: Request
     images: tuple[str, ...]
     log_level: int
+    timeout_s: float | None = None
+    """Time limit per image, which ends the subprocess; None: no limit."""
     provider_options: dict[str, Any] = field(default_factory=dict)
     """See `runtimes.load`."""
 

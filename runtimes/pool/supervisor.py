@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from runtimes.artifact.folder import sha256_of
-from runtimes.errors import ArtifactCrashError, ImageCrashError
+from runtimes.errors import ArtifactCrashError, ImageCrashError, ImageTimeoutError
 from runtimes.pool.job import CaptionJob, Ready
 from runtimes.pool.rows import Row
 from runtimes.workers.parent import Worker
@@ -42,7 +42,8 @@ def supervise(job: CaptionJob, batches: Sequence[Batch], on_ready: Callable[[Rea
         part = todo[:1] if suspects else todo
         images = tuple(image for batch in part for image in batch)
         done = 0
-        with Worker("runtimes.pool.worker", quiet=False) as worker:
+        limit = None if job.timeout_s is None else job.timeout_s * max(map(len, part))
+        with Worker("runtimes.pool.worker", seconds=limit, every_progress=True, quiet=False) as worker:
             replies = worker.request(replace(job, images=images, readers=0 if suspects else job.readers))
             if (first := next(replies, None)) is not None:
                 on_ready(Ready(**first))
@@ -64,7 +65,7 @@ def supervise(job: CaptionJob, batches: Sequence[Batch], on_ready: Callable[[Rea
             suspects += len(todo[0]) - 1
             todo[:1] = [[image] for image in todo[0]]
         else:
-            crashed.append(_crash_row(todo[0][0], worker.exit_reason))
+            crashed.append(_crash_row(todo[0][0], worker.exit_reason, timed_out=worker.timed_out))
             todo, suspects = todo[1:], suspects - 1
         if len(crashed) == MAX_CRASHES and not proven:  # their rows are not yielded, so a resumed run tries these images again
             raise ArtifactCrashError(
@@ -77,8 +78,8 @@ def supervise(job: CaptionJob, batches: Sequence[Batch], on_ready: Callable[[Rea
             return
 
 
-def _crash_row(image: str, reason: str) -> Row:
-    error = ImageCrashError(image, reason)
+def _crash_row(image: str, reason: str, *, timed_out: bool) -> Row:
+    error = ImageTimeoutError(image, reason) if timed_out else ImageCrashError(image, reason)
     row = {"image": image, "error": str(error), "code": error.code}
     with suppress(OSError):
         if Path(image).is_file():

@@ -34,15 +34,21 @@ class Worker:
         module: Dotted name of a module that calls `runtimes.workers.child.serve`.
         threads: Value of the environment variables for numbers of threads; None leaves the environment unchanged.
         seconds: Time limit of a request, after which the subprocess is killed; None: no limit.
+        every_progress: Apply the time limit to each progress after the first one, instead of to the whole request.
         quiet: True captures the child's stderr for `exit_reason`. False passes it to this process's stderr.
     """
 
-    def __init__(self, module: str, *, threads: int | None = None, seconds: float | None = None, quiet: bool = True) -> None:
+    def __init__(
+        self, module: str, *, threads: int | None = None, seconds: float | None = None, every_progress: bool = False, quiet: bool = True
+    ) -> None:
         self.result: Any = None
         """Result of the last request, as JSON values; None until it arrives."""
         self.exit_reason = ""
         """Reason of the end of the subprocess; set at the end of the block, or when a request gets no result."""
-        self._seconds, self._timed_out, self._error = seconds, False, ""
+        self._seconds, self._error = seconds, ""
+        self.timed_out = False
+        """True if the time limit ended the subprocess."""
+        self._every_progress = every_progress
         self._stderr = _memory_file() if quiet else None
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), ROOT)))}
         if threads is not None:
@@ -60,9 +66,7 @@ class Worker:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self.result = None
-        timer = threading.Timer(self._seconds or 0, self._kill_after_timeout)
-        if self._seconds is not None:
-            timer.start()
+        timer = self._timer(start=not self._every_progress)
         try:
             with suppress(BrokenPipeError):  # it ended before it read the request; its exit status gives the reason
                 self._child.stdin.write(json.dumps(json_dataclass.dump(request)).encode() + b"\n")
@@ -72,7 +76,11 @@ class Worker:
                     break  # the subprocess ended while it wrote
                 message: dict[str, Any] = json.loads(line)
                 if "progress" in message:
+                    if self._every_progress:
+                        timer.cancel()
                     yield message["progress"]
+                    if self._every_progress:
+                        timer = self._timer(start=True)
                 elif "result" in message:
                     self.result = message["result"]
                     return
@@ -100,13 +108,20 @@ class Worker:
             self._stderr.close()
         self.exit_reason = self.exit_reason or self._reason(status, lines)
 
+    def _timer(self, *, start: bool) -> threading.Timer:
+        """Return a timer that kills the subprocess; without a time limit it is not started."""
+        timer = threading.Timer(self._seconds or 0, self._kill_after_timeout)
+        if start and self._seconds is not None:
+            timer.start()
+        return timer
+
     def _reason(self, status: int, lines: list[str]) -> str:
-        if self._timed_out:
+        if self.timed_out:
             return f"no answer within {self._seconds:g} s"
         return self._error or (lines[-1] if lines and status > 0 else describe_exit(status))
 
     def _kill_after_timeout(self) -> None:
-        self._timed_out = True
+        self.timed_out = True
         self._child.kill()
 
     def __enter__(self) -> Self:

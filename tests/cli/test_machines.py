@@ -179,3 +179,19 @@ def test_an_unknown_user_without_a_home_directory(tiny_artifacts, drawn_images, 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{path}\t")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_an_image_that_hangs_is_an_error_row(artifact, images, tmp_path, batch_size):
+    """A pipe without a writer, as a network share that does not answer."""
+    os.mkfifo(pipe := tmp_path / "pipe.png")
+    output = tmp_path / "captions.jsonl"
+    names = [str(images / "a.png"), str(pipe), str(images / "c.png")]
+    command = [*COMMAND, "caption", artifact, *names, "--json", "--output", str(output), "--timeout", "5", "--batch-size", str(batch_size)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 1
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["image"] for row in rows] == names
+    assert [row.get("code") for row in rows] == [None, "IMAGE_TIMEOUT", None]
+    assert "no answer within 5 s" in rows[1]["error"]
+    assert subprocess.run([*COMMAND, "caption", artifact, *names, "--timeout", "5"], env=environment(), check=False).returncode == 1

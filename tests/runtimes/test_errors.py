@@ -27,6 +27,7 @@ CODES = {
     "UnavailableError": "UNAVAILABLE",
     "EngineError": "ENGINE_FAILED",
     "OutOfMemoryError": "OUT_OF_MEMORY",
+    "ImageTimeoutError": "IMAGE_TIMEOUT",
     "ImageReadError": "IMAGE_UNREADABLE",
     "EnvironmentFailedError": "ENVIRONMENT_FAILED",
     "ImageCrashError": "IMAGE_CRASH",

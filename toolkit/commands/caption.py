@@ -75,6 +75,12 @@ if TYPE_CHECKING:
 @overwrite_option
 @click.option("--resume", is_flag=True, help="Continue an --output whose run was stopped: only images without a caption are captioned.")
 @click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="With --output: an image that takes longer becomes an error row. The time to load the artifact does not count.",
+)
+@click.option(
     "--retry-errors",
     metavar="CODE,...",
     default="",
@@ -102,6 +108,7 @@ def command(
     output: Path | None,
     overwrite: bool,
     resume: bool,
+    timeout: float | None,
     retry_errors: frozenset[str],
     as_json: bool,
     **decoding: Any,  # noqa: ANN401 - the values of `decoding_options`
@@ -117,6 +124,8 @@ def command(
 
     if resume and output is None:
         raise RequestError("--resume needs --output: name the file to continue")
+    if timeout is not None and output is None:
+        raise RequestError("--timeout needs --output: then images are captioned in a subprocess, which can be ended")
     if retry_errors and not resume:
         raise RequestError("--retry-errors needs --resume")
     artifact, images = split_artifact(paths, more_images=from_file is not None)
@@ -144,6 +153,7 @@ def command(
         request=request,
         images=tuple(dict.fromkeys(files)) if output else (),
         log_level=logging.getLogger().level,
+        timeout_s=timeout,
     )
     write = {"overwrite": overwrite, "resume": resume, "as_json": as_json}
     failed, total = (_write(output, job, retry_errors, **write), len(job.images)) if output else _echo(job, files, as_json=as_json)
