@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from runtimes.errors import ImageReadError
-from runtimes.images.reading import FORMATS, read_image
+from runtimes.images.formats import ENDINGS, without_metadata
+from runtimes.images.reading import read_image
 from tests.fuzz.mutate import damaged
 from tests.fuzz.tally import Tally
 from tests.images import FILES, PALETTE, RGB, encode, exif
@@ -30,6 +31,7 @@ SEEDS = {
     **{f"{form} turned": encode(RGB, form.upper(), exif=exif(6)) for form in ("jpeg", "png", "webp", "tiff", "avif")},
     "png palette turned": encode(PALETTE, "PNG", exif=exif(8)),
 }
+PILLOW_FORMATS = [name for name in ENDINGS if name != "HEIF"]
 
 
 def run(count: int, seed: int) -> Tally:
@@ -66,12 +68,17 @@ def expected(data, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
             yield np.asarray(rgb(image))
-            yield np.asarray(rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=FORMATS))))
+            yield np.asarray(rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=PILLOW_FORMATS))))
         except Exception:  # Pillow raises what it likes on mutated bytes; then the image is the seed's, turned or not
             with contextlib.suppress(Exception):  # an AVIF with its EXIF block renamed
-                yield np.asarray(rgb(Image.open(io.BytesIO(data.replace(b"Exif", b"skip", 1)), formats=FORMATS)))
+                yield np.asarray(rgb(Image.open(io.BytesIO(data.replace(b"Exif", b"skip", 1)), formats=PILLOW_FORMATS)))
+            for keep_exif in (True, False):  # pixels that Pillow refuses for their metadata
+                with contextlib.suppress(Exception):
+                    image = Image.open(io.BytesIO(without_metadata(data, keep_exif=keep_exif)), formats=PILLOW_FORMATS)
+                    yield np.asarray(rgb(image))
+                    yield np.asarray(rgb(ImageOps.exif_transpose(image)))
             for turn in (None, *Image.Transpose):
                 whole = Image.open(io.BytesIO(seed)).convert("RGB")
                 yield np.asarray(whole if turn is None else whole.transpose(turn))
