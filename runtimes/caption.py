@@ -19,6 +19,8 @@ class Caption:
     """Natural-log probability of the generated tokens / generated length ** length_penalty."""
     finish_reason: Literal["stop", "length"] | None = None
     """"stop" if the model ended the caption, "length" if the caption was cut at its greatest length; None with an error."""
+    alternatives: tuple["Caption", ...] = ()
+    """Further captions of the image, see `GenerationConfig.num_return_sequences`."""
     error: str | None = None
     """Message in one line if the image could not be captioned; then `text` and `token_ids` are empty and `score` is None."""
     code: str | None = None

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
@@ -340,7 +341,10 @@ class Captioner:
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         ids = hypothesis.token_ids
         reason: Literal["stop", "length"] = "stop" if ids[-1] == self.manifest.tokenizer.eos_id else "length"
-        return Caption(text=self.tokenizer.text(ids), token_ids=ids, score=hypothesis.score, finish_reason=reason)
+        alternatives = tuple(map(self._caption, hypothesis.alternatives))
+        return Caption(
+            text=self.tokenizer.text(ids), token_ids=ids, score=hypothesis.score, finish_reason=reason, alternatives=alternatives
+        )
 
     def _search(self, pixels: Float32, prompts: list[list[int]], config: GenerationConfig, timer: PhaseTimer) -> list[Hypothesis]:
         """Caption images f32[B,3,S,S] with one prompt each."""
@@ -352,7 +356,8 @@ class Captioner:
                 loop = cast("LoopSession", self.session)
                 return run_loop(loop, {"pixels": pixels}, prompts, self.manifest.tokenizer, config, timer)
             # No variable refers to the state, so its memory is free when the search drops it or when the batch does not fit.
-            return generate(self.stepwise_session, self._encode(pixels, timer), prompts, self.manifest.tokenizer, config, timer)
+            keys = [zlib.crc32(image.tobytes()) for image in pixels] if config.do_sample else []
+            return generate(self.stepwise_session, self._encode(pixels, timer), prompts, self.manifest.tokenizer, config, timer, keys)
         except MemoryError as error:
             if len(pixels) == 1 and self.session.info().device != "cpu":
                 raise UnavailableError(f"not enough device memory for one image: {first_line(error)}. Use --device cpu.") from error

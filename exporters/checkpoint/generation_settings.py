@@ -11,13 +11,12 @@ from runtimes.artifact.generation import GenerationConfig
 from runtimes.errors import CheckpointError
 from runtimes.families.registry import ModelSpec
 
-SUPPORTED = tuple(field.name for field in fields(GenerationConfig))
+SUPPORTED = tuple(field.name for field in fields(GenerationConfig) if field.name != "seed")
 
 UNSUPPORTED: Mapping[str, Any] = {
     "begin_suppress_tokens": None,
     "constraints": None,
     "diversity_penalty": 0.0,
-    "do_sample": False,
     "encoder_no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0,
     "epsilon_cutoff": 0.0,
@@ -31,7 +30,6 @@ UNSUPPORTED: Mapping[str, Any] = {
     "min_new_tokens": None,
     "min_p": None,
     "num_beam_groups": 1,
-    "num_return_sequences": 1,
     "penalty_alpha": None,
     "prompt_lookup_num_tokens": None,
     "remove_invalid_values": False,
@@ -66,6 +64,8 @@ def read_defaults(directory: Path, config: Mapping[str, Any], model: ModelSpec, 
     }
     settings |= {name: value for name, value in own.items() if value is not None}
     left_out = tuple(f"{name} {settings[name]!r}" for name, neutral in UNSUPPORTED.items() if settings.get(name, neutral) != neutral)
+    if settings.get("do_sample") and settings.get("num_beams", 1) != 1:
+        left_out += (f"do_sample {settings.pop('do_sample')!r} with num_beams {settings['num_beams']!r}",)
     supported = {name: settings[name] for name in SUPPORTED if name in settings}
     defaults, problems = json_dataclass.load(
         GenerationConfig, {"max_length": min(GenerationConfig.max_length, model.max_positions), **supported}

@@ -128,7 +128,6 @@ class HfCaptioner:
                 pixel_values=pixels,
                 **inputs,
                 **transformers_settings(config),
-                do_sample=False,
                 use_cache=True,
                 return_dict_in_generate=True,
                 output_scores=scores,
@@ -192,6 +191,8 @@ def transformers_settings(config: GenerationConfig) -> dict[str, Any]:
     settings = {name: value or None if isinstance(value, tuple) else value for name, value in asdict(config).items()}
     if settings["bad_words_ids"]:
         settings["bad_words_ids"] = [list(word) for word in config.bad_words_ids]
+    for name in ("seed", *(() if config.do_sample else ("temperature", "top_k", "top_p"))):
+        del settings[name]
     del settings["max_length" if config.max_new_tokens is not None else "max_new_tokens"]
     return settings
 

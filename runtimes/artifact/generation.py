@@ -4,7 +4,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
-STEPWISE_SETTINGS = ("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens")
+STEPWISE_SETTINGS = (
+    *("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens"),
+    *("do_sample", "num_return_sequences"),
+)
 """Settings that need the logits of each step. A single graph applies the others, except beams."""
 
 
@@ -21,11 +24,20 @@ class GenerationOptions(TypedDict, total=False):
     no_repeat_ngram_size: int | None
     bad_words_ids: tuple[tuple[int, ...], ...] | list[list[int]] | None
     suppress_tokens: tuple[int, ...] | list[int] | None
+    do_sample: bool | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    num_return_sequences: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """Settings of greedy or beam search, with the names and meanings of transformers. Lengths include the start token and the prompt."""
+    """Settings of greedy search, beam search or sampling, with the names and meanings of transformers.
+
+    Lengths include the start token and the prompt.
+    """
 
     num_beams: int = 1
     """1 is greedy search."""
@@ -46,6 +58,18 @@ class GenerationConfig:
     """Sequences of token ids that must not be generated."""
     suppress_tokens: tuple[int, ...] = ()
     """Token ids that must not be generated."""
+    do_sample: bool = False
+    """Draw each token at random from its probabilities, without beams."""
+    temperature: float = 1.0
+    """Sampling: logits are divided by it."""
+    top_k: int = 50
+    """Sampling: only this many most probable tokens are drawn. 0 has no effect."""
+    top_p: float = 1.0
+    """Sampling: only the most probable tokens whose probabilities reach this sum are drawn. 1.0 has no effect."""
+    seed: int | None = None
+    """Sampling: the same seed and image give the same captions, in any batch. None: other captions in each run."""
+    num_return_sequences: int = 1
+    """Captions per image: the best of a beam search, or samples. The first is the caption, the others are its `alternatives`."""
 
     def __post_init__(self) -> None:
         """Check the settings; raise ValueError."""
@@ -63,6 +87,14 @@ class GenerationConfig:
             raise ValueError("repetition_penalty must be above 0 and finite")
         if self.no_repeat_ngram_size < 0:
             raise ValueError("no_repeat_ngram_size must not be negative")
+        if self.do_sample and self.num_beams > 1:
+            raise ValueError("do_sample needs num_beams 1: a beam search that samples is not supported")
+        if self.num_return_sequences < 1 or (not self.do_sample and self.num_return_sequences > self.num_beams):
+            raise ValueError("num_return_sequences must be at least 1, and at most num_beams without do_sample")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)) or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError("temperature must be above 0 and finite, top_k at least 0, and top_p above 0 and at most 1")
+        if self.seed is not None and self.seed < 0:
+            raise ValueError("seed must not be negative")
         object.__setattr__(self, "bad_words_ids", tuple(tuple(map(_token, word)) for word in self.bad_words_ids))
         object.__setattr__(self, "suppress_tokens", tuple(map(_token, self.suppress_tokens)))
         if not all(self.bad_words_ids):
@@ -73,8 +105,8 @@ class GenerationConfig:
         return self.max_length if self.max_new_tokens is None else prompt + self.max_new_tokens
 
     def deterministic(self) -> "GenerationConfig":
-        """Return the settings with which an export compares captions."""
-        return self
+        """Return these settings without sampling and with one caption per image, for comparisons of captions."""
+        return replace(self, do_sample=False, num_return_sequences=1, seed=None)
 
     def for_one_graph(self) -> "GenerationConfig":
         """Return these settings without those that a single graph cannot apply."""

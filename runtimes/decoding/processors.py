@@ -37,6 +37,12 @@ def processors_of(config: GenerationConfig, eos_id: int, prompt: int) -> tuple[P
         processors.append(partial(_ban_early_end, config.min_length, eos_id))
     if config.suppress_tokens:
         processors.append(partial(_suppress, list(config.suppress_tokens)))
+    if config.do_sample and config.temperature != 1.0:
+        processors.append(partial(_apply_temperature, np.float32(config.temperature)))
+    if config.do_sample and config.top_k > 0:
+        processors.append(partial(_keep_top_k, config.top_k))
+    if config.do_sample and config.top_p < 1.0:
+        processors.append(partial(_keep_top_p, config.top_p))
     return tuple(processors)
 
 
@@ -81,3 +87,23 @@ def _ban_early_end(min_length: int, eos_id: int, sequences: Sequences, scores: F
 
 def _suppress(tokens: list[int], sequences: Sequences, scores: Float32) -> None:
     scores[:, tokens] = -np.inf
+
+
+def _apply_temperature(temperature: np.float32, sequences: Sequences, scores: Float32) -> None:
+    scores /= temperature
+
+
+def _keep_top_k(count: int, sequences: Sequences, scores: Float32) -> None:
+    if count < scores.shape[1]:
+        scores[scores < np.partition(scores, -count, axis=1)[:, -count, None]] = -np.inf
+
+
+def _keep_top_p(mass: float, sequences: Sequences, scores: Float32) -> None:
+    """Exclude the least probable tokens whose probabilities sum to at most 1 - mass; the most probable token stays."""
+    order = np.argsort(scores, axis=1, kind="stable")
+    ascending = np.take_along_axis(scores, order, axis=1)
+    probabilities = np.exp(ascending - ascending[:, -1:])
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    excluded = probabilities.cumsum(axis=1) <= 1 - mass
+    excluded[:, -1] = False
+    np.put_along_axis(scores, order, np.where(excluded, np.float32(-np.inf), ascending), axis=1)

@@ -1,13 +1,13 @@
-"""Greedy search and beam search over a session, in numpy.
+"""Greedy search, beam search and sampling over a session, in numpy.
 
-On equal logits, both return the token ids of transformers' `generate` (4.57). Length counts, end of a caption, ranking of beams and the
-stopping rule follow that function. Sources: beam search, Graves 2012; length penalty and stopping heuristic, transformers.
+On equal logits, the searches return the token ids of transformers' `generate` (4.57). Length counts, end of a caption, ranking of beams
+and the stopping rule follow that function. Sources: beam search, Graves 2012; length penalty and stopping heuristic, transformers.
 
 Axes: B images, K beams, R = B*K rows, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TypeAlias
 
@@ -37,10 +37,18 @@ class Hypothesis:
     token_ids: tuple[int, ...]
     score: float
     """Natural-log probability of the generated tokens / generated length ** length_penalty."""
+    alternatives: tuple["Hypothesis", ...] = ()
+    """Further hypotheses of the image, see `GenerationConfig.num_return_sequences`."""
 
 
 def generate(
-    session: Session, state: State, prompts: Int64, spec: TokenizerSpec, config: GenerationConfig, timer: PhaseTimer
+    session: Session,
+    state: State,
+    prompts: Int64,
+    spec: TokenizerSpec,
+    config: GenerationConfig,
+    timer: PhaseTimer,
+    image_keys: Sequence[int] = (),
 ) -> list[Hypothesis]:
     """Caption the B images of a state and return one hypothesis per image.
 
@@ -52,9 +60,12 @@ def generate(
         spec: Ids of the special tokens.
         config: Settings of the search.
         timer: Called with "first_token" and "token".
+        image_keys: Sampling: a number per image that determines its random numbers, together with the seed.
     """
     started = perf_counter()
     logits, state = session.step(prompts, state, np.array([prompts.shape[1] - 1], dtype=np.int64))
+    if config.do_sample:
+        return _sample(session, state, logits[:, 0], prompts.tolist(), spec, config, _TokenTimer(timer, started), image_keys)
     search = _greedy if config.num_beams == 1 else _beam
     return search(session, state, logits[:, 0], prompts.tolist(), spec, config, _TokenTimer(timer, started))
 
@@ -258,5 +269,64 @@ def _beam(
         token_ids = np.array([hypothesis[-1:] for image in active for hypothesis in searches[image].running], dtype=np.int64)
         step_logits, state = session.step(token_ids, state, FIRST_POSITION)
         logits = step_logits[:, 0]
-    best = [search.finished[0] for search in searches]
-    return [Hypothesis(token_ids=tuple(token_ids), score=score) for score, token_ids in best]
+    best = [search.finished[: config.num_return_sequences] for search in searches]
+    return [_with_alternatives([Hypothesis(token_ids=tuple(ids), score=score) for score, ids in ranked]) for ranked in best]
+
+
+def _with_alternatives(hypotheses: list[Hypothesis]) -> Hypothesis:
+    return replace(hypotheses[0], alternatives=tuple(hypotheses[1:]))
+
+
+def _sample(
+    session: Session,
+    state: State,
+    logits: Float32,
+    prompts: Prompts,
+    spec: TokenizerSpec,
+    config: GenerationConfig,
+    timer: _TokenTimer,
+    image_keys: Sequence[int],
+) -> list[Hypothesis]:
+    """Draw `num_return_sequences` captions per image. The rows of an image stay together, so a row that ended repeats the end token."""
+    count, start = config.num_return_sequences, len(prompts[0])
+    if count > 1:
+        rows = np.repeat(np.arange(len(prompts)), count)
+        state, logits = session.select(state, rows, np.arange(len(prompts))), logits[rows]
+    sequences = [list(prompt) for prompt in prompts for _ in range(count)]
+    # A row has its own generator, so that its caption does not depend on other rows, on the batch or on where others end.
+    seeds = [None if config.seed is None else [config.seed, key, number] for key in image_keys for number in range(count)]
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    scores, generated = np.zeros(len(sequences), dtype=np.float32), np.zeros(len(sequences), dtype=np.int64)
+    ended, active = np.zeros(len(sequences), dtype=bool), np.arange(len(prompts))
+    processors, max_length = processors_of(config, spec.eos_id, start), config.max_length_after(start)
+    for length in range(start + 1, max_length + 1):
+        rows = (active[:, None] * count + np.arange(count)).ravel()
+        normalizer, processed = _log_sum_exp(logits), logits.copy()
+        process(processors, [sequences[row] for row in rows], processed)
+        tokens = np.array([spec.eos_id if ended[row] else _draw(processed[i], generators[row]) for i, row in enumerate(rows)])
+        live = ~ended[rows]
+        scores[rows[live]] += (logits[np.arange(len(rows)), tokens] - normalizer)[live]
+        generated[rows[live]] += 1
+        for row, token in zip(rows, tokens, strict=True):
+            sequences[row].append(int(token))
+        ended[rows] |= tokens == spec.eos_id
+        timer()
+        running = np.flatnonzero(~ended.reshape(-1, count)[active].all(axis=1))
+        if len(running) == 0 or length == max_length:
+            break
+        if len(running) < len(active):
+            state = session.select(state, (running[:, None] * count + np.arange(count)).ravel(), running)
+            active, tokens = active[running], tokens.reshape(-1, count)[running].ravel()
+        step_logits, state = session.step(tokens[:, None].astype(np.int64), state, FIRST_POSITION)
+        logits = step_logits[:, 0]
+    hypotheses = [
+        Hypothesis(token_ids=tuple(ids[: start + number]), score=float(score) / int(number) ** config.length_penalty)
+        for ids, score, number in zip(sequences, scores, generated, strict=True)
+    ]
+    return [_with_alternatives(hypotheses[first : first + count]) for first in range(0, len(hypotheses), count)]
+
+
+def _draw(scores: Float32, generator: np.random.Generator) -> int:
+    """Return a token drawn from the softmax of scores f32[V]."""
+    cumulative = np.exp((scores - scores.max()).astype(np.float64)).cumsum()
+    return int(np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right"))

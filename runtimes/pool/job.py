@@ -26,6 +26,12 @@ class Request:
     repetition_penalty: float | None = None
     no_repeat_ngram_size: int | None = None
     suppress_tokens: tuple[int, ...] | None = None
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    num_return_sequences: int | None = None
 
     def generation_options(self) -> GenerationOptions:
         """Return the settings of the search as arguments of `Captioner.caption`."""

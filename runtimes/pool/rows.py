@@ -15,8 +15,14 @@ def row_of(image: str, caption: "Caption", captioner: "Captioner", prompt: str |
     """Return the row of an image. If `prompt` is given, it is removed from the text."""
     if caption.error is not None:
         return {"image": image, "error": caption.error, "code": caption.code}
+    fields = _caption_fields(caption, captioner, prompt)
+    others = [_caption_fields(alternative, captioner, prompt) for alternative in caption.alternatives]
+    return {"image": image, **fields, **({"alternatives": others} if others else {})}
+
+
+def _caption_fields(caption: "Caption", captioner: "Captioner", prompt: str | None) -> Row:
     text = captioner.strip_prompt(caption, prompt) if prompt else caption.text
-    return {"image": image, "caption": text, "token_ids": caption.token_ids, "score": caption.score, "finish_reason": caption.finish_reason}
+    return {"caption": text, "token_ids": caption.token_ids, "score": caption.score, "finish_reason": caption.finish_reason}
 
 
 def json_line(row: Row) -> str:

@@ -441,3 +441,15 @@ def test_retry_errors_is_checked(artifact, images, options, problem):
     result = run(artifact, images, *options)
     assert result.exit_code in (1, 2)
     assert problem in result.stderr
+
+
+def test_samples_of_an_image_are_alternatives(artifact, captioner, drawn_images):
+    path = drawn_images[0].path
+    options = ("--do-sample", "--seed", 3, "--temperature", 1.5, "--top-k", 10, "--top-p", 0.9, "--num-return-sequences", 3)
+    row = json.loads(run(artifact, path, *options, "--json").stdout)
+    settings = {"do_sample": True, "seed": 3, "temperature": 1.5, "top_k": 10, "top_p": 0.9, "num_return_sequences": 3}
+    (best,) = captioner.caption(path, **settings)
+    assert row["token_ids"] == list(best.token_ids)
+    assert [other["token_ids"] for other in row["alternatives"]] == [list(other.token_ids) for other in best.alternatives]
+    assert [list(other) for other in row["alternatives"]] == [["caption", "token_ids", "score", "finish_reason"]] * 2
+    assert "needs --json" in errors_of(run(artifact, path, *options))[0]

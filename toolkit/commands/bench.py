@@ -156,6 +156,6 @@ def command(
 def _generation(defaults: "GenerationConfig", search: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of the search, without beams and lengths, that differ from transformers' or from the artifact's."""
     neutral, own = (json_dataclass.dump(config) for config in (type(defaults)(), defaults))
-    used = {**own, **{name: value for name, value in search.items() if value is not None}}
+    used = {**json_dataclass.dump(defaults.deterministic()), **{name: value for name, value in search.items() if value is not None}}
     others = [name for name in neutral if name not in ("num_beams", "min_length", "max_length")]
     return {name: used[name] for name in others if used[name] != neutral[name] or own[name] != neutral[name]}

@@ -128,6 +128,8 @@ def command(
         raise RequestError("--timeout needs --output: then images are captioned in a subprocess, which can be ended")
     if retry_errors and not resume:
         raise RequestError("--retry-errors needs --resume")
+    if (decoding["num_return_sequences"] or 1) > 1 and not as_json:
+        raise RequestError("--num-return-sequences above 1 needs --json: a line of text has one caption")
     artifact, images = split_artifact(paths, more_images=from_file is not None)
     if not images and from_file is None:
         raise click.UsageError("Missing argument 'IMAGE...'.")

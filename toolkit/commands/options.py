@@ -174,8 +174,19 @@ def search_options(command: F) -> F:
 
 
 def decoding_options(command: F) -> F:
-    """Add --prompt, --min-length, --max-length and the options of the search."""
+    """Add --prompt, --min-length, --max-length, the options of the search and those of sampling."""
     for option in (
+        click.option("--num-return-sequences", type=POSITIVE, help="Captions per image, with beams or --do-sample; needs --json."),
+        click.option("--seed", type=click.IntRange(min=0), help="Sampling: the same seed gives the same captions."),
+        click.option("--top-p", type=float, help="Sampling: draw from the most probable tokens up to this sum.  [default: the artifact's]"),
+        click.option("--top-k", type=int, help="Sampling: draw from this many most probable tokens.  [default: the artifact's]"),
+        click.option("--temperature", type=float, help="Sampling: divide the logits by it.  [default: the artifact's]"),
+        click.option(
+            "--do-sample",
+            is_flag=True,
+            callback=lambda context, option, value: value or None,
+            help="Draw each token at random.  [default: the artifact's]",
+        ),
         click.option(
             "--max-length", type=int, help="Maximum tokens of a caption, including [DEC] and the prompt.  [default: the artifact's]"
         ),

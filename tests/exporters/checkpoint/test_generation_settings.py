@@ -119,3 +119,17 @@ def test_the_cached_reference_depends_on_the_settings(copy, drawn_images):
     assert beams.margins_nat == ((), (), ())
     assert all(greedy.margins_nat)
     assert max(map(len, beams.token_ids)) <= 12 < max(map(len, greedy.token_ids))
+
+
+def test_sampling_of_the_checkpoint_is_a_default_and_the_gate_compares_without_it(copy, drawn_images):
+    directory = copy("generation_config", do_sample=True, top_p=0.9, temperature=0.7)
+    checkpoint = open_checkpoint(str(directory))
+    assert checkpoint.defaults == GenerationConfig(do_sample=True, top_p=0.9, temperature=0.7)
+    (path,) = export(checkpoint, [find_recipe("onnx-fp32")], directory.parent / "out", drawn_images[:4])
+    assert load(path).manifest.gate["exact_captions"] == 4
+
+
+def test_beams_that_sample_are_named_and_left_out(copy, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert open_checkpoint(str(copy("generation_config", do_sample=True, num_beams=3))).defaults == GenerationConfig(num_beams=3)
+    assert "do_sample True with num_beams 3" in caplog.text
