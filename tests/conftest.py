@@ -41,7 +41,7 @@ DATA_IMAGES = 100
 MODELS = {"tiny_checkpoint", "mini_checkpoint", "tiny_artifacts", "mini_artifacts"}
 """Fixtures that are, or are made with, a model; a test that uses one, or a fixture that does, is not fast."""
 SLOW_IMPORTS = re.compile(
-    r"^(?:from|import) (?:torch|transformers|safetensors|nltk|selenium|exporters\.(?:checkpoint|onnx|pytorch|families\.blip)|"
+    r"^(?:from|import) (?:torch|transformers|safetensors|nltk|selenium|exporters\.(?:checkpoint|onnx|pytorch|families\.blip\w*)|"
     r"toolkit\.report\.(?:page|plots|svg|throughput)|tests\.(?:docs\.tables|fuzz))\b",
     re.MULTILINE,
 )
