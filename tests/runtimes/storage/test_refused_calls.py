@@ -11,6 +11,8 @@ import pytest
 from tests.paths import ROOT
 from toolkit.packaging.package import package
 
+pytestmark = pytest.mark.full  # needs strace
+
 WRITE = """
 import logging, sys
 from pathlib import Path
