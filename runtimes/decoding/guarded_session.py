@@ -1,9 +1,12 @@
 """Wrap a session so that every exception of its engine becomes an `EngineError`.
 
-Only calls into the session are translated. An exception that a caller's callback raises during a search passes unchanged.
+Only calls into the session are translated. An exception that a caller's callback raises during a search passes unchanged. Logits that are
+not finite are an `EngineError` as well: no search can rank them.
 """
 
 from typing import Any, TypeVar, cast
+
+import numpy as np
 
 from runtimes.errors import EngineError, translate_errors
 
@@ -38,7 +41,10 @@ class _Guard:
 
         def call(*arguments: Any) -> Any:  # noqa: ANN401
             with translate_errors(lambda problem: EngineError(artifact, problem)):
-                return value(*arguments)
+                result = value(*arguments)
+                if name == "step" and not np.isfinite(result[0]).all():
+                    raise ArithmeticError("the logits are not finite")
+                return result
 
         vars(self)[name] = call  # later lookups find it without calling __getattr__
         return call

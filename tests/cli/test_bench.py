@@ -278,8 +278,8 @@ def names(tiny_artifacts, tiny_checkpoint, mini_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "facts"),
     [
-        ("{tmp}/none", "ARTIFACT_MISSING", ["{tmp}/none: ", "toolkit export CHECKPOINT --output {tmp}"]),
-        ("{fp32} {tmp}/empty", "ARTIFACT_MISSING", ["{tmp}/empty: ", "toolkit export CHECKPOINT --output {tmp}"]),
+        ("{tmp}/none", "ARTIFACT_MISSING", ["{tmp}/none: ", "toolkit export CHECKPOINT"]),
+        ("{fp32} {tmp}/empty", "ARTIFACT_MISSING", ["{tmp}/empty: ", "toolkit export CHECKPOINT"]),
         ("{fp32} --output {tmp}/kept.jsonl", "OUTPUT_EXISTS", ["{tmp}/kept.jsonl: ", "--overwrite"]),
         ("{fp32} --output {tmp}/none/r.jsonl", "OUTPUT_UNWRITABLE", ["{tmp}/none/r.jsonl: ", "no folder {tmp}/none"]),
         ("{fp32} --checkpoint {tmp}/none", "CHECKPOINT_UNUSABLE", ["{tmp}/none: ", "no such"]),

@@ -209,7 +209,7 @@ def test_output_file(artifact, captioner, drawn_images, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "facts"),
     [
-        (["{tmp}/none", "{image}"], "ARTIFACT_MISSING", ["{tmp}/none: ", "toolkit export CHECKPOINT --output {tmp}"]),
+        (["{tmp}/none", "{image}"], "ARTIFACT_MISSING", ["{tmp}/none: ", "toolkit export CHECKPOINT"]),
         (["{artifact}", "{tmp}"], "REQUEST_INVALID", ["{tmp}: ", "no images"]),
         (["{artifact}", "{tmp}/*.jpg"], "REQUEST_INVALID", ["{tmp}/*.jpg: ", "no images"]),
         (["{artifact}", "{image}", "--output", "{tmp}/none/c.txt"], "OUTPUT_UNWRITABLE", ["{tmp}/none/c.txt: ", "no folder {tmp}/none"]),
