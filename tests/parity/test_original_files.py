@@ -58,7 +58,7 @@ def captions(captioner, images):
     ]
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", [pytest.param(True, marks=pytest.mark.full), False])
 def test_captions_are_those_of_the_same_weights_in_transformers(tiny_checkpoint, drawn_images, tmp_path, tied, caplog):
     same = tiny_checkpoint if tied else untie(tiny_checkpoint, tmp_path / "untied", seed=3)
     opened = open_checkpoint(str(write_original(same, tmp_path / "model_caption.pth")), like=str(tiny_checkpoint))
