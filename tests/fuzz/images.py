@@ -1,7 +1,7 @@
 """Mutated images of every format: `read_image` gives what Pillow's `convert("RGB")` gives of the same bytes, or `ImageReadError`.
 
 Where Pillow's own value is not ours on purpose, the oracle says so: EXIF turns an image, greys of more than 8 bits are scaled and not
-clipped. A picture of which only the EXIF block is broken, so that Pillow itself gives up, must still be one of its seed's eight turns.
+clipped. An image of which only the EXIF block is broken, so that Pillow itself gives up, must still be one of its seed's eight turns.
 """
 
 import contextlib

@@ -120,7 +120,7 @@ try {
     const golden = JSON.parse(await readFile(join(folder, 'golden.json'), 'utf8'))
     for (const { resized, captions } of golden.images) {
       const { token_ids } = await caption(join(folder, resized), golden.max_length)
-      const said = verdict(token_ids, captions.find(({ beams }) => beams === 1), golden.tie_nat)
+      const said = verdict(token_ids, captions.find(({ num_beams }) => num_beams === 1), golden.tie_nat)
       console.log(`${resized}: ${said}`)
       if (said.includes('differ')) process.exitCode = 1
     }

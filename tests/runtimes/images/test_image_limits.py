@@ -140,13 +140,13 @@ def test_a_large_jpeg_is_decoded_smaller_on_request(max_pixels, size):
 
 
 def test_what_cannot_be_decoded_smaller_is_refused():
-    picture = Image.fromarray(photo(400, 600))
-    for data in (encode(picture, "PNG"), encode(picture, "JPEG", progressive=True)):
+    image = Image.fromarray(photo(400, 600))
+    for data in (encode(image, "PNG"), encode(image, "JPEG", progressive=True)):
         with pytest.raises(ImageReadError, match="is too large"):
             read_image(data, max_pixels=30_000, reduce_large=True)
     with pytest.raises(ImageReadError, match="is too large"):
-        read_image(encode(picture, "JPEG"), max_pixels=3_000, reduce_large=True)
-    assert read_image(encode(picture, "JPEG", progressive=True), max_pixels=60_000, reduce_large=True).size == (300, 200)
+        read_image(encode(image, "JPEG"), max_pixels=3_000, reduce_large=True)
+    assert read_image(encode(image, "JPEG", progressive=True), max_pixels=60_000, reduce_large=True).size == (300, 200)
 
 
 def noisy_sources():
