@@ -1,7 +1,6 @@
 """Make a damaged copy of an artifact, to measure whether golden captions notice damage: 0.1 % of one weight is set to zero."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -55,7 +54,7 @@ def with_zeroed_weight(artifact: Artifact, copy: Path) -> str:
 def _link_or_copy(source: Path, target: Path, *, link: bool) -> None:
     try:
         if link:
-            os.link(source.resolve(), target)
+            target.symlink_to(source.resolve())  # a hard link would change the ctime of a file that another process may be loading
             return
     except OSError:
         pass

@@ -88,6 +88,14 @@ def test_an_unpacked_package_is_packaged_to_the_same_bytes(packed, tmp_path):
     assert (tmp_path / "b.tar.gz").read_bytes() == packed[0].read_bytes()
 
 
+def test_packaging_does_not_touch_the_artifacts_files(tiny_artifacts, tmp_path):
+    """Their ctime stays: a process that is loading the artifact refuses a file whose ctime changes meanwhile."""
+    artifact = shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "artifact")
+    before = {path.name: path.stat().st_ctime_ns for path in artifact.iterdir()}
+    package(artifact, tmp_path / "package.tar.gz")
+    assert {path.name: path.stat().st_ctime_ns for path in artifact.iterdir()} == before
+
+
 def test_the_card_describes_the_artifact(packed, tiny_artifacts):
     card, manifest = (packed[1] / "README.md").read_text(), open_artifact(tiny_artifacts["onnx-int8"]).manifest
     for fact in (
