@@ -8,6 +8,8 @@ from click.testing import CliRunner
 
 from toolkit.cli import main
 
+pytestmark = pytest.mark.full  # exports or benchmarks of its own, half a minute
+
 RECIPES = ("onnx-int8", "onnx-int4", "pytorch-int8", "pytorch-fp32")
 
 

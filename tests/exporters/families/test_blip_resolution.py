@@ -19,6 +19,8 @@ from runtimes.host.facts import usable_cores
 from runtimes.images.reading import read_image
 from runtimes.loading import load
 
+pytestmark = pytest.mark.full  # exports or benchmarks of its own, half a minute
+
 SMALL = Recipe(name="small", runtime="ort", why="FP32 of fewer pixels.", image_scale=0.75, drift_limit_nat=10.0)
 
 
