@@ -258,6 +258,6 @@ def read_licence(directory: Path) -> str | None:
     """Return the licence of the model card (README.md), or None if there is no card or it names no licence."""
     try:
         licence = ModelCard((directory / CARD).read_text(encoding="utf-8", errors="replace")).data.get("license")
-    except Exception:  # no card, or its front matter is not YAML
+    except Exception:  # a licence is optional: however a card is damaged, it must not stop an export
         return None
     return licence if isinstance(licence, str) else None
