@@ -1,11 +1,13 @@
 """The results of a `Captioner`: captions, load timings and information about the loaded artifact."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import ImageSpec
 from runtimes.decoding.session import EngineInfo
+
+FinishReason: TypeAlias = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,9 @@ class Caption:
     """All ids, start and end token included."""
     score: float | None
     """Natural-log probability of the generated tokens / generated length ** length_penalty."""
-    finish_reason: Literal["stop", "length"] | None = None
+    log_probabilities: tuple[float, ...] | None = None
+    """Natural-log probability of each generated token, on request: those that `score` sums. None without `log_probabilities=True`."""
+    finish_reason: FinishReason | None = None
     """"stop" if the model ended the caption, "length" if the caption was cut at its greatest length; None with an error."""
     alternatives: tuple["Caption", ...] = ()
     """Further captions of the image, see `GenerationConfig.num_return_sequences`."""
@@ -25,6 +29,19 @@ class Caption:
     """Message in one line if the image could not be captioned; then `text` and `token_ids` are empty and `score` is None."""
     code: str | None = None
     """Code of the error, see `ToolkitError.code`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionToken:
+    """A token of a caption that is being generated, see `Captioner.stream_tokens`."""
+
+    token_id: int
+    log_probability: float
+    """Natural-log probability of the token by the model."""
+    text: str
+    """Text of the caption up to this token, prompt included. The next token may continue its last word."""
+    finish_reason: FinishReason | None
+    """Of the last token, see `Caption.finish_reason`; None for the others."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,19 +5,20 @@ import os
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
-from dataclasses import replace
 from itertools import islice, repeat
 from time import perf_counter
-from typing import Any, Literal, Self, TypeAlias, Unpack, cast
+from typing import Any, Self, TypeAlias, Unpack, cast
 
 import numpy as np
 
 from runtimes.artifact.generation import GenerationConfig, GenerationOptions
 from runtimes.artifact.manifest import Manifest
-from runtimes.caption import Caption, CaptionerInfo, LoadTimings
+from runtimes.caption import Caption, CaptionerInfo, CaptionToken, FinishReason, LoadTimings
 from runtimes.decoding.guarded_session import guarded
+from runtimes.decoding.hypothesis import Hypothesis
+from runtimes.decoding.request import checked_config, require_steps
 from runtimes.decoding.scoring import score_sequences
-from runtimes.decoding.search import Hypothesis, PhaseTimer, generate, run_by_length, run_loop
+from runtimes.decoding.search import PhaseTimer, generate, generate_tokens, run_by_length, run_loop
 from runtimes.decoding.session import Float32, Int64, LoopSession, Session, State, require
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import EnvironmentFailedError, OutOfMemoryError, RequestError, ToolkitError, UnavailableError, first_line
@@ -131,6 +132,7 @@ class Captioner:
         batch_size: int = 1,
         workers: int = 0,
         generation_config: GenerationConfig | None = None,
+        log_probabilities: bool = False,
         timer: PhaseTimer | None = None,
         **options: Unpack[GenerationOptions],
     ) -> list[Caption]:
@@ -147,6 +149,7 @@ class Captioner:
                 it, except for `pytorch-int8`: the rows of its decoder share one activation scale.
             workers: Threads that read images ahead of the model; 0 reads each batch before it runs. Captions do not depend on it.
             generation_config: All settings of the search, in place of the artifact's (`info().defaults`).
+            log_probabilities: Whether captions have the log-probability of each token, see `Caption.log_probabilities`.
             timer: Callback for benchmarks, see `PhaseTimer`. "read" is the time that the model waited for images.
             options: Single settings of the search, by the names of `GenerationConfig`: `num_beams`, `max_length`, `repetition_penalty` and
                 so on. A `max_length` without `max_new_tokens` replaces that setting of the artifact.
@@ -166,6 +169,7 @@ class Captioner:
                 batch_size=batch_size,
                 workers=workers,
                 generation_config=generation_config,
+                log_probabilities=log_probabilities,
                 timer=timer,
                 **options,
             )
@@ -179,6 +183,7 @@ class Captioner:
         batch_size: int = 1,
         workers: int = 0,
         generation_config: GenerationConfig | None = None,
+        log_probabilities: bool = False,
         timer: PhaseTimer | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Generator[Caption, None, None]:
@@ -191,14 +196,43 @@ class Captioner:
         Close the generator to stop early; its threads end.
         """
         prompts = self._prompts(prompt, images)
-        for prompt_ids in {len(ids): ids for ids in (prompts or self._prompts(None, images=()))}.values():
-            config = self._config(prompt_ids, generation_config or self.manifest.defaults, options)
+        for length in {len(ids) for ids in (prompts or self._prompts(None, images=()))}:
+            config = checked_config(self.manifest, self.session, length, generation_config or self.manifest.defaults, options)
+        require_steps(self.manifest, self.session, ("log_probabilities",) if log_probabilities else ())
         if batch_size < 1:
             raise RequestError("batch_size must be at least 1")
         if workers < 0:
             raise RequestError("workers must not be negative")
         each_prompt = iter(prompts) if isinstance(prompt, (list, tuple)) else repeat(prompts[0])
-        return self._stream(each_image(images), each_prompt, config, batch_size, workers, timer or (lambda phase, seconds: None))
+        timer = timer or (lambda phase, seconds: None)
+        return self._stream(each_image(images), each_prompt, config, batch_size, workers, timer, log_probabilities=log_probabilities)
+
+    def stream_tokens(
+        self,
+        image: ImageInput,
+        *,
+        prompt: str | None = None,
+        generation_config: GenerationConfig | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Generator[CaptionToken, None, None]:
+        """Caption one image by greedy search or sampling, and yield each token when it is chosen.
+
+        Arguments are those of `caption`. The call itself checks them and reads the image.
+
+        Raises:
+            ImageReadError: The image cannot be read.
+            RequestError: An argument is invalid, the settings ask for beams or several captions, the artifact has its whole loop in one
+                graph, or the captioner is closed.
+            EngineError, OutOfMemoryError, UnavailableError: See `caption`.
+        """
+        if not is_image(image):
+            raise RequestError(f"stream_tokens captions one image, not {type(image).__name__}")
+        (prompt_ids,) = self._prompts(prompt, images=[image])
+        require_steps(self.manifest, self.session, ("stream_tokens",))
+        config = checked_config(self.manifest, self.session, len(prompt_ids), generation_config or self.manifest.defaults, options)
+        if config.num_beams > 1 or config.num_return_sequences > 1:
+            raise RequestError("stream_tokens needs num_beams 1 and num_return_sequences 1: beams are ranked when all are complete")
+        return self._stream_tokens(self._pixels(image), prompt_ids, config)
 
     def score(self, images: Images, *, captions: Sequence[str | Sequence[str]] | str) -> list[Float32]:
         """Return the natural-log probability of given captions by teacher forcing, end token included.
@@ -254,41 +288,6 @@ class Captioner:
             raise RequestError(f"prompt is a list of {len(texts)}, and there are {count} images; give one prompt for each image")
         return [self.tokenizer.prompt_ids(text) for text in texts]
 
-    def _config(self, prompt_ids: list[int], base: GenerationConfig, options: GenerationOptions) -> GenerationConfig:
-        """Return the settings of a request after a check against the model and the session."""
-        requested: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        if "max_length" in requested:
-            requested.setdefault("max_new_tokens", None)
-        try:
-            config = replace(base, **requested)
-        except ValueError as error:
-            raise RequestError(str(error)) from error
-        limit, vocabulary = self.manifest.model.max_positions, self.manifest.model.vocabulary
-        prompt = len(prompt_ids)
-        if (max_length := config.max_length_after(prompt)) > limit:
-            name = (
-                "max_length"
-                if config.max_new_tokens is None
-                else f"a prompt of {prompt} tokens and max_new_tokens {config.max_new_tokens}:"
-            )
-            raise RequestError(f"{name} {max_length} is more than the {limit} positions of this model")
-        if prompt >= max_length:
-            raise RequestError(f"the prompt takes {prompt} tokens, so max_length must be more than that; it is {max_length}")
-        if config.min_length > max_length:
-            raise RequestError(f"min_length {config.min_length} is more than the greatest length, {max_length}")
-        if 2 * config.num_beams >= vocabulary:
-            raise RequestError(f"{config.num_beams} beams are too many for a vocabulary of {vocabulary}")
-        if config.largest_token >= vocabulary:
-            raise RequestError(
-                f"token id {config.largest_token} in bad_words_ids or suppress_tokens is not in the vocabulary of {vocabulary}"
-            )
-        require(self.session, *(("beams",) if config.num_beams > 1 else ()))
-        if "loop" in self.session.capabilities and (refused := config.beyond_greedy()):
-            raise RequestError(
-                f"{self.manifest.name} has its whole loop in one graph and cannot apply {', '.join(refused)}; use a split recipe for them"
-            )
-        return config
-
     def _pixels(self, image: ImageInput) -> Float32:
         return preprocess(read_image(image, max_pixels=self._max_pixels, reduce_large=self._reduce_large), self.manifest.image)
 
@@ -309,6 +308,8 @@ class Captioner:
         batch_size: int,
         workers: int,
         timer: PhaseTimer,
+        *,
+        log_probabilities: bool,
     ) -> Generator[Caption, None, None]:
         with closing(read_ahead(self._read, images, workers, ahead=batch_size + workers)) as reading:
             while True:
@@ -321,12 +322,13 @@ class Captioner:
                 batch = list(islice(prompts, len(read)))
                 if len(batch) < len(read):
                     raise RequestError("prompt is a list, and there are more images than prompts")
-                yield from self._caption_batch(read, batch, config, timer)
+                for result in self._caption_batch(read, batch, config, timer):
+                    yield result if isinstance(result, Caption) else self._caption(result, log_probabilities=log_probabilities)
 
     def _caption_batch(
         self, read: list[Float32 | ToolkitError], prompts: list[list[int]], config: GenerationConfig, timer: PhaseTimer
-    ) -> Iterator[Caption]:
-        """Caption the results of `_read`. The list is cleared, so that the pixels are in memory once."""
+    ) -> Iterator[Hypothesis | Caption]:
+        """Caption the results of `_read`; errors become captions. The list is cleared, so that the pixels are in memory once."""
         errors = [each if isinstance(each, ToolkitError) else None for each in read]
         pixels = [each for each in read if not isinstance(each, ToolkitError)]
         read.clear()
@@ -336,15 +338,31 @@ class Captioner:
             if error is not None:
                 yield Caption(text="", token_ids=(), score=None, error=str(error), code=error.code)
             else:
-                yield self._caption(next(hypotheses))
+                yield next(hypotheses)
 
-    def _caption(self, hypothesis: Hypothesis) -> Caption:
+    def _caption(self, hypothesis: Hypothesis, *, log_probabilities: bool) -> Caption:
         ids = hypothesis.token_ids
-        reason: Literal["stop", "length"] = "stop" if ids[-1] == self.manifest.tokenizer.eos_id else "length"
-        alternatives = tuple(map(self._caption, hypothesis.alternatives))
         return Caption(
-            text=self.tokenizer.text(ids), token_ids=ids, score=hypothesis.score, finish_reason=reason, alternatives=alternatives
+            text=self.tokenizer.text(ids),
+            token_ids=ids,
+            score=hypothesis.score,
+            log_probabilities=hypothesis.log_probabilities if log_probabilities else None,
+            finish_reason="stop" if ids[-1] == self.manifest.tokenizer.eos_id else "length",
+            alternatives=tuple(self._caption(other, log_probabilities=log_probabilities) for other in hypothesis.alternatives),
         )
+
+    def _stream_tokens(self, pixels: Float32, prompt: list[int], config: GenerationConfig) -> Generator[CaptionToken, None, None]:
+        ids, eos_id, longest = list(prompt), self.manifest.tokenizer.eos_id, config.max_length_after(len(prompt))
+        try:
+            state, key = self.stepwise_session.encode({"pixels": pixels[None]}), zlib.crc32(pixels.tobytes())
+            steps = generate_tokens(self.stepwise_session, state, np.array([prompt]), self.manifest.tokenizer, config, key)
+            for token_id, log_probability in steps:
+                ids.append(token_id)
+                reason: FinishReason | None = "stop" if token_id == eos_id else "length" if len(ids) == longest else None
+                text = self.tokenizer.text(ids)
+                yield CaptionToken(token_id=token_id, log_probability=log_probability, text=text, finish_reason=reason)
+        except MemoryError as error:
+            raise self._too_little_memory(error) from error
 
     def _search(self, pixels: Float32, prompts: list[list[int]], config: GenerationConfig, timer: PhaseTimer) -> list[Hypothesis]:
         """Caption images f32[B,3,S,S] with one prompt each."""
@@ -359,14 +377,18 @@ class Captioner:
             keys = [zlib.crc32(image.tobytes()) for image in pixels] if config.do_sample else []
             return generate(self.stepwise_session, self._encode(pixels, timer), prompts, self.manifest.tokenizer, config, timer, keys)
         except MemoryError as error:
-            if len(pixels) == 1 and self.session.info().device != "cpu":
-                raise UnavailableError(f"not enough device memory for one image: {first_line(error)}. Use --device cpu.") from error
             if len(pixels) == 1:
-                raise OutOfMemoryError(f"one image with {self.manifest.name}") from error
+                raise self._too_little_memory(error) from error
         half = len(pixels) // 2
         logger.warning("out of memory with %d images at once; trying %d", len(pixels), half)
         parts = (slice(half), slice(half, None))
         return [each for part in parts for each in self._generate(pixels[part], prompts[part], config, timer)]
+
+    def _too_little_memory(self, error: MemoryError) -> ToolkitError:
+        """Return the error of one image that does not fit in memory."""
+        if self.session.info().device == "cpu":
+            return OutOfMemoryError(f"one image with {self.manifest.name}")
+        return UnavailableError(f"not enough device memory for one image: {first_line(error)}. Use --device cpu.")
 
     def _encode(self, pixels: Float32, timer: PhaseTimer) -> State:
         started = perf_counter()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtimes.decoding.search import log_softmax
+from runtimes.decoding.log_softmax import log_softmax
 from runtimes.decoding.session import Float32, Inputs, Session
 
 

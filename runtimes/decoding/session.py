@@ -23,6 +23,9 @@ State: TypeAlias = Any
 Capability: TypeAlias = Literal["step", "score", "beams", "loop"]
 """step: run token by token. score: return logits of given captions. beams: reorder rows. loop: run the whole greedy loop in one call."""
 
+FIRST_POSITION: Int64 = np.array([0], dtype=np.int64)
+"""Position of the new token in a step that feeds one token."""
+
 STEPWISE: frozenset[Capability] = frozenset({"step", "score", "beams"})
 LOOP: frozenset[Capability] = frozenset({"loop"})
 

@@ -38,6 +38,7 @@ def rows_of(
         prompt=request.prompt,
         batch_size=request.batch_size,
         workers=job.readers,
+        log_probabilities=request.log_probabilities,
         **request.generation_options(),
     )
     engine = captioner.session.info()

@@ -32,6 +32,8 @@ class Request:
     top_p: float | None = None
     seed: int | None = None
     num_return_sequences: int | None = None
+    log_probabilities: bool = False
+    """Whether rows have the log-probability of each token."""
 
     def generation_options(self) -> GenerationOptions:
         """Return the settings of the search as arguments of `Captioner.caption`."""

@@ -22,7 +22,8 @@ def row_of(image: str, caption: "Caption", captioner: "Captioner", prompt: str |
 
 def _caption_fields(caption: "Caption", captioner: "Captioner", prompt: str | None) -> Row:
     text = captioner.strip_prompt(caption, prompt) if prompt else caption.text
-    return {"caption": text, "token_ids": caption.token_ids, "score": caption.score, "finish_reason": caption.finish_reason}
+    row = {"caption": text, "token_ids": caption.token_ids, "score": caption.score, "finish_reason": caption.finish_reason}
+    return row if caption.log_probabilities is None else {**row, "log_probabilities": caption.log_probabilities}
 
 
 def json_line(row: Row) -> str:

@@ -11,8 +11,8 @@ from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.caption import Caption
 from runtimes.captioner import Captioner
-from runtimes.decoding.search import FIRST_POSITION, log_softmax
-from runtimes.decoding.session import Float32
+from runtimes.decoding.log_softmax import log_softmax
+from runtimes.decoding.session import FIRST_POSITION, Float32
 from runtimes.errors import EngineError, translate_errors
 from runtimes.host.facts import read_host
 from runtimes.images.reading import preprocess

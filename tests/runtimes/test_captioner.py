@@ -12,8 +12,8 @@ from PIL import Image
 
 import runtimes
 from runtimes.caption import Caption
+from runtimes.decoding.log_softmax import log_softmax
 from runtimes.decoding.scoring import score_sequences
-from runtimes.decoding.search import log_softmax
 from runtimes.errors import ImageReadError, RequestError
 
 RECIPES = ("onnx-fp32", "onnx-int8", "onnx-int4", "pytorch-fp32", "pytorch-int8")

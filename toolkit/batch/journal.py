@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from runtimes.errors import EnvironmentFailedError, OutputError, RequestError
@@ -93,16 +94,27 @@ class Journal:
         """Return whether an image has a row, made from the current content of its file."""
         return self._starts[self._indices[image]] != MISSING
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
+    def begin(self, settings: Mapping[str, Any], absent: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Write the settings to a new journal, or compare them with those of an existing one.
 
+        Args:
+            settings: The settings of this run.
+            absent: Values of settings that an older version does not write, since it had no such option.
+
         Raises:
-            RequestError: The existing rows have other settings; the message names every difference.
+            RequestError: The existing rows have other settings; the message names every difference. Or a setting is neither in the journal
+                nor in `absent`.
             OutputError: The journal cannot be written.
         """
         if self._settings is not None:
-            if differing := [name for name in settings if settings[name] != self._settings.get(name)]:
-                changes = "; ".join(f"{name} {self._settings.get(name)!r} then, {settings[name]!r} now" for name in differing)
+            then = {**absent, **self._settings}
+            if missing := sorted(settings.keys() - then.keys()):
+                raise RequestError(
+                    f"{self.path}: was written by another version of this toolkit, without {', '.join(missing)}. "
+                    "Finish it with that version, or start again with --overwrite."
+                )
+            if differing := [name for name in settings if settings[name] != then[name]]:
+                changes = "; ".join(f"{name} {then[name]!r} then, {settings[name]!r} now" for name in differing)
                 raise RequestError(
                     f"{self._output if self._finished else self.path}: was started with other settings ({changes}). "
                     "Resume with the same settings, or start again with --overwrite."

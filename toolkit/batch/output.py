@@ -7,13 +7,14 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import OutputError, OutputExistsError
-from runtimes.pool.job import CaptionJob, Ready
+from runtimes.pool.job import CaptionJob, Ready, Request
 from runtimes.pool.rows import Row, json_line, text_line
 from runtimes.pool.supervisor import supervise
 from runtimes.storage.atomic_write import locked, write_atomically
@@ -21,6 +22,9 @@ from toolkit.batch.finished import is_unchanged, meta_of, read_finished, write_m
 from toolkit.batch.journal import Journal, partial_of
 
 logger = logging.getLogger(__name__)
+
+ABSENT = {field.name: field.default for field in fields(Request) if field.default is not MISSING}
+"""Values of options that older versions of the toolkit did not have, for their journals."""
 
 
 def caption_into(
@@ -92,7 +96,7 @@ def _caption_rest(journal: Journal, job: CaptionJob, settings: Mapping[str, Any]
 
     def begin(ready: Ready) -> None:
         nonlocal started
-        journal.begin(json_dataclass.dump(ready) | json_dataclass.dump(job.request) | settings)
+        journal.begin(json_dataclass.dump(ready) | json_dataclass.dump(job.request) | settings, ABSENT)
         started = True
 
     try:

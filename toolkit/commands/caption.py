@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     callback=lambda context, option, value: error_codes(value),
     help="With --resume: caption images again whose row has one of these error codes. ENVIRONMENT_FAILED is always tried again.",
 )
+@click.option("--log-probabilities", is_flag=True, help="Add the natural-log probability of each generated token; needs --json.")
 @click.option(
     "--json",
     "as_json",
@@ -110,6 +111,7 @@ def command(
     resume: bool,
     timeout: float | None,
     retry_errors: frozenset[str],
+    log_probabilities: bool,
     as_json: bool,
     **decoding: Any,  # noqa: ANN401 - the values of `decoding_options`
 ) -> None:
@@ -130,6 +132,8 @@ def command(
         raise RequestError("--retry-errors needs --resume")
     if (decoding["num_return_sequences"] or 1) > 1 and not as_json:
         raise RequestError("--num-return-sequences above 1 needs --json: a line of text has one caption")
+    if log_probabilities and not as_json:
+        raise RequestError("--log-probabilities needs --json: a line of text has the caption only")
     artifact, images = split_artifact(paths, more_images=from_file is not None)
     if not images and from_file is None:
         raise click.UsageError("Missing argument 'IMAGE...'.")
@@ -145,6 +149,7 @@ def command(
         max_pixels=max_pixels,
         reduce_large=reduce_large,
         strip_prompt=strip_prompt,
+        log_probabilities=log_probabilities,
     )
     job = CaptionJob(
         artifact=str(artifact or default_artifacts()),

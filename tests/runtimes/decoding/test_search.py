@@ -16,7 +16,9 @@ from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.captioner import Captioner
-from runtimes.decoding.search import Hypothesis, generate, run_by_length, top_k
+from runtimes.decoding.beam_search import top_k
+from runtimes.decoding.hypothesis import Hypothesis
+from runtimes.decoding.search import generate, run_by_length
 from runtimes.decoding.session import STEPWISE, DeviceMemoryError, EngineInfo
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import OutOfMemoryError, RequestError, UnavailableError

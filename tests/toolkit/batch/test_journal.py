@@ -130,8 +130,15 @@ def test_a_file_that_is_no_journal_is_refused_and_unchanged(output, images):
 
 def test_the_error_names_the_settings_that_differ(output, images):
     started(output, images).close()
-    with pytest.raises(RequestError, match=r"artifact .*3f9a.*77.*prompt .*None.*'a'"):
-        Journal(output, images).begin({"artifact": "77", "num_beams": 1, "prompt": "a"})
+    with pytest.raises(RequestError, match=r"artifact .*3f9a.*77.*seed .*None.*5"):
+        Journal(output, images).begin({"artifact": "77", "num_beams": 1, "seed": 5}, {"seed": None})
+
+
+def test_a_journal_without_newer_options_continues_with_their_defaults(output, images):
+    started(output, images).close()
+    Journal(output, images).begin({**SETTINGS, "seed": None}, {"seed": None})
+    with pytest.raises(RequestError, match=r"another version.*prompt.*--overwrite"):
+        Journal(output, images).begin({**SETTINGS, "prompt": None})
 
 
 def test_an_image_that_changed_has_no_row(output, images):
