@@ -76,7 +76,7 @@ def export(
         on_step: Called with the name of each step when it begins, for progress display.
 
     Raises:
-        RecipeError: A recipe names a component that the model family does not have, or two recipes have the same name.
+        RecipeError: A recipe names a component or a layer that the model does not have, or two recipes have the same name.
         OutputExistsError: An artifact exists and `overwrite` is false. Nothing was built.
         OutputError: An artifact cannot be written.
         CheckpointError: The weights cannot be read.
@@ -87,6 +87,7 @@ def export(
 
     for recipe in recipes:
         recipe.check_components(checkpoint.family.components)
+        recipe.check_layers(checkpoint.layers())
     paths = output_paths(checkpoint.name, recipes, output, overwrite=overwrite)
     failures: list[ToolkitError] = []
     try:

@@ -8,6 +8,8 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +21,8 @@ from runtimes.families.signature import SINGLE, SPLIT
 
 
 @dataclass(frozen=True, kw_only=True)
-class Component:
-    """How the weights of one component are stored. BLIP has two components: encoder and decoder."""
+class Layer:
+    """How the weights of one layer are stored. A layer is a product with constant weights, named after its torch module."""
 
     weights: Literal["fp32", "fp16", "qint8", "quint8", "qint4"] = "fp32"
     """Number format. qint8 and qint4 are signed and symmetric; quint8 has a zero point."""
@@ -30,8 +32,6 @@ class Component:
     """Use one scale per block of this many consecutive inputs, for weights and activations. A power of two, at least 16."""
     reduce_range: bool = False
     """Quantize weights to 7 bits: on x86 without VNNI, sums of two U8S8 products saturate at 16 bits (onnxruntime#6004)."""
-    keep_fp32: tuple[str, ...] = ()
-    """Glob patterns of node or module names that are not quantized. The ONNX exporter stores the large ones as FP16."""
 
     def __post_init__(self) -> None:
         if self.reduce_range and (not self.quantized or self.block_size):
@@ -49,6 +49,24 @@ class Component:
     def quantized(self) -> bool:
         """Whether the weights are integers."""
         return self.weights in ("qint8", "quint8", "qint4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component(Layer):
+    """How the weights of one component are stored. BLIP has two components: encoder and decoder."""
+
+    layers: Mapping[str, Layer] = field(default_factory=dict)
+    """Exceptions: glob pattern of layer names → format of these layers. The longest pattern that matches a layer applies."""
+
+    def layer(self, name: str) -> Layer:
+        """Return how the weights of a layer are stored."""
+        matching = [pattern for pattern in self.layers if fnmatchcase(name, pattern)]
+        return self.layers[max(matching, key=lambda pattern: (len(pattern), pattern))] if matching else self
+
+    @property
+    def formats(self) -> list[Layer]:
+        """The component's own format and those of its exceptions."""
+        return [self, *self.layers.values()]
 
 
 DEFAULT = "*"
@@ -87,18 +105,20 @@ class Recipe:
         builders = [name for name, engine in ENGINES.items() if engine.builder]
         if self.runtime not in builders:
             raise ValueError(f"runtime {self.runtime!r} is not one of {', '.join(builders)}")
-        parts = self.components.values()
-        if self.runtime == "torch" and any(part.weights == "quint8" or part.reduce_range or part.block_size for part in parts):
+        parts, formats = self.components.values(), self._formats
+        if self.runtime == "torch" and any(each.weights == "quint8" or each.reduce_range or each.block_size for each in formats):
             raise ValueError("the torch runtime supports only full-range qint8 weights per channel")
-        if self.runtime == "torch" and any(part.quantized and not part.per_channel for part in parts):
+        if self.runtime == "torch" and any(each.quantized and not each.per_channel for each in formats):
             raise ValueError("the torch runtime quantizes per channel only")
-        if self.precision == "fp16" and (DEFAULT not in self.components or {part.weights for part in parts} != {"fp16"}):
-            raise ValueError(f"fp16 is for all components or none: set it for {DEFAULT!r} only")
+        if any(part.weights == "fp16" for part in parts) and (set(self.components) != {DEFAULT} or self.components[DEFAULT].layers):
+            raise ValueError(f"fp16 is for all components or none: set it for {DEFAULT!r} only, without layers")
+        if self.runtime == "torch" and any(layer.weights == "fp16" for part in parts for layer in part.layers.values()):
+            raise ValueError("the torch runtime stores layers in fp32 or qint8; fp16 is for all components or none")
         if self.contract not in ENGINES[self.runtime].sessions:
             raise ValueError(f"the {self.runtime} runtime does not run layout {self.layout}")
         if not 0 < self.image_scale <= 1:
             raise ValueError("image_scale must be above 0 and at most 1")
-        if self.drift_limit_nat is None and (self.precision != "fp32" or self.approximate):
+        if self.drift_limit_nat is None and (self.approximate or any(each.weights != "fp32" for each in formats)):
             raise ValueError("a recipe that is approximate or not fp32 needs drift_limit_nat")
 
     def component(self, name: str) -> Component:
@@ -119,6 +139,32 @@ class Recipe:
                 f"{self.name}: unknown component(s) {', '.join(unknown)}; known: {', '.join(known)}, and {DEFAULT} for the others"
             )
 
+    def check_layers(self, layers: Mapping[str, Sequence[str]]) -> None:
+        """Check that every pattern of `Component.layers` matches a layer.
+
+        Args:
+            layers: Component → names of its layers.
+
+        Raises:
+            RecipeError: A pattern matches none. The message lists similar names.
+        """
+        for key, part in self.components.items():
+            names = [
+                name
+                for component, known in layers.items()
+                if key in (component, DEFAULT) and self.component(component) is part
+                for name in known
+            ]
+            for pattern in part.layers:
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    near = get_close_matches(pattern, names, n=3, cutoff=0) or ["none"]
+                    raise RecipeError(f"{self.name}: components.{key}.layers: no layer matches {pattern!r}; similar: {', '.join(near)}")
+
+    @property
+    def _formats(self) -> list[Layer]:
+        """The formats of all components and their exceptions."""
+        return [each for part in self.components.values() for each in part.formats]
+
     @property
     def contract(self) -> str:
         """Contract of the artifact's graphs: the names and shapes of their inputs and outputs."""
@@ -131,8 +177,8 @@ class Recipe:
 
     @property
     def precision(self) -> Literal["fp32", "fp16", "int8", "int4"]:
-        """The smallest precision among the components."""
-        weights = {part.weights for part in self.components.values()}
+        """The smallest precision among the components and the integer formats of single layers."""
+        weights = {part.weights for part in self.components.values()} | {each.weights for each in self._formats if each.quantized}
         for precision, names in PRECISIONS.items():
             if weights & names:
                 return precision
@@ -148,7 +194,7 @@ class Recipe:
             approximate=self.approximate,
             # Other kernels multiply weights in blocks, and torch's activations have 7 bits (`runtimes.engines.pytorch.int8_layers`).
             full_range=self.runtime == "ort"
-            and any(part.weights == "qint8" and not part.reduce_range and not part.block_size for part in self.components.values()),
+            and any(each.weights == "qint8" and not each.reduce_range and not each.block_size for each in self._formats),
         )
 
     @property

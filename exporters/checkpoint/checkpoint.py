@@ -80,6 +80,15 @@ class Checkpoint:
         """Return the family's torch module on the meta device, so that its weights take no memory."""
         return _module(self.model)
 
+    def layers(self) -> dict[str, list[str]]:
+        """Return the layers whose format a recipe can set: component → names. An untied table of word embeddings is one of them."""
+        names: dict[str, list[str]] = {component: [] for component in self.family.components}
+        linears = [name for name, module in self.empty_module().named_modules() if isinstance(module, torch.nn.Linear)]
+        tables = () if self.model.tied else (table.removesuffix(".weight") for table in self.family.head_tables.values())
+        for layer in dict.fromkeys(self.family.layer_of(name) for name in (*linears, *tables)):
+            names[self.family.component_of(layer)].append(layer)
+        return names
+
     def load_weights(self) -> dict[str, torch.Tensor]:
         """Read all weights.
 

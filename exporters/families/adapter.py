@@ -4,7 +4,7 @@ To add a family, write a module with a `FamilyAdapter`, add one entry to `FAMILI
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exporters.families.architectures import FAMILIES
@@ -44,6 +44,8 @@ class GraphExport:
     outputs: list[str]
     axes: dict[str, dict[int, str]]
     """Name of an input or output → axis → name, for each axis of variable size."""
+    layers: "Mapping[str, nn.Module]" = field(default_factory=dict)
+    """Name of a layer → its module, for all modules with constant weights that the graph may multiply by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,8 @@ class FamilyAdapter:
     """(weights by name, model) → weights by name, resized to a model from `scaled`."""
     component_of: Callable[[str], str]
     """Name of a parameter or submodule → its component."""
+    layer_of: Callable[[str], str]
+    """Name of a Linear → name of its layer in recipes, which several Linears share if graphs join them into one product."""
     graphs: Callable[[Any], list[GraphExport]]
     """Torch module → its graphs of contract `split/1`. The module is modified and cannot be used afterwards."""
     reference: Callable[..., Reference]

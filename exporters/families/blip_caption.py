@@ -116,6 +116,11 @@ def component_of(name: str) -> str:
     return "encoder" if per_image else "decoder"
 
 
+def layer_of(name: str) -> str:
+    """See `FamilyAdapter.layer_of`. Graphs join query, key and value of the decoder's self-attention into `qkv`."""
+    return re.sub(r"\.attention\.self\.(query|key|value)$", ".attention.self.qkv", name)
+
+
 BLIP_CAPTION = FamilyAdapter(
     family="blip",
     task="caption",
@@ -127,6 +132,7 @@ BLIP_CAPTION = FamilyAdapter(
     named_weights=named_weights,
     fitted_weights=fitted_weights,
     component_of=component_of,
+    layer_of=layer_of,
     graphs=blip_graphs,
     reference=run_reference,
     evaluate=evaluate,

@@ -112,6 +112,7 @@ def blip_graphs(model: Blip) -> list[GraphExport]:
     head_table = table if shape.tied else nn.Parameter(head.T.contiguous(), requires_grad=False)
     model.get_submodule("text_decoder.bert.embeddings").add_module("word_embeddings", ColumnEmbedding(table))
     model.get_submodule("text_decoder.cls.predictions").add_module("decoder", ColumnHead(head_table))
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | ColumnHead)}
     # All variable axes are longer than 1: tracing may treat an axis of length 1 as a constant.
     rows, past, new = 4, 3, 2
     kv = [torch.zeros(rows, shape.text_heads, past, shape.head_width, dtype=dtype) for _ in range(2 * shape.text_layers)]
@@ -132,6 +133,7 @@ def blip_graphs(model: Blip) -> list[GraphExport]:
             inputs=["pixels"],
             outputs=names["cross"],
             axes={"pixels": {0: "images"}, **{name: by_layer[name] for name in names["cross"]}},
+            layers=layers,
         ),
         GraphExport(
             role="decoder",
@@ -146,5 +148,6 @@ def blip_graphs(model: Blip) -> list[GraphExport]:
                 "logits": {0: "rows", 1: "positions"},
                 **by_layer,
             },
+            layers=layers,
         ),
     ]

@@ -7,8 +7,8 @@ row and block at `accuracy_level` 4, and `GatherBlockQuantized`.
 Axes: K inputs, N outputs, V vocabulary, D width.
 """
 
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from exporters.onnx.graphs import lookup_tables, weight_products
-from exporters.recipes import Component
+from exporters.onnx.graphs import layer_of_table, lookup_tables, weight_products
+from exporters.recipes import Component, Layer
 
 DOMAIN = "com.microsoft"
 BITS = {"qint4": 4, "qint8": 8}
@@ -33,6 +33,14 @@ blocks of 128: +0.031 nat/token without the search, +0.053 with the search every
 """
 
 Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a weight: bits per code and inputs per block."""
+
+    bits: int
+    size: int
 
 
 def quantize_blocks(weight: Float32, bits: int, block: int, parts: Sequence[float] = (1.0,)) -> tuple[NDArray[np.uint8], Float32]:
@@ -75,71 +83,73 @@ def packed(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 
 def quantize(path: Path, component: Component) -> None:
-    """Replace the MatMul nodes of an FP32 graph by block-quantized ones, in place.
+    """Replace the MatMul nodes of layers with `block_size` by block-quantized ones, in place.
 
     If `block_size` does not divide K, the largest power of two that does is used. A matrix stays in FP32 if that is below `SMALLEST_BLOCK`.
 
     Args:
         path: The graph, with its weights inside the file.
-        component: Has `block_size`, and qint8 or qint4 weights.
+        component: The format of each layer.
     """
-    assert component.block_size is not None
     model = onnx.load(path)
-    graph, bits = model.graph, BITS[component.weights]
+    graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity" and node.input[0] in weights}
     lookups = {node.input[0] for node in graph.node if node.op_type == "Gather"}
-    selected = {name for name in weight_products(graph) if not any(fnmatchcase(name, pattern) for pattern in component.keep_fp32)}
-    done: dict[str, int] = {}  # name of a quantized weight → its block size
+    products = weight_products(graph)
+    done: dict[tuple[str, Blocks], str] = {}  # weight and format → start of the names of its codes and scales
     for node in graph.node:
-        if node.name not in selected:
+        if node.name not in products or (blocks := blocks_of(component.layer(node.name), weights[products[node.name]])) is None:
             continue
-        name = source.get(node.input[1], node.input[1])
+        name = products[node.name]
+        if (name, blocks) not in done:  # layers with equal weights share them, and may differ in their format
+            done[name, blocks] = node.name if any(name == other for other, _ in done) else name
+            parts = SHRINK if blocks.bits == BITS["qint4"] and name not in lookups else (1.0,)
+            _append_quantized(graph, weights[name], done[name, blocks], blocks, parts)
         inputs, outputs = weights[name].dims
-        block = min(component.block_size, inputs & -inputs)  # the largest power of two that divides K
-        if block < SMALLEST_BLOCK:
-            continue
-        if name not in done:
-            parts = SHRINK if bits == BITS["qint4"] and name not in lookups else (1.0,)
-            _append_quantized(graph, weights[name], bits, block, parts)
-            done[name] = block
         node.op_type, node.domain = "MatMulNBits", DOMAIN
-        node.input[:] = [node.input[0], f"{name}_quantized", f"{name}_scale"]
-        attributes = {"K": inputs, "N": outputs, "bits": bits, "block_size": block, "accuracy_level": INT8_ACTIVATIONS}
+        node.input[:] = [node.input[0], f"{done[name, blocks]}_quantized", f"{done[name, blocks]}_scale"]
+        attributes = {"K": inputs, "N": outputs, "bits": blocks.bits, "block_size": blocks.size, "accuracy_level": INT8_ACTIVATIONS}
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-    if done:
-        for name in lookup_tables(graph):
-            width = weights[name].dims[0]
-            if (block := min(component.block_size, width & -width)) >= SMALLEST_BLOCK:
-                done[name] = block
-                _append_quantized(graph, weights[name], bits, block, (1.0,))
-    share_table(graph, done, bits)
+    for name in lookup_tables(graph):
+        if (blocks := blocks_of(component.layer(layer_of_table(name)), weights[name])) is not None:
+            done[name, blocks] = name
+            _append_quantized(graph, weights[name], name, blocks, (1.0,))
+    if not done:
+        return
+    share_table(graph, {name: blocks for name, blocks in done if name in lookups})
     inputs_of_nodes = {name for node in graph.node for name in node.input}
     used = [tensor for tensor in graph.initializer if tensor.name in inputs_of_nodes]
     del graph.initializer[:]
     graph.initializer.extend(used)
-    if done and not any(opset.domain == DOMAIN for opset in model.opset_import):
+    if not any(opset.domain == DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     onnx.save(model, path)
 
 
-def _append_quantized(graph: onnx.GraphProto, weight: onnx.TensorProto, bits: int, block: int, parts: Sequence[float]) -> None:
-    """Append the codes and scales of a weight to a graph."""
-    codes, scales = quantize_blocks(numpy_helper.to_array(weight), bits, block, parts)
-    graph.initializer.append(numpy_helper.from_array(packed(codes, bits), f"{weight.name}_quantized"))
-    graph.initializer.append(numpy_helper.from_array(scales, f"{weight.name}_scale"))
+def blocks_of(layer: Layer, weight: onnx.TensorProto) -> Blocks | None:
+    """Return the blocks of a weight f[K,N], or None if it is not quantized in blocks."""
+    if layer.block_size is None:
+        return None
+    size = min(layer.block_size, weight.dims[0] & -weight.dims[0])  # the largest power of two that divides K
+    return Blocks(BITS[layer.weights], size) if size >= SMALLEST_BLOCK else None
 
 
-def share_table(graph: onnx.GraphProto, blocks: dict[str, int], bits: int) -> None:
+def _append_quantized(graph: onnx.GraphProto, weight: onnx.TensorProto, name: str, blocks: Blocks, parts: Sequence[float]) -> None:
+    """Append the codes and scales of a weight to a graph; their names start with `name`."""
+    codes, scales = quantize_blocks(numpy_helper.to_array(weight), blocks.bits, blocks.size, parts)
+    graph.initializer.append(numpy_helper.from_array(packed(codes, blocks.bits), f"{name}_quantized"))
+    graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scale"))
+
+
+def share_table(graph: onnx.GraphProto, tables: Mapping[str, Blocks]) -> None:
     """Replace the embedding (a Gather of columns of the head's matrix [D,V], then a Transpose) by a lookup in the head's codes and scales.
 
     Args:
         graph: Modified in place.
-        blocks: Name of a quantized weight → its block size.
-        bits: 4 or 8.
+        tables: Name of a quantized table → its blocks.
     """
     for position, node in enumerate(graph.node):
-        if node.op_type != "Gather" or node.input[0] not in blocks:
+        if node.op_type != "Gather" or node.input[0] not in tables:
             continue
         table, ids = node.input
         (transpose,) = [other for other in graph.node if node.output[0] in other.input]
@@ -155,8 +165,8 @@ def share_table(graph: onnx.GraphProto, blocks: dict[str, int], bits: int) -> No
                 [f"{out}_blocks"],
                 f"{name}_blocks",
                 domain=DOMAIN,
-                bits=bits,
-                block_size=blocks[table],
+                bits=tables[table].bits,
+                block_size=tables[table].size,
                 quantize_axis=2,
                 gather_axis=0,
             ),

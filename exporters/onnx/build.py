@@ -10,7 +10,7 @@ from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.onnx import blockwise, optimum_int8
 from exporters.onnx.fused_attention import fuse_self_attention
 from exporters.onnx.graphs import export_graph
-from exporters.onnx.storage import store
+from exporters.onnx.storage import optimized, store
 from exporters.recipes import Recipe
 
 REQUIRES = {"onnxruntime": ">=1.27"}
@@ -32,19 +32,18 @@ def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict
     components = {graph.role: recipe.component(graph.role) for graph in graphs}
     files = {graph.role: directory / f"{graph.role}.onnx" for graph in graphs}
     for graph in graphs:
-        if components[graph.role].quantized:  # FP32 and FP16 graphs contain standard ONNX operators only
+        if optimized(components[graph.role]):  # FP32 and FP16 graphs contain standard ONNX operators only
             fuse_self_attention(graph.attention)
         export_graph(graph, files[graph.role])
     del model, graph, graphs
     applied: dict[str, dict[str, int]] = {}
     payload: dict[str, Path] = {}
     for role, component in components.items():
-        if component.block_size is not None:
-            blockwise.quantize(files[role], component)
-        elif component.quantized:
+        if optimized(component):
             optimum_int8.quantize(files[role], component)
+            blockwise.quantize(files[role], component)
         applied[role] = count_quantized(files[role])
-        payload |= store(files[role], quantized=component.quantized)
+        payload |= store(files[role], component)
     return payload, applied
 
 

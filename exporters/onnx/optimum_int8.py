@@ -8,7 +8,6 @@ is changed to read the head's INT8 table instead of an FP32 copy of its own.
 import logging
 import tempfile
 import warnings
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -20,32 +19,51 @@ from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import QuantizationConfig
 from transformers import PretrainedConfig
 
-from exporters.onnx.graphs import lookup_tables, weight_products
-from exporters.recipes import Component
+from exporters.onnx.graphs import layer_of_table, lookup_tables, weight_products
+from exporters.recipes import Component, Layer
 
 WEIGHT_TYPES = {"qint8": QuantType.QInt8, "quint8": QuantType.QUInt8}
 
 
 def quantize(path: Path, component: Component) -> None:
-    """Quantize an FP32 graph in place.
+    """Quantize the layers of an FP32 graph that have INT8 weights without blocks, in place.
 
     Args:
         path: The graph, with its weights inside the file.
-        component: Has qint8 or quint8 weights, without blocks.
+        component: The format of each layer.
     """
     graph = onnx.load(path, load_external_data=False).graph
-    nodes = [name for name in weight_products(graph) if not any(fnmatchcase(name, pattern) for pattern in component.keep_fp32)]
-    if not nodes:
-        return  # with an empty list, the quantizer would quantize all nodes
+    layers = {name: component.layer(name) for name in weight_products(graph)}
+    by_format: dict[tuple[str, bool, bool], list[str]] = {}  # optimum quantizes all nodes of a run alike
+    for name, layer in layers.items():
+        if without_blocks(layer):
+            by_format.setdefault((layer.weights, layer.per_channel, layer.reduce_range), []).append(name)
+    for nodes in by_format.values():
+        _quantize_nodes(path, layers[nodes[0]], nodes)
+    if not by_format:
+        return
+    model = onnx.load(path)
+    quantize_lookup_tables(model.graph, component)
+    share_table(model.graph)
+    onnx.save(model, path)
+
+
+def without_blocks(layer: Layer) -> bool:
+    """Return whether a layer has INT8 weights without blocks."""
+    return layer.quantized and layer.block_size is None
+
+
+def _quantize_nodes(path: Path, layer: Layer, nodes: list[str]) -> None:
+    """Quantize products of a graph to one format, in place."""
     config = QuantizationConfig(
         is_static=False,
         format=QuantFormat.QOperator,
         mode=QuantizationMode.IntegerOps,
         activations_dtype=QuantType.QUInt8,
-        weights_dtype=WEIGHT_TYPES[component.weights],
-        weights_symmetric=component.weights == "qint8",
-        per_channel=component.per_channel,
-        reduce_range=component.reduce_range,
+        weights_dtype=WEIGHT_TYPES[layer.weights],
+        weights_symmetric=layer.weights == "qint8",
+        per_channel=layer.per_channel,
+        reduce_range=layer.reduce_range,
         nodes_to_quantize=nodes,
         operators_to_quantize=["MatMul"],
     )
@@ -59,15 +77,11 @@ def quantize(path: Path, component: Component) -> None:
         finally:
             root.setLevel(level)
         (Path(scratch) / path.name).replace(path)
-    model = onnx.load(path)
-    quantize_lookup_tables(model.graph)
-    share_table(model.graph)
-    onnx.save(model, path)
 
 
-def quantize_lookup_tables(graph: onnx.GraphProto) -> None:
+def quantize_lookup_tables(graph: onnx.GraphProto, component: Component) -> None:
     """Append the INT8 form of word embeddings f[D,V] that no product uses, with one scale per word; in place."""
-    tables = set(lookup_tables(graph))
+    tables = {name for name in lookup_tables(graph) if without_blocks(component.layer(layer_of_table(name)))}
     for tensor in [tensor for tensor in graph.initializer if tensor.name in tables]:
         codes, scales = quantize_columns(numpy_helper.to_array(tensor))
         for suffix, values in (("quantized", codes), ("scale", scales), ("zero_point", np.zeros(len(scales), np.int8))):

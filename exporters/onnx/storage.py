@@ -6,15 +6,18 @@ rows of the word embeddings that no caption needs are not read.
 """
 
 import hashlib
-from collections.abc import Iterator
-from math import prod
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from exporters.onnx.graphs import layer_of_table, lookup_tables, weight_products
+from exporters.recipes import Component
 from exporters.writing.artifact_writer import payload_name
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import OutputError
@@ -34,12 +37,18 @@ ALIGNMENT = 64
 LOOKUPS = ("Gather", "GatherBlockQuantized")
 
 
-def store(path: Path, *, quantized: bool) -> dict[str, Path]:
+def optimized(component: Component) -> bool:
+    """Return whether the graph of a component is stored after ONNX Runtime's optimizer: its layers are not all in FP32 or all in FP16."""
+    return any(each.quantized for each in component.formats) or bool(component.layers)
+
+
+def store(path: Path, component: Component) -> dict[str, Path]:
     """Convert a graph to the form in which artifacts store it.
 
     Args:
         path: The graph, with its weights inside the file; replaced. Its stem is its role.
-        quantized: Use operators of ONNX Runtime, and store the remaining large FP32 tensors as FP16.
+        component: The format of each layer. If some are quantized, use operators of ONNX Runtime, and store the other large FP32 tensors as
+            FP16, except the weights of layers whose format is FP32.
 
     Returns:
         Role → file: the graph and its weights.
@@ -47,9 +56,10 @@ def store(path: Path, *, quantized: bool) -> dict[str, Path]:
     Raises:
         OutputError: onnxruntime cannot write the graph.
     """
-    if quantized:
+    if optimized(component):
+        formats = weight_formats(onnx.load(path, load_external_data=False).graph, component)
         optimize(path)
-        store_as_fp16(path)
+        store_as_fp16(path, formats)
     model = onnx.load(path)
     duplicate_lookup_names(model.graph)
     weights = path.with_name(f"{path.stem}-weights.bin")
@@ -85,19 +95,42 @@ def optimize(path: Path) -> None:
     onnx.save(model, path)
 
 
-def store_as_fp16(path: Path) -> None:
-    """Store large FP32 tensors (positions, patches, and scales that are exact in FP16) as FP16, in place. A Cast restores FP32 at load."""
+def weight_formats(graph: onnx.GraphProto, component: Component) -> dict[str, str]:
+    """Return tensor → number format for the weights and tables that are not quantized yet."""
+    layers = weight_products(graph) | {layer_of_table(table): table for table in lookup_tables(graph)}
+    return {tensor: component.layer(layer).weights for layer, tensor in layers.items()}
+
+
+def store_as_fp16(path: Path, formats: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Store FP32 tensors as FP16, in place; a Cast restores FP32 at load.
+
+    These are the weights of layers whose format is FP16, scales that are exact in FP16, and all other large tensors, except the weights of
+    layers whose format is FP32.
+
+    Args:
+        path: The graph.
+        formats: Tensor → number format, from `weight_formats`.
+    """
     model = onnx.load(path)
     graph = model.graph
-    for tensor in [t for t in graph.initializer if t.data_type == TensorProto.FLOAT and prod(t.dims) >= LARGE_SCALES]:
+    for tensor in [t for t in graph.initializer if t.data_type == TensorProto.FLOAT]:
         values = numpy_helper.to_array(tensor)
         half = values.astype(np.float16)
-        if not np.array_equal(half, values) if tensor.name.endswith("_scale") else values.size < LARGE:
+        if not _stored_as_fp16(tensor.name, values, half, formats.get(tensor.name)):
             continue
         graph.node.insert(0, helper.make_node("Cast", [f"{tensor.name}_half"], [tensor.name], f"{tensor.name}_half", to=TensorProto.FLOAT))
         graph.initializer.append(numpy_helper.from_array(half, f"{tensor.name}_half"))
         graph.initializer.remove(tensor)
     onnx.save(model, path)
+
+
+def _stored_as_fp16(name: str, values: NDArray[np.float32], half: NDArray[np.float16], layer_format: str | None) -> bool:
+    """Return whether a tensor is stored as FP16; `layer_format` is None for tensors other than the weights of a layer."""
+    if layer_format in ("fp16", "fp32"):
+        return layer_format == "fp16"
+    if name.endswith("_scale"):
+        return values.size >= LARGE_SCALES and np.array_equal(half, values)
+    return values.size >= LARGE
 
 
 def duplicate_lookup_names(graph: onnx.GraphProto) -> None:

@@ -1,12 +1,11 @@
 """Build a PyTorch artifact: one safetensors file of FP32, FP16 or INT8 weights.
 
 The scales of an INT8 tensor are stored as `<name>.scales`. A tied table is stored once: the embedding uses the head's rows. If the
-head is untied, the word embeddings are quantized as it is.
+head is untied, the word embeddings are a layer of their own.
 """
 
 import errno
 from collections import Counter
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import safetensors
@@ -14,7 +13,7 @@ import safetensors.torch
 from torch import nn
 
 from exporters.checkpoint.checkpoint import Checkpoint
-from exporters.recipes import Component, Recipe
+from exporters.recipes import Recipe
 from runtimes.engines.pytorch.int8_layers import quantize_rows
 from runtimes.engines.pytorch.session import SCALES
 
@@ -45,14 +44,17 @@ def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict
     stored = {name: tensor.half() if half else tensor for name, tensor in weights.items()}
     for module in linears:
         component = family.component_of(module)
-        if not _quantized(recipe.component(component), module):
+        if not recipe.component(component).layer(family.layer_of(module)).quantized:
             continue
         parameter = f"{module}.weight"
-        table = family.head_tables.get(parameter)
-        for tensor in dict.fromkeys((shared.get(parameter, parameter), table or parameter)):  # two if the head is untied
-            stored[tensor], stored[tensor + SCALES] = quantize_rows(weights[tensor])
+        tensor = shared.get(parameter, parameter)
+        stored[tensor], stored[tensor + SCALES] = quantize_rows(weights[tensor])
         applied[component]["Linear"] += 1
-        if table:
+    for head, table in family.head_tables.items():
+        layer = (head if checkpoint.model.tied else table).removesuffix(".weight")
+        component = family.component_of(layer)
+        if recipe.component(component).layer(layer).quantized:
+            stored[table], stored[table + SCALES] = quantize_rows(weights[table])
             applied[component]["Embedding"] += 1
     path = directory / "weights.safetensors"
     try:
@@ -60,8 +62,3 @@ def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict
     except safetensors.SafetensorError as error:  # safetensors raises this if the disk is full
         raise OSError(errno.EIO, str(error)) from error
     return {"weights": path}, {component: dict(counts) for component, counts in applied.items()}
-
-
-def _quantized(component: Component, module: str) -> bool:
-    """Return whether a component's recipe quantizes a module."""
-    return component.quantized and not any(fnmatchcase(module, pattern) for pattern in component.keep_fp32)

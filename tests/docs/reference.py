@@ -87,10 +87,11 @@ def settings(target: str, _: Path) -> str:
 
 
 def dataclass_fields(target: str, _: Path, *, with_defaults: bool = False) -> str:
-    """Return the fields of a dataclass, with their docstrings."""
+    """Return the fields of a dataclass and its bases, with their docstrings."""
     kind = load_target(target)
     tree = ast.parse(inspect.getsource(import_module(kind.__module__)))
-    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
+    bodies = {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
+    body = [node for base in reversed(kind.__mro__) for node in bodies.get(base.__name__, [])]
     names = [field.name for field in fields(kind)]
     defaults = {field.name: _default(field) for field in fields(kind)}
     rows = []

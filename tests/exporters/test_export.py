@@ -14,7 +14,8 @@ from exporters.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from exporters.export import export
 from exporters.gate.gate import Agreement, compare
 from exporters.gate.labelled_image import LabelledImage
-from exporters.recipes import RECIPES, Recipe, find_recipe
+from exporters.recipes import RECIPES, Layer, Recipe, find_recipe
+from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import ExportError, GateError, OutputError, OutputExistsError
 from runtimes.loading import load
@@ -223,10 +224,10 @@ class TestExistingOutput:
     def test_overwrite_replaces_it_and_removes_its_old_files(self, checkpoint, images, tmp_path):
         (path,) = make(checkpoint, tmp_path, images, replace(INT8, drift_limit_nat=0.1))
         before = open_artifact(path).manifest
-        changed = replace(INT8, drift_limit_nat=0.1, components={"*": replace(INT8.component("*"), keep_fp32=("*fc1*",))})
+        changed = replace(INT8, drift_limit_nat=0.1, components={"*": replace(INT8.component("*"), layers={"*fc1": Layer()})})
         assert make(checkpoint, tmp_path, images, changed, overwrite=True) == [path]
         after = open_artifact(path).manifest
-        assert after.recipe["components"]["*"]["keep_fp32"] == ["*fc1*"]
+        assert after.recipe["components"]["*"]["layers"] == {"*fc1": json_dataclass.dump(Layer())}
         assert after.file_of("weights") != before.file_of("weights")
         assert sorted(file.name for file in path.iterdir()) == sorted([*after.files, "manifest.json"])
         assert load(path).caption([images[0].path])[0].error is None

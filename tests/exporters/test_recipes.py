@@ -96,7 +96,7 @@ class TestRecipes:
             "unknown recipe field(s) bits; known: name, runtime, why, device, cpu_features, components, layout, image_scale, "
             "drift_limit_nat" in message
         )
-        known = "weights, per_channel, block_size, reduce_range, keep_fp32"
+        known = "weights, per_channel, block_size, reduce_range, layers"
         assert f"unknown component field(s) components.encoder.per_chanel; known: {known}" in message
 
     @pytest.mark.parametrize(

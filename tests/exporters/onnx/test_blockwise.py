@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.families.blip_caption import TABLE
 from exporters.onnx.blockwise import SHRINK, packed, quantize, quantize_blocks
-from exporters.recipes import Component, find_recipe
+from exporters.recipes import Component, Layer, find_recipe
 from runtimes.loading import load
 from tests.exporters.onnx.onnx_files import graph_of, initializers, one_product
 
@@ -211,7 +211,7 @@ class TestBlockSize:
     def test_a_product_named_by_a_pattern_stays_in_fp32(self, tmp_path):
         path = one_product(tmp_path / "graph.onnx", normal(32, 6))
         before = onnx.load(path)
-        quantize(path, component(8, 32, keep_fp32=("/prod*",)))
+        quantize(path, component(8, 32, layers={"/prod*": Layer()}))
         assert onnx.load(path) == before
 
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from exporters.onnx.optimum_int8 import quantize
-from exporters.recipes import Component
+from exporters.recipes import Component, Layer
 from tests.exporters.onnx.onnx_files import ENCODER_PRODUCTS, graph_of, initializers, one_product
 
 
@@ -84,7 +84,7 @@ class TestOnnxProduct:
         np.testing.assert_allclose(columns, weight[:, ids], atol=np.abs(weight).max() / 60)
 
     def test_a_product_that_matches_a_pattern_is_not_quantized(self, tmp_path):
-        stored = self.quantized(tmp_path, Component(weights="qint8", per_channel=True, keep_fp32=("/prod*",)))
+        stored = self.quantized(tmp_path, Component(weights="qint8", per_channel=True, layers={"/prod*": Layer()}))
         assert set(stored) == {"weight"}  # an empty list of nodes does not mean all nodes
         np.testing.assert_array_equal(stored["weight"], self.WEIGHT)
 

@@ -8,6 +8,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.onnx.storage import duplicate_lookup_names, externalize_weights, optimize, store, store_as_fp16
+from exporters.recipes import Component
 from runtimes.artifact.folder import open_artifact
 from tests.exporters.onnx.onnx_files import initializers, one_product
 
@@ -31,7 +32,7 @@ def test_a_table_with_a_product_and_a_lookup_has_two_names_and_is_stored_once(tm
     path = one_product(tmp_path / "decoder.onnx", weight, with_lookup=True)
     rows, ids = np.ones((2, 32), np.float32), np.array([7, 0])
     before = run(path, x=rows, ids=ids)
-    files = store(path, quantized=False)
+    files = store(path, Component())
     assert files == {"decoder": path, "decoder-weights": tmp_path / "decoder-weights.bin"}
     content = files["decoder-weights"].read_bytes()
     assert content == weight.tobytes()
