@@ -210,7 +210,7 @@ _BLOCKS4 = Component(weights="qint4", block_size=128)
 _FP16 = Component(weights="fp16")
 
 RECIPES = (
-    Recipe(name="pytorch-fp32", runtime="torch", why="The reference in our own module; also the fallback where INT8 has no engine."),
+    Recipe(name="pytorch-fp32", runtime="torch", why="FP32 in the toolkit's PyTorch module: the fallback where torch has no INT8 engine."),
     Recipe(
         name="pytorch-int8",
         runtime="torch",
@@ -226,18 +226,18 @@ RECIPES = (
         components={DEFAULT: _FP16},
         drift_limit_nat=0.01,
     ),
-    Recipe(name="onnx-fp32", runtime="ort", why="Token-exact, standard operators only: also for OpenVINO, TensorRT and JavaScript."),
+    Recipe(name="onnx-fp32", runtime="ort", why="Token-exact, with standard operators only: also for OpenVINO, TensorRT and JavaScript."),
     Recipe(
         name="onnx-int8",
         runtime="ort",
-        why="Portable INT8: the encoder's 7-bit weights cannot saturate, so it is right on every CPU.",
+        why="Portable INT8: the encoder's 7-bit weights saturate on no CPU.",
         components={"encoder": _INT7, "decoder": _BLOCKS8},
         drift_limit_nat=0.02,
     ),
     Recipe(
         name="onnx-int8-single",
         runtime="ort",
-        why="onnx-int8 with its whole loop in one graph: a device calls it once, images in, ids out; greedy only.",
+        why="onnx-int8 with the whole greedy search in one graph: one call returns the token ids.",
         components={"encoder": _INT7, "decoder": _BLOCKS8},
         layout="single",
         drift_limit_nat=0.02,
@@ -245,14 +245,14 @@ RECIPES = (
     Recipe(
         name="onnx-int4",
         runtime="ort",
-        why="The smallest: an INT8 encoder, which is bound by arithmetic, and a 4-bit decoder, which is bound by memory.",
+        why="The smallest artifact: an INT8 encoder, limited by arithmetic, and a 4-bit decoder, limited by memory bandwidth.",
         components={"encoder": _INT7, "decoder": _BLOCKS4},
         drift_limit_nat=0.05,
     ),
     Recipe(
         name="onnx-int8-full",
         runtime="ort",
-        why="Full-range weights for CPUs that add INT8 products in 32 bits: x86 with VNNI, 64-bit ARM with dot products.",
+        why="Full-range INT8 for CPUs that add products in 32 bits: x86 with VNNI, 64-bit ARM with dot products.",
         cpu_features=("vnni", "dotprod"),
         components={"encoder": _INT8, "decoder": _BLOCKS8},
         drift_limit_nat=0.02,
@@ -260,7 +260,7 @@ RECIPES = (
     Recipe(
         name="onnx-int8-fast",
         runtime="ort",
-        why="Approximate: images at three quarters of the width and height, half the work of the encoder; only where it is named.",
+        why="Approximate: three quarters of the image width and height halve the encoder's work. Used only if you name it.",
         components={"encoder": _INT7, "decoder": _BLOCKS8},
         image_scale=0.75,
         drift_limit_nat=0.1,

@@ -15,6 +15,7 @@ class Caption:
     """The caption of an image, or the error that prevented it."""
 
     text: str
+    """The caption, prompt included, without special tokens."""
     token_ids: tuple[int, ...]
     """All ids, start and end token included."""
     score: float | None
@@ -36,6 +37,7 @@ class CaptionToken:
     """A token of a caption that is being generated, see `Captioner.stream_tokens`."""
 
     token_id: int
+    """Id of the token in the tokenizer's vocabulary."""
     log_probability: float
     """Natural-log probability of the token by the model."""
     text: str
@@ -63,8 +65,11 @@ class CaptionerInfo:
     digest: str
     """sha256 of the bytes of its manifest.json."""
     recipe: str
+    """Name of its recipe."""
     task: str
+    """Task of the model: "caption"."""
     family: str
+    """Model family: "blip"."""
     engine: EngineInfo
     """Engine, library versions, device, execution providers, CPU threads and precision in use."""
     image: ImageSpec

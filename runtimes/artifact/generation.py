@@ -44,6 +44,7 @@ class GenerationConfig:
     min_length: int = 0
     """The end token is excluded while a text has fewer tokens."""
     max_length: int = 20
+    """Greatest number of tokens of a text."""
     max_new_tokens: int | None = None
     """Greatest number of tokens after the prompt. It takes precedence over `max_length`."""
     length_penalty: float = 1.0

@@ -40,11 +40,17 @@ class ImageSpec:
     """Preprocessing of an image to pixels f32[3,H,W]: resize without cropping, then (value * rescale - mean) / std."""
 
     height_px: int
+    """Height of the pixels. The image's aspect ratio is not kept."""
     width_px: int
+    """Width of the pixels."""
     resample: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+    """Interpolation filter, by Pillow's name."""
     mean: tuple[float, float, float]
+    """Mean per channel (red, green, blue), after `rescale`."""
     std: tuple[float, float, float]
+    """Standard deviation per channel, after `rescale`."""
     rescale: float
+    """Factor for 8-bit values: 1/255 of BLIP."""
 
     def __post_init__(self) -> None:
         """Check the numbers; raise ValueError."""
@@ -68,6 +74,7 @@ class TokenizerSpec:
     eos_id: int
     """End token: [SEP] of BERT."""
     pad_id: int
+    """Padding token."""
     clean_up_tokenization_spaces: bool = False
     """Text has no space before punctuation and English contractions, as transformers' setting of this name removes them."""
 
@@ -90,7 +97,9 @@ class Source:
     """The checkpoint an artifact was made from."""
 
     model: str
+    """Path or hub id, as the user named it."""
     revision: str | None
+    """Commit of the hub's repository; None for a local checkpoint."""
     sha256: str
     """sha256 of the checkpoint's weight file."""
     licence: str | None = None
@@ -102,8 +111,11 @@ class FileEntry:
     """One file of the artifact."""
 
     role: str
+    """Purpose of the file, such as "encoder" or "tokenizer". Sessions open files by role."""
     bytes: int
+    """Size in bytes."""
     sha256: str
+    """sha256 of the content, in hexadecimal."""
     optional: bool = False
     """True for files that no session reads: golden captions, model card, wheels."""
 
@@ -118,7 +130,9 @@ class Target:
     """Hardware that the artifact is made for."""
 
     device: Literal["cpu", "cuda"]
+    """Kind of device."""
     precision: Literal["fp32", "fp16", "int8", "int4"]
+    """The smallest precision among the components."""
     cpu_features: tuple[str, ...] = ()
     """CPU features, by the names of `runtimes.host.facts`. A CPU with none of them runs the artifact incorrectly or slowly."""
     approximate: bool = False
@@ -138,9 +152,11 @@ class GraphSpec:
     inputs: dict[str, str]
     """Name → type and axes, see `runtimes.families.signature`."""
     outputs: dict[str, str]
+    """Name → type and axes."""
     operators: dict[str, dict[str, int]]
     """Domain → operator → number of nodes."""
     opsets: dict[str, int]
+    """Domain of operators → version of its operator set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,31 +164,43 @@ class Manifest:
     """Data to run an artifact, and data about its origin."""
 
     schema: int
+    """Version of this format."""
     name: str
+    """Name of the artifact: <checkpoint>-<recipe>."""
     task: str
     """Task of the model: "caption"."""
     family: str
     """Model family: "blip". Family and task determine the class of `model` and the graphs."""
     runtime: str
+    """Engine that runs the artifact: "ort" or "torch"."""
     contract: str
+    """Contract of the graphs: names and shapes of their inputs and outputs."""
     toolkit: str
+    """Version of the toolkit that made the artifact."""
     source: Source
+    """The checkpoint."""
     recipe: dict[str, Any]
     """The recipe of the export."""
     applied: dict[str, dict[str, int]]
     """Result of the quantization: component → operator or class of module → number of quantized ones."""
     target: Target
+    """The machine that the artifact is meant for."""
     model: ModelSpec
     """Sizes of the model, in the dataclass of its family."""
     image: ImageSpec
+    """Preprocessing of images."""
     tokenizer: TokenizerSpec
+    """Rules for token ids."""
     defaults: GenerationConfig
     """Settings of the search for arguments that a caller leaves out."""
     graphs: dict[str, GraphSpec]
     """Role of an ONNX file → its graph. A graph that differs is refused."""
     files: dict[str, FileEntry]
+    """File name → role, size and hash. An undeclared file is never read."""
     requires: dict[str, str]
+    """Package → versions that run the artifact, as PEP 440 specifiers."""
     gate: dict[str, Any]
+    """Results of the comparison with the checkpoint."""
     optional: dict[str, Any] = field(default_factory=dict)
     """Any JSON values. Readers ignore them, so additions need no new schema."""
 

@@ -31,21 +31,37 @@ class BlipSpec:
     TORCH_MODULE: ClassVar[str] = "runtimes.engines.pytorch.blip:Blip"
 
     image_px: int
+    """S: pixels per side of an image."""
     patch_px: int
+    """Pixels per side of a patch."""
     vision_width: int
+    """Width of the encoder's hidden states."""
     vision_inner: int
+    """Width between the two products of the encoder's MLP."""
     vision_layers: int
+    """Number of encoder layers."""
     vision_heads: int
+    """Attention heads per encoder layer."""
     vision_activation: Activation
+    """Activation function of the encoder's MLP."""
     vision_norm_eps: float
+    """Epsilon of the encoder's LayerNorms."""
     text_width: int
+    """D: width of the decoder's hidden states."""
     text_inner: int
+    """Width between the two products of the decoder's MLP."""
     text_layers: int
+    """Number of decoder layers."""
     text_heads: int
+    """H: attention heads per decoder layer."""
     text_activation: Activation
+    """Activation function of the decoder's MLP."""
     text_norm_eps: float
+    """Epsilon of the decoder's LayerNorms."""
     vocabulary: int
+    """V: number of token ids."""
     max_positions: int
+    """Largest number of tokens of a text, prompt included."""
     tied: bool = True
     """Whether the head and the word embeddings are one tensor."""
 

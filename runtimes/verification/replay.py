@@ -91,7 +91,7 @@ def compare_caption(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageComparison:
+class ImageReplay:
     """The differences of one image's captions from the recorded ones."""
 
     equal: int = 0
@@ -103,7 +103,7 @@ class ImageComparison:
     """Largest difference of a logit; None without logits."""
 
 
-def compare_image(captioner: Captioner, image: Image.Image, name: str, golden: Golden, index: int, expected: Logits) -> ImageComparison:
+def compare_image(captioner: Captioner, image: Image.Image, name: str, golden: Golden, index: int, expected: Logits) -> ImageReplay:
     """Caption one golden image and compare its captions and logits.
 
     Args:
@@ -134,7 +134,7 @@ def compare_image(captioner: Captioner, image: Image.Image, name: str, golden: G
                 (ties if tie else differences).append(f"{name}: {problem}")
             elif bound is None and not (drift := abs((actual.score or 0.0) - recorded.score)) <= score_bound:
                 differences.append(f"{name}: its score differs by {drift:.4g} nat per token, {score_bound:.4g} is allowed")
-    return ImageComparison(equal=equal, ties=tuple(ties), differences=tuple(differences), logits_difference=logits_difference)
+    return ImageReplay(equal=equal, ties=tuple(ties), differences=tuple(differences), logits_difference=logits_difference)
 
 
 @dataclass(frozen=True, kw_only=True)

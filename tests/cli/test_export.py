@@ -234,3 +234,27 @@ def test_without_the_libraries_of_exporting_the_error_names_the_extra_to_install
     assert line.split()[1] in ("torch", "transformers", "safetensors")
     assert "pip install 'blip-toolkit[export]'" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_json_lists_artifacts_and_failures(tiny_checkpoint, tmp_path):
+    recipe = {"name": "strict", "runtime": "ort", "why": "Its limit is below every drift.", "drift_limit_nat": -9.0}
+    (tmp_path / "strict.json").write_text(json.dumps(recipe | {"components": {"*": {"weights": "qint8", "per_channel": True}}}))
+    result = run(tiny_checkpoint, "--recipe", tmp_path / "strict.json", "--recipe", "onnx-fp32", "--output", tmp_path / "out", "--json")
+    assert result.exit_code == 1
+    printed = json.loads(result.stdout)
+    (artifact,), (failure,) = printed["artifacts"], printed["failures"]
+    manifest = tmp_path / "out" / "tiny-onnx-fp32" / "manifest.json"
+    assert (artifact["path"], artifact["recipe"]) == (str(manifest.parent), "onnx-fp32")
+    assert artifact["digest"] == hashlib.sha256(manifest.read_bytes()).hexdigest()
+    assert artifact["bytes"] == sum(file.stat().st_size for file in manifest.parent.iterdir())
+    assert artifact["gate"]["passed"] is True
+    assert failure["code"] == "GATE_FAILED"
+    assert f"Error: {failure['error']}" in result.stderr.splitlines()
+
+
+def test_recipes_are_listed_as_json():
+    recipes = json.loads(run("--list", "--json").stdout)
+    assert [recipe["name"] for recipe in recipes] == NAMES
+    assert {recipe["name"] for recipe in recipes if recipe["default"]} == {
+        recipe.name for recipe in deployable_recipes(cuda=read_host().cuda)
+    }

@@ -34,8 +34,9 @@ def artifact(tiny_artifacts):
 @pytest.fixture(scope="module")
 def package(artifact, tmp_path_factory):
     file = tmp_path_factory.mktemp("package") / "tiny.tar.gz"
-    result = CliRunner().invoke(main, ["package", str(artifact), "--output", str(file)])
+    result = CliRunner().invoke(main, ["package", str(artifact), "--output", str(file), "--json"])
     assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"path": str(file), "digest": as_json(file)["digest"], "bytes": file.stat().st_size}
     return file
 
 
@@ -75,7 +76,8 @@ def test_a_package_is_read_only_up_to_its_manifest(package, tmp_path):
     assert cut.stat().st_size < package.stat().st_size
     assert {**as_json(cut), "path": str(package), "archive_bytes": package.stat().st_size} == facts
     unpacked = tmp_path / "unpacked"
-    assert CliRunner().invoke(main, ["unpack", str(package), "--output", str(unpacked)]).exit_code == 0
+    result = CliRunner().invoke(main, ["unpack", str(package), "--output", str(unpacked), "--json"])
+    assert json.loads(result.stdout) == {"path": str(unpacked), "digest": facts["digest"]}
     assert (facts["kind"], facts["digest"]) == ("package", as_json(unpacked)["digest"])
     assert facts["digest"] in info(package).stdout
 

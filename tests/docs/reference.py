@@ -99,7 +99,8 @@ def dataclass_fields(target: str, _: Path, *, with_defaults: bool = False) -> st
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.target.id not in names:
             continue
         documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-        text = str(after.value.value) if documented else ""  # type: ignore[union-attr]
+        assert documented, f"{target}: {node.target.id} has no docstring"
+        text = str(after.value.value)  # type: ignore[union-attr]
         default = [defaults[node.target.id]] * with_defaults
         rows.append((f"`{node.target.id}`", f"`{ast.unparse(node.annotation)}`", *default, " ".join(text.split())))
     assert [row[0].strip("`") for row in rows] == names, target

@@ -1,17 +1,22 @@
 """`toolkit export`: export a checkpoint to artifacts, and print the path of each artifact when it is complete."""
 
+import json
 import logging
 import os
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from exporters.recipes import RECIPES, deployable_recipes, find_recipes
-from runtimes.errors import ExportError, MissingDependencyError
+from runtimes.artifact import json_dataclass
+from runtimes.errors import ExportError, MissingDependencyError, ToolkitError
 from runtimes.host.facts import read_host
-from toolkit.commands.options import ARTIFACTS, FOLDER, overwrite_option, revision_option
+from toolkit.commands.options import ARTIFACTS, FOLDER, json_option, overwrite_option, revision_option
 from toolkit.progress import progress
+
+if TYPE_CHECKING:
+    from runtimes.artifact.folder import Artifact
 
 
 @click.command(epilog="Example: toolkit export models/blip-mini-coco --recipe onnx-int8")
@@ -49,6 +54,7 @@ from toolkit.progress import progress
     "published captioner of its size]",
 )
 @click.option("--list", "list_recipes", is_flag=True, help="List all recipes and exit; 'default' marks those exported without --recipe.")
+@json_option
 def command(
     checkpoint: str | None,
     recipes: tuple[str, ...],
@@ -59,17 +65,21 @@ def command(
     safetensors_only: bool,
     like: str | None,
     list_recipes: bool,
+    as_json: bool,
 ) -> None:
     """Export a BLIP checkpoint to artifacts.
 
     CHECKPOINT is a folder in Hugging Face's layout, a hub id, or one file of weights. The path of each artifact is printed when it is
-    complete. If a recipe fails, the others are still exported, and the exit code is 1.
+    complete, or with --json one object at the end. If a recipe fails, the others are still exported, and the exit code is 1.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's exporter warns about every non-standard operator
     if list_recipes:
         deployable = deployable_recipes(cuda=read_host().cuda)
-        for recipe in RECIPES:
-            click.echo(f"{recipe.name:<18} {'default' if recipe in deployable else '-':<8} {recipe.why}")
+        if as_json:
+            click.echo(json.dumps([{"default": recipe in deployable, **json_dataclass.dump(recipe)} for recipe in RECIPES]))
+        else:
+            for recipe in RECIPES:
+                click.echo(f"{recipe.name:<18} {'default' if recipe in deployable else '-':<8} {recipe.why}")
         return
     if checkpoint is None:
         raise click.UsageError("Missing argument 'CHECKPOINT'.")
@@ -97,13 +107,34 @@ def command(
             on_gate_failure=cast("OnGateFailure", on_gate_failure),
             on_step=lambda step: bar.update(0, step),
         )
+        artifacts: list[Artifact] = []
+        failures: tuple[ToolkitError, ...] = ()
         try:
             for path in finished:
                 bar.update(1)
-                click.echo(str(path))
+                artifacts.append(open_artifact(path))
+                if not as_json:
+                    click.echo(str(path))
                 if logging.getLogger().isEnabledFor(logging.WARNING):
-                    click.echo(f"  {findings_line(open_artifact(path).manifest.gate)}", err=True)
-        except ExportError as error:
-            for failure in error.failures:
-                click.echo(f"Error: {failure}", err=True)
-            click.get_current_context().exit(1)
+                    click.echo(f"  {findings_line(artifacts[-1].manifest.gate)}", err=True)
+        except ToolkitError as error:
+            failures = tuple(error.failures) if isinstance(error, ExportError) else (error,)
+    if as_json:
+        errors = [{"error": str(failure), "code": failure.code} for failure in failures]
+        click.echo(json.dumps({"artifacts": [_summary(artifact) for artifact in artifacts], "failures": errors}))
+    for failure in failures:
+        click.echo(f"Error: {failure}", err=True)
+    click.get_current_context().exit(1 if failures else 0)
+
+
+def _summary(artifact: "Artifact") -> dict[str, Any]:
+    """Return what an export made, as JSON values."""
+    manifest = artifact.manifest
+    gate = {key: value for key, value in manifest.gate.items() if key != "captions"}
+    return {
+        "path": str(artifact.path),
+        "recipe": manifest.recipe["name"],
+        "digest": manifest.digest,
+        "bytes": artifact.total_bytes,
+        "gate": gate,
+    }

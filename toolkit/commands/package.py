@@ -1,10 +1,11 @@
 """`toolkit package`: pack an artifact into one archive, and print the archive's path and the digest of its manifest."""
 
+import json
 from pathlib import Path
 
 import click
 
-from toolkit.commands.options import ANY_PATH, FILE, default_artifact, guard_file, overwrite_option
+from toolkit.commands.options import ANY_PATH, FILE, default_artifact, guard_file, json_option, overwrite_option
 from toolkit.progress import progress
 
 
@@ -22,6 +23,7 @@ from toolkit.progress import progress
 )
 @click.option("--python", metavar="X.Y", help="Python version of the target device for the wheels.  [default: this Python]")
 @overwrite_option
+@json_option
 def command(
     artifact: Path | None,
     output: Path | None,
@@ -30,6 +32,7 @@ def command(
     platforms: tuple[str, ...],
     python: str | None,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Pack an artifact into one file that another machine can verify.
 
@@ -50,4 +53,7 @@ def command(
     wheels = collect(platforms, python) if with_wheels else None
     with progress("package", open_artifact(artifact).total_bytes) as bar:
         digest = package(artifact, output, measured=table, wheels=wheels, overwrite=overwrite, on_bytes=bar.update)
-    click.echo(f"{output}\ndigest {digest}")
+    if as_json:
+        click.echo(json.dumps({"path": str(output), "digest": digest, "bytes": output.stat().st_size}))
+    else:
+        click.echo(f"{output}\ndigest {digest}")

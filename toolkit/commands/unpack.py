@@ -1,10 +1,11 @@
 """`toolkit unpack`: check a package and write its files to a folder, exactly those that its manifest declares."""
 
+import json
 from pathlib import Path
 
 import click
 
-from toolkit.commands.options import FILE, FOLDER, digest_option
+from toolkit.commands.options import FILE, FOLDER, digest_option, json_option
 
 
 @click.command(epilog="Example: toolkit unpack captioner.tar.gz --digest SHA256")
@@ -16,7 +17,8 @@ from toolkit.commands.options import FILE, FOLDER, digest_option
     help="Write the files to this folder; it must not exist.  [default: FILE without .tar.gz, in the current folder]",
 )
 @digest_option
-def command(file: Path, output: Path | None, digest: str | None) -> None:
+@json_option
+def command(file: Path, output: Path | None, digest: str | None, as_json: bool) -> None:
     """Check a package and unpack it.
 
     FILE is a package of `toolkit package` (.tar.gz). The folder appears only after all checks passed.
@@ -25,5 +27,5 @@ def command(file: Path, output: Path | None, digest: str | None) -> None:
 
     check_suffix(file)
     target = output or Path(file.name.removesuffix(SUFFIX))
-    unpack(file, target, digest)
-    click.echo(str(target))
+    manifest = unpack(file, target, digest)
+    click.echo(json.dumps({"path": str(target), "digest": manifest.digest}) if as_json else str(target))

@@ -36,11 +36,17 @@ class HostFacts:
     """The machine that ran the benchmark."""
 
     cpu: str
+    """Model name of the CPU."""
     cpu_features: tuple[str, ...]
+    """Names of `runtimes.host.facts.CPU_FEATURES`."""
     cores: int
+    """Physical cores that the run could use."""
     memory_bytes: int | None
+    """Physical memory, or the limit of the container; None if unknown."""
     system: str
+    """Operating system and processor family."""
     python: str
+    """Version of Python."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +54,25 @@ class Workload:
     """The settings that all cases of a run share."""
 
     dataset: str
+    """Name of the dataset or of the folder of images."""
     dataset_sha256: str
+    """sha256 over the images and their references."""
     images: int
+    """Number of measured images."""
     prompt: str | None
+    """Start of every caption; None without a prompt."""
     num_beams: int
+    """Beams of the search; 1 is greedy."""
     min_length: int | None
+    """See `max_length`."""
     max_length: int | None
     """Minimum and maximum caption length in tokens, including [DEC] and the prompt; None with forced tokens."""
     threads: int
+    """Threads of the engine."""
     warmup: int
+    """Captions before the measurement."""
     repeats: int
+    """Processes per case."""
     metric_counter: str | None
     """The backend that counted n-grams: evaluate, nltk or own; None without references."""
     batch_size: int = 1
@@ -90,10 +105,15 @@ class Subject:
     """The artifact, checkpoint or peer that a case ran."""
 
     runtime: str
+    """Engine of the case."""
     checkpoint_sha256: str
+    """sha256 of the checkpoint's weight file."""
     recipe: str | None
+    """Name of the recipe; None for the baseline and for peers."""
     recipe_sha256: str | None
+    """sha256 of the recipe's JSON."""
     manifest_digest: str | None
+    """sha256 of manifest.json; None without an artifact."""
     artifact_bytes: int
     """Size of all files of an artifact; for the baseline, 4 bytes per unique parameter."""
     disk_bytes: int
@@ -111,11 +131,13 @@ class ImageTimes:
     """Seconds of one batch."""
 
     total_s: float
+    """From the images' paths to their captions."""
     read_s: float
     """Reading and preprocessing."""
     encode_s: float | None
     """None, like `first_token_s`, if one graph contains the whole loop, so that stages cannot be timed."""
     first_token_s: float | None
+    """First step of the decoder, with the start token and the prompt."""
     token_s: tuple[float, ...]
     """One entry for each token after the first."""
 
@@ -130,19 +152,29 @@ class ImageQuality:
     """The caption of one image, and the counts that scores are computed from."""
 
     file: str
+    """Name of the image file."""
     caption: str
+    """Generated text."""
     tokens: int
     """Number of generated tokens."""
     error: str | None = None
+    """Why the image has no caption; None if it has a caption."""
     matches: tuple[int, int, int, int] | None = None
+    """BLEU: matching n-grams, clipped, for n = 1 to 4."""
     totals: tuple[int, int, int, int] | None = None
+    """BLEU: n-grams of the caption, for n = 1 to 4."""
     hypothesis_length: int | None = None
+    """BLEU: words of the caption."""
     reference_length: int | None = None
+    """BLEU: words of the closest reference."""
     cider: float | None = None
+    """CIDEr-D of the image."""
     rouge_l: float | None = None
+    """ROUGE-L of the image, 0 to 1."""
     log_probability: float | None = None
     """Teacher-forced log-probability of the references, summed, in nat."""
     scored_tokens: int | None = None
+    """Number of tokens in `log_probability`."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if only some of the scores are given."""
@@ -159,6 +191,7 @@ class Limits:
     """Maximum throughput of the machine: the best of several measurements."""
 
     threads: int
+    """Threads of the measurement."""
     bytes_per_s: float
     """Bandwidth of reading memory outside the caches."""
     float_macs_per_s: float
@@ -193,25 +226,37 @@ class Record:
     """One case in one process."""
 
     schema: int
+    """Version of this format."""
     case: str
+    """Name of the case: an artifact's name, a peer's name, or `hf-fp32`."""
     repeat: int
+    """Number of the repeat, from 0."""
     host: HostFacts
+    """The machine."""
     workload: Workload
+    """Settings that all cases share."""
     subject: Subject | None
+    """What the case ran; None if it failed before that was known."""
     versions: dict[str, str]
+    """Package → version."""
     providers: tuple[str, ...]
+    """Execution providers or devices in use."""
     error: str | None = None
     """Why the case failed; None if it has measurements."""
     import_s: float | None = None
+    """Seconds to import the engine and the runtime."""
     load_s: float | None = None
+    """Seconds to load the artifact or checkpoint."""
     first_caption_s: float | None = None
     """Seconds of the first caption after loading, which is part of the warm-up."""
     cpu_s: float | None = None
     """CPU seconds of all threads over the measured images."""
     loaded_rss_bytes: int | None = None
+    """Resident memory after loading."""
     peak_rss_bytes: int | None = None
     """Peak resident memory from process start to the last measured caption."""
     warmup_s: tuple[float, ...] = ()
+    """Seconds of each warm-up caption."""
     times: tuple[ImageTimes, ...] = ()
     """One entry per batch."""
     quality: tuple[ImageQuality, ...] = ()
