@@ -218,7 +218,7 @@ def load_verified(files: VerifiedFiles, options: LoadOptions) -> Captioner:
     import_s = perf_counter() - begun
     with returning_freed_memory() if options.tune_allocator else nullcontext():
         session = _open_session(open_engine, files, options)
-    tokenizer = _tokenizer(files)
+    tokenizer = load_tokenizer(files)
     files.check_unchanged()
     timings = LoadTimings(import_s=import_s, hash_s=files.hash_s)
     captioner = Captioner(session, tokenizer, manifest, options.max_pixels, timings, reduce_large=options.reduce_large)
@@ -239,7 +239,12 @@ def load_again(path: Path, digest: str, options: LoadOptions) -> Captioner:
     return captioner
 
 
-def _tokenizer(files: VerifiedFiles) -> CaptionTokenizer:
+def load_tokenizer(files: VerifiedFiles) -> CaptionTokenizer:
+    """Return the tokenizer of an artifact.
+
+    Raises:
+        ArtifactCorruptError: The file is not that of the manifest, or is no tokenizer.
+    """
     content, path = files.read("tokenizer"), files.artifact.path_of("tokenizer")
     with translate_errors(lambda problem: ArtifactCorruptError(path, f"is not a valid tokenizer file: {problem}")):
         return CaptionTokenizer(content, files.artifact.manifest.tokenizer)

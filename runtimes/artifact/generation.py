@@ -11,6 +11,10 @@ STEPWISE_SETTINGS = (
 """Settings that need the logits of each step. A single graph applies the others, except beams."""
 
 
+SAMPLING_SETTINGS = ("do_sample", "temperature", "top_k", "top_p", "seed", "num_return_sequences")
+"""Settings of sampling, and the number of captions. A benchmark has none of them, see `GenerationConfig.deterministic`."""
+
+
 class GenerationOptions(TypedDict, total=False):
     """Arguments of `Captioner.caption` that replace a field of the artifact's `GenerationConfig`. None keeps the artifact's setting."""
 
@@ -89,7 +93,7 @@ class GenerationConfig:
         if self.no_repeat_ngram_size < 0:
             raise ValueError("no_repeat_ngram_size must not be negative")
         if self.do_sample and self.num_beams > 1:
-            raise ValueError("do_sample needs num_beams 1: a beam search that samples is not supported")
+            raise ValueError("a beam search that samples is not supported: set do_sample to False (--no-do-sample) or num_beams to 1")
         if self.num_return_sequences < 1 or (not self.do_sample and self.num_return_sequences > self.num_beams):
             raise ValueError("num_return_sequences must be at least 1, and at most num_beams without do_sample")
         if not (self.temperature > 0 and math.isfinite(self.temperature)) or self.top_k < 0 or not 0 < self.top_p <= 1:

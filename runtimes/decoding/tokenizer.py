@@ -49,6 +49,18 @@ class CaptionTokenizer:
         """Return the ids of a complete caption: the ids of the same text as a prompt, and the end token."""
         return [*self.prompt_ids(caption), self._spec.eos_id]
 
+    def words_ids(self, words: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+        """Return the ids of words as `bad_words_ids`.
+
+        Raises:
+            RequestError: A word has no token.
+            ArtifactCorruptError: The tokenizer fails.
+        """
+        ids = {word: tuple(self._own_ids(word)) for word in words}
+        if empty := [word for word, tokens in ids.items() if not tokens]:
+            raise RequestError(f"the bad word {empty[0]!r} has no token")
+        return tuple(ids.values())
+
     def _own_ids(self, text: str | None) -> list[int]:
         """Return the ids of a text without the special tokens that the tokenizer adds at its ends."""
         if text is None:

@@ -39,7 +39,7 @@ def rows_of(
         batch_size=request.batch_size,
         workers=job.readers,
         log_probabilities=request.log_probabilities,
-        **request.generation_options(),
+        **request.generation_options(captioner.tokenizer),
     )
     engine = captioner.session.info()
     on_ready(Ready(artifact=captioner.manifest.digest, device=engine.device, versions=engine.versions))

@@ -1,9 +1,12 @@
 """Messages of a captioning subprocess: the job that it receives, and its first reply."""
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from runtimes.artifact.generation import GenerationOptions
+
+if TYPE_CHECKING:
+    from runtimes.decoding.tokenizer import CaptionTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +35,19 @@ class Request:
     top_p: float | None = None
     seed: int | None = None
     num_return_sequences: int | None = None
+    early_stopping: Literal[False, True, "never"] | None = None
+    bad_words_ids: tuple[tuple[int, ...], ...] | None = None
+    bad_words: tuple[str, ...] = ()
+    """Texts whose tokens are added to `bad_words_ids`; with any, those of the artifact do not apply."""
     log_probabilities: bool = False
     """Whether rows have the log-probability of each token."""
 
-    def generation_options(self) -> GenerationOptions:
+    def generation_options(self, tokenizer: "CaptionTokenizer") -> GenerationOptions:
         """Return the settings of the search as arguments of `Captioner.caption`."""
-        return cast("GenerationOptions", {name: getattr(self, name) for name in GenerationOptions.__annotations__ if hasattr(self, name)})
+        options = {name: getattr(self, name) for name in GenerationOptions.__annotations__}
+        if self.bad_words:
+            options["bad_words_ids"] = (*(self.bad_words_ids or ()), *tokenizer.words_ids(self.bad_words))
+        return cast("GenerationOptions", options)
 
 
 @dataclass(frozen=True, kw_only=True)

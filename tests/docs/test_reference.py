@@ -69,7 +69,9 @@ def test_blocks_have_a_language_and_few_are_not_run():
 def test_options_that_pages_name_are_those_of_the_commands():
     """Decisions may name options of their time."""
     commands = [import_module(module).command for module, _ in COMMANDS.values()]
-    known = {name for command in [main, *commands] for parameter in command.params for name in parameter.opts} | OTHER_OPTIONS
+    known = {
+        name for command in [main, *commands] for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+    } | OTHER_OPTIONS
     for page in pages():
         named = set(OPTION.findall(page.read_text(encoding="utf-8")))
         assert page.is_relative_to(DOCS / "decisions") or named <= known, (name_of(page), named - known)

@@ -1,6 +1,7 @@
 """`toolkit bench`: measure artifacts on images, write records and print a table."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from toolkit.commands.options import (
 from toolkit.progress import progress
 
 if TYPE_CHECKING:
+    from runtimes.artifact.folder import Artifact
     from runtimes.artifact.generation import GenerationConfig
 
 
@@ -61,7 +63,6 @@ def command(
     limit: int | None,
     repeat: int,
     warmup: int,
-    num_beams: int | None,
     prompt: str | None,
     tokens: tuple[int | None, ...] | None,
     threads: tuple[int, ...] | None,
@@ -72,7 +73,7 @@ def command(
     profile: bool,
     as_json: bool,
     layout: str,
-    **search: Any,  # noqa: ANN401 - the values of `search_options`, without --num-beams
+    **search: Any,  # noqa: ANN401 - the values of `search_options`
 ) -> None:
     """Benchmark artifacts against the FP32 model.
 
@@ -109,16 +110,17 @@ def command(
         announce(f"No --checkpoint given: the baseline is transformers with {baseline.checkpoint}")
     cases = plan(paths, baseline)
     counter = pick_counter() if measured.has_references and not profile else None
-    defaults = open_artifact(paths[0]).manifest.defaults
+    artifact = open_artifact(paths[0])
+    config = _generation_config(artifact, search, forced=None not in (tokens or (None,)))
     workload = Workload(
         dataset=measured.name,
         dataset_sha256=measured.sha256,
         images=len(measured.images),
         prompt=prompt,
-        num_beams=num_beams or defaults.num_beams,
-        generation=_generation(defaults, search),
-        min_length=defaults.min_length,
-        max_length=defaults.max_length,
+        num_beams=config.num_beams,
+        generation=_generation(artifact.manifest.defaults, config),
+        min_length=config.min_length,
+        max_length=config.max_length,
         threads=read_host().cores,
         warmup=warmup,
         repeats=repeat,
@@ -153,9 +155,36 @@ def command(
         fail_after_output("every case failed")
 
 
-def _generation(defaults: "GenerationConfig", search: dict[str, Any]) -> dict[str, Any]:
+def _generation_config(artifact: "Artifact", search: dict[str, Any], *, forced: bool) -> "GenerationConfig":
+    """Return the settings of the search: the artifact's without sampling, and the options.
+
+    Args:
+        artifact: The first one of the benchmark.
+        search: The values of `search_options`.
+        forced: Whether --tokens forces the length of every caption.
+
+    Raises:
+        RequestError: An option is invalid.
+    """
+    from runtimes.artifact.verified_files import open_verified
+    from runtimes.loading import load_tokenizer
+
+    if forced and (given := [name for name in ("min_length", "max_length") if search[name] is not None]):
+        raise RequestError(f"--tokens sets the length of captions: remove --{given[0].replace('_', '-')}")
+    if words := search.pop("bad_words"):
+        with open_verified(artifact, verify=False) as files:
+            search["bad_words_ids"] = (*(search["bad_words_ids"] or ()), *load_tokenizer(files).words_ids(words))
+    options = {name: value for name, value in search.items() if value is not None}
+    if "max_length" in options:
+        options.setdefault("max_new_tokens", None)
+    try:
+        return replace(artifact.manifest.defaults.deterministic(), **options)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+
+
+def _generation(defaults: "GenerationConfig", config: "GenerationConfig") -> dict[str, Any]:
     """Return the settings of the search, without beams and lengths, that differ from transformers' or from the artifact's."""
-    neutral, own = (json_dataclass.dump(config) for config in (type(defaults)(), defaults))
-    used = {**json_dataclass.dump(defaults.deterministic()), **{name: value for name, value in search.items() if value is not None}}
+    neutral, own, used = (json_dataclass.dump(each) for each in (type(defaults)(), defaults, config))
     others = [name for name in neutral if name not in ("num_beams", "min_length", "max_length")]
     return {name: used[name] for name in others if used[name] != neutral[name] or own[name] != neutral[name]}

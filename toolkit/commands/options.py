@@ -148,19 +148,55 @@ def lengths(value: str) -> tuple[int | None, ...]:
 
 
 def token_ids(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Parse a comma-separated list of token ids."""
-    if value is None:
-        return None
+    """Parse a comma-separated list of token ids; an empty one turns off those of the artifact."""
+    if not value:
+        return None if value is None else ()
     parts = [part.strip() for part in value.split(",")]
     if wrong := [part for part in parts if not (part.isascii() and part.isdigit())]:
         raise click.BadParameter(f"{wrong[0]!r} is not a token id.")
     return tuple(map(int, parts))
 
 
+def words_ids(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[int, ...], ...] | None:
+    """Parse lists of token ids, one list per word."""
+    if not values:
+        return None
+    return tuple(ids for value in values if (ids := token_ids(context, option, value)))
+
+
+EARLY_STOPPING = {"true": True, "false": False, "never": "never"}
+
+
 def search_options(command: F) -> F:
     """Add the options of the search, with the names and meanings of transformers."""
     for option in (
-        click.option("--suppress-tokens", metavar="ID,...", callback=token_ids, help="Token ids that must not be generated."),
+        click.option(
+            "--max-length", type=int, help="Maximum tokens of a caption, including [DEC] and the prompt.  [default: the artifact's]"
+        ),
+        click.option(
+            "--min-length", type=int, help="Minimum tokens of a caption, including [DEC] and the prompt.  [default: the artifact's]"
+        ),
+        click.option(
+            "--suppress-tokens",
+            metavar="ID,...",
+            callback=token_ids,
+            help='Token ids that must not be generated; "" turns off those of the artifact.',
+        ),
+        click.option("--bad-words", metavar="TEXT", multiple=True, help="A text that must not be generated; may be repeated."),
+        click.option(
+            "--bad-words-ids",
+            metavar="ID,...",
+            multiple=True,
+            callback=words_ids,
+            help='Like --bad-words, as token ids; "" turns off those of the artifact.',
+        ),
+        click.option(
+            "--early-stopping",
+            type=click.Choice(list(EARLY_STOPPING)),
+            callback=lambda context, option, value: EARLY_STOPPING.get(value),
+            help="When a beam search stops: at enough finished beams, when an improvement is unlikely, or when it is impossible.  "
+            "[default: the artifact's]",
+        ),
         click.option("--no-repeat-ngram-size", type=int, help="No sequence of this many tokens occurs twice.  [default: the artifact's]"),
         click.option(
             "--repetition-penalty", type=float, help="Above 1, tokens of the text so far are less likely.  [default: the artifact's]"
@@ -174,7 +210,7 @@ def search_options(command: F) -> F:
 
 
 def decoding_options(command: F) -> F:
-    """Add --prompt, --min-length, --max-length, the options of the search and those of sampling."""
+    """Add --prompt, the options of the search and those of sampling."""
     for option in (
         click.option("--num-return-sequences", type=POSITIVE, help="Captions per image, with beams or --do-sample; needs --json."),
         click.option("--seed", type=click.IntRange(min=0), help="Sampling: the same seed gives the same captions."),
@@ -182,16 +218,9 @@ def decoding_options(command: F) -> F:
         click.option("--top-k", type=int, help="Sampling: draw from this many most probable tokens.  [default: the artifact's]"),
         click.option("--temperature", type=float, help="Sampling: divide the logits by it.  [default: the artifact's]"),
         click.option(
-            "--do-sample",
-            is_flag=True,
-            callback=lambda context, option, value: value or None,
-            help="Draw each token at random.  [default: the artifact's]",
-        ),
-        click.option(
-            "--max-length", type=int, help="Maximum tokens of a caption, including [DEC] and the prompt.  [default: the artifact's]"
-        ),
-        click.option(
-            "--min-length", type=int, help="Minimum tokens of a caption, including [DEC] and the prompt.  [default: the artifact's]"
+            "--do-sample/--no-do-sample",
+            default=None,
+            help="Draw each token at random; --no-do-sample takes the most probable one.  [default: the artifact's]",
         ),
         search_options,
         click.option("--prompt", help="Text that every caption starts with."),

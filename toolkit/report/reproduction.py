@@ -2,7 +2,9 @@
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
+from runtimes.artifact.generation import SAMPLING_SETTINGS
 from toolkit.records.record import Record
 from toolkit.records.settings import NATURAL, values
 
@@ -26,10 +28,19 @@ def commands(records: Sequence[Record]) -> list[str]:
     bench += ["--limit", str(work.limit)] if work.limit else []
     bench += ["--prompt", work.prompt] if work.prompt else []
     bench += ["--num-beams", str(work.num_beams), "--warmup", str(work.warmup), "--repeat", str(work.repeats)]
-    for name, value in work.generation.items():
-        bench += [f"--{name.replace('_', '-')}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    natural = next((record.workload for record in records if record.workload.forced_tokens is None), None)
+    bench += ["--min-length", str(natural.min_length), "--max-length", str(natural.max_length)] if natural else []
+    bench += [part for name, value in work.generation.items() if name not in SAMPLING_SETTINGS for part in _option(name, value)]
     for option, axis in (("--batch-size", "batch_size"), ("--threads", "threads"), ("--tokens", "tokens")):
         bench += [option, ",".join(NATURAL if value is None else str(value) for value in values(records, axis))]
     export = ["toolkit", "export", checkpoint, *(part for recipe in recipes for part in ("--recipe", recipe)), "--output", ARTIFACTS]
     report = ["toolkit", "report", RECORDS, "--format", "html", "--output", REPORT, *images]
     return [shlex.join(line) for line in (*([export] if recipes else []), [*bench, "--output", RECORDS], report)]
+
+
+def _option(name: str, value: Any) -> list[str]:  # noqa: ANN401 - a JSON value of a GenerationConfig
+    """Return an option of `toolkit bench` and its value; a list of words repeats the option."""
+    option = f"--{name.replace('_', '-')}"
+    if name == "bad_words_ids":
+        return [part for word in value or [[]] for part in (option, ",".join(map(str, word)))]
+    return [option, ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()]

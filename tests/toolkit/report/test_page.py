@@ -134,7 +134,8 @@ def test_the_commands_repeat_the_run():
     assert export == f"toolkit export models/mine {' '.join(f'--recipe {name}' for name in recipes)} --output build/artifacts-again"
     assert bench == (
         "toolkit bench build/artifacts-again --checkpoint models/mine --dataset '../my set' --images images --limit 5 "
-        f"--prompt 'a picture of' --num-beams {work.num_beams} --warmup {work.warmup} --repeat {work.repeats} --batch-size 1 "
+        f"--prompt 'a picture of' --num-beams {work.num_beams} --warmup {work.warmup} --repeat {work.repeats} "
+        f"--min-length {work.min_length} --max-length {work.max_length} --batch-size 1 "
         f"--threads {work.threads} --tokens natural --output records-again.jsonl"
     )
     assert report == ("toolkit report records-again.jsonl --format html --output report-again.html --dataset '../my set' --images images")
