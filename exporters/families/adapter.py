@@ -49,6 +49,19 @@ class GraphExport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForcedDecoding:
+    """How a family's torch module computes the logits of given tokens, in two stages."""
+
+    image_states: "Callable[[Any, Tensor], Tensor]"
+    """(module, pixels f32[B,3,S,S]) → image states f[B,N,D]."""
+    forced_logits: "Callable[[Any, Tensor, Tensor], Tensor]"
+    """(module, image states f[B,N,D], token ids i64[R,T]) → logits f32[R,T,V] of the token after each. R is a multiple of B; the rows of
+    an image are adjacent."""
+    computes_states: Callable[[str], bool]
+    """Name of a parameter → whether `image_states` depends on it. States are stored if none of these parameters is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FamilyAdapter:
     """The functions and tables of one task of a family. Model specs and torch modules are of the family's own classes."""
 
@@ -73,6 +86,8 @@ class FamilyAdapter:
     """Name of a parameter or submodule → its component."""
     layer_of: Callable[[str], str]
     """Name of a Linear → name of its layer in recipes, which several Linears share if graphs join them into one product."""
+    forced: ForcedDecoding
+    """Logits of given tokens, for fine-tuning."""
     graphs: Callable[[Any], list[GraphExport]]
     """Torch module → its graphs of contract `split/1`. The module is modified and cannot be used afterwards."""
     reference: Callable[..., Reference]

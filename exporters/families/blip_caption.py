@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import BlipConfig
 
 from exporters.families.adapter import CheckpointConfig, FamilyAdapter
+from exporters.families.blip_forced import FORCED
 from exporters.families.blip_graphs import blip_graphs
 from exporters.families.blip_reference import pillow_processor, run_reference
 from exporters.families.blip_resolution import interpolate_positions, resized
@@ -133,6 +134,7 @@ BLIP_CAPTION = FamilyAdapter(
     fitted_weights=fitted_weights,
     component_of=component_of,
     layer_of=layer_of,
+    forced=FORCED,
     graphs=blip_graphs,
     reference=run_reference,
     evaluate=evaluate,

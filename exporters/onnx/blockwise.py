@@ -43,6 +43,11 @@ class Blocks:
     size: int
 
 
+def ranges(bits: int, *, is_table: bool) -> Sequence[float]:
+    """Return the ranges to try for the blocks of a weight, as parts of a block's largest magnitude."""
+    return SHRINK if bits == BITS["qint4"] and not is_table else (1.0,)
+
+
 def quantize_blocks(weight: Float32, bits: int, block: int, parts: Sequence[float] = (1.0,)) -> tuple[NDArray[np.uint8], Float32]:
     """Quantize a matrix symmetrically in blocks: weight ≈ (code - 2**(bits-1)) * scale.
 
@@ -98,12 +103,12 @@ def quantize(path: Path, component: Component) -> None:
     products = weight_products(graph)
     done: dict[tuple[str, Blocks], str] = {}  # weight and format → start of the names of its codes and scales
     for node in graph.node:
-        if node.name not in products or (blocks := blocks_of(component.layer(node.name), weights[products[node.name]])) is None:
+        if node.name not in products or (blocks := blocks_of(component.layer(node.name), weights[products[node.name]].dims[0])) is None:
             continue
         name = products[node.name]
         if (name, blocks) not in done:  # layers with equal weights share them, and may differ in their format
             done[name, blocks] = node.name if any(name == other for other, _ in done) else name
-            parts = SHRINK if blocks.bits == BITS["qint4"] and name not in lookups else (1.0,)
+            parts = ranges(blocks.bits, is_table=name in lookups)
             _append_quantized(graph, weights[name], done[name, blocks], blocks, parts)
         inputs, outputs = weights[name].dims
         node.op_type, node.domain = "MatMulNBits", DOMAIN
@@ -111,9 +116,9 @@ def quantize(path: Path, component: Component) -> None:
         attributes = {"K": inputs, "N": outputs, "bits": blocks.bits, "block_size": blocks.size, "accuracy_level": INT8_ACTIVATIONS}
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
     for name in lookup_tables(graph):
-        if (blocks := blocks_of(component.layer(layer_of_table(name)), weights[name])) is not None:
+        if (blocks := blocks_of(component.layer(layer_of_table(name)), weights[name].dims[0])) is not None:
             done[name, blocks] = name
-            _append_quantized(graph, weights[name], name, blocks, (1.0,))
+            _append_quantized(graph, weights[name], name, blocks, ranges(blocks.bits, is_table=True))
     if not done:
         return
     share_table(graph, {name: blocks for name, blocks in done if name in lookups})
@@ -126,11 +131,11 @@ def quantize(path: Path, component: Component) -> None:
     onnx.save(model, path)
 
 
-def blocks_of(layer: Layer, weight: onnx.TensorProto) -> Blocks | None:
-    """Return the blocks of a weight f[K,N], or None if it is not quantized in blocks."""
+def blocks_of(layer: Layer, inputs: int) -> Blocks | None:
+    """Return the blocks of a weight with K inputs, or None if it is not quantized in blocks."""
     if layer.block_size is None:
         return None
-    size = min(layer.block_size, weight.dims[0] & -weight.dims[0])  # the largest power of two that divides K
+    size = min(layer.block_size, inputs & -inputs)  # the largest power of two that divides K
     return Blocks(BITS[layer.weights], size) if size >= SMALLEST_BLOCK else None
 
 

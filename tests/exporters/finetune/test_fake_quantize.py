@@ -1,0 +1,152 @@
+"""The fake-quantized module computes what the artifact computes: weights are bit-equal, products differ by float rounding."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from exporters.checkpoint.checkpoint import open_checkpoint
+from exporters.finetune.fake_quantize import BlockScheme, ChannelScheme, fake_quantize
+from exporters.finetune.quantized_layers import quantized_layers, stored_as_fp16, tie_heads
+from exporters.onnx.blockwise import packed, quantize_blocks, ranges
+from exporters.recipes import Component, Recipe, find_recipe
+from runtimes import load
+from runtimes.artifact.folder import open_artifact
+from runtimes.errors import RecipeError
+from runtimes.images.reading import preprocess, read_image
+
+RECIPES = ("onnx-int4", "onnx-int8")
+
+
+def prepared(directory, recipe):
+    """Return the checkpoint, its fake-quantized module and the fake weights."""
+    checkpoint = open_checkpoint(str(directory))
+    model = tie_heads(checkpoint, checkpoint.load_model())
+    return checkpoint, model, fake_quantize(model, quantized_layers(checkpoint, recipe), stored_as_fp16(checkpoint, recipe))
+
+
+def stored_rows(artifact):
+    """Return how often each row of dequantized weights, as bytes, is in the products of an artifact's graphs."""
+    rows = Counter()
+    opened = open_artifact(artifact)
+    for role in ("encoder", "decoder"):
+        model = onnx.load(opened.path_of(role))
+        tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        casts = [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in tensors]
+        tensors |= {node.output[0]: tensors[node.input[0]].astype(np.float32) for node in casts}
+        for node in model.graph.node:
+            if node.op_type == "MatMulNBits":
+                settings = {attribute.name: attribute.i for attribute in node.attribute}
+                codes = tensors[node.input[1]]
+                codes = codes if settings["bits"] == 8 else np.stack([codes & 15, codes >> 4], axis=-1)
+                codes = codes.reshape(settings["N"], -1, settings["block_size"]).astype(np.float32) - (1 << (settings["bits"] - 1))
+                values = codes * tensors[node.input[2]].reshape(settings["N"], -1, 1)
+            elif node.op_type in ("DynamicQuantizeMatMul", "MatMulIntegerToFloat"):
+                scale = tensors[node.input[2 if node.op_type == "DynamicQuantizeMatMul" else 3]]
+                values = tensors[node.input[1]].T.astype(np.float32) * scale[:, None]
+            else:
+                continue
+            rows.update(row.tobytes() for row in values.reshape(len(values), -1) + 0.0)  # -0.0 is 0.0
+    return rows
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_weights_are_bit_equal_to_those_of_the_artifact(name, tiny_checkpoint, tiny_artifacts):
+    _, _, fakes = prepared(tiny_checkpoint, find_recipe(name))
+    assert Counter((row.numpy() + 0.0).tobytes() for fake in fakes.values() for row in fake.values) == stored_rows(tiny_artifacts[name])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_logits_are_those_of_the_artifact(name, tiny_checkpoint, tiny_artifacts, drawn_images):
+    """Nearly all logits differ by float rounding only. In front of a rounding to integers, it can change a code of an activation."""
+    checkpoint, model, _ = prepared(tiny_checkpoint, find_recipe(name))
+    exact, forced = checkpoint.load_model(), checkpoint.family.forced
+    session = load(tiny_artifacts[name], threads=1).stepwise_session
+    ids = np.array([[62, 7, 8, 9, 10, 11]])
+    errors, changes = [], []
+    for image in drawn_images:
+        pixels = preprocess(read_image(image.path), checkpoint.image)[None]
+        state = session.select(session.encode({"pixels": pixels}), np.zeros(1, np.int64), np.zeros(1, np.int64))
+        expected, _ = session.step(ids, state, np.arange(ids.shape[1]))
+        with torch.inference_mode():
+            states = [forced.image_states(module, torch.from_numpy(pixels)) for module in (model, exact)]
+            fake, fp32 = (forced.forced_logits(*pair, torch.from_numpy(ids)) for pair in zip((model, exact), states, strict=True))
+        errors.append(np.abs(fake.numpy() - expected))
+        changes.append(np.abs(fp32.numpy() - expected))
+    assert np.median(errors) < 1e-6
+    assert np.mean(errors) < 0.01 * np.mean(changes)
+
+
+@pytest.mark.parametrize(("bits", "block"), [(4, 32), (4, 128), (8, 64), (8, 256)])
+def test_a_product_in_blocks_is_that_of_onnxruntime(bits, block):
+    generator = np.random.default_rng(bits * block)
+    weight = generator.normal(size=(256, 48)).astype(np.float32)
+    x = generator.normal(size=(2, 5, 256)).astype(np.float32)
+    x[0, 0] *= 100
+    x[1, 1] = 0
+    codes, scales = quantize_blocks(weight, bits, block, ranges(bits, is_table=False))
+    sizes = {"K": 256, "N": 48, "bits": bits, "block_size": block, "accuracy_level": 4}
+    product = run(
+        helper.make_node("MatMulNBits", ["x", "codes", "scales"], ["y"], domain="com.microsoft", **sizes),
+        {"codes": packed(codes, bits), "scales": scales},
+        x,
+    )
+    scheme = BlockScheme(bits, block, is_table=False)
+    fake = scheme.activations(torch.from_numpy(x)) @ scheme.weights(torch.from_numpy(weight.T.copy())).T
+    largest = np.abs(product).max(axis=-1, keepdims=True)
+    assert np.all(np.abs(fake.numpy() - product) <= 1e-6 * largest)
+    assert np.abs(x @ weight - product).max() > 1e-2  # the test would notice exact activations
+
+
+@pytest.mark.parametrize("levels", [64, 127])
+def test_a_product_per_channel_is_that_of_onnxruntime(levels):
+    generator = np.random.default_rng(levels)
+    weight = generator.normal(size=(64, 48)).astype(np.float32)
+    x = generator.normal(loc=0.3, size=(1, 5, 64)).astype(np.float32)
+    scheme = ChannelScheme(levels)
+    values = scheme.weights(torch.from_numpy(weight.T.copy())).numpy()
+    scales = np.abs(weight).max(axis=0) / np.float32(levels)
+    product = run(
+        helper.make_node("DynamicQuantizeMatMul", ["x", "codes", "scales"], ["y"], domain="com.microsoft"),
+        {"codes": np.rint(weight / scales).astype(np.int8), "scales": scales},
+        x,
+    )
+    fake = scheme.activations(torch.from_numpy(x)).numpy() @ values.T
+    np.testing.assert_allclose(fake, product, rtol=1e-5, atol=1e-4)
+
+
+def run(node, tensors, x):
+    """Run one operator of ONNX Runtime on x; return its output."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([node], "product", inputs, outputs, [numpy_helper.from_array(value, name) for name, value in tensors.items()])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+
+
+def test_gradients_pass_the_rounding(tiny_checkpoint):
+    _, model, fakes = prepared(tiny_checkpoint, find_recipe("onnx-int4"))
+    layer = model.get_submodule("text_decoder.bert.encoder.layer.0.output.dense").requires_grad_(True)
+    x = torch.randn(2, 3, layer.weight.shape[1], generator=torch.Generator().manual_seed(0), requires_grad=True)
+    layer(x).sum().backward()
+    values = fakes["text_decoder.bert.encoder.layer.0.output.dense.weight"]
+    torch.testing.assert_close(x.grad, values.values.sum(0).expand_as(x))
+    torch.testing.assert_close(layer.weight.grad, values.scheme.activations(x.detach()).sum((0, 1)).expand_as(layer.weight))
+
+
+@pytest.mark.parametrize("name", ["onnx-fp32", "pytorch-int8", "onnx-int8-fast"])
+def test_recipes_that_cannot_be_trained(name, tiny_checkpoint):
+    with pytest.raises(RecipeError, match=name):
+        quantized_layers(open_checkpoint(str(tiny_checkpoint)), find_recipe(name))
+
+
+def test_weights_per_tensor_cannot_be_trained(tiny_checkpoint):
+    components = {"*": Component(weights="qint8")}
+    recipe = Recipe(name="per-tensor", runtime="ort", why="Test.", components=components, drift_limit_nat=1)
+    with pytest.raises(RecipeError, match="per channel"):
+        quantized_layers(open_checkpoint(str(tiny_checkpoint)), recipe)
