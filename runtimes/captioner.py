@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, S
 from contextlib import closing
 from itertools import islice, repeat
 from time import perf_counter
-from typing import Any, Self, TypeAlias, Unpack, cast
+from typing import Any, Self, Unpack, cast
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from runtimes.artifact.manifest import Manifest
 from runtimes.caption import Caption, CaptionerInfo, CaptionToken, FinishReason, LoadTimings
 from runtimes.decoding.guarded_session import guarded
 from runtimes.decoding.hypothesis import Hypothesis
-from runtimes.decoding.request import checked_config, require_steps
-from runtimes.decoding.scoring import score_sequences
+from runtimes.decoding.request import Prompt, checked_config, prompt_ids_of, require_steps
+from runtimes.decoding.scoring import sequence_log_probability, token_log_probabilities
 from runtimes.decoding.search import PhaseTimer, generate, generate_tokens, run_by_length, run_loop
 from runtimes.decoding.session import Float32, Int64, LoopSession, Session, State, require
 from runtimes.decoding.tokenizer import CaptionTokenizer
@@ -26,9 +26,6 @@ from runtimes.images.prefetch import read_ahead
 from runtimes.images.reading import MAX_PIXELS, ImageInput, Images, each_image, image_name, is_image, preprocess, read_image
 
 logger = logging.getLogger(__name__)
-
-Prompt: TypeAlias = str | Sequence[str | None] | None
-"""Text that each caption starts with, or one text or None for each image."""
 
 
 class Captioner:
@@ -195,8 +192,9 @@ class Captioner:
         With workers, at most `2 * batch_size + workers` images are read ahead of the yielded captions; without workers, `batch_size`.
         Close the generator to stop early; its threads end.
         """
-        prompts = self._prompts(prompt, images)
-        for length in {len(ids) for ids in (prompts or self._prompts(None, images=()))}:
+        count = 1 if is_image(images) else len(images) if isinstance(images, Sized) else None
+        prompts = prompt_ids_of(prompt, count, self.tokenizer)
+        for length in {len(ids) for ids in (prompts or [self.tokenizer.prompt_ids(None)])}:
             config = checked_config(self.manifest, self.session, length, generation_config or self.manifest.defaults, options)
         require_steps(self.manifest, self.session, ("log_probabilities",) if log_probabilities else ())
         if batch_size < 1:
@@ -227,7 +225,7 @@ class Captioner:
         """
         if not is_image(image):
             raise RequestError(f"stream_tokens captions one image, not {type(image).__name__}")
-        (prompt_ids,) = self._prompts(prompt, images=[image])
+        (prompt_ids,) = prompt_ids_of(prompt, 1, self.tokenizer)
         require_steps(self.manifest, self.session, ("stream_tokens",))
         config = checked_config(self.manifest, self.session, len(prompt_ids), generation_config or self.manifest.defaults, options)
         if config.num_beams > 1 or config.num_return_sequences > 1:
@@ -259,12 +257,30 @@ class Captioner:
             raise RequestError(f"{len(sources)} images but captions for {len(groups)}")
         scores: list[Float32] = []
         for image, group in zip(sources, groups, strict=True):
-            ids = [self.caption_ids(caption) for caption in ([group] if isinstance(group, str) else group)]
-            if not ids:
-                raise RequestError("score needs at least one caption per image")
-            inputs = {"pixels": self._pixels(image)[None]}
-            scores.append(score_sequences(require(self.session, "score"), inputs, ids, self.manifest.tokenizer.pad_id))
+            texts = [group] if isinstance(group, str) else list(group)
+            rows = self.token_log_probabilities(image, captions=texts)
+            values = [sequence_log_probability(row, self.caption_ids(text)) for row, text in zip(rows, texts, strict=True)]
+            scores.append(np.array(values, dtype=np.float32))
         return scores
+
+    def token_log_probabilities(self, image: ImageInput, *, captions: Sequence[str]) -> list[Float32]:
+        """Return the natural-log probabilities of the whole vocabulary at every token of given captions, by teacher forcing.
+
+        Args:
+            image: One image, see `caption`.
+            captions: Captions of this image. They share one run of the encoder.
+
+        Returns:
+            For each caption, f32[T,V] with T its number of tokens, end token included, and V the size of the vocabulary.
+
+        Raises:
+            ImageReadError, RequestError, EngineError, OutOfMemoryError: See `score`.
+        """
+        ids = [self.caption_ids(caption) for caption in captions]
+        if not ids:
+            raise RequestError("a score needs at least one caption per image")
+        inputs = {"pixels": self._pixels(image)[None]}
+        return token_log_probabilities(require(self.session, "score"), inputs, ids, self.manifest.tokenizer.pad_id)
 
     def caption_ids(self, caption: str) -> list[int]:
         """Return the ids that `score` uses: start token, text, end token; cut at the number of positions of the model."""
@@ -273,20 +289,6 @@ class Captioner:
     def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
         """Return the text of a caption without its prompt."""
         return self.tokenizer.text(caption.token_ids[len(self.tokenizer.prompt_ids(prompt)) :]).strip()
-
-    def _prompts(self, prompt: Prompt, images: Images) -> list[list[int]]:
-        """Return the ids of the prompt of each image, or of the prompt of all images.
-
-        Raises:
-            RequestError: `prompt` is not text, None or a list of these, or its length is not the known number of images.
-        """
-        texts: list[Any] = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
-        if wrong := [text for text in texts if not (text is None or isinstance(text, str))]:
-            raise RequestError(f"prompt must be text, None, or a list of these with one for each image; it is or contains {wrong[0]!r}")
-        count = 1 if is_image(images) else len(images) if isinstance(images, Sized) else None
-        if isinstance(prompt, (list, tuple)) and count is not None and count != len(texts):
-            raise RequestError(f"prompt is a list of {len(texts)}, and there are {count} images; give one prompt for each image")
-        return [self.tokenizer.prompt_ids(text) for text in texts]
 
     def _pixels(self, image: ImageInput) -> Float32:
         return preprocess(read_image(image, max_pixels=self._max_pixels, reduce_large=self._reduce_large), self.manifest.image)

@@ -15,6 +15,7 @@ from exporters.gate.gate import Reference
 from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.caption import Caption
+from runtimes.decoding.scoring import sequence_log_probability
 from runtimes.decoding.search import PhaseTimer
 from runtimes.decoding.session import Float32
 from runtimes.errors import CheckpointError, ToolkitError
@@ -135,32 +136,31 @@ class HfCaptioner:
         finally:
             self._timer = None
 
-    @torch.inference_mode()
     def score(self, images: Sequence[ImageInput], *, captions: Sequence[Sequence[str]]) -> list[Float32]:
         """Return the teacher-forced log-probabilities f32[K] of each image's K captions; see `Captioner.score`."""
-        config = self.model.config.text_config
         scores = []
         for image, references in zip(images, captions, strict=True):
+            rows = self.token_log_probabilities(image, captions=references)
             ids = [self.caption_ids(caption) for caption in references]
-            width = max(map(len, ids)) - 1
-            inputs = torch.full((len(ids), width), config.pad_token_id)
-            attended = torch.zeros(len(ids), width, dtype=torch.int64)
-            for row, sequence in enumerate(ids):
-                inputs[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
-                attended[row, : len(sequence) - 1] = 1
-            embeddings = self.model.vision_model(self._pixels(image)).last_hidden_state.expand(len(ids), -1, -1)
-            logits = self.model.text_decoder(input_ids=inputs, attention_mask=attended, encoder_hidden_states=embeddings).logits
-            log_probabilities = torch.log_softmax(logits.float(), dim=-1)
-            scores.append(
-                np.array(
-                    [
-                        sum(log_probabilities[row, i, token].item() for i, token in enumerate(sequence[1:]))
-                        for row, sequence in enumerate(ids)
-                    ],
-                    dtype=np.float32,
-                )
-            )
+            values = [sequence_log_probability(row, sequence) for row, sequence in zip(rows, ids, strict=True)]
+            scores.append(np.array(values, dtype=np.float32))
         return scores
+
+    @torch.inference_mode()
+    def token_log_probabilities(self, image: ImageInput, *, captions: Sequence[str]) -> list[Float32]:
+        """Return the teacher-forced log-probabilities f32[T,V] of each caption; see `Captioner.token_log_probabilities`."""
+        config = self.model.config.text_config
+        ids = [self.caption_ids(caption) for caption in captions]
+        width = max(map(len, ids)) - 1
+        inputs = torch.full((len(ids), width), config.pad_token_id)
+        attended = torch.zeros(len(ids), width, dtype=torch.int64)
+        for row, sequence in enumerate(ids):
+            inputs[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
+            attended[row, : len(sequence) - 1] = 1
+        embeddings = self.model.vision_model(self._pixels(image)).last_hidden_state.expand(len(ids), -1, -1)
+        logits = self.model.text_decoder(input_ids=inputs, attention_mask=attended, encoder_hidden_states=embeddings).logits
+        log_probabilities = torch.log_softmax(logits.float(), dim=-1).numpy()
+        return [log_probabilities[row, : len(sequence) - 1] for row, sequence in enumerate(ids)]
 
     def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
         """Return a caption's text without its prompt."""

@@ -1,12 +1,36 @@
-"""The settings of a request, checked against the model and the abilities of the session."""
+"""The prompts and the settings of a request, checked against the images, the model and the abilities of the session."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from runtimes.artifact.generation import GenerationConfig, GenerationOptions
 from runtimes.artifact.manifest import Manifest
 from runtimes.decoding.session import LoopSession, Session, require
+from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import RequestError
+
+Prompt: TypeAlias = str | Sequence[str | None] | None
+"""Text that each caption starts with, or one text or None for each image."""
+
+
+def prompt_ids_of(prompt: Prompt, count: int | None, tokenizer: CaptionTokenizer) -> list[list[int]]:
+    """Return the ids of the prompt of each image, or of the prompt of all images.
+
+    Args:
+        prompt: Text or texts.
+        count: Number of images; None if it is unknown.
+        tokenizer: The artifact's.
+
+    Raises:
+        RequestError: `prompt` is not text, None or a list of these, or its length is not the known number of images.
+    """
+    texts: list[Any] = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
+    if wrong := [text for text in texts if not (text is None or isinstance(text, str))]:
+        raise RequestError(f"prompt must be text, None, or a list of these with one for each image; it is or contains {wrong[0]!r}")
+    if isinstance(prompt, (list, tuple)) and count is not None and count != len(texts):
+        raise RequestError(f"prompt is a list of {len(texts)}, and there are {count} images; give one prompt for each image")
+    return [tokenizer.prompt_ids(text) for text in texts]
 
 
 def checked_config(

@@ -13,7 +13,7 @@ from PIL import Image
 import runtimes
 from runtimes.caption import Caption
 from runtimes.decoding.log_softmax import log_softmax
-from runtimes.decoding.scoring import score_sequences
+from runtimes.decoding.scoring import sequence_log_probability, token_log_probabilities
 from runtimes.errors import ImageReadError, RequestError
 
 RECIPES = ("onnx-fp32", "onnx-int8", "onnx-int4", "pytorch-fp32", "pytorch-int8")
@@ -193,10 +193,10 @@ def test_a_caption_that_is_too_long_is_cut(onnx, paths):
 def test_the_score_of_a_caption_equals_the_result_of_scoring(onnx, paths, num_beams):
     """The search sums log-probabilities step by step; scoring computes all tokens in one run."""
     captions = onnx.caption(paths, max_length=32, num_beams=num_beams)
-    scored = [
-        float(score_sequences(onnx.stepwise_session, {"pixels": onnx._pixels(path)[None]}, [caption.token_ids], pad_id=0)[0])
-        for path, caption in zip(paths, captions, strict=True)
-    ]
+    scored = []
+    for path, caption in zip(paths, captions, strict=True):
+        (row,) = token_log_probabilities(onnx.stepwise_session, {"pixels": onnx._pixels(path)[None]}, [caption.token_ids], pad_id=0)
+        scored.append(sequence_log_probability(row, caption.token_ids))
     assert [caption.score * (len(caption.token_ids) - 1) for caption in captions] == pytest.approx(scored, abs=1e-3)
 
 

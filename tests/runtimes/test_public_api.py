@@ -49,7 +49,7 @@ print(sorted(runtimes.__all__), heavy, [getattr(runtimes, name).__name__ for nam
         runtimes.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["load", "Captioner.caption", "Captioner.stream", "Captioner.score"])
+@pytest.mark.parametrize("name", ["load", "Captioner.caption", "Captioner.stream", "Captioner.score", "Captioner.token_log_probabilities"])
 def test_all_arguments_but_the_first_are_keyword_only(name):
     owner, _, method = name.partition(".")
     function = getattr(getattr(runtimes, owner), method) if method else getattr(runtimes, owner)

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from exporters.families.blip_reference import HfCaptioner
+from exporters.gate.divergence import kl_divergence
+from runtimes.errors import RequestError
 from runtimes.loading import load
 
 REFERENCES = ["a red circle", "two squares"]
@@ -30,3 +32,22 @@ def test_pixels_of_low_images(baseline, captioner, size, mode):
     (scores,) = captioner.score([image], captions=[REFERENCES])
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     assert baseline.caption([image], max_length=8)[0].token_ids == captioner.caption(image, max_length=8)[0].token_ids
+
+
+def test_distributions_of_every_token_equal_the_baselines(baseline, captioner, drawn_images):
+    """The rows of a caption do not depend on the captions beside it, and their entries of the caption's tokens sum to its score."""
+    path = drawn_images[0].path
+    expected = baseline.token_log_probabilities(path, captions=REFERENCES)
+    actual = captioner.token_log_probabilities(path, captions=REFERENCES)
+    (scores,) = captioner.score(path, captions=REFERENCES)
+    for caption, mine, theirs, score in zip(REFERENCES, actual, expected, scores, strict=True):
+        ids = captioner.caption_ids(caption)
+        assert mine.shape == theirs.shape == (len(ids) - 1, captioner.manifest.model.vocabulary)
+        np.testing.assert_allclose(mine, theirs, atol=1e-3)
+        assert np.exp(mine.astype(np.float64)).sum(axis=1) == pytest.approx(1, abs=1e-5)
+        assert sum(float(row[token]) for row, token in zip(mine, ids[1:], strict=True)) == pytest.approx(score, abs=1e-4)
+        assert kl_divergence(theirs, mine).max() < 1e-6
+        (alone,) = captioner.token_log_probabilities(path, captions=[caption])
+        np.testing.assert_allclose(mine, alone, atol=1e-4)
+    with pytest.raises(RequestError, match="at least one caption"):
+        captioner.token_log_probabilities(path, captions=[])
