@@ -5,14 +5,16 @@ log-probability per token of fixed captions, teacher-forced. Drift shows small l
 The only library used is numpy.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from exporters.gate.intervals import Float64, interval
+from exporters.gate.drift import drift_text, measure_drift
 from exporters.gate.labelled_image import LabelledImage
+from exporters.gate.verdict import judge, within
 from exporters.recipes import Recipe
 from runtimes.artifact.folder import sha256_of
 from runtimes.captioner import Captioner
@@ -76,11 +78,6 @@ def compare(token_ids: Sequence[Sequence[int]], reference: Sequence[Sequence[int
     return Agreement(equal=equal, ties=ties, different=tuple(different))
 
 
-def drift_of_sums(sums: Float64) -> Float64:
-    """Return the drift f64[R], in nat per token, of sums f64[R,2]: decrease in log-probability, number of tokens."""
-    return np.asarray(sums[:, 0] / sums[:, 1])
-
-
 def evaluate(
     captioner: Captioner, recipe: Recipe, images: Sequence[LabelledImage], reference: Reference, on_failure: OnGateFailure
 ) -> dict[str, Any]:
@@ -106,9 +103,8 @@ def evaluate(
     scores = captioner.score(paths, captions=[image.captions for image in images])
     tokens = [sum(len(captioner.caption_ids(caption)) - 1 for caption in image.captions) for image in images]
     logprob_drops = [sum(expected) - float(actual.sum()) for expected, actual in zip(reference.log_probabilities, scores, strict=True)]
-    rows = np.array([logprob_drops, tokens], dtype=np.float64).T
-    low, high = interval(rows, drift_of_sums)
-    drift = float(drift_of_sums(rows.sum(axis=0, keepdims=True))[0])
+    drift = measure_drift(np.array(logprob_drops), np.array(tokens))
+    judgement = judge(drift, recipe.drift_limit_nat)
     problem = None
     if recipe.drift_limit_nat is None:
         if agreement.different:
@@ -117,8 +113,11 @@ def evaluate(
                 f"captions of {len(agreement.different)} of {len(images)} images differ from transformers' "
                 f"(first: {paths[image].name}, token {position})"
             )
-    elif not high <= recipe.drift_limit_nat:  # true for NaN, too
-        problem = f"drift is {drift:+.4f} nat/token, upper 95 % bound {high:+.4f}, the recipe allows {recipe.drift_limit_nat}"
+    elif not within(drift, recipe.drift_limit_nat):
+        problem = (
+            f"{judgement.text}: drift is {drift.nat:+.4f} nat/token, upper 95 % bound {drift.high:+.4f}, "
+            f"the recipe allows {recipe.drift_limit_nat}"
+        )
     _enforce(recipe, problem, on_failure)
     return {
         "passed": problem is None,
@@ -126,10 +125,11 @@ def evaluate(
         "images": len(images),
         "exact_captions": agreement.equal,
         "ties": agreement.ties,
-        "drift_nat_per_token": round(drift, 6),
-        "drift_low": round(low, 6),
-        "drift_high": round(high, 6),
+        "drift_nat_per_token": round(drift.nat, 6),
+        "drift_low": _finite(drift.low),
+        "drift_high": _finite(drift.high),
         "drift_limit": recipe.drift_limit_nat,
+        "verdict": judgement.text,
         "device": captioner.session.info().device,
         "reference": f"transformers {reference.transformers} FP32 generate",
         "captions": {sha256_of(path): list(caption_ids) for path, caption_ids in zip(paths, ids, strict=True)},
@@ -177,6 +177,11 @@ def evaluate_joined(
     }
 
 
+def _finite(bound: float) -> float | None:
+    """Return a bound as a JSON value; None if there is none."""
+    return round(bound, 6) if math.isfinite(bound) else None
+
+
 def _enforce(recipe: Recipe, problem: str | None, on_failure: OnGateFailure) -> None:
     """Raise GateError if there is a problem and the export must fail."""
     if problem and on_failure == "fail":
@@ -186,13 +191,17 @@ def _enforce(recipe: Recipe, problem: str | None, on_failure: OnGateFailure) -> 
 
 def findings_line(findings: dict[str, Any]) -> str:
     """Format the gate's findings as one line."""
-    # + 0.0 turns -0.0 into 0.0
-    drift, low, high = (round(findings[key], 4) + 0.0 for key in ("drift_nat_per_token", "drift_low", "drift_high"))
     as_split = (
         f"; {findings['captions_as_split']} of {findings['images']} equal the split graphs'" if "captions_as_split" in findings else ""
     )
-    verdict = "gate passed" if findings["passed"] else f"gate not passed ({findings['problem']})"
+    result = "gate passed" if findings["passed"] else f"gate not passed ({findings['problem']})"
     return (
-        f"{verdict}: {findings['exact_captions']} of {findings['images']} captions equal transformers', {findings['ties']} ties, drift "
-        f"{drift:+.4f} [{low:+.4f}, {high:+.4f}] nat/token{as_split}"
+        f"{result}: {findings['exact_captions']} of {findings['images']} captions equal transformers', {findings['ties']} ties, "
+        f"{quality_text(findings)}{as_split}"
     )
+
+
+def quality_text(findings: Mapping[str, Any]) -> str:
+    """Return the drift of the gate's findings with its interval and its verdict. Older manifests have no verdict."""
+    drift = drift_text(findings["drift_nat_per_token"], findings.get("drift_low"), findings.get("drift_high"))
+    return f"drift {drift} nat/token" + (f", {findings['verdict']}" if findings.get("verdict") else "")

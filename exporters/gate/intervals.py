@@ -9,6 +9,11 @@ resamples of 5000 images takes a fraction of a second.
 Case and baseline use the same resamples, so that differences in difficulty between images cancel out. CIDEr-D's document frequencies are
 not resampled; they are those of the whole set.
 
+The percentile interval of n images is too narrow: resamples have (n - 1) / n of the variance, and the normal quantile takes the place of
+Student's. The interval here is the expanded percentile interval (Hesterberg 2015, "What Teachers Should Know about the Bootstrap", Am.
+Stat. 69), whose tails are Phi(-sqrt(n / (n - 1)) * t) with Student's quantile t of n - 1 degrees of freedom. Below `MIN_PERCENTILE` images
+no tail of the resamples is far enough out; there the interval is the estimate plus and minus t standard errors. One image has no interval.
+
 **Resampling of repeats and images** (`change_of_images`, `change_of_repeats`) estimates what another run would give. Repeats of A and B are
 drawn independently, because they ran at different times. Images are drawn together if both runs have the same images. For figures of a
 whole process, only repeats are drawn. A single repeat gives no interval, because it does not show how much processes differ. The interval
@@ -38,8 +43,14 @@ TAILS = (0.025, 0.975)
 NORMAL = 1.959964
 """The 97.5 % quantile of the normal distribution."""
 
-STUDENT = (4.302653, 2.776445, 2.446912, 2.306004, 2.228139, 2.178813, 2.144787, 2.119905, 2.100922, 2.085963)
-"""The 97.5 % quantile of Student's t distribution with 2, 4, ... 20 degrees of freedom. The table avoids a dependency on scipy."""
+STUDENT = (
+    *(12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139),
+    *(2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922, 2.093024, 2.085963),
+)
+"""The 97.5 % quantile of Student's t distribution with 1, 2, ... 20 degrees of freedom. The table avoids a dependency on scipy."""
+
+MIN_PERCENTILE = 8
+"""Fewer images have a t interval instead of percentiles. With 8 images, the tails are 0.57 %."""
 
 RESAMPLES = 2000
 _DRAWS_AT_ONCE = 1_000_000
@@ -74,14 +85,29 @@ def interval(values: Float64, score: Score | None = None, resamples: int = RESAM
         seed: The same seed gives the same interval.
 
     Returns:
-        Lower and upper end of the 95 % percentile interval.
+        Lower and upper end of the 95 % interval; minus and plus infinity for one image.
     """
+    images = len(values)
     if score is not None:
-        scores = score(_resampled_sums([values.reshape(len(values), -1)], resamples, seed)[0])
-        return _ends(scores, scores)
+        rows = values.reshape(images, -1)
+        return _ends(score(_resampled_sums([rows], resamples, seed)[0]), float(score(rows.sum(axis=0, keepdims=True))[0]), images)
     origin = values[0]  # equal values have differences of exactly 0, so their interval has width 0
-    means = origin + _resampled_sums([(values - origin).reshape(-1, 1)], resamples, seed)[0][:, 0] / len(values)
-    return _ends(means, means)
+    differences = (values - origin).reshape(-1, 1)
+    means = origin + _resampled_sums([differences], resamples, seed)[0][:, 0] / images
+    return _ends(means, float(origin + differences.mean()), images)
+
+
+def share_interval(count: int, total: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a share. A bootstrap of a share of 0 or 1 has width 0; this interval does not.
+
+    Args:
+        count: Number of images with a property.
+        total: Number of all images, 1 or more.
+    """
+    share, squared = count / total, NORMAL**2 / total
+    middle = (share + squared / 2) / (1 + squared)
+    half = math.sqrt(squared * share * (1 - share) + squared**2 / 4) / (1 + squared)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def paired_change(case: Float64, baseline: Float64, score: Score = total, resamples: int = RESAMPLES, seed: int = 0) -> Change:
@@ -98,7 +124,7 @@ def paired_change(case: Float64, baseline: Float64, score: Score = total, resamp
         seed: The same seed draws the same images for every score.
 
     Returns:
-        The change on all images, with its 95 % percentile interval.
+        The change on all images, with its 95 % interval.
 
     Raises:
         ValueError: `case` and `baseline` have different lengths, or length 0.
@@ -109,17 +135,37 @@ def paired_change(case: Float64, baseline: Float64, score: Score = total, resamp
     case_score, baseline_score = (float(score(matrix.sum(axis=0, keepdims=True))[0]) for matrix in rows)
     if baseline_score == 0:
         return Change(None, None, None)
+    change = case_score / baseline_score - 1
     cases, baselines = (score(sums) for sums in _resampled_sums(rows, resamples, seed))
     known = baselines != 0
-    changes = np.divide(cases, baselines, out=np.ones_like(cases), where=known) - 1
     # The change of a resample with a baseline of 0 is unknown: it counts as lowest for the lower end and as highest for the upper end.
-    low, high = _ends(np.where(known, changes, -np.inf), np.where(known, changes, np.inf))
-    return Change(case_score / baseline_score - 1, low if np.isfinite(low) else None, high if np.isfinite(high) else None)
+    changes = np.divide(cases, baselines, out=np.full_like(cases, np.inf), where=known) - 1
+    low, high = _ends(changes, change, len(case))
+    return Change(change, max(low, -1.0) if np.isfinite(low) else None, high if np.isfinite(high) else None)
 
 
-def _ends(for_low: Float64, for_high: Float64) -> tuple[float, float]:
-    """Return the ends of the interval. They are values of the sample, chosen outward: interpolation would compute with infinities."""
-    return float(np.quantile(for_low, TAILS[0], method="lower")), float(np.quantile(for_high, TAILS[1], method="higher"))
+def _ends(resampled: Float64, estimate: float, images: int) -> tuple[float, float]:
+    """Return the ends of the 95 % interval.
+
+    Args:
+        resampled: f64[R], the figure of each resample; infinite if it is unknown.
+        estimate: The figure of all images.
+        images: Number of images.
+    """
+    for_low = np.where(np.isfinite(resampled), resampled, -np.inf)
+    if images < MIN_PERCENTILE:
+        if images == 1 or not np.isfinite(resampled).all():
+            return -math.inf, math.inf
+        half = float(resampled.std()) * math.sqrt(images / (images - 1)) * student(images - 1)
+        return estimate - half, estimate + half
+    tail = expanded_tail(images)
+    # Values of the sample, chosen outward: interpolation would compute with infinities.
+    return float(np.quantile(for_low, tail, method="lower")), float(np.quantile(resampled, 1 - tail, method="higher"))
+
+
+def expanded_tail(images: int) -> float:
+    """Return the share of resamples below the lower end of the expanded percentile interval of n >= 2 images."""
+    return math.erfc(math.sqrt(images / (images - 1) / 2) * student(images - 1)) / 2
 
 
 def _resampled_sums(rows: list[Float64], resamples: int, seed: int) -> list[Float64]:
@@ -201,15 +247,22 @@ def _widened(change: Change, repeats: int) -> Change:
     """
     if change.change is None or change.low is None or change.high is None or change.low in (change.high, -1):
         return change
-    factor = math.sqrt(repeats / (repeats - 1)) * _student(2 * (repeats - 1)) / NORMAL
+    factor = math.sqrt(repeats / (repeats - 1)) * student(2 * (repeats - 1)) / NORMAL
     middle = math.log1p(change.change)
     low, high = (math.expm1(middle + (math.log1p(end) - middle) * factor) for end in (change.low, change.high))
     return Change(change.change, low, high)
 
 
-def _student(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t for an even number of degrees of freedom; beyond the table, its last value."""
-    return STUDENT[min(freedom, 2 * len(STUDENT)) // 2 - 1]
+def student(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t for 1 or more degrees of freedom.
+
+    Beyond the table it is an expansion in 1 / freedom (Abramowitz and Stegun 26.7.5), whose error is below 1e-5 there.
+    """
+    if freedom <= len(STUDENT):
+        return STUDENT[freedom - 1]
+    z = NORMAL
+    terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
 def _drawn(run: Float64, images: npt.NDArray[np.int64], repeats: npt.NDArray[np.int64]) -> Float64:

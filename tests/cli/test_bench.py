@@ -142,6 +142,8 @@ def test_the_quantized_artifact_is_close(bench):
     row = bench.rows["pytorch-int8"]
     assert 0 < abs(row["drift"]) < 0.05
     assert row["drift_low"] <= row["drift"] <= row["drift_high"]
+    assert 0 < row["kl_low"] <= row["kl"] <= row["kl_high"] < 0.1
+    assert bench.rows["onnx-fp32"]["kl"] < 1e-4, "only the rounding of the stored distributions"
 
 
 def test_sizes(bench, tiny_checkpoint):
@@ -166,6 +168,9 @@ def test_successful_cases_have_every_figure(bench):
                 "recipe_sha256",
                 "error",
                 "verdict",
+                "verdict_text",
+                "images_needed",
+                "kl",
                 "setting",
                 "forced_tokens",
                 "hash_seconds",
@@ -181,7 +186,8 @@ def test_successful_cases_have_every_figure(bench):
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
         assert row["peak_rss_bytes"] >= row["loaded_rss_bytes"]
         recipe = None if case == "hf-fp32" else open_artifact(bench.artifacts[case]).manifest.recipe["sha256"]
-        assert (row["recipe_sha256"], row["error"], row["verdict"] is None) == (recipe, None, case == "hf-fp32")
+        assert (row["recipe_sha256"], row["error"], row["verdict_text"] is None) == (recipe, None, case == "hf-fp32")
+        assert (row["kl"] is None) == (case == "hf-fp32")
     runtime = [bench.rows[case]["runtime"] for case in ("hf-fp32", "onnx-fp32", "pytorch-int8")]
     assert runtime == ["transformers", "ort", "torch"]
 

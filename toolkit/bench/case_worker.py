@@ -7,12 +7,16 @@ import time
 
 started = time.perf_counter()
 
-from pathlib import Path  # noqa: E402 - the clock above starts before the slow imports
+from collections.abc import Sequence  # noqa: E402 - the clock above starts before the slow imports
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+from runtimes.decoding.scoring import sequence_log_probability  # noqa: E402
 from runtimes.engine_registry import load_target  # noqa: E402
 from runtimes.workers.child import Send, serve  # noqa: E402
 from toolkit.bench.cases import Opened  # noqa: E402
+from toolkit.bench.distributions import Distributions  # noqa: E402
 from toolkit.bench.job import CaseJob, Result, prompt_tokens  # noqa: E402
 from toolkit.bench.meters.rapl import EnergyMeter  # noqa: E402
 from toolkit.bench.meters.rss import peak_bytes, resident_bytes  # noqa: E402
@@ -48,13 +52,7 @@ def run(job: CaseJob, send: Send) -> Result:
     cpu, throttled = time.process_time() - cpu, throttling.seconds()
     peak = peak_bytes()
     prompt_length = prompt_tokens(captioner, job.prompt)
-    log_probabilities: list[float | None] = []
-    scored_tokens: list[int | None] = []
-    if job.score and any(job.references):
-        for image, references, caption in zip(job.images, job.references, captions, strict=True):
-            scores = opened.scores and caption.error is None
-            log_probabilities.append(float(captioner.score([image], captions=[references])[0].sum()) if scores else None)
-            scored_tokens.append(sum(len(captioner.caption_ids(reference)) - 1 for reference in references) if scores else None)
+    scores = _scores(job, opened, [caption.error is None for caption in captions])
     return Result(
         versions=opened.versions,
         providers=opened.providers,
@@ -74,9 +72,41 @@ def run(job: CaseJob, send: Send) -> Result:
         without_prompt=tuple(captioner.strip_prompt(caption, job.prompt) for caption in captions),
         tokens=tuple(max(0, len(caption.token_ids) - prompt_length) for caption in captions),
         errors=tuple(caption.error for caption in captions),
-        log_probabilities=tuple(log_probabilities),
-        scored_tokens=tuple(scored_tokens),
+        log_probabilities=tuple(score.log_probability for score in scores),
+        scored_tokens=tuple(score.tokens for score in scores),
+        kl_divergences=tuple(score.kl_divergence for score in scores),
     )
+
+
+@dataclass(frozen=True)
+class _Score:
+    """The references of one image under the model; see `toolkit.records.record.ImageQuality`."""
+
+    log_probability: float | None = None
+    tokens: int | None = None
+    kl_divergence: float | None = None
+
+
+def _scores(job: CaseJob, opened: Opened, captioned: Sequence[bool]) -> list[_Score]:
+    """Score the references of each captioned image; an empty list if the images have none or the case shall not score."""
+    if not job.score or not any(job.references):
+        return []
+    distributions = Distributions(Path(job.distributions)) if job.distributions else None
+    scores = []
+    for index, (image, references) in enumerate(zip(job.images, job.references, strict=True)):
+        if not captioned[index] or not opened.scores:
+            scores.append(_Score())
+            continue
+        rows = opened.captioner.token_log_probabilities(image, captions=references)
+        ids = [opened.captioner.caption_ids(reference) for reference in references]
+        divergence = None
+        if distributions is not None and job.stores_distributions:
+            distributions.store(index, rows)
+        elif distributions is not None:
+            divergence = distributions.divergence(index, rows)
+        total = sum(sequence_log_probability(row, sequence) for row, sequence in zip(rows, ids, strict=True))
+        scores.append(_Score(total, sum(len(sequence) - 1 for sequence in ids), divergence))
+    return scores
 
 
 class _BatchTimer:

@@ -32,6 +32,10 @@ class CaseJob:
     """See `toolkit.records.record.Workload`."""
     warmup: int
     score: bool
+    distributions: str | None = None
+    """Folder of the baseline's next-token distributions (`toolkit.bench.distributions`); None: no divergence is measured."""
+    stores_distributions: bool = False
+    """Whether this case is the baseline, which writes the folder; other cases read it."""
     generation: dict[str, Any] = field(default_factory=dict)
 
     def decoding(self, captioner: Any) -> dict[str, Any]:  # noqa: ANN401 - see `toolkit.bench.cases.Opened`
@@ -76,3 +80,5 @@ class Result:
     log_probabilities: tuple[float | None, ...] = ()
     """One entry per image: the sum over its references. None if the case cannot score."""
     scored_tokens: tuple[int | None, ...] = ()
+    kl_divergences: tuple[float | None, ...] = ()
+    """One entry per image, see `toolkit.records.record.ImageQuality`."""

@@ -19,6 +19,7 @@ from runtimes.errors import ArtifactMissingError, RequestError
 from runtimes.host.facts import memory_bytes, read_host
 from runtimes.workers.parent import request_once
 from toolkit.bench.cases import PEER_NAME, ArtifactCase, Case, TransformersCase, is_peer
+from toolkit.bench.distributions import temporary_folder
 from toolkit.bench.job import CaseJob, Result
 from toolkit.bench.roofline.machine_limits import measure_limits
 from toolkit.bench.roofline.model_costs import baseline_arithmetic, blip_sizes
@@ -114,12 +115,13 @@ def run(
         raise RequestError(f"a batch of {largest} needs {largest} images, and there are {len(dataset.images)}; lower --batch-size")
     host, arithmetic = host_facts(), _arithmetic(cases)
     limits = {threads: measure_limits(threads) for threads in dict.fromkeys(workload.threads for workload in workloads)}
-    for repeat in range(workloads[0].repeats):
-        for workload in workloads:
-            for case in cases:
-                record = _run_case(case, repeat, dataset, workload, host, counter, on_captions)
-                work = arithmetic.get(case.name)
-                yield record if record.error else replace(record, limits=limits[workload.threads], arithmetic=work)
+    with temporary_folder() as distributions:
+        for repeat in range(workloads[0].repeats):
+            for workload in workloads:
+                for case in cases:
+                    record = _run_case(case, repeat, dataset, workload, host, counter, distributions, on_captions)
+                    work = arithmetic.get(case.name)
+                    yield record if record.error else replace(record, limits=limits[workload.threads], arithmetic=work)
 
 
 def _arithmetic(cases: Sequence[Case]) -> dict[str, Arithmetic]:
@@ -151,9 +153,10 @@ def _run_case(
     workload: Workload,
     host: HostFacts,
     counter: Counter | None,
+    distributions: Path | None,
     on_captions: Callable[[str, int], None],
 ) -> Record:
-    job = job_of(case, dataset, workload, score=repeat == 0 and counter is not None)
+    job = job_of(case, dataset, workload, score=repeat == 0 and counter is not None, distributions=distributions)
     no_gpu = job.device == "cuda" and not read_host().cuda
     began = datetime.now(UTC)
     result, error = (None, NO_GPU) if no_gpu else _work(job, partial(on_captions, case.name))
@@ -195,8 +198,16 @@ def _run_case(
     )
 
 
-def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> CaseJob:
-    """Return the request to the worker process of a case."""
+def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool, distributions: Path | None = None) -> CaseJob:
+    """Return the request to the worker process of a case.
+
+    Args:
+        case: The case.
+        dataset: The images and their references.
+        workload: The settings.
+        score: Whether to score the references.
+        distributions: Folder for the baseline's next-token distributions; None: no divergence is measured.
+    """
     opener, path = case.open()
     return CaseJob(
         opener=opener,
@@ -216,6 +227,8 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool) -> 
         max_length=workload.max_length,
         warmup=workload.warmup,
         score=score,
+        distributions=None if distributions is None else str(distributions),
+        stores_distributions=case.name == BASELINE,
     )
 
 
@@ -253,8 +266,11 @@ def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple
             rouge_l=score.rouge_l,
             log_probability=log_probability,
             scored_tokens=scored,
+            kl_divergence=divergence,
         )
         if image.error is None
         else image
-        for image, score, log_probability, scored in zip(images, scores, result.log_probabilities, result.scored_tokens, strict=True)
+        for image, score, log_probability, scored, divergence in zip(
+            images, scores, result.log_probabilities, result.scored_tokens, result.kl_divergences, strict=True
+        )
     )

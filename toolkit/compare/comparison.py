@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from exporters.gate.intervals import Change
+from exporters.gate.verdict import CANNOT_TELL
 from toolkit.compare.case_pair import CasePair
 from toolkit.compare.measures import MEASURES, Measure
 
-UNCLEAR = "no clear difference"
 MIN_CHANGE = 0.0005
 """A smaller relative change is described as "the same": tables show 0.1 %."""
 
@@ -43,7 +43,7 @@ class Compared:
         if self.exact:
             return word if abs(change) >= MIN_CHANGE else "the same"
         if not self.clear:
-            return f"{UNCLEAR} [{self._amount(low, '+')}, {self._amount(high, '+')}]"
+            return f"{CANNOT_TELL} [{self._amount(low, '+')}, {self._amount(high, '+')}]"
         near, far = sorted((abs(low), abs(high)))
         return f"{word} [{self._amount(near)}, {self._amount(far)}]"
 

@@ -141,6 +141,7 @@ MEASURES = (
     _bytes("artifact_bytes", "size MB", _exact("artifact_bytes")),
     _bytes("disk_bytes", "disk MB", _exact("disk_bytes"), shown=False),
     Measure("drift", "drift nat/token", "{:+.4f}", _LOSS, _score("drift"), absolute=True),
+    Measure("kl", "KL nat/token", "{:.4f}", _LOSS, _difference("kl"), absolute=True),
     Measure("bleu4", "BLEU-4", "{:.3f}", _SCORE, _score("bleu4")),
     Measure("cider", "CIDEr-D", "{:.3f}", _SCORE, _score("cider")),
     Measure("rouge_l", "ROUGE-L", "{:.3f}", _SCORE, _score("rouge_l")),

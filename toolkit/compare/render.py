@@ -64,7 +64,7 @@ def render_markdown(a: Run, b: Run, lines: Sequence[Line]) -> str:
     for line in lines:
         if line.paired.pair is not None:
             shown = [change for change in line.compared if change.measure.shown and not (change.a is None and change.b is None)]
-            parts += [f"{line.name}:", table(COLUMNS, [_cells(change) for change in shown]) + _agreement(line)]
+            parts += [f"{line.name}:", table(COLUMNS, [_cells(change) for change in shown]) + _agreement(line) + _verdicts(line)]
     parts.append(_unmeasured(lines))
     parts.append(_section("Unstable:", [f"- {line.name} in {name}: {reason}" for line in lines for name, reason in _unstable(line)]))
     parts.append(_section("Not compared:", [f"- {line.name}: {line.paired.problem}" for line in lines if line.paired.problem]))
@@ -86,6 +86,8 @@ def render_json(a: Run, b: Run, lines: Sequence[Line]) -> str:
                 "setting": line.paired.setting or None,
                 "problem": line.paired.problem,
                 "same_captions": line.paired.pair.quality.get("exact_match") if line.paired.pair else None,
+                "verdict_a": line.paired.pair.a.row["verdict_text"] if line.paired.pair else None,
+                "verdict_b": line.paired.pair.b.row["verdict_text"] if line.paired.pair else None,
                 "unstable": dict(_unstable(line)),
                 "measures": [_measured(change) for change in line.compared],
                 "violations": [{"limit": violation.limit.text, "reason": violation.reason} for violation in line.violations],
@@ -112,6 +114,14 @@ def _agreement(line: Line) -> str:
     assert line.paired.pair is not None
     share = line.paired.pair.quality.get("exact_match")
     return "" if share is None else f"\n\nThe captions of A and B are equal for {share:.0%} of the images."
+
+
+def _verdicts(line: Line) -> str:
+    """Return the verdicts of A and B, each on its drift from the baseline of its own run; an empty text for the baseline."""
+    pair = line.paired.pair
+    assert pair is not None
+    known = [f"{name}: {text}" for name, case in (("A", pair.a), ("B", pair.b)) if (text := case.row["verdict_text"])]
+    return f"\n\nQuality against FP32: {'; '.join(known)}." if known else ""
 
 
 def _unmeasured(lines: Sequence[Line]) -> str:

@@ -4,6 +4,7 @@ import json
 from importlib import resources
 from pathlib import Path
 
+from exporters.gate.gate import quality_text
 from runtimes.artifact.manifest import Manifest
 from runtimes.errors import RecordError
 from toolkit.packaging.goldens import IMAGES
@@ -122,8 +123,5 @@ def _gate(gate: dict[str, object]) -> str:
     """Return the result of the export gate in words; a manifest may have none."""
     if "drift_nat_per_token" not in gate:
         return "not recorded"
-    verdict = "passed" if gate["passed"] else f"not passed: {gate['problem']}"
-    return (
-        f"{verdict}; {gate['exact_captions']} of {gate['images']} captions equal {gate['reference']}, "
-        f"drift {gate['drift_nat_per_token']:+.4f} nat/token"
-    )
+    result = "passed" if gate["passed"] else f"not passed: {gate['problem']}"
+    return f"{result}; {gate['exact_captions']} of {gate['images']} captions equal {gate['reference']}, {quality_text(gate)}"

@@ -175,6 +175,8 @@ class ImageQuality:
     """Teacher-forced log-probability of the references, summed, in nat."""
     scored_tokens: int | None = None
     """Number of tokens in `log_probability`."""
+    kl_divergence: float | None = None
+    """KL(FP32 || case) of the next-token distributions at the references' tokens, summed, in nat; None if it was not measured."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if only some of the scores are given."""
@@ -183,6 +185,8 @@ class ImageQuality:
             raise ValueError("matches, totals and both lengths must be given together")
         if self.log_probability is not None and self.scored_tokens is None:
             raise ValueError("log_probability needs scored_tokens")
+        if self.kl_divergence is not None and self.scored_tokens is None:
+            raise ValueError("kl_divergence needs scored_tokens")
         _require_at_least(1, self, "scored_tokens")
 
 

@@ -108,7 +108,8 @@ def _tiles(row: Row | None) -> list[Tile]:
         if row[key] is not None:
             tiles.append(Tile(name, f"{row[key] / 1e6:.0f} MB", "" if row[ratio] is None else f"{row[ratio]:.0%} of {BASELINE}'s"))
     if row["drift"] is not None:
-        tiles.append(Tile("drift", f"{row['drift']:+.4f}", f"[{row['drift_low']:+.4f}, {row['drift_high']:+.4f}] nat/token"))
+        ends = "" if row["drift_low"] is None else f"[{row['drift_low']:+.4f}, {row['drift_high']:+.4f}] "
+        tiles.append(Tile("drift", f"{row['drift']:+.4f}", f"{ends}nat/token: {row['verdict_text']}"))
     elif row["exact_match"] is not None:
         tiles.append(Tile("same captions", f"{row['exact_match']:.0%}", f"as {BASELINE}"))
     return tiles

@@ -1,16 +1,18 @@
 """Recommend the artifact to ship, with a reason for each row of the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exporters.gate.drift import drift_text
+from exporters.gate.verdict import LOSS, NO_LOSS
 from toolkit.records.record import BASELINE
 from toolkit.stats.rows import Row
 from toolkit.tables.columns import shown_case
 
 RULE = (
-    "Candidates are artifacts that are not approximate, have stable times and have no clear loss of quality. A loss is clear if its 95 % "
-    "interval excludes zero; a clear drift is accepted if its upper bound is within the recipe's limit. The fastest candidate is chosen. "
-    "If other candidates' repeats overlap with its repeats, the smallest of them is chosen."
+    f"Candidates are artifacts that are not approximate, have stable times and have the verdict {NO_LOSS!r}. If there are none, candidates "
+    f"are those that are not judged a {LOSS}. The fastest candidate is chosen. If other candidates' repeats overlap with its repeats, the "
+    "smallest of them is chosen."
 )
 RULE_WITHOUT_QUALITY = (
     "These records have no quality scores, because the images have no reference captions. Candidates are artifacts that are not "
@@ -19,9 +21,6 @@ RULE_WITHOUT_QUALITY = (
 )
 UNSTABLE = "unstable"
 """Key of a row: the reason why its times are unstable, or None."""
-
-SCORES = {"bleu4": "BLEU-4", "cider": "CIDEr-D"}
-"""Scores that the sentence may name. It names the first whose change has an interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +41,12 @@ def recommend(rows: Sequence[Row]) -> Recommendation:
         rows: From `make_rows`. Only rows with the same forced tokens as the first row are candidates.
     """
     rows = [row for row in rows if row["forced_tokens"] == rows[0]["forced_tokens"]]
-    judged = any(row["verdict"] for row in rows)
+    judged = any(row["verdict_text"] for row in rows)
     reasons = {id(row): reason for row in rows if (reason := _exclusion(row, judged=judged))}
     fit = [row for row in rows if id(row) not in reasons]
+    if without_loss := [row for row in fit if row["verdict"] == NO_LOSS]:
+        reasons |= {id(row): str(row["verdict_text"]) for row in fit if row["verdict"] != NO_LOSS}
+        fit = without_loss
     stable = [row for row in fit if not row[UNSTABLE]] or fit
     reasons |= {id(row): f"unstable: {row[UNSTABLE]}" for row in fit if not any(row is candidate for candidate in stable)}
     rule = RULE if judged else RULE_WITHOUT_QUALITY
@@ -70,17 +72,9 @@ def _exclusion(row: Row, *, judged: bool) -> str | None:
         return "approximate: select it by name if you want it"
     if not judged:
         return None
-    if row["verdict"] is None:
+    if row["verdict_text"] is None:
         return "its quality was not measured"
-    if row["verdict"].startswith("loss") and not _within_limit(row):
-        return str(row["verdict"])
-    return None
-
-
-def _within_limit(row: Row) -> bool:
-    """Return whether drift is the only clear loss and within the recipe's limit."""
-    limit = row["drift_limit"]
-    return row["verdict"] == "loss: drift" and limit is not None and bool(row["drift_high"] < limit)
+    return LOSS if row["verdict"] == LOSS else None
 
 
 def _comparison(row: Row, chosen: Row, fastest: Row, *, tied: bool) -> str:
@@ -97,12 +91,9 @@ def _figures(row: Row) -> str:
     parts = [_speed(row)]
     if row["size_ratio"] is not None:
         parts.append(f"{(row['size_ratio'] - 1) * 100:+.0f} % size")
-    if scores := [key for key in SCORES if row[f"{key}_change"] is not None]:
-        parts.append(_change(row, next((key for key in scores if row[f"{key}_change_low"] is not None), scores[0])))
-    if row["verdict"] == "no clear loss":
-        parts.append("no clear loss")
-    elif row["verdict"]:
-        parts.append(f"drift {row['drift']:+.4f} [{row['drift_low']:+.4f}, {row['drift_high']:+.4f}] nat/token within the recipe's limit")
+    if row["verdict_text"]:
+        drift = drift_text(row["drift"], row["drift_low"], row["drift_high"])
+        parts.append(f"quality: {row['verdict_text']}, drift {drift} nat/token")
     elif row["exact_match"] is not None:
         parts.append(f"{row['exact_match']:.0%} of captions unchanged, quality not measured")
     else:
@@ -116,9 +107,3 @@ def _speed(row: Row) -> str:
     if row["speedup"] is None:
         return f"{row['seconds_per_image']:.3f} s per image (no baseline was measured)"
     return f"{row['speedup']:.1f}x faster" if row["speedup"] >= 1 else f"{1 / row['speedup']:.1f}x slower"
-
-
-def _change(row: Mapping[str, float | None], key: str) -> str:
-    change, low, high = (row[f"{key}_change{end}"] for end in ("", "_low", "_high"))
-    ends = "" if low is None or high is None else f" [{low * 100:+.1f}, {high * 100:+.1f}]"
-    return f"{SCORES[key]} {(change or 0.0) * 100:+.1f} %{ends}"

@@ -1,16 +1,18 @@
 """Compute the scores of a case, and their changes relative to the baseline on the same images.
 
-Intervals of changes are paired bootstrap 95 % confidence intervals over images.
+Intervals of changes are paired bootstrap 95 % confidence intervals over images. Only drift decides on the verdict.
 """
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from exporters.gate.gate import drift_of_sums
-from exporters.gate.intervals import Change, interval, paired_change
+from exporters.gate.drift import measure_drift
+from exporters.gate.intervals import Change, paired_change, share_interval
+from exporters.gate.verdict import judge
 from toolkit.metrics.bleu import NgramCounts, bleu, bleu4_of_sums, count_matrix
 from toolkit.records.record import ImageQuality
 
@@ -44,15 +46,23 @@ def _counts(image: ImageQuality) -> NgramCounts:
     )
 
 
-def changes(quality: Sequence[ImageQuality], baseline: Sequence[ImageQuality]) -> dict[str, Any]:
-    """Return agreement, changes of scores, drift and the verdict over the images that both cases captioned.
+def changes(quality: Sequence[ImageQuality], baseline: Sequence[ImageQuality], limit_nat: float | None = None) -> dict[str, Any]:
+    """Return agreement, changes of scores, drift, divergence and the verdict over the images that both cases captioned.
 
-    The dict is empty if there is no such image. Without drift a verdict can be a loss, but not "no clear loss".
+    Args:
+        quality: The images of the case.
+        baseline: The same images of the case that it is compared with.
+        limit_nat: Maximum drift of the recipe, see `exporters.gate.verdict.judge`.
+
+    Returns:
+        Keys of a row. The dict is empty if no image has a caption of both. Without log-probabilities there is no verdict.
     """
     both = [(a, b) for a, b in zip(quality, baseline, strict=True) if a.error is None and b.error is None] if quality and baseline else []
     if not both:
         return {}
-    row: dict[str, Any] = {"exact_match": fmean(a.caption == b.caption for a, b in both)}
+    equal = sum(a.caption == b.caption for a, b in both)
+    row: dict[str, Any] = {"exact_match": equal / len(both)}
+    row["exact_match_low"], row["exact_match_high"] = share_interval(equal, len(both))
     scored = [(a, b) for a, b in both if a.matches is not None and b.matches is not None]
     if not scored:
         return row
@@ -60,21 +70,28 @@ def changes(quality: Sequence[ImageQuality], baseline: Sequence[ImageQuality]) -
     row |= _change("bleu4", paired_change(count_matrix([*map(_counts, case)]), count_matrix([*map(_counts, base)]), bleu4_of_sums))
     row |= _change("cider", paired_change(_values(case, "cider"), _values(base, "cider")))
     row |= _change("rouge_l", paired_change(_values(case, "rouge_l"), _values(base, "rouge_l")))
-    losses = [name for name in ("bleu4", "cider", "rouge_l") if (row[f"{name}_change_high"] or 0) < 0]
-    scored_both = all(image.log_probability is not None for pair in scored for image in pair)
-    if scored_both:
-        falls = _values(base, "log_probability") - _values(case, "log_probability")
-        sums = np.stack([falls, _values(base, "scored_tokens")], axis=1)
-        row["drift"] = float(drift_of_sums(sums.sum(axis=0, keepdims=True))[0])
-        row["drift_low"], row["drift_high"] = interval(sums, drift_of_sums)
-        losses += ["drift"] if row["drift_low"] > 0 else []
-    if losses:
-        row["verdict"] = f"loss: {', '.join(losses)}"
-    elif scored_both:
-        row["verdict"] = "no clear loss"
-    if quality is baseline:
-        row["verdict"] = None
+    if not all(image.log_probability is not None for pair in scored for image in pair):
+        return row
+    drift = measure_drift(_values(base, "log_probability") - _values(case, "log_probability"), _values(base, "scored_tokens"))
+    row |= {"drift": drift.nat, "drift_low": _finite(drift.low), "drift_high": _finite(drift.high)}
+    if quality is not baseline:
+        row |= _divergence(case)
+        judgement = judge(drift, limit_nat)
+        row |= {"verdict": judgement.verdict, "verdict_text": judgement.text, "images_needed": judgement.images_needed}
     return row
+
+
+def _divergence(case: Sequence[ImageQuality]) -> dict[str, Any]:
+    """Return the mean divergence per token, over the images that have one; records of older versions have none."""
+    known = [image for image in case if image.kl_divergence is not None]
+    if not known:
+        return {}
+    mean = measure_drift(_values(known, "kl_divergence"), _values(known, "scored_tokens"))
+    return {"kl": mean.nat, "kl_low": _finite(mean.low), "kl_high": _finite(mean.high)}
+
+
+def _finite(bound: float) -> float | None:
+    return bound if math.isfinite(bound) else None
 
 
 def _change(name: str, change: Change) -> dict[str, Any]:

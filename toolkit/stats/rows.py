@@ -90,6 +90,13 @@ KEYS = (
     "tokens_per_second",
     "approximate",
     "drift_limit",
+    "verdict_text",
+    "images_needed",
+    "kl",
+    "kl_low",
+    "kl_high",
+    "exact_match_low",
+    "exact_match_high",
 )
 """Keys of a row, in this order; the value is null if a figure was not measured.
 
@@ -102,6 +109,8 @@ KEYS = (
 - `tokens_per_second` does not count the first token of a caption.
 - `unstable` is the reason why the times are unstable, or null.
 - `approximate` and `drift_limit` (nat per token) are properties of the recipe.
+- `verdict` is "no loss", "loss", "cannot tell" or null; `verdict_text` says it with the reason or with `images_needed`.
+- `kl` is the mean divergence from the baseline, in nat per token.
 """
 
 
@@ -170,7 +179,7 @@ def _row(case: str, setting: Setting, label: str | None, records: Sequence[Recor
     row |= scores(quality)
     if baseline:
         row |= _ratios(row, good, baseline)
-        row |= changes(quality, next((record.quality for record in baseline if record.quality), ()))
+        row |= changes(quality, next((record.quality for record in baseline if record.quality), ()), subject.drift_limit_nat)
     return row
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from exporters.gate.drift import drift_text
 from toolkit.records.record import BASELINE
 from toolkit.stats.growth import SLACK
 from toolkit.stats.rows import Row
@@ -79,8 +80,21 @@ def _change(key: str) -> Callable[[Row], str]:
 def _drift(row: Row) -> str:
     if row["drift"] is None or row["case"] == BASELINE:
         return NOT_MEASURED if row["drift"] is None else "0"
-    drift, low, high = (round(row[key], 4) + 0.0 for key in ("drift", "drift_low", "drift_high"))  # + 0.0 turns -0.0 into 0.0
-    return f"{drift:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return drift_text(row["drift"], row["drift_low"], row["drift_high"])
+
+
+def _divergence(row: Row) -> str:
+    if row["kl"] is None:
+        return "0" if row["case"] == BASELINE and row["drift"] is not None else NOT_MEASURED
+    ends = "" if row["kl_low"] is None or row["kl_high"] is None else f" [{row['kl_low']:.4f}, {row['kl_high']:.4f}]"
+    return f"{row['kl']:.4f}{ends}"
+
+
+def _same_captions(row: Row) -> str:
+    share, low, high = (row[f"exact_match{end}"] for end in ("", "_low", "_high"))
+    if share is None:
+        return NOT_MEASURED
+    return f"{share:.0%}" if row["case"] == BASELINE or low is None else f"{share:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def shown_case(row: Row) -> str:
@@ -120,9 +134,16 @@ COST = (
 QUALITY = (
     CASE,
     Column("drift nat/token", _drift),
-    Column("same captions", number("exact_match", "{:.0%}")),
-    Column("verdict", lambda row: row["verdict"] if row["verdict"] and row["case"] != BASELINE else NOT_MEASURED),
+    Column("limit", number("drift_limit", "{:g}")),
+    Column("verdict", lambda row: row["verdict_text"] or NOT_MEASURED),
 )
+
+BESIDE = (
+    CASE,
+    Column("KL from FP32, nat/token", _divergence),
+    Column("same captions", _same_captions),
+)
+"""Agreement with FP32. It has no verdict: a caption or a distribution that changes need not be worse."""
 
 SCORES = (
     CASE,
@@ -131,8 +152,8 @@ SCORES = (
     Column("ROUGE-L, change %", _change("rouge_l")),
 )
 
-AGREEMENT = (CASE, Column("same captions", number("exact_match", "{:.0%}")))
-"""Replaces QUALITY and SCORES if the images have no references."""
+AGREEMENT = (CASE, Column("same captions", _same_captions))
+"""Replaces QUALITY, BESIDE and SCORES if the images have no references."""
 
 START = (
     CASE,

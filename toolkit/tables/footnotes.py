@@ -34,8 +34,9 @@ def facts(records: Sequence[Record]) -> str:
     if work.metric_counter:
         lines += [
             f"BLEU: as in COCO's evaluation (closest reference length, no smoothing). N-grams are counted by {work.metric_counter}.",
-            f"Changes: relative to {BASELINE}, with a paired bootstrap 95 % confidence interval over images.",
+            f"Changes: relative to {BASELINE}, with a paired bootstrap 95 % confidence interval over images. It is wider for few images.",
             f"Drift: the increase over {BASELINE} of the references' negative log-probability per token.",
+            f"KL: the mean divergence of the next-token distributions from {BASELINE}'s at the references' tokens.",
         ]
     if limits := limits_of(records):
         lines += [

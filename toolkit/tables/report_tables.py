@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exporters.gate.verdict import RULE, comparisons
 from toolkit.records.record import Record
 from toolkit.stats.components import component_rows
 from toolkit.stats.growth import growth_rows
 from toolkit.stats.rows import Row
 from toolkit.tables.columns import (
     AGREEMENT,
+    BESIDE,
     COST,
     ENERGY,
     GROWTH,
@@ -44,7 +46,8 @@ def sheets(records: Sequence[Record], rows: Sequence[Row]) -> list[Sheet]:
     candidates = [
         Sheet("Speed", SPEED, good),
         Sheet("Memory and size", (*COST, *energy), good),
-        Sheet("Quality", QUALITY if scored else AGREEMENT, good),
+        Sheet("Quality", QUALITY, scored, quality_note(good)) if scored else Sheet("Agreement", AGREEMENT, good),
+        Sheet("Agreement with FP32", BESIDE, scored),
         Sheet("Scores", SCORES, scored),
         Sheet("Start-up", START, good),
         Sheet("Stages", STAGES, good),
@@ -53,6 +56,12 @@ def sheets(records: Sequence[Record], rows: Sequence[Row]) -> list[Sheet]:
         component_sheet(records),
     ]
     return [sheet for sheet in candidates if sheet.rows]
+
+
+def quality_note(rows: Sequence[Row]) -> str:
+    """Return the rule of the verdicts and their number; without verdicts, the rule alone."""
+    judged = sum(row["verdict"] is not None for row in rows)
+    return f"{RULE}\n{comparisons(judged)}" if judged else RULE
 
 
 def growth_sheet(records: Sequence[Record]) -> Sheet:

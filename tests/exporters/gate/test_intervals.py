@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from exporters.gate import intervals
-from exporters.gate.intervals import Change, interval, paired_change
+from exporters.gate.intervals import Change, expanded_tail, interval, paired_change, share_interval, student
 from toolkit.metrics.bleu import bleu, bleu4_of_sums, count_matrix
 from toolkit.metrics.ngrams import own_counter
 
@@ -17,9 +17,51 @@ def draws(images):
 
 
 def outer(scores):
-    """Return the 2.5 % and 97.5 % order statistics, rounded outward: positions 4.975 and 194.025 of 0..199."""
+    """Return the order statistics at the tails of the expanded percentile interval, rounded outward.
+
+    The tail of 37 images is 2.00 % and that of 31 is 1.89 %: positions 3.98 and 3.75 of 0..199, and the same from the other end.
+    """
     ordered = sorted(scores)
-    return ordered[4], ordered[195]
+    return ordered[3], ordered[196]
+
+
+STUDENT = {1: 12.706, 2: 4.303, 6: 2.447, 7: 2.365, 20: 2.086, 21: 2.080, 25: 2.060, 29: 2.045, 40: 2.021, 60: 2.000, 120: 1.980}
+"""Degrees of freedom → 97.5 % quantile of Student's t, from a printed table."""
+
+TAILS = {5: 0.00095, 8: 0.0057, 10: 0.0086, 21: 0.0163, 83: 0.0227}
+"""Images → tail of the expanded percentile interval, from Hesterberg 2015, table 1, and the same formula by hand."""
+
+
+def test_quantiles_and_tails_are_those_of_printed_tables():
+    assert {freedom: student(freedom) for freedom in STUDENT} == pytest.approx(STUDENT, abs=5e-4)
+    assert {images: expanded_tail(images) for images in TAILS} == pytest.approx(TAILS, abs=1e-4)
+    assert student(10**6) == pytest.approx(1.95996, abs=1e-5)
+
+
+@pytest.mark.parametrize("images", [2, 3, 7])
+def test_few_images_have_a_t_interval(images):
+    """The standard error of the resamples is that of the mean, times sqrt((n - 1) / n)."""
+    values = np.random.default_rng(images).normal(5, 2, images)
+    half = STUDENT[images - 1] * values.std(ddof=1) / np.sqrt(images)
+    low, high = interval(values, resamples=20_000)
+    assert (low, high) == (pytest.approx(values.mean() - half, abs=0.05 * half), pytest.approx(values.mean() + half, abs=0.05 * half))
+    change = paired_change(values + 10, np.full(images, 10.0), resamples=20_000)
+    assert change.change == pytest.approx(values.mean() / 10)
+    assert change.low == pytest.approx(max(-1, (values.mean() - half) / 10), abs=0.01 * half)
+    assert change.high == pytest.approx((values.mean() + half) / 10, abs=0.01 * half)
+
+
+def test_one_image_has_no_interval():
+    assert interval(np.array([2.5])) == (-np.inf, np.inf)
+    assert paired_change(np.array([2.0]), np.array([1.0])) == Change(1.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "ends"), [(0, 10, (0, 0.278)), (21, 21, (0.845, 1)), (15, 21, (0.500, 0.862)), (50, 100, (0.404, 0.596))]
+)
+def test_shares_have_wilson_intervals(count, total, ends):
+    """Values of Wilson's formula from statistical tables; neither 0 nor 1 gives an interval of width 0."""
+    assert share_interval(count, total) == pytest.approx(ends, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +120,7 @@ def test_the_seed_determines_the_interval():
 
 def test_equal_values_have_an_interval_of_width_zero():
     assert interval(np.full(13, 0.1)) == (0.1, 0.1)
-    assert interval(np.array([2.5])) == (2.5, 2.5)
+    assert interval(np.full(2, 2.5)) == (2.5, 2.5)
 
 
 def test_a_case_equal_to_the_baseline_has_not_changed(counts):

@@ -141,8 +141,9 @@ def test_reading_and_writing_keeps_the_golden_records(tmp_path):
     """Fields that are newer than these records are null."""
     write_records(tmp_path / "r.jsonl", read_records(RECORDS))
     golden = [json.loads(line) for line in RECORDS.read_bytes().splitlines()]
-    newer = {field.name: None for field in dataclasses.fields(Record)}
-    assert [json.loads(line) for line in (tmp_path / "r.jsonl").read_bytes().splitlines()] == [{**newer, **record} for record in golden]
+    newer, of_image = ({field.name: None for field in dataclasses.fields(kind)} for kind in (Record, ImageQuality))
+    expected = [{**newer, **record, "quality": [{**of_image, **image} for image in record["quality"]]} for record in golden]
+    assert [json.loads(line) for line in (tmp_path / "r.jsonl").read_bytes().splitlines()] == expected
 
 
 def part(field, *index, **changes):

@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import replace
+from itertools import product
+from statistics import pstdev
 
 import pytest
 
@@ -165,6 +167,7 @@ def test_times_are_pooled_over_images_and_repeats():
             **dict.fromkeys(("energy_change_low", "energy_change_high")),
             **dict.fromkeys(("token_bytes", "encode_limit_seconds", "token_limit_seconds")),
             **dict.fromkeys(("cider_change_high", "rouge_l_change_low", "rouge_l_change_high", "drift_low", "drift_high")),
+            **dict.fromkeys(("kl_low", "kl_high", "exact_match_low", "exact_match_high")),
         }
     )
     assert [type(row[key]) for key in ("peak_rss_bytes", "loaded_rss_bytes")] == [int, int]
@@ -242,55 +245,71 @@ def test_scores_and_their_changes():
     assert [row["bleu4_change"], row["bleu4_change_low"], row["bleu4_change_high"]] == pytest.approx([penalty - 1] * 3)
     assert [row["cider"], row["rouge_l"]] == pytest.approx([1.8, 0.4])
     assert [row["cider_change"], row["rouge_l_change"]] == pytest.approx([-0.1, -0.2])
-    # a resample may contain the worse image three times (losses of 0.2 and 0.4), or, in 8 of 27 cases, not at all
-    assert [row["cider_change_low"], row["cider_change_high"]] == pytest.approx([-0.2, 0.0])
-    assert [row["rouge_l_change_low"], row["rouge_l_change_high"]] == pytest.approx([-0.4, 0.0])
-    # (1 + 0 + 2) nat over 30 tokens; three times the best image, three times the worst
-    assert [row["drift"], row["drift_low"], row["drift_high"]] == pytest.approx([0.1, 0.0, 0.2])
-    assert row["exact_match"] == pytest.approx(2 / 3)
-    assert row["verdict"] == "loss: bleu4"
+    # three images have a t interval: 4.303 times the standard deviation of the 27 equally likely draws, times sqrt(3 / 2)
+    draws = list(product(range(3), repeat=3))
+    ciders = [sum((1.0, 2.0, 2.4)[i] for i in draw) / sum((1.0, 2.0, 3.0)[i] for i in draw) for draw in draws]
+    drifts = [sum((1, 0, 2)[i] for i in draw) / 30 for draw in draws]
+    for key, middle, values in (("cider_change", -0.1, ciders), ("drift", 0.1, drifts)):
+        half = 4.303 * pstdev(values) * math.sqrt(3 / 2)
+        assert [row[f"{key}_low"], row[f"{key}_high"]] == pytest.approx([middle - half, middle + half], abs=0.05 * half)
+    assert [row["exact_match"], row["exact_match_low"], row["exact_match_high"]] == pytest.approx([2 / 3, 0.208, 0.939], abs=1e-3)
+    assert (row["verdict"], row["verdict_text"]) == (None, "no verdict (3 of 20 images)")
     assert [rows[BASELINE][key] for key in ("bleu4", "cider", "rouge_l", "drift", "exact_match", "bleu4_change")] == pytest.approx(
         [1, 2, 0.5, 0, 1, 0]
     )
 
 
-WORSE = {
-    "nothing": {},
-    "bleu4": {"matches": (8, 6, 5, 4)},
-    "cider": {"cider": 0.9},
-    "rouge_l": {"rouge_l": 0.45},
-    "drift": {"log_probability": -10.5},
-    "all": {"matches": (8, 6, 5, 4), "cider": 0.9, "rouge_l": 0.45, "log_probability": -10.5},
-}
-BETTER = {"matches": (8, 7, 6, 5), "cider": 1.1, "rouge_l": 0.55, "log_probability": -9.5}
+MANY = 24
+WORSE = {"matches": (8, 6, 5, 4), "cider": 0.5, "rouge_l": 0.2}
+"""Scores with clear losses, and no drift."""
+
+
+def of_many_images(losses, limit=None, **captions):
+    """Return the row of a case whose images lose `losses` nat over 10 tokens each, beside a baseline."""
+    base = [quality()] * MANY
+    scored = [quality(log_probability=-10.0 - loss, **captions) for loss in losses]
+    work = replace(WORKLOAD, images=MANY)
+    records = [replace(record(case, 0, [1.0] * MANY, each), workload=work) for case, each in ((BASELINE, base), ("case", scored))]
+    records[1] = replace(records[1], subject=replace(records[1].subject, drift_limit_nat=limit))
+    rows = rows_of(*records)
+    assert (rows[BASELINE]["verdict"], rows[BASELINE]["verdict_text"]) == (None, None)
+    return rows["case"]
 
 
 @pytest.mark.parametrize(
-    ("captions", "verdict"),
+    ("losses", "limit", "text"),
     [
-        ([WORSE["nothing"]] * 3, "no clear loss"),
-        ([BETTER] * 3, "no clear loss"),
-        ([WORSE["bleu4"]] * 3, "loss: bleu4"),
-        ([WORSE["cider"]] * 3, "loss: cider"),
-        ([WORSE["rouge_l"]] * 3, "loss: rouge_l"),
-        ([WORSE["drift"]] * 3, "loss: drift"),
-        ([WORSE["all"]] * 3, "loss: bleu4, cider, rouge_l, drift"),
-        ([WORSE["all"], WORSE["nothing"], WORSE["nothing"]], "no clear loss"),  # the loss is in one image only
-        ([WORSE["drift"], BETTER, WORSE["nothing"]], "no clear loss"),
+        ([0.0] * MANY, None, "no loss"),
+        ([-0.5] * MANY, None, "no loss"),
+        ([0.1] * MANY, 0.02, "no loss"),  # a drift of 0.01
+        ([0.1] * MANY, 0.009, "loss"),
+        ([0.1] * MANY, None, "loss"),
+        ([1.0, -1.0] * (MANY // 2), 0.02, "cannot tell (about 280 images would)"),
     ],
-    ids=str,
 )
-def test_a_loss_has_an_interval_that_excludes_zero(captions, verdict):
-    base = [quality(matches=(8, 7, 6, 5))] * 3
-    rows = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("case", 0, [1.0] * 3, [quality(**changes) for changes in captions]))
-    assert (rows["case"]["verdict"], rows[BASELINE]["verdict"]) == (verdict, None)
+@pytest.mark.parametrize("captions", [{}, WORSE], ids=["same scores", "worse scores"])
+def test_drift_and_the_recipes_limit_decide(losses, limit, text, captions):
+    row = of_many_images(losses, limit, **captions)
+    assert (row["verdict_text"], row["drift"], row["drift_limit"]) == (text, pytest.approx(sum(losses) / MANY / 10), limit)
+    assert row["verdict"] == text.split(" (")[0]
+    assert row["images_needed"] == (280 if "280" in text else None)
+    assert (row["cider_change_high"] < 0) == bool(captions)
 
 
-@pytest.mark.parametrize(("cider", "verdict"), [(1.0, None), (0.5, "loss: cider")])
-def test_without_log_probabilities_there_is_no_verdict_but_a_loss(cider, verdict):
-    captions = [quality(cider=cider, log_probability=None)] * 3
+def test_without_log_probabilities_there_is_no_verdict():
+    captions = [quality(cider=0.5, log_probability=None)] * 3
     row = rows_of(record(BASELINE, 0, [1.0] * 3, [quality()] * 3), record("whole", 0, [1.0] * 3, captions))["whole"]
-    assert (row["drift"], row["drift_low"], row["verdict"], row["exact_match"]) == (None, None, verdict, 1.0)
+    assert [row[key] for key in ("drift", "drift_low", "verdict", "verdict_text", "kl")] == [None] * 5
+    assert row["exact_match"] == 1.0
+
+
+def test_the_divergence_is_a_mean_over_tokens():
+    base = [quality()] * 3
+    case = [replace(quality(), kl_divergence=each) for each in (0.1, 0.2, 0.6)]
+    rows = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("case", 0, [1.0] * 3, case), record("old", 0, [1.0] * 3, base))
+    assert rows["case"]["kl"] == pytest.approx(0.03)
+    assert rows["case"]["kl_low"] < 0.03 < rows["case"]["kl_high"]
+    assert [rows["old"][key] for key in ("kl", "kl_low", "kl_high")] == [None] * 3, "records of older versions have none"
 
 
 def test_a_baseline_score_of_zero_has_no_relative_change():
@@ -298,7 +317,7 @@ def test_a_baseline_score_of_zero_has_no_relative_change():
     row = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("case", 0, [1.0] * 3, [quality()] * 3))["case"]
     assert [row[key] for key in ("bleu4", "cider")] == pytest.approx([1.0, 1.0])
     assert [row[f"{name}_change{end}"] for name in ("bleu4", "cider") for end in ("", "_low", "_high")] == [None] * 6
-    assert row["verdict"] == "no clear loss"
+    assert row["verdict_text"] == "no verdict (3 of 20 images)"
 
 
 def test_without_references_only_agreement_is_computed():
@@ -306,7 +325,7 @@ def test_without_references_only_agreement_is_computed():
     row = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("case", 0, [1.0] * 3, captions))["case"]
     assert (row["exact_match"], row["tokens_per_image"]) == (pytest.approx(1 / 3), 4.0)
     assert [
-        key for key in ("bleu1", "bleu4", "cider", "rouge_l", "drift", "bleu4_change", "drift_low", "verdict") if row[key] is not None
+        key for key in ("bleu1", "bleu4", "cider", "rouge_l", "drift", "bleu4_change", "drift_low", "verdict_text") if row[key] is not None
     ] == []
 
 
@@ -314,7 +333,7 @@ def test_without_a_baseline_nothing_is_compared():
     row = rows_of(record("case", 0, [1.0, 2.0, 4.0], [quality()] * 3))["case"]
     assert [row[key] for key in ("seconds_per_image", "bleu4", "cider")] == pytest.approx([2.0, 1.0, 1.0])
     compared = [key for key in KEYS if key.endswith(("_ratio", "_change", "_low", "_high")) and not key.startswith("seconds")]
-    compared += ["drift", "exact_match", "speedup", "verdict"]
+    compared += ["drift", "exact_match", "speedup", "verdict_text", "kl"]
     assert [key for key in compared if row[key] is not None] == []
 
 
