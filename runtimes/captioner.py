@@ -278,7 +278,7 @@ class Captioner:
         """
         ids = [self.caption_ids(caption) for caption in captions]
         if not ids:
-            raise RequestError("a score needs at least one caption per image")
+            raise RequestError("score needs at least one caption per image")
         inputs = {"pixels": self._pixels(image)[None]}
         return token_log_probabilities(require(self.session, "score"), inputs, ids, self.manifest.tokenizer.pad_id)
 

@@ -13,6 +13,7 @@ from tests.docs.pages import DOCS, MARKED, Renderer, pages
 from tests.docs.reference import table as plain_table
 from tests.fuzz import tally
 from tests.paths import GOLDEN
+from tests.quality import page as quality_page
 from toolkit.bench.peers.table import render_peers
 from toolkit.records.record import Record, read_records
 from toolkit.report.plots import first_plot
@@ -139,4 +140,9 @@ def write_images() -> None:
         file_of(host, name).write_text(standalone(plot(host, name), LIGHT, DARK), encoding="utf-8")
 
 
-RENDERERS: dict[str, Renderer] = {"table": table, "overview": overview, "hosts": hosts, "image": image}
+def section(name: str, _: Path) -> str:
+    """Return a section of the page on quality."""
+    return quality_page.show(name, PUBLISHED / "quality")
+
+
+RENDERERS: dict[str, Renderer] = {quality_page.KIND: section, "table": table, "overview": overview, "hosts": hosts, "image": image}

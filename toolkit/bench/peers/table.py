@@ -15,7 +15,7 @@ from runtimes.errors import ToolkitError
 from toolkit.bench.peers.catalogue import PEERS, TRANSFORMERS
 from toolkit.records.record import BASELINE, Record, read_records
 from toolkit.stats.rows import Row, check_comparable, make_rows
-from toolkit.tables.columns import CASE_WITH_MARK, COST, NOT_MEASURED, QUALITY, SCORES, SPEED, Column
+from toolkit.tables.columns import BESIDE, CASE_WITH_MARK, COST, NOT_MEASURED, QUALITY, SCORES, SPEED, Column
 from toolkit.tables.footnotes import facts
 from toolkit.tables.markdown import table
 from toolkit.tables.render import unstable_section
@@ -23,7 +23,7 @@ from toolkit.tables.render import unstable_section
 GRAPHS = {BASELINE: TRANSFORMERS, **{peer.name: peer.graph for peer in PEERS}}
 OWN_GRAPHS = "ours"
 SPEED_TITLES = ("s/image", "speed-up", "peak MB", "size MB")
-QUALITY_TITLES = ("drift nat/token", "same captions", "BLEU-4, change %", "CIDEr-D, change %")
+QUALITY_TITLES = ("drift nat/token", "verdict", "same captions", "BLEU-4, change %", "CIDEr-D, change %")
 
 
 def render_peers(speed: Sequence[Record], quality: Sequence[Record]) -> str:
@@ -33,7 +33,7 @@ def render_peers(speed: Sequence[Record], quality: Sequence[Record]) -> str:
         CASE_WITH_MARK,
         Column("whose graph", lambda row: GRAPHS.get(row["case"], OWN_GRAPHS)),
         *(column for column in (*SPEED, *COST) if column.title in SPEED_TITLES),
-        *(_of(quality_rows, column) for column in (*QUALITY, *SCORES) if column.title in QUALITY_TITLES),
+        *(_of(quality_rows, column) for column in (*QUALITY, *BESIDE, *SCORES) if column.title in QUALITY_TITLES),
     ]
     failures = [f"- {row['case']}: {row['error']}" for row in [*rows, *quality_rows.values()] if row["error"]]
     parts = [

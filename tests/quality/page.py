@@ -1,0 +1,186 @@
+"""Render the results page on quality: `python -m tests.quality.page FOLDER` writes FOLDER/quality.md from the records in FOLDER.
+
+The page of the documentation is rendered from the committed records with the same functions (`make docs`). A section without records is
+shown as not measured.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from exporters.gate.drift import Drift, drift_text
+from exporters.gate.verdict import judge
+from tests.docs.pages import DOCS, rendered
+from tests.docs.reference import table
+from tests.quality.sections import Row, Section, read_section
+from toolkit.records.record import read_records
+from toolkit.records.source_commit import shown_commit
+from toolkit.stats.rows import check_comparable, make_rows
+from toolkit.tables.columns import BESIDE, QUALITY, SCORES
+from toolkit.tables.footnotes import facts
+from toolkit.tables.markdown import table as aligned_table
+from toolkit.tables.report_tables import quality_note
+
+PAGE = DOCS / "results" / "quality.md"
+NOT_MEASURED = "Not measured.\n"
+KIND = "section"
+"""Kind of the page's generated parts."""
+
+SCALES = (1, 10, 30, 100)
+SHADES = " ░▒▓█"
+"""Of the heat map, from no drift to the largest."""
+LAYER = re.compile(r"(?P<before>.*?)\.?(?P<block>\d+)\.(?P<name>.+)")
+
+
+def _drift(row: Row) -> str:
+    return "-" if row.get("drift") is None else drift_text(row["drift"], row.get("drift_low"), row.get("drift_high"))
+
+
+def _ratio(name: str, row: Row) -> str:
+    if row.get(name) is None:
+        return "-"
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return f"{row[name]:.4f}" if low is None or high is None else f"{row[name]:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _kl(row: Row) -> str:
+    return f"{_ratio('kl_ratio', row)} of before" if row.get("kl_ratio") is not None else _ratio("kl", row)
+
+
+def _megabytes(row: Row) -> str:
+    return "-" if row.get("bytes") is None else f"{row['bytes'] / 1e6:.2f}"
+
+
+def _verdict(section: Section, row: Row) -> str:
+    """Return the verdict of a row that has a limit."""
+    if row.get("drift_limit") is None or row.get("drift_high") is None:
+        return "-"
+    drift = Drift(
+        nat=row["drift"],
+        low=row["drift_low"],
+        high=row["drift_high"],
+        spread=row.get("spread") or float("nan"),
+        images=row.get("images") or section.images,
+    )
+    return judge(drift, row["drift_limit"]).text
+
+
+def _stress(section: Section) -> str:
+    """Return a table per kind of outliers: recipes with and without smoothing, and one column per scale."""
+    parts = []
+    for kind in dict.fromkeys(row["kind"] for row in section.rows):
+        cells = {(row["case"], row["smoothed"], row["scale"]): _drift(row) for row in section.rows if row["kind"] == kind}
+        cases = dict.fromkeys((case, smoothed) for case, smoothed, _ in cells)
+        rows = [
+            (f"`{case}`", "yes" if smoothed else "no", *(cells.get((case, smoothed, scale), "-") for scale in SCALES))
+            for case, smoothed in cases
+        ]
+        titles = ("recipe", "smoothed", *(f"{scale}x" for scale in SCALES))
+        parts.append(f"Outliers of kind `{kind}`, drift in nat/token:\n\n{table(titles, rows)}")
+    return "\n".join(parts)
+
+
+def _int4(section: Section) -> str:
+    titles = ("method", "block", "smoothed", "images", "drift nat/token", "KL nat/token", "MB", "")
+    return "\n".join(
+        f"{stage.capitalize()}:\n\n"
+        + table(
+            titles,
+            (
+                (
+                    str(row["case"]),
+                    str(row.get("block") or "-"),
+                    "yes" if row.get("smoothed") else "no",
+                    str(row.get("images") or section.images),
+                    _drift(row),
+                    _kl(row),
+                    _megabytes(row),
+                    "default" if row.get("default") else "",
+                )
+                for row in section.rows
+                if row["stage"] == stage
+            ),
+        )
+        for stage in dict.fromkeys(row["stage"] for row in section.rows)
+    )
+
+
+def _qat(section: Section) -> str:
+    titles = ("recipe", "stage", "drift nat/token", "KL nat/token", "verdict", "minutes")
+    return table(
+        titles,
+        (
+            (
+                f"`{row['case']}`",
+                str(row["stage"]),
+                _drift(row),
+                _kl(row),
+                _verdict(section, row),
+                "-" if row.get("seconds") is None else f"{row['seconds'] / 60:.0f}",
+            )
+            for row in section.rows
+        ),
+    )
+
+
+def _sensitivity(section: Section) -> str:
+    """Return a heat map of blocks and layers per component: the drift if only this layer is quantized, in 0.001 nat/token."""
+    rows = [row for row in section.rows if row["mode"] == "only"]
+    highest = max((row["drift"] for row in rows), default=0.0)
+    parts = []
+    for component in dict.fromkeys(row["component"] for row in rows):
+        cells: dict[tuple[str, str], str] = {}
+        for row in (row for row in rows if row["component"] == component):
+            match = LAYER.fullmatch(row["layer"])
+            place = (match["name"], match["block"]) if match else (row["layer"], "")
+            cells[place] = _shaded(row["drift"], highest)
+        blocks = sorted({block for _, block in cells}, key=lambda block: int(block or -1))
+        names = dict.fromkeys(name for name, _ in cells)
+        lines = [(f"`{name}`", *(cells.get((name, block), "") for block in blocks)) for name in names]
+        parts.append(f"{component}, drift in 0.001 nat/token:\n\n{table(('layer', *(block or 'one' for block in blocks)), lines)}")
+    return "\n".join(parts)
+
+
+def _shaded(drift: float, highest: float) -> str:
+    share = max(drift, 0.0) / highest if highest > 0 else 0.0
+    return f"{SHADES[round(share * (len(SHADES) - 1))]} {drift * 1e3:+.1f}".strip()
+
+
+TABLES: dict[str, Callable[[Section], str]] = {"stress": _stress, "int4": _int4, "sensitivity": _sensitivity, "qat": _qat}
+"""Section → its table, in the order of the page; `recipes` has the tables of a report."""
+
+
+def show(name: str, folder: Path) -> str:
+    """Return the Markdown of a section from the records in a folder."""
+    if name == "recipes":
+        return _recipes(folder / f"{name}.jsonl")
+    section = read_section(folder / f"{name}.json")
+    if section is None:
+        return NOT_MEASURED
+    command = f"Measured with `{section.command}`." if section.command else ""
+    source = f"{section.images} images of {section.dataset}, checkpoint {section.checkpoint}, {section.host}."
+    when = f"{section.measured_at[:10]}, commit {shown_commit(section.commit or 'unknown')}."
+    return f"{TABLES[name](section)}\n" + "".join(f"- {line}\n" for line in filter(None, (*section.notes, source, when, command)))
+
+
+def _recipes(path: Path) -> str:
+    if not path.is_file():
+        return NOT_MEASURED
+    records = read_records(path)
+    check_comparable(records, path.name)
+    rows = [row for row in make_rows(records) if row["bleu4"] is not None]
+    tables: Sequence[str] = [aligned_table(columns, rows) for columns in (QUALITY, BESIDE, SCORES)]
+    return "\n\n".join([tables[0], quality_note(rows), *tables[1:], facts(records)]) + "\n"
+
+
+def main() -> None:
+    """Write the page of a folder's records into that folder."""
+    folder = Path(sys.argv[1])
+    target = folder / PAGE.name
+    target.write_text(rendered(PAGE, {KIND: lambda name, _: show(name, folder)}), encoding="utf-8")
+    print(target)
+
+
+if __name__ == "__main__":
+    main()
