@@ -25,7 +25,7 @@ SOURCES := $(shell find exporters runtimes -name '*.py')
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers parity-latest check-providers docs golden clean
+.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers quality parity-latest check-providers docs golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -137,6 +137,21 @@ peers: $(PEER_NAMES:%=$(PEERS)/$(NAME)/%/peer.json)
 $(PEERS)/$(NAME)/%/peer.json: $(SOURCES) $(wildcard toolkit/bench/peers/*.py)
 	$(OTHERS)/bin/python -m toolkit.bench.peers $* --checkpoint $(PEER_CHECKPOINT) --graphs $(PEER_ARTIFACTS)/$(NAME)-onnx-fp32 \
 		--calibration $(BLIP_DATA)/train/coco_train_mini --output $(PEERS)/$(NAME) --overwrite
+
+# The records of the results page on quality. QUALITY_FILES has one file per section; each has a rule.
+QUALITY ?= build/quality
+QUALITY_DATASET ?= $(or $(wildcard $(BLIP_DATA)/coco_val_cc_by),sample)
+QUALITY_RECIPES := onnx-fp32 onnx-int8 onnx-int4 onnx-int8-fast pytorch-int8
+QUALITY_FILES := $(QUALITY)/recipes.jsonl
+
+$(QUALITY)/recipes.jsonl: $(SOURCES) | $(VENV)/.ready
+	@$(MAKE) --no-print-directory artifacts RECIPES='$(QUALITY_RECIPES)' EXPORT_ARGS="--on-gate-failure write"
+	mkdir -p $(@D)
+	$(BIN)/toolkit bench $(QUALITY_RECIPES:%=$(ARTIFACTS)/$(NAME)-%) --checkpoint $(CHECKPOINT) --dataset $(QUALITY_DATASET) --repeat 1 \
+		--output $@ --overwrite
+
+quality: setup $(QUALITY_FILES) ## Measure quality on coco_val_cc_by of BLIP_DATA, or on the sample images, and write build/quality/quality.md
+	$(BIN)/python -m tests.quality.page $(QUALITY)
 
 # A separate environment: optimum-onnx 0.1 excludes transformers 5. It uses the FP32 artifacts of the main environment.
 LATEST := .venv-latest
