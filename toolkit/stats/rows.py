@@ -109,7 +109,7 @@ KEYS = (
 - `tokens_per_second` does not count the first token of a caption.
 - `unstable` is the reason why the times are unstable, or null.
 - `approximate` and `drift_limit` (nat per token) are properties of the recipe.
-- `verdict` is "no loss", "loss", "cannot tell" or null; `verdict_text` says it with the reason or with `images_needed`.
+- `verdict` is one of `exporters.gate.verdict` or null; `verdict_text` adds the reason or `images_needed`.
 - `kl` is the mean divergence from the baseline, in nat per token.
 """
 

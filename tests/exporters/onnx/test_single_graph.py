@@ -73,7 +73,7 @@ class TestGate:
     def test_its_captions_equal_those_of_the_split_graphs(self, single, split):
         gate, before = single.manifest.gate, split.manifest.gate
         assert gate == before | {"captions_as_split": 16, "captions": before["captions"]}
-        assert findings_line(gate).endswith(" nat/token; 16 of 16 equal the split graphs'")
+        assert findings_line(gate).endswith(" nat/token, no verdict (16 of 20 images); 16 of 16 equal the split graphs'")
 
     def test_captions_that_differ_from_the_split_graphs_fail_the_gate(self, tiny_artifacts, drawn_images):
         """A single graph with 7-bit encoder weights is compared with captions of 8-bit weights."""
