@@ -12,10 +12,13 @@ from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.families.blip_caption import TABLE
 from exporters.onnx.blockwise import SHRINK, packed, quantize, quantize_blocks
 from exporters.recipes import Component, Layer, find_recipe
+from runtimes.host.facts import read_host
 from runtimes.loading import load
 from tests.exporters.onnx.onnx_files import graph_of, initializers, one_product
 
 WEIGHTS = {4: "qint4", 8: "qint8"}
+INVARIANT = {4: 32, 8: 64}
+"""Bits → largest block with which a product has the same bits for one row and for several. 4 bits: on x86 with AVX-512."""
 
 
 def component(bits: int, block: int, **options: object) -> Component:
@@ -176,7 +179,9 @@ class TestProduct:
         expected = x.astype(np.float64) @ matrix
         assert (np.abs(product - expected) <= half_steps @ np.abs(matrix) + 1e-4).all()
         alone = np.concatenate([run(path, x=row[None])[0] for row in x])
-        np.testing.assert_allclose(alone, product, atol=1e-3)  # the steps of a row do not depend on other rows
+        if block <= INVARIANT[bits] and (bits == 8 or "avx512" in read_host().cpu_features):
+            np.testing.assert_array_equal(alone, product)
+        np.testing.assert_allclose(alone, product, atol=1e-3)  # with larger blocks, the order of summation depends on the number of rows
         assert np.sqrt(np.square(product - expected).mean()) < 0.01 * np.sqrt(np.square(expected).mean())
 
 
@@ -254,10 +259,10 @@ class TestShippedModel:
         weights = open_checkpoint(str(mini_checkpoint)).load_weights()
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph_of(mini_artifacts["onnx-int4"], "decoder").initializer}
         (name,) = [name for name in stored if name.endswith("table_scale_half")]
-        blocks = weights[TABLE].numpy().reshape(len(weights[TABLE]), -1, 128)
+        blocks = weights[TABLE].numpy().reshape(len(weights[TABLE]), -1, 32)
         np.testing.assert_array_equal(np.abs(stored[name]), (np.abs(blocks).max(-1) / 8).astype(np.float16))
-        dense = weights["text_decoder.bert.encoder.layer.0.output.dense.weight"].numpy().reshape(384, 12, 128)
-        scales = [values for other, values in stored.items() if other.endswith("_scale_half") and values.shape == (384, 12)]
+        dense = weights["text_decoder.bert.encoder.layer.0.output.dense.weight"].numpy().reshape(384, 48, 32)
+        scales = [values for other, values in stored.items() if other.endswith("_scale_half") and values.shape == (384, 48)]
         parts = [np.abs(values) / (np.abs(dense).max(-1) / 8) for values in scales]
         (of_dense,) = [part for part in parts if np.isclose(part[..., None], SHRINK, rtol=2**-10).any(-1).all()]
         assert (of_dense < 0.999).mean() > 0.5

@@ -70,6 +70,33 @@ def cross_of(session, state):
     return [value.numpy() for value in state.cross]
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4"])
+def test_results_beside_an_image_with_far_larger_activations_are_bit_equal(mini_artifacts, sample_images, recipe):
+    """Encoder outputs, and logits and cache of steps of one token, with blocks that the shipped model's matrices fill."""
+    captioner = runtimes.load(mini_artifacts[recipe], device="cpu", threads=1)
+    image, mate = (captioner._pixels(image.path)[None] for image in sample_images[:2])
+    session = captioner.session._session
+    results = []
+    for pixels in (image, np.concatenate([image, 50 * mate])):
+        state = session.encode({"pixels": pixels})
+        values = [cross[0] for cross in cross_of(session, state)]
+        for token in (1, 1037, 2829):
+            logits, state = logits_of(session, state, [[token]] * len(pixels))
+            values += [logits[0], *(session._engine.to_numpy(value)[0] for value in state.past.values())]
+        results.append(values)
+    for alone, beside in zip(*results, strict=True):
+        np.testing.assert_array_equal(alone, beside)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4", "onnx-int8-single"])
+def test_captions_of_100_images_do_not_depend_on_the_batch(mini_artifacts, data_images, recipe):
+    captioner = runtimes.load(mini_artifacts[recipe], device="cpu", threads=2)
+    paths = [image.path for image in data_images]
+    assert [caption.token_ids for caption in captioner.stream(paths, batch_size=8)] == [c.token_ids for c in captioner.stream(paths)]
+
+
 def test_int8_captions_do_not_depend_on_the_batch(tiny_artifacts, drawn_images):
     captioner = runtimes.load(tiny_artifacts["onnx-int8"], threads=1)
     paths = [image.path for image in drawn_images]
