@@ -1,13 +1,16 @@
 """Open a checkpoint: its sizes, image preprocessing, tokenizer and FP32 weights, from a directory or a hub id."""
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
+from exporters.checkpoint.adapter import merge_adapter
+from exporters.checkpoint.adapter_files import AdapterFiles, find_adapter
 from exporters.checkpoint.files import (
     find_folder,
     find_settings,
@@ -22,12 +25,12 @@ from exporters.checkpoint.files import (
 )
 from exporters.checkpoint.generation_settings import read_defaults
 from exporters.checkpoint.image_settings import RESAMPLE, read_image_settings
-from exporters.checkpoint.refusals import refuse_config, refuse_names
+from exporters.checkpoint.refusals import ADAPTER, refuse_config, refuse_names
 from exporters.checkpoint.weight_files import find_prefix, first_line
 from exporters.families.adapter import CheckpointConfig, FamilyAdapter, find_family
 from exporters.families.architectures import MODEL_TYPES
 from exporters.families.tokenizer import load_tokenizer
-from exporters.writing.output_paths import name_of
+from exporters.writing.output_paths import merged_name, name_of
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import ImageSpec, Source, TokenizerSpec
 from runtimes.engine_registry import load_target
@@ -58,7 +61,10 @@ class Checkpoint:
     prefix: str = ""
     """What a training wrapper put before every tensor name, such as `module.`."""
     renamed: bool = False
-    """Whether transformers does not find the weights, because of their names or because they are one file outside of `directory`."""
+    """Whether transformers does not find the weights: because of their names, because they are one file outside of `directory`, or because
+    an adapter is merged into them."""
+    merged: Mapping[str, torch.Tensor] | None = field(default=None, repr=False)
+    """The weights by transformers' names, if an adapter is merged into them."""
 
     def with_image_scale(self, scale: float) -> "Checkpoint":
         """Return this checkpoint for smaller images; `load_weights` then interpolates the position embeddings.
@@ -100,8 +106,8 @@ class Checkpoint:
         """
         file = self.weight_files[0]
         where = str(self.directory if file.parent == self.directory else file)
-        raw: dict[str, torch.Tensor] = {}
-        for file in self.weight_files:
+        raw: dict[str, torch.Tensor] = {name: tensor.clone() for name, tensor in (self.merged or {}).items()}
+        for file in () if self.merged else self.weight_files:
             raw.update({name.removeprefix(self.prefix): tensor for name, tensor in read_tensors(file).items()})
         try:
             weights = self.family.named_weights(raw)
@@ -133,7 +139,9 @@ class Checkpoint:
         return model.eval().requires_grad_(False)
 
 
-def open_checkpoint(source: str, revision: str | None = None, *, safetensors_only: bool = False, like: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    source: str, revision: str | None = None, *, safetensors_only: bool = False, like: str | None = None, adapter: Path | None = None
+) -> Checkpoint:
     """Open a checkpoint and read everything except its weights.
 
     Args:
@@ -143,10 +151,13 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         safetensors_only: Refuse `pytorch_model.bin`, a pickle, which is otherwise read by torch's weights-only loader.
         like: Directory or hub id with the settings and the tokenizer of one file of weights. None: the captioner of its size that BLIP's
             authors published.
+        adapter: Folder of a PEFT adapter that is merged into the weights.
 
     Raises:
+        MissingDependencyError: There is an adapter, and peft is not installed.
         CheckpointError: The checkpoint is missing, unreadable, of an unsupported architecture, or uses an unsupported feature.
     """
+    adapter_files = None if adapter is None else find_adapter(adapter, safetensors_only=safetensors_only)
     is_file = is_weight_file(source)
     if not is_file and like is not None:
         raise CheckpointError(source, "--like is for one file of weights, and this is not a file; leave the option out")
@@ -183,7 +194,7 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
     if left_out:
         logger.warning("%s: artifacts do not apply these decoding settings of the checkpoint: %s", source, ", ".join(left_out))
     model = replace(config.model, tied=is_tied(files, family.head_tables, prefix))  # type: ignore[type-var]  # a dataclass
-    return Checkpoint(
+    checkpoint = Checkpoint(
         name=name_of(source),
         directory=directory,
         weight_files=files,
@@ -203,6 +214,24 @@ def open_checkpoint(source: str, revision: str | None = None, *, safetensors_onl
         prefix=prefix,
         renamed=is_file or prefix != "",
     )
+    return checkpoint if adapter_files is None else _with_adapter(checkpoint, adapter_files)
+
+
+def _with_adapter(checkpoint: Checkpoint, adapter: AdapterFiles) -> Checkpoint:
+    """Return a checkpoint with an adapter merged into its weights.
+
+    Raises:
+        MissingDependencyError, CheckpointError: See `merge_adapter`.
+    """
+    base = checkpoint.family.untied_model(checkpoint.directory, checkpoint.load_weights())
+    merged = merge_adapter(base, adapter)
+    tied = all(torch.equal(merged[head], merged[table]) for head, table in checkpoint.family.head_tables.items())
+    model = replace(checkpoint.model, tied=tied)  # type: ignore[type-var]  # a dataclass
+    files = (*checkpoint.weight_files, adapter.directory / ADAPTER, adapter.weights)
+    sha256 = sha256_of_files(files, str(adapter.directory))
+    name = merged_name(checkpoint.name, adapter.directory)
+    source = replace(checkpoint.source, model=f"{checkpoint.source.model} with {name_of(str(adapter.directory))}", sha256=sha256)
+    return replace(checkpoint, name=name, source=source, model=model, stored_model=model, renamed=True, merged=merged)
 
 
 def _family(config: dict[str, Any], source: str) -> FamilyAdapter:

@@ -18,7 +18,7 @@ import torch
 from huggingface_hub import ModelCard, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from exporters.checkpoint.refusals import SINGLE, refuse_adapter, refuse_formats
+from exporters.checkpoint.refusals import SINGLE, refuse_adapter, refuse_weights
 from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, first_line
 from runtimes.errors import CheckpointError
 
@@ -144,10 +144,7 @@ def find_weight_files(directory: Path, source: str, *, safetensors_only: bool) -
     else:
         files = find_shards(directory, PICKLES, source)
     if not files:
-        raise CheckpointError(
-            source,
-            refuse_adapter(directory) or refuse_formats(directory) or f"has neither {WEIGHTS} nor {PICKLES}; copy or download the weights",
-        )
+        raise CheckpointError(source, refuse_weights(directory))
     if files[0].suffix == ".safetensors":
         return files
     if safetensors_only:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from exporters.checkpoint.weight_files import PICKLES, WEIGHTS
 from exporters.families.architectures import FAMILIES
 
 EXAMPLE = "Salesforce/blip-image-captioning-base"
@@ -76,9 +77,14 @@ def refuse_adapter(directory: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         base = None
     return (
-        f"is a PEFT adapter{f' of {base}' if base else ''}, not a model; merge it: "
-        "PeftModel.from_pretrained(base_model, adapter).merge_and_unload().save_pretrained(folder)"
+        f"is a PEFT adapter{f' of {base}' if base else ''}, not a model; name its base model, and the adapter by --adapter: "
+        f"toolkit export {base or 'BASE_MODEL'} --adapter {directory}"
     )
+
+
+def refuse_weights(directory: Path) -> str:
+    """Return what to do with a folder that has no weights by a name that is read."""
+    return refuse_adapter(directory) or refuse_formats(directory) or f"has neither {WEIGHTS} nor {PICKLES}; copy or download the weights"
 
 
 def refuse_formats(directory: Path) -> str | None:

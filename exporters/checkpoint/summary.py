@@ -1,22 +1,19 @@
-"""Describe a checkpoint's folder from its JSON files and safetensors headers, without torch or transformers.
+"""Describe a checkpoint from its JSON files and the headers of its weights, without transformers.
 
 `toolkit info` uses this module. `exporters.checkpoint.checkpoint` opens a checkpoint for export.
 """
 
-import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from exporters.checkpoint.adapter_files import find_adapter
 from exporters.checkpoint.generation_settings import UNSUPPORTED
 from exporters.checkpoint.image_settings import FILES, read_image_settings
-from exporters.checkpoint.refusals import refuse_adapter, refuse_config, refuse_formats, refuse_names
-from exporters.checkpoint.weight_files import WEIGHTS, find_prefix, find_shards, read_object
+from exporters.checkpoint.refusals import EXAMPLE, refuse_config, refuse_names, refuse_weights
+from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, read_object
+from exporters.checkpoint.weight_headers import TABLE, summarize_weights
 from runtimes.errors import CheckpointError
-
-TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
-HEAD = "text_decoder.cls.predictions.decoder.weight"
 
 SIZES = {
     "vision_config": ("image_size", "patch_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
@@ -37,8 +34,6 @@ BOOKKEEPING = ("_from_model_config", "transformers_version")
 OWN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 """Token ids in generation_config.json. transformers' captioner takes those of the text model."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth")
-MAX_HEADER_BYTES = 1 << 24
-BLOCK_BYTES = 1 << 20
 
 
 def summarize(directory: Path) -> dict[str, Any]:
@@ -52,7 +47,7 @@ def summarize(directory: Path) -> dict[str, Any]:
         "ignored": parts of the checkpoint that have no effect on artifacts, each with the reason;
         "model": the sizes in config.json;
         "weight_files", "bytes": names and total size of the weight files;
-        "parameters", "dtypes": number of parameters, in total (None if the weights are not safetensors) and per dtype;
+        "parameters", "dtypes": number of parameters, in total (None for pickles without torch) and per dtype;
         "tied": whether the head and the word embeddings are the same tensor (None if unknown);
         "image": the preprocessing in preprocessor_config.json, or else in processor_config.json;
         "defaults": generation_config.json, and the text model's token ids.
@@ -61,31 +56,22 @@ def summarize(directory: Path) -> dict[str, Any]:
         CheckpointError: A JSON file or the header of a weight file cannot be read.
     """
     config = read_object(directory / "config.json")
-    files = find_shards(directory, WEIGHTS, str(directory)) or sorted(
-        file for file in directory.iterdir() if file.suffix in WEIGHT_SUFFIXES
-    )
-    tensors = {name: (file, entry) for file in files if file.suffix == ".safetensors" for name, entry in _header(file).items()}
-    dtypes: dict[str, int] = {}
-    for name, (file, entry) in tensors.items():
-        try:
-            dtypes[entry["dtype"]] = dtypes.get(entry["dtype"], 0) + math.prod(entry["shape"])
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(str(file), f"its header has no dtype or shape for {name}") from error
+    found = next((shards for name in (WEIGHTS, PICKLES) if (shards := find_shards(directory, name, str(directory)))), ())
+    files = found or sorted(file for file in directory.iterdir() if _is_weights(file))
+    weights = summarize_weights(found or [file for file in files if file.suffix == ".safetensors"])
     text, architectures = _section(config, "text_config"), config.get("architectures")
     generation = read_object(directory / "generation_config.json") if (directory / "generation_config.json").is_file() else {}
     image_file = next((name for name in FILES if (directory / name).is_file()), None)
     processor = read_object(directory / image_file) if image_file else {}
     processor = _section(processor, "image_processor") or processor
-    prefix = find_prefix(list(tensors), (TABLE,)) if tensors else ""
-    tensors = {name.removeprefix(prefix): entry for name, entry in tensors.items()}
     problems = [
         refuse_config(config),
-        None if files else refuse_adapter(directory) or refuse_formats(directory),
-        refuse_names(tensors),
+        None if found else refuse_weights(directory),
+        refuse_names(weights.names),
         _image_problem(directory),
     ]
-    ignored = [f"prefix {prefix} of all names of tensors: a training wrapper added it"] if prefix else []
-    ignored += [f"{name}: a buffer of 0, 1, 2, ..." for name in tensors if name.endswith(".position_ids")]
+    ignored = [f"prefix {weights.prefix} of all names of tensors: a training wrapper added it"] if weights.prefix else []
+    ignored += [f"{name}: a buffer of 0, 1, 2, ..." for name in weights.names if name.endswith(".position_ids")]
     ignored += [f"{file.name}: {files[0].name} is read" for file in sorted(directory.iterdir()) if _is_weights(file) and file not in files]
     ignored += [f"{image_file}: {key}: has no effect in BLIP" for key in processor if key not in (*IMAGE, *IMAGE_BOOKKEEPING)]
     settings = config | text | generation
@@ -110,11 +96,61 @@ def summarize(directory: Path) -> dict[str, Any]:
         },
         "weight_files": [file.name for file in files],
         "bytes": sum(file.stat().st_size for file in files),
-        "parameters": sum(dtypes.values()) if tensors else None,
-        "dtypes": dtypes,
-        "tied": _tied(tensors),
+        "parameters": sum(weights.dtypes.values()) if weights.names else None,
+        "dtypes": weights.dtypes,
+        "tied": weights.tied,
         "image": {key: processor[key] for key in IMAGE if key in processor},
         "defaults": {key: text[key] for key in IDS if key in text} | {key: generation[key] for key in generation if key not in BOOKKEEPING},
+    }
+
+
+def summarize_file(file: Path) -> dict[str, Any]:
+    """Return a description of one file of weights, with the keys of `summarize`. Settings are empty, since the file has none.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    weights = summarize_weights((file,))
+    problem = refuse_names(weights.names)
+    if weights.names and TABLE not in weights.names:
+        problem = problem or f"has no tensor {TABLE}: this is no captioner; export a captioner, such as {EXAMPLE}"
+    return {
+        "name": file.stem,
+        "family": None if problem or not weights.names else "blip caption",
+        "refused": [problem] if problem else [],
+        "ignored": [f"prefix {weights.prefix} of all names of tensors: a training wrapper added it"] if weights.prefix else [],
+        "architectures": [],
+        "model": {},
+        "weight_files": [file.name],
+        "bytes": file.stat().st_size,
+        "parameters": sum(weights.dtypes.values()) if weights.names else None,
+        "dtypes": weights.dtypes,
+        "tied": weights.tied,
+        "image": {},
+        "defaults": {},
+        "export": f"toolkit export {file} --like FOLDER, with the config.json and the tokenizer of its base model",
+    }
+
+
+def summarize_adapter(adapter: Path) -> dict[str, Any]:
+    """Return a description of a PEFT adapter.
+
+    Returns:
+        JSON values by key: "type", "base" (the model that the adapter names, or None), "rank" (None for types without one),
+        "target_modules", "weight_file", "bytes".
+
+    Raises:
+        CheckpointError: See `find_adapter`.
+    """
+    files = find_adapter(adapter)
+    targets = files.config.get("target_modules")
+    return {
+        "type": files.config["peft_type"],
+        "base": files.base,
+        "rank": files.config.get("r"),
+        "target_modules": sorted(map(str, targets)) if isinstance(targets, list) else targets,
+        "weight_file": files.weights.name,
+        "bytes": files.weights.stat().st_size,
     }
 
 
@@ -135,43 +171,3 @@ def _image_problem(directory: Path) -> str | None:
     except CheckpointError as error:
         return str(error).removeprefix(": ")
     return None
-
-
-def _header(file: Path) -> dict[str, Any]:
-    """Read a safetensors header (8 bytes of length, then JSON); return tensor name → dtype, shape, data_offsets, start of the data."""
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > MAX_HEADER_BYTES:
-                raise CheckpointError(str(file), f"its header claims {length:,} bytes")
-            entries = json.loads(stream.read(length))
-            entries.pop("__metadata__", None)
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(str(file), "is not a safetensors file") from error
-    return {name: {**entry, "start": 8 + length} for name, entry in entries.items() if isinstance(entry, dict)}
-
-
-def _tied(tensors: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> bool | None:
-    """Return whether the head is the word embeddings: it is not stored, or its stored bytes are the same. None without word embeddings."""
-    if TABLE not in tensors:
-        return None
-    if HEAD not in tensors:
-        return True
-    (_, table), (_, head) = tensors[TABLE], tensors[HEAD]
-    if (table["dtype"], table["shape"]) != (head["dtype"], head["shape"]):
-        return False
-    return all(a == b for a, b in zip(_blocks(*tensors[TABLE]), _blocks(*tensors[HEAD]), strict=True))
-
-
-def _blocks(file: Path, entry: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield the bytes of a tensor in blocks of `BLOCK_BYTES`."""
-    try:
-        begin, end = entry["data_offsets"]
-        with file.open("rb") as stream:
-            stream.seek(entry["start"] + begin)
-            for left in range(end - begin, 0, -BLOCK_BYTES):
-                yield stream.read(min(left, BLOCK_BYTES))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(str(file), "its header has wrong data_offsets") from error

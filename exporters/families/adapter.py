@@ -5,6 +5,7 @@ To add a family, write a module with a `FamilyAdapter`, add one entry to `FAMILI
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters.families.architectures import FAMILIES
@@ -90,6 +91,8 @@ class FamilyAdapter:
     """Logits of given tokens, for fine-tuning."""
     graphs: Callable[[Any], list[GraphExport]]
     """Torch module → its graphs of contract `split/1`. The module is modified and cannot be used afterwards."""
+    untied_model: "Callable[[Path, Mapping[str, Tensor]], Any]"
+    """(directory, weights by name) → transformers' FP32 model whose heads share no memory with their word embeddings."""
     reference: Callable[..., Reference]
     """(directory, images, defaults, threads, *, tied, weights) → reference run of the checkpoint, or of the weights if given."""
     evaluate: Callable[[Captioner, Recipe, Sequence[LabelledImage], Reference, OnGateFailure], dict[str, Any]]

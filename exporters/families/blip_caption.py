@@ -11,7 +11,7 @@ from transformers import BlipConfig
 from exporters.families.adapter import CheckpointConfig, FamilyAdapter
 from exporters.families.blip_forced import FORCED
 from exporters.families.blip_graphs import blip_graphs
-from exporters.families.blip_reference import pillow_processor, run_reference
+from exporters.families.blip_reference import pillow_processor, run_reference, untied_model
 from exporters.families.blip_resolution import interpolate_positions, resized
 from exporters.gate.gate import evaluate, evaluate_joined
 from runtimes.artifact.manifest import TokenizerSpec
@@ -136,6 +136,7 @@ BLIP_CAPTION = FamilyAdapter(
     layer_of=layer_of,
     forced=FORCED,
     graphs=blip_graphs,
+    untied_model=untied_model,
     reference=run_reference,
     evaluate=evaluate,
     evaluate_joined=evaluate_joined,

@@ -227,6 +227,11 @@ def load_transformers_model(directory: Path, dtype: torch.dtype, *, tied: bool, 
     return transformers.BlipForConditionalGeneration.from_pretrained(source, config=config, state_dict=state, dtype=dtype)
 
 
+def untied_model(directory: Path, weights: Weights) -> Any:  # noqa: ANN401 - transformers is untyped
+    """See `FamilyAdapter.untied_model`."""
+    return load_transformers_model(directory, torch.float32, tied=False, weights={name: each.clone() for name, each in weights.items()})
+
+
 def pillow_processor() -> Any:  # noqa: ANN401 - transformers is untyped
     """Return the class of the Pillow-based image processor.
 

@@ -15,6 +15,11 @@ def name_of(source: str) -> str:
     return Path(source).resolve().name if Path(source).is_dir() else source.rsplit("/", 1)[-1]
 
 
+def merged_name(checkpoint_name: str, adapter: Path | None) -> str:
+    """Return the name of a checkpoint with an adapter merged into it; without an adapter, the checkpoint's own."""
+    return checkpoint_name if adapter is None else f"{checkpoint_name}-{name_of(str(adapter))}"
+
+
 def output_paths(checkpoint_name: str, recipes: Sequence[Recipe], output: Path, *, overwrite: bool) -> dict[str, Path]:
     """Return the artifact directory of each recipe, and check that each may be written.
 

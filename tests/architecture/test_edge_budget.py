@@ -206,7 +206,20 @@ def test_captioning_imports_nothing_that_is_there_to_write_or_to_choose(tiny_art
     assert "runtimes.engines.ort.session" in names
 
 
-HEAVY = ("torch", "transformers", "onnx", "optimum", "safetensors", "huggingface_hub", "datasets", "evaluate", "nltk", "openvino", "nncf")
+HEAVY = (
+    "torch",
+    "transformers",
+    "onnx",
+    "optimum",
+    "peft",
+    "safetensors",
+    "huggingface_hub",
+    "datasets",
+    "evaluate",
+    "nltk",
+    "openvino",
+    "nncf",
+)
 """Libraries that take seconds to import."""
 
 LIGHT = ("exporters.export", "exporters.recipes", "exporters.gate.gate", "exporters.gate.intervals", "runtimes.loading", "toolkit.cli")

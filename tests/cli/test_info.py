@@ -9,9 +9,11 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
+import torch
 from click.testing import CliRunner
 
-from exporters.checkpoint.summary import HEAD, TABLE
+from exporters.checkpoint.weight_headers import HEAD, TABLE
 from tests.paths import ROOT
 from toolkit.cli import main
 
@@ -161,10 +163,73 @@ def test_the_tiny_checkpoint_has_nothing_that_is_ignored(tiny_checkpoint):
     assert (found["ignored"], found["refused"]) == ([], [])
 
 
-def test_weights_that_are_no_safetensors_are_not_opened(checkpoint):
-    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+def pickled(checkpoint, name, **changes):
+    """Write the weights of a checkpoint as a pickle in place of safetensors."""
+    tensors = safetensors.torch.load_file(checkpoint / "model.safetensors")
+    torch.save(tensors | {key: tensors[TABLE] + value for key, value in changes.items()}, checkpoint / name)
+    (checkpoint / "model.safetensors").unlink()
+    return checkpoint / name
+
+
+@pytest.mark.parametrize(("changes", "tied"), [({}, True), ({HEAD: 0.0}, True), ({HEAD: 1.0}, False)], ids=["once", "twice", "untied"])
+def test_a_pickle(checkpoint, changes, tied):
+    before = as_json(checkpoint)
+    pickled(checkpoint, "pytorch_model.bin", **changes)
+    torch.save([1], checkpoint / "training_args.bin")
     facts = as_json(checkpoint)
-    assert (facts["weight_files"], facts["parameters"], facts["tied"]) == (["pytorch_model.bin"], None, None)
+    assert (facts["weight_files"], facts["tied"], facts["refused"]) == (["pytorch_model.bin"], tied, [])
+    assert facts["parameters"] == before["parameters"] + len(changes) * 64 * 32
+    assert list(facts["dtypes"]) == ["F32"]
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.bin", "weights.safetensors"])
+def test_one_file_of_weights(checkpoint, name):
+    before = as_json(checkpoint)
+    if name.endswith(".safetensors"):
+        file = (checkpoint / "model.safetensors").rename(checkpoint / name)
+    else:
+        file = pickled(checkpoint, name, **{HEAD: 1.0})
+    facts = as_json(file)
+    assert (facts["weight_files"], facts["family"], facts["tied"]) == ([name], "blip caption", name.endswith(".safetensors"))
+    assert facts["parameters"] >= before["parameters"]
+    assert "--like" in info(file).stdout
+    assert "--like" in as_json(checkpoint)["refused"][0]  # the folder's weights have no usual name
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1", b"PK"])
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_one_file_that_is_damaged(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    result = info(tmp_path / name)
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+
+
+def test_one_file_of_another_model(tmp_path):
+    torch.save({"model": {"itm_head.weight": torch.ones(2), "visual_encoder.norm.bias": torch.ones(2)}}, tmp_path / "itm.pth")
+    torch.save({"state_dict": {"layer.weight": torch.ones(2)}}, tmp_path / "other.pt")
+    assert "itm_head" in as_json(tmp_path / "itm.pth")["refused"][0]
+    assert TABLE in as_json(tmp_path / "other.pt")["refused"][0]
+
+
+def test_an_adapter(tiny_checkpoint, tmp_path, artifact):
+    (tmp_path / "adapter_model.safetensors").touch()
+    config = {"peft_type": "LORA", "base_model_name_or_path": "owner/base", "r": 8, "target_modules": ["query", "value"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    result = info(tiny_checkpoint, "--adapter", str(tmp_path))
+    assert result.exit_code == 0
+    assert "LORA, rank 8, of owner/base; changes query, value" in result.stdout
+    assert (
+        json.loads(info(tiny_checkpoint, "--adapter", str(tmp_path), "--json").stdout)["adapter"]["weight_file"]
+        == "adapter_model.safetensors"
+    )
+    for path, options, problem in (
+        (tmp_path, [], "toolkit export owner/base --adapter"),
+        (tiny_checkpoint, ["--adapter", str(tiny_checkpoint)], "adapter_config.json"),
+        (artifact, ["--adapter", str(tmp_path)], "artifact"),
+    ):
+        refused = info(path, *options)
+        assert (refused.exit_code, len(refused.stderr.splitlines())) == (1, 1)
+        assert problem in refused.stderr
 
 
 def test_no_engine_and_no_torch_is_needed(artifact, package, tiny_checkpoint):

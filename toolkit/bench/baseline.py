@@ -13,13 +13,14 @@ SHIPPED = Path("models/blip-mini-coco")
 """The last folder that is searched, for an artifact that was not exported from a hub id."""
 
 
-def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path) -> TransformersCase | None:
+def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path, adapter: Path | None = None) -> TransformersCase | None:
     """Return the baseline's case; without its libraries or its checkpoint, log a warning and return None.
 
     Args:
         checkpoint: Directory or hub id. None: the name in the artifact's manifest, searched in `models/`, here and on the hub.
         revision: Commit, tag or branch of the hub id.
         artifact: One of the artifacts that the baseline is compared with.
+        adapter: Folder of a PEFT adapter that is merged into the checkpoint.
 
     Raises:
         CheckpointError: `checkpoint` is given and cannot be read.
@@ -35,7 +36,7 @@ def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path) 
     if Path(name).is_file():
         raise CheckpointError(name, "is a file; the baseline needs a folder in Hugging Face's layout")
     try:
-        opened = open_checkpoint(name, revision or (None if checkpoint else source.revision))
+        opened = open_checkpoint(name, revision or (None if checkpoint else source.revision), adapter=adapter)
     except CheckpointError as error:
         if checkpoint is not None:
             raise
@@ -49,6 +50,7 @@ def find_baseline(checkpoint: str | None, revision: str | None, artifact: Path) 
         checkpoint=opened.directory,
         tied=opened.stored_model.tied,
         renamed=opened.renamed,
+        adapter=adapter,
         weight_files=opened.weight_files,
         checkpoint_sha256=opened.source.sha256,
     )

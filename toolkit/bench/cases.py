@@ -125,6 +125,8 @@ class TransformersCase:
     tied: bool = True
     renamed: bool = False
     """Whether the names in its weight files differ from those of transformers."""
+    adapter: Path | None = None
+    """Folder of a PEFT adapter that is merged into the checkpoint."""
     named: str | None = None
     """Directory or hub id as the user wrote it."""
     name: str = BASELINE
@@ -182,7 +184,7 @@ def transformers_opener(path: Path, job: CaseJob) -> Opener:
     from exporters.checkpoint.checkpoint import open_checkpoint
     from exporters.families.blip_reference import HfCaptioner, versions
 
-    weights = open_checkpoint(str(path)).renamed_weights() if job.renamed else None
+    weights = open_checkpoint(str(path), adapter=Path(job.adapter) if job.adapter else None).renamed_weights() if job.renamed else None
 
     def opened() -> Opened:
         captioner = HfCaptioner(path, job.threads, tied=job.tied, weights=weights)

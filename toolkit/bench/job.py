@@ -19,6 +19,8 @@ class CaseJob:
     """Whether the baseline's head and word embeddings are one tensor."""
     renamed: bool
     """Whether the names in the baseline's weight files differ from those of transformers."""
+    adapter: str | None
+    """Folder of a PEFT adapter that is merged into the baseline's checkpoint."""
     threads: int
     batch_size: int
     images: tuple[str, ...]

@@ -215,6 +215,7 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool, dis
         device=case.device,
         tied=case.tied if isinstance(case, TransformersCase) else True,
         renamed=isinstance(case, TransformersCase) and case.renamed,
+        adapter=str(case.adapter) if isinstance(case, TransformersCase) and case.adapter else None,
         threads=workload.threads,
         batch_size=workload.batch_size,
         images=tuple(str(image.path) for image in dataset.images),

@@ -14,6 +14,7 @@ from toolkit.commands.options import (
     FILE,
     FOLDER,
     POSITIVE,
+    adapter_option,
     announce,
     default_artifacts,
     fail_after_output,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 @click.argument("artifacts", nargs=-1, type=ANY_PATH, metavar="[ARTIFACT]...")
 @click.option("--checkpoint", help="Checkpoint of the baseline.  [default: that of the artifacts, found in models/, here or on the hub]")
 @revision_option
+@adapter_option
 @click.option("--dataset", help="'sample', a captions.json, or COCO's captions file with --images.  [default: sample, or only --images]")
 @click.option("--images", type=FOLDER, help="Folder of images; without --dataset there are no reference captions.")
 @click.option("--limit", type=POSITIVE, help="Measure only this many images, chosen with a fixed seed.")
@@ -58,6 +60,7 @@ def command(
     artifacts: tuple[Path, ...],
     checkpoint: str | None,
     revision: str | None,
+    adapter: Path | None,
     dataset: str | None,
     images: Path | None,
     limit: int | None,
@@ -105,7 +108,7 @@ def command(
         require_report_extra()
     measured = load_dataset(dataset or (None if images else "sample"), images, limit)
     paths = artifacts_in(artifacts or (default_artifacts(),))
-    baseline = None if profile else find_baseline(checkpoint, revision, paths[0])
+    baseline = None if profile else find_baseline(checkpoint, revision, paths[0], adapter)
     if baseline is not None and checkpoint is None:
         announce(f"No --checkpoint given: the baseline is transformers with {baseline.checkpoint}")
     cases = plan(paths, baseline)

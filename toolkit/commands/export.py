@@ -12,7 +12,7 @@ from exporters.recipes import RECIPES, deployable_recipes, find_recipes
 from runtimes.artifact import json_dataclass
 from runtimes.errors import ExportError, MissingDependencyError, ToolkitError
 from runtimes.host.facts import read_host
-from toolkit.commands.options import ARTIFACTS, FOLDER, json_option, overwrite_option, revision_option
+from toolkit.commands.options import ARTIFACTS, FOLDER, adapter_option, json_option, overwrite_option, revision_option
 from toolkit.progress import progress
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     help="If CHECKPOINT is one file of weights: folder or hub id with its config.json, tokenizer and image settings.  [default: the "
     "published captioner of its size]",
 )
+@adapter_option
 @click.option("--list", "list_recipes", is_flag=True, help="List all recipes and exit; 'default' marks those exported without --recipe.")
 @json_option
 def command(
@@ -64,6 +65,7 @@ def command(
     on_gate_failure: str,
     safetensors_only: bool,
     like: str | None,
+    adapter: Path | None,
     list_recipes: bool,
     as_json: bool,
 ) -> None:
@@ -84,7 +86,7 @@ def command(
     if checkpoint is None:
         raise click.UsageError("Missing argument 'CHECKPOINT'.")
     from exporters.export import export
-    from exporters.writing.output_paths import name_of, output_paths
+    from exporters.writing.output_paths import merged_name, name_of, output_paths
 
     chosen = find_recipes(recipes, cuda=read_host().cuda)
     try:
@@ -95,8 +97,10 @@ def command(
     from runtimes.artifact.folder import open_artifact
     from toolkit.datasets import load_dataset
 
-    output_paths(name_of(checkpoint), chosen, output, overwrite=overwrite)  # fails before the checkpoint is downloaded or read
-    source = open_checkpoint(checkpoint, revision, safetensors_only=safetensors_only, like=like)
+    output_paths(
+        merged_name(name_of(checkpoint), adapter), chosen, output, overwrite=overwrite
+    )  # fails before the checkpoint is downloaded or read
+    source = open_checkpoint(checkpoint, revision, safetensors_only=safetensors_only, like=like, adapter=adapter)
     with progress("export", len(chosen)) as bar:
         finished = export(
             source,

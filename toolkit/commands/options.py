@@ -35,6 +35,9 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace exist
 threads_option = click.option("--threads", type=POSITIVE, help="CPU threads.  [default: the physical cores within the CPU quota]")
 revision_option = click.option("--revision", help="Commit, tag or branch of a checkpoint from the hub.")
 digest_option = click.option("--digest", metavar="SHA256", help="Expected sha256 of manifest.json, as the sender published it.")
+adapter_option = click.option(
+    "--adapter", type=FOLDER, metavar="DIR", help="Folder of a PEFT adapter (LoRA and others) that is merged into CHECKPOINT by peft."
+)
 num_beams_option = click.option("--num-beams", type=POSITIVE, help="Beams of the search; 1 is greedy search.  [default: the artifact's]")
 
 

@@ -46,8 +46,17 @@ def _checkpoint(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "size", f"{_megabytes(description['bytes'])} in {', '.join(description['weight_files'])}"
     yield "parameters", f"{description['parameters']:,}" if description["parameters"] is not None else ""
     yield "dtype", _words(description["dtypes"])
-    heads = {True: "tied to the word embeddings", False: "not tied to the word embeddings", None: "unknown, because only headers are read"}
+    heads = {
+        True: "tied to the word embeddings",
+        False: "not tied to the word embeddings",
+        None: "unknown, because torch is not installed or there are no weights",
+    }
     yield "head", heads[description["tied"]]
+    if adapter := description.get("adapter"):
+        targets = adapter["target_modules"]
+        names = ", ".join(targets) if isinstance(targets, list) else targets or "its own layers"
+        yield "adapter", f"{adapter['type']}, rank {adapter['rank']}, of {adapter['base'] or 'an unnamed model'}; changes {names}"
+    yield "export", description.get("export", "")
     yield from _model(description)
     yield "decoding", _words(description["defaults"])
     for label in ("ignored", "refused"):

@@ -75,7 +75,7 @@ class TestNotACaptioner:
             (checkpoint / "config.json").unlink()
         message = problem_of(checkpoint)
         assert "PEFT adapter of some/base" in message
-        assert "merge_and_unload()" in message
+        assert f"toolkit export some/base --adapter {checkpoint}" in message
 
     @pytest.mark.parametrize(
         ("file", "cure"),

@@ -101,7 +101,7 @@ def test_metadata(wheel):
     )
     assert base == ["click", "numpy", "packaging", "pillow", "tokenizers"]
     extras = sorted(line.split()[1] for line in lines if line.startswith("Provides-Extra: "))
-    assert extras == ["dev", "device", "eval", "export", "heif", "ort", "ort-gpu", "peers", "report", "torch"]
+    assert extras == ["adapter", "dev", "device", "eval", "export", "heif", "ort", "ort-gpu", "peers", "report", "torch"]
     assert "Requires-Python: >=3.11" in lines
     (entry_points,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("entry_points.txt")]
     assert entry_points.split() == ["[console_scripts]", "toolkit", "=", "toolkit.cli:main"]
