@@ -2,7 +2,7 @@
 
 The steps are the same for all recipes:
 1. Refuse to replace existing output, unless `overwrite` is true.
-2. Build the graphs or weights, quantized as the recipe says.
+2. Fold scales of activations into the weights, if the recipe smooths them, and build the graphs or weights, quantized as it says.
 3. Run the gate: compare the artifact with the checkpoint.
 4. For a recipe with the single layout: join the graphs into one and compare it with the split graphs.
 5. Write the artifact, its manifest last.
@@ -18,7 +18,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporters.recipes import Recipe
 from exporters.writing.artifact_writer import write_artifact
@@ -28,13 +28,14 @@ from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import SCHEMA, GraphSpec, Manifest
 from runtimes.engine_registry import find_engine
 from runtimes.engines.ort.graph_check import read_graph
-from runtimes.errors import CheckpointError, ExportError, MissingDependencyError, OutputError, ToolkitError, UnavailableError
+from runtimes.errors import CheckpointError, DatasetError, ExportError, MissingDependencyError, OutputError, ToolkitError, UnavailableError
 from runtimes.families.signature import SPLIT
 from runtimes.host.facts import read_host
 from runtimes.loading import load
 from runtimes.storage.atomic_write import free_bytes, working_folder
 
 if TYPE_CHECKING:
+    from exporters.calibration.activations import Calibration
     from exporters.checkpoint.checkpoint import Checkpoint
     from exporters.gate.gate import OnGateFailure, Reference
     from exporters.gate.labelled_image import LabelledImage
@@ -59,6 +60,7 @@ def export(
     *,
     overwrite: bool = False,
     on_gate_failure: "OnGateFailure" = "fail",
+    calibration: "Calibration | None" = None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Iterator[Path]:
     """Make one artifact per recipe and yield the path of each as soon as it is complete.
@@ -73,6 +75,8 @@ def export(
         images: The gate's images with their reference captions.
         overwrite: Replace existing artifacts.
         on_gate_failure: "fail" raises GateError; "write" writes the artifact with the failure recorded in its manifest.
+        calibration: Images for SmoothQuant; None for those that ship with the toolkit. If several exports of a checkpoint share one
+            object, its activations are recorded once.
         on_step: Called with the name of each step when it begins, for progress display.
 
     Raises:
@@ -80,11 +84,14 @@ def export(
         OutputExistsError: An artifact exists and `overwrite` is false. Nothing was built.
         OutputError: An artifact cannot be written.
         CheckpointError: The weights cannot be read.
+        DatasetError: A calibration image cannot be read.
         GateError: An artifact differs from the checkpoint by more than its recipe allows.
         ExportError: Several recipes failed.
     """
+    from exporters.calibration.activations import Calibration
     from exporters.checkpoint.reference import find_reference
 
+    calibration = calibration or Calibration()
     for recipe in recipes:
         recipe.check_components(checkpoint.family.components)
         recipe.check_layers(checkpoint.layers())
@@ -102,8 +109,10 @@ def export(
             try:
                 fitted = _fitted(checkpoint, recipe)
                 expected = reference if fitted.defaults == checkpoint.defaults else find_reference(fitted, images, threads)
-                _export_one(fitted, recipe, paths[recipe.name], images, expected, threads, on_gate_failure, overwrite=overwrite)
-            except (CheckpointError, OutputError) as error:
+                _export_one(
+                    fitted, recipe, paths[recipe.name], images, expected, calibration, threads, on_gate_failure, overwrite=overwrite
+                )
+            except (CheckpointError, DatasetError, OutputError) as error:
                 failures.append(error)
                 break
             except ToolkitError as error:
@@ -125,15 +134,20 @@ def _export_one(
     path: Path,
     images: Sequence["LabelledImage"],
     reference: "Reference",
+    calibration: "Calibration",
     threads: int,
     on_gate_failure: "OnGateFailure",
     *,
     overwrite: bool,
 ) -> None:
     """Build one artifact in a working folder, run the gate, and write it to `path`."""
+    from exporters.calibration.smoothing import smoothed
+
+    exporter = _exporter(recipe.runtime)
     with working_folder(path.parent, ".export-") as working:
         scaled = checkpoint.with_image_scale(recipe.image_scale)
-        staged = _build(_exporter(recipe.runtime), scaled, recipe, working, path.name)
+        prepared = smoothed(scaled, recipe, calibration, exporter.ACTIVATION_BITS, threads)
+        staged = _build(exporter, prepared, recipe, working, path.name)
         captioner = load(staged, device="cpu", threads=threads)
         findings = checkpoint.family.evaluate(captioner, recipe, images, reference, on_gate_failure)
         del captioner
@@ -190,8 +204,16 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, worki
         files={},
         requires=exporter.REQUIRES,
         gate={},
+        optional=_smoothing(checkpoint),
     )
     return write_artifact(working / name, manifest, {**payload, "tokenizer": tokenizer}, overwrite=False).path
+
+
+def _smoothing(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """Return the entry `smoothing` of the manifest's section `optional`, if there is one."""
+    if checkpoint.smoothing is None:
+        return {}
+    return {"smoothing": {"images": checkpoint.smoothing.images, "alphas": dict(checkpoint.smoothing.alphas)}}
 
 
 def _joined(split: Artifact, recipe: Recipe, working: Path) -> Path:

@@ -57,6 +57,15 @@ class Component(Layer):
 
     layers: Mapping[str, Layer] = field(default_factory=dict)
     """Exceptions: glob pattern of layer names → format of these layers. The longest pattern that matches a layer applies."""
+    smooth: Literal["auto"] | float | None = None
+    """SmoothQuant: move scales of activations into weights before quantization. "auto", or its alpha from 0 (none) to 1 for all layers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.smooth is not None and not any(each.quantized for each in self.formats):
+            raise ValueError("smooth needs quantized weights")
+        if isinstance(self.smooth, (int, float)) and not 0 <= self.smooth <= 1:
+            raise ValueError("smooth must be 'auto', null or a number from 0 to 1")
 
     def layer(self, name: str) -> Layer:
         """Return how the weights of a layer are stored."""
@@ -203,8 +212,8 @@ class Recipe:
         return hashlib.sha256(json_dataclass.canonical_json(json_dataclass.dump(self))).hexdigest()
 
 
-_INT8 = Component(weights="qint8", per_channel=True)
-_INT7 = Component(weights="qint8", per_channel=True, reduce_range=True)
+_INT8 = Component(weights="qint8", per_channel=True, smooth="auto")
+_INT7 = Component(weights="qint8", per_channel=True, reduce_range=True, smooth="auto")
 _BLOCKS8 = Component(weights="qint8", block_size=64)
 _BLOCKS4 = Component(weights="qint4", block_size=32)
 """The largest blocks with which a row alone and among others has equal bits on x86 with AVX-512 (decision 44)."""

@@ -29,6 +29,7 @@ from exporters.checkpoint.refusals import ADAPTER, refuse_config, refuse_names
 from exporters.checkpoint.weight_files import find_prefix, first_line
 from exporters.families.adapter import CheckpointConfig, FamilyAdapter, find_family
 from exporters.families.architectures import MODEL_TYPES
+from exporters.families.folding import Smoothing, fold_scales
 from exporters.families.tokenizer import load_tokenizer
 from exporters.writing.output_paths import merged_name, name_of
 from runtimes.artifact.generation import GenerationConfig
@@ -65,6 +66,8 @@ class Checkpoint:
     an adapter is merged into them."""
     merged: Mapping[str, torch.Tensor] | None = field(default=None, repr=False)
     """The weights by transformers' names, if an adapter is merged into them."""
+    smoothing: Smoothing | None = None
+    """Scales that `load_weights` folds into the weights."""
 
     def with_image_scale(self, scale: float) -> "Checkpoint":
         """Return this checkpoint for smaller images; `load_weights` then interpolates the position embeddings.
@@ -126,11 +129,12 @@ class Checkpoint:
         if problems:
             summary = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
             raise CheckpointError(where, f"weights do not fit the config: {summary}; {cure}")
-        return self.family.fitted_weights(weights, self.model)
+        fitted = self.family.fitted_weights(weights, self.model)
+        return fitted if self.smoothing is None else fold_scales(fitted, self.family.folds(self.model), self.smoothing.scales)
 
     def renamed_weights(self) -> dict[str, torch.Tensor] | None:
         """Return the weights if transformers does not find them; None if it does."""
-        return replace(self, model=self.stored_model).load_weights() if self.renamed else None
+        return replace(self, model=self.stored_model, smoothing=None).load_weights() if self.renamed else None
 
     def load_model(self) -> Any:  # noqa: ANN401 - the family's module
         """Return the family's module with its FP32 weights, in evaluation mode and without gradients."""

@@ -3,12 +3,13 @@
 To add a family, write a module with a `FamilyAdapter`, add one entry to `FAMILIES`, and add its runtime side to `runtimes.families`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters.families.architectures import FAMILIES
+from exporters.families.folding import Fold
 from exporters.gate.gate import OnGateFailure, Reference
 from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import Recipe
@@ -93,6 +94,10 @@ class FamilyAdapter:
     """Torch module → its graphs of contract `split/1`. The module is modified and cannot be used afterwards."""
     untied_model: "Callable[[Path, Mapping[str, Tensor]], Any]"
     """(directory, weights by name) → transformers' FP32 model whose heads share no memory with their word embeddings."""
+    folds: Callable[[Any], tuple[Fold, ...]]
+    """Model → where scales of channels can be folded into weights (SmoothQuant)."""
+    run: "Callable[[Any, Tensor, TokenizerSpec, Collection[str]], object]"
+    """(module, pixels, tokenizer, components) → runs the components as an engine does, so that forward hooks can record activations."""
     reference: Callable[..., Reference]
     """(directory, images, defaults, threads, *, tied, weights) → reference run of the checkpoint, or of the weights if given."""
     evaluate: Callable[[Captioner, Recipe, Sequence[LabelledImage], Reference, OnGateFailure], dict[str, Any]]

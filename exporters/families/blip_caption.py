@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import BlipConfig
 
 from exporters.families.adapter import CheckpointConfig, FamilyAdapter
+from exporters.families.blip_calibration import blip_folds, run_blip
 from exporters.families.blip_forced import FORCED
 from exporters.families.blip_graphs import blip_graphs
 from exporters.families.blip_reference import pillow_processor, run_reference, untied_model
@@ -137,6 +138,8 @@ BLIP_CAPTION = FamilyAdapter(
     forced=FORCED,
     graphs=blip_graphs,
     untied_model=untied_model,
+    folds=blip_folds,
+    run=run_blip,
     reference=run_reference,
     evaluate=evaluate,
     evaluate_joined=evaluate_joined,

@@ -14,6 +14,8 @@ from exporters.onnx.storage import optimized, store
 from exporters.recipes import Recipe
 
 REQUIRES = {"onnxruntime": ">=1.27"}
+ACTIVATION_BITS = 8
+"""Bits of an activation of INT8 products without blocks."""
 
 
 def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict[str, Path], dict[str, dict[str, int]]]:

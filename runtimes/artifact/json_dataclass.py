@@ -67,7 +67,14 @@ def _read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:  # noq
     if origin in (typing.Union, types.UnionType):
         if value is None and types.NoneType in arguments:
             return None
-        return _read(next(a for a in arguments if a is not types.NoneType), value, where, problems)
+        unfit: list[str] = []
+        for alternative in (a for a in arguments if a is not types.NoneType):
+            before = len(unfit)
+            read = _read(alternative, value, where, unfit)
+            if len(unfit) == before:
+                return read
+        problems += unfit
+        return None
     if origin is typing.Literal:
         if value not in arguments:
             problems.append(f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}")

@@ -106,6 +106,28 @@ def test_a_recipe_from_a_file(tiny_checkpoint, tmp_path):
     assert (manifest["applied"]["encoder"], manifest["applied"]["decoder"]["Linear"] > 0) == ({}, True)
 
 
+@pytest.mark.parametrize("content", [None, {}, {"note.txt": b"no image"}, {"broken.jpg": b"no image"}])
+def test_unusable_calibration_images_are_one_line(tiny_checkpoint, tmp_path, content):
+    folder = tmp_path / "images"
+    if content is not None:
+        folder.mkdir()
+        for name, data in content.items():
+            (folder / name).write_bytes(data)
+    output = tmp_path / "out"
+    result = run(tiny_checkpoint, "--recipe", "onnx-int8", "--recipe", "onnx-int4", "--output", output, "--calibration", folder)
+    error = error_of(result)
+    assert str(folder) in error
+    assert ("broken.jpg" in error) == (content == {"broken.jpg": b"no image"})
+    assert not output.exists() or names_in(output) == []
+
+
+def test_calibration_images_of_the_user(tiny_checkpoint, drawn_images, tmp_path):
+    folder = drawn_images[0].path.parent
+    result = run(tiny_checkpoint, "--recipe", "onnx-int8", "--output", tmp_path, "--calibration", folder, "--on-gate-failure", "write")
+    manifest = json.loads((tmp_path / "tiny-onnx-int8" / "manifest.json").read_bytes())
+    assert (result.exit_code, manifest["optional"]["smoothing"]["images"]) == (0, len(drawn_images))
+
+
 def test_existing_output_stays_and_overwrite_replaces_it(tiny_checkpoint, tmp_path):
     arguments = (tiny_checkpoint, "--recipe", "pytorch-fp32", "--output", tmp_path, "--on-gate-failure", "write")
     artifact = tmp_path / "tiny-pytorch-fp32"

@@ -65,6 +65,7 @@ def test_an_artifact(artifact):
         "onnxruntime",
         "drift",
         "token_ids",
+        "smoothed layers",
         f"{facts['bytes'] / 1e6:.2f} MB",
     ):
         assert part in text

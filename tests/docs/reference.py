@@ -54,7 +54,8 @@ def recipes(_: str, __: Path) -> str:
 
 def _weights(recipe: Recipe) -> str:
     parts = [
-        f"{name}: {part.weights}{f' in blocks of {part.block_size}' if part.block_size else ''}{', 7 bits' * part.reduce_range}"
+        f"{name}: {part.weights}{f' in blocks of {part.block_size}' if part.block_size else ''}"
+        f"{', 7 bits' * part.reduce_range}{', smoothed' * bool(part.smooth)}"
         for name, part in recipe.components.items()
     ]
     return "; ".join(parts).replace(f"{DEFAULT}: ", "") or "fp32"

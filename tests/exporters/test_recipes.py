@@ -96,7 +96,7 @@ class TestRecipes:
             "unknown recipe field(s) bits; known: name, runtime, why, device, cpu_features, components, layout, image_scale, "
             "drift_limit_nat" in message
         )
-        known = "weights, per_channel, block_size, reduce_range, layers"
+        known = "weights, per_channel, block_size, reduce_range, layers, smooth"
         assert f"unknown component field(s) components.encoder.per_chanel; known: {known}" in message
 
     @pytest.mark.parametrize(
@@ -130,6 +130,12 @@ class TestRecipes:
         [
             ("ort", {"encoder": {"reduce_range": True}}, "reduce_range needs INT8 weights without blocks"),
             ("ort", {"*": {"weights": "qint8", "block_size": 32, "reduce_range": True}}, "needs INT8 weights without blocks"),
+            ("ort", {"encoder": {"smooth": "auto"}}, "smooth needs quantized weights"),
+            ("ort", {"encoder": {"weights": "fp16", "smooth": 0.5}}, "smooth needs quantized weights"),
+            ("ort", {"encoder": {"weights": "qint8", "smooth": 1.1}}, "smooth must be 'auto', null or a number from 0 to 1"),
+            ("ort", {"encoder": {"weights": "qint8", "smooth": -0.1}}, "smooth must be 'auto', null or a number from 0 to 1"),
+            ("ort", {"encoder": {"weights": "qint8", "smooth": "yes"}}, "components.encoder.smooth: 'yes' is not one of 'auto'"),
+            ("ort", {"encoder": {"weights": "qint8", "smooth": True}}, "components.encoder.smooth: expected float, got bool"),
             ("ort", {"decoder": {"weights": "quint8", "block_size": 32}}, "block_size needs qint8 or qint4 weights"),
             ("ort", {"decoder": {"block_size": 32}}, "block_size needs qint8 or qint4 weights"),
             ("ort", {"decoder": {"weights": "qint8", "block_size": 8}}, "block_size must be a power of two, at least 16"),

@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     help="If an artifact differs from its checkpoint by more than its recipe allows: fail, or write it with the failure recorded in its "
     "manifest.",
 )
+@click.option(
+    "--calibration",
+    type=FOLDER,
+    help="Folder of images for recipes that smooth activations; at most 64 of them are used.  [default: the images of the toolkit]",
+)
 @click.option("--safetensors-only", is_flag=True, help="Refuse pytorch_model.bin. By default, torch reads it with weights_only=True.")
 @click.option(
     "--like",
@@ -63,6 +68,7 @@ def command(
     revision: str | None,
     overwrite: bool,
     on_gate_failure: str,
+    calibration: Path | None,
     safetensors_only: bool,
     like: str | None,
     adapter: Path | None,
@@ -93,10 +99,12 @@ def command(
         from exporters.checkpoint.checkpoint import open_checkpoint
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a package", "exporting", "export") from error
+    from exporters.calibration.activations import SHIPPED, Calibration
     from exporters.gate.gate import OnGateFailure, findings_line
     from runtimes.artifact.folder import open_artifact
     from toolkit.datasets import load_dataset
 
+    images = SHIPPED if calibration is None else [image.path for image in load_dataset(None, calibration).images]
     output_paths(
         merged_name(name_of(checkpoint), adapter), chosen, output, overwrite=overwrite
     )  # fails before the checkpoint is downloaded or read
@@ -109,6 +117,7 @@ def command(
             load_dataset("sample").images,
             overwrite=overwrite,
             on_gate_failure=cast("OnGateFailure", on_gate_failure),
+            calibration=Calibration(images),
             on_step=lambda step: bar.update(0, step),
         )
         artifacts: list[Artifact] = []

@@ -1,5 +1,6 @@
 """Render the result of `describe` as lines of text."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,10 +34,19 @@ def _artifact(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "gate", _words(description["gate"])
     for component, counts in description["applied"].items():
         yield f"quantized in {component}", _words(counts)
+    yield from _smoothing(description["optional"].get("smoothing"))
     for role, graph in description["graphs"].items():
         operators = sum(sum(counts.values()) for counts in graph["operators"].values())
         yield f"graph {role}", f"{', '.join(graph['inputs'])} → {', '.join(graph['outputs'])}; {operators} operators"
     yield "exported by", f"toolkit {description['toolkit']}, schema {description['schema']}"
+
+
+def _smoothing(smoothing: object) -> Iterator[tuple[str, str]]:
+    """Count the layers per alpha. Readers check nothing within `optional`, so other values are left to `--json`."""
+    alphas = smoothing.get("alphas") if isinstance(smoothing, dict) else None
+    if isinstance(alphas, dict):
+        layers = Counter(alpha for alpha in alphas.values() if isinstance(alpha, (int, float)))
+        yield "smoothed layers", ", ".join(f"{count} with alpha {alpha:.4g}" for alpha, count in sorted(layers.items()))
 
 
 def _checkpoint(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

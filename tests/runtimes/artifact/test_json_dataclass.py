@@ -25,6 +25,7 @@ class Tree:
     rings: tuple[float, ...] = ()
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     anything: Any = None
+    height: Literal["auto"] | float | None = None
 
     def __post_init__(self):
         if self.pair[0] > self.pair[1]:
@@ -41,6 +42,7 @@ FULL = Tree(
     rings=(0.5, 1.5),
     counts={"x": {"y": 1}},
     anything={"deep": [1, None, {"k": True}]},
+    height="auto",
 )
 
 
@@ -60,6 +62,7 @@ def test_dump_and_load():
         "rings": [0.5, 1.5],
         "counts": {"x": {"y": 1}},
         "anything": {"deep": [1, None, {"k": True}]},
+        "height": "auto",
     }
     assert json_dataclass.load(Tree, plain) == (FULL, [])
 
@@ -68,6 +71,16 @@ def test_defaults_and_integers_for_float_fields():
     tree, problems = read(leaf={"size": 1, "ratio": 2}, rings=[1, 2.5])
     assert (tree, problems) == (Tree(name="t", leaf=Leaf(size=1, ratio=2.0), rings=(1.0, 2.5)), [])
     assert [type(value) for value in (tree.leaf.ratio, *tree.rings)] == [float] * 3
+
+
+@pytest.mark.parametrize(("value", "height"), [("auto", "auto"), (2, 2.0), (0.5, 0.5), (None, None)])
+def test_a_field_of_several_types_takes_a_value_of_each(value, height):
+    tree, problems = read(height=value)
+    assert (tree.height, type(tree.height), problems) == (height, type(height), [])
+
+
+def test_a_value_of_none_of_several_types_has_a_problem_for_each():
+    assert read(height="tall") == (None, ["height: 'tall' is not one of 'auto'", "height: expected float, got str"])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +107,7 @@ def test_defaults_and_integers_for_float_fields():
         ({"rings": [0.5, None]}, "rings[1]: expected float, got NoneType"),
         ({"counts": {"x": {"y": 1.5}}}, "counts.x.y: expected int, got float"),
         ({"pair": [2, 1]}, "tree: pair must rise"),
-        ({"a\nb": 1}, "unknown tree field(s) a\\nb; known: name, leaf, kind, note, leaves, pair, rings, counts, anything"),
+        ({"a\nb": 1}, "unknown tree field(s) a\\nb; known: name, leaf, kind, note, leaves, pair, rings, counts, anything, height"),
     ],
 )
 def test_a_problem_has_its_path(changes, problem):
@@ -105,7 +118,7 @@ def test_all_problems_are_reported_at_once():
     assert json_dataclass.load(Tree, {"leaf": {"ratio": "x"}, "pair": [1.0, 2], "colour": 1, "smell": 2}) == (
         None,
         [
-            "unknown tree field(s) colour, smell; known: name, leaf, kind, note, leaves, pair, rings, counts, anything",
+            "unknown tree field(s) colour, smell; known: name, leaf, kind, note, leaves, pair, rings, counts, anything, height",
             "missing name",
             "missing leaf.size",
             "leaf.ratio: expected float, got str",
