@@ -69,6 +69,8 @@ def load_dataset(name: str | None, images: Path | None = None, limit: int | None
     else:
         file = SAMPLE if name == "sample" else Path(name) / "captions.json" if Path(name).is_dir() else Path(name)
         dataset = Dataset("sample" if name == "sample" else _short(file), tuple(_read(file, images)))
+        if dataset.images and not any(image.captions for image in dataset.images):
+            raise DatasetError(dataset.name, "none of its images has captions")
         if missing := [image.path.name for image in dataset.images if not image.captions]:
             logger.warning("%s: %d images have no captions and are not used (first: %s)", dataset.name, len(missing), missing[0])
             dataset = Dataset(dataset.name, tuple(image for image in dataset.images if image.captions))

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from exporters.calibration.activations import Calibration
+from exporters.calibration.smoothing import smoothed
 from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.finetune.checkpoint_writer import check_output, write_checkpoint
 from exporters.finetune.distill import Distiller, Progress, TrainingSettings
@@ -30,6 +32,7 @@ from exporters.finetune.image_states import ImageStates
 from exporters.finetune.models import Models
 from exporters.finetune.training_state import TrainingState, read_state
 from exporters.gate.labelled_image import LabelledImage
+from exporters.onnx.build import ACTIVATION_BITS
 from exporters.recipes import Recipe
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
@@ -94,7 +97,8 @@ def finetune(
         raise OutputExistsError(working, "It is a run that was stopped: continue it with --resume, or delete the folder.")
     examples = tokenized(images, checkpoint)
     fingerprint = _fingerprint(checkpoint, recipe, images, settings)
-    models = Models(checkpoint, recipe, device)
+    prepared = smoothed(checkpoint, recipe, Calibration(), ACTIVATION_BITS, torch.get_num_threads())
+    models = Models(checkpoint, prepared, recipe, device)
     try:
         working.mkdir(exist_ok=True)
         state = read_state(working, fingerprint)

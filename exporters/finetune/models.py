@@ -12,13 +12,20 @@ from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.finetune.fake_quantize import FakeWeight, fake_quantize
 from exporters.finetune.quantized_layers import quantized_layers, stored_as_fp16, tie_heads
 from exporters.recipes import Recipe
+from runtimes.errors import RecipeError
 
 
 class Models:
     """Teacher and student of a checkpoint and a recipe."""
 
-    def __init__(self, checkpoint: Checkpoint, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, checkpoint: Checkpoint, smoothed: Checkpoint, recipe: Recipe, device: torch.device) -> None:
         """Load the weights twice and prepare the student.
+
+        Args:
+            checkpoint: The checkpoint of the teacher.
+            smoothed: The same with the recipe's smoothing, as the exporter quantizes it.
+            recipe: The recipe.
+            device: Device of both modules.
 
         Raises:
             CheckpointError: The weights cannot be read.
@@ -28,7 +35,7 @@ class Models:
         self._forced = checkpoint.family.forced
         schemes, fp16 = quantized_layers(checkpoint, recipe), stored_as_fp16(checkpoint, recipe)
         self.teacher: Any = checkpoint.load_model().to(device)
-        self.student: Any = tie_heads(checkpoint, checkpoint.load_model()).to(device)
+        self.student: Any = tie_heads(checkpoint, smoothed.load_model()).to(device)
         self.fakes: dict[str, FakeWeight] = fake_quantize(self.student, schemes, fp16)
         components = trained_components(checkpoint, recipe)
         self.trained: dict[str, nn.Parameter] = {
@@ -50,7 +57,17 @@ class Models:
 
 
 def trained_components(checkpoint: Checkpoint, recipe: Recipe) -> set[str]:
-    """Return the components to train: those with 4-bit layers, or else all that are quantized."""
-    formats = {name: recipe.component(name).formats for name in checkpoint.family.components}
-    four_bits = {name for name, layers in formats.items() if any(layer.weights == "qint4" for layer in layers)}
-    return four_bits or {name for name, layers in formats.items() if any(layer.quantized for layer in layers)}
+    """Return the components to train: those with 4-bit layers, or else all that are quantized and not smoothed.
+
+    An export would smooth trained weights again, and so change them. Frozen weights are written as in the original.
+
+    Raises:
+        RecipeError: A component that should be trained is smoothed.
+    """
+    components = {name: recipe.component(name) for name in checkpoint.family.components}
+    chosen = {name for name, part in components.items() if any(layer.weights == "qint4" for layer in part.formats)}
+    chosen = chosen or {name for name, part in components.items() if any(layer.quantized for layer in part.formats) and not part.smooth}
+    refused = sorted(name for name in chosen or components if components[name].smooth)
+    if refused:
+        raise RecipeError(f"{recipe.name}: {refused[0]} cannot be smoothed and trained; set its 'smooth' to null in a recipe file")
+    return chosen

@@ -57,10 +57,11 @@ def command(
     resume: bool,
     revision: str | None,
 ) -> None:
-    """Fine-tune a checkpoint for the rounding of a recipe (quantization-aware training).
+    """Train a checkpoint to lose less with a recipe.
 
-    The checkpoint's FP32 logits are the target. A part of the images is held out: training stops when the divergence from FP32 on them no
-    longer falls, and the best weights are written. Export the result with the same recipe. A run that was stopped continues with --resume.
+    Training computes with the rounding of the recipe (quantization-aware training). The checkpoint's FP32 logits are the target. A part of
+    the images is held out: training stops when the divergence from FP32 on them no longer falls, and the best weights are written. Export
+    the result with the same recipe.
     """
     chosen = find_recipe(recipe)
     try:

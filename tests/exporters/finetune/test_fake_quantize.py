@@ -9,10 +9,13 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from exporters.calibration.activations import Calibration
+from exporters.calibration.smoothing import smoothed
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.finetune.fake_quantize import BlockScheme, ChannelScheme, fake_quantize
 from exporters.finetune.quantized_layers import quantized_layers, stored_as_fp16, tie_heads
 from exporters.onnx.blockwise import packed, quantize_blocks, ranges
+from exporters.onnx.build import ACTIVATION_BITS
 from exporters.recipes import Component, Recipe, find_recipe
 from runtimes import load
 from runtimes.artifact.folder import open_artifact
@@ -22,10 +25,11 @@ from runtimes.images.reading import preprocess, read_image
 RECIPES = ("onnx-int4", "onnx-int8")
 
 
-def prepared(directory, recipe):
+def prepare(directory, recipe):
     """Return the checkpoint, its fake-quantized module and the fake weights."""
     checkpoint = open_checkpoint(str(directory))
-    model = tie_heads(checkpoint, checkpoint.load_model())
+    prepared = smoothed(checkpoint, recipe, Calibration(), ACTIVATION_BITS, threads=1)
+    model = tie_heads(checkpoint, prepared.load_model())
     return checkpoint, model, fake_quantize(model, quantized_layers(checkpoint, recipe), stored_as_fp16(checkpoint, recipe))
 
 
@@ -56,14 +60,14 @@ def stored_rows(artifact):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_weights_are_bit_equal_to_those_of_the_artifact(name, tiny_checkpoint, tiny_artifacts):
-    _, _, fakes = prepared(tiny_checkpoint, find_recipe(name))
+    _, _, fakes = prepare(tiny_checkpoint, find_recipe(name))
     assert Counter((row.numpy() + 0.0).tobytes() for fake in fakes.values() for row in fake.values) == stored_rows(tiny_artifacts[name])
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_logits_are_those_of_the_artifact(name, tiny_checkpoint, tiny_artifacts, drawn_images):
     """Nearly all logits differ by float rounding only. In front of a rounding to integers, it can change a code of an activation."""
-    checkpoint, model, _ = prepared(tiny_checkpoint, find_recipe(name))
+    checkpoint, model, _ = prepare(tiny_checkpoint, find_recipe(name))
     exact, forced = checkpoint.load_model(), checkpoint.family.forced
     session = load(tiny_artifacts[name], threads=1).stepwise_session
     ids = np.array([[62, 7, 8, 9, 10, 11]])
@@ -78,7 +82,7 @@ def test_logits_are_those_of_the_artifact(name, tiny_checkpoint, tiny_artifacts,
         errors.append(np.abs(fake.numpy() - expected))
         changes.append(np.abs(fp32.numpy() - expected))
     assert np.median(errors) < 1e-6
-    assert np.mean(errors) < 0.01 * np.mean(changes)
+    assert np.mean(errors) < 0.1 * np.mean(changes)
 
 
 @pytest.mark.parametrize(("bits", "block"), [(4, 32), (4, 128), (8, 64), (8, 256)])
@@ -130,7 +134,7 @@ def run(node, tensors, x):
 
 
 def test_gradients_pass_the_rounding(tiny_checkpoint):
-    _, model, fakes = prepared(tiny_checkpoint, find_recipe("onnx-int4"))
+    _, model, fakes = prepare(tiny_checkpoint, find_recipe("onnx-int4"))
     layer = model.get_submodule("text_decoder.bert.encoder.layer.0.output.dense").requires_grad_(True)
     x = torch.randn(2, 3, layer.weight.shape[1], generator=torch.Generator().manual_seed(0), requires_grad=True)
     layer(x).sum().backward()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from exporters.finetune.finetune import finetune
 from exporters.finetune.models import Models, trained_components
 from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import Component, Recipe, find_recipe
-from runtimes.errors import DatasetError, OutputExistsError, RequestError
+from runtimes.errors import DatasetError, OutputExistsError, RecipeError, RequestError
 
 CPU = torch.device("cpu")
 SETTINGS = TrainingSettings(epochs=4, learning_rate=3e-4, batch_images=4, patience=100)
@@ -72,7 +73,8 @@ def test_the_result_is_a_checkpoint_with_the_files_of_the_original(tuned, tiny_c
 
 def test_rounding_does_not_change_the_weights_again(tuned):
     """So the exporter writes the codes that training computed with."""
-    models = Models(open_checkpoint(str(tuned.path)), HARD, CPU)
+    checkpoint = open_checkpoint(str(tuned.path))
+    models = Models(checkpoint, checkpoint, HARD, CPU)
     assert models.fakes
     for fake in models.fakes.values():
         assert torch.equal(fake.values, fake.parameter.detach())
@@ -111,8 +113,14 @@ def test_a_damaged_state_is_refused(tiny_checkpoint, drawn_images, tmp_path):
 def test_only_components_with_4_bits_are_trained(tiny_checkpoint):
     checkpoint, recipe = open_checkpoint(str(tiny_checkpoint)), find_recipe("onnx-int4")
     assert trained_components(checkpoint, recipe) == {"decoder"}
-    assert trained_components(checkpoint, find_recipe("onnx-int8")) == {"encoder", "decoder"}
-    models = Models(checkpoint, recipe, CPU)
+    assert trained_components(checkpoint, find_recipe("onnx-int8")) == {"decoder"}
+    assert trained_components(checkpoint, HARD) == {"encoder", "decoder"}
+    smoothed = Recipe(
+        name="both", runtime="ort", why="Test.", components={"*": replace(HARD.component("encoder"), smooth="auto")}, drift_limit_nat=1
+    )
+    with pytest.raises(RecipeError, match="smooth"):
+        trained_components(checkpoint, smoothed)
+    models = Models(checkpoint, checkpoint, recipe, CPU)
     assert not models.trains_encoder
     assert not any("vision_model" in name or "crossattention.self.key" in name for name in models.trained)
     assert "text_decoder.bert.embeddings.word_embeddings.weight" in models.trained
