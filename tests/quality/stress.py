@@ -10,23 +10,31 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from exporters.calibration.activations import Calibration
-from exporters.checkpoint.checkpoint import open_checkpoint
+from exporters.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from exporters.export import export
-from exporters.gate.gate import drift_of_sums
-from exporters.gate.intervals import interval
+from exporters.gate.drift import measure_drift
+from exporters.gate.intervals import Float64
 from exporters.recipes import Recipe, find_recipe
 from runtimes.loading import load
 from tests.paths import ROOT
+from tests.quality.sections import write_section
 from tests.stress import KINDS, write_stressed
 from toolkit.datasets import Dataset, load_dataset
 
+NOTES = (
+    "channel: channels behind the LayerNorms of the encoder. gelu: neurons behind GELU. token: neurons behind GELU that are large for 1 %"
+    " of the tokens. No scale passes through GELU, so SmoothQuant cures the first kind only.",
+    "Drift is relative to FP32 of the same copy of the checkpoint.",
+)
 CASES = ("onnx-int8", "onnx-int4", "pytorch-int8")
 SCALES = (10, 30, 100)
 REFERENCE = "pytorch-fp32"
@@ -46,60 +54,61 @@ def runs(kinds: Sequence[str], scales: Sequence[int], cases: Sequence[str]) -> l
 
 
 def measure(checkpoint: Path, dataset: Dataset, folder: Path, wanted: Sequence[Run], threads: int) -> dict[Run, list[float]]:
-    """Return run → decrease of the log-probability of each image's captions, in nat; see `main`."""
-    decreases: dict[Run, list[float]] = {}
+    """Return run → decrease of the log-probability of each image's captions relative to FP32, in nat; runs are kept in `folder`."""
+    files = {run: folder / f"{'-'.join(map(str, run[:3]))}-{'smoothed' if run[3] else 'plain'}.json" for run in wanted}
     for (kind, scale), group in itertools.groupby(wanted, key=lambda run: run[:2]):
-        files = {run: folder / f"{kind}-{scale}-{run[2]}-{'smoothed' if run[3] else 'plain'}.json" for run in group}
-        calibration, source = Calibration(), checkpoint
-        if any(not file.is_file() for file in files.values()) and scale > 1:
-            source = folder / f"{kind}-{scale}"
-            if not source.is_dir():
-                write_stressed(kind, checkpoint, source, scale)
-        reference = None
-        for run, file in files.items():
-            if not file.is_file():
-                if reference is None:
-                    reference = _scores(source, find_recipe(REFERENCE), dataset, folder / f"{kind}-{scale}-fp32", calibration, threads)
-                recipe = find_recipe(run[2]) if run[3] else without_smoothing(find_recipe(run[2]))
-                scores = _scores(source, recipe, dataset, file.with_suffix(""), calibration, threads)
-                file.write_text(json.dumps((reference - scores).tolist()))
+        missing = [run for run in group if not files[run].is_file()]
+        if not missing:
+            continue
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            source = write_stressed(kind, checkpoint, Path(scratch) / "copy", scale) if scale > 1 else checkpoint
+            opened, calibration = open_checkpoint(str(source)), Calibration()
+            reference = _scores(opened, find_recipe(REFERENCE), dataset, calibration, threads)
+            for run in missing:
+                recipe = find_recipe(run[2])
+                scores = _scores(opened, recipe if run[3] else without_smoothing(recipe), dataset, calibration, threads)
+                files[run].write_text(json.dumps((reference - scores).tolist()))
                 print(*run, file=sys.stderr, flush=True)
-            decreases[run] = json.loads(file.read_bytes())
-    return decreases
+    return {run: json.loads(file.read_bytes()) for run, file in files.items()}
 
 
-def _scores(checkpoint: Path, recipe: Recipe, dataset: Dataset, output: Path, calibration: Calibration, threads: int) -> np.ndarray:
-    """Export a recipe, if that was not done, and return the log-probability of each image's captions, f64[images]."""
-    source = open_checkpoint(str(checkpoint))
-    path = output / f"{source.name}-{recipe.name}"
-    if not path.is_dir():
-        gate = load_dataset("sample", limit=1).images
-        list(export(source, [recipe], output, gate, calibration=calibration, on_gate_failure="write"))
-    captioner = load(path, device="cpu", threads=threads)
-    scores = captioner.score([image.path for image in dataset.images], captions=[image.captions for image in dataset.images])
+def _scores(checkpoint: Checkpoint, recipe: Recipe, dataset: Dataset, calibration: Calibration, threads: int) -> Float64:
+    """Export a recipe and return the log-probability of each image's captions, f64[images]."""
+    gate = load_dataset("sample", limit=1).images
+    with tempfile.TemporaryDirectory() as output:
+        (path,) = export(checkpoint, [recipe], Path(output), gate, calibration=calibration, on_gate_failure="write")
+        captioner = load(path, device="cpu", threads=threads)
+        scores = captioner.score([image.path for image in dataset.images], captions=[image.captions for image in dataset.images])
     return np.array([row.sum(dtype=np.float64) for row in scores])
 
 
-def rows_of(decreases: dict[Run, list[float]], tokens: Sequence[int]) -> list[dict[str, object]]:
-    """Return the rows of the section. `over_unmodified` is the drift minus that of the same case, equally smoothed, without outliers."""
+def tokens_of(checkpoint: Checkpoint, dataset: Dataset) -> Float64:
+    """Return the number of tokens of each image's captions, with the end token, f64[images]."""
+    tokenizer, rules = Tokenizer.from_str(checkpoint.tokenizer_json.decode()), checkpoint.tokenizer
+    added = rules.drop_left + rules.drop_right - 1
+    longest = checkpoint.model.max_positions - 1
+    counts = [[min(len(tokenizer.encode(caption).ids) - added, longest) for caption in image.captions] for image in dataset.images]
+    return np.array([sum(count) for count in counts], dtype=np.float64)
+
+
+def rows_of(decreases: Mapping[Run, list[float]], tokens: Float64) -> list[dict[str, object]]:
+    """Return the rows of the section.
+
+    `over_unmodified` is the paired drift minus that of the same case, equally smoothed, on the unmodified checkpoint;
+    `smoothed_minus_plain` is that minus the drift of the same case without smoothing.
+    """
     rows = []
     for run, values in decreases.items():
         kind, scale, case, smoothed = run
-        sums = np.array([values, tokens], dtype=np.float64).T
-        low, high = interval(sums, drift_of_sums)
-        row: dict[str, object] = {"case": case, "kind": kind, "scale": scale, "smoothed": smoothed}
-        row |= {"drift": _drift(sums), "drift_low": low, "drift_high": high, "spread": float(np.std(sums[:, 0] / sums[:, 1], ddof=1))}
-        row["drift_limit"] = find_recipe(case).drift_limit_nat
+        drift = measure_drift(np.array(values), tokens)
+        row: dict[str, object] = {"case": case, "kind": kind, "scale": scale, "smoothed": smoothed, "drift": drift.nat}
+        row |= {"drift_low": drift.low, "drift_high": drift.high, "spread": drift.spread, "drift_limit": find_recipe(case).drift_limit_nat}
         for key, other in (("over_unmodified", ("channel", 1, case, smoothed)), ("smoothed_minus_plain", (kind, scale, case, False))):
             if other != run and other in decreases:
-                pairs = np.array([np.subtract(values, decreases[other]), tokens], dtype=np.float64).T
-                row |= {key: _drift(pairs), **dict(zip((f"{key}_low", f"{key}_high"), interval(pairs, drift_of_sums), strict=True))}
+                change = measure_drift(np.subtract(values, decreases[other]), tokens)
+                row |= {key: change.nat, f"{key}_low": change.low, f"{key}_high": change.high}
         rows.append({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()})
     return rows
-
-
-def _drift(sums: np.ndarray) -> float:
-    return float(drift_of_sums(sums.sum(axis=0, keepdims=True))[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,10 +125,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = options.output.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     dataset = load_dataset(options.dataset)
-    decreases = measure(options.checkpoint, dataset, folder, runs(options.kinds, options.scales, options.cases), options.threads)
-    captioner = load(next(folder.glob(f"*/*-{REFERENCE}")), device="cpu", threads=1)
-    tokens = [sum(len(captioner.caption_ids(caption)) - 1 for caption in image.captions) for image in dataset.images]
-    print(json.dumps(rows_of(decreases, tokens), indent=1))
+    wanted = runs(options.kinds, options.scales, options.cases)
+    decreases = measure(options.checkpoint, dataset, folder, wanted, options.threads)
+    write_section(
+        options.output,
+        checkpoint=options.checkpoint.name,
+        dataset=dataset.name,
+        images=len(dataset.images),
+        command="make quality",
+        rows=rows_of(decreases, tokens_of(open_checkpoint(str(options.checkpoint)), dataset)),
+        notes=NOTES,
+    )
     return 0
 
 

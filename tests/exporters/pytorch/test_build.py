@@ -7,10 +7,15 @@ import safetensors.torch
 import torch
 from torch.ao.quantization import PerChannelMinMaxObserver
 
+from exporters.calibration.activations import Calibration
+from exporters.calibration.smoothing import smoothed
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.families.blip_caption import HEAD, TABLE
+from exporters.pytorch.build import ACTIVATION_BITS
+from exporters.recipes import find_recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.engines.pytorch.int8_layers import Int8Embedding, Int8Linear, packing_engine, quantize_rows
+from runtimes.host.facts import read_host
 from tests.exporters.onnx.onnx_files import ENCODER_PRODUCTS, TORCH_DECODER_PRODUCTS
 
 FLOAT32_EPSILON = 2.0**-23
@@ -84,7 +89,9 @@ class TestTorchArtifact:
         assert applied == {"encoder": {"Linear": ENCODER_PRODUCTS}, "decoder": {"Linear": TORCH_DECODER_PRODUCTS, "Embedding": 1}}
 
     def test_every_matrix_is_int8_with_scales_and_nothing_else_is(self, tiny_artifacts, tiny_checkpoint):
-        stored, weights = tensors_of(tiny_artifacts["pytorch-int8"]), open_checkpoint(str(tiny_checkpoint)).load_weights()
+        recipe, checkpoint = find_recipe("pytorch-int8"), open_checkpoint(str(tiny_checkpoint))
+        weights = smoothed(checkpoint, recipe, Calibration(), ACTIVATION_BITS, read_host().cores).load_weights()
+        stored = tensors_of(tiny_artifacts["pytorch-int8"])
         int8 = {name for name, tensor in stored.items() if tensor.dtype == torch.int8}
         assert len(int8) == ENCODER_PRODUCTS + TORCH_DECODER_PRODUCTS
         assert {name for name in stored if name.endswith(".scales")} == {f"{name}.scales" for name in int8}
