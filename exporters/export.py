@@ -3,7 +3,7 @@
 The steps are the same for all recipes:
 1. Refuse to replace existing output, unless `overwrite` is true.
 2. Fold scales of activations into the weights, if the recipe smooths them, and build the graphs or weights, quantized as it says.
-3. Run the gate: compare the artifact with the checkpoint.
+3. Run the gate: compare the artifact with the checkpoint. If it fails, repeat 2 and 3 with other formats for single layers.
 4. For a recipe with the single layout: join the graphs into one and compare it with the split graphs.
 5. Write the artifact, its manifest last.
 
@@ -13,6 +13,7 @@ All files are made in a working folder beside the output. An artifact that is re
 import errno
 import importlib.metadata
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -28,7 +29,16 @@ from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import SCHEMA, GraphSpec, Manifest
 from runtimes.engine_registry import find_engine
 from runtimes.engines.ort.graph_check import read_graph
-from runtimes.errors import CheckpointError, DatasetError, ExportError, MissingDependencyError, OutputError, ToolkitError, UnavailableError
+from runtimes.errors import (
+    CheckpointError,
+    DatasetError,
+    ExportError,
+    MissingDependencyError,
+    OutputError,
+    RecipeError,
+    ToolkitError,
+    UnavailableError,
+)
 from runtimes.families.signature import SPLIT
 from runtimes.host.facts import read_host
 from runtimes.loading import load
@@ -59,7 +69,7 @@ def export(
     images: Sequence["LabelledImage"],
     *,
     overwrite: bool = False,
-    on_gate_failure: "OnGateFailure" = "fail",
+    on_gate_failure: "OnGateFailure" = "retry",
     calibration: "Calibration | None" = None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Iterator[Path]:
@@ -74,7 +84,8 @@ def export(
         output: Folder in which the artifacts `<checkpoint>-<recipe>/` are made.
         images: The gate's images with their reference captions.
         overwrite: Replace existing artifacts.
-        on_gate_failure: "fail" raises GateError; "write" writes the artifact with the failure recorded in its manifest.
+        on_gate_failure: "retry" tries the recipe again with other formats for single layers, at most three times, then raises GateError;
+            "fail" raises it at once; "write" writes the artifact with the failure recorded in its manifest.
         calibration: Images for SmoothQuant; None for those that ship with the toolkit. If several exports of a checkpoint share one
             object, its activations are recorded once.
         on_step: Called with the name of each step when it begins, for progress display.
@@ -140,24 +151,68 @@ def _export_one(
     *,
     overwrite: bool,
 ) -> None:
-    """Build one artifact in a working folder, run the gate, and write it to `path`."""
+    """Build one artifact in a working folder, run the gate, and write it to `path`; see `_attempts` for what follows a failure."""
     from exporters.calibration.smoothing import smoothed
+    from exporters.gate.gate import error_after_retries
 
     exporter = _exporter(recipe.runtime)
     with working_folder(path.parent, ".export-") as working:
         scaled = checkpoint.with_image_scale(recipe.image_scale)
         prepared = smoothed(scaled, recipe, calibration, exporter.ACTIVATION_BITS, threads)
-        staged = _build(exporter, prepared, recipe, working, path.name)
-        captioner = load(staged, device="cpu", threads=threads)
-        findings = checkpoint.family.evaluate(captioner, recipe, images, reference, on_gate_failure)
-        del captioner
+        failed: list[dict[str, Any]] = []
+        at_once: OnGateFailure = "fail" if on_gate_failure == "fail" else "write"
+        for number, attempt in enumerate(_attempts(checkpoint, prepared, recipe, threads, on_gate_failure)):
+            folder = working / str(number)
+            folder.mkdir()
+            if number:  # other formats need other scales
+                prepared = smoothed(scaled, attempt, calibration, exporter.ACTIVATION_BITS, threads)
+            staged = _build(exporter, prepared, attempt, folder, path.name)
+            captioner = load(staged, device="cpu", threads=threads)
+            findings = checkpoint.family.evaluate(captioner, recipe, images, reference, at_once)
+            findings |= {"exceptions": _exceptions(scaled, attempt, recipe)}
+            del captioner
+            if findings["passed"] or on_gate_failure == "write":
+                break
+            failed.append(findings)
+            shutil.rmtree(folder)
+        else:
+            raise error_after_retries(recipe, failed)
         if recipe.layout == "single":
             staged = _joined(open_artifact(staged), recipe, working)
             captioner = load(staged, device="cpu", threads=threads)
-            findings = checkpoint.family.evaluate_joined(captioner, recipe, images, findings, on_gate_failure)
+            findings = checkpoint.family.evaluate_joined(
+                captioner, recipe, images, findings, "write" if on_gate_failure == "write" else "fail"
+            )
         built = open_artifact(staged)
         payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
         write_artifact(path, replace(built.manifest, gate=findings), payload, overwrite=overwrite)
+
+
+def _attempts(
+    checkpoint: "Checkpoint", prepared: "Checkpoint", recipe: Recipe, threads: int, on_gate_failure: "OnGateFailure"
+) -> Iterator[Recipe]:
+    """Yield a recipe and, if the gate may be tried again, the recipe with growing numbers of exceptions."""
+    yield recipe
+    if on_gate_failure != "retry" or recipe.drift_limit_nat is None or recipe.precision not in ("int8", "int4"):
+        return
+    from exporters.mixed_precision.exceptions import recipes_with_exceptions
+
+    logger.warning("%s: the gate failed; looking for layers that need another format", recipe.name)
+    try:
+        yield from recipes_with_exceptions(checkpoint, prepared, recipe, threads)
+    except RecipeError as error:
+        logger.warning("%s: %s", recipe.name, error)
+
+
+def _exceptions(checkpoint: "Checkpoint", attempt: Recipe, recipe: Recipe) -> dict[str, str]:
+    """Return layer → format of the layers whose format a retry changed."""
+    changed = {}
+    for component, layers in checkpoint.layers().items():
+        for layer in layers:
+            before, after = (str(each.component(component).layer(layer)) for each in (recipe, attempt))
+            if before != after:
+                changed[layer] = after
+    return changed
 
 
 def _fitted(checkpoint: "Checkpoint", recipe: Recipe) -> "Checkpoint":

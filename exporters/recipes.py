@@ -50,13 +50,16 @@ class Layer:
         """Whether the weights are integers."""
         return self.weights in ("qint8", "quint8", "qint4")
 
+    def __str__(self) -> str:
+        return self.weights + (f" in blocks of {self.block_size}" if self.block_size else "") + (", 7 bits" if self.reduce_range else "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Component(Layer):
     """How the weights of one component are stored. BLIP has two components: encoder and decoder."""
 
     layers: Mapping[str, Layer] = field(default_factory=dict)
-    """Exceptions: glob pattern of layer names → format of these layers. The longest pattern that matches a layer applies."""
+    """Exceptions: name of a layer, or glob pattern of names → format. A name applies before patterns, a longer pattern before others."""
     smooth: Literal["auto"] | float | None = None
     """SmoothQuant: move scales of activations into weights before quantization. "auto", or its alpha from 0 (none) to 1 for all layers."""
 
@@ -69,6 +72,8 @@ class Component(Layer):
 
     def layer(self, name: str) -> Layer:
         """Return how the weights of a layer are stored."""
+        if name in self.layers:
+            return self.layers[name]
         matching = [pattern for pattern in self.layers if fnmatchcase(name, pattern)]
         return self.layers[max(matching, key=lambda pattern: (len(pattern), pattern))] if matching else self
 

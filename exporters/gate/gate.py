@@ -20,11 +20,14 @@ from runtimes.artifact.folder import sha256_of
 from runtimes.captioner import Captioner
 from runtimes.errors import GateError
 
-OnGateFailure = Literal["fail", "write"]
-"""What an export does if an artifact fails the gate: raise GateError, or write the artifact with the failure recorded in its manifest."""
+OnGateFailure = Literal["retry", "fail", "write"]
+"""What an export does if an artifact fails the gate: try the recipe again with other formats for single layers and then raise GateError,
+raise GateError, or write the artifact with the failure recorded in its manifest."""
 
 TIE_NAT = 1e-3
 """If the two best tokens of the reference differ by less than this log-probability, rounding alone can swap them: a tie."""
+
+REMEDY = "--on-gate-failure write writes it all the same and records the failure in its manifest."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,8 +188,22 @@ def _finite(bound: float) -> float | None:
 def _enforce(recipe: Recipe, problem: str | None, on_failure: OnGateFailure) -> None:
     """Raise GateError if there is a problem and the export must fail."""
     if problem and on_failure == "fail":
-        remedy = "--on-gate-failure write writes it all the same and records the failure in its manifest."
-        raise GateError(f"{recipe.name}: {problem}. Nothing was written. {remedy}")
+        raise GateError(f"{recipe.name}: {problem}. Nothing was written. {REMEDY}")
+
+
+def error_after_retries(recipe: Recipe, failed: Sequence[Mapping[str, Any]]) -> GateError:
+    """Return the error of a recipe that failed the gate with every number of exceptions.
+
+    Args:
+        recipe: The recipe without exceptions.
+        failed: The findings on the recipe, then on each retry with its `exceptions`.
+    """
+    retries = [
+        f"{len(each['exceptions'])} layers: {drift_text(each['drift_nat_per_token'], each['drift_low'], each['drift_high'])}"
+        for each in failed[1:]
+    ]
+    tried = f" Tried again with other formats for {'; '.join(retries)} nat/token." if retries else ""
+    return GateError(f"{recipe.name}: {failed[0]['problem']}.{tried} Nothing was written. {REMEDY}")
 
 
 def findings_line(findings: dict[str, Any]) -> str:
@@ -194,10 +211,11 @@ def findings_line(findings: dict[str, Any]) -> str:
     as_split = (
         f"; {findings['captions_as_split']} of {findings['images']} equal the split graphs'" if "captions_as_split" in findings else ""
     )
+    exceptions = f"; {len(findings['exceptions'])} layers in other formats" if findings.get("exceptions") else ""
     result = "gate passed" if findings["passed"] else f"gate not passed ({findings['problem']})"
     return (
         f"{result}: {findings['exact_captions']} of {findings['images']} captions equal transformers', {findings['ties']} ties, "
-        f"{quality_text(findings)}{as_split}"
+        f"{quality_text(findings)}{as_split}{exceptions}"
     )
 
 

@@ -73,7 +73,7 @@ def test_version():
         (["caption", "artifact", "image", "--device", "tpu"], ["--device", "tpu", "auto", "cpu", "cuda"]),
         (["caption", "artifact", "image", "--threads", "0"], ["--threads", "0", "x>=1"]),
         (["bench", "artifact", "--tokens", "0"], ["--tokens", "'0'"]),
-        (["export", "checkpoint", "--on-gate-failure", "off"], ["--on-gate-failure", "off", "'fail', 'write'"]),
+        (["export", "checkpoint", "--on-gate-failure", "off"], ["--on-gate-failure", "off", "'retry', 'fail', 'write'"]),
     ],
     ids=lambda value: " ".join(value),
 )

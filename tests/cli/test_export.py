@@ -164,7 +164,19 @@ def test_a_failed_gate_writes_nothing_and_the_other_recipes_are_exported(tiny_ch
     for name in ("strict", "stricter"):
         (tmp_path / f"{name}.json").write_text(json.dumps({"name": name, **recipe}))
     strict, stricter, output = tmp_path / "strict.json", tmp_path / "stricter.json", tmp_path / "out"
-    result = run(tiny_checkpoint, "--recipe", strict, "--recipe", "pytorch-fp32", "--recipe", stricter, "--output", output)
+    result = run(
+        tiny_checkpoint,
+        "--recipe",
+        strict,
+        "--recipe",
+        "pytorch-fp32",
+        "--recipe",
+        stricter,
+        "--output",
+        output,
+        "--on-gate-failure",
+        "fail",
+    )
     assert (result.exit_code, result.stdout) == (1, f"{output / 'tiny-pytorch-fp32'}\n")
     finding, *errors = result.stderr.splitlines()
     assert finding.startswith("  gate passed: ")

@@ -37,7 +37,7 @@ def images(drawn_images) -> list[LabelledImage]:
 
 
 def make(checkpoint: Checkpoint, output: Path, images: list[LabelledImage], *recipes: Recipe, **options: object) -> list[Path]:
-    return list(export(checkpoint, recipes, output, images, **options))
+    return list(export(checkpoint, recipes, output, images, **{"on_gate_failure": "fail", **options}))
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 @overwrite_option
 @click.option(
     "--on-gate-failure",
-    type=click.Choice(["fail", "write"]),
-    default="fail",
+    type=click.Choice(["retry", "fail", "write"]),
+    default="retry",
     show_default=True,
-    help="If an artifact differs from its checkpoint by more than its recipe allows: fail, or write it with the failure recorded in its "
-    "manifest.",
+    help="If an artifact differs from its checkpoint by more than its recipe allows: try again with other formats for the layers that need "
+    "them, fail, or write it with the failure recorded in its manifest.",
 )
 @click.option(
     "--calibration",
@@ -130,6 +130,8 @@ def command(
                     click.echo(str(path))
                 if logging.getLogger().isEnabledFor(logging.WARNING):
                     click.echo(f"  {findings_line(artifacts[-1].manifest.gate)}", err=True)
+                    for layer, layer_format in artifacts[-1].manifest.gate["exceptions"].items():
+                        click.echo(f"    {layer}: {layer_format}", err=True)
         except ToolkitError as error:
             failures = tuple(error.failures) if isinstance(error, ExportError) else (error,)
     if as_json:

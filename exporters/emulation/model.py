@@ -1,0 +1,114 @@
+"""A checkpoint's torch module whose layers compute in the format of a recipe, and can change it."""
+
+from collections.abc import Mapping
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from exporters.checkpoint.checkpoint import Checkpoint
+from exporters.emulation.schemes import scheme_of
+from exporters.finetune.fake_quantize import Scheme
+from exporters.recipes import Layer, Recipe
+from runtimes.engines.pytorch.session import TorchSession
+
+Formats = Mapping[str, Layer]
+"""Layer → its format."""
+
+
+class EmulatedLinear(nn.Module):
+    """Linear that rounds its weights and activations. Without a scheme it computes in FP32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+        self.scheme: Scheme | None = None
+        self.values = weight
+
+    def use(self, scheme: Scheme | None) -> None:
+        """Compute with a scheme from now on."""
+        if scheme != self.scheme:
+            self.scheme, self.values = scheme, self.weight if scheme is None else scheme.weights(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f[...,K] → f[...,N]. All rows are one run of the engine, so they share a scale if the scheme has one per run."""
+        if self.scheme is not None:
+            x = self.scheme.activations(x.reshape(1, -1, x.shape[-1])).reshape(x.shape)
+        return functional.linear(x, self.values, self.bias)
+
+
+class EmulatedEmbedding(nn.Module):
+    """Embedding that looks up rows of the rounded weights of a layer."""
+
+    def __init__(self, layer: EmulatedLinear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """i64[R,T] → f32[R,T,D]."""
+        return functional.embedding(token_ids, self.layer.values)
+
+
+class EmulatedModel:
+    """The module of a checkpoint. Its layers are in FP32 until `use` is called."""
+
+    def __init__(self, checkpoint: Checkpoint, runtime: str) -> None:
+        """Load the weights.
+
+        Args:
+            checkpoint: With the image scale and the smoothing of the recipe.
+            runtime: Engine whose arithmetic the layers have.
+        """
+        family, self.runtime = checkpoint.family, runtime
+        self.module = checkpoint.load_model()
+        self.layers: dict[str, list[EmulatedLinear]] = {name: [] for names in checkpoint.layers().values() for name in names}
+        """Layer → its Linears: three if graphs join query, key and value."""
+        for name, linear in [(name, module) for name, module in self.module.named_modules() if isinstance(module, nn.Linear)]:
+            emulated = EmulatedLinear(linear.weight.data, None if linear.bias is None else linear.bias.data)
+            self._replace(name, emulated)
+            self.layers[family.layer_of(name)].append(emulated)
+        self._tables: set[str] = set()
+        for head, table in family.head_tables.items():
+            layer, embedding = (head if checkpoint.model.tied else table).removesuffix(".weight"), table.removesuffix(".weight")
+            if not self.layers[layer]:
+                self.layers[layer].append(EmulatedLinear(self.module.get_parameter(table).data, None))
+            self._tables.add(layer)
+            self._replace(embedding, EmulatedEmbedding(self.layers[layer][0]))
+
+    def scheme(self, layer: str, layer_format: Layer) -> Scheme | None:
+        """Return the arithmetic of a layer in a format; see `scheme_of`."""
+        inputs = self.layers[layer][0].weight.shape[1]
+        return scheme_of(layer_format, inputs=inputs, is_table=layer in self._tables, runtime=self.runtime)
+
+    def check(self, formats: Formats) -> None:
+        """Check that all formats can be emulated.
+
+        Raises:
+            RecipeError: See `scheme_of`.
+        """
+        for layer, layer_format in formats.items():
+            self.scheme(layer, layer_format)
+
+    def use(self, formats: Formats) -> None:
+        """Compute in these formats from now on; layers that are not named in FP32."""
+        for layer, linears in self.layers.items():
+            for linear in linears:
+                linear.use(self.scheme(layer, formats.get(layer, Layer())))
+
+    def session(self, threads: int) -> TorchSession:
+        """Return a session that encodes each image in a run of its own, as artifacts with one activation scale per run do."""
+        return TorchSession(self.module, device="cpu", threads=threads, precision="emulated", engine="emulated")
+
+    def _replace(self, name: str, module: nn.Module) -> None:
+        parent, _, child = name.rpartition(".")
+        cast("nn.Module", self.module.get_submodule(parent)).add_module(child, module)
+
+
+def formats_of(recipe: Recipe, layers: Mapping[str, list[str]]) -> dict[str, Layer]:
+    """Return layer → format of a recipe.
+
+    Args:
+        recipe: The recipe.
+        layers: Component → names of its layers, from `Checkpoint.layers`.
+    """
+    return {name: recipe.component(component).layer(name) for component, names in layers.items() for name in names}

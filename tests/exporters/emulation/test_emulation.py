@@ -1,0 +1,72 @@
+"""Test the emulation: its drift against that of artifacts, whole recipes and single layers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from exporters.checkpoint.checkpoint import open_checkpoint
+from exporters.emulation.drift import Emulation
+from exporters.emulation.model import formats_of
+from exporters.export import export
+from exporters.recipes import Component, Layer, find_recipe
+from runtimes.errors import RecipeError
+from runtimes.loading import load
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*quantized tensor creation functions:UserWarning")
+FC2, QKV = "vision_model.encoder.layers.1.mlp.fc2", "text_decoder.bert.encoder.layer.0.attention.self.qkv"
+
+
+def scores_of_artifact(path, images):
+    """Return the sum of log-probabilities of each image's captions, f64[N]."""
+    captioner = load(path, device="cpu", threads=1)
+    return np.array([scores.sum() for scores in captioner.score([i.path for i in images], captions=[i.captions for i in images])])
+
+
+def scores_of_emulation(checkpoint, recipe, images):
+    """Return the same for an emulated recipe, and for FP32."""
+    emulation = Emulation(checkpoint, checkpoint, recipe.runtime, threads=1)
+    examples = emulation.examples(images)
+    emulation.model.use(formats_of(recipe, checkpoint.layers()))
+    session = emulation.model.session(1)
+    return np.array([emulation._score(session, e.pixels, e.captions) for e in examples]), np.array([e.log_probability for e in examples])
+
+
+FULL = [pytest.param(name, marks=pytest.mark.full) for name in ("onnx-int4", "onnx-int8-full", "pytorch-int8")]
+
+
+@pytest.mark.parametrize("name", ["onnx-int8", *FULL])
+def test_scores_of_a_recipe_change_as_much_as_those_of_its_artifact(tiny_checkpoint, tiny_artifacts, drawn_images, name):
+    """They are not equal: a difference of 1e-7 in front of a rounding can become one step behind it."""
+    emulated, exact = scores_of_emulation(open_checkpoint(str(tiny_checkpoint)), find_recipe(name), drawn_images)
+    artifact = scores_of_artifact(tiny_artifacts[name], drawn_images)
+    assert 0.5 < np.std(emulated - exact) / np.std(artifact - exact) < 2
+    error = np.std(emulated - artifact) / np.sqrt(len(drawn_images))
+    assert abs(np.mean(emulated - artifact)) < 3 * error
+
+
+@pytest.mark.parametrize(
+    ("role", "layer", "layer_format"),
+    [
+        ("encoder", FC2, Layer(weights="qint8", per_channel=True, reduce_range=True)),
+        ("encoder", FC2, Layer(weights="qint4", block_size=32)),
+        ("decoder", QKV, Layer(weights="qint4", block_size=16)),
+        ("decoder", QKV, Layer(weights="fp16")),
+    ],
+)
+def test_scores_with_one_layer_in_another_format_equal_those_of_an_artifact(
+    tiny_checkpoint, drawn_images, tmp_path, role, layer, layer_format
+):
+    checkpoint, images = open_checkpoint(str(tiny_checkpoint)), drawn_images[:4]
+    recipe = replace(find_recipe("onnx-int8"), components={role: Component(layers={layer: layer_format})})
+    (path,) = export(checkpoint, [recipe], tmp_path, images[:2], on_gate_failure="write")
+    emulated, exact = scores_of_emulation(checkpoint, recipe, images)
+    change = scores_of_artifact(path, images) - exact
+    assert np.abs(change).max() > 0
+    np.testing.assert_allclose(emulated - exact, change, atol=0.1 * np.abs(change).max() + 1e-4)
+
+
+def test_a_format_that_cannot_be_emulated_is_an_error(tiny_checkpoint):
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    with pytest.raises(RecipeError):
+        Emulation(checkpoint, checkpoint, "ort", 1).model.check({FC2: Layer(weights="quint8")})
