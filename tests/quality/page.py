@@ -67,10 +67,15 @@ def _verdict(section: Section, row: Row) -> str:
 
 
 def _stress(section: Section) -> str:
-    """Return a table per kind of outliers: recipes with and without smoothing, and one column per scale."""
+    """Return a table per kind of outliers: recipes with and without smoothing, and one column per scale.
+
+    Scale 1 is the unmodified checkpoint, so its rows belong to all kinds.
+    """
     parts = []
     for kind in dict.fromkeys(row["kind"] for row in section.rows):
-        cells = {(row["case"], row["smoothed"], row["scale"]): _drift(row) for row in section.rows if row["kind"] == kind}
+        cells = {
+            (row["case"], row["smoothed"], row["scale"]): _drift(row) for row in section.rows if row["kind"] == kind or row["scale"] == 1
+        }
         cases = dict.fromkeys((case, smoothed) for case, smoothed, _ in cells)
         rows = [
             (f"`{case}`", "yes" if smoothed else "no", *(cells.get((case, smoothed, scale), "-") for scale in SCALES))
