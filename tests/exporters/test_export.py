@@ -71,7 +71,7 @@ class TestGate:
         with pytest.raises(GateError) as caught:
             make(checkpoint, tmp_path, images, STRICT)
         message = str(caught.value)
-        assert message.startswith("pytorch-int8: drift is ")
+        assert message.startswith("pytorch-int8: no verdict (4 of 20 images): drift is ")
         assert "the recipe allows -1.0. Nothing was written." in message
         assert "\n" not in message
         assert names(tmp_path) == []
@@ -99,7 +99,7 @@ class TestGate:
         (path,) = make(checkpoint, tmp_path, images, STRICT, on_gate_failure="write")
         gate = open_artifact(path).manifest.gate
         assert gate["passed"] is False
-        assert gate["problem"].startswith("drift is ")
+        assert gate["problem"].startswith("no verdict (4 of 20 images): drift is ")
         assert load(path).caption([images[0].path])[0].error is None
 
     @pytest.mark.parametrize("recipe", ["pytorch-fp32", "onnx-fp32"])
