@@ -142,13 +142,16 @@ $(PEERS)/$(NAME)/%/peer.json: $(SOURCES) $(wildcard toolkit/bench/peers/*.py)
 QUALITY ?= build/quality
 QUALITY_DATASET ?= $(or $(wildcard $(BLIP_DATA)/coco_val_cc_by),sample)
 QUALITY_RECIPES := onnx-fp32 onnx-int8 onnx-int4 onnx-int8-fast pytorch-int8
-QUALITY_FILES := $(QUALITY)/recipes.jsonl
+QUALITY_FILES := $(QUALITY)/recipes.jsonl $(QUALITY)/stress.json
 
 $(QUALITY)/recipes.jsonl: $(SOURCES) | $(VENV)/.ready
 	@$(MAKE) --no-print-directory artifacts RECIPES='$(QUALITY_RECIPES)' EXPORT_ARGS="--on-gate-failure write"
 	mkdir -p $(@D)
 	$(BIN)/toolkit bench $(QUALITY_RECIPES:%=$(ARTIFACTS)/$(NAME)-%) --checkpoint $(CHECKPOINT) --dataset $(QUALITY_DATASET) --repeat 1 \
 		--output $@ --overwrite
+
+$(QUALITY)/stress.json: $(SOURCES) tests/stress.py tests/quality/stress.py | $(VENV)/.ready
+	$(BIN)/python -m tests.quality.stress --checkpoint $(CHECKPOINT) --dataset $(QUALITY_DATASET) --output $@
 
 quality: setup $(QUALITY_FILES) ## Measure quality on coco_val_cc_by of BLIP_DATA, or on the sample images, and write build/quality/quality.md
 	$(BIN)/python -m tests.quality.page $(QUALITY)

@@ -9,6 +9,7 @@ the captions of people teacher-forced. Runs are kept in a folder beside the outp
 import argparse
 import itertools
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", nargs="+", default=CASES)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's exporter warns about every non-standard operator
     folder = options.output.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     dataset = load_dataset(options.dataset)
