@@ -111,7 +111,8 @@ class Checkpoint:
         where = str(self.directory if file.parent == self.directory else file)
         raw: dict[str, torch.Tensor] = {name: tensor.clone() for name, tensor in (self.merged or {}).items()}
         for file in () if self.merged else self.weight_files:
-            raw.update({name.removeprefix(self.prefix): tensor for name, tensor in read_tensors(file).items()})
+            tensors = read_tensors(file).items()
+            raw.update({name.removeprefix(self.prefix): tensor for name, tensor in tensors if name.startswith(self.prefix)})
         try:
             weights = self.family.named_weights(raw)
         except ValueError as error:
@@ -172,8 +173,8 @@ def open_checkpoint(
     family = _family(raw, source)
     files = find_weight_files(directory, source, safetensors_only=safetensors_only)
     names = tensor_names(files)
-    prefix = find_prefix(names, family.head_tables.values())
-    if problem := refuse_names([name.removeprefix(prefix) for name in names]):
+    prefix = find_prefix(names, [*family.head_tables, *family.head_tables.values()], source)
+    if problem := refuse_names([name.removeprefix(prefix) for name in names if name.startswith(prefix)]):
         raise CheckpointError(source, problem)
     try:
         config = family.read_config(raw)
@@ -194,6 +195,8 @@ def open_checkpoint(
         raise CheckpointError(source, problem)
     if prefix:
         logger.warning("%s: the prefix %s is removed from the names of its tensors", source, prefix)
+    if beside := [name for name in names if not name.startswith(prefix)]:
+        logger.warning("%s: tensors without the prefix %s are ignored: %s", source, prefix, ", ".join(beside[:5]))
     defaults, left_out = read_defaults(directory, raw, config.model, source)
     if left_out:
         logger.warning("%s: artifacts do not apply these decoding settings of the checkpoint: %s", source, ", ".join(left_out))

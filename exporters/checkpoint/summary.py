@@ -71,6 +71,7 @@ def summarize(directory: Path) -> dict[str, Any]:
         _image_problem(directory),
     ]
     ignored = [f"prefix {weights.prefix} of all names of tensors: a training wrapper added it"] if weights.prefix else []
+    ignored += [f"{name}: a tensor beside those with the prefix" for name in weights.beside]
     ignored += [f"{name}: a buffer of 0, 1, 2, ..." for name in weights.names if name.endswith(".position_ids")]
     ignored += [f"{file.name}: {files[0].name} is read" for file in sorted(directory.iterdir()) if _is_weights(file) and file not in files]
     ignored += [f"{image_file}: {key}: has no effect in BLIP" for key in processor if key not in (*IMAGE, *IMAGE_BOOKKEEPING)]

@@ -1,8 +1,7 @@
 """Find the files of a checkpoint's weights. `summary` uses this module without torch, so it must not import torch."""
 
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +51,23 @@ def read_object(path: Path) -> dict[str, Any]:
     return parsed
 
 
-def find_prefix(names: Sequence[str], known: Iterable[str]) -> str:
-    """Return the prefix of all tensor names that a training wrapper added, such as `module.` or `base_model.model.`; "" without one.
+def find_prefix(names: Sequence[str], known: Collection[str], source: str) -> str:
+    """Return the prefix of a model's tensor names that a training wrapper added, such as `module.` or `base_model.model.`; "" without one.
 
     Args:
-        names: Names of the tensors in the files.
-        known: Names of tensors in files without such a prefix.
+        names: Names of the tensors in the files. Tensors of the wrapper itself, such as a loss, do not have the prefix.
+        known: Names of tensors of the model. A file without any of them has no prefix.
+        source: What the user named, for error messages.
+
+    Raises:
+        CheckpointError: The files have several models.
     """
-    common = os.path.commonprefix(names)  # noqa: RUF071 - cut at a dot below
-    prefix = common[: common.rfind(".") + 1]
-    return "" if any(name.startswith(prefix) for name in known) else prefix
+    prefixes = sorted({name.removesuffix(end) for name in names for end in known if name == end or name.endswith(f".{end}")})
+    if "" in prefixes or not prefixes:
+        return ""
+    if len(prefixes) > 1:
+        raise CheckpointError(source, f"has the tensors of several models, under {' and '.join(prefixes)}; save the one to export alone")
+    return prefixes[0]
 
 
 def first_line(error: BaseException) -> str:

@@ -29,6 +29,8 @@ class WeightSummary:
     names: tuple[str, ...] = ()
     """Names of the tensors, without a common prefix."""
     prefix: str = ""
+    beside: tuple[str, ...] = ()
+    """Names of the tensors that do not have the prefix."""
     dtypes: Mapping[str, int]
     """Dtype → number of parameters."""
     tied: bool | None = None
@@ -54,9 +56,11 @@ def summarize_weights(files: Sequence[Path]) -> WeightSummary:
             dtype = str(tensor.dtype).removeprefix("torch.")
             dtypes[DTYPES.get(dtype, dtype)] = dtypes.get(DTYPES.get(dtype, dtype), 0) + tensor.numel()
             names.append(name)
-    prefix = find_prefix(names, (TABLE,)) if names else ""
+    prefix = find_prefix(names, (TABLE, HEAD), str(files[0]))
     tied = is_tied(files, {HEAD: TABLE}, prefix) if f"{prefix}{TABLE}" in names else None
-    return WeightSummary(names=tuple(name.removeprefix(prefix) for name in names), prefix=prefix, dtypes=dtypes, tied=tied)
+    beside = tuple(name for name in names if not name.startswith(prefix))
+    own = tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return WeightSummary(names=own, prefix=prefix, beside=beside, dtypes=dtypes, tied=tied)
 
 
 def _headers(files: Sequence[Path]) -> WeightSummary:
@@ -67,9 +71,10 @@ def _headers(files: Sequence[Path]) -> WeightSummary:
             dtypes[entry["dtype"]] = dtypes.get(entry["dtype"], 0) + math.prod(entry["shape"])
         except (KeyError, TypeError) as error:
             raise CheckpointError(str(file), f"its header has no dtype or shape for {name}") from error
-    prefix = find_prefix(list(tensors), (TABLE,)) if tensors else ""
-    tensors = {name.removeprefix(prefix): entry for name, entry in tensors.items()}
-    return WeightSummary(names=tuple(tensors), prefix=prefix, dtypes=dtypes, tied=_tied(tensors))
+    prefix = find_prefix(list(tensors), (TABLE, HEAD), str(files[0])) if tensors else ""
+    beside = tuple(name for name in tensors if not name.startswith(prefix))
+    tensors = {name.removeprefix(prefix): entry for name, entry in tensors.items() if name.startswith(prefix)}
+    return WeightSummary(names=tuple(tensors), prefix=prefix, beside=beside, dtypes=dtypes, tied=_tied(tensors))
 
 
 def _header(file: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
 from exporters.families.blip_reference import HfCaptioner, load_transformers_model
 from exporters.recipes import find_recipe
+from runtimes.errors import CheckpointError
 from runtimes.loading import load
 from tests.checkpoints import save_as_transformers_5, untie
 from toolkit.bench.baseline import find_baseline
@@ -106,6 +107,23 @@ def test_prefixes_of_training_wrappers(tiny_checkpoint, drawn_images, expected, 
     folder = with_prefix(tiny_checkpoint, tmp_path / "saved", prefix)
     assert exported_captions(folder, drawn_images, tmp_path) == [*expected, *expected]
     assert prefix in caplog.text
+
+
+def test_tensors_beside_a_prefix_are_ignored(tiny_checkpoint, tmp_path, caplog):
+    extra = {"loss.weight": torch.ones(2), "step": torch.ones(1)}
+    folder = with_tensors(with_prefix(tiny_checkpoint, tmp_path / "prefix", "model."), tmp_path / "saved", lambda tensors: tensors | extra)
+    checkpoint, plain = open_checkpoint(str(folder)), open_checkpoint(str(tiny_checkpoint))
+    assert all(torch.equal(tensor, checkpoint.load_weights()[name]) for name, tensor in plain.load_weights().items())
+    assert "loss.weight" in caplog.text
+
+
+def test_two_models_in_one_file_are_refused(tiny_checkpoint, tmp_path):
+    rename = lambda tensors: {f"{prefix}.{name}": tensor for name, tensor in tensors.items() for prefix in ("model", "ema")}  # noqa: E731
+    folder = with_tensors(
+        tiny_checkpoint, tmp_path / "saved", lambda tensors: {name: tensor.clone() for name, tensor in rename(tensors).items()}
+    )
+    with pytest.raises(CheckpointError, match=r"ema\. and model\."):
+        open_checkpoint(str(folder))
 
 
 def test_an_untied_head_with_a_prefix(tiny_checkpoint, drawn_images, tmp_path):

@@ -19,7 +19,7 @@ class CaseJob:
     """Whether the baseline's head and word embeddings are one tensor."""
     renamed: bool
     """Whether the names in the baseline's weight files differ from those of transformers."""
-    adapter: str | None
+    adapter: str | None = None
     """Folder of a PEFT adapter that is merged into the baseline's checkpoint."""
     threads: int
     batch_size: int
