@@ -265,6 +265,12 @@ class GateError(ToolkitError, ValueError):
     code = "GATE_FAILED"
 
 
+class BudgetError(ToolkitError, ValueError):
+    """No formats of a checkpoint's layers meet a budget."""
+
+    code = "BUDGET_NOT_MET"
+
+
 class ExportError(ToolkitError, ValueError):
     """Several recipes of one export failed."""
 

@@ -72,6 +72,8 @@ class FamilyAdapter:
     """(family, task) is the key of `runtimes.families.registry.FAMILIES`."""
     components: tuple[str, ...]
     """Components that a recipe can configure."""
+    per_token: frozenset[str]
+    """Components that run once per token; the others run once per image."""
     head_tables: Mapping[str, str]
     """Head → word embeddings of the torch module. They are one tensor, stored under the latter name, unless the checkpoint is untied."""
     read_config: Callable[[Mapping[str, Any]], CheckpointConfig]

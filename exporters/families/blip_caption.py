@@ -127,6 +127,7 @@ BLIP_CAPTION = FamilyAdapter(
     family="blip",
     task="caption",
     components=("encoder", "decoder"),
+    per_token=frozenset({"decoder"}),
     head_tables=Blip.HEAD_TABLES,
     read_config=read_config,
     image_processor=pillow_processor,

@@ -34,6 +34,7 @@ CODES = {
     "CheckpointError": "CHECKPOINT_UNUSABLE",
     "RecipeError": "RECIPE_INVALID",
     "GateError": "GATE_FAILED",
+    "BudgetError": "BUDGET_NOT_MET",
     "ExportError": "EXPORT_FAILED",
     "OutputExistsError": "OUTPUT_EXISTS",
     "OutputError": "OUTPUT_UNWRITABLE",

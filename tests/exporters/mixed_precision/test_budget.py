@@ -1,0 +1,70 @@
+"""Test budgets and the journal of a search."""
+
+import pytest
+
+from exporters.gate.drift import Drift
+from exporters.mixed_precision.budget import Budget, parse_budgets
+from exporters.mixed_precision.journal import Journal
+from runtimes.errors import RequestError
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (("drift<=0.01",), Budget(drift_nat=0.01)),
+        (("drift <= 1e-3", "size<=180MB"), Budget(drift_nat=0.001, size_bytes=180_000_000)),
+        (("size<=1.5 GB", "drift<=0.02"), Budget(drift_nat=0.02, size_bytes=1_500_000_000)),
+    ],
+)
+def test_budgets_are_parsed(texts, expected):
+    assert parse_budgets(texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "problem"),
+    [
+        (("size<=180MB",), "a budget for drift is needed"),
+        (("drift<0.01",), "'drift<0.01' is no budget"),
+        (("drift<=0.01", "size<=180"), "'size<=180' is no budget"),
+        (("drift<=0.01MB",), "is no budget"),
+        (("drift<=0",), "positive number"),
+        (("drift<=nan",), "is no budget"),
+        (("drift<=1e999",), "positive number"),
+        (("drift<=0.01", "drift<=0.02"), "each is named once"),
+        (("time<=3",), "is no budget"),
+    ],
+)
+def test_an_invalid_budget_is_an_error_in_one_line(texts, problem):
+    with pytest.raises(RequestError, match=problem) as caught:
+        parse_budgets(texts)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("nat", "high", "size", "verdict"),
+    [(0.005, 0.01, 100, "met"), (0.01, 0.02, 100, "met on average"), (0.011, 0.02, 100, "not met"), (0.001, 0.002, 101, "not met")],
+)
+def test_the_verdict_needs_the_upper_bound(nat, high, size, verdict):
+    drift = Drift(nat=nat, low=0.0, high=high, spread=0.01, images=40)
+    assert Budget(drift_nat=0.01, size_bytes=100).judge(drift, size) == verdict
+
+
+class TestJournal:
+    def test_results_are_computed_once_and_survive_a_cut_line(self, tmp_path):
+        path = tmp_path / "search.jsonl"
+        assert Journal(path, {"recipe": "a"}).result("one", lambda: {"drift": 0.5}) == {"drift": 0.5}
+        with path.open("ab") as stream:
+            stream.write(b'{"key": "two", "resu')  # a process that was killed while it wrote
+        journal = Journal(path, {"recipe": "a"})
+        assert journal.result("one", lambda: pytest.fail("computed again")) == {"drift": 0.5}
+        assert journal.result("two", lambda: 2) == 2
+        assert Journal(path, {"recipe": "a"}).result("two", lambda: pytest.fail("computed again")) == 2
+
+    def test_other_settings_are_refused_unless_overwritten(self, tmp_path):
+        path = tmp_path / "search.jsonl"
+        Journal(path, {"recipe": "a"}).result("one", lambda: 1)
+        before = path.read_bytes()
+        with pytest.raises(RequestError, match="other settings"):
+            Journal(path, {"recipe": "b"})
+        assert path.read_bytes() == before
+        assert Journal(path, {"recipe": "b"}, overwrite=True).result("one", lambda: 3) == 3
