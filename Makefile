@@ -153,6 +153,14 @@ $(QUALITY)/recipes.jsonl: $(SOURCES) | $(VENV)/.ready
 $(QUALITY)/stress.json: $(SOURCES) tests/stress.py tests/quality/stress.py | $(VENV)/.ready
 	$(BIN)/python -m tests.quality.stress --checkpoint $(CHECKPOINT) --dataset $(QUALITY_DATASET) --output $@
 
+# Fine-tuning takes about half an hour per recipe, and needs the training sets.
+QUALITY_TRAINING := $(wildcard $(addprefix $(BLIP_DATA)/train/,coco_300px flickr8k_full flickr8k_small))
+QUALITY_FILES += $(if $(QUALITY_TRAINING),$(QUALITY)/qat.json)
+
+$(QUALITY)/qat.json: $(SOURCES) | $(VENV)/.ready
+	$(BIN)/python -m tests.quality.qat --output $@ --checkpoint $(CHECKPOINT) --dataset $(QUALITY_DATASET) --training $(QUALITY_TRAINING) \
+		-- --learning-rate 1e-4
+
 quality: setup $(QUALITY_FILES) ## Measure quality on coco_val_cc_by of BLIP_DATA, or on the sample images, and write build/quality/quality.md
 	$(BIN)/python -m tests.quality.page $(QUALITY)
 

@@ -36,8 +36,9 @@ from exporters.onnx.build import ACTIVATION_BITS
 from exporters.recipes import Recipe
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
-from runtimes.errors import ImageReadError, OutputError, OutputExistsError
+from runtimes.errors import DatasetError, ImageReadError, OutputError, OutputExistsError, ToolkitError
 from runtimes.images.reading import preprocess, read_image
+from runtimes.storage.atomic_write import locked
 
 logger = logging.getLogger(__name__)
 
@@ -100,37 +101,49 @@ def finetune(
     prepared = smoothed(checkpoint, recipe, Calibration(), ACTIVATION_BITS, torch.get_num_threads())
     models = Models(checkpoint, prepared, recipe, device)
     try:
-        working.mkdir(exist_ok=True)
-        state = read_state(working, fingerprint)
-        if state is None:
-            state = TrainingState(fingerprint=fingerprint, readable=_compute_states(models, examples, working, on_image))
-        check_count(len(state.readable))
-        training, held_out = ([state.readable[index] for index in part] for part in split(len(state.readable), settings.seed))
-        teacher_states = _opened(models, working / "teacher.npy", len(examples))
-        student_states = None if models.trains_encoder else _opened(models, working / "student.npy", len(examples))
-        distiller = Distiller(
-            models,
-            examples,
-            lambda batch: _pixels(checkpoint, [examples[index] for index in batch]),
-            (teacher_states, student_states),
-            settings,
-        )
-        distiller.train(training, held_out, state, lambda current: current.write(working), on_step)
-        result = Result(
-            path=output,
-            before=state.history[0][1],
-            after=state.best_kl,
-            steps=state.step,
-            best_step=state.best_step,
-            seconds=state.seconds,
-        )
-        write_checkpoint(checkpoint, _rounded_weights(models, state), _record(checkpoint, recipe, settings, state), output)
+        with locked(output):
+            working.mkdir(exist_ok=True)
+            state = read_state(working, fingerprint)
+            if state is None:
+                state = TrainingState(fingerprint=fingerprint, readable=_compute_states(models, examples, working, on_image))
+            _train(models, examples, working, state, settings, on_step)
+            write_checkpoint(checkpoint, _rounded_weights(models, state), _record(checkpoint, recipe, settings, state), output)
+            shutil.rmtree(working, ignore_errors=True)
+    except DatasetError:
+        shutil.rmtree(working, ignore_errors=True)
+        raise
     except OSError as error:
-        if isinstance(error, OutputError | OutputExistsError):
+        if isinstance(error, ToolkitError):
             raise
         raise OutputError(output, error.strerror or str(error)) from error
-    shutil.rmtree(working, ignore_errors=True)
-    return result
+    return Result(
+        path=output,
+        before=state.history[0][1],
+        after=state.best_kl,
+        steps=state.step,
+        best_step=state.best_step,
+        seconds=state.seconds,
+    )
+
+
+def _train(
+    models: Models,
+    examples: Sequence[Example],
+    folder: Path,
+    state: TrainingState,
+    settings: TrainingSettings,
+    on_step: Callable[[Progress], None],
+) -> None:
+    """Run the steps that are left; `state` then contains the best weights. The state is written to the folder after each evaluation."""
+    training, held_out = ([state.readable[index] for index in part] for part in split(len(state.readable), settings.seed))
+    teacher_states = _opened(models, folder / "teacher.npy", len(examples))
+    student_states = None if models.trains_encoder else _opened(models, folder / "student.npy", len(examples))
+
+    def pixels(batch: Sequence[int]) -> Tensor:
+        return _pixels(models.checkpoint, [examples[index] for index in batch])
+
+    distiller = Distiller(models, examples, pixels, (teacher_states, student_states), settings)
+    distiller.train(training, held_out, state, lambda current: current.write(folder), on_step)
 
 
 def _compute_states(models: Models, examples: Sequence[Example], folder: Path, on_image: Callable[[], None]) -> list[int]:

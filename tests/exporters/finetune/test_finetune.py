@@ -155,7 +155,7 @@ def test_datasets_that_cannot_be_used(kept, tiny_checkpoint, drawn_images, tmp_p
     }[kept]
     with pytest.raises(DatasetError):
         tune(tiny_checkpoint, images, tmp_path / "tuned")
-    assert not (tmp_path / "tuned").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["broken.png"]
 
 
 def test_an_output_that_exists_is_not_replaced(tiny_checkpoint, drawn_images, tmp_path):
