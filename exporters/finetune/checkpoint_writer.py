@@ -23,16 +23,9 @@ DTYPES = ("torch_dtype", "dtype")
 
 
 def check_output(output: Path) -> None:
-    """Check that a checkpoint can be written to a folder.
-
-    Raises:
-        OutputExistsError: The folder exists.
-        OutputError: Its parent is not a folder.
-    """
+    """Raise OutputExistsError if a folder exists."""
     if output.exists():
         raise OutputExistsError(output, "Name another folder by --output; fine-tuning never replaces one.")
-    if not output.parent.is_dir():
-        raise OutputError(output, f"there is no folder {output.parent}")
 
 
 def write_checkpoint(checkpoint: Checkpoint, weights: Mapping[str, Tensor], record: Mapping[str, Any], output: Path) -> None:
@@ -45,7 +38,8 @@ def write_checkpoint(checkpoint: Checkpoint, weights: Mapping[str, Tensor], reco
         output: The folder, which must not exist.
 
     Raises:
-        OutputExistsError, OutputError: See `check_output`.
+        OutputExistsError: The folder exists.
+        OutputError: The folder cannot be written.
     """
     check_output(output)
     with working_folder(output.parent, f".{output.name}.writing-") as working:

@@ -101,6 +101,7 @@ def finetune(
     prepared = smoothed(checkpoint, recipe, Calibration(), ACTIVATION_BITS, torch.get_num_threads())
     models = Models(checkpoint, prepared, recipe, device)
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         with locked(output):
             working.mkdir(exist_ok=True)
             state = read_state(working, fingerprint)

@@ -80,6 +80,7 @@ def test_rounding_does_not_change_the_weights_again(tuned):
         assert torch.equal(fake.values, fake.parameter.detach())
 
 
+@pytest.mark.full
 def test_the_same_seed_gives_the_same_weights(tuned, tiny_checkpoint, drawn_images, tmp_path):
     again = tune(tiny_checkpoint, drawn_images, tmp_path / "again")
     assert (again.path / "model.safetensors").read_bytes() == (tuned.path / "model.safetensors").read_bytes()
@@ -100,6 +101,7 @@ def test_a_run_that_was_stopped_continues_with_equal_results(tuned, tiny_checkpo
     assert [file.name for file in tmp_path.iterdir()] == ["tiny-int4"]
 
 
+@pytest.mark.full
 def test_a_damaged_state_is_refused(tiny_checkpoint, drawn_images, tmp_path):
     output = tmp_path / "tiny-int4"
     with pytest.raises(StoppedError):
@@ -126,6 +128,7 @@ def test_only_components_with_4_bits_are_trained(tiny_checkpoint):
     assert "text_decoder.bert.embeddings.word_embeddings.weight" in models.trained
 
 
+@pytest.mark.full
 def test_the_frozen_encoder_stays_as_it_is(tiny_checkpoint, drawn_images, tmp_path):
     result = tune(tiny_checkpoint, drawn_images, tmp_path / "tuned", find_recipe("onnx-int4"), TrainingSettings(epochs=1, batch_images=8))
     before, after = weights_of(tiny_checkpoint), weights_of(result.path)
