@@ -46,11 +46,11 @@ class Progress:
 
     step: int
     steps: int
-    loss: float
-    """Mean KL of the last batch."""
+    loss: float | None
+    """Mean KL of the last batch; None before the first."""
     held_out_kl: float | None
     """Mean KL of the held-out part, if it was just measured."""
-    seconds_left: float
+    seconds_left: float | None
 
 
 def bfloat16_works(device: torch.device) -> bool:
@@ -115,7 +115,7 @@ class Distiller:
             held_out: Indices of the held-out part.
             state: A new state, or that of a stopped run; modified.
             save: Called with the state after each evaluation.
-            on_step: Called after each step.
+            on_step: Called at the start and after each step.
         """
         settings, started = self._settings, time.monotonic() - state.seconds
         per_epoch = math.ceil(len(training) / settings.batch_images)
@@ -125,6 +125,7 @@ class Distiller:
         if not state.history:
             self._evaluate(held_out, state)
             save(self._kept(state, started))
+        on_step(Progress(step=state.step, steps=steps, loss=None, held_out_kl=state.history[-1][1], seconds_left=None))
         first, began = state.step, time.monotonic()
         while state.step < steps and not self._stopped(state):
             epoch, position = divmod(state.step, per_epoch)

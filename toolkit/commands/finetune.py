@@ -103,7 +103,14 @@ def command(
 
 
 def _report(progress: "Progress") -> None:
-    """Print a line after each evaluation, and every tenth step."""
-    if progress.held_out_kl is not None or progress.step % 10 == 0:
-        held_out = "" if progress.held_out_kl is None else f", held-out images {progress.held_out_kl:.4f}"
-        announce(f"step {progress.step} of {progress.steps}: loss {progress.loss:.4f}{held_out}, {progress.seconds_left / 60:.1f} min left")
+    """Print a line at the start, after each evaluation, and every tenth step."""
+    if progress.held_out_kl is None and progress.step % 10:
+        return
+    parts = [f"step {progress.step} of {progress.steps}"]
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.4f}")
+    if progress.held_out_kl is not None:
+        parts.append(f"held-out images {progress.held_out_kl:.4f}")
+    if progress.seconds_left is not None:
+        parts.append(f"{progress.seconds_left / 60:.1f} min left")
+    announce(", ".join(parts))
