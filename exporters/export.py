@@ -4,7 +4,8 @@ The steps are the same for all recipes:
 1. Refuse to replace existing output, unless `overwrite` is true.
 2. Fold scales of activations into the weights, if the recipe smooths them, and build the graphs or weights, quantized as it says.
 3. Run the gate: compare the artifact with the checkpoint. If it fails, repeat 2 and 3 with other formats for single layers.
-4. For a recipe with the single layout: join the graphs into one and compare it with the split graphs.
+4. For a recipe with the split layout: make the draft table. For one with the single layout: join the graphs into one and compare it with
+   the split graphs.
 5. Write the artifact, its manifest last.
 
 All files are made in a working folder beside the output. An artifact that is replaced stays unchanged until the new one is complete.
@@ -21,12 +22,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from exporters.drafts.make_drafts import make_drafts
 from exporters.recipes import Recipe
 from exporters.writing.artifact_writer import write_artifact
 from exporters.writing.output_paths import output_paths
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import SCHEMA, GraphSpec, Manifest
+from runtimes.decoding.drafts.draft_table import ROLE
 from runtimes.engine_registry import find_engine
 from runtimes.engines.ort.graph_check import read_graph
 from runtimes.errors import (
@@ -47,6 +50,7 @@ from runtimes.storage.atomic_write import free_bytes, working_folder
 if TYPE_CHECKING:
     from exporters.calibration.activations import Calibration
     from exporters.checkpoint.checkpoint import Checkpoint
+    from exporters.drafts.sources import DraftSources
     from exporters.gate.gate import OnGateFailure, Reference
     from exporters.gate.labelled_image import LabelledImage
 
@@ -71,6 +75,7 @@ def export(
     overwrite: bool = False,
     on_gate_failure: "OnGateFailure" = "retry",
     calibration: "Calibration | None" = None,
+    draft_sources: "DraftSources | None" = None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Iterator[Path]:
     """Make one artifact per recipe and yield the path of each as soon as it is complete.
@@ -88,6 +93,7 @@ def export(
             "fail" raises it at once; "write" writes the artifact with the failure recorded in its manifest.
         calibration: Images for SmoothQuant; None for those that ship with the toolkit. If several exports of a checkpoint share one
             object, its activations are recorded once.
+        draft_sources: What the draft tables are made from; None makes no draft tables.
         on_step: Called with the name of each step when it begins, for progress display.
 
     Raises:
@@ -120,9 +126,8 @@ def export(
             try:
                 fitted = _fitted(checkpoint, recipe)
                 expected = reference if fitted.defaults == checkpoint.defaults else find_reference(fitted, images, threads)
-                _export_one(
-                    fitted, recipe, paths[recipe.name], images, expected, calibration, threads, on_gate_failure, overwrite=overwrite
-                )
+                job = (fitted, recipe, paths[recipe.name], images, expected, calibration, threads)
+                _export_one(*job, on_gate_failure, draft_sources, overwrite=overwrite)
             except (CheckpointError, DatasetError, OutputError) as error:
                 failures.append(error)
                 break
@@ -148,6 +153,7 @@ def _export_one(
     calibration: "Calibration",
     threads: int,
     on_gate_failure: "OnGateFailure",
+    draft_sources: "DraftSources | None",
     *,
     overwrite: bool,
 ) -> None:
@@ -177,6 +183,12 @@ def _export_one(
             shutil.rmtree(folder)
         else:
             raise error_after_retries(recipe, failed)
+        drafts: dict[str, Path] = {}
+        optional: dict[str, Any] = {}
+        if draft_sources is not None and recipe.layout == "split":
+            content, spec = make_drafts(load(staged, device="cpu", threads=threads), draft_sources, [image.path for image in images])
+            drafts[ROLE], optional[ROLE] = working / "drafts.npy", json_dataclass.dump(spec)
+            drafts[ROLE].write_bytes(content)
         if recipe.layout == "single":
             staged = _joined(open_artifact(staged), recipe, working)
             captioner = load(staged, device="cpu", threads=threads)
@@ -185,7 +197,8 @@ def _export_one(
             )
         built = open_artifact(staged)
         payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
-        write_artifact(path, replace(built.manifest, gate=findings), payload, overwrite=overwrite)
+        manifest = replace(built.manifest, gate=findings, optional=optional)
+        write_artifact(path, manifest, {**payload, **drafts}, overwrite=overwrite)
 
 
 def _attempts(

@@ -14,6 +14,7 @@ import numpy as np
 from runtimes.artifact.generation import GenerationConfig, GenerationOptions
 from runtimes.artifact.manifest import Manifest
 from runtimes.caption import Caption, CaptionerInfo, CaptionToken, FinishReason, LoadTimings
+from runtimes.decoding.drafts.drafter import Drafter
 from runtimes.decoding.guarded_session import guarded
 from runtimes.decoding.hypothesis import Hypothesis
 from runtimes.decoding.request import Prompt, checked_config, prompt_ids_of, require_steps
@@ -44,14 +45,13 @@ class Captioner:
         *,
         reduce_large: bool = False,
     ) -> None:
-        self.tokenizer = tokenizer
-        self.manifest = manifest
-        self.timings = timings or LoadTimings()
+        self.tokenizer, self.manifest = tokenizer, manifest
+        self.timings, self._process = timings or LoadTimings(), os.getpid()
         self._max_pixels, self._reduce_large = max_pixels, reduce_large
         self._session: Session | LoopSession | None = guarded(session, manifest.name)
-        self._process = os.getpid()
         self.reload: tuple[Callable[..., Captioner], tuple[Any, ...]] | None = None
         """Function and arguments that load the same artifact again; set by `runtimes.load`."""
+        self.drafter: Drafter | None = None  # for greedy search of one image; set by `runtimes.load`
 
     def __enter__(self) -> Self:
         return self
@@ -357,7 +357,7 @@ class Captioner:
         ids, eos_id, longest = list(prompt), self.manifest.tokenizer.eos_id, config.max_length_after(len(prompt))
         try:
             state, key = self.stepwise_session.encode({"pixels": pixels[None]}), zlib.crc32(pixels.tobytes())
-            steps = generate_tokens(self.stepwise_session, state, np.array([prompt]), self.manifest.tokenizer, config, key)
+            steps = generate_tokens(self.stepwise_session, state, np.array([prompt]), self.manifest.tokenizer, config, key, self.drafter)
             for token_id, log_probability in steps:
                 ids.append(token_id)
                 reason: FinishReason | None = "stop" if token_id == eos_id else "length" if len(ids) == longest else None
@@ -377,7 +377,8 @@ class Captioner:
                 return run_loop(loop, {"pixels": pixels}, prompts, self.manifest.tokenizer, config, timer)
             # No variable refers to the state, so its memory is free when the search drops it or when the batch does not fit.
             keys = [zlib.crc32(image.tobytes()) for image in pixels] if config.do_sample else []
-            return generate(self.stepwise_session, self._encode(pixels, timer), prompts, self.manifest.tokenizer, config, timer, keys)
+            session, spec = self.stepwise_session, self.manifest.tokenizer
+            return generate(session, self._encode(pixels, timer), prompts, spec, config, timer, keys, self.drafter)
         except MemoryError as error:
             if len(pixels) == 1:
                 raise self._too_little_memory(error) from error

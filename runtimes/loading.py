@@ -13,6 +13,7 @@ from runtimes.artifact.manifest import MANIFEST_NAME, Manifest
 from runtimes.artifact.verified_files import VerifiedFiles, open_verified
 from runtimes.caption import LoadTimings
 from runtimes.captioner import Captioner
+from runtimes.decoding.drafts.open_drafter import DraftMode, open_drafter
 from runtimes.decoding.session import LoopSession, Session
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.engine_registry import ENGINES, load_target
@@ -55,6 +56,7 @@ class LoadOptions:
     reduce_large: bool
     verify: bool
     tune_allocator: bool
+    draft: DraftMode
     provider_options: Options
 
 
@@ -68,6 +70,7 @@ def load(
     reduce_large: bool = False,
     verify: bool = True,
     tune_allocator: bool = True,
+    draft: DraftMode = None,
     provider_options: Options | None = None,
 ) -> Captioner:
     """Load an artifact, or the best one of a folder of artifacts, and return a `Captioner`.
@@ -87,6 +90,8 @@ def load(
         verify: False skips the hashes of the files. Sizes are always checked.
         tune_allocator: True lowers peak memory with glibc: its mmap threshold is 256 kB during the load and 32 MB afterwards, for the
             whole process. False does not change the allocator.
+        draft: How greedy search of one image drafts tokens, which makes it faster. None: as the artifact says. False: not at all. True:
+            from the artifact's draft table. "learn": also from the captions of this captioner; for FP32 artifacts only.
         provider_options: Options of the device's execution provider, name → text, number or boolean. They override its defaults.
 
     Raises:
@@ -95,8 +100,8 @@ def load(
         GraphRefusedError: A graph contains an operator or attribute that no exporter writes.
         UnavailableError, MissingDependencyError: The device or the engine's library is not available.
         UnknownNameError: The task, the device or the manifest's runtime is unknown.
-        RequestError: The artifact has another task, `threads` is below 1, `provider_options` are given without a device, or the folder
-            contains artifacts of different checkpoints.
+        RequestError: The artifact has another task, `threads` is below 1, `provider_options` are given without a device, the folder
+            contains artifacts of different checkpoints, or the artifact cannot draft as `draft` requires.
         OutOfMemoryError: The model does not fit in memory.
     """
     path = Path(path)
@@ -116,6 +121,7 @@ def load(
         reduce_large=reduce_large,
         verify=verify,
         tune_allocator=tune_allocator,
+        draft=draft,
         provider_options=check_options(provider_options or {}),
     )
     if (path / MANIFEST_NAME).is_file():
@@ -219,9 +225,11 @@ def load_verified(files: VerifiedFiles, options: LoadOptions) -> Captioner:
     with returning_freed_memory() if options.tune_allocator else nullcontext():
         session = _open_session(open_engine, files, options)
     tokenizer = load_tokenizer(files)
+    drafter = open_drafter(files, options.draft, stepwise="step" in session.capabilities)
     files.check_unchanged()
     timings = LoadTimings(import_s=import_s, hash_s=files.hash_s)
     captioner = Captioner(session, tokenizer, manifest, options.max_pixels, timings, reduce_large=options.reduce_large)
+    captioner.drafter = drafter
     captioner.reload = load_again, (files.artifact.path.resolve(), manifest.digest, options)
     return captioner
 

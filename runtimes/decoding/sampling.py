@@ -14,8 +14,8 @@ from runtimes.decoding.session import FIRST_POSITION, Float32, Session, State
 
 def sample(
     session: Session, state: State, logits: Float32, texts: Texts, spec: TokenizerSpec, config: GenerationConfig, image_keys: Sequence[int]
-) -> Iterator[None]:
-    """Draw `num_return_sequences` captions per image, and yield after each token.
+) -> Iterator[int]:
+    """Draw `num_return_sequences` captions per image, and yield 1 after each token.
 
     The rows of an image stay together, so a row that ended is padded with the end token.
 
@@ -47,7 +47,7 @@ def sample(
         for row in rows[~live]:
             texts.ids[row].append(spec.eos_id)
         ended[rows] |= tokens == spec.eos_id
-        yield
+        yield 1
         running = np.flatnonzero(~ended.reshape(-1, count)[active].all(axis=1))
         if len(running) == 0 or length == max_length:
             return

@@ -15,6 +15,8 @@ import numpy as np
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.decoding.beam_search import beam_search
+from runtimes.decoding.drafted_search import drafted_search
+from runtimes.decoding.drafts.drafter import Drafter
 from runtimes.decoding.hypothesis import Hypothesis, Texts, with_alternatives
 from runtimes.decoding.log_softmax import log_sum_exp
 from runtimes.decoding.processors import process, processors_of
@@ -22,7 +24,10 @@ from runtimes.decoding.sampling import sample
 from runtimes.decoding.session import FIRST_POSITION, Float32, Inputs, Int64, LoopSession, Session, State
 
 PhaseTimer: TypeAlias = Callable[[str, float], None]
-"""Callback with a phase and its seconds. Phases: "read", "encode", "first_token", "token"; with a `LoopSession`: "read", "loop"."""
+"""Callback with a phase and its seconds. Phases: "read", "encode", "first_token", "token"; with a `LoopSession`: "read", "loop".
+
+"step" has the seconds of one step of the decoder, which are also part of those of its tokens: one per text, or with drafts any number.
+"""
 
 
 def generate(
@@ -33,6 +38,7 @@ def generate(
     config: GenerationConfig,
     timer: PhaseTimer,
     image_keys: Sequence[int] = (),
+    drafter: Drafter | None = None,
 ) -> list[Hypothesis]:
     """Caption the B images of a state and return one hypothesis per image.
 
@@ -43,23 +49,31 @@ def generate(
             `run_by_length`.
         spec: Ids of the special tokens.
         config: Settings of the search.
-        timer: Called with "first_token" and "token".
+        timer: Called with "first_token", "token" and "step".
         image_keys: Sampling: a number per image that determines its random numbers, together with the seed.
+        drafter: Its drafts are verified in greedy search of one image.
     """
     token_timer = _TokenTimer(timer, perf_counter())
-    logits, state = _feed(session, prompts, state)
     if config.num_beams > 1:
+        logits, state = _feed(session, prompts, state)
         return beam_search(session, state, logits, prompts.tolist(), spec, config, token_timer)
     count = config.num_return_sequences
     texts = Texts(np.repeat(prompts, count, axis=0).tolist())
-    for _ in _extend(session, state, logits, texts, spec, config, image_keys):
-        token_timer()
+    for tokens in _extend(session, state, prompts, texts, spec, config, image_keys, drafter):
+        token_timer(tokens)
+    _learn(drafter, texts, prompts.shape[1], config)
     hypotheses = texts.hypotheses(config.length_penalty)
     return [with_alternatives(hypotheses[first : first + count]) for first in range(0, len(hypotheses), count)]
 
 
 def generate_tokens(
-    session: Session, state: State, prompt: Int64, spec: TokenizerSpec, config: GenerationConfig, image_key: int
+    session: Session,
+    state: State,
+    prompt: Int64,
+    spec: TokenizerSpec,
+    config: GenerationConfig,
+    image_key: int,
+    drafter: Drafter | None = None,
 ) -> Iterator[tuple[int, float]]:
     """Caption one image by greedy search or sampling, and yield each token's id and log-probability when it is chosen.
 
@@ -70,11 +84,13 @@ def generate_tokens(
         spec: Ids of the special tokens.
         config: Settings of the search, without beams and with one caption per image.
         image_key: See `generate`.
+        drafter: See `generate`. The tokens of one step are yielded together.
     """
-    logits, state = _feed(session, prompt, state)
     texts = Texts(prompt.tolist())
-    for _ in _extend(session, state, logits, texts, spec, config, [image_key]):
-        yield texts.ids[0][-1], texts.log_probabilities[0][-1]
+    for tokens in _extend(session, state, prompt, texts, spec, config, [image_key], drafter):
+        new = slice(len(texts.ids[0]) - tokens, None)
+        yield from zip(texts.ids[0][new], texts.log_probabilities[0][-tokens:] if tokens else [], strict=True)
+    _learn(drafter, texts, prompt.shape[1], config)
 
 
 def _feed(session: Session, prompts: Int64, state: State) -> tuple[Float32, State]:
@@ -84,16 +100,33 @@ def _feed(session: Session, prompts: Int64, state: State) -> tuple[Float32, Stat
 
 
 def _extend(
-    session: Session, state: State, logits: Float32, texts: Texts, spec: TokenizerSpec, config: GenerationConfig, image_keys: Sequence[int]
-) -> Iterator[None]:
-    """Extend the texts by greedy search or sampling, and yield after each token."""
+    session: Session,
+    state: State,
+    prompts: Int64,
+    texts: Texts,
+    spec: TokenizerSpec,
+    config: GenerationConfig,
+    image_keys: Sequence[int],
+    drafter: Drafter | None,
+) -> Iterator[int]:
+    """Extend the texts by greedy search or sampling, and yield the number of new tokens of each text after each step."""
+    if drafter is not None and len(prompts) == 1 and not config.do_sample:
+        return drafted_search(session, state, texts, spec, config, drafter)
+    logits, state = _feed(session, prompts, state)
     if config.do_sample:
         return sample(session, state, logits, texts, spec, config, image_keys)
     return _greedy(session, state, logits, texts, spec, config)
 
 
-def _greedy(session: Session, state: State, logits: Float32, texts: Texts, spec: TokenizerSpec, config: GenerationConfig) -> Iterator[None]:
-    """Append the most probable token to each text until it ends, and yield after each token."""
+def _learn(drafter: Drafter | None, texts: Texts, start: int, config: GenerationConfig) -> None:
+    """Let a drafter learn from finished greedy captions."""
+    if drafter is not None and not config.do_sample:
+        for ids in texts.ids:
+            drafter.learn(ids, start)
+
+
+def _greedy(session: Session, state: State, logits: Float32, texts: Texts, spec: TokenizerSpec, config: GenerationConfig) -> Iterator[int]:
+    """Append the most probable token to each text until it ends, and yield 1 after each token."""
     active, start = np.arange(len(logits)), len(texts.ids[0])
     processors, max_length = processors_of(config, spec.eos_id, start), config.max_length_after(start)
     for length in range(start + 1, max_length + 1):
@@ -103,7 +136,7 @@ def _greedy(session: Session, state: State, logits: Float32, texts: Texts, spec:
             process(processors, [texts.ids[image] for image in active], chosen_from)
         best = chosen_from.argmax(axis=-1)
         texts.append(active, best, logits[np.arange(len(best)), best] - log_sum_exp(logits))
-        yield
+        yield 1
         running = np.flatnonzero(best != spec.eos_id)
         if len(running) == 0 or length == max_length:
             return
@@ -165,9 +198,15 @@ class _TokenTimer:
     """Report the seconds of each token. Those of the first token start when the prompt is fed."""
 
     def __init__(self, timer: PhaseTimer, started: float) -> None:
-        self._report, self._started, self._phase = timer, started, "first_token"
+        self._report, self._started, self._step_started, self._phase = timer, started, started, "first_token"
 
-    def __call__(self) -> None:
+    def __call__(self, tokens: int = 1) -> None:
+        """Report a step. Its tokens have equal shares of the seconds since the last token."""
         now = perf_counter()
-        self._report(self._phase, now - self._started)
-        self._started, self._phase = now, "token"
+        for _ in range(tokens):
+            self._report(self._phase, (now - self._started) / tokens)
+            self._phase = "token"
+        self._report("step", now - self._step_started)
+        self._step_started = now
+        if tokens:
+            self._started = now

@@ -30,6 +30,7 @@ def rows_of(
         threads=job.threads,
         max_pixels=request.max_pixels or MAX_PIXELS,
         reduce_large=request.reduce_large,
+        draft=request.draft_mode(),
         provider_options=job.provider_options,
     )
     names, sources = tee(job.images if images is None else images)

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from runtimes.artifact.generation import GenerationOptions
 
 if TYPE_CHECKING:
+    from runtimes.decoding.drafts.open_drafter import DraftMode
     from runtimes.decoding.tokenizer import CaptionTokenizer
+
+DRAFT_MODES: dict[str, "DraftMode"] = {"off": False, "table": True, "learn": "learn"}
+"""`Request.draft` → argument `draft` of `runtimes.load`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +43,14 @@ class Request:
     bad_words_ids: tuple[tuple[int, ...], ...] | None = None
     bad_words: tuple[str, ...] = ()
     """Texts whose tokens are added to `bad_words_ids`; with any, those of the artifact do not apply."""
+    draft: Literal["off", "table", "learn"] | None = None
+    """How greedy search drafts tokens; None: as the artifact says. See `runtimes.load`."""
     log_probabilities: bool = False
     """Whether rows have the log-probability of each token."""
+
+    def draft_mode(self) -> "DraftMode":
+        """Return the argument `draft` of `runtimes.load`."""
+        return None if self.draft is None else DRAFT_MODES[self.draft]
 
     def generation_options(self, tokenizer: "CaptionTokenizer") -> GenerationOptions:
         """Return the settings of the search as arguments of `Captioner.caption`."""

@@ -39,6 +39,7 @@ def examine(files: VerifiedFiles, golden: Golden | None, threads: int | None) ->
         reduce_large=False,
         verify=True,
         tune_allocator=True,
+        draft=None,
     )
     captioner = load_verified(files, options)
     return Examined(providers=captioner.session.info().providers, golden=None if golden is None else replay(captioner, golden, files))

@@ -137,6 +137,23 @@ def compare_image(captioner: Captioner, image: Image.Image, name: str, golden: G
     return ImageReplay(equal=equal, ties=tuple(ties), differences=tuple(differences), logits_difference=logits_difference)
 
 
+def compare_drafted(captioner: Captioner, image: Image.Image, name: str, golden: Golden, index: int) -> ImageReplay:
+    """Compare the greedy captions of one golden image with drafts. Arguments and errors are those of `compare_image`."""
+    equal = 0
+    ties: list[str] = []
+    differences: list[str] = []
+    with translate_errors(lambda problem: EngineError(captioner.manifest.name, problem)):
+        for recorded in golden.images[index].captions:
+            if recorded.num_beams > 1:
+                continue
+            actual = golden_caption(captioner, image, recorded.num_beams, golden.max_length)
+            tie, problem = compare_caption(captioner, image, recorded, actual, golden.tie_nat)
+            equal += problem is None
+            if problem is not None:
+                (ties if tie else differences).append(f"{name}, with drafts: {problem}")
+    return ImageReplay(equal=equal, ties=tuple(ties), differences=tuple(differences))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Replay:
     """The result of a replay."""
@@ -155,6 +172,9 @@ class Replay:
     """Largest allowed difference of a logit; None without logits."""
     same_machine: bool
     """Whether this machine has the CPU features and library versions of the recording machine."""
+    drafted: int = 0
+    """Number of greedy captions that were compared again, with drafts; 0 if the artifact captions without drafts."""
+    drafted_equal: int = 0
 
 
 def machine_of(captioner: Captioner) -> RecordingMachine:
@@ -177,7 +197,8 @@ def _score_bound(captioner: Captioner, golden: Golden) -> float:
 def replay(captioner: Captioner, golden: Golden, files: VerifiedFiles) -> Replay:
     """Caption the golden images of an artifact and compare.
 
-    The original and the resized image are both read. If their pixels are equal, as expected, the model runs once.
+    The original and the resized image are both read. If their pixels are equal, as expected, the model runs once. If the captioner drafts,
+    greedy captions are compared without drafts and with them.
 
     Args:
         captioner: Captioner of the artifact.
@@ -189,21 +210,26 @@ def replay(captioner: Captioner, golden: Golden, files: VerifiedFiles) -> Replay
         EngineError: The engine failed during a run.
     """
     logits = None if golden.logits_tolerance is None else read_logits(files, len(golden.images))
-    comparisons = []
+    drafter, comparisons, drafted = captioner.drafter, list[ImageReplay](), list[ImageReplay]()
     for index, image in enumerate(golden.images):
         forms = [(name, read_image_file(files, name, captioner.manifest.image)) for name in (image.original, image.resized)]
         original, resized = (preprocess(form, captioner.manifest.image) for _, form in forms)
         if np.array_equal(original, resized):
             forms = [(f"{image.original} and {image.resized}", forms[0][1])]
+        captioner.drafter = None
         comparisons += [compare_image(captioner, form, name, golden, index, logits) for name, form in forms]
+        captioner.drafter = drafter
+        drafted += [compare_drafted(captioner, form, name, golden, index) for name, form in forms] if drafter else []
     differences = [each.logits_difference for each in comparisons if each.logits_difference is not None]
     return Replay(
         searches=golden.searches,
         captions=len(comparisons) * len(golden.searches),
         equal=sum(each.equal for each in comparisons),
-        ties=tuple(tie for each in comparisons for tie in each.ties),
-        differences=tuple(difference for each in comparisons for difference in each.differences),
+        ties=tuple(tie for each in (*comparisons, *drafted) for tie in each.ties),
+        differences=tuple(difference for each in (*comparisons, *drafted) for difference in each.differences),
         logits_difference=max(differences, default=None),
         logits_bound=logits_bound(captioner, golden),
         same_machine=machine_of(captioner) == golden.machine,
+        drafted=len(drafted),
+        drafted_equal=sum(each.equal for each in drafted),
     )

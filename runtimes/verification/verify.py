@@ -117,9 +117,10 @@ def summary(report: Report) -> list[str]:
     if golden is None or report.sensitivity is None:
         return [*lines, "  captions  none to compare with: only a package (toolkit package) contains golden captions"]
     where = "this kind of machine" if golden.same_machine else "another kind of machine"
+    drafted = f"; with drafts {golden.drafted_equal} of {golden.drafted}" if golden.drafted else ""
     lines += [
         f"  captions  {golden.equal} of {golden.captions} as recorded on {where}, {len(golden.ties)} ties "
-        f"(beams {', '.join(map(str, golden.searches))})",
+        f"(beams {', '.join(map(str, golden.searches))}{drafted})",
         *(f"            tie: {tie}" for tie in golden.ties),
     ]
     if golden.logits_difference is not None:

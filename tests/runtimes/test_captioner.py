@@ -241,7 +241,7 @@ def test_the_timer_is_called_for_every_phase(captioner, paths):
     phases = []
     captions = captioner.caption(paths[:3], max_length=6, min_length=6, timer=lambda phase, seconds: phases.append((phase, seconds >= 0)))
     assert [len(caption.token_ids) for caption in captions] == [6, 6, 6]
-    assert phases == [("read", True), ("encode", True), ("first_token", True), *[("token", True)] * 4] * 3
+    assert phases == [("read", True), ("encode", True), ("first_token", True), ("step", True), *[("token", True), ("step", True)] * 4] * 3
 
 
 def test_a_caption_that_was_cut_is_marked(onnx, paths):

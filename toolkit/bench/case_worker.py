@@ -115,10 +115,13 @@ class _BatchTimer:
     def __init__(self) -> None:
         self._once: dict[str, float] = {}
         self._tokens: list[float] = []
+        self._steps = 0
 
     def __call__(self, phase: str, seconds: float) -> None:
         if phase == "token":
             self._tokens.append(seconds)
+        elif phase == "step":
+            self._steps += 1
         else:
             self._once[phase] = seconds
 
@@ -129,6 +132,7 @@ class _BatchTimer:
             encode_s=None if "loop" in self._once else self._of("encode"),
             first_token_s=None if "loop" in self._once else self._of("first_token"),
             token_s=tuple(round(seconds, 6) for seconds in self._tokens),
+            steps=self._steps or None,
         )
 
     def _of(self, phase: str) -> float:

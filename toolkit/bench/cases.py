@@ -165,7 +165,7 @@ def artifact_opener(path: Path, job: CaseJob) -> Opener:
     from runtimes.loading import load
 
     def opened() -> Opened:
-        captioner = load(path, device=job.device, threads=job.threads)
+        captioner = load(path, device=job.device, threads=job.threads, draft=job.draft)
         info = captioner.session.info()
         return Opened(
             captioner=captioner,

@@ -39,6 +39,7 @@ class CaseJob:
     stores_distributions: bool = False
     """Whether this case is the baseline, which writes the folder; other cases read it."""
     generation: dict[str, Any] = field(default_factory=dict)
+    draft: bool | None = None
 
     def decoding(self, captioner: Any) -> dict[str, Any]:  # noqa: ANN401 - see `toolkit.bench.cases.Opened`
         """Return the arguments of `caption`. Forced tokens are counted after [DEC] and the prompt."""

@@ -223,6 +223,7 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool, dis
         prompt=workload.prompt,
         num_beams=workload.num_beams,
         generation=workload.generation,
+        draft=workload.draft,
         forced_tokens=workload.forced_tokens,
         min_length=workload.min_length,
         max_length=workload.max_length,

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--tokens", type=lengths, help="Tokens after the prompt, 'natural', or a sweep like 5,20,natural.  [default: natural]")
 @click.option("--threads", type=numbers, help="CPU threads, or a sweep like 1,2,4.  [default: the physical cores within the CPU quota]")
 @click.option("--batch-size", "batch_sizes", type=numbers, default="1", show_default=True, help="Images per run, or a sweep like 1,2,4.")
+@click.option("--no-draft", is_flag=True, help="Caption without drafts, so that each step of the decoder makes one token.")
 @output_file("Write the records to this file (.jsonl).")
 @click.option("--report", type=FILE, help="Also write an HTML page to this file (.html).")
 @overwrite_option
@@ -70,6 +71,7 @@ def command(
     tokens: tuple[int | None, ...] | None,
     threads: tuple[int, ...] | None,
     batch_sizes: tuple[int, ...],
+    no_draft: bool,
     output: Path | None,
     report: Path | None,
     overwrite: bool,
@@ -132,6 +134,7 @@ def command(
         dataset_path=measured.path,
         images_path=measured.images_path,
         checkpoint=baseline.named if baseline else checkpoint,
+        draft=False if no_draft else None,
     )
     workloads = sweep(workload, batch_sizes, threads or (workload.threads,), tokens or (None,))
     if profile:

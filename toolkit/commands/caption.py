@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -58,6 +58,13 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Decode a JPEG above that limit at 1/2, 1/4 or 1/8 of its size instead of refusing it.",
 )
+@click.option(
+    "--draft",
+    type=click.Choice(["table", "learn"]),
+    help="How greedy search of one image per run drafts tokens, which makes it faster: from the artifact's table, or also from "
+    "the captions of this run.  [default: as the artifact says]",
+)
+@click.option("--no-draft", is_flag=True, help="Caption without drafts.")
 @click.option("--strip-prompt", is_flag=True, help="Remove the prompt from the captions.")
 @click.option(
     "--device",
@@ -102,6 +109,8 @@ def command(
     workers: int,
     max_pixels: int | None,
     reduce_large: bool,
+    draft: Literal["table", "learn"] | None,
+    no_draft: bool,
     strip_prompt: bool,
     device: str,
     provider_options: Path | None,
@@ -128,6 +137,8 @@ def command(
         raise RequestError("--resume needs --output: name the file to continue")
     if timeout is not None and output is None:
         raise RequestError("--timeout needs --output: then images are captioned in a subprocess, which can be ended")
+    if draft and no_draft:
+        raise RequestError("--draft and --no-draft exclude each other")
     if retry_errors and not resume:
         raise RequestError("--retry-errors needs --resume")
     if (decoding["num_return_sequences"] or 1) > 1 and not as_json:
@@ -148,6 +159,7 @@ def command(
         batch_size=batch_size,
         max_pixels=max_pixels,
         reduce_large=reduce_large,
+        draft="off" if no_draft else draft,
         strip_prompt=strip_prompt,
         log_probabilities=log_probabilities,
     )

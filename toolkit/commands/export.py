@@ -10,12 +10,13 @@ import click
 
 from exporters.recipes import RECIPES, deployable_recipes, find_recipes
 from runtimes.artifact import json_dataclass
-from runtimes.errors import ExportError, MissingDependencyError, ToolkitError
+from runtimes.errors import ExportError, MissingDependencyError, RequestError, ToolkitError
 from runtimes.host.facts import read_host
-from toolkit.commands.options import ARTIFACTS, FOLDER, adapter_option, json_option, overwrite_option, revision_option
+from toolkit.commands.options import ARTIFACTS, FILE, FOLDER, adapter_option, json_option, overwrite_option, revision_option
 from toolkit.progress import progress
 
 if TYPE_CHECKING:
+    from exporters.drafts.sources import DraftSources
     from runtimes.artifact.folder import Artifact
 
 
@@ -59,6 +60,14 @@ if TYPE_CHECKING:
     "published captioner of its size]",
 )
 @adapter_option
+@click.option(
+    "--draft-images",
+    type=FOLDER,
+    metavar="DIR",
+    help="Make the draft tables from the checkpoint's captions of these images.  [default: 38 calibration images]",
+)
+@click.option("--draft-text", type=FILE, metavar="FILE", help="Make the draft tables from captions in a text file, one per line.")
+@click.option("--no-draft", is_flag=True, help="Make no draft tables.")
 @click.option("--list", "list_recipes", is_flag=True, help="List all recipes and exit; 'default' marks those exported without --recipe.")
 @json_option
 def command(
@@ -72,13 +81,17 @@ def command(
     safetensors_only: bool,
     like: str | None,
     adapter: Path | None,
+    draft_images: Path | None,
+    draft_text: Path | None,
+    no_draft: bool,
     list_recipes: bool,
     as_json: bool,
 ) -> None:
     """Export a BLIP checkpoint to artifacts.
 
     CHECKPOINT is a folder in Hugging Face's layout, a hub id, or one file of weights. The path of each artifact is printed when it is
-    complete, or with --json one object at the end. If a recipe fails, the others are still exported, and the exit code is 1.
+    complete, or with --json one object at the end. If a recipe fails, the others are still exported, and the exit code is 1. A draft table
+    makes greedy captions faster.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's exporter warns about every non-standard operator
     if list_recipes:
@@ -95,6 +108,7 @@ def command(
     from exporters.writing.output_paths import merged_name, name_of, output_paths
 
     chosen = find_recipes(recipes, cuda=read_host().cuda)
+    drafts = _draft_sources(draft_images, draft_text, no_draft=no_draft)
     try:
         from exporters.checkpoint.checkpoint import open_checkpoint
     except ModuleNotFoundError as error:
@@ -118,6 +132,7 @@ def command(
             overwrite=overwrite,
             on_gate_failure=cast("OnGateFailure", on_gate_failure),
             calibration=Calibration(images),
+            draft_sources=drafts,
             on_step=lambda step: bar.update(0, step),
         )
         artifacts: list[Artifact] = []
@@ -153,3 +168,22 @@ def _summary(artifact: "Artifact") -> dict[str, Any]:
         "bytes": artifact.total_bytes,
         "gate": gate,
     }
+
+
+def _draft_sources(images: Path | None, text: Path | None, *, no_draft: bool) -> "DraftSources | None":
+    """Return what the draft tables are made from; None for no tables.
+
+    Raises:
+        RequestError: Options exclude each other, or a source cannot be read or is empty.
+    """
+    from exporters.drafts.sources import DraftSources, calibration_images, read_texts
+    from toolkit.image_paths import in_folder
+
+    if no_draft and (images or text):
+        raise RequestError("--no-draft excludes --draft-images and --draft-text")
+    if no_draft:
+        return None
+    if images is not None and not (images.is_dir() and in_folder(images)):
+        raise RequestError(f"{images}: is not a folder with images")
+    paths = tuple(in_folder(images)) if images else () if text else calibration_images()
+    return DraftSources(images=paths, texts=read_texts(text) if text else ())

@@ -32,6 +32,8 @@ def _artifact(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "defaults", _words(description["defaults"])
     yield "requires", _words(description["requires"])
     yield "gate", _words(description["gate"])
+    if isinstance(drafts := description["optional"].get("drafts"), dict):  # nothing else checks the optional part of a manifest
+        yield "drafts", _words(drafts)
     for component, counts in description["applied"].items():
         yield f"quantized in {component}", _words(counts)
     yield from _smoothing(description["optional"].get("smoothing"))

@@ -84,10 +84,10 @@ def package(
 
 def _goldens(artifact: Artifact, output: Path) -> Files:
     """Record golden captions, and measure with a damaged copy of the artifact, beside the output, whether they notice damage."""
-    recording = record(load(artifact.path, device="cpu"), artifact.path)
+    recording = record(load(artifact.path, device="cpu", draft=False), artifact.path)
     with working_folder(output.parent, f".{output.name}.copy-") as copy:
         layer = with_zeroed_weight(artifact, copy)
-        sensitivity = Sensitivity(layer=layer, noticed=notices(recording, load(copy, device="cpu")))
+        sensitivity = Sensitivity(layer=layer, noticed=notices(recording, load(copy, device="cpu", draft=False)))
     if not sensitivity.noticed:
         logger.warning("%s: golden captions do not notice that 0.1%% of %s is zero; the hashes do", artifact.path, layer)
     return {**recording.files, FILE: golden_json(recording, sensitivity)}

@@ -89,6 +89,8 @@ class Workload:
     """The baseline's checkpoint as the user or the artifact names it; None if unknown."""
     generation: dict[str, Any] = field(default_factory=dict)
     """Settings of the search besides beams and lengths that differ from transformers' defaults or the artifact's."""
+    draft: bool | None = None
+    """False: artifacts caption without drafts; None: as their manifests say."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if a count is below 1."""
@@ -139,7 +141,9 @@ class ImageTimes:
     first_token_s: float | None
     """First step of the decoder, with the start token and the prompt."""
     token_s: tuple[float, ...]
-    """One entry for each token after the first."""
+    """One entry for each token after the first. Tokens of one step have equal shares of its time."""
+    steps: int | None = None
+    """Number of steps of the decoder; None if they were not counted."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if the total is not positive."""

@@ -34,6 +34,7 @@ def commands(records: Sequence[Record]) -> list[str]:
     for option, axis in (("--batch-size", "batch_size"), ("--threads", "threads"), ("--tokens", "tokens")):
         bench += [option, ",".join(NATURAL if value is None else str(value) for value in values(records, axis))]
     export = ["toolkit", "export", checkpoint, *(part for recipe in recipes for part in ("--recipe", recipe)), "--output", ARTIFACTS]
+    bench += ["--no-draft"] if work.draft is False else []
     report = ["toolkit", "report", RECORDS, "--format", "html", "--output", REPORT, *images]
     return [shlex.join(line) for line in (*([export] if recipes else []), [*bench, "--output", RECORDS], report)]
 

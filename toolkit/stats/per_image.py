@@ -33,4 +33,5 @@ def _share(time: ImageTimes, captioned: int) -> ImageTimes:
         encode_s=None if time.encode_s is None else time.encode_s / captioned,
         first_token_s=None if time.first_token_s is None else time.first_token_s / captioned,
         token_s=tuple(seconds / captioned for seconds in time.token_s),
+        steps=time.steps,
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from runtimes.errors import RecordError
-from toolkit.records.record import BASELINE, Record
+from toolkit.records.record import BASELINE, ImageTimes, Record
 from toolkit.records.settings import SWEPT, Setting, setting_of, settings_of
 from toolkit.stats.figures import FIGURES, Figure, joules_per_image, ratios, seconds_per_image, speedups
 from toolkit.stats.per_image import per_image
@@ -97,6 +97,7 @@ KEYS = (
     "kl_high",
     "exact_match_low",
     "exact_match_high",
+    "tokens_per_step",
 )
 """Keys of a row, in this order; the value is null if a figure was not measured.
 
@@ -107,6 +108,7 @@ KEYS = (
 - `*_limit_seconds` is the minimum time on this machine with these threads; `*_limit_share` is this minimum divided by the measured time.
 - `startup_seconds` is the sum of import, load (which includes hashing) and first caption.
 - `tokens_per_second` does not count the first token of a caption.
+- `tokens_per_step` is the number of generated tokens per step of the decoder, for each image of a batch. Above 1, steps verified drafts.
 - `unstable` is the reason why the times are unstable, or null.
 - `approximate` and `drift_limit` (nat per token) are properties of the recipe.
 - `verdict` is one of `exporters.gate.verdict` or null; `verdict_text` adds the reason or `images_needed`.
@@ -201,8 +203,15 @@ def _times(good: Sequence[Record]) -> Row:
         "step_seconds": median(steps) if steps else None,
         "tokens_per_second": len(steps) / sum(steps) if steps else None,
         "tokens_per_image": fmean(tokens) if tokens else None,
+        "tokens_per_step": _tokens_per_step(images),
         **{key: _median_figure(key, good, figure) for key, figure in FIGURES.items()},
     }
+
+
+def _tokens_per_step(times: Sequence[ImageTimes]) -> float | None:
+    """Return the generated tokens per step; None if steps were not counted."""
+    counted = [(1 + len(time.token_s), time.steps) for time in times if time.steps]
+    return sum(tokens for tokens, _ in counted) / sum(steps for _, steps in counted) if counted else None
 
 
 def _median_figure(key: str, records: Sequence[Record], figure: Figure) -> float | None:
@@ -221,7 +230,8 @@ def _limits(row: Row, record: Record) -> Row:
     if limits is None or work is None:
         return {}
     size = record.workload.batch_size
-    encode_s, token_s = encode_limit_s(limits, work), token_limit_s(limits, work, size)
+    # A step reads the weights once for all of its tokens.
+    encode_s, token_s = encode_limit_s(limits, work), token_limit_s(limits, work, size) / (row["tokens_per_step"] or 1)
     return {
         "encode_macs": work.encode_float_macs + work.encode_int8_macs,
         "encode_limit_seconds": encode_s,

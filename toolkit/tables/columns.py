@@ -120,6 +120,9 @@ SPEED = (
     Column("tokens", number("tokens_per_image", "{:.1f}")),
 )
 
+TOKENS_PER_STEP = Column("tokens/step", number("tokens_per_step", "{:.2f}"), highest="tokens_per_step")
+"""Added to SPEED if a case verified drafts."""
+
 ENERGY = Column("J/image", _joules, lowest="joules_per_image")
 """Added to COST if the energy of a case was measured."""
 

@@ -21,6 +21,7 @@ from toolkit.tables.columns import (
     SPEED,
     STAGES,
     START,
+    TOKENS_PER_STEP,
     Column,
     component_columns,
 )
@@ -43,8 +44,9 @@ def sheets(records: Sequence[Record], rows: Sequence[Row]) -> list[Sheet]:
     scored = good if any(row["bleu4"] is not None for row in good) else []
     limited = good if any(row["token_limit_seconds"] is not None for row in good) else []
     energy = (ENERGY,) if any(row["joules_per_image"] is not None for row in good) else ()
+    drafted = (TOKENS_PER_STEP,) if any((row["tokens_per_step"] or 1) > 1 for row in good) else ()
     candidates = [
-        Sheet("Speed", SPEED, good),
+        Sheet("Speed", (*SPEED, *drafted), good),
         Sheet("Memory and size", (*COST, *energy), good),
         Sheet("Quality", QUALITY, scored, quality_note(good)) if scored else Sheet("Agreement", AGREEMENT, good),
         Sheet("Agreement with FP32", BESIDE, scored),

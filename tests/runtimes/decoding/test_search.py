@@ -243,13 +243,13 @@ class TestPhaseTimer:
             GenerationConfig(num_beams=num_beams, min_length=7, max_length=7),
             lambda phase, seconds: phases.append((phase, seconds >= 0)),
         )
-        assert phases == [("first_token", True)] + [("token", True)] * 4
+        assert phases == [("first_token", True), ("step", True)] + [("token", True), ("step", True)] * 4
 
     def test_captioner_reports_reading_and_encoding_once_per_batch(self, captioner_with):
         session, phases = ScriptedSession(words_of_image, 64), Counter()
         captioner_with(session).caption(greys(5), batch_size=2, timer=lambda phase, seconds: phases.update([phase]))
         # Batches of images (0, 1), (2, 3) and (4): the longest caption of image k has k words and an end.
-        assert phases == {"read": 3, "encode": 3, "first_token": 3, "token": 1 + 3 + 4}
+        assert phases == {"read": 3, "encode": 3, "first_token": 3, "token": 1 + 3 + 4, "step": 2 + 4 + 5}
 
 
 def words_of_image(image: int, tokens: tuple[int, ...]) -> Mapping[int, float]:

@@ -141,8 +141,18 @@ def test_reading_and_writing_keeps_the_golden_records(tmp_path):
     """Fields that are newer than these records are null."""
     write_records(tmp_path / "r.jsonl", read_records(RECORDS))
     golden = [json.loads(line) for line in RECORDS.read_bytes().splitlines()]
-    newer, of_image = ({field.name: None for field in dataclasses.fields(kind)} for kind in (Record, ImageQuality))
-    expected = [{**newer, **record, "quality": [{**of_image, **image} for image in record["quality"]]} for record in golden]
+    kinds = (Record, Workload, ImageTimes, ImageQuality)
+    newer, of_workload, of_times, of_image = ({field.name: None for field in dataclasses.fields(kind)} for kind in kinds)
+    expected = [
+        {
+            **newer,
+            **record,
+            "workload": {**of_workload, **record["workload"]},
+            "times": [{**of_times, **times} for times in record["times"]],
+            "quality": [{**of_image, **image} for image in record["quality"]],
+        }
+        for record in golden
+    ]
     assert [json.loads(line) for line in (tmp_path / "r.jsonl").read_bytes().splitlines()] == expected
 
 

@@ -23,7 +23,7 @@ STAGES = ("read", "encode", "first_token", "token")
 
 
 class _PassTimer:
-    """Collects every phase of a pass with its seconds, in order."""
+    """Collects every phase of a pass but "step", which repeats the seconds of tokens, in order."""
 
     def __init__(self) -> None:
         self.phases: list[str] = []
@@ -31,8 +31,9 @@ class _PassTimer:
         self.total_s = 0.0
 
     def __call__(self, phase: str, seconds: float) -> None:
-        self.phases.append(phase)
-        self.seconds.append(seconds)
+        if phase in STAGES:
+            self.phases.append(phase)
+            self.seconds.append(seconds)
 
     def add(self, caption: "_PassTimer", total_s: float) -> None:
         """Add the phases and the total seconds of one caption."""
@@ -71,7 +72,7 @@ def measure(job: CaseJob, send: Send) -> Profile:
 
 def _plain(job: CaseJob, runs: list[float], send: Send) -> tuple[_PassTimer, list[str]]:
     """Return the times of all images that can be captioned, and their paths."""
-    captioner = load(job.path, device=job.device, threads=job.threads)
+    captioner = load(job.path, device=job.device, threads=job.threads, draft=False)
     _warm_up(captioner, job, _PassTimer())
     runs.clear()
     timer, readable, error = _PassTimer(), [], None
@@ -90,7 +91,7 @@ def _plain(job: CaseJob, runs: list[float], send: Send) -> tuple[_PassTimer, lis
 
 
 def _traced(job: CaseJob, images: list[str], tracer: Tracer, send: Send) -> _PassTimer:
-    captioner = load(job.path, device=job.device, threads=job.threads)
+    captioner = load(job.path, device=job.device, threads=job.threads, draft=False)
     warming, timer = _PassTimer(), _PassTimer()
     _warm_up(captioner, job, warming)
     tracer.start(captioner, warming.phases)

@@ -1,0 +1,1 @@
+"""The draft table of an artifact: made from captions at export, measured on the gate's images."""

@@ -1,0 +1,1 @@
+"""Drafts: tokens that n-grams predict, for greedy search to verify."""
