@@ -25,7 +25,7 @@ from exporters.checkpoint.files import (
 )
 from exporters.checkpoint.generation_settings import read_defaults
 from exporters.checkpoint.image_settings import RESAMPLE, read_image_settings
-from exporters.checkpoint.refusals import ADAPTER, refuse_config, refuse_names
+from exporters.checkpoint.refusals import ADAPTER, refuse_config, refuse_names, refuse_tokenizer
 from exporters.checkpoint.weight_files import find_prefix, first_line
 from exporters.families.adapter import CheckpointConfig, FamilyAdapter, find_family
 from exporters.families.architectures import MODEL_TYPES
@@ -186,6 +186,8 @@ def open_checkpoint(
         config.model.check_image(image.height_px, image.width_px)
     except ValueError as error:
         raise CheckpointError(source, f"its image processor does not fit the model: {error}") from error
+    if problem := refuse_tokenizer(directory):
+        raise CheckpointError(source, problem)
     try:
         loaded = load_tokenizer(directory)
         tokenizer = loaded.backend_tokenizer

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import pickle
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from huggingface_hub import ModelCard, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from exporters.checkpoint.refusals import SINGLE, refuse_adapter, refuse_weights
+from exporters.checkpoint.refusals import CONFIG, SINGLE, refuse_folder, refuse_source, refuse_weights
 from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, first_line
 from runtimes.errors import CheckpointError
 
@@ -29,14 +30,14 @@ RESUMES = 3
 
 LFS_POINTER = b"version https://git-lfs"
 
-CONFIG, CARD = "config.json", "README.md"
+CARD = "README.md"
 DATA, PICKLED = ["*.json", "*.safetensors", "vocab.txt", CARD], ["*.bin"]
 """Patterns of the files to download from the hub: always, and if there is no safetensors file."""
 SETTINGS = ["*.json", "vocab.txt"]
 CLASS_TOKENS = ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding")
 PUBLISHED = {768: "Salesforce/blip-image-captioning-base", 1024: "Salesforce/blip-image-captioning-large"}
 """Width of the vision encoder → captioner with the settings of the original authors."""
-STATES = ("model", "state_dict", "model_state_dict")
+STATES = ("model", "state_dict", "model_state_dict", "module")
 """Keys under which training programs store the tensors, beside the state of the optimizer."""
 
 
@@ -56,7 +57,7 @@ def find_folder(source: str, revision: str | None, *, safetensors_only: bool) ->
             raise CheckpointError(source, "--revision is for hub ids, this is a directory")
         return Path(source)
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or Path(source).exists():
-        raise CheckpointError(source, "no such checkpoint folder, and not a hub id (owner/name)")
+        raise CheckpointError(source, refuse_source(source))
     try:
         folder = _download(source, revision, DATA)
         if not safetensors_only and not find_shards(folder, WEIGHTS, source):
@@ -120,12 +121,13 @@ def read_config(directory: Path, source: str) -> dict[str, Any]:
     Raises:
         CheckpointError: The file cannot be read, or is not a JSON object.
     """
-    if not (directory / CONFIG).is_file() and (problem := refuse_adapter(directory)):
+    if not (directory / CONFIG).is_file() and (problem := refuse_folder(directory)):
         raise CheckpointError(source, problem)
     try:
         config = json.loads((directory / CONFIG).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(source, f"cannot read {CONFIG}: {first_line(error)}; give a folder in Hugging Face's layout") from error
+        cure = "give a folder in Hugging Face's layout" if isinstance(error, OSError) else "correct it, or copy it from the base model"
+        raise CheckpointError(source, f"cannot read {CONFIG}: {first_line(error)}; {cure}") from error
     if not isinstance(config, dict):
         raise CheckpointError(source, f"cannot read {CONFIG}: it is not a JSON object")
     return config
@@ -166,8 +168,15 @@ def read_tensors(file: Path) -> Mapping[str, torch.Tensor]:
         loaded = safetensors.torch.load_file(file) if file.suffix == ".safetensors" else _read_pickle(file)
     except CheckpointError:
         raise
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" not in str(error):  # torch's text for damaged files has several lines and escape sequences
+            raise CheckpointError(str(file), "damaged or unreadable: it is no pickle of tensors; copy or download it again") from error
+        raise CheckpointError(
+            str(file),
+            "contains Python objects besides tensors, which may run code; save the tensors alone: torch.save(model.state_dict(), FILE)",
+        ) from error
     except Exception as error:  # damaged files raise exceptions of many classes
-        raise CheckpointError(str(file), f"damaged or unreadable: {first_line(error)}") from error
+        raise CheckpointError(str(file), f"damaged or unreadable: {first_line(error)}; copy or download it again") from error
     if not isinstance(loaded, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in loaded.items()):
         raise CheckpointError(str(file), "contains something other than named tensors")
     return loaded
@@ -224,7 +233,7 @@ def _opened(file: Path) -> Iterator[Any]:
         with safetensors.safe_open(file, framework="pt") as tensors:
             yield tensors
     except Exception as error:  # damaged files raise exceptions of many classes
-        raise CheckpointError(str(file), f"damaged or unreadable: {first_line(error)}") from error
+        raise CheckpointError(str(file), f"damaged or unreadable: {first_line(error)}; copy or download it again") from error
 
 
 def _refuse_pointer(file: Path) -> None:

@@ -1,15 +1,31 @@
 """Name what a checkpoint is if it cannot be exported, and what to do; without torch or transformers."""
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from exporters.checkpoint.weight_files import PICKLES, WEIGHTS
 from exporters.families.architectures import FAMILIES
+from runtimes.artifact.manifest import MANIFEST_NAME
 
 EXAMPLE = "Salesforce/blip-image-captioning-base"
 ADAPTER = "adapter_config.json"
+CONFIG = "config.json"
+TOKENIZERS = ("tokenizer.json", "vocab.txt")
+SIZES = {
+    "vision_config": ("image_size", "patch_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    "text_config": (
+        "vocab_size",
+        "max_position_embeddings",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+    ),
+}
+"""Section of config.json → its keys that give the model's sizes."""
 KINDS = {
     "blip-2": "BLIP-2, another architecture than BLIP",
     "blip_2": "BLIP-2, another architecture than BLIP",
@@ -49,8 +65,11 @@ def refuse_config(config: Mapping[str, Any]) -> str | None:
         method = quantization.get("quant_method", "an unknown method") if isinstance(quantization, dict) else quantization
         return f"its weights are quantized ({method}); export the model that it was quantized from"
     for section in ("vision_config", "text_config"):
-        if not isinstance(config.get(section) or {}, dict):
+        values = config.get(section) or {}
+        if not isinstance(values, dict):
             return f"{section} in config.json is not a JSON object; copy config.json from the base model"
+        if wrong := [key for key in SIZES[section] if type(values.get(key, 0)) is not int]:
+            return f"{section}.{wrong[0]} is {values[wrong[0]]!r} in config.json, not a number; write the model's"
     if any(name in FAMILIES for name in names) or (not names and model_type == "blip"):
         return None
     kind = ", ".join(names) or f"model type {model_type!r}"
@@ -82,13 +101,43 @@ def refuse_adapter(directory: Path) -> str | None:
     )
 
 
+def refuse_source(source: str) -> str:
+    """Return what to do with a source that is neither a folder, nor one file of weights, nor a hub id."""
+    if match := re.match(r"https?://[^/]+/([^/]+/[^/?#]+)", source):
+        return f"is an address; name the hub id: {match[1]}"
+    if Path(source).is_file():
+        return f"is a file of another kind; name a folder, or weights in one file ({', '.join(SINGLE)}), and unpack an archive first"
+    return "no such checkpoint folder, and not a hub id (owner/name)"
+
+
+def refuse_folder(directory: Path) -> str | None:
+    """Return what to do with a folder without config.json, or None."""
+    if (directory / MANIFEST_NAME).is_file():
+        return "is an artifact of this toolkit; name the checkpoint that it was exported from"
+    inner = sorted(str(file.parent) for pattern in ("*", "snapshots/*") for file in directory.glob(f"{pattern}/{CONFIG}"))
+    if inner:
+        return f"has no {CONFIG}, and its subfolders have one; name {' or '.join(inner[:3])}"
+    return refuse_adapter(directory)
+
+
 def refuse_weights(directory: Path) -> str:
     """Return what to do with a folder that has no weights by a name that is read."""
     return refuse_adapter(directory) or refuse_formats(directory) or f"has neither {WEIGHTS} nor {PICKLES}; copy or download the weights"
 
 
+def refuse_tokenizer(directory: Path) -> str | None:
+    """Return what to do with a folder without a tokenizer, or None."""
+    if any((directory / name).is_file() for name in TOKENIZERS):
+        return None
+    return f"has neither {' nor '.join(TOKENIZERS)}; copy the tokenizer of the base model"
+
+
 def refuse_formats(directory: Path) -> str | None:
     """Return what to do with a folder whose weights have other names or formats, or None if it has none."""
+    if (directory / "zero_to_fp32.py").is_file() or any(directory.glob("global_step*")):
+        return "was saved by DeepSpeed in parts; run its zero_to_fp32.py, which writes pytorch_model.bin"
+    if any(directory.glob("*/*.distcp")):
+        return "was saved by FSDP in parts; merge them with `accelerate merge-weights`"
     files = sorted(file for file in directory.iterdir() if file.is_file() and file.suffix in (*SINGLE, *OTHER_WEIGHTS))
     if single := next((file.name for file in files if file.suffix in SINGLE), None):
         return f"its weights are in {single}; name that file, and by --like the folder with its config.json and tokenizer"

@@ -10,23 +10,11 @@ from typing import Any
 from exporters.checkpoint.adapter_files import find_adapter
 from exporters.checkpoint.generation_settings import UNSUPPORTED
 from exporters.checkpoint.image_settings import FILES, read_image_settings
-from exporters.checkpoint.refusals import EXAMPLE, refuse_config, refuse_names, refuse_weights
+from exporters.checkpoint.refusals import EXAMPLE, SIZES, refuse_config, refuse_names, refuse_tokenizer, refuse_weights
 from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, read_object
 from exporters.checkpoint.weight_headers import TABLE, summarize_weights
 from runtimes.errors import CheckpointError
 
-SIZES = {
-    "vision_config": ("image_size", "patch_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    "text_config": (
-        "vocab_size",
-        "max_position_embeddings",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-    ),
-}
-"""Section of config.json → its keys that give the model's sizes."""
 IDS = ("bos_token_id", "eos_token_id", "sep_token_id", "pad_token_id")
 IMAGE = ("do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 IMAGE_BOOKKEEPING = ("image_processor_type", "feature_extractor_type", "processor_class", "do_convert_rgb")
@@ -69,6 +57,7 @@ def summarize(directory: Path) -> dict[str, Any]:
         None if found else refuse_weights(directory),
         refuse_names(weights.names),
         _image_problem(directory),
+        refuse_tokenizer(directory),
     ]
     ignored = [f"prefix {weights.prefix} of all names of tensors: a training wrapper added it"] if weights.prefix else []
     ignored += [f"{name}: a tensor beside those with the prefix" for name in weights.beside]

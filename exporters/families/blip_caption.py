@@ -51,8 +51,6 @@ def read_config(config: Mapping[str, Any]) -> CheckpointConfig:
     for activation in (vision.hidden_act, text.hidden_act):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
-    if type(text.vocab_size) is not int:
-        raise ValueError(f"text_config.vocab_size is {text.vocab_size!r}, not a number of words; write the model's")
     for name in ("bos_token_id", "sep_token_id", "pad_token_id"):
         number = getattr(text, name)
         if type(number) is not int or not 0 <= number < text.vocab_size:

@@ -10,7 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from exporters.checkpoint.checkpoint import Checkpoint
-from exporters.checkpoint.files import CONFIG
+from exporters.checkpoint.refusals import CONFIG
 from exporters.checkpoint.weight_files import INDEX, WEIGHTS
 from runtimes.errors import OutputError, OutputExistsError
 from runtimes.storage.atomic_write import set_mode, sync_folder, working_folder

