@@ -19,6 +19,8 @@ from runtimes.engines.pytorch.threads import CpuThreads
 
 ALPHAS = (0.0, 0.25, 0.5, 0.65, 0.8)
 """Candidates of "auto"; 0 leaves the layer unchanged. Token-local outliers, which a large alpha makes worse, get a small one."""
+LEAST_GAIN = 0.5
+"""A layer is smoothed only if that multiplies its squared error by less than this. Without outliers, weights stay as they are."""
 SCALE_RANGE = (1e-2, 1e4)
 """Range of scales, relative to their geometric mean. A channel that is almost 0 on all calibration images may be large on another image."""
 
@@ -80,7 +82,10 @@ def channel_scales(activation_maxima: Tensor, weight_maxima: Tensor, alpha: floa
 def _best(
     activations: Activations, consumers: list[tuple[Tensor, Layer]], alphas: tuple[float, ...], activation_bits: int
 ) -> tuple[float, Tensor]:
-    """Return the alpha with the least squared error of the quantized consumers' outputs, and its scales. The first wins ties and NaN."""
+    """Return the alpha with the least squared error of the quantized consumers' outputs, and its scales.
+
+    The first alpha wins ties and NaN. Against 0, which comes first, the others need `LEAST_GAIN`.
+    """
     weight_maxima = torch.stack([weight.abs().amax(dim=0) for weight, _ in consumers]).amax(dim=0)
     best = alphas[0], channel_scales(activations.maxima, weight_maxima, alphas[0])
     if len(alphas) == 1:
@@ -90,5 +95,5 @@ def _best(
         scales = channel_scales(activations.maxima, weight_maxima, alpha)
         error = sum(squared_error(activations, weight, scales, layer, activation_bits) for weight, layer in consumers if layer.quantized)
         if error < least:
-            least, best = error, (alpha, scales)
+            least, best = error if alpha else LEAST_GAIN * error, (alpha, scales)
     return best
