@@ -30,6 +30,11 @@ KIND = "section"
 SCALES = (1, 10, 30, 100)
 SHADES = " ░▒▓█"
 """Of the heat map, from no drift to the largest."""
+PAIRED = {
+    "smoothed_minus_plain": "Drift with smoothing minus drift without, paired by image, in nat/token:",
+    "over_unmodified": "Drift with outliers minus drift on the unmodified checkpoint, paired by image, in nat/token:",
+}
+"""Key of rows of the section `stress` → caption of the table of this difference."""
 LAYER = re.compile(r"(?P<before>.*?)\.?(?P<block>\d+)\.(?P<name>.+)")
 
 
@@ -66,6 +71,10 @@ def _verdict(section: Section, row: Row) -> str:
     return judge(drift, row["drift_limit"]).text
 
 
+def _outliers(row: Row) -> str:
+    return "none" if row["scale"] == 1 else f"`{row['kind']}`, {row['scale']}x"
+
+
 def _stress(section: Section) -> str:
     """Return a table per kind of outliers: recipes with and without smoothing, and one column per scale.
 
@@ -83,6 +92,14 @@ def _stress(section: Section) -> str:
         ]
         titles = ("recipe", "smoothed", *(f"{scale}x" for scale in SCALES))
         parts.append(f"Outliers of kind `{kind}`, drift in nat/token:\n\n{table(titles, rows)}")
+    for key, text in PAIRED.items():
+        rows = [
+            (f"`{row['case']}`", "yes" if row["smoothed"] else "no", _outliers(row), drift_text(*values))
+            for row in section.rows
+            if None not in (values := tuple(row.get(f"{key}{end}") for end in ("", "_low", "_high")))
+        ]
+        if rows:
+            parts.append(f"{text}\n\n{table(('recipe', 'smoothed', 'outliers', 'difference'), rows)}")
     return "\n".join(parts)
 
 
