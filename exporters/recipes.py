@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -230,7 +230,7 @@ RECIPES = (
         name="pytorch-int8",
         runtime="torch",
         why="Dynamic INT8 on every Linear for machines that have torch anyway.",
-        components={DEFAULT: _INT8},
+        components={"encoder": _INT8, "decoder": replace(_INT8, smooth=None)},
         drift_limit_nat=0.03,
     ),
     Recipe(
