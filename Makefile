@@ -142,7 +142,7 @@ $(PEERS)/$(NAME)/%/peer.json: $(SOURCES) $(wildcard toolkit/bench/peers/*.py)
 QUALITY ?= build/quality
 QUALITY_DATASET ?= $(or $(wildcard $(BLIP_DATA)/coco_val_cc_by),sample)
 QUALITY_RECIPES := onnx-fp32 onnx-int8 onnx-int4 onnx-int8-fast pytorch-int8
-QUALITY_FILES := $(QUALITY)/recipes.jsonl $(QUALITY)/stress.json
+QUALITY_FILES := $(QUALITY)/recipes.jsonl $(QUALITY)/stress.json $(QUALITY)/int4.json
 
 $(QUALITY)/recipes.jsonl: $(SOURCES) | $(VENV)/.ready
 	@$(MAKE) --no-print-directory artifacts RECIPES='$(QUALITY_RECIPES)' EXPORT_ARGS="--on-gate-failure write"
@@ -160,6 +160,10 @@ QUALITY_FILES += $(if $(QUALITY_TRAINING),$(QUALITY)/qat.json)
 $(QUALITY)/qat.json: $(SOURCES) | $(VENV)/.ready
 	$(BIN)/python -m tests.quality.qat --output $@ --checkpoint $(CHECKPOINT) --dataset $(QUALITY_DATASET) --training $(QUALITY_TRAINING) \
 		-- --learning-rate 1e-4
+
+$(QUALITY)/int4.json: $(SOURCES) tests/quality/int4.py | $(VENV)/.ready
+	$(BIN)/python -m tests.quality.int4 --checkpoint $(CHECKPOINT) --selection $(or $(wildcard $(BLIP_DATA)/train/coco_train_mini),sample) \
+		--confirmation $(QUALITY_DATASET) --output $@
 
 quality: setup $(QUALITY_FILES) ## Measure quality on coco_val_cc_by of BLIP_DATA, or on the sample images, and write build/quality/quality.md
 	$(BIN)/python -m tests.quality.page $(QUALITY)

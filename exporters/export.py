@@ -91,8 +91,8 @@ def export(
         overwrite: Replace existing artifacts.
         on_gate_failure: "retry" tries the recipe again with other formats for single layers, at most three times, then raises GateError;
             "fail" raises it at once; "write" writes the artifact with the failure recorded in its manifest.
-        calibration: Images for SmoothQuant; None for those that ship with the toolkit. If several exports of a checkpoint share one
-            object, its activations are recorded once.
+        calibration: Images for SmoothQuant and GPTQ; None for those that ship with the toolkit. If several exports of a checkpoint
+            share one object, its activations are recorded once.
         draft_sources: What the draft tables are made from; None makes no draft tables.
         on_step: Called with the name of each step when it begins, for progress display.
 
@@ -172,7 +172,7 @@ def _export_one(
             folder.mkdir()
             if number:  # other formats need other scales
                 prepared = smoothed(scaled, attempt, calibration, exporter.ACTIVATION_BITS, threads)
-            staged = _build(exporter, prepared, attempt, folder, path.name)
+            staged = _build(exporter, prepared, attempt, calibration, folder, path.name)
             captioner = load(staged, device="cpu", threads=threads)
             findings = checkpoint.family.evaluate(captioner, recipe, images, reference, at_once)
             findings |= {"exceptions": _exceptions(scaled, attempt, recipe)}
@@ -197,7 +197,7 @@ def _export_one(
             )
         built = open_artifact(staged)
         payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
-        manifest = replace(built.manifest, gate=findings, optional=optional)
+        manifest = replace(built.manifest, gate=findings, optional={**built.manifest.optional, **optional})
         write_artifact(path, manifest, {**payload, **drafts}, overwrite=overwrite)
 
 
@@ -247,9 +247,9 @@ def _exporter(runtime: str) -> ModuleType:
         raise MissingDependencyError(error.name or "a package", f"exporting for the runtime '{runtime}'", "export") from error
 
 
-def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, working: Path, name: str) -> Path:
+def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, calibration: "Calibration", working: Path, name: str) -> Path:
     """Build and quantize; return a complete artifact in the working folder, without gate findings."""
-    payload, applied = exporter.build(checkpoint, recipe, working)
+    payload, applied = exporter.build(checkpoint, recipe, working, calibration.images)
     tokenizer = working / "tokenizer.json"
     tokenizer.write_bytes(checkpoint.tokenizer_json)
     manifest = Manifest(

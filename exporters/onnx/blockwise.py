@@ -10,6 +10,7 @@ Axes: K inputs, N outputs, V vocabulary, D width.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -82,12 +83,25 @@ def _rounded(blocks: Float32, scales: Float32, half: int) -> tuple[Float32, Floa
     return codes, scales, np.square(codes * scales - blocks).sum(-1, keepdims=True)
 
 
+class Rounding(Protocol):
+    """Computes codes and scales of a weight."""
+
+    def __call__(self, layer: str, weight: Float32, blocks: Blocks, *, is_table: bool) -> tuple[NDArray[np.uint8], Float32]:
+        """Return codes and scales as `quantize_blocks` does, for the weight f32[K,N] of a layer; `is_table`: it is the word embeddings."""
+        ...
+
+
+def round_to_nearest(layer: str, weight: Float32, blocks: Blocks, *, is_table: bool) -> tuple[NDArray[np.uint8], Float32]:
+    """Round without calibration, with the best of `ranges`; see `Rounding`."""
+    return quantize_blocks(weight, blocks.bits, blocks.size, ranges(blocks.bits, is_table=is_table))
+
+
 def packed(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """Pack codes u8[...,n] into bytes u8[...,n*bits/8]; of two 4-bit codes, the first is in the low half."""
     return codes if bits == BITS["qint8"] else codes[..., 0::2] | (codes[..., 1::2] << np.uint8(4))
 
 
-def quantize(path: Path, component: Component) -> None:
+def quantize(path: Path, component: Component, rounding: Rounding = round_to_nearest) -> None:
     """Replace the MatMul nodes of layers with `block_size` by block-quantized ones, in place.
 
     If `block_size` does not divide K, the largest power of two that does is used. A matrix stays in FP32 if that is below `SMALLEST_BLOCK`.
@@ -95,6 +109,7 @@ def quantize(path: Path, component: Component) -> None:
     Args:
         path: The graph, with its weights inside the file.
         component: The format of each layer.
+        rounding: How weights are rounded.
     """
     model = onnx.load(path)
     graph = model.graph
@@ -108,8 +123,8 @@ def quantize(path: Path, component: Component) -> None:
         name = products[node.name]
         if (name, blocks) not in done:  # layers with equal weights share them, and may differ in their format
             done[name, blocks] = node.name if any(name == other for other, _ in done) else name
-            parts = ranges(blocks.bits, is_table=name in lookups)
-            _append_quantized(graph, weights[name], done[name, blocks], blocks, parts)
+            codes, scales = rounding(node.name, numpy_helper.to_array(weights[name]), blocks, is_table=name in lookups)
+            _append_quantized(graph, done[name, blocks], packed(codes, blocks.bits), scales)
         inputs, outputs = weights[name].dims
         node.op_type, node.domain = "MatMulNBits", DOMAIN
         node.input[:] = [node.input[0], f"{done[name, blocks]}_quantized", f"{done[name, blocks]}_scale"]
@@ -118,7 +133,8 @@ def quantize(path: Path, component: Component) -> None:
     for name in lookup_tables(graph):
         if (blocks := blocks_of(component.layer(layer_of_table(name)), weights[name].dims[0])) is not None:
             done[name, blocks] = name
-            _append_quantized(graph, weights[name], name, blocks, ranges(blocks.bits, is_table=True))
+            codes, scales = rounding(layer_of_table(name), numpy_helper.to_array(weights[name]), blocks, is_table=True)
+            _append_quantized(graph, name, packed(codes, blocks.bits), scales)
     if not done:
         return
     share_table(graph, {name: blocks for name, blocks in done if name in lookups})
@@ -139,10 +155,9 @@ def blocks_of(layer: Layer, inputs: int) -> Blocks | None:
     return Blocks(BITS[layer.weights], size) if size >= SMALLEST_BLOCK else None
 
 
-def _append_quantized(graph: onnx.GraphProto, weight: onnx.TensorProto, name: str, blocks: Blocks, parts: Sequence[float]) -> None:
-    """Append the codes and scales of a weight to a graph; their names start with `name`."""
-    codes, scales = quantize_blocks(numpy_helper.to_array(weight), blocks.bits, blocks.size, parts)
-    graph.initializer.append(numpy_helper.from_array(packed(codes, blocks.bits), f"{name}_quantized"))
+def _append_quantized(graph: onnx.GraphProto, name: str, codes: NDArray[np.uint8], scales: Float32) -> None:
+    """Append the packed codes and the scales of a weight to a graph; their names start with `name`."""
+    graph.initializer.append(numpy_helper.from_array(codes, f"{name}_quantized"))
     graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scale"))
 
 

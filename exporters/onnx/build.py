@@ -1,30 +1,38 @@
 """Build the graphs of an ONNX Runtime artifact in FP32, FP16, or with dynamic INT8 or INT4 quantization."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
+from exporters.calibration.activations import SHIPPED
+from exporters.calibration.gram import gram_matrices
 from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.onnx import blockwise, optimum_int8
 from exporters.onnx.fused_attention import fuse_self_attention
+from exporters.onnx.gptq import gptq_rounding
 from exporters.onnx.graphs import export_graph
 from exporters.onnx.storage import optimized, store
 from exporters.recipes import Recipe
+from runtimes.host.facts import read_host
 
 REQUIRES = {"onnxruntime": ">=1.27"}
 ACTIVATION_BITS = 8
 """Bits of an activation of INT8 products without blocks."""
 
 
-def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict[str, Path], dict[str, dict[str, int]]]:
+def build(
+    checkpoint: Checkpoint, recipe: Recipe, directory: Path, calibration_images: Sequence[Path] = SHIPPED
+) -> tuple[dict[str, Path], dict[str, dict[str, int]]]:
     """Export, quantize and store the graphs of a checkpoint.
 
     Args:
         checkpoint: With the image scale of the recipe.
         recipe: A recipe of the runtime "ort".
         directory: Folder for the files.
+        calibration_images: Images for layers in 4 bits.
 
     Returns:
         Role → file, and counts of what was quantized: component → operator → count.
@@ -38,15 +46,24 @@ def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict
             fuse_self_attention(graph.attention)
         export_graph(graph, files[graph.role])
     del model, graph, graphs
+    rounding = blockwise.round_to_nearest
+    if calibrated := layers_in_4_bits(checkpoint, recipe):
+        rounding = gptq_rounding(gram_matrices(checkpoint, calibrated, read_host().cores, calibration_images))
     applied: dict[str, dict[str, int]] = {}
     payload: dict[str, Path] = {}
     for role, component in components.items():
         if optimized(component):
             optimum_int8.quantize(files[role], component)
-            blockwise.quantize(files[role], component)
+            blockwise.quantize(files[role], component, rounding)
         applied[role] = count_quantized(files[role])
         payload |= store(files[role], component)
     return payload, applied
+
+
+def layers_in_4_bits(checkpoint: Checkpoint, recipe: Recipe) -> set[str]:
+    """Return the layers that a recipe stores in 4 bits."""
+    layers = ((recipe.component(component), name) for component, names in checkpoint.layers().items() for name in names)
+    return {name for component, name in layers if component.layer(name).weights == "qint4"}
 
 
 def count_quantized(path: Path) -> dict[str, int]:

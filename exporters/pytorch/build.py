@@ -6,6 +6,7 @@ head is untied, the word embeddings are a layer of their own.
 
 import errno
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors
@@ -22,13 +23,16 @@ ACTIVATION_BITS = 7
 """Bits of an activation of `runtimes.engines.pytorch.int8_layers.Int8Linear`."""
 
 
-def build(checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> tuple[dict[str, Path], dict[str, dict[str, int]]]:
+def build(
+    checkpoint: Checkpoint, recipe: Recipe, directory: Path, calibration_images: Sequence[Path] = ()
+) -> tuple[dict[str, Path], dict[str, dict[str, int]]]:
     """Quantize and write the weights of a checkpoint.
 
     Args:
         checkpoint: With the image scale of the recipe.
         recipe: A recipe of the runtime "torch".
         directory: Folder for the file.
+        calibration_images: Not used: 8 bits are rounded to nearest.
 
     Returns:
         Role → file, and counts of what was quantized: component → kind of layer → count.

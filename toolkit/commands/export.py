@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     type=FOLDER,
-    help="Folder of images for recipes that smooth activations; at most 64 of them are used.  [default: the images of the toolkit]",
+    help="Folder of images for recipes that smooth activations or have 4-bit weights; at most 64 of them are used.  [default: the images "
+    "of the toolkit]",
 )
 @click.option("--safetensors-only", is_flag=True, help="Refuse pytorch_model.bin. By default, torch reads it with weights_only=True.")
 @click.option(

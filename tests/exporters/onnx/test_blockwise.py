@@ -255,17 +255,12 @@ class TestTiedTable:
 
 @pytest.mark.full
 class TestShippedModel:
-    def test_only_the_word_embeddings_of_the_4_bit_decoder_have_the_full_range(self, mini_artifacts, mini_checkpoint):
+    def test_the_word_embeddings_of_the_4_bit_decoder_have_the_full_range(self, mini_artifacts, mini_checkpoint):
         weights = open_checkpoint(str(mini_checkpoint)).load_weights()
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph_of(mini_artifacts["onnx-int4"], "decoder").initializer}
         (name,) = [name for name in stored if name.endswith("table_scale_half")]
         blocks = weights[TABLE].numpy().reshape(len(weights[TABLE]), -1, 32)
         np.testing.assert_array_equal(np.abs(stored[name]), (np.abs(blocks).max(-1) / 8).astype(np.float16))
-        dense = weights["text_decoder.bert.encoder.layer.0.output.dense.weight"].numpy().reshape(384, 48, 32)
-        scales = [values for other, values in stored.items() if other.endswith("_scale_half") and values.shape == (384, 48)]
-        parts = [np.abs(values) / (np.abs(dense).max(-1) / 8) for values in scales]
-        (of_dense,) = [part for part in parts if np.isclose(part[..., None], SHRINK, rtol=2**-10).any(-1).all()]
-        assert (of_dense < 0.999).mean() > 0.5
 
     @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4"])
     @pytest.mark.parametrize(("prompt", "num_beams"), [(None, 1), ("a picture of ", 3)])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import runtimes
+from runtimes.decoding.request import checked_config
 from runtimes.decoding.session import STEPWISE
 from runtimes.engines.ort.device_gather import DeviceGather
 from runtimes.engines.step_session import StepSession
@@ -182,7 +183,7 @@ def test_capabilities(tiny_artifacts, recipe):
 def test_images_with_prompts_of_different_length(tiny_artifacts, pixels, recipe, num_beams):
     captioner = runtimes.load(tiny_artifacts[recipe], device="cpu", threads=1)
     prompts = [captioner.tokenizer.prompt_ids(prompt) for prompt in ("a red dog", None, "two", "a red dog", "big old", None)]
-    decoding = captioner._config(prompts[0], captioner.manifest.defaults, {"num_beams": num_beams})
+    decoding = checked_config(captioner.manifest, captioner.session, len(prompts[0]), captioner.manifest.defaults, {"num_beams": num_beams})
     together = captioner._search(pixels, prompts, decoding, lambda phase, seconds: None)
     for index, prompt in enumerate(prompts):
         (alone,) = captioner._search(pixels[index : index + 1], [prompt], decoding, lambda phase, seconds: None)
