@@ -25,7 +25,7 @@ SOURCES := $(shell find exporters runtimes -name '*.py')
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers quality parity-latest check-providers docs golden clean
+.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers quality parity parity-latest check-providers docs golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -174,6 +174,12 @@ $(LATEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(LATEST)
 	$(LATEST)/bin/python -m pip install --quiet $(PIP_ARGS) 'transformers>=5,<6' --editable '.[torch,device,eval]'
 	touch $@
+
+PARITY := build/parity
+parity: setup $(LATEST)/.ready ## Compare captions for every decoding setting, tied and untied, with transformers 4.57 and 5
+	$(BIN)/python -m tests.parity.campaign prepare $(PARITY)
+	$(BIN)/python -m tests.parity.campaign compare $(PARITY)
+	$(LATEST)/bin/python -m tests.parity.campaign compare $(PARITY)
 
 parity-latest: setup $(BASE)/model.safetensors $(LATEST)/.ready ## Compare captions and baseline speed with transformers 5
 	@$(MAKE) --no-print-directory artifacts RECIPES='pytorch-fp32 onnx-fp32'

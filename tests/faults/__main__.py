@@ -16,6 +16,7 @@ from PIL import Image
 from tests.faults.campaign import run_campaign
 from tests.faults.deeds import DEEDS, Stage
 from tests.faults.disks import can_mount
+from tests.faults.injection import can_trace
 
 MAKE = """
 import sys
@@ -60,6 +61,9 @@ def main() -> None:
         if "disk" in actions and not can_mount(Path(folder) / "disk"):
             print("no small disks here: mounting needs root or `unshare -rm`")
             actions.remove("disk")
+        if "fail" in actions and not can_trace():
+            print("no refused calls here: they need strace, and the right to attach it")
+            actions.remove("fail")
         tally = run_campaign(make_stage(Path(folder)), options.deeds.split(","), actions, options.most, options.seed)
     print("\n".join([*tally.lines(), *(f"FAULT {fault}" for fault in tally.faults)]))
     print(f"{sum(tally.points.values())} points, seed {options.seed}: {len(tally.faults)} faults")

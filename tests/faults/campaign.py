@@ -15,7 +15,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -23,7 +23,8 @@ import click
 
 from tests.faults.deeds import DEEDS, Deed, Stage
 from tests.faults.disks import SIZES, change, mounted
-from tests.faults.stops import FAILURES, Stops
+from tests.faults.injection import ERRORS, Point, points_below, stop_until_traced, trace
+from tests.faults.stops import Stops
 from toolkit.cli import COMMANDS, main
 
 NEVER = 0
@@ -63,6 +64,10 @@ class Tally:
     calls: dict[str, int] = field(default_factory=dict)
     """Deed → how many there are to be stopped at."""
     faults: list[str] = field(default_factory=list)
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(system call, error) → how often it was refused."""
+    missed: int = 0
+    """Attempts in which the call did not happen again."""
 
     def lines(self) -> list[str]:
         """Return the counts, a line for each deed and action."""
@@ -72,10 +77,20 @@ class Tally:
         totals = Counter[tuple[str, str]]()
         for (deed, action, _), count in self.points.items():
             totals[deed, action] += count
-        return [
-            f"{deed:<8} {action:<6} {totals[deed, action]:>5} of {self.calls[deed]} calls: {', '.join(found)}"
+        calls = {key: self.calls.get(" ".join(key), self.calls[key[0]]) for key in rows}
+        lines = [
+            f"{deed:<8} {action:<6} {totals[deed, action]:>5} of {calls[deed, action]} calls: {', '.join(found)}"
             for (deed, action), found in rows.items()
         ]
+        return [*lines, *self._refused_lines()]
+
+    def _refused_lines(self) -> list[str]:
+        by_call: dict[str, list[str]] = {}
+        for (call, error), count in sorted(self.refused.items()):
+            by_call.setdefault(call, []).append(f"{count} {error}")
+        return [f"refused {call}: {', '.join(counts)}" for call, counts in by_call.items()] + (
+            [f"{self.missed} refused calls did not happen again"] if self.missed else []
+        )
 
 
 def run_campaign(stage: Stage, names: list[str], actions: list[str], most: int | None, seed: int) -> Tally:
@@ -84,7 +99,8 @@ def run_campaign(stage: Stage, names: list[str], actions: list[str], most: int |
     Args:
         stage: What they work on.
         names: Of deeds.
-        actions: "kill", "fail" (one system error after the other, in turn), "full" (the disk, from a call on), "disk" (real small disks).
+        actions: "kill", "fail" (each system call about the output, with each error of `ERRORS`), "full" (the disk, from a call on), "disk"
+            (real small disks).
         most: Points for each deed and action; None: every call.
         seed: Draws the points.
     """
@@ -104,6 +120,9 @@ def run_campaign(stage: Stage, names: list[str], actions: list[str], most: int |
                 if action == "disk":
                     _on_disks(tally, name, stage, scratch / name)
                     continue
+                if action == "fail":
+                    _refused(tally, name, stage, scratch / name, most, draw)
+                    continue
                 for at in every if most is None or most >= len(every) else sorted(draw.sample(every, most)):
                     _at_a_call(tally, name, stage, scratch / name, at, action)
     return tally
@@ -111,8 +130,23 @@ def run_campaign(stage: Stage, names: list[str], actions: list[str], most: int |
 
 def _at_a_call(tally: Tally, name: str, stage: Stage, place: Path, at: int, action: str) -> None:
     _fresh(DEEDS[name], stage, place)
-    ended = _attempt(DEEDS[name], stage, place, at, FAILURES[at % len(FAILURES)] if action == "fail" else action)
+    ended = _attempt(DEEDS[name], stage, place, at, action)
     _judge(tally, name, stage, place, ended, action, f"call {at}")
+
+
+def _refused(tally: Tally, name: str, stage: Stage, place: Path, most: int | None, draw: random.Random) -> None:
+    """Refuse each system call about the output with each error."""
+    log = place.parent / "trace"
+    _attempt(DEEDS[name], stage, _fresh(DEEDS[name], stage, place), NEVER, "kill", log=log)
+    points = [replace(point, error=error) for point in points_below(log, place) for error in ERRORS]
+    tally.calls[f"{name} fail"] = len(points)
+    for point in points if most is None or most >= len(points) else draw.sample(points, most):
+        _fresh(DEEDS[name], stage, place)
+        ended = _attempt(DEEDS[name], stage, place, NEVER, "kill", log=log, point=point)
+        if "(INJECTED)" not in log.read_text(encoding="utf-8", errors="replace"):
+            tally.missed += 1
+        tally.refused[point.call, point.error] += 1
+        _judge(tally, name, stage, place, ended, "fail", f"{point.call} {point.number} {point.error}")
 
 
 def _on_disks(tally: Tally, name: str, stage: Stage, place: Path) -> None:
@@ -167,15 +201,20 @@ def _fresh(deed: Deed, stage: Stage, place: Path) -> Path:
     return place
 
 
-def _attempt(deed: Deed, stage: Stage, place: Path, at: int, action: str) -> Ended:
-    """Run the command in a fork, disturbed at a call."""
+def _attempt(deed: Deed, stage: Stage, place: Path, at: int, action: str, *, log: Path | None = None, point: Point | None = None) -> Ended:
+    """Run the command in a fork, disturbed at a call; with a log, traced by strace, which refuses the call of a point."""
     (said, say), (counted, count) = os.pipe(), os.pipe()  # pipes: a full disk does not concern them
     child = os.fork()
     if child == 0:
+        if log is not None:
+            stop_until_traced()
         _run(deed.arguments(stage, place), Stops(place.parent, at, action), say, count)
     os.close(say)
     os.close(count)
+    tracer = None if log is None else trace(child, log, point)
     status = _wait(child)
+    if tracer is not None:
+        tracer.communicate(timeout=MOST_S)
     with os.fdopen(said, errors="replace") as words, os.fdopen(counted) as number:
         return Ended(status=status, calls=int(number.read() or 0), said=words.read())
 

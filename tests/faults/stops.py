@@ -1,10 +1,9 @@
-"""Faults at the operating system's seam: a process counts its calls to the file system; at one of them it is killed, or the call fails.
+"""Faults at the operating system's seam: a process counts its calls to the file system; at one of them it is killed, or the disk is full.
 
 Calls are seen by an audit hook (opening, renaming, removing, listing, locking), and `os.fsync`, which tells no hook, is wrapped. A write
 cannot be seen; a disk that is full from a call on is a limit of zero bytes for every file from then on, of native code's files as well.
 """
 
-import errno
 import os
 import resource
 import signal
@@ -13,7 +12,6 @@ from pathlib import Path
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.scandir", "os.listdir", "os.truncate", "fcntl.flock"}
 BY_DESCRIPTOR = {"fcntl.flock", "os.scandir", "os.truncate"}
-FAILURES = ("ENOSPC", "EIO", "EACCES", "EROFS", "EMFILE")
 
 
 class Stops:
@@ -48,8 +46,5 @@ class Stops:
             return
         if self._action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        elif self._action == "full":
-            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
         else:
-            code = getattr(errno, self._action)
-            raise OSError(code, os.strerror(code))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))

@@ -14,31 +14,12 @@ from runtimes.artifact.generation import GenerationConfig
 from runtimes.captioner import Captioner
 from runtimes.decoding.processors import process, processors_of
 from runtimes.loading import load
+from tests.parity.settings import search_settings, single_settings
 
 EOS = 3
-SETTINGS = [
-    {"repetition_penalty": 1.5},
-    {"repetition_penalty": 0.7},
-    {"no_repeat_ngram_size": 1},
-    {"no_repeat_ngram_size": 2},
-    {"no_repeat_ngram_size": 3},
-    {"bad_words_ids": [[10], [20, 21], [EOS]]},
-    {"suppress_tokens": [7, 12, 30, 41]},
-    {"max_new_tokens": 5},
-    {"max_new_tokens": 5, "max_length": 9},
-    {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_length": 9},
-    {"repetition_penalty": 1.2, "suppress_tokens": [EOS], "max_length": 14},
-    {"no_repeat_ngram_size": 2, "bad_words_ids": [[5]], "suppress_tokens": [9], "max_new_tokens": 12, "min_length": 6},
-]
-BEAM_SETTINGS = [
-    {"early_stopping": True},
-    {"early_stopping": "never"},
-    {"early_stopping": "never", "length_penalty": 2.0},
-    {"early_stopping": True, "length_penalty": -1.0, "repetition_penalty": 1.4},
-    {"early_stopping": "never", "no_repeat_ngram_size": 2, "length_penalty": 0.0},
-]
-CASES = [{"num_beams": beams, **settings} for settings in SETTINGS for beams in (1, 3)]
-CASES += [{"num_beams": 3, **settings} for settings in BEAM_SETTINGS]
+WORDS = (10, 20, 21, 7, 12, 30, 41, 5, 9)
+SETTINGS = single_settings(WORDS, EOS)
+CASES = search_settings(WORDS, EOS)
 
 
 @pytest.fixture(scope="module")

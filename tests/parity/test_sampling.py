@@ -10,15 +10,9 @@ from runtimes.decoding.processors import process, processors_of
 from runtimes.decoding.search import generate
 from runtimes.errors import RequestError
 from runtimes.loading import load
+from tests.parity.settings import SAMPLING_SETTINGS
 from tests.runtimes.decoding.test_search import BOS, EOS, SPEC, A, B, C, ScriptedSession, table
 
-SETTINGS = [
-    {"top_k": 0},
-    {"top_k": 5},
-    {"top_k": 0, "top_p": 0.7},
-    {"temperature": 0.6, "top_k": 20, "top_p": 0.9},
-    {"temperature": 1.8, "top_k": 0, "top_p": 0.95, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_length": 8},
-]
 SCRIPT = {(): {A: 0.5, B: 0.3, C: 0.2}, (A,): {EOS: 0.6, C: 0.4}, (B,): {C: 0.9, EOS: 0.1}, (C,): {A: 0.7, B: 0.3}}
 
 CRITICAL = 20.515
@@ -31,7 +25,7 @@ def softmax(scores):
 
 
 @pytest.mark.parametrize("prompt", [None, "a picture of"])
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", SAMPLING_SETTINGS, ids=str)
 def test_distributions_equal_transformers(tiny_checkpoint, tiny_artifacts, drawn_images, settings, prompt):
     reference, captioner = HfCaptioner(tiny_checkpoint, threads=1), load(tiny_artifacts["onnx-fp32"], device="cpu")
     session = captioner.stepwise_session
