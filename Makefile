@@ -142,7 +142,7 @@ $(PEERS)/$(NAME)/%/peer.json: $(SOURCES) $(wildcard toolkit/bench/peers/*.py)
 QUALITY ?= build/quality
 QUALITY_DATASET ?= $(or $(wildcard $(BLIP_DATA)/coco_val_cc_by),sample)
 QUALITY_RECIPES := onnx-fp32 onnx-int8 onnx-int4 onnx-int8-fast pytorch-int8
-QUALITY_FILES := $(QUALITY)/recipes.jsonl $(QUALITY)/stress.json $(QUALITY)/int4.json
+QUALITY_FILES := $(QUALITY)/recipes.jsonl $(QUALITY)/stress.json $(QUALITY)/int4.json $(QUALITY)/sensitivity.json
 
 $(QUALITY)/recipes.jsonl: $(SOURCES) | $(VENV)/.ready
 	@$(MAKE) --no-print-directory artifacts RECIPES='$(QUALITY_RECIPES)' EXPORT_ARGS="--on-gate-failure write"
@@ -164,6 +164,11 @@ $(QUALITY)/qat.json: $(SOURCES) | $(VENV)/.ready
 $(QUALITY)/int4.json: $(SOURCES) tests/quality/int4.py | $(VENV)/.ready
 	$(BIN)/python -m tests.quality.int4 --checkpoint $(CHECKPOINT) --selection $(or $(wildcard $(BLIP_DATA)/train/coco_train_mini),sample) \
 		--confirmation $(QUALITY_DATASET) --output $@
+
+$(QUALITY)/sensitivity.json: $(SOURCES) tests/quality/sensitivity.py | $(VENV)/.ready
+	$(BIN)/toolkit sensitivity $(CHECKPOINT) --recipe onnx-int8 --dataset $(QUALITY_DATASET) --output $(QUALITY)/sensitivity.jsonl --overwrite \
+		--report $(QUALITY)/sensitivity.html --json > $(QUALITY)/sensitivity-layers.json
+	$(BIN)/python -m tests.quality.sensitivity $(QUALITY)/sensitivity-layers.json --output $@
 
 quality: setup $(QUALITY_FILES) ## Measure quality on coco_val_cc_by of BLIP_DATA, or on the sample images, and write build/quality/quality.md
 	$(BIN)/python -m tests.quality.page $(QUALITY)

@@ -161,7 +161,7 @@ def _export_one(
     from exporters.calibration.smoothing import smoothed
     from exporters.gate.gate import error_after_retries
 
-    exporter = _exporter(recipe.runtime)
+    exporter = builder_module(recipe.runtime)
     with working_folder(path.parent, ".export-") as working:
         scaled = checkpoint.with_image_scale(recipe.image_scale)
         prepared = smoothed(scaled, recipe, calibration, exporter.ACTIVATION_BITS, threads)
@@ -236,7 +236,7 @@ def _fitted(checkpoint: "Checkpoint", recipe: Recipe) -> "Checkpoint":
     return replace(checkpoint, defaults=defaults)
 
 
-def _exporter(runtime: str) -> ModuleType:
+def builder_module(runtime: str) -> ModuleType:
     """Import the builder module of an engine."""
     builder = find_engine(runtime).builder
     if builder is None:

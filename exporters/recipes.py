@@ -75,7 +75,12 @@ class Component(Layer):
         if name in self.layers:
             return self.layers[name]
         matching = [pattern for pattern in self.layers if fnmatchcase(name, pattern)]
-        return self.layers[max(matching, key=lambda pattern: (len(pattern), pattern))] if matching else self
+        return self.layers[max(matching, key=lambda pattern: (len(pattern), pattern))] if matching else self.own_format
+
+    @property
+    def own_format(self) -> Layer:
+        """The format of layers without an exception."""
+        return Layer(weights=self.weights, per_channel=self.per_channel, block_size=self.block_size, reduce_range=self.reduce_range)
 
     @property
     def formats(self) -> list[Layer]:

@@ -21,19 +21,17 @@ from exporters.calibration.smoothing import smoothed
 from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.emulation.drift import Emulation, Example, evenly_spaced
 from exporters.emulation.model import formats_of
-from exporters.export import export
+from exporters.export import builder_module, export
 from exporters.gate.drift import Drift, drift_text
 from exporters.gate.labelled_image import LabelledImage
 from exporters.mixed_precision.budget import Budget, Verdict
-from exporters.mixed_precision.candidates import candidates, stored_bytes, with_formats
+from exporters.mixed_precision.candidates import candidates, with_formats
 from exporters.mixed_precision.exceptions import smallest
 from exporters.mixed_precision.frontier import Assignment, Choice, Objective, frontier
 from exporters.mixed_precision.journal import Journal
-from exporters.mixed_precision.layer_times import layer_seconds
+from exporters.mixed_precision.layer_costs import layer_cost
 from exporters.mixed_precision.local_error import LocalErrors
-from exporters.onnx.build import ACTIVATION_BITS as ORT_ACTIVATION_BITS
 from exporters.onnx.storage import LARGE
-from exporters.pytorch.build import ACTIVATION_BITS as TORCH_ACTIVATION_BITS
 from exporters.recipes import Recipe
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact, sha256_of
@@ -43,11 +41,8 @@ from runtimes.storage.atomic_write import write_atomically
 ESTIMATE_IMAGES = 16
 """Calibration images for the estimates. PTQ4ViT (Yuan et al. 2022) found that 32 images are enough to choose scales."""
 MAX_EVALUATIONS = 20
-TOKENS = 11
-"""Tokens per caption, for times: the mean length of COCO's captions."""
 GRAPH_BYTES = 400_000
 """Bytes of an artifact's graphs and manifest, roughly; the real size is measured at the end."""
-ACTIVATION_BITS = {"ort": ORT_ACTIVATION_BITS, "torch": TORCH_ACTIVATION_BITS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +238,7 @@ class Search:
         if self._emulated is None or {name: part.smooth for name, part in self._emulated[0].components.items()} != smoothing:
             self._emulated = None  # frees the weights before others are loaded
             scaled = self._checkpoint.with_image_scale(recipe.image_scale)
-            prepared = smoothed(scaled, recipe, self._calibration, ACTIVATION_BITS[recipe.runtime], self._threads)
+            prepared = smoothed(scaled, recipe, self._calibration, builder_module(recipe.runtime).ACTIVATION_BITS, self._threads)
             emulation = Emulation(self._checkpoint, prepared, recipe.runtime, self._threads)
             emulation.model.check(formats_of(recipe, self._layers))
             self._emulated = recipe, emulation, emulation.examples(self._images)
@@ -256,19 +251,12 @@ class Search:
         errors = LocalErrors(emulation, emulation.examples(images))
         rows: dict[str, list[dict[str, float]]] = {}
         for component, layers in self._layers.items():
-            once = component not in self._checkpoint.family.per_token
             for layer in layers:
-                linears = emulation.model.layers[layer]
-                outputs, inputs = sum(linear.weight.shape[0] for linear in linears), linears[0].weight.shape[1]
-                runs, run_rows = (1, errors.rows(layer)) if once else (TOKENS, 1)
+                formats = candidates(self.recipe, component)
+                costs = [layer_cost(emulation, layer, each, errors.rows(layer)) for each in formats]
                 rows[layer] = [
-                    {
-                        "drift": errors.drift(layer, each),
-                        "bytes": stored_bytes(each, inputs, outputs),
-                        "seconds": runs
-                        * layer_seconds(each, inputs, outputs, run_rows, runtime=self.recipe.runtime, threads=self._threads),
-                    }
-                    for each in candidates(self.recipe, component)
+                    {"drift": errors.drift(layer, each), "bytes": cost.stored, "seconds": cost.seconds}
+                    for each, cost in zip(formats, costs, strict=True)
                 ]
         return rows
 

@@ -20,6 +20,7 @@ from runtimes.workers.logs import CHOICE, log_to_stderr
 
 COMMANDS = {
     "export": ("toolkit.commands.export", "Export a BLIP checkpoint to artifacts."),
+    "sensitivity": ("toolkit.commands.sensitivity", "Measure how much each layer of a recipe contributes to its drift."),
     "tune": ("toolkit.commands.tune", "Search for the formats of a checkpoint's layers that meet a budget."),
     "finetune": ("toolkit.commands.finetune", "Train a checkpoint to lose less with a recipe."),
     "caption": ("toolkit.commands.caption", "Caption images with an artifact."),

@@ -22,12 +22,7 @@ HALF_BYTES, FLOAT_BYTES = 2, 4
 
 def candidates(recipe: Recipe, component: str) -> tuple[Layer, ...]:
     """Return the formats to try for the layers of a component: its own format in the recipe, and those of the engine."""
-    return tuple(dict.fromkeys((plain(recipe.component(component)), *FORMATS[recipe.runtime])))
-
-
-def plain(layer: Layer) -> Layer:
-    """Return the format of a component without its exceptions."""
-    return Layer(weights=layer.weights, per_channel=layer.per_channel, block_size=layer.block_size, reduce_range=layer.reduce_range)
+    return tuple(dict.fromkeys((recipe.component(component).own_format, *FORMATS[recipe.runtime])))
 
 
 def stored_bytes(layer_format: Layer, inputs: int, outputs: int) -> int:
@@ -54,8 +49,6 @@ def with_formats(recipe: Recipe, formats: Mapping[str, Layer], layers: Mapping[s
     components: dict[str, Component] = {}
     for name, names in layers.items():
         component = recipe.component(name)
-        changed = {
-            layer: plain(formats[layer]) for layer in names if layer in formats and plain(component.layer(layer)) != plain(formats[layer])
-        }
+        changed = {layer: formats[layer] for layer in names if layer in formats and component.layer(layer) != formats[layer]}
         components[name] = replace(component, layers={**component.layers, **changed})
     return replace(recipe, components=components)

@@ -53,7 +53,7 @@ def render_html(records: Sequence[Record], dataset: Dataset | None = None, histo
     cards = compared[:MAX_CARDS]
     indices = [card.index for card in cards]
     headline, _, rest = advice.sentence.partition(": ")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(_read("page.html"))
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(read_resource("page.html"))
     return page.render(
         advice=advice,
         headline=(headline[0].upper() + headline[1:], rest),
@@ -73,13 +73,14 @@ def render_html(records: Sequence[Record], dataset: Dataset | None = None, histo
         checkpoint=next((record.subject.checkpoint_sha256 for record in records if record.subject), None),
         commands=commands(records),
         raw=base64.b64encode(to_lines(records)).decode("ascii"),
-        colours=_colours(),
-        style=_read("page.css"),
-        script=_read("page.js"),
+        colours=colours(),
+        style=read_resource("page.css"),
+        script=read_resource("page.js"),
     )
 
 
-def _read(name: str) -> str:
+def read_resource(name: str) -> str:
+    """Return the content of a file beside this module."""
     return (files("toolkit.report") / name).read_text(encoding="utf-8")
 
 
@@ -131,7 +132,7 @@ def _texts(sheet: Sheet, chosen: Row | None) -> dict[str, object]:
     return {"title": sheet.title, "note": sheet.note, "head": [column.title for column in sheet.columns], "lines": lines}
 
 
-def _colours() -> str:
+def colours() -> str:
     """Return the CSS variables: light by default and in print, dark by the system's or the reader's choice."""
     light, dark = (
         "".join(f"--{name}: {colour}; " for name, colour in colours.items()) + f"color-scheme: {scheme};"

@@ -73,7 +73,7 @@ class TestNames:
         general, special = Layer(weights="fp16"), Layer(weights="qint8", block_size=32)
         component = Component(weights="qint8", per_channel=True, layers={"*.fc1": special, "*": general, "*.2.fc1": Layer()})
         assert [component.layer(name) for name in ("a.fc1", "a.fc2", "a.2.fc1")] == [special, general, Layer()]
-        assert Component(weights="fp16").layer("a") == Component(weights="fp16")
+        assert Component(weights="fp16").layer("a") == Layer(weights="fp16")
 
     def test_a_pattern_without_a_layer_is_refused_with_similar_names(self, tiny_checkpoint, drawn_images, tmp_path):
         recipe = with_layers(find_recipe("onnx-int8"), {"encoder": {"vision_model.encoder.layers.7.mlp.fc2": Layer()}})

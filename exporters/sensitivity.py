@@ -1,0 +1,115 @@
+"""Measure how much each layer of a recipe contributes to its drift: only this layer is quantized, then every layer except it.
+
+The formats are emulated in the torch module, so no layer needs an export. Each result is stored in a journal.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from exporters.calibration.activations import Calibration
+from exporters.calibration.smoothing import smoothed
+from exporters.checkpoint.checkpoint import Checkpoint
+from exporters.emulation.drift import Emulation
+from exporters.emulation.model import formats_of
+from exporters.export import builder_module
+from exporters.gate.drift import Drift
+from exporters.gate.labelled_image import LabelledImage
+from exporters.mixed_precision.journal import Journal
+from exporters.mixed_precision.layer_costs import layer_cost
+from exporters.mixed_precision.local_error import LocalErrors
+from exporters.recipes import Layer, Recipe
+from runtimes.errors import RecipeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSensitivity:
+    """The contribution of one layer."""
+
+    layer: str
+    component: str
+    layer_format: str
+    only: Drift
+    """Only this layer is quantized."""
+    rest: Drift
+    """Every layer except this one is quantized."""
+    estimate: float
+    """Estimated drift of this layer alone, see `mixed_precision.local_error`."""
+    bytes_saved: int
+    """By its format, compared with FP32."""
+    seconds_saved: float
+    """Per image, on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """The contributions of all quantized layers, and the drift of the whole recipe."""
+
+    whole: Drift
+    layers: tuple[LayerSensitivity, ...]
+    """In descending order of `only - rest`: the layers first that another format would help most."""
+
+
+def measure_sensitivity(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    images: Sequence[LabelledImage],
+    journal: Journal,
+    *,
+    calibration: Calibration,
+    threads: int,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> Sensitivity:
+    """Measure every quantized layer of a recipe.
+
+    Args:
+        checkpoint: The checkpoint.
+        recipe: A quantized recipe.
+        images: Images, with or without captions.
+        journal: Results so far; new results are added.
+        calibration: Images for smoothing.
+        threads: CPU threads.
+        on_step: Called with the name of each layer.
+
+    Raises:
+        RecipeError: The recipe quantizes no layer, or has a format that cannot be emulated.
+        ImageReadError: An image cannot be read.
+    """
+    scaled = checkpoint.with_image_scale(recipe.image_scale)
+    prepared = smoothed(scaled, recipe, calibration, builder_module(recipe.runtime).ACTIVATION_BITS, threads)
+    emulation, own = Emulation(checkpoint, prepared, recipe.runtime, threads), formats_of(recipe, checkpoint.layers())
+    emulation.model.check(own)
+    quantized = [layer for layer in own if emulation.model.scheme(layer, own[layer]) is not None]
+    if not quantized:
+        raise RecipeError(f"{recipe.name}: no layer of this checkpoint is quantized")
+    examples = emulation.examples(images)
+
+    def drift(key: str, formats: dict[str, Layer]) -> Drift:
+        return Drift(**journal.result(key, lambda: asdict(emulation.drift(formats, examples))))
+
+    on_step("the whole recipe")
+    whole = drift("whole", own)
+    errors = LocalErrors(emulation, examples[:8])
+    found = []
+    for number, layer in enumerate(quantized, start=1):
+        on_step(f"layer {number} of {len(quantized)}: {layer}")
+        only = drift(f"only {layer}", {layer: own[layer]})
+        rest = drift(f"except {layer}", {name: each for name, each in own.items() if name != layer})
+
+        def costs(layer: str = layer) -> dict[str, Any]:
+            before, after = (layer_cost(emulation, layer, each, errors.rows(layer)) for each in (Layer(), own[layer]))
+            saved = {"bytes_saved": before.stored - after.stored, "seconds_saved": before.seconds - after.seconds}
+            return {**saved, "estimate": errors.drift(layer, own[layer])}
+
+        component = checkpoint.family.component_of(layer)
+        found.append(
+            LayerSensitivity(
+                layer=layer,
+                component=component,
+                layer_format=str(own[layer]),
+                only=only,
+                rest=rest,
+                **journal.result(f"cost {layer}", costs),
+            )
+        )
+    return Sensitivity(whole=whole, layers=tuple(sorted(found, key=lambda each: (each.rest.nat - each.only.nat, each.layer))))
