@@ -10,11 +10,11 @@ over rounds, with the least and the largest. "end to end" adds the time of the e
 import argparse
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--tokens", type=int, help="force this many tokens per caption")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--cpu-time", action="store_true", help="measure CPU time, for a machine with other load; with --threads 1")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--learn", action="store_true", help="learn from the captions, in order of the images; one round only")
     source.add_argument("--accepting", action="store_true", help="make the table from the captions of the same images")
@@ -65,7 +66,7 @@ def main() -> None:
 def measure(artifact: Path, images: Sequence[Path], options: argparse.Namespace) -> list[str]:
     """Return the cells of one artifact."""
     captioner = runtimes.load(artifact, threads=options.threads, draft=False)
-    decoder = Decoder(captioner, options.tokens)
+    decoder = Decoder(captioner, options.tokens, process_time if options.cpu_time else perf_counter)
     drafter = CountingDrafter(make_drafter(artifact, captioner, images, options))
     for image in images[:3]:
         decoder.caption(decoder.encode(image)[0], None)
@@ -117,7 +118,10 @@ def make_drafter(artifact: Path, captioner: Captioner, images: Sequence[Path], o
         drafter = runtimes.load(artifact, threads=options.threads, draft=True).drafter
         assert drafter is not None
         return drafter
-    decoder, eos_id = Decoder(captioner, options.tokens), captioner.manifest.tokenizer.eos_id
+    decoder, eos_id = (
+        Decoder(captioner, options.tokens, process_time if options.cpu_time else perf_counter),
+        captioner.manifest.tokenizer.eos_id,
+    )
     texts = []
     if options.accepting:
         texts = [list(decoder.caption(decoder.encode(image)[0], None).ids) for image in images]
@@ -144,8 +148,8 @@ class Decoded:
 class Decoder:
     """Encodes an image once, and decodes its caption several times."""
 
-    def __init__(self, captioner: Captioner, tokens: int | None) -> None:
-        self._captioner, self._spec = captioner, captioner.manifest.tokenizer
+    def __init__(self, captioner: Captioner, tokens: int | None, clock: Callable[[], float]) -> None:
+        self._captioner, self._spec, self._clock = captioner, captioner.manifest.tokenizer, clock
         config = replace(captioner.manifest.defaults.deterministic(), num_beams=1)
         self._prompt = np.array([captioner.tokenizer.prompt_ids(None)], np.int64)
         length = self._prompt.shape[1] + (tokens or 0)
@@ -153,12 +157,12 @@ class Decoder:
 
     def encode(self, image: Path) -> tuple[object, float]:
         pixels = preprocess(read_image(image), self._captioner.manifest.image)[None]
-        started = perf_counter()
-        return self._captioner.stepwise_session.encode({"pixels": pixels}), perf_counter() - started
+        started = self._clock()
+        return self._captioner.stepwise_session.encode({"pixels": pixels}), self._clock() - started
 
     def caption(self, state: object, drafter: CountingDrafter | None) -> Decoded:
         phases: Counter[str] = Counter()
-        started = perf_counter()
+        started = self._clock()
         (hypothesis,) = generate(
             self._captioner.stepwise_session,
             state,  # no engine of this project changes a state, so it can be decoded again
@@ -168,7 +172,7 @@ class Decoder:
             lambda phase, seconds: phases.update([phase]),
             drafter=drafter,  # type: ignore[arg-type]
         )
-        return Decoded(hypothesis.token_ids, perf_counter() - started, phases)
+        return Decoded(hypothesis.token_ids, self._clock() - started, phases)
 
 
 def spread(numerators: Sequence[float], denominators: Sequence[float]) -> str:

@@ -15,7 +15,7 @@ from runtimes.images.reading import ImageInput, Images, preprocess, read_image
 
 LENGTHS = range(1, 7)
 """Numbers of tokens per step that are timed; the last one is the token before a draft and the longest draft."""
-ROUNDS = 12
+ROUNDS = 20
 
 
 def measure_step_costs(captioner: Captioner, ids: Sequence[int]) -> tuple[float, ...]:

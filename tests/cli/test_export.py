@@ -22,7 +22,7 @@ NAMES = [
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["export", *map(str, arguments)], prog_name="toolkit")
+    return CliRunner().invoke(main, ["export", "--no-draft", *map(str, arguments)], prog_name="toolkit")  # draft tables: test_drafts.py
 
 
 def error_of(result):
@@ -58,6 +58,7 @@ def test_only_the_paths_are_printed_on_stdout(tiny_checkpoint, tiny_artifacts, d
         "toolkit.cli",
         "-vv",
         "export",
+        "--no-draft",
         str(tiny_checkpoint),
         "--output",
         str(output),

@@ -87,7 +87,18 @@ DEEDS = {
     "export": Deed(
         prepare=_an_export_of_another_checkpoint,
         arguments=lambda stage, place: (
-            ["export", str(stage.checkpoint), "--recipe", "onnx-int8", "-o", str(place), "--on-gate-failure", "write", "--overwrite"]
+            [
+                "export",
+                "--no-draft",
+                str(stage.checkpoint),
+                "--recipe",
+                "onnx-int8",
+                "-o",
+                str(place),
+                "--on-gate-failure",
+                "write",
+                "--overwrite",
+            ]
         ),
         look=lambda stage, place: artifact_at(place / stage.artifact.name, stage.other, stage.artifact),
         allowed=frozenset({"old", "new"}),
