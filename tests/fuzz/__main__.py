@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import runtimes
 from runtimes.storage.archive import unpack
+from tests.drafted import certain_table, drafted_copy
 from tests.fuzz import archives, damage, documents, forge, images
 from tests.fuzz.tally import Tally, render, write
 from tests.paths import ROOT
@@ -20,7 +22,16 @@ from toolkit.packaging.package import package
 
 RECIPES = ("onnx-int8", "onnx-int4", "onnx-fp32", "pytorch-int8", "pytorch-fp32")
 VERSIONS = ("onnxruntime", "pillow", "tokenizers", "torch", "numpy")
-COUNTS = {"images": 12_000, "artifacts": 7_000, "archives": 4_000, "forged": 2_100, "goldens": 600, "records": 3_000, "peers": 3_000}
+COUNTS = {
+    "images": 12_000,
+    "artifacts": 7_000,
+    "archives": 4_000,
+    "forged": 2_100,
+    "goldens": 600,
+    "drafts": 600,
+    "records": 3_000,
+    "peers": 3_000,
+}
 
 
 def tallies(folder: Path, seed: int, scale: float, crashes: list[str]) -> Iterator[Tally]:
@@ -29,7 +40,7 @@ def tallies(folder: Path, seed: int, scale: float, crashes: list[str]) -> Iterat
     drawn = draw_images(folder)
     made = export_tiny(write_tiny_checkpoint(folder / "tiny"), drawn, folder / "artifacts")
     seeds = [made[recipe] for recipe in RECIPES]
-    for part in ("damage", "forge", "archives", "goldens", "documents"):
+    for part in ("damage", "forge", "archives", "goldens", "drafts", "documents"):
         (folder / part).mkdir()
     yield images.run(counts["images"], seed)
     yield damage.run(seeds, counts["artifacts"], seed, folder / "damage")
@@ -41,9 +52,10 @@ def tallies(folder: Path, seed: int, scale: float, crashes: list[str]) -> Iterat
     tally, found = forge.run(seeds, counts["forged"], seed, folder / "forge", drawn[0].path)
     crashes += found
     yield tally
-    tally, found = forge_goldens(made["onnx-int8"], counts["goldens"], seed, folder / "goldens", drawn[0].path)
-    crashes += found
-    yield tally
+    for forge_part, part in ((forge_goldens, "goldens"), (forge_drafts, "drafts")):
+        tally, found = forge_part(made["onnx-int8"], counts[part], seed, folder / part, drawn[0].path)
+        crashes += found
+        yield tally
 
 
 def forge_goldens(artifact: Path, count: int, seed: int, folder: Path, image: Path) -> tuple[Tally, list[str]]:
@@ -52,6 +64,13 @@ def forge_goldens(artifact: Path, count: int, seed: int, folder: Path, image: Pa
     unpack(folder.with_name("package.tar.gz"), folder.with_name("package"))
     seeds = [folder.with_name("package")]
     return forge.run(seeds, count, seed, folder, image, role="golden", name="forged golden captions")
+
+
+def forge_drafts(artifact: Path, count: int, seed: int, folder: Path, image: Path) -> tuple[Tally, list[str]]:
+    """Try an artifact with forged draft tables."""
+    captions = runtimes.load(artifact, threads=1).caption(image)
+    drafted = drafted_copy(artifact, folder.with_name("drafted"), certain_table(caption.token_ids for caption in captions))
+    return forge.run([drafted], count, seed, folder, image, role="drafts", name="forged draft tables")
 
 
 def main() -> int:

@@ -111,6 +111,8 @@ def forged(source: Path, path: Path, chance: random.Random, role: str = "") -> s
         document = json.loads(content[name])
         how += edit(document, chance)
         content[name] = json.dumps(document).encode()
+    elif name.endswith(".npy") and chance.random() < 0.75:
+        how += edit_rows(content, name, chance)
     elif name.endswith(".safetensors") and chance.random() < 0.75:
         how += edit_header(content, name, chance)
     else:
@@ -159,6 +161,18 @@ def edit(parsed: Any, chance: random.Random, keep: tuple[str, ...] = ()) -> str:
         alike = [value for value in VALUES if type(value) is type(old)]
         holder[key] = chance.choice(alike if alike and chance.random() < 0.6 else VALUES)
         done.append(f"{key}={holder[key]!r}"[:60])
+    return ", ".join(done)
+
+
+def edit_rows(content: dict[str, bytes], name: str, chance: random.Random) -> str:
+    """Change one to three numbers of a draft table, behind its header."""
+    data, header = bytearray(content[name]), 128
+    done = []
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        index, number = chance.randrange((len(data) - header) // 4), chance.choice(NUMBERS) & 0xFFFFFFFF
+        data[header + 4 * index : header + 4 * index + 4] = number.to_bytes(4, "little")
+        done.append(f"number {index} is {number}")
+    content[name] = bytes(data)
     return ", ".join(done)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.fuzz import archives, damage, documents, forge, images
-from tests.fuzz.__main__ import forge_goldens
+from tests.fuzz.__main__ import forge_drafts, forge_goldens
 from tests.fuzz.tally import Tally
 from tests.paths import ROOT
 
@@ -64,3 +64,10 @@ def test_the_fuzzing_can_fail(tiny_artifacts):
     tally = Tally("x", "x")
     damage.attempt(tally, tiny_artifacts["onnx-int8"], "nothing was done", seed=tiny_artifacts["onnx-int8"])
     assert tally.broken == ["nothing was done: loaded"]
+
+
+def test_forged_draft_tables(tiny_artifacts, drawn_images, tmp_path):
+    (tmp_path / "drafts").mkdir()
+    tally, crashes = forge_drafts(tiny_artifacts["onnx-int8"], 25, 7, tmp_path / "drafts", drawn_images[0].path)
+    assert tally.broken == []
+    assert crashes == []
