@@ -1,12 +1,16 @@
 """The `toolkit` command: a table of subcommands, each imported when it runs, so that `toolkit --help` imports click only.
 
-Commands print results on stdout, and progress, warnings and errors on stderr. A `ToolkitError` becomes one line and exit code 1.
+Commands print results on stdout, and progress, warnings and errors on stderr. A `ToolkitError` or an error of the system becomes one line
+and exit code 1.
 """
 
 import codecs
+import contextlib
+import errno
 import io
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -15,7 +19,7 @@ from typing import Any
 
 import click
 
-from runtimes.errors import ToolkitError
+from runtimes.errors import EnvironmentFailedError, ToolkitError
 from runtimes.workers.logs import CHOICE, log_to_stderr
 
 COMMANDS = {
@@ -60,6 +64,12 @@ def _accept_all_characters(stream: object) -> None:
     if isinstance(stream, io.TextIOWrapper) and (stream.errors == "strict" or codecs.lookup(stream.encoding).name != "utf-8"):
         codecs.register_error("toolkit.escape", _escape)
         stream.reconfigure(errors="toolkit.escape")
+
+
+def _discard_stdout() -> None:
+    """Write what is left in the buffer of stdout to the null device: a second failure at exit would print a traceback."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class LazyCommands(click.Group):
@@ -112,6 +122,16 @@ class LazyCommands(click.Group):
         except ToolkitError as error:
             self._report(ctx, str(error), error.code)
             raise click.ClickException(str(error)) from error
+        except OSError as error:  # the system refuses a call that no command expects to fail, for example a write to a full stdout
+            if error.errno == errno.EPIPE:
+                raise  # click ends quietly: the reader of the pipe has enough
+            message = (
+                f"{error.filename or 'a file or an output stream'}: {error.strerror or error}; correct this on the machine and try again"
+            )
+            if error.filename is None:
+                _discard_stdout()
+            self._report(ctx, message, EnvironmentFailedError.code)
+            raise click.ClickException(message) from error
         except KeyboardInterrupt as error:
             number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
             click.echo(f"Stopped by {number.name}.", err=True)

@@ -195,3 +195,14 @@ def test_an_image_that_hangs_is_an_error_row(artifact, images, tmp_path, batch_s
     assert [row.get("code") for row in rows] == [None, "IMAGE_TIMEOUT", None]
     assert "no answer within 5 s" in rows[1]["error"]
     assert subprocess.run([*COMMAND, "caption", artifact, *names, "--timeout", "5"], env=environment(), check=False).returncode == 1
+
+
+@pytest.mark.parametrize("arguments", [["export", "--list"], ["export", "--list", "--json"]])
+def test_a_full_stdout_is_one_line(arguments):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "toolkit.cli", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "No space left on device" in line

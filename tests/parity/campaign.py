@@ -76,12 +76,12 @@ def main(folder: Path, names: Sequence[str] = ()) -> int:
             for prompt in PROMPTS:
                 found = _captions if not settings.get("do_sample") else _distributions
                 for result in found(reference, captioners, images, prompt, settings):
-                    counts += result
+                    counts.update(result)
                     if result["differences"]:
                         print(f"  {name}, {settings}, prompt {prompt!r}: {result['differences']} different")
             counts["settings"] += 1
         print(f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()), flush=True)
-        total += counts
+        total.update(counts)
     print(
         f"all: {total['captions']} captions, {total['steps']} steps of sampling, {total['ties']} ties, {total['differences']} differences"
     )
