@@ -1,7 +1,8 @@
 """The arithmetic of each format of a layer, by engine: which weights and which activations a product computes with.
 
-Approximations: products are added in FP32 instead of INT32, and tensors that belong to no layer (positions, patches) stay in FP32, while
-quantized graphs store them in FP16. `tests/exporters/emulation` compares the drift with that of artifacts.
+Approximations: products are added in FP32 instead of INT32. 4-bit weights are rounded to nearest, while exports round them with GPTQ, which
+loses less. Tensors that belong to no layer (positions, patches) stay in FP32, while quantized graphs store them in FP16.
+`tests/exporters/emulation` compares the drift with that of artifacts.
 """
 
 from dataclasses import dataclass

@@ -10,6 +10,7 @@ from typing import Any
 
 from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, RequestError
+from runtimes.storage.atomic_write import write_atomically
 
 
 class Journal:
@@ -31,17 +32,18 @@ class Journal:
         wanted = json.loads(json_dataclass.canonical_json({"settings": settings}))
         try:
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-            complete = [line for line in lines if line.endswith(b"\n")]
-            if complete and _parsed(complete[0]) != wanted:
-                if not overwrite:
-                    raise RequestError(f"{path}: was written with other settings, or by another program; move it away, or use --overwrite")
-                complete = []
-            path.write_bytes(b"".join(complete) or json_dataclass.canonical_json(wanted) + b"\n")
         except OSError as error:
             raise OutputError(path, error.strerror or str(error)) from error
+        complete = [line for line in lines if line.endswith(b"\n")]
+        if complete and _parsed(complete[0]) != wanted:
+            if not overwrite:
+                raise RequestError(f"{path}: was written with other settings, or by another program; move it away, or use --overwrite")
+            complete = []
         for row in map(_parsed, complete[1:]):
             if row is not None:
                 self._results[row["key"]] = row["result"]
+        self._start: bytes | None = b"".join(complete) or json_dataclass.canonical_json(wanted) + b"\n"
+        """What the file contains before the first new result; None after it is written."""
 
     def result(self, key: str, compute: Callable[[], Any]) -> Any:  # noqa: ANN401 - a JSON value
         """Return a stored result, or compute and store it.
@@ -56,6 +58,9 @@ class Journal:
         if key not in self._results:
             result = compute()
             try:
+                if self._start is not None:
+                    write_atomically(self._path, self._start)
+                    self._start = None
                 with self._path.open("ab") as stream:
                     stream.write(json_dataclass.canonical_json({"key": key, "result": result}) + b"\n")
             except OSError as error:
