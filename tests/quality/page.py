@@ -27,6 +27,8 @@ NOT_MEASURED = "Not measured.\n"
 KIND = "section"
 """Kind of the page's generated parts."""
 
+FACTS = ("Host", "Measured", "Workload", "BLEU", "Changes", "Drift", "KL")
+"""The footnotes of a report that concern quality."""
 SCALES = (1, 10, 30, 100)
 SHADES = " ░▒▓█"
 """Of the heat map, from no drift to the largest."""
@@ -193,7 +195,8 @@ def _recipes(path: Path) -> str:
     check_comparable(records, path.name)
     rows = [row for row in make_rows(records) if row["bleu4"] is not None]
     tables: Sequence[str] = [aligned_table(columns, rows) for columns in (QUALITY, BESIDE, SCORES)]
-    return "\n\n".join([tables[0], quality_note(rows), *tables[1:], facts(records)]) + "\n"
+    notes = "\n".join(line for line in facts(records).splitlines() if line.partition(":")[0] in FACTS)
+    return "\n\n".join([tables[0], quality_note(rows), *tables[1:], notes]) + "\n"
 
 
 def main() -> None:
