@@ -126,6 +126,7 @@ def test_an_onnx_artifact_captions_within_the_budget(tiny_artifacts, recipe, ima
     assert {"torch", "transformers", "onnx", "safetensors"} & set(denied) == set()  # not even tried
 
 
+@pytest.mark.full
 def test_a_folder_of_all_artifacts_captions_within_the_budget(tiny_artifacts, images, allowed):
     """The choice looks for torch without importing it."""
     folder = tiny_artifacts.folder

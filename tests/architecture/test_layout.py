@@ -133,6 +133,7 @@ def test_every_command_is_in_the_table():
 
 
 @pytest.mark.slow  # collects every fast test
+@pytest.mark.full
 def test_collecting_the_fast_tests_imports_no_model_library():
     """Such an import takes longer than all of them; `SLOW_IMPORTS` of tests/conftest.py names what leads to one."""
     collect = "import pytest, sys; code = pytest.main(['-m', 'fast', '--collect-only', '-q', '-p', 'no:cacheprovider', 'tests'])\n"

@@ -174,6 +174,7 @@ def test_successful_cases_have_every_figure(bench):
                 "setting",
                 "forced_tokens",
                 "hash_seconds",
+                "tokens_per_step",
                 "joules_per_image",
                 "approximate",
                 "drift_limit",
@@ -208,6 +209,7 @@ def test_the_report_is_reproduced_from_the_records(bench):
     assert f"Failed:\n- onnx-int8: {bench.rows['onnx-int8']['error']}\n- onnx-fp16: {bench.rows['onnx-fp16']['error']}\n" in text
 
 
+@pytest.mark.full
 def test_the_prompt_is_removed_before_scoring(tiny_artifacts, drawn_images, tmp_path):
     """The references are the artifact's own captions without the prompt, so scores are perfect if the prompt is not scored."""
     artifact = tiny_artifacts["onnx-fp32"]
@@ -242,6 +244,7 @@ main(sys.argv[1:])
 """Program that runs the toolkit as if the libraries of the export extra were not installed."""
 
 
+@pytest.mark.full
 def test_without_transformers_the_artifacts_are_measured_without_baseline(tiny_artifacts, tiny_checkpoint, dataset, tmp_path):
     artifacts = [str(tiny_artifacts[recipe]) for recipe in ("onnx-fp32", "onnx-int8")]
     arguments = ["--checkpoint", str(tiny_checkpoint), "--dataset", str(dataset), "--repeat", "1", "--warmup", "1", "--format", "json"]
@@ -257,6 +260,7 @@ def test_without_transformers_the_artifacts_are_measured_without_baseline(tiny_a
     assert all(row["cider"] is not None for row in rows)
 
 
+@pytest.mark.full
 def test_if_every_case_fails_the_table_is_printed_and_the_exit_code_is_1(tiny_artifacts, dataset, tmp_path):
     broken = broken_copy(tiny_artifacts["onnx-fp32"], tmp_path / "broken")
     result = run(broken, "--dataset", dataset, "--repeat", 1, "--quiet")
@@ -306,6 +310,7 @@ def test_an_invalid_request_is_a_one_line_error(names, arguments, code, facts):
     assert (names["tmp"] / "kept.jsonl").read_text() == "mine"
 
 
+@pytest.mark.full
 def test_without_arguments_the_artifacts_under_build_are_measured_against_their_checkpoint(
     tiny_artifacts, tiny_checkpoint, dataset, tmp_path, monkeypatch
 ):
@@ -321,6 +326,7 @@ def test_without_arguments_the_artifacts_under_build_are_measured_against_their_
     assert "models/blip-mini-coco" in baseline
 
 
+@pytest.mark.full
 def test_a_checkpoint_that_the_artifacts_were_not_made_from_is_no_default(tiny_artifacts, mini_checkpoint, dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
@@ -354,6 +360,7 @@ def test_the_commands_on_the_page_measure_the_same_again(tiny_artifacts, tiny_ch
     assert [file.name for file in tmp_path.glob("*.html")] == ["report-again.html"]
 
 
+@pytest.mark.full
 def test_the_baseline_runs_with_the_options_of_the_search(tiny_artifacts, tiny_checkpoint, dataset, tmp_path):
     output = tmp_path / "r.jsonl"
     options = ("--repetition-penalty", 1.5, "--max-new-tokens", 6, "--suppress-tokens", "7,12", "--num-beams", 3)

@@ -11,6 +11,7 @@ from toolkit.records.record import read_records
 from toolkit.tables.render import RENDERERS
 
 
+@pytest.mark.full
 def test_forced_tokens_and_a_folder_of_images(tiny_artifacts, tiny_checkpoint, drawn_images, tmp_path):
     for image in drawn_images[:2]:
         shutil.copy(image.path, tmp_path)
@@ -28,7 +29,8 @@ def test_forced_tokens_and_a_folder_of_images(tiny_artifacts, tiny_checkpoint, d
     assert (work["forced_tokens"], work["max_length"], work["metric_counter"]) == (5, None, None)
 
 
-@pytest.mark.parametrize(("prompt", "given"), [pytest.param((), 1, marks=pytest.mark.full), (("--prompt", PROMPT), 4)])
+@pytest.mark.full
+@pytest.mark.parametrize(("prompt", "given"), [((), 1), (("--prompt", PROMPT), 4)])
 def test_forced_tokens_are_generated_tokens(tiny_artifacts, tiny_checkpoint, drawn_images, tmp_path, prompt, given):
     """With and without a prompt, --tokens is the number of tokens after [DEC] and the prompt."""
     shutil.copy(drawn_images[0].path, tmp_path)

@@ -65,6 +65,7 @@ def test_the_ranking_is_that_of_load(examined, tiny_artifacts):
     ]
 
 
+@pytest.mark.full
 def test_an_artifact_with_an_unmet_requirement_is_a_problem(tiny_artifacts, tmp_path):
     artifact = shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "artifact")
     manifest = replace(open_artifact(artifact).manifest, requires={"onnxruntime": ">=99"})

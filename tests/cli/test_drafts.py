@@ -24,6 +24,7 @@ def drafted(tiny_artifacts, drawn_images, tmp_path_factory):
     return drafted_copy(tiny_artifacts["onnx-fp32"], tmp_path_factory.mktemp("drafts") / "tiny", table)
 
 
+@pytest.mark.full
 def test_export_makes_a_table_and_declares_it(tiny_checkpoint, drawn_images, tmp_path):
     arguments = ("export", tiny_checkpoint, "--recipe", "onnx-fp32", "--on-gate-failure", "write", "--output", tmp_path)
     (tmp_path / "captions.txt").write_text("the dog runs\n" * 20, encoding="utf-8")

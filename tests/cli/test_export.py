@@ -50,6 +50,7 @@ def test_the_recipes_are_listed():
     assert [name for name, mark, _ in rows if mark == "default"] == [recipe.name for recipe in deployable_recipes(cuda=read_host().cuda)]
 
 
+@pytest.mark.full
 def test_only_the_paths_are_printed_on_stdout(tiny_checkpoint, tiny_artifacts, drawn_images, tmp_path):
     output = tmp_path / "deep" / "artifacts"
     command = [

@@ -181,7 +181,8 @@ def test_an_unknown_user_without_a_home_directory(tiny_artifacts, drawn_images, 
     assert done.stdout.startswith(f"{path}\t")
 
 
-@pytest.mark.parametrize("batch_size", [1, pytest.param(2, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("batch_size", [1, 2])
 def test_an_image_that_hangs_is_an_error_row(artifact, images, tmp_path, batch_size):
     """A pipe without a writer, as a network share that does not answer."""
     os.mkfifo(pipe := tmp_path / "pipe.png")

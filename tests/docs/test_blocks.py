@@ -17,7 +17,7 @@ from tests.golden.__main__ import before_and_after
 from tests.paths import ROOT
 from toolkit.records.record import write_records
 
-QUICK = {"docs/guides/compare-in-ci.md", "docs/reference/python-api.md"}
+QUICK = {"docs/reference/python-api.md"}
 """Pages that take seconds; the others export, package or measure."""
 ARTIFACT = "onnx-int8"
 TIMEOUT_S = 900

@@ -18,6 +18,7 @@ def test_damaged_artifacts(tiny_artifacts, tmp_path):
     assert damage.run(seeds, 150, seed=7, folder=tmp_path).broken == []
 
 
+@pytest.mark.full
 def test_flipped_bits_of_a_manifest(tiny_artifacts, tmp_path):
     """A sample of the bits. test_manifest_damage.py flips every bit of a small manifest, and `make fuzz` every bit of this one."""
     size = (tiny_artifacts["onnx-int8"] / "manifest.json").stat().st_size
@@ -51,6 +52,7 @@ def test_forged_artifacts(tiny_artifacts, drawn_images, tmp_path):
     assert crashes == []
 
 
+@pytest.mark.full
 def test_forged_golden_captions(tiny_artifacts, drawn_images, tmp_path):
     (tmp_path / "goldens").mkdir()
     tally, crashes = forge_goldens(tiny_artifacts["onnx-int8"], 25, 7, tmp_path / "goldens", drawn_images[0].path)
@@ -66,6 +68,7 @@ def test_the_fuzzing_can_fail(tiny_artifacts):
     assert tally.broken == ["nothing was done: loaded"]
 
 
+@pytest.mark.full
 def test_forged_draft_tables(tiny_artifacts, drawn_images, tmp_path):
     (tmp_path / "drafts").mkdir()
     tally, crashes = forge_drafts(tiny_artifacts["onnx-int8"], 25, 7, tmp_path / "drafts", drawn_images[0].path)

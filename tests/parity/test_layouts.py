@@ -103,6 +103,7 @@ def test_the_image_processor_is_read_from_the_first_file_if_there_are_two(tiny_c
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "base_model.model.", "module.model.", "_orig_mod."])
+@pytest.mark.full
 def test_prefixes_of_training_wrappers(tiny_checkpoint, drawn_images, expected, tmp_path, prefix, caplog):
     folder = with_prefix(tiny_checkpoint, tmp_path / "saved", prefix)
     assert exported_captions(folder, drawn_images, tmp_path) == [*expected, *expected]

@@ -75,6 +75,7 @@ def test_the_gate_and_the_manifest(artifacts, recipe):
 
 
 @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4", "pytorch-int8"])
+@pytest.mark.full
 def test_quantized_logits_are_close_to_those_of_the_untied_model(artifacts, drawn_images, recipe):
     """With the tied model's head, or without its embeddings, the log-probabilities would be nats away."""
     paths, captions = [image.path for image in drawn_images], [image.captions for image in drawn_images]

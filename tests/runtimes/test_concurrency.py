@@ -25,6 +25,7 @@ def requests_of(paths):
 
 
 @pytest.mark.parametrize("recipe", SOME)
+@pytest.mark.full
 def test_one_captioner_from_eight_threads(tiny_artifacts, paths, recipe):
     captioner = runtimes.load(tiny_artifacts[recipe], threads=1)
     requests = requests_of(paths)

@@ -8,7 +8,7 @@ import pytest
 from exporters.gate.gate import findings_line
 from exporters.gate.verdict import CANNOT_TELL, LOSS, NO_LOSS
 from tests.paths import ROOT
-from tests.toolkit.stats.test_rows import WORKLOAD, quality, record
+from tests.toolkit.stats.run_records import WORKLOAD, quality, record
 from toolkit.compare.pairing import AllowedDifferences, Run, pair_up
 from toolkit.compare.render import line_of
 from toolkit.compare.render import render_markdown as render_comparison

@@ -83,7 +83,7 @@ def command(
             only, rest = _text(row["only"]), _text(row["except"])
             click.echo(f"{only:>27}  {rest:>27}  {row['bytes'] / 1e3:>9.1f}  {row['seconds'] * 1e3:>8.2f}  {row['format']}, {row['layer']}")
     if page is not None:
-        from toolkit.report.sensitivity_page import render_sensitivity
+        from toolkit.report.sensitivity.page import render_sensitivity
 
         write_text(page, render_sensitivity(result))
         announce(f"{page}")

@@ -70,6 +70,7 @@ def test_scores_of_a_recipe_change_as_much_as_those_of_its_artifact(tiny_checkpo
         ("decoder", QKV, Layer(weights="fp16")),
     ],
 )
+@pytest.mark.full
 def test_scores_with_one_layer_in_another_format_equal_those_of_an_artifact(
     tiny_checkpoint, drawn_images, tmp_path, role, layer, layer_format
 ):

@@ -13,6 +13,7 @@ from tests.runtimes.artifact.test_manifest import NAMED, small_manifest
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_every_flipped_bit_is_refused_or_changes_the_digest(tmp_path):
     """All bits are tested. A flip that keeps the value (1e-05 and 1E-05) changes the digest too."""
     content = small_manifest().content
@@ -45,6 +46,7 @@ def test_every_truncation_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_mutants_are_read_or_refused_with_a_problem(tmp_path):
     """Values of other types at random locations."""
     draw = random.Random(3)

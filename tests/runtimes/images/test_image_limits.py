@@ -114,6 +114,7 @@ LARGE = [("JPEG", 18_000, 10_000), ("PNG", 18_000, 10_000), ("GIF", 18_000, 10_0
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("form", "width", "height"), LARGE)
+@pytest.mark.full
 def test_max_pixels_is_honoured_above_pillows_own_limit(form, width, height):
     data, limit = encode(Image.new("L", (width, height), 128), form), Image.MAX_IMAGE_PIXELS
     assert width * height > 2 * limit

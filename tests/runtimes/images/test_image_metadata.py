@@ -103,6 +103,7 @@ def test_a_damaged_image_stays_an_error_without_its_metadata():
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_text_that_expands_a_thousandfold_needs_no_memory(tmp_path):
     bomb = zlib.compress(b"\0" * (1 << 30), 9)
     path = tmp_path / "bomb.png"

@@ -151,6 +151,7 @@ def test_damage_at_any_position_is_refused(artifact, content, tmp_path):
     assert "follows its last member" in refused(path, tmp_path)
 
 
+@pytest.mark.full
 def test_a_bomb_is_not_inflated(content, tmp_path):
     """A member inflates to 1 GB where the manifest declares a few bytes. The excess is neither inflated nor written."""
     files = list(content.items())

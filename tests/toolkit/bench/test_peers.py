@@ -17,7 +17,7 @@ from runtimes.artifact.folder import open_artifact
 from runtimes.errors import ArtifactCorruptError, OutputExistsError, RequestError, UnknownNameError
 from tests.paths import ROOT
 from tests.toolkit.bench.test_runner import run
-from tests.toolkit.stats.test_rows import record
+from tests.toolkit.stats.run_records import record
 from toolkit.bench.peers.__main__ import main
 from toolkit.bench.peers.catalogue import PEERS, find_peer
 from toolkit.bench.peers.folder import PEER_NAME, Sources, folder_bytes, opener, prepare, read_folder
@@ -62,6 +62,7 @@ def pixels_of(image, checkpoint, dtype):
 
 
 @pytest.mark.parametrize("name", NEEDS_NO_EXTRA)
+@pytest.mark.full
 def test_a_peer_has_the_captions_of_transformers(peers, reference, drawn_images, tiny_checkpoint, name):
     captioner, _ = opener(peers[name])(peers[name], 1)
     model = reference[name]
@@ -98,6 +99,7 @@ def test_bfloat16_has_half_the_bytes(peers, tiny_checkpoint):
     assert folder_bytes(peers["hf-bf16"]) == sum(file.stat().st_size for file in peers["hf-bf16"].iterdir())
 
 
+@pytest.mark.full
 def test_peers_are_measured_after_artifacts_under_their_own_names(peers, tiny_artifacts, drawn_images):
     folder = peers["hf-int8"].parent
     paths = artifacts_in([folder, tiny_artifacts["onnx-int8"]])
@@ -187,12 +189,13 @@ def test_the_table_joins_speed_and_quality_by_case():
     cells = {}  # the table is split because it is too wide
     for name, *others in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")):
         cells.setdefault(name, [name]).extend(others)
-    titles = "case|whose graph|s/image|speed-up|peak MB|size MB|drift nat/token|same captions|BLEU-4, change %|CIDEr-D, change %"
+    titles = "case|whose graph|s/image|speed-up|peak MB|size MB|drift nat/token|verdict|same captions|BLEU-4, change %|CIDEr-D, change %"
     assert "|".join(cells["case"]) == titles
     assert cells["hf-fp32"][1] == "transformers' modules"
-    assert cells["hf-fp32"][6:8] == ["0", "100%"]
-    assert (cells["onnx-int8"][1], cells["onnx-int8"][6:]) == ("ours", ["-"] * 4)
-    assert cells["onnx-fp32"][7] == "100%"
+    assert cells["hf-fp32"][6:9] == ["0", "-", "100%"]
+    assert (cells["onnx-int8"][1], cells["onnx-int8"][6:]) == ("ours", ["-"] * 5)
+    assert cells["onnx-fp32"][7] == "no loss"
+    assert cells["onnx-fp32"][8].startswith("100% [")
     assert sum(line.startswith("Host: ") for line in lines) == 2
 
 

@@ -146,6 +146,7 @@ def test_without_a_counter_nothing_is_scored(tiny_artifacts, drawn_images):
     assert {(image.matches, image.cider, image.log_probability, image.scored_tokens) for image in record.quality} == {(None,) * 4}
 
 
+@pytest.mark.full
 def test_an_unreadable_image_has_an_error_and_the_others_are_scored(tiny_artifacts, drawn_images, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8no")
     bad = LabelledImage(tmp_path / "bad.jpg", ("a dog", "the dog"))
@@ -160,6 +161,7 @@ def test_an_unreadable_image_has_an_error_and_the_others_are_scored(tiny_artifac
 
 
 @pytest.mark.parametrize(("bias", "score"), [(math.nan, "nan"), (-math.inf, "-inf")])
+@pytest.mark.full
 def test_a_log_probability_that_is_not_finite_fails_the_case(tiny_checkpoint, drawn_images, tmp_path, bias, score):
     """Records are strict JSON: a file with such a number could not be read again."""
     checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
@@ -177,6 +179,7 @@ def test_a_log_probability_that_is_not_finite_fails_the_case(tiny_checkpoint, dr
     assert read_records(tmp_path / "records.jsonl") == [record]
 
 
+@pytest.mark.full
 def test_a_single_graph_artifact_has_no_stages_and_no_log_probabilities(tiny_artifacts, drawn_images):
     """Captions and n-gram scores equal those of the split graphs with the same weights."""
     images = drawn_images[:4]
@@ -210,6 +213,7 @@ def workers():
     return [child for child in psutil.Process().children() if "toolkit.bench.case_worker" in child.cmdline()]
 
 
+@pytest.mark.full
 def test_a_killed_process_is_a_failed_record_and_the_other_cases_run(tiny_artifacts, drawn_images):
     """The first worker is killed with SIGKILL, as by the kernel without memory, while it has hundreds of captions left."""
     many = [drawn_images[0]] * 500
@@ -278,6 +282,7 @@ def test_an_artifact_that_cannot_be_opened_is_the_error():
     )
 
 
+@pytest.mark.full
 def test_an_interrupt_ends_the_worker(tiny_artifacts, drawn_images):
     def interrupt(case, count):
         os.kill(os.getpid(), signal.SIGINT)

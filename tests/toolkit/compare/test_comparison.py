@@ -7,7 +7,7 @@ import pytest
 
 from exporters.gate.drift import drift_of_sums
 from exporters.gate.intervals import Change, interval, paired_change
-from tests.toolkit.stats.test_rows import WORKLOAD, image, quality, record, unscored
+from tests.toolkit.stats.run_records import WORKLOAD, image, quality, record, unscored
 from toolkit.compare.comparison import Compared, compare
 from toolkit.compare.measures import MEASURES
 from toolkit.compare.pairing import AllowedDifferences, Run, pair_up

@@ -9,7 +9,7 @@ import pytest
 
 from runtimes.errors import RequestError
 from tests.golden.__main__ import before_and_after
-from tests.toolkit.stats.test_rows import HOST, failed, record
+from tests.toolkit.stats.run_records import HOST, failed, record
 from toolkit.compare.history import KEYS, RENDERERS, history_rows, history_sheet, newest, render_history
 from toolkit.compare.pairing import Run
 from toolkit.records.record import BASELINE

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from runtimes.errors import RecordError, RequestError
+from tests.toolkit.stats.run_records import HOST, WORKLOAD, failed, record
 from tests.toolkit.stats.test_growth import swept
-from tests.toolkit.stats.test_rows import HOST, WORKLOAD, failed, record
 from toolkit.compare.pairing import AllowedDifferences, Run, check_comparable_runs, pair_up
 from toolkit.records.record import BASELINE
 

@@ -226,6 +226,7 @@ print("same")
 """
 
 
+@pytest.mark.full
 def test_evaluate_has_the_same_counts(tmp_path):
     script = tmp_path / "bleu" / "bleu.py"
     script.parent.mkdir()

@@ -8,7 +8,8 @@ from statistics import pstdev
 import pytest
 
 from runtimes.errors import RecordError
-from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, ImageQuality, ImageTimes, Limits, Record, Subject, Workload
+from tests.toolkit.stats.run_records import HOST, WORKLOAD, failed, image, quality, record, rows_of, unscored
+from toolkit.records.record import BASELINE, Arithmetic, Limits
 from toolkit.stats.rows import KEYS, check_comparable, make_rows
 
 STABLE_KEYS = (
@@ -18,89 +19,6 @@ STABLE_KEYS = (
     "cider_change_high recipe_sha256 error"
 )
 """Keys that programs depend on, in this order."""
-
-HOST = HostFacts(cpu="one", cpu_features=("avx2",), cores=2, memory_bytes=2**34, system="Linux x86_64", python="3.11.9")
-WORKLOAD = Workload(
-    dataset="made up",
-    dataset_sha256="0" * 64,
-    images=3,
-    prompt=None,
-    num_beams=1,
-    min_length=0,
-    max_length=20,
-    threads=2,
-    warmup=1,
-    repeats=2,
-    metric_counter="own",
-)
-
-
-def image(total_s, encode_s=0.0, token_s=()):
-    return ImageTimes(total_s=total_s, read_s=total_s / 100, encode_s=encode_s, first_token_s=total_s / 10, token_s=token_s)
-
-
-def record(case, repeat, totals, quality=(), artifact_bytes=1000, **figures):
-    subject = Subject(
-        runtime="transformers" if case == BASELINE else "ort",
-        checkpoint_sha256="c" * 64,
-        recipe=None if case == BASELINE else case,
-        recipe_sha256=None if case == BASELINE else "f" * 64,
-        manifest_digest=None,
-        artifact_bytes=artifact_bytes,
-        disk_bytes=artifact_bytes // 2,
-    )
-    times = tuple(total if isinstance(total, ImageTimes) else image(total) for total in totals)
-    defaults = {
-        "import_s": 1.0,
-        "load_s": 1.0,
-        "first_caption_s": 1.0,
-        "cpu_s": 1.0,
-        "loaded_rss_bytes": 100,
-        "peak_rss_bytes": 100,
-    } | figures
-    return Record(
-        schema=SCHEMA,
-        case=case,
-        repeat=repeat,
-        host=HOST,
-        workload=WORKLOAD,
-        subject=subject,
-        versions={},
-        providers=(),
-        times=times,
-        quality=tuple(quality),
-        **defaults,
-    )
-
-
-def failed(case, repeat, error):
-    return Record(
-        schema=SCHEMA, case=case, repeat=repeat, host=HOST, workload=WORKLOAD, subject=None, versions={}, providers=(), error=error
-    )
-
-
-def quality(caption="a dog", tokens=3, cider=1.0, rouge_l=0.5, log_probability=-10.0, words=8, closest=8, matches=(8, 7, 6, 5)):
-    return ImageQuality(
-        file="one.jpg",
-        caption=caption,
-        tokens=tokens,
-        matches=matches,
-        totals=(words, words - 1, words - 2, words - 3),
-        hypothesis_length=words,
-        reference_length=closest,
-        cider=cider,
-        rouge_l=rouge_l,
-        log_probability=log_probability,
-        scored_tokens=10,
-    )
-
-
-def unscored(caption, error=None):
-    return ImageQuality(file="one.jpg", caption=caption, tokens=4, error=error)
-
-
-def rows_of(*records):
-    return {row["case"]: row for row in make_rows(records)}
 
 
 def test_rows_start_with_the_stable_keys():
@@ -257,59 +175,6 @@ def test_scores_and_their_changes():
     assert [rows[BASELINE][key] for key in ("bleu4", "cider", "rouge_l", "drift", "exact_match", "bleu4_change")] == pytest.approx(
         [1, 2, 0.5, 0, 1, 0]
     )
-
-
-MANY = 24
-WORSE = {"matches": (8, 6, 5, 4), "cider": 0.5, "rouge_l": 0.2}
-"""Scores with clear losses, and no drift."""
-
-
-def of_many_images(losses, limit=None, **captions):
-    """Return the row of a case whose images lose `losses` nat over 10 tokens each, beside a baseline."""
-    base = [quality()] * MANY
-    scored = [quality(log_probability=-10.0 - loss, **captions) for loss in losses]
-    work = replace(WORKLOAD, images=MANY)
-    records = [replace(record(case, 0, [1.0] * MANY, each), workload=work) for case, each in ((BASELINE, base), ("case", scored))]
-    records[1] = replace(records[1], subject=replace(records[1].subject, drift_limit_nat=limit))
-    rows = rows_of(*records)
-    assert (rows[BASELINE]["verdict"], rows[BASELINE]["verdict_text"]) == (None, None)
-    return rows["case"]
-
-
-@pytest.mark.parametrize(
-    ("losses", "limit", "text"),
-    [
-        ([0.0] * MANY, None, "no loss"),
-        ([-0.5] * MANY, None, "no loss"),
-        ([0.1] * MANY, 0.02, "no loss"),  # a drift of 0.01
-        ([0.1] * MANY, 0.009, "loss"),
-        ([0.1] * MANY, None, "loss"),
-        ([1.0, -1.0] * (MANY // 2), 0.02, "cannot tell (about 280 images would)"),
-    ],
-)
-@pytest.mark.parametrize("captions", [{}, WORSE], ids=["same scores", "worse scores"])
-def test_drift_and_the_recipes_limit_decide(losses, limit, text, captions):
-    row = of_many_images(losses, limit, **captions)
-    assert (row["verdict_text"], row["drift"], row["drift_limit"]) == (text, pytest.approx(sum(losses) / MANY / 10), limit)
-    assert row["verdict"] == text.split(" (")[0]
-    assert row["images_needed"] == (280 if "280" in text else None)
-    assert (row["cider_change_high"] < 0) == bool(captions)
-
-
-def test_without_log_probabilities_there_is_no_verdict():
-    captions = [quality(cider=0.5, log_probability=None)] * 3
-    row = rows_of(record(BASELINE, 0, [1.0] * 3, [quality()] * 3), record("whole", 0, [1.0] * 3, captions))["whole"]
-    assert [row[key] for key in ("drift", "drift_low", "verdict", "verdict_text", "kl")] == [None] * 5
-    assert row["exact_match"] == 1.0
-
-
-def test_the_divergence_is_a_mean_over_tokens():
-    base = [quality()] * 3
-    case = [replace(quality(), kl_divergence=each) for each in (0.1, 0.2, 0.6)]
-    rows = rows_of(record(BASELINE, 0, [1.0] * 3, base), record("case", 0, [1.0] * 3, case), record("old", 0, [1.0] * 3, base))
-    assert rows["case"]["kl"] == pytest.approx(0.03)
-    assert rows["case"]["kl_low"] < 0.03 < rows["case"]["kl_high"]
-    assert [rows["old"][key] for key in ("kl", "kl_low", "kl_high")] == [None] * 3, "records of older versions have none"
 
 
 def test_a_baseline_score_of_zero_has_no_relative_change():

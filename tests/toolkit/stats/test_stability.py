@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.toolkit.stats.test_rows import WORKLOAD, image, record
+from tests.toolkit.stats.run_records import WORKLOAD, image, record
 from toolkit.stats.stability import instability_reasons
 
 WORK = replace(WORKLOAD, images=6)

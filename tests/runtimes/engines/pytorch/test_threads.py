@@ -52,6 +52,7 @@ def test_overlapping_bodies_restore_the_former_number():
         assert pool.submit(torch.get_num_threads).result() == own
 
 
+@pytest.mark.full
 def test_loading_int8_keeps_the_quantized_engine_of_the_process(tiny_artifacts, drawn_images):
     """The program's engine may differ from the one that weights are packed for; captions do not depend on it."""
     script = f"""

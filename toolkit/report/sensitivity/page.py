@@ -5,8 +5,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from toolkit.report.heat_map import heat_map
 from toolkit.report.page import colours, read_resource
+from toolkit.report.sensitivity.heat_map import heat_map
 
 
 def render_sensitivity(result: Mapping[str, Any]) -> str:

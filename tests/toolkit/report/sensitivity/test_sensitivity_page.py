@@ -2,8 +2,8 @@
 
 from xml.etree import ElementTree
 
-from toolkit.report.heat_map import heat_map
-from toolkit.report.sensitivity_page import render_sensitivity
+from toolkit.report.sensitivity.heat_map import heat_map
+from toolkit.report.sensitivity.page import render_sensitivity
 
 LAYERS = {
     "vision_model.encoder.layers.0.mlp.fc1": 0.004,
