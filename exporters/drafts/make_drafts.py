@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporters.drafts.measure import caption_all, measure_step_costs, measure_tolerance
 from exporters.drafts.predictions import make_predictions
-from exporters.drafts.sources import DraftSources, views
+from exporters.drafts.sources import DraftSources, read_images
 from runtimes.captioner import Captioner
 from runtimes.decoding.drafts.draft_table import read_table, write_table
 from runtimes.decoding.drafts.drafter import Drafter, DraftSpec
@@ -31,13 +31,13 @@ def make_drafts(captioner: Captioner, sources: DraftSources, gate_images: Sequen
     """
     manifest = captioner.manifest
     config, eos_id = replace(manifest.defaults.deterministic(), num_beams=1), manifest.tokenizer.eos_id
-    captions = caption_all(captioner, views(sources.images), config).token_ids
+    captions = caption_all(captioner, read_images(sources.images), config).token_ids
     texts = [*captions, *(captioner.caption_ids(text) for text in sources.texts)]
     if not texts:
         raise RequestError("a draft table needs images that can be read, or texts: use --draft-images, --draft-text or --no-draft")
     content = write_table(make_predictions(texts, eos_id))
     costs = measure_step_costs(captioner, max(texts, key=len))
-    tolerance = measure_tolerance(captioner, islice(views(sources.images or gate_images), TOLERANCE_IMAGES), config)
+    tolerance = measure_tolerance(captioner, islice(read_images(sources.images or gate_images), TOLERANCE_IMAGES), config)
     without = caption_all(captioner, gate_images, config)
     captioner.drafter = Drafter(read_table(content, manifest.model.vocabulary), costs, eos_id, tolerance=tolerance)
     drafted = caption_all(captioner, gate_images, config)

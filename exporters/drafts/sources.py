@@ -14,10 +14,6 @@ from runtimes.images.reading import read_image
 logger = logging.getLogger(__name__)
 
 MAX_TEXT_BYTES = 64 << 20
-FEW_IMAGES = 200
-"""Of fewer images, parts are captioned, too."""
-PART = 0.6
-"""Width and height of a part, relative to the image's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +29,8 @@ def calibration_images() -> tuple[Path, ...]:
     return tuple(sorted(Path(str(file)) for file in resources.files("exporters.calibration").iterdir() if file.name.endswith(".jpg")))
 
 
-def views(images: Sequence[Path]) -> Iterator[Image.Image]:
-    """Yield the images as RGB; of fewer than `FEW_IMAGES`, also five parts of each, because 38 captions contain few n-grams.
-
-    Images that cannot be read are left out; their number is logged as a warning.
-    """
+def read_images(images: Sequence[Path]) -> Iterator[Image.Image]:
+    """Yield the images as RGB. Images that cannot be read are left out; their number is logged as a warning."""
     unread = 0
     for path in images:
         try:
@@ -46,17 +39,8 @@ def views(images: Sequence[Path]) -> Iterator[Image.Image]:
             unread += 1
             continue
         yield image
-        if len(images) < FEW_IMAGES:
-            yield from map(image.crop, _parts(image.width, image.height))
     if unread:
         logger.warning("%d of %d images for drafts cannot be read; the draft table is made from the others", unread, len(images))
-
-
-def _parts(width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """Return the boxes of the four corners and the centre, each with `PART` of the width and height."""
-    right, lower = int(width * (1 - PART)), int(height * (1 - PART))
-    offsets = [(0, 0), (right, 0), (0, lower), (right, lower), (right // 2, lower // 2)]
-    return [(left, top, left + width - right, top + height - lower) for left, top in offsets]
 
 
 def read_texts(path: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from exporters.drafts import sources
-from exporters.drafts.sources import calibration_images, read_texts, views
+from exporters.drafts.sources import calibration_images, read_images, read_texts
 from runtimes.errors import RequestError
 from tests.paths import ROOT
 
@@ -16,33 +16,18 @@ def test_the_default_images_are_the_calibration_images():
     assert list(calibration_images()) == sorted((ROOT / "exporters" / "calibration").glob("*.jpg"))
 
 
-def test_few_images_give_five_parts_each(tmp_path):
+def test_images_are_read_as_rgb(tmp_path):
     array = np.arange(10 * 20 * 3, dtype=np.uint8).reshape(10, 20, 3)
     Image.fromarray(array).save(tmp_path / "a.png")
-    whole, *parts = (np.asarray(view) for view in views([tmp_path / "a.png"]))
-    np.testing.assert_array_equal(whole, array)
-    boxes = [(0, 0), (0, 8), (4, 0), (4, 8), (2, 4)]
-    for part, (top, left) in zip(parts, boxes, strict=True):
-        np.testing.assert_array_equal(part, array[top : top + 6, left : left + 12])
-
-
-def test_many_images_are_not_cropped(tmp_path, monkeypatch):
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    monkeypatch.setattr(sources, "FEW_IMAGES", 2)
-    assert len(list(views([tmp_path / "a.png"] * 2))) == 2
-    assert len(list(views([tmp_path / "a.png"]))) == 6
-
-
-def test_an_image_of_one_pixel_has_parts(tmp_path):
-    Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
-    assert {view.size for view in views([tmp_path / "a.png"])} == {(1, 1)}
+    (image,) = read_images([tmp_path / "a.png"])
+    np.testing.assert_array_equal(np.asarray(image), array)
 
 
 def test_unreadable_images_are_left_out_with_one_warning(tmp_path, caplog):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"not an image")
     with caplog.at_level(logging.WARNING):
-        assert len(list(views([tmp_path / "a.png", tmp_path / "b.png", tmp_path / "missing.png"]))) == 6
+        assert len(list(read_images([tmp_path / "a.png", tmp_path / "b.png", tmp_path / "missing.png"]))) == 1
     assert [record.args[:2] for record in caplog.records] == [(2, 3)]
 
 
