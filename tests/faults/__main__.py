@@ -42,7 +42,9 @@ def make_stage(folder: Path) -> Stage:
         Image.fromarray(colour.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(images / f"{number}.png")
     artifacts = {name: folder / f"{name}-artifacts" / "tiny-onnx-int8" for name in ("one", "two")}
     for (name, artifact), package in zip(artifacts.items(), ("artifact", "other"), strict=True):
-        _toolkit("export", folder / name / "tiny", "--recipe", "onnx-int8", "-o", artifact.parent, "--on-gate-failure", "write")
+        _toolkit(
+            "export", folder / name / "tiny", "--recipe", "onnx-int8", "--no-draft", "-o", artifact.parent, "--on-gate-failure", "write"
+        )
         _toolkit("package", artifact, "-o", packages / f"{package}.tar.gz")
     _toolkit("unpack", packages / "artifact.tar.gz", "-o", packages / "unpacked")
     return Stage(checkpoint=folder / "one" / "tiny", artifact=artifacts["one"], other=artifacts["two"], images=images, packages=packages)

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.families.blip_caption import TABLE
 from exporters.onnx.blockwise import SHRINK, packed, quantize, quantize_blocks
-from exporters.recipes import Component, Layer, find_recipe
+from exporters.recipes import Component, Layer
 from runtimes.host.facts import read_host
 from runtimes.loading import load
 from tests.exporters.onnx.onnx_files import graph_of, initializers, one_product
@@ -275,4 +275,4 @@ class TestShippedModel:
             assert all(caption.text.startswith((prompt or "").strip()) for caption in captions)
             scores = [row[0] for row in fp32.score(paths, captions=[caption.text for caption in captions])]
             nats.append(sum(float(score) for score in scores) / sum(len(caption.token_ids) for caption in captions))
-        assert nats[0] - nats[1] < find_recipe(recipe).drift_limit_nat
+        assert nats[0] - nats[1] < 0.2, "half of the captions may be others; wrong weights or rows lose several nat per token"

@@ -60,7 +60,7 @@ def test_content(wheel):
     sources = {name for name in sources if not name.startswith("toolkit/bench/peers/")}
     sample = {str(file.relative_to(ROOT)) for file in (ROOT / "toolkit" / "sample").iterdir() if file.suffix in (".jpg", ".json", ".md")}
     calibration = {str(file.relative_to(ROOT)) for file in (ROOT / "exporters" / "calibration").iterdir() if file.suffix in (".jpg", ".md")}
-    page = {f"toolkit/report/page.{kind}" for kind in ("html", "css", "js")}
+    page = {f"toolkit/report/page.{kind}" for kind in ("html", "css", "js")} | {"toolkit/report/sensitivity.html"}
     assert packed == sources | sample | calibration | page | {f"{package}/py.typed" for package in PACKAGES}
     assert "toolkit/sample/captions.json" in sample
     assert "toolkit/sample/LICENCES.md" in sample
