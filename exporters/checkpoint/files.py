@@ -16,8 +16,9 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub import metadata_load, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from yaml import YAMLError
 
 from exporters.checkpoint.refusals import CONFIG, SINGLE, refuse_folder, refuse_source, refuse_weights
 from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, first_line
@@ -261,9 +262,9 @@ def sha256_of_files(files: tuple[Path, ...], source: str) -> str:
 
 
 def read_licence(directory: Path) -> str | None:
-    """Return the licence of the model card (README.md), or None if there is no card or it names no licence."""
+    """Return the licence of the model card (README.md), or None if there is no card, it names no licence or its metadata cannot be read."""
     try:
-        licence = ModelCard((directory / CARD).read_text(encoding="utf-8", errors="replace")).data.get("license")
-    except Exception:  # a licence is optional: however a card is damaged, it must not stop an export
+        licence = (metadata_load(directory / CARD) or {}).get("license")
+    except (OSError, ValueError, ArithmeticError, RecursionError, YAMLError):  # a licence is optional
         return None
     return licence if isinstance(licence, str) else None

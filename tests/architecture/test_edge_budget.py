@@ -185,6 +185,7 @@ def test_verifying_reads_no_pickle_opens_no_socket_and_starts_no_process(tiny_ar
 
 
 def test_the_watch_does_see():
+    """The watch reports a pickle, a subprocess and a shell; otherwise its empty report in the other tests would prove nothing."""
     act = "import subprocess, pickle, fractions, os\nsubprocess.run([sys.executable, '-c', ''])\n"
     act += "pickle.loads(pickle.dumps(fractions.Fraction(1, 2)))\nos.system('')\n"
     ((seen, _),) = python(WATCH, act, REPORT)

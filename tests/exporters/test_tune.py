@@ -11,7 +11,7 @@ from exporters.export import export
 from exporters.mixed_precision.budget import Budget
 from exporters.mixed_precision.journal import Journal
 from exporters.recipes import find_recipe
-from exporters.tune import check_disjoint, paths_of, tune, write_recipe
+from exporters.tune import GRAPH_BYTES, check_disjoint, paths_of, tune, write_recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import BudgetError, DatasetError
 
@@ -50,7 +50,7 @@ def test_a_recipe_within_the_budget_is_found_and_an_export_reproduces_it(tiny_ch
     again = run(checkpoint, drawn_images, tmp_path, Budget(drift_nat=0.01))  # from the journal alone
     assert (again.recipe, again.drift.nat, again.size_bytes) == (tuned.recipe, tuned.drift.nat, tuned.size_bytes)
     with pytest.raises(BudgetError, match="the nearest has a drift of"):
-        run(checkpoint, drawn_images, tmp_path, Budget(drift_nat=-1.0))
+        run(checkpoint, drawn_images, tmp_path, Budget(drift_nat=1e-12, size_bytes=GRAPH_BYTES + tuned.size_bytes))
     with pytest.raises(BudgetError, match="the smallest artifact has"):
         run(checkpoint, drawn_images, tmp_path, Budget(drift_nat=0.01, size_bytes=1000))
 

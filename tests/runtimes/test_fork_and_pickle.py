@@ -14,7 +14,7 @@ from runtimes.errors import DigestError, RequestError
 
 
 def unpickled(content):
-    return pickle.loads(content)  # noqa: S301 - made by this test
+    return pickle.loads(content)  # noqa: S301 - a captioner may be pickled (multiprocessing does); the bytes are made by this test
 
 
 @pytest.fixture(scope="module", params=["onnx-fp32", "pytorch-fp32"])
