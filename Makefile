@@ -70,7 +70,7 @@ $(LOOP): tests/js/package-lock.json
 	touch $@
 
 test-full: setup $(LOOP) ## Run the long tests: BLIP-base shapes, many images, the built wheel, the loop in JavaScript (needs Node.js, Chromium, strace)
-	$(BIN)/python -m pytest -m full
+	$(BIN)/python -m pytest -m full $(WORKERS)
 
 fuzz: setup ## Open thousands of damaged and forged artifacts, hostile archives and mutated images, and count the outcomes (minutes)
 	$(BIN)/python -m tests.fuzz
