@@ -1,8 +1,9 @@
 """Start a worker process, send it requests, and receive progress, results and the reason of its end.
 
-Both processes write one JSON value per line. The parent writes a request, a dataclass. The child (`runtimes.workers.child`) replies with
-any number of {"progress": ...}, then with {"result": ...} or {"error": text, "code": code of a ToolkitError or null}. The child exits when
-its stdin ends.
+Both processes write one JSON object per line. The parent writes {"request": a dataclass}. The child (`runtimes.workers.child`) replies with
+any number of {"progress": ...}, then with {"result": ...} or {"error": text, "code": code of a ToolkitError or null}. While a request runs,
+the parent may feed it {"feed": value, "bytes": N} with N bytes after the line; the value null ends that. The child exits when its stdin
+ends.
 """
 
 import json
@@ -45,7 +46,9 @@ class Worker:
         """Result of the last request, as JSON values; None until it arrives."""
         self.exit_reason = ""
         """Reason of the end of the subprocess; set at the end of the block, or when a request gets no result."""
-        self._seconds, self._error = seconds, ""
+        self.seconds = seconds
+        """See the argument; a change applies to the next request."""
+        self._error = ""
         self.timed_out = False
         """True if the time limit ended the subprocess."""
         self._every_progress = every_progress
@@ -56,6 +59,12 @@ class Worker:
         # -P: the current folder may be an untrusted artifact, so no module may be imported from it.
         command = [sys.executable, "-P", "-m", module]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment)
+        self._writing = threading.Lock()
+
+    @property
+    def process_id(self) -> int:
+        """Id of the subprocess."""
+        return self._child.pid
 
     def request(self, request: object) -> Iterator[Any]:
         """Send a dataclass and yield progress as JSON values. Then `result` is set, or `exit_reason` if the subprocess has ended.
@@ -63,14 +72,11 @@ class Worker:
         Raises:
             ToolkitError: The error that the child raised.
         """
-        assert self._child.stdin is not None
         assert self._child.stdout is not None
         self.result = None
         timer = self._timer(start=not self._every_progress)
         try:
-            with suppress(BrokenPipeError):  # it ended before it read the request; its exit status gives the reason
-                self._child.stdin.write(json.dumps(json_dataclass.dump(request)).encode() + b"\n")
-                self._child.stdin.flush()
+            self._write({"request": json_dataclass.dump(request)})
             for line in self._child.stdout:
                 if not line.endswith(b"\n"):
                     break  # the subprocess ended while it wrote
@@ -92,6 +98,21 @@ class Worker:
             timer.cancel()
         self.close()
 
+    def feed(self, value: object, content: bytes = b"") -> None:
+        """Send a JSON value and bytes to the running request, see `serve_feed`; None ends the values. Any thread may call it."""
+        self._write({"feed": value, "bytes": len(content)}, content)
+
+    def kill(self) -> None:
+        """Kill the subprocess, also from another thread than that of `request`, which then ends without a result."""
+        self._child.kill()
+
+    def _write(self, message: dict[str, Any], content: bytes = b"") -> None:
+        assert self._child.stdin is not None
+        with self._writing, suppress(BrokenPipeError, ValueError):  # it ended, or the pipe is closed; `exit_reason` gives the reason
+            self._child.stdin.write(json.dumps(message).encode() + b"\n")
+            self._child.stdin.write(content)
+            self._child.stdin.flush()
+
     def close(self) -> None:
         """End the subprocess and set `exit_reason`."""
         assert self._child.stdin is not None
@@ -110,14 +131,14 @@ class Worker:
 
     def _timer(self, *, start: bool) -> threading.Timer:
         """Return a timer that kills the subprocess; without a time limit it is not started."""
-        timer = threading.Timer(self._seconds or 0, self._kill_after_timeout)
-        if start and self._seconds is not None:
+        timer = threading.Timer(self.seconds or 0, self._kill_after_timeout)
+        if start and self.seconds is not None:
             timer.start()
         return timer
 
     def _reason(self, status: int, lines: list[str]) -> str:
         if self.timed_out:
-            return f"no answer within {self._seconds:g} s"
+            return f"no answer within {self.seconds:g} s"
         return self._error or (lines[-1] if lines and status > 0 else describe_exit(status))
 
     def _kill_after_timeout(self) -> None:
@@ -129,7 +150,7 @@ class Worker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None:
-            self._child.kill()
+            self.kill()
         self.close()
 
 
