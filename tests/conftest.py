@@ -107,13 +107,13 @@ def sample_images() -> list[LabelledImage]:
 def data_images(sample_images: list[LabelledImage]) -> list[LabelledImage]:
     """The first 100 photographs of the data folder; on a machine without it, those that ship with the toolkit."""
     folder = Path(os.environ.get("BLIP_DATA", ROOT.parent / "shared" / "data"))
-    found = [
+    labelled = [
         image
         for name in ("coco_val_cc_by", "train/coco_train_mini")
         if (folder / name / "captions.json").is_file()
         for image in _images(folder / name)
     ]
-    return found[:DATA_IMAGES] or sample_images
+    return labelled[:DATA_IMAGES] or sample_images
 
 
 @pytest.fixture(scope="session")
@@ -184,5 +184,5 @@ def mini_artifacts(mini_checkpoint: Path, sample_images: list[LabelledImage], sh
 
 
 def _images(folder: Path) -> list[LabelledImage]:
-    listed = json.loads((folder / "captions.json").read_text(encoding="utf-8"))["images"]
-    return [LabelledImage(folder / entry["file"], tuple(entry["captions"])) for entry in listed]
+    entries = json.loads((folder / "captions.json").read_text(encoding="utf-8"))["images"]
+    return [LabelledImage(folder / entry["file"], tuple(entry["captions"])) for entry in entries]

@@ -73,8 +73,8 @@ def tiff(width, height, content, entries=(), bits=8, samples=1):
         content += struct.pack("<HHH", bits, bits, bits)
         own[2] = (258, 3, 3, where)
         where += 6
-    listed = sorted([*own, *entries])
-    directory = struct.pack("<H", len(listed)) + b"".join(struct.pack("<HHII", *entry) for entry in listed)
+    entries_by_tag = sorted([*own, *entries])
+    directory = struct.pack("<H", len(entries_by_tag)) + b"".join(struct.pack("<HHII", *entry) for entry in entries_by_tag)
     return b"II*\0" + struct.pack("<I", where) + content + directory + b"\0" * 44
 
 

@@ -16,8 +16,8 @@ OTHERWISE = {"torch": "2.13.0"}
 def constraints() -> list[str]:
     """Return `name==version` for each direct dependency that has a lower bound."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    listed = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
-    lowest = dict(match.groups() for match in map(LOWER_BOUND.match, listed) if match)
+    requirements = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    lowest = dict(match.groups() for match in map(LOWER_BOUND.match, requirements) if match)
     return [f"{name}=={version}" for name, version in sorted((lowest | OTHERWISE).items())]
 
 

@@ -52,20 +52,20 @@ def measure(artifact: str, device: str) -> dict[str, object]:
 
 def main(artifact: str) -> int:
     """Run each device and compare."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for device in DEVICES:
         command = [sys.executable, "-m", "tests.providers", artifact, device]
         ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if ran.returncode:
             return ran.returncode
-        found[device] = json.loads(ran.stdout)
-    first, rows, right = found[DEVICES[0]], [COLUMNS], True
+        results[device] = json.loads(ran.stdout)
+    first, rows, right = results[DEVICES[0]], [COLUMNS], True
     images = len(first["token_ids"])
-    for device, one in found.items():
-        equal = sum(a == b for a, b in zip(one["token_ids"], first["token_ids"], strict=True))
-        provider = one["providers"][0]
-        shares = [f"{used.get(provider, 0)} of {sum(used.values())}" if used else "all" for used in one["nodes"].values()]
-        times = (f"{one['load_s']:.2f}", f"{one['first_s']:.2f}", f"{one['seconds']:.3f}", f"{one['peak_mb']:.0f}")
+    for device, result in results.items():
+        equal = sum(a == b for a, b in zip(result["token_ids"], first["token_ids"], strict=True))
+        provider = result["providers"][0]
+        shares = [f"{used.get(provider, 0)} of {sum(used.values())}" if used else "all" for used in result["nodes"].values()]
+        times = (f"{result['load_s']:.2f}", f"{result['first_s']:.2f}", f"{result['seconds']:.3f}", f"{result['peak_mb']:.0f}")
         rows.append((device, provider, ", ".join(shares), *times, f"{equal} of {images}"))
         right = right and equal == images and provider.lower().startswith(device)
     packages = ", ".join(metadata.packages_distributions()["onnxruntime"])

@@ -179,12 +179,12 @@ def _watched(process: subprocess.Popen[bytes], output: Path) -> Iterator[dict[st
         try:
             both = {"supervisor": psutil.Process(process.pid), "worker": _worker_of(process)}
             sample = {"done": float(_done(output))}
-            for name, one in both.items():
-                with one.oneshot():
+            for name, watched in both.items():
+                with watched.oneshot():
                     sample |= {
-                        f"{name} MB": one.memory_info().rss / 1e6,
-                        f"{name} descriptors": float(one.num_fds()),
-                        f"{name} threads": float(one.num_threads()),
+                        f"{name} MB": watched.memory_info().rss / 1e6,
+                        f"{name} descriptors": float(watched.num_fds()),
+                        f"{name} threads": float(watched.num_threads()),
                     }
             yield sample
         except (psutil.Error, AttributeError):  # not yet, or no longer there

@@ -83,13 +83,13 @@ class LazyCommands(click.Group):
         """Run the command line with a handler of SIGTERM, which a service manager or a container sends, also to process 1."""
         _accept_all_characters(sys.stdout)
         _accept_all_characters(sys.stderr)
-        ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        if ours:
+        handles_sigterm = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if handles_sigterm:
             signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().main(*args, **kwargs)
         finally:
-            if ours:
+            if handles_sigterm:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

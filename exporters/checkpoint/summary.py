@@ -44,9 +44,9 @@ def summarize(directory: Path) -> dict[str, Any]:
         CheckpointError: A JSON file or the header of a weight file cannot be read.
     """
     config = read_object(directory / "config.json")
-    found = next((shards for name in (WEIGHTS, PICKLES) if (shards := find_shards(directory, name, str(directory)))), ())
-    files = found or sorted(file for file in directory.iterdir() if _is_weights(file))
-    weights = summarize_weights(found or [file for file in files if file.suffix == ".safetensors"])
+    shards_in_layout = next((shards for name in (WEIGHTS, PICKLES) if (shards := find_shards(directory, name, str(directory)))), ())
+    files = shards_in_layout or sorted(file for file in directory.iterdir() if _is_weights(file))
+    weights = summarize_weights(shards_in_layout or [file for file in files if file.suffix == ".safetensors"])
     text, architectures = _section(config, "text_config"), config.get("architectures")
     generation = read_object(directory / "generation_config.json") if (directory / "generation_config.json").is_file() else {}
     image_file = next((name for name in FILES if (directory / name).is_file()), None)
@@ -54,7 +54,7 @@ def summarize(directory: Path) -> dict[str, Any]:
     processor = _section(processor, "image_processor") or processor
     problems = [
         refuse_config(config),
-        None if found else refuse_weights(directory),
+        None if shards_in_layout else refuse_weights(directory),
         refuse_names(weights.names),
         _image_problem(directory),
         refuse_tokenizer(directory),

@@ -56,8 +56,8 @@ def measure_tolerance(captioner: Captioner, images: Iterable[ImageInput], config
     for image in images:
         (caption,) = captioner.caption(image, generation_config=config)
         inputs, ids = {"pixels": preprocess(read_image(image), spec)[None]}, np.array([caption.token_ids[:-1]], np.int64)
-        one, *several = (_margins(session, session.encode(inputs), ids, count) for count in (1, 2, 3))
-        differences += [np.abs(one - other) for other in several]
+        single, *batched = (_margins(session, session.encode(inputs), ids, count) for count in (1, 2, 3))
+        differences += [np.abs(single - other) for other in batched]
     return float(f"{np.quantile(np.concatenate(differences), 0.99):.2g}")
 
 

@@ -94,15 +94,15 @@ def named_weights(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if target in weights and not torch.equal(weights[target], tensor.float()):
             raise ValueError(f"{name} and {target} differ, although they are one tensor of the model")
         weights[target] = tensor.float()
-    for one, other in ((HEAD, TABLE), (TABLE, HEAD)):  # of a tied model, a file may contain either
-        if other in weights:
-            weights.setdefault(one, weights[other])
+    for missing, present in ((HEAD, TABLE), (TABLE, HEAD)):  # of a tied model, a file may contain either
+        if present in weights:
+            weights.setdefault(missing, weights[present])
     return weights
 
 
 def _renamed(name: str) -> str:
     """Return the name in our module of a tensor that BLIP's authors named; other names as they are."""
-    return next((re.sub(pattern, ours, name) for pattern, ours in ORIGINAL if re.match(pattern, name)), name)
+    return next((re.sub(pattern, replacement, name) for pattern, replacement in ORIGINAL if re.match(pattern, name)), name)
 
 
 def fitted_weights(weights: dict[str, Tensor], model: BlipSpec) -> dict[str, Tensor]:

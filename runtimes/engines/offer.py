@@ -8,12 +8,12 @@ class Int8SelfTest:
     """Result of an INT8 matrix product whose elements all have the same known value."""
 
     expected: int
-    found: int
+    actual: int
 
     @property
     def right(self) -> bool:
         """Whether the product is exact, so that no intermediate sum saturated."""
-        return self.found == self.expected
+        return self.actual == self.expected
 
 
 @dataclass(frozen=True, kw_only=True)

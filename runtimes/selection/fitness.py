@@ -50,7 +50,7 @@ def check_cpu(candidate: "Runnable", host: Host, selftest: Int8SelfTest | None) 
     suits = candidate.target.suits(host.cpu_features)
     tuned = f"is tuned for CPUs with {' or '.join(candidate.target.cpu_features)}, which this one lacks"
     if candidate.target.full_range and selftest is not None and not selftest.right:
-        saturates = f"integer products saturate here ({selftest.found:,} where {selftest.expected:,} is right)"
+        saturates = f"integer products saturate here ({selftest.actual:,} where {selftest.expected:,} is right)"
         cause = f"{tuned}; {saturates}" if not suits else f"has weights of full range, and {saturates}"
         return CpuProblem(wrong=True, why=f"{cause}: its captions may be wrong here")
     if suits:

@@ -84,9 +84,9 @@ def import_names(names):
             required = [Requirement(line) for line in metadata.requires(distribution) or []]
         except metadata.PackageNotFoundError:
             continue
-        queue += [one.name for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
-    found = {name for name, by in providers.items() if any(re.sub(r"[-_.]+", "-", one).lower() in done for one in by)}
-    return sorted(found | set(names))
+        queue += [dependency.name for dependency in required if dependency.marker is None or dependency.marker.evaluate({"extra": ""})]
+    distributions = {name for name, by in providers.items() if any(re.sub(r"[-_.]+", "-", dependency).lower() in done for dependency in by)}
+    return sorted(distributions | set(names))
 
 
 def python(*parts):
@@ -235,5 +235,5 @@ def test_light_modules_import_no_heavy_library():
     ]
     modules = [*LIGHT, *(".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files)]
     run = f"import json\nfrom importlib import import_module\nfor name in {modules!r}: import_module(name)\n"
-    (found,) = python(run, f"print(json.dumps(sorted(set(sys.modules) & set({HEAVY!r}))))")
-    assert found == []
+    (distributions,) = python(run, f"print(json.dumps(sorted(set(sys.modules) & set({HEAVY!r}))))")
+    assert distributions == []

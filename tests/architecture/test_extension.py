@@ -122,13 +122,13 @@ def test_it_is_selected_by_its_rank(folder, drawn_images):
 def test_the_doctor_lists_it(folder):
     ran = toolkit(folder, "doctor", folder / "artifacts", "--json")
     assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
-    assert found["engines"]["idle"] == {
+    report = json.loads(ran.stdout)
+    assert report["engines"]["idle"] == {
         "library": "idle_engine",
         "offer": {"providers": ["idle"], "cuda": False, "product": None},
         "error": None,
     }
-    assert [choice["name"] for choice in found["artifacts"]] == ["idle", "onnx-fp32"]
+    assert [choice["name"] for choice in report["artifacts"]] == ["idle", "onnx-fp32"]
 
 
 def test_without_its_entry_it_is_unknown(folder, drawn_images):

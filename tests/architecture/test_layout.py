@@ -20,8 +20,8 @@ from toolkit.cli import COMMANDS
 from toolkit.metrics.ngrams import COUNTERS
 
 PACKAGES = ("runtimes", "exporters", "toolkit")
-MOST_LINES = 400
-MOST_MODULES = 16
+MAX_LINES = 400
+MAX_MODULES = 16
 """In one folder; `commands` has one module per verb."""
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "base_utils"}
 """Names that say nothing of what a module holds."""
@@ -54,13 +54,13 @@ def test_a_module_says_what_it_is():
 
 
 def test_a_module_is_short_and_named_for_what_it_holds():
-    assert {name: lines for name, text in MODULES.items() if (lines := len(text.splitlines())) > MOST_LINES} == {}
+    assert {name: lines for name, text in MODULES.items() if (lines := len(text.splitlines())) > MAX_LINES} == {}
     assert [name for name in MODULES if Path(name).stem in NAMELESS] == []
 
 
 def test_a_folder_holds_few_modules():
     counts = {folder: len(modules) - 1 for folder, modules in FOLDERS.items() if folder != "toolkit/commands"}  # without its __init__
-    assert {folder: count for folder, count in counts.items() if count > MOST_MODULES} == {}
+    assert {folder: count for folder, count in counts.items() if count > MAX_MODULES} == {}
 
 
 def test_every_folder_is_a_package_that_the_wheel_takes():
@@ -81,13 +81,13 @@ def test_an_init_holds_a_docstring_only():
 
 
 def test_no_path_of_somebodys_machine():
-    found = [
+    matches = [
         f"{name}:{number}: {line.strip()}"
         for name, text in {**MODULES, **TESTS, **SCRIPTS}.items()
         for number, line in enumerate(text.splitlines(), 1)
         if any(path in line for path in MACHINE_PATHS)
     ]
-    assert found == []
+    assert matches == []
 
 
 TARGETS = [target for engine in ENGINES.values() for target in (*engine.sessions.values(), engine.probe, engine.profiler) if target]
@@ -96,9 +96,9 @@ TARGETS = [target for engine in ENGINES.values() for target in (*engine.sessions
 @pytest.mark.slow  # imports torch
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_of_the_registry_is_there(target):
-    found = load_target(target)
-    assert callable(found)
-    assert found.__module__ == target.partition(":")[0]
+    matches = load_target(target)
+    assert callable(matches)
+    assert matches.__module__ == target.partition(":")[0]
 
 
 def test_the_registry_names_known_contracts():

@@ -87,11 +87,11 @@ def test_json_lines(artifact, captioner, drawn_images):
 def test_every_line_of_stdout_is_json_with_all_log_messages_on(artifact, captioner, images):
     command = [sys.executable, "-m", "toolkit.cli", "-vv", "caption", artifact, str(images), "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    one, two, bad, three = [json.loads(line) for line in ended.stdout.splitlines()]
+    first, second, bad, third = [json.loads(line) for line in ended.stdout.splitlines()]
     assert list(bad) == ["image", "error", "code"]
     assert bad["image"] == str(images / "bad.jpg")
     assert (bad["error"].startswith(f"{images / 'bad.jpg'}: "), bad["code"]) == (True, "IMAGE_UNREADABLE")
-    for row, name in ((one, "1.png"), (two, "2.PNG"), (three, "deep/3.png")):
+    for row, name in ((first, "1.png"), (second, "2.PNG"), (third, "deep/3.png")):
         assert list(row) == ["image", "caption", "token_ids", "score", "finish_reason"]
         assert (row["image"], row["caption"]) == (str(images / name), captioner.caption([images / name])[0].text)
     assert ended.returncode == 1

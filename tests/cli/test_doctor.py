@@ -49,7 +49,7 @@ def test_the_json_describes_this_machine(examined):
         name for name in torch.backends.quantized.supported_engines if name != "none"
     ]
     product = run_int8_selftest()
-    assert examined["engines"]["ort"]["offer"]["product"] == {"expected": product.expected, "found": product.found}
+    assert examined["engines"]["ort"]["offer"]["product"] == {"expected": product.expected, "actual": product.actual}
 
 
 def test_the_ranking_is_that_of_load(examined, tiny_artifacts):

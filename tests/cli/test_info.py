@@ -123,7 +123,7 @@ def test_what_an_export_would_ignore_is_named(checkpoint):
     processor = json.loads((checkpoint / "preprocessor_config.json").read_text())
     (checkpoint / "preprocessor_config.json").unlink()
     (checkpoint / "processor_config.json").write_text(json.dumps({"image_processor": processor | {"crop_size": 32}}))
-    found = as_json(checkpoint)
+    summary = as_json(checkpoint)
     parts = [
         "prefix module.",
         "text_decoder.bert.embeddings.position_ids",
@@ -132,9 +132,9 @@ def test_what_an_export_would_ignore_is_named(checkpoint):
         "penalty_alpha 0.6",
         "bos_token_id 1",
     ]
-    assert [part for reason in found["ignored"] for part in parts if part in reason] == parts
-    assert (found["tied"], found["refused"], found["family"]) == (True, [], "blip caption")
-    assert found["image"]["size"] == {"height": 32, "width": 32}
+    assert [part for reason in summary["ignored"] for part in parts if part in reason] == parts
+    assert (summary["tied"], summary["refused"], summary["family"]) == (True, [], "blip caption")
+    assert summary["image"]["size"] == {"height": 32, "width": 32}
     text = info(checkpoint).stdout
     assert all(part in text for part in parts)
 
@@ -143,9 +143,9 @@ def test_what_an_export_would_refuse_is_named(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"architectures": ["BlipForQuestionAnswering"]}))
     (checkpoint / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": 32}}))
-    found = as_json(checkpoint)
-    assert found["family"] is None
-    assert ["BlipForQuestionAnswering" in found["refused"][0], "shortest_edge" in found["refused"][1]] == [True, True]
+    summary = as_json(checkpoint)
+    assert summary["family"] is None
+    assert ["BlipForQuestionAnswering" in summary["refused"][0], "shortest_edge" in summary["refused"][1]] == [True, True]
     assert "shortest_edge" in info(checkpoint).stdout
 
 
@@ -160,8 +160,8 @@ def test_odd_values_are_no_traceback(checkpoint, file, content):
 
 
 def test_the_tiny_checkpoint_has_nothing_that_is_ignored(tiny_checkpoint):
-    found = as_json(tiny_checkpoint)
-    assert (found["ignored"], found["refused"]) == ([], [])
+    summary = as_json(tiny_checkpoint)
+    assert (summary["ignored"], summary["refused"]) == ([], [])
 
 
 def pickled(checkpoint, name, **changes):

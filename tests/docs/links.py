@@ -17,13 +17,13 @@ HEADING = re.compile(r"^#{1,6} +(?P<text>.+?) *$", re.MULTILINE)
 
 def anchors(text: str) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
-    found: dict[str, int] = {}
+    slugs: dict[str, int] = {}
     result = set()
     for match in HEADING.finditer(FENCE.sub("", text)):
         words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", match["text"])
         slug = re.sub(r"[^\w\- ]", "", words.lower()).replace(" ", "-")
-        found[slug] = found.get(slug, -1) + 1
-        result.add(slug if not found[slug] else f"{slug}-{found[slug]}")
+        slugs[slug] = slugs.get(slug, -1) + 1
+        result.add(slug if not slugs[slug] else f"{slug}-{slugs[slug]}")
     return result
 
 
@@ -33,10 +33,10 @@ def targets(text: str) -> list[str]:
     return [match["target"] or match["source"] for match in LINK.finditer(prose)]
 
 
-def broken(listed: Sequence[Path]) -> Iterator[str]:
+def broken(sources: Sequence[Path]) -> Iterator[str]:
     """Yield every relative link and source file of pages that is missing, and every page but the first that none of them links to."""
-    linked = {listed[0]}
-    for page in listed:
+    linked = {sources[0]}
+    for page in sources:
         for target in targets(page.read_text(encoding="utf-8")):
             if re.match(r"[a-z]+:", target):
                 continue
@@ -49,7 +49,7 @@ def broken(listed: Sequence[Path]) -> Iterator[str]:
                 yield f"{name_of(page)}: {target}: no such heading"
         named = SOURCE.findall(page.read_text(encoding="utf-8"))
         yield from (f"{name_of(page)}: {name}: no such file" for name in named if not (ROOT / name).exists())
-    yield from (f"{name_of(page)}: no page links to it" for page in listed if page not in linked)
+    yield from (f"{name_of(page)}: no page links to it" for page in sources if page not in linked)
 
 
 def main() -> int:

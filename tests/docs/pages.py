@@ -61,11 +61,11 @@ def blocks(page: Path) -> list[Block]:
     """Return the fenced blocks of a page, without those of generated parts."""
     text = page.read_text(encoding="utf-8")
     generated = [match.span() for match in MARKED.finditer(text)]
-    found = []
+    result = []
     for match in FENCE.finditer(text):
         if any(start <= match.start() < end for start, end in generated):
             continue
         language, *tags = match["info"].split() or [""]
         body = "".join(line.removeprefix(match["indent"]) for line in match["text"].splitlines(keepends=True))
-        found.append(Block(page, text.count("\n", 0, match.start()) + 1, language, tuple(tags), body))
-    return found
+        result.append(Block(page, text.count("\n", 0, match.start()) + 1, language, tuple(tags), body))
+    return result

@@ -68,16 +68,16 @@ def overview(host: str, _: Path) -> str:
 
 def hosts(_: str, __: Path) -> str:
     """Return seconds per image and speed-up of each case on each host."""
-    found = {folder.name: {row["case"]: row for row in make_rows(published(folder.name, "base"))} for folder in _hosts()}
-    cases = dict.fromkeys(case for rows in found.values() for case in rows)
-    cells = [(f"`{case}`", *(_time(rows[case]) if case in rows else "-" for rows in found.values())) for case in cases]
-    machines = {name: published(name, "base")[0] for name in found}
+    rows_of = {folder.name: {row["case"]: row for row in make_rows(published(folder.name, "base"))} for folder in _hosts()}
+    cases = dict.fromkeys(case for rows in rows_of.values() for case in rows)
+    cells = [(f"`{case}`", *(_time(rows[case]) if case in rows else "-" for rows in rows_of.values())) for case in cases]
+    machines = {name: published(name, "base")[0] for name in rows_of}
     lines = [
         f"- `{name}`: {first.host.cpu} ({', '.join(first.host.cpu_features)}), {first.host.cores} cores, {first.host.system}, "
         f"measured {(first.measured_at or '')[:10]}\n"
         for name, first in machines.items()
     ]
-    return plain_table(("case", *(f"`{name}`, s/image" for name in found)), cells) + "\n" + "".join(lines)
+    return plain_table(("case", *(f"`{name}`, s/image" for name in rows_of)), cells) + "\n" + "".join(lines)
 
 
 def _time(row: dict[str, float]) -> str:

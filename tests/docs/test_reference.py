@@ -10,7 +10,7 @@ from tests.docs.pages import DOCS, README, blocks, kinds, name_of, pages, render
 from tests.docs.reference import RENDERERS
 from toolkit.cli import COMMANDS, main
 
-MOST_README_LINES = 200
+MAX_README_LINES = 200
 LANGUAGES = {"sh", "python", "text", "json"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 OTHER_OPTIONS = {"--help", "--version", "--extra-index-url", "--no-index", "--find-links", "--require-hashes"}
@@ -43,7 +43,7 @@ def test_a_broken_link_and_a_broken_anchor_are_found(tmp_path):
 
 
 def test_readme_is_short():
-    assert len(README.read_text(encoding="utf-8").splitlines()) <= MOST_README_LINES
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= MAX_README_LINES
 
 
 def test_every_decision_is_in_the_index_under_its_title():
@@ -57,10 +57,10 @@ def test_every_decision_is_in_the_index_under_its_title():
 
 
 def test_blocks_have_a_language_and_few_are_not_run():
-    found = [block for page in pages() for block in blocks(page)]
-    assert {block.language for block in found} <= LANGUAGES, [str(block) for block in found if block.language not in LANGUAGES]
-    assert {tag for block in found for tag in block.tags} == {"not-run"}
-    not_run = [block for block in found if block.tags]
+    every_block = [block for page in pages() for block in blocks(page)]
+    assert {block.language for block in every_block} <= LANGUAGES, [str(block) for block in every_block if block.language not in LANGUAGES]
+    assert {tag for block in every_block for tag in block.tags} == {"not-run"}
+    not_run = [block for block in every_block if block.tags]
     print(*(f"not run: {block}: {block.text.splitlines()[0]}" for block in not_run), sep="\n")
     counts = {name_of(page): len([block for block in not_run if block.page == page]) for page in pages()}
     assert {name: count for name, count in counts.items() if count} == NOT_RUN

@@ -23,5 +23,5 @@ def test_every_published_recipe_has_one_hash_per_folder():
         for record in read_records(file):
             if record.subject and record.subject.recipe:
                 hashes.setdefault((file.parent.name, record.subject.recipe), set()).add(record.subject.recipe_sha256)
-    assert {recipe: len(found) for recipe, found in hashes.items()} == dict.fromkeys(hashes, 1), "in a folder, all runs have one version"
+    assert {recipe: len(values) for recipe, values in hashes.items()} == dict.fromkeys(hashes, 1), "in a folder, all runs have one version"
     assert {recipe for _, recipe in hashes} >= {"pytorch-int8", "onnx-int8"}

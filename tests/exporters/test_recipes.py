@@ -21,9 +21,9 @@ class TestRecipes:
     def test_a_file_of_its_fields_gives_the_same_recipe(self, tmp_path, recipe):
         file = tmp_path / "mine.json"
         file.write_text(json.dumps(json_dataclass.dump(recipe)))
-        found = find_recipe(str(file))
-        assert found == recipe
-        assert found.sha256 == recipe.sha256
+        read = find_recipe(str(file))
+        assert read == recipe
+        assert read.sha256 == recipe.sha256
 
     @pytest.mark.parametrize(
         ("encoder", "decoder", "precision"),

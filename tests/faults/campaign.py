@@ -28,7 +28,7 @@ from tests.faults.stops import Stops
 from toolkit.cli import COMMANDS, main
 
 NEVER = 0
-MOST_S = 120
+TIMEOUT_S = 120
 ROOMY = 1 << 26
 WARM = (
     *(
@@ -50,7 +50,7 @@ class Ended:
     status: int
     """Exit code, or less than 0 for a signal."""
     calls: int
-    said: str
+    output: str
 
 
 @dataclass
@@ -72,15 +72,15 @@ class Tally:
     def lines(self) -> list[str]:
         """Return the counts, a line for each deed and action."""
         rows: dict[tuple[str, str], list[str]] = {}
-        for (deed, action, found), count in sorted(self.points.items()):
-            rows.setdefault((deed, action), []).append(f"{count} {found}")
+        for (deed, action, outcome), count in sorted(self.points.items()):
+            rows.setdefault((deed, action), []).append(f"{count} {outcome}")
         totals = Counter[tuple[str, str]]()
         for (deed, action, _), count in self.points.items():
             totals[deed, action] += count
         calls = {key: self.calls.get(" ".join(key), self.calls[key[0]]) for key in rows}
         lines = [
-            f"{deed:<8} {action:<6} {totals[deed, action]:>5} of {calls[deed, action]} calls: {', '.join(found)}"
-            for (deed, action), found in rows.items()
+            f"{deed:<8} {action:<6} {totals[deed, action]:>5} of {calls[deed, action]} calls: {', '.join(outcome)}"
+            for (deed, action), outcome in rows.items()
         ]
         return [*lines, *self._refused_lines()]
 
@@ -112,7 +112,7 @@ def run_campaign(stage: Stage, names: list[str], actions: list[str], most: int |
         for name in names:
             ended = _attempt(DEEDS[name], stage, _fresh(DEEDS[name], stage, scratch / name), NEVER, "kill")
             if ended.status != 0:
-                tally.faults.append(f"{name}: undisturbed it ended with {ended.status}: {ended.said}")
+                tally.faults.append(f"{name}: undisturbed it ended with {ended.status}: {ended.output}")
                 continue
             tally.calls[name] = ended.calls
             every = list(range(1, ended.calls + 1))
@@ -166,22 +166,22 @@ def _judge(
 ) -> None:
     """Look at what an attempt left, do it again, and look at that."""
     deed, faults = DEEDS[name], []
-    found = _found(deed, stage, place)
-    tally.points[name, action, found] += 1
-    if found not in deed.allowed:
-        faults.append(f"found {found}")
+    outcome = _found(deed, stage, place)
+    tally.points[name, action, outcome] += 1
+    if outcome not in deed.allowed:
+        faults.append(f"found {outcome}")
     if action == "kill" and ended.status != -signal.SIGKILL:
         faults.append(f"was to be killed and ended with {ended.status}")
-    if action != "kill" and (ended.status not in (0, 1) or "Traceback" in ended.said):
-        faults.append(f"ended with {ended.status}: {ended.said[-1500:]}")
-    if action != "kill" and ended.status == 1 and not any(line.startswith("Error: ") for line in ended.said.splitlines()):
-        faults.append(f"failed and did not say why: {ended.said!r}")
+    if action != "kill" and (ended.status not in (0, 1) or "Traceback" in ended.output):
+        faults.append(f"ended with {ended.status}: {ended.output[-1500:]}")
+    if action != "kill" and ended.status == 1 and not any(line.startswith("Error: ") for line in ended.output.splitlines()):
+        faults.append(f"failed and did not say why: {ended.output!r}")
     cure()
-    if not (found == "new" and name == "unpack"):  # a second time is refused
+    if not (outcome == "new" and name == "unpack"):  # a second time is refused
         again = _attempt(deed, stage, place, NEVER, "kill")
         left = {file.name for file in place.iterdir()}
         if (again.status, _found(deed, stage, place), left) != (0, "new", deed.left):
-            faults.append(f"again: {again.status}, {_found(deed, stage, place)}, {sorted(left)}: {again.said[-1500:]}")
+            faults.append(f"again: {again.status}, {_found(deed, stage, place)}, {sorted(left)}: {again.output[-1500:]}")
     if _digest(stage) != tally.stage:
         faults.append("the input was changed")
     tally.faults += [f"{name}, {what}, {action}: {fault}" for fault in faults]
@@ -203,28 +203,28 @@ def _fresh(deed: Deed, stage: Stage, place: Path) -> Path:
 
 def _attempt(deed: Deed, stage: Stage, place: Path, at: int, action: str, *, log: Path | None = None, point: Point | None = None) -> Ended:
     """Run the command in a fork, disturbed at a call; with a log, traced by strace, which refuses the call of a point."""
-    (said, say), (counted, count) = os.pipe(), os.pipe()  # pipes: a full disk does not concern them
+    (output, write_output), (counted, count) = os.pipe(), os.pipe()  # pipes: a full disk does not concern them
     child = os.fork()
     if child == 0:
         if log is not None:
             stop_until_traced()
-        _run(deed.arguments(stage, place), Stops(place.parent, at, action), say, count)
-    os.close(say)
+        _run(deed.arguments(stage, place), Stops(place.parent, at, action), write_output, count)
+    os.close(write_output)
     os.close(count)
     tracer = None if log is None else trace(child, log, point)
     status = _wait(child)
     if tracer is not None:
-        tracer.communicate(timeout=MOST_S)
-    with os.fdopen(said, errors="replace") as words, os.fdopen(counted) as number:
-        return Ended(status=status, calls=int(number.read() or 0), said=words.read())
+        tracer.communicate(timeout=TIMEOUT_S)
+    with os.fdopen(output, errors="replace") as words, os.fdopen(counted) as number:
+        return Ended(status=status, calls=int(number.read() or 0), output=words.read())
 
 
-def _run(arguments: list[str], stops: Stops, say: int, count: int) -> None:
+def _run(arguments: list[str], stops: Stops, write_output: int, count: int) -> None:
     """Be the command; never return."""
     code = 70
     try:
-        os.dup2(say, 1)
-        os.dup2(say, 2)
+        os.dup2(write_output, 1)
+        os.dup2(write_output, 2)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         stops.install()
         try:
@@ -243,7 +243,7 @@ def _run(arguments: list[str], stops: Stops, say: int, count: int) -> None:
 
 
 def _wait(child: int) -> int:
-    until = time.monotonic() + MOST_S
+    until = time.monotonic() + TIMEOUT_S
     while time.monotonic() < until:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:

@@ -44,14 +44,14 @@ def artifact_at(path: Path, old: Path, new: Path) -> str:
     if not path.exists():
         return "nothing"
     try:
-        found = open_artifact(path)
-        with open_verified(found) as payload:
-            for entry in found.manifest.files.values():
+        opened = open_artifact(path)
+        with open_verified(opened) as payload:
+            for entry in opened.manifest.files.values():
                 payload.read(entry.role)
     except Exception as error:  # whatever it is, it is what is wrong
         return repr(error)
-    files = found.manifest.files
-    return next((name for name, one in (("old", old), ("new", new)) if open_artifact(one).manifest.files == files), "a mixture")
+    files = opened.manifest.files
+    return next((name for name, candidate in (("old", old), ("new", new)) if open_artifact(candidate).manifest.files == files), "a mixture")
 
 
 def _look_at_bytes(path: Path, old: bytes | None, new: bytes) -> str:

@@ -30,10 +30,10 @@ class Stops:
         if event in EVENTS and arguments:
             subject = arguments[0]
             if isinstance(subject, int):
-                ours = event in BY_DESCRIPTOR
+                inside = event in BY_DESCRIPTOR
             else:
-                ours = os.fsdecode(subject).startswith(self._root) if isinstance(subject, str | bytes | os.PathLike) else False
-            if ours:
+                inside = os.fsdecode(subject).startswith(self._root) if isinstance(subject, str | bytes | os.PathLike) else False
+            if inside:
                 self._call()
 
     def _synced(self, descriptor: int) -> None:

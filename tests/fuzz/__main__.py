@@ -49,12 +49,12 @@ def tallies(folder: Path, seed: int, scale: float, crashes: list[str]) -> Iterat
     yield archives.damage(made["onnx-int8"], counts["archives"], seed, folder / "archives")
     yield documents.records([ROOT / "tests" / "golden" / "records.jsonl"], counts["records"], seed, folder / "documents")
     yield documents.peers(made["onnx-fp32"], counts["peers"], seed, folder / "documents")
-    tally, found = forge.run(seeds, counts["forged"], seed, folder / "forge", drawn[0].path)
-    crashes += found
+    tally, crashed = forge.run(seeds, counts["forged"], seed, folder / "forge", drawn[0].path)
+    crashes += crashed
     yield tally
     for forge_part, part in ((forge_goldens, "goldens"), (forge_drafts, "drafts")):
-        tally, found = forge_part(made["onnx-int8"], counts[part], seed, folder / part, drawn[0].path)
-        crashes += found
+        tally, crashed = forge_part(made["onnx-int8"], counts[part], seed, folder / part, drawn[0].path)
+        crashes += crashed
         yield tally
 
 

@@ -72,8 +72,8 @@ def attempt(tally: Tally, folder: Path, content: bytes, case: str, honest: Mappi
     except Exception as error:
         outcome, fault = "another exception", f"{case}: {error!r}"
     else:
-        found = {file.name: file.read_bytes() for file in (yard / "inner" / "out").iterdir()}
-        outcome, fault = (UNDAMAGED, None) if found == honest else ("unpacked", f"{case}: unpacked")
+        unpacked = {file.name: file.read_bytes() for file in (yard / "inner" / "out").iterdir()}
+        outcome, fault = (UNDAMAGED, None) if unpacked == honest else ("unpacked", f"{case}: unpacked")
     if (took := time.perf_counter() - started) > MAX_SECONDS:
         fault = f"{case}: took {took:.1f} s"
     kept = {"inner", "inner/out", archive.name} | ({f"inner/out/{name}" for name in honest} if honest else set())

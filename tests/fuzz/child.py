@@ -31,7 +31,7 @@ from runtimes.verification.golden import read_golden
 from runtimes.verification.replay import replay
 
 MEMORY_BYTES = 2 << 30
-"""A case may take so much more than what is imported; what wants more is told that there is none."""
+"""A case may take so much more than what is imported; what wants more is received that there is none."""
 SECONDS = 20
 STATM = Path("/proc/self/statm")
 DEEDS = (
@@ -56,16 +56,16 @@ def attempt(path: str, image: str) -> dict[str, Any]:
         captioner.caption([image], num_beams=1, max_length=8)  # with drafts, if the artifact has a table
         (caption,) = captioner.caption([image], num_beams=2, max_length=8)
         outcome = "captioned" if caption.error is None else f"row {caption.code}"
-        said = caption.error or ""
+        message = caption.error or ""
         with open_verified(open_artifact(Path(path))) as files:
             golden = read_golden(files)
             if golden is not None:
                 outcome = "golden captions differ" if replay(captioner, golden, files).differences else "golden captions equal"
     except ToolkitError as error:
-        outcome, said = error.code, str(error)
+        outcome, message = error.code, str(error)
     except BaseException as error:
-        outcome, said = f"exception {type(error).__name__}", repr(error)
-    return {"outcome": outcome, "said": said[:500], "deeds": deeds}
+        outcome, message = f"exception {type(error).__name__}", repr(error)
+    return {"outcome": outcome, "message": message[:500], "deeds": deeds}
 
 
 def in_fork(path: str, image: str) -> dict[str, Any]:
@@ -82,14 +82,14 @@ def in_fork(path: str, image: str) -> dict[str, Any]:
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
-        told = stream.read()
+        received = stream.read()
     _, status, used = os.wait4(child, 0)
-    row = json.loads(told) if told else {"outcome": ended(status), "said": "", "deeds": []}
+    row = json.loads(received) if received else {"outcome": ended(status), "message": "", "deeds": []}
     return {**row, "seconds": time.perf_counter() - started, "grown_kb": used.ru_maxrss - before}
 
 
 def ended(status: int) -> str:
-    """How a process ended that told nothing."""
+    """How a process ended that received nothing."""
     return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
 
 

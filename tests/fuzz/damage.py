@@ -101,9 +101,9 @@ def one_damage(path: Path, other: Path, chance: random.Random) -> Iterator[str]:
             case "foreign":
                 role = manifest.files[name].role if name != MANIFEST_NAME else None
                 their = open_artifact(other).manifest
-                found = [each for each, entry in their.files.items() if entry.role == role] or list(their.files)
+                names = [each for each, entry in their.files.items() if entry.role == role] or list(their.files)
                 file.rename(away)
-                file.write_bytes((other / found[0]).read_bytes() + (b" " if (other / found[0]).read_bytes() == content else b""))
+                file.write_bytes((other / names[0]).read_bytes() + (b" " if (other / names[0]).read_bytes() == content else b""))
             case "folder":
                 file.rename(away)
                 file.mkdir()

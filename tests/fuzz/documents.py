@@ -30,9 +30,9 @@ def records(files: Sequence[Path], count: int, seed: int, folder: Path) -> Tally
     seeds = [file.read_bytes().splitlines(keepends=True) for file in files]
 
     def attempt() -> None:
-        found = read_records(path)
+        parsed = read_records(path)
         for render in RENDERERS.values():
-            render(found).encode()
+            render(parsed).encode()
 
     return _tried(Tally("damaged and forged records", PROMISE), seeds, count, seed, path, attempt)
 

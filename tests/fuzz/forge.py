@@ -86,7 +86,7 @@ def broken(row: dict[str, Any], case: str) -> str | None:
     if row["deeds"]:
         return f"{case}: {row['deeds']}"
     if row["outcome"].startswith(("exception", "exit", "SIGALRM", "SIGXCPU", "SIGKILL")):
-        return f"{case}: {row['outcome']} {row['said']}"
+        return f"{case}: {row['outcome']} {row['message']}"
     if row["seconds"] > MAX_SECONDS or row["grown_kb"] > MAX_GROWN_KB:
         return f"{case}: {row['seconds']:.1f} s, {row['grown_kb']} kB"
     return None

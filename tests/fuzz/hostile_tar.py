@@ -67,11 +67,11 @@ def honest_archive(files: Mapping[str, bytes]) -> bytes:
 
 def archives(files: Mapping[str, bytes], bomb_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Yield every hostile archive with its name. `files` is an honest package: the manifest first."""
-    listed = list(files.items())
-    (_, manifest), *payload = listed
+    members = list(files.items())
+    (_, manifest), *payload = members
     first, last = payload[0], payload[-1]
     start = member(MANIFEST_NAME, manifest)
-    honest = b"".join(member(*each) for each in listed)
+    honest = b"".join(member(*each) for each in members)
     for kind, flag in KINDS.items():
         yield f"{kind} in place of a file", packed(start + member(first[0], b"", at=156, value=flag + b"/etc/passwd") + END)
         yield f"{kind} behind the last file", packed(honest + member("evil", b"", at=156, value=flag + b"../../evil") + END)
@@ -134,9 +134,9 @@ def archives(files: Mapping[str, bytes], bomb_bytes: int) -> Iterator[tuple[str,
         "size": {"size": "99999999999"},
         "sparse": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "../evil", "GNU.sparse.realsize": "1000000000000"},
     }.items():
-        yield f"PAX record: {kind}", packed(library(listed, last[0], headers, tarfile.PAX_FORMAT))
-    yield "PAX record for all", packed(library(listed, last[0], {}, tarfile.PAX_FORMAT, {"path": "../evil"}))
-    yield "GNU long name", packed(library([*listed, ("a" * 300, b"x")], last[0], {}, tarfile.GNU_FORMAT))
+        yield f"PAX record: {kind}", packed(library(members, last[0], headers, tarfile.PAX_FORMAT))
+    yield "PAX record for all", packed(library(members, last[0], {}, tarfile.PAX_FORMAT, {"path": "../evil"}))
+    yield "GNU long name", packed(library([*members, ("a" * 300, b"x")], last[0], {}, tarfile.GNU_FORMAT))
 
 
 def harmless(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:

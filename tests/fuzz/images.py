@@ -44,13 +44,13 @@ def run(count: int, seed: int) -> Tally:
         how, data = damaged(SEEDS[kind], chance)
         case, started = f"image {number}, seed {seed}: {kind}, {how}", time.perf_counter()
         try:
-            found = np.asarray(read_image(data, max_pixels=MAX_PIXELS))
+            pixels = np.asarray(read_image(data, max_pixels=MAX_PIXELS))
         except ImageReadError as error:
             tally.note(error.code, None if str(error).isprintable() else f"{case}: {error!r}")
         except Exception as error:
             tally.note("another exception", f"{case}: {error!r}")
         else:
-            tally.note("pixels", None if any(map(found_in(found), expected(data, SEEDS[kind]))) else f"{case}: other pixels than Pillow's")
+            tally.note("pixels", None if any(map(matches(pixels), expected(data, SEEDS[kind]))) else f"{case}: other pixels than Pillow's")
         if time.perf_counter() - started > MAX_SECONDS:
             tally.broken.append(f"{case}: took {time.perf_counter() - started:.0f} s")
     if (grown := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) > MAX_GROWTH_KB:
@@ -58,9 +58,9 @@ def run(count: int, seed: int) -> Tally:
     return tally
 
 
-def found_in(found):
+def matches(pixels):
     """A function that compares pixels with these."""
-    return lambda wanted: np.array_equal(found, wanted)
+    return lambda wanted: np.array_equal(pixels, wanted)
 
 
 def expected(data, seed):

@@ -67,9 +67,9 @@ def damaged(data: bytes, chance: random.Random) -> tuple[str, bytes]:
     """Return a kind of damage and other bytes than were given."""
     while True:
         kind = chance.choice(list(KINDS))
-        found = KINDS[kind](data, chance)
-        if found != data:
-            return kind, found
+        mutated = KINDS[kind](data, chance)
+        if mutated != data:
+            return kind, mutated
 
 
 def _place(data: bytes, chance: random.Random) -> int:

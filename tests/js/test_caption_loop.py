@@ -22,7 +22,7 @@ pytestmark = pytest.mark.full
 
 LOOP = Path(__file__).parent / "caption.mjs"
 RECIPES_OF_ORT = [recipe.name for recipe in RECIPES if recipe.runtime == "ort" and recipe.device == "cpu"]
-MOST_LINES = 150
+MAX_LINES = 150
 
 
 def loop(*arguments):
@@ -94,9 +94,9 @@ def test_another_golden_caption_is_a_difference_unless_it_was_a_tie(unpacked, tm
     (folder / "golden.json").write_text(json.dumps(golden))
     ended = loop(folder)
     tie = tie_nat > 0 and greedy["margins_nat"] is not None  # a single graph gives no margins, so nothing is a tie
-    said = "a tie at token 2" if tie else f"{','.join(map(str, ids))} differ from {','.join(map(str, greedy['token_ids']))}"
+    verdict = "a tie at token 2" if tie else f"{','.join(map(str, ids))} differ from {','.join(map(str, greedy['token_ids']))}"
     assert (ended.returncode, ended.stderr) == (0 if tie else 1, "")
-    assert ended.stdout.splitlines()[0] == f"{golden['images'][0]['resized']}: {said}"
+    assert ended.stdout.splitlines()[0] == f"{golden['images'][0]['resized']}: {verdict}"
 
 
 def test_what_it_cannot_do_is_one_line(tiny_artifacts, drawn_images, tmp_path):
@@ -113,4 +113,4 @@ def test_what_it_cannot_do_is_one_line(tiny_artifacts, drawn_images, tmp_path):
 
 
 def test_it_is_short_enough_to_read():
-    assert len(LOOP.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    assert len(LOOP.read_text(encoding="utf-8").splitlines()) <= MAX_LINES

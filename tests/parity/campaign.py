@@ -74,8 +74,8 @@ def main(folder: Path, names: Sequence[str] = ()) -> int:
         counts = Counter({"settings": 0, "captions": 0, "ties": 0, "differences": 0, "steps": 0})
         for settings in _settings(reference, images):
             for prompt in PROMPTS:
-                found = _captions if not settings.get("do_sample") else _distributions
-                for result in found(reference, captioners, images, prompt, settings):
+                comparison = _captions if not settings.get("do_sample") else _distributions
+                for result in comparison(reference, captioners, images, prompt, settings):
                     counts.update(result)
                     if result["differences"]:
                         print(f"  {name}, {settings}, prompt {prompt!r}: {result['differences']} different")
@@ -122,8 +122,8 @@ def _captions(
         ]
     for captioner in captioners.values():
         own = [caption.token_ids for caption in captioner.caption(images, prompt=prompt, batch_size=3, **settings)]
-        found = compare(own, expected, margins)
-        yield Counter({"captions": len(images), "ties": found.ties, "differences": len(found.different)})
+        comparison = compare(own, expected, margins)
+        yield Counter({"captions": len(images), "ties": comparison.ties, "differences": len(comparison.different)})
 
 
 def _distributions(

@@ -21,17 +21,17 @@ def main(checkpoint: str, artifacts: list[str]) -> int:
     failed = 0
     for prompt in (None, "a picture of"):
         greedy = [greedy_with_margins(reference, path, prompt) for path in images]
-        theirs = {1: ([ids for ids, _ in greedy], [margins for _, margins in greedy])}
+        references = {1: ([ids for ids, _ in greedy], [margins for _, margins in greedy])}
         num_beams = [list(caption.token_ids) for caption in reference.caption(images, prompt=prompt, num_beams=3)]
-        theirs[3] = (num_beams, [[] for _ in num_beams])  # a beam search has no margin per token: nothing counts as a tie
-        for width, (ids, margins) in theirs.items():
+        references[3] = (num_beams, [[] for _ in num_beams])  # a beam search has no margin per token: nothing counts as a tie
+        for width, (ids, margins) in references.items():
             for path, captioner in captioners.items():
-                ours = [caption.token_ids for caption in captioner.caption(images, prompt=prompt, num_beams=width)]
-                found = compare(ours, ids, margins)
-                failed += len(found.different)
+                actual = [caption.token_ids for caption in captioner.caption(images, prompt=prompt, num_beams=width)]
+                comparison = compare(actual, ids, margins)
+                failed += len(comparison.different)
                 print(
                     f"transformers {transformers.__version__}, {Path(path).name}, beams {width}, prompt {prompt!r}: "
-                    f"{found.equal} of {len(images)} equal, {found.ties} ties, {len(found.different)} different"
+                    f"{comparison.equal} of {len(images)} equal, {comparison.ties} ties, {len(comparison.different)} different"
                 )
     return 1 if failed else 0
 

@@ -86,25 +86,25 @@ def images_of(drawn_images, sample_images) -> dict[str, list[LabelledImage]]:
 
 
 def caption(captioner: Captioner, images: list[LabelledImage], prompt: str | None = None, batch_size: int = 1, **search: float):
-    ours = {OUR_NAMES.get(name, name): value for name, value in search.items()}
-    return captioner.caption([image.path for image in images], prompt=prompt, batch_size=batch_size, **ours)
+    actual = {OUR_NAMES.get(name, name): value for name, value in search.items()}
+    return captioner.caption([image.path for image in images], prompt=prompt, batch_size=batch_size, **actual)
 
 
 def assert_same(captioner: Captioner, oracle: Oracle, images: list[LabelledImage], prompt: str | None, **search: float) -> None:
     """Ids equal on every image; scores of beam search equal to 1e-4; words equal transformers' decode."""
     expected = [oracle.say(image, prompt, **search) for image in images]
     captions = caption(captioner, images, prompt, **search)
-    assert [list(found.token_ids) for found in captions] == [ids for ids, _ in expected]
+    assert [list(result.token_ids) for result in captions] == [ids for ids, _ in expected]
     if search["num_beams"] > 1:
-        assert [found.score for found in captions] == pytest.approx([score for _, score in expected], abs=1e-4)
+        assert [result.score for result in captions] == pytest.approx([score for _, score in expected], abs=1e-4)
     decoded = [oracle.hf._tokenizer.decode(ids, skip_special_tokens=True) for ids, _ in expected]
-    assert [found.text for found in captions] == decoded
+    assert [result.text for result in captions] == decoded
 
 
 def greedy_agreement(captioner: Captioner, oracle: Oracle, images: list[LabelledImage], prompt: str | None) -> Agreement:
-    theirs = [oracle.greedy(image.path, prompt) for image in images]
-    ours = [found.token_ids for found in caption(captioner, images, prompt)]
-    return compare(ours, [ids for ids, _ in theirs], [margins for _, margins in theirs])
+    reference = [oracle.greedy(image.path, prompt) for image in images]
+    actual = [result.token_ids for result in caption(captioner, images, prompt)]
+    return compare(actual, [ids for ids, _ in reference], [margins for _, margins in reference])
 
 
 def test_captions_of_the_tiny_checkpoint_vary_and_some_end_early(oracle_of, drawn_images):
@@ -151,22 +151,22 @@ def test_wide_penalized_and_long_searches_of_the_shipped_model_equal_transformer
 def test_forced_length_gives_exactly_that_many_tokens(captioner_of, oracle_of, drawn_images, tokens, num_beams, recipe):
     length = {"min_length": tokens + 1, "max_length": tokens + 1}
     captions = caption(captioner_of("tiny", recipe), drawn_images, num_beams=num_beams, **length)
-    assert {len(found.token_ids) - 1 for found in captions} == {tokens}
-    assert not any(3 in found.token_ids for found in captions)
+    assert {len(result.token_ids) - 1 for result in captions} == {tokens}
+    assert not any(3 in result.token_ids for result in captions)
     expected = [oracle_of("tiny").say(image, None, num_beams=num_beams, **length)[0] for image in drawn_images]
-    assert [list(found.token_ids) for found in captions] == expected
+    assert [list(result.token_ids) for result in captions] == expected
 
 
 @pytest.mark.parametrize("recipe", RUNTIMES)
 def test_greedy_score_is_the_mean_log_probability_of_its_tokens(captioner_of, oracle_of, drawn_images, recipe):
     hf = oracle_of("tiny").hf
-    for image, found in zip(drawn_images, caption(captioner_of("tiny", recipe), drawn_images), strict=True):
-        ids = torch.tensor([found.token_ids])
+    for image, result in zip(drawn_images, caption(captioner_of("tiny", recipe), drawn_images), strict=True):
+        ids = torch.tensor([result.token_ids])
         with torch.inference_mode():
             seen = hf.model.vision_model(hf._pixels(image.path)).last_hidden_state
             logits = hf.model.text_decoder(input_ids=ids[:, :-1], encoder_hidden_states=seen).logits
             expected = torch.log_softmax(logits[0], dim=-1).gather(1, ids[0, 1:, None]).mean()
-        assert found.score == pytest.approx(float(expected), abs=1e-4)
+        assert result.score == pytest.approx(float(expected), abs=1e-4)
 
 
 @pytest.mark.parametrize("recipe", RUNTIMES)
@@ -174,16 +174,16 @@ def test_greedy_score_is_the_mean_log_probability_of_its_tokens(captioner_of, or
 def test_score_of_given_captions_equals_transformers(captioner_of, oracle_of, images_of, model, recipe):
     images = images_of[model][:4]
     paths, captions = [image.path for image in images], [image.captions for image in images]
-    ours, theirs = captioner_of(model, recipe).score(paths, captions=captions), oracle_of(model).hf.score(paths, captions=captions)
-    assert [len(row) for row in ours] == [len(listed) for listed in captions]
-    np.testing.assert_allclose(np.concatenate(ours), np.concatenate(theirs), rtol=0, atol=1e-3)
+    actual, reference = captioner_of(model, recipe).score(paths, captions=captions), oracle_of(model).hf.score(paths, captions=captions)
+    assert [len(row) for row in actual] == [len(texts) for texts in captions]
+    np.testing.assert_allclose(np.concatenate(actual), np.concatenate(reference), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("recipe", RUNTIMES)
 def test_score_of_one_caption_is_that_of_the_same_caption_among_several(captioner_of, sample_images, recipe):
     captioner, image = captioner_of("mini", recipe), sample_images[0]
     together = captioner.score([image.path], captions=[image.captions])[0]
-    alone = [captioner.score([image.path], captions=[listed])[0][0] for listed in image.captions]
+    alone = [captioner.score([image.path], captions=[texts])[0][0] for texts in image.captions]
     np.testing.assert_allclose(alone, together, rtol=0, atol=1e-3)
 
 
@@ -193,12 +193,12 @@ def test_score_of_one_caption_is_that_of_the_same_caption_among_several(captione
 def test_captions_do_not_depend_on_batch_size(captioner_of, drawn_images, num_beams, prompt, recipe):
     captioner = captioner_of("tiny", recipe)
     alone = caption(captioner, drawn_images, prompt, num_beams=num_beams)
-    assert len({len(found.token_ids) for found in alone}) > 1  # some rows are dropped while others go on
+    assert len({len(result.token_ids) for result in alone}) > 1  # some rows are dropped while others go on
     for batch_size in (4, len(drawn_images)):
         together = caption(captioner, drawn_images, prompt, batch_size, num_beams=num_beams)
-        assert [found.token_ids for found in together] == [found.token_ids for found in alone]
-        assert [found.text for found in together] == [found.text for found in alone]
-        assert [found.score for found in together] == pytest.approx([found.score for found in alone], abs=1e-5)
+        assert [result.token_ids for result in together] == [result.token_ids for result in alone]
+        assert [result.text for result in together] == [result.text for result in alone]
+        assert [result.score for result in together] == pytest.approx([result.score for result in alone], abs=1e-5)
 
 
 @pytest.mark.full
@@ -207,13 +207,13 @@ def test_captions_do_not_depend_on_batch_size(captioner_of, drawn_images, num_be
 def test_captions_of_the_shipped_model_do_not_depend_on_batch_size(captioner_of, oracle_of, sample_images, num_beams, recipe):
     together = caption(captioner_of("mini", recipe), sample_images[:6], batch_size=6, num_beams=num_beams)
     alone = [oracle_of("mini").say(image, None, num_beams=num_beams)[0] for image in sample_images[:6]]
-    assert [list(found.token_ids) for found in together] == alone
+    assert [list(result.token_ids) for result in together] == alone
 
 
 def test_stripping_the_prompt_leaves_the_words_after_it(captioner_of, drawn_images):
     captioner = captioner_of("tiny", "pytorch-fp32")
-    (found,) = caption(captioner, drawn_images[:1], "a picture of")
-    assert found.text == f"a picture of {captioner.strip_prompt(found, 'a picture of')}"
+    (result,) = caption(captioner, drawn_images[:1], "a picture of")
+    assert result.text == f"a picture of {captioner.strip_prompt(result, 'a picture of')}"
 
 
 @pytest.mark.full

@@ -28,13 +28,13 @@ def original_names(tensors, layers):
         names[f"vision_model.embeddings.patch_embedding.{kind}"] = f"visual_encoder.patch_embed.proj.{kind}"
         names[f"vision_model.post_layernorm.{kind}"] = f"visual_encoder.norm.{kind}"
         for layer in range(layers):
-            ours, theirs = f"vision_model.encoder.layers.{layer}", f"visual_encoder.blocks.{layer}"
-            names[f"{ours}.layer_norm1.{kind}"] = f"{theirs}.norm1.{kind}"
-            names[f"{ours}.layer_norm2.{kind}"] = f"{theirs}.norm2.{kind}"
-            names[f"{ours}.self_attn.qkv.{kind}"] = f"{theirs}.attn.qkv.{kind}"
-            names[f"{ours}.self_attn.projection.{kind}"] = f"{theirs}.attn.proj.{kind}"
-            names[f"{ours}.mlp.fc1.{kind}"] = f"{theirs}.mlp.fc1.{kind}"
-            names[f"{ours}.mlp.fc2.{kind}"] = f"{theirs}.mlp.fc2.{kind}"
+            target, original = f"vision_model.encoder.layers.{layer}", f"visual_encoder.blocks.{layer}"
+            names[f"{target}.layer_norm1.{kind}"] = f"{original}.norm1.{kind}"
+            names[f"{target}.layer_norm2.{kind}"] = f"{original}.norm2.{kind}"
+            names[f"{target}.self_attn.qkv.{kind}"] = f"{original}.attn.qkv.{kind}"
+            names[f"{target}.self_attn.projection.{kind}"] = f"{original}.attn.proj.{kind}"
+            names[f"{target}.mlp.fc1.{kind}"] = f"{original}.mlp.fc1.{kind}"
+            names[f"{target}.mlp.fc2.{kind}"] = f"{original}.mlp.fc2.{kind}"
     vision = {name for name in tensors if not name.startswith("text_decoder.")}
     assert vision == set(names)
     return {names.get(name, name): tensor for name, tensor in tensors.items()}

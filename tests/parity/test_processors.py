@@ -76,13 +76,13 @@ def test_settings_change_captions(captioner_of, drawn_images, settings):
 def test_processed_scores_equal_those_of_transformers(reference, settings):
     generator = np.random.default_rng(0)
     config = GenerationConfig(**settings)
-    theirs = HfGenerationConfig(**{"max_length": 20, **settings})
-    theirs._eos_token_tensor = torch.tensor([EOS])
+    hf_config = HfGenerationConfig(**{"max_length": 20, **settings})
+    hf_config._eos_token_tensor = torch.tensor([EOS])
     for length in range(1, 16):
         ids = generator.integers(4, 12, (5, length))
         scores = generator.normal(size=(5, 64)).astype(np.float32)
         processors = reference.model.text_decoder._get_logits_processor(
-            theirs, input_ids_seq_length=1, logits_processor=LogitsProcessorList(), device="cpu"
+            hf_config, input_ids_seq_length=1, logits_processor=LogitsProcessorList(), device="cpu"
         )
         expected = processors(torch.tensor(ids), torch.tensor(scores)).numpy()
         process(processors_of(config, EOS, prompt=1), ids.tolist(), scores)

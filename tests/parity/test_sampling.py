@@ -70,14 +70,16 @@ def test_a_seed_determines_captions_in_any_batch(tiny_artifacts, drawn_images, r
     captioner, paths = load(tiny_artifacts[recipe], device="cpu"), [image.path for image in drawn_images[:7]]
     options = {"do_sample": True, "seed": 5, "num_return_sequences": 3}
     captions = captioner.caption(paths, **options)
-    assert [len({found.text for found in (caption, *caption.alternatives)}) > 1 for caption in captions].count(True) >= 5
+    assert [len({result.text for result in (caption, *caption.alternatives)}) > 1 for caption in captions].count(True) >= 5
     for batch_size in (1, 3, 7):
-        assert [found.token_ids for found in captioner.caption(paths, **options, batch_size=batch_size)] == [c.token_ids for c in captions]
-    assert [found.token_ids for found in captioner.caption(paths[::-1], **options)] == [c.token_ids for c in captions[::-1]]
+        assert [result.token_ids for result in captioner.caption(paths, **options, batch_size=batch_size)] == [
+            c.token_ids for c in captions
+        ]
+    assert [result.token_ids for result in captioner.caption(paths[::-1], **options)] == [c.token_ids for c in captions[::-1]]
     alone = captioner.caption(paths, do_sample=True, seed=5)
-    assert [found.token_ids for found in alone] == [caption.token_ids for caption in captions]
+    assert [result.token_ids for result in alone] == [caption.token_ids for caption in captions]
     other = captioner.caption(paths, do_sample=True, seed=6)
-    assert [found.token_ids for found in other] != [found.token_ids for found in alone]
+    assert [result.token_ids for result in other] != [result.token_ids for result in alone]
     assert captioner.caption(paths, do_sample=True) != captioner.caption(paths, do_sample=True)
 
 

@@ -76,7 +76,7 @@ def check_int8_selftest(host: Host, selftest: Int8SelfTest | None) -> list[Findi
     """Return a finding if INT8 products saturate on this CPU."""
     if selftest is None or selftest.right:
         return []
-    sums = f"INT8 products of full range saturate here ({selftest.found:,} instead of {selftest.expected:,})"
+    sums = f"INT8 products of full range saturate here ({selftest.actual:,} instead of {selftest.expected:,})"
     emulated = "vnni" in host.cpu_features
     text = f"{sums} although the CPU reports VNNI, as in an emulator" if emulated else f"{sums}, as on every x86 CPU without VNNI"
     remedy = f"use portable recipes, for example {PORTABLE}: they do not saturate"

@@ -17,7 +17,7 @@ def render(examination: Examination) -> str:
         for engine in examination.engines.values()
     ]
     selftests = [
-        ("INT8 products", "exact" if selftest.right else f"saturate: {selftest.found:,} instead of {selftest.expected:,}")
+        ("INT8 products", "exact" if selftest.right else f"saturate: {selftest.actual:,} instead of {selftest.expected:,}")
         for engine in examination.engines.values()
         if engine.offer and (selftest := engine.offer.product)
     ]

@@ -24,4 +24,4 @@ def run_int8_selftest() -> Int8SelfTest:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (sums,) = session.run(None, {"a": np.full((ROWS, INPUTS), activation, np.uint8)})
     expected = activation * weight * INPUTS
-    return Int8SelfTest(expected=expected, found=int(sums.flat[np.abs(sums - expected).argmax()]))
+    return Int8SelfTest(expected=expected, actual=int(sums.flat[np.abs(sums - expected).argmax()]))

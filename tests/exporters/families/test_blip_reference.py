@@ -40,14 +40,14 @@ def test_distributions_of_every_token_equal_the_baselines(baseline, captioner, d
     expected = baseline.token_log_probabilities(path, captions=REFERENCES)
     actual = captioner.token_log_probabilities(path, captions=REFERENCES)
     (scores,) = captioner.score(path, captions=REFERENCES)
-    for caption, mine, theirs, score in zip(REFERENCES, actual, expected, scores, strict=True):
+    for caption, ported, reference, score in zip(REFERENCES, actual, expected, scores, strict=True):
         ids = captioner.caption_ids(caption)
-        assert mine.shape == theirs.shape == (len(ids) - 1, captioner.manifest.model.vocabulary)
-        np.testing.assert_allclose(mine, theirs, atol=1e-3)
-        assert np.exp(mine.astype(np.float64)).sum(axis=1) == pytest.approx(1, abs=1e-5)
-        assert sum(float(row[token]) for row, token in zip(mine, ids[1:], strict=True)) == pytest.approx(score, abs=1e-4)
-        assert kl_divergence(theirs, mine).max() < 1e-6
+        assert ported.shape == reference.shape == (len(ids) - 1, captioner.manifest.model.vocabulary)
+        np.testing.assert_allclose(ported, reference, atol=1e-3)
+        assert np.exp(ported.astype(np.float64)).sum(axis=1) == pytest.approx(1, abs=1e-5)
+        assert sum(float(row[token]) for row, token in zip(ported, ids[1:], strict=True)) == pytest.approx(score, abs=1e-4)
+        assert kl_divergence(reference, ported).max() < 1e-6
         (alone,) = captioner.token_log_probabilities(path, captions=[caption])
-        np.testing.assert_allclose(mine, alone, atol=1e-4)
+        np.testing.assert_allclose(ported, alone, atol=1e-4)
     with pytest.raises(RequestError, match="at least one caption"):
         captioner.token_log_probabilities(path, captions=[])

@@ -55,10 +55,10 @@ def test_positions_equal_those_of_transformers(checkpoint, hf, side):
     embeddings = hf.model.vision_model.embeddings
     with torch.inference_mode():
         expected = embeddings.interpolate_pos_encoding(torch.zeros(1, side**2 + 1, 384), side * 14, side * 14)
-    found = checkpoint.with_image_scale(side / 16).load_weights()[POSITIONS]
-    assert found.shape == (1, side**2 + 1, 384)
-    assert torch.equal(found, expected)
-    assert not torch.equal(found[:, 1 : side + 1], embeddings.position_embedding[:, 1 : side + 1])
+    positions = checkpoint.with_image_scale(side / 16).load_weights()[POSITIONS]
+    assert positions.shape == (1, side**2 + 1, 384)
+    assert torch.equal(positions, expected)
+    assert not torch.equal(positions[:, 1 : side + 1], embeddings.position_embedding[:, 1 : side + 1])
 
 
 def test_at_full_scale_nothing_changes(checkpoint):

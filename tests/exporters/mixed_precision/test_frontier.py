@@ -33,25 +33,25 @@ def totals(assignment) -> tuple[float, int, float]:
 @pytest.mark.parametrize("objective", ["size", "time"])
 def test_no_combination_is_better_than_one_on_the_frontier(seed, objective):
     choices = random_choices(5, seed)
-    found = [totals(each) for each in frontier(choices, objective, math.inf)]
+    points = [totals(each) for each in frontier(choices, objective, math.inf)]
     every = [totals(dict(zip(choices, each, strict=True))) for each in itertools.product(*choices.values())]
     cost = {"size": 1, "time": 2}[objective]
-    for each in found:
+    for each in points:
         better = [other for other in every if other[0] <= each[0] and other[cost] <= each[cost] and other[:1] + other[cost:] != each]
         assert not any(other[0] < each[0] and other[cost] < each[cost] * (1 - 1e-9) for other in better)
-    assert [each[0] for each in found] == sorted((each[0] for each in found), reverse=True)
-    assert found[0][cost] == pytest.approx(min(other[cost] for other in every))
-    assert found[-1][0] == min(other[0] for other in every)
+    assert [each[0] for each in points] == sorted((each[0] for each in points), reverse=True)
+    assert points[0][cost] == pytest.approx(min(other[cost] for other in every))
+    assert points[-1][0] == min(other[0] for other in every)
 
 
 def test_a_size_limit_holds_for_every_assignment_and_the_fastest_within_it_is_near():
     choices = random_choices(5, 7)
     every = [totals(dict(zip(choices, each, strict=True))) for each in itertools.product(*choices.values())]
     limit = float(np.median([stored for _, stored, _ in every]))
-    found = [totals(each) for each in frontier(choices, "time", limit)]
-    assert found
-    assert all(stored <= limit for _, stored, _ in found)
-    assert min(each[2] for each in found) <= 1.25 * min(seconds for _, stored, seconds in every if stored <= limit)
+    points = [totals(each) for each in frontier(choices, "time", limit)]
+    assert points
+    assert all(stored <= limit for _, stored, _ in points)
+    assert min(each[2] for each in points) <= 1.25 * min(seconds for _, stored, seconds in every if stored <= limit)
 
 
 def test_a_size_limit_below_the_smallest_formats_gives_nothing():

@@ -115,5 +115,5 @@ def test_a_reader_while_it_is_replaced_fifty_times(tiny_artifacts, sample_images
     assert refused == 0
     assert len(seen) >= 25
     assert [name for name, token_ids in seen if token_ids != expected[name]] == []
-    assert min(len(token_ids) for _, listed in seen for token_ids in listed) > 1  # captions, not errors
+    assert min(len(token_ids) for _, captions in seen for token_ids in captions) > 1  # captions, not errors
     assert runtimes.load(artifact, threads=1).manifest.gate["turn"] == written - 1

@@ -111,10 +111,10 @@ def test_a_writer_killed_at_any_call(old_and_new, tmp_path, state, copying):
     assert len(rows) > 20
     assert {code for code, *_ in rows[:-1]} == {9}
     if state == "old":
-        assert {found for _, found, *_ in rows[:-1]} <= {"old", "old, and more", "new", "new, and more"}
+        assert {content for _, content, *_ in rows[:-1]} <= {"old", "old, and more", "new", "new, and more"}
     else:
-        assert {found for _, found, *_ in rows[:-1]} <= {"old", "nothing", "new"}
-    assert {(again, found, *names) for *_, again, found, names in rows} == {(0, "new", "artifact")}
+        assert {content for _, content, *_ in rows[:-1]} <= {"old", "nothing", "new"}
+    assert {(again, content, *names) for *_, again, content, names in rows} == {(0, "new", "artifact")}
     assert rows[-1][:3] == [5, "new", []]  # not stopped, because there were no more calls
 
 
@@ -129,6 +129,6 @@ def test_a_call_that_fails(old_and_new, tmp_path, state, action):
         if action != "interrupt"
         else {(3, "old"), (3, "new"), (3, "new, and more"), (5, "new")}
     )
-    assert {(code, found) for code, found, *_ in rows} <= allowed
-    assert {(1, "old"), (3, "old")} & {(code, found) for code, found, *_ in rows} != set()
-    assert {(again, found, *names) for *_, again, found, names in rows} == {(0, "new", "artifact")}
+    assert {(code, content) for code, content, *_ in rows} <= allowed
+    assert {(1, "old"), (3, "old")} & {(code, content) for code, content, *_ in rows} != set()
+    assert {(again, content, *names) for *_, again, content, names in rows} == {(0, "new", "artifact")}

@@ -13,8 +13,8 @@ from runtimes.selection.fitness import CpuProblem, check_cpu, drop_incorrect, in
 from tests.paths import ROOT
 from tests.runtimes.selection.test_ranking import manifest
 
-RIGHT = Int8SelfTest(expected=2_072_640, found=2_072_640)
-SATURATED = Int8SelfTest(expected=2_072_640, found=1_048_544)
+RIGHT = Int8SelfTest(expected=2_072_640, actual=2_072_640)
+SATURATED = Int8SelfTest(expected=2_072_640, actual=1_048_544)
 """Expected: 64 products of 255·127. With saturation: 32 pairs, each 32,767."""
 
 TUNED = {"onnx-int8-full"}

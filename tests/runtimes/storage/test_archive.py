@@ -78,8 +78,8 @@ def test_other_tools_read_an_archive(artifact, content, tmp_path):
     with tarfile.open(path) as archive:
         assert {info.name: archive.extractfile(info).read() for info in archive} == content
         assert all(info.isreg() and (info.mtime, info.mode, info.uid, info.gid) == (0, 0o644, 0, 0) for info in archive)
-    listed = subprocess.run(["tar", "-tzf", path], capture_output=True, text=True, check=True)
-    assert (listed.stdout.splitlines(), listed.stderr) == (list(content), "")
+    listing = subprocess.run(["tar", "-tzf", path], capture_output=True, text=True, check=True)
+    assert (listing.stdout.splitlines(), listing.stderr) == (list(content), "")
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

@@ -59,10 +59,10 @@ def test_a_working_folder_of_a_running_process_is_kept_and_that_of_a_killed_one_
     killed.kill()
     assert killed.wait() == -signal.SIGKILL
     assert len(names_in(tmp_path)) == 3
-    with working_folder(tmp_path, ".work-") as mine:
-        assert list(mine.iterdir()) == []
-        others = [folder for folder in tmp_path.glob(".work-*") if folder != mine]
-        assert [names_in(folder) for folder in others] == [["half"]]
+    with working_folder(tmp_path, ".work-") as folder_a:
+        assert list(folder_a.iterdir()) == []
+        more = [folder for folder in tmp_path.glob(".work-*") if folder != folder_a]
+        assert [names_in(folder) for folder in more] == [["half"]]
     running.communicate("\n")
     assert running.returncode == 0
     assert names_in(tmp_path) == [".worked"]

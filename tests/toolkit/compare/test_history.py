@@ -66,14 +66,14 @@ def test_layouts_have_the_same_rows():
 
 
 def test_a_single_table_and_a_repeated_file_are_refused():
-    one, two = before_and_after()
+    before, after = before_and_after()
     with pytest.raises(RequestError, match="--table"):
-        render_history([one, two], "md", "growth")
+        render_history([before, after], "md", "growth")
     with pytest.raises(RequestError, match="twice"):
-        render_history([one, one], "md", None)
+        render_history([before, before], "md", None)
 
 
 def test_the_newest_run_is_the_one_measured_last():
-    one, two = before_and_after()
-    assert newest([two, one]).name == newest([one, two]).name == two.name
-    assert [row["file"] for row in history_sheet([two, one]).rows][:2] == [one.name, two.name]
+    before, after = before_and_after()
+    assert newest([after, before]).name == newest([before, after]).name == after.name
+    assert [row["file"] for row in history_sheet([after, before]).rows][:2] == [before.name, after.name]

@@ -21,8 +21,8 @@ from toolkit.doctor.engines import ProbedEngine
 from toolkit.doctor.machine import MachineFacts, installed, read_machine, requirements
 
 GIB = 1 << 30
-RIGHT = Int8SelfTest(expected=100, found=100)
-SATURATED = Int8SelfTest(expected=100, found=51)
+RIGHT = Int8SelfTest(expected=100, actual=100)
+SATURATED = Int8SelfTest(expected=100, actual=51)
 
 MACHINE = MachineFacts(
     cpu="Some CPU", family="x86_64", features={"avx2": True, "vnni": False}, logical_cores=4, cores=2, quota_cores=None,
