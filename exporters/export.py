@@ -38,7 +38,6 @@ from runtimes.errors import (
     ExportError,
     MissingDependencyError,
     OutputError,
-    RecipeError,
     ToolkitError,
     UnavailableError,
 )
@@ -164,14 +163,14 @@ def _export_one(
     exporter = builder_module(recipe.runtime)
     with working_folder(path.parent, ".export-") as working:
         scaled = checkpoint.with_image_scale(recipe.image_scale)
-        prepared = smoothed(scaled, recipe, calibration, exporter.ACTIVATION_BITS, threads)
+        prepared = smoothed(scaled, recipe, calibration, threads)
         failed: list[dict[str, Any]] = []
         at_once: OnGateFailure = "fail" if on_gate_failure == "fail" else "write"
         for number, attempt in enumerate(_attempts(checkpoint, prepared, recipe, threads, on_gate_failure)):
             folder = working / str(number)
             folder.mkdir()
             if number:  # other formats need other scales
-                prepared = smoothed(scaled, attempt, calibration, exporter.ACTIVATION_BITS, threads)
+                prepared = smoothed(scaled, attempt, calibration, threads)
             staged = _build(exporter, prepared, attempt, calibration, folder, path.name)
             captioner = load(staged, device="cpu", threads=threads)
             findings = checkpoint.family.evaluate(captioner, recipe, images, reference, at_once)
@@ -211,10 +210,7 @@ def _attempts(
     from exporters.mixed_precision.exceptions import recipes_with_exceptions
 
     logger.warning("%s: the gate failed; looking for layers that need another format", recipe.name)
-    try:
-        yield from recipes_with_exceptions(checkpoint, prepared, recipe, threads)
-    except RecipeError as error:
-        logger.warning("%s: %s", recipe.name, error)
+    yield from recipes_with_exceptions(checkpoint, prepared, recipe, threads)
 
 
 def _exceptions(checkpoint: "Checkpoint", attempt: Recipe, recipe: Recipe) -> dict[str, str]:

@@ -12,7 +12,6 @@ from exporters.calibration.smoothing import smoothed
 from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.emulation.drift import Emulation
 from exporters.emulation.model import formats_of
-from exporters.export import builder_module
 from exporters.gate.drift import Drift
 from exporters.gate.labelled_image import LabelledImage
 from exporters.mixed_precision.journal import Journal
@@ -72,13 +71,12 @@ def measure_sensitivity(
         on_step: Called with the name of each layer.
 
     Raises:
-        RecipeError: The recipe quantizes no layer, or has a format that cannot be emulated.
+        RecipeError: The recipe quantizes no layer.
         ImageReadError: An image cannot be read.
     """
     scaled = checkpoint.with_image_scale(recipe.image_scale)
-    prepared = smoothed(scaled, recipe, calibration, builder_module(recipe.runtime).ACTIVATION_BITS, threads)
+    prepared = smoothed(scaled, recipe, calibration, threads)
     emulation, own = Emulation(checkpoint, prepared, recipe.runtime, threads), formats_of(recipe, checkpoint.layers())
-    emulation.model.check(own)
     quantized = [layer for layer in own if emulation.model.scheme(layer, own[layer]) is not None]
     if not quantized:
         raise RecipeError(f"{recipe.name}: no layer of this checkpoint is quantized")

@@ -21,7 +21,7 @@ from exporters.calibration.smoothing import smoothed
 from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.emulation.drift import Emulation, Example, evenly_spaced
 from exporters.emulation.model import formats_of
-from exporters.export import builder_module, export
+from exporters.export import export
 from exporters.gate.drift import Drift, drift_text
 from exporters.gate.labelled_image import LabelledImage
 from exporters.mixed_precision.budget import Budget, Verdict
@@ -90,7 +90,6 @@ def tune(
     Raises:
         DatasetError: Two of the three sets have an image in common, or an image cannot be read.
         BudgetError: Nothing meets the budget; the message names the nearest result.
-        RecipeError: The recipe has a format that cannot be emulated.
     """
     check_disjoint({"calibration": calibration.images, "search": paths_of(search), "confirmation": paths_of(confirmation)})
     check_disjoint({"calibration": SHIPPED, "confirmation": paths_of(confirmation)})  # `export` smooths with all of them
@@ -238,9 +237,8 @@ class Search:
         if self._emulated is None or {name: part.smooth for name, part in self._emulated[0].components.items()} != smoothing:
             self._emulated = None  # frees the weights before others are loaded
             scaled = self._checkpoint.with_image_scale(recipe.image_scale)
-            prepared = smoothed(scaled, recipe, self._calibration, builder_module(recipe.runtime).ACTIVATION_BITS, self._threads)
+            prepared = smoothed(scaled, recipe, self._calibration, self._threads)
             emulation = Emulation(self._checkpoint, prepared, recipe.runtime, self._threads)
-            emulation.model.check(formats_of(recipe, self._layers))
             self._emulated = recipe, emulation, emulation.examples(self._images)
         return self._emulated[1:]
 

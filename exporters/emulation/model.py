@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exporters.checkpoint.checkpoint import Checkpoint
-from exporters.emulation.schemes import scheme_of
-from exporters.finetune.fake_quantize import Scheme
 from exporters.recipes import Layer, Recipe
+from exporters.rounding.schemes import Scheme, scheme_of
 from runtimes.engines.pytorch.session import TorchSession
 
 Formats = Mapping[str, Layer]
@@ -79,15 +78,6 @@ class EmulatedModel:
         """Return the arithmetic of a layer in a format; see `scheme_of`."""
         inputs = self.layers[layer][0].weight.shape[1]
         return scheme_of(layer_format, inputs=inputs, is_table=layer in self._tables, runtime=self.runtime)
-
-    def check(self, formats: Formats) -> None:
-        """Check that all formats can be emulated.
-
-        Raises:
-            RecipeError: See `scheme_of`.
-        """
-        for layer, layer_format in formats.items():
-            self.scheme(layer, layer_format)
 
     def use(self, formats: Formats) -> None:
         """Compute in these formats from now on; layers that are not named in FP32."""

@@ -32,7 +32,6 @@ from exporters.finetune.image_states import ImageStates
 from exporters.finetune.models import Models
 from exporters.finetune.training_state import TrainingState, read_state
 from exporters.gate.labelled_image import LabelledImage
-from exporters.onnx.build import ACTIVATION_BITS
 from exporters.recipes import Recipe
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
@@ -98,7 +97,7 @@ def finetune(
         raise OutputExistsError(working, "It is a run that was stopped: continue it with --resume, or delete the folder.")
     examples = tokenized(images, checkpoint)
     fingerprint = _fingerprint(checkpoint, recipe, images, settings)
-    prepared = smoothed(checkpoint, recipe, Calibration(), ACTIVATION_BITS, torch.get_num_threads())
+    prepared = smoothed(checkpoint, recipe, Calibration(), torch.get_num_threads())
     models = Models(checkpoint, prepared, recipe, device)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

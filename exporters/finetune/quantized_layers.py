@@ -5,14 +5,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from exporters.checkpoint.checkpoint import Checkpoint
-from exporters.finetune.fake_quantize import BlockScheme, ChannelScheme, Scheme
-from exporters.onnx.blockwise import blocks_of
 from exporters.onnx.storage import LARGE, optimized
 from exporters.recipes import Layer, Recipe
+from exporters.rounding.schemes import Scheme, scheme_of
 from runtimes.errors import RecipeError
-
-FULL_LEVELS, REDUCED_LEVELS = 127, 64
-"""Largest codes of INT8 weights and of weights with `reduce_range`."""
 
 
 def quantized_layers(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Scheme]:
@@ -34,7 +30,7 @@ def quantized_layers(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Scheme
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Embedding) and module.weight in tables):
             layer = _layer(checkpoint, recipe, heads.get(module.weight, name))
-            if (scheme := _scheme(layer, module.weight, recipe.name, is_table=module.weight in tables)) is not None:
+            if (scheme := _scheme(layer, module.weight, recipe, is_table=module.weight in tables)) is not None:
                 schemes[name] = scheme
     if not schemes:
         raise RecipeError(f"{recipe.name}: it quantizes no layer of this checkpoint, so there is nothing to fine-tune")
@@ -47,15 +43,13 @@ def _layer(checkpoint: Checkpoint, recipe: Recipe, module: str) -> Layer:
     return recipe.component(family.component_of(module)).layer(family.layer_of(module))
 
 
-def _scheme(layer: Layer, weight: Tensor, recipe: str, *, is_table: bool) -> Scheme | None:
+def _scheme(layer: Layer, weight: Tensor, recipe: Recipe, *, is_table: bool) -> Scheme | None:
     """Return the arithmetic of a weight on the meta device, or None if it is not quantized."""
-    if (blocks := blocks_of(layer, weight.shape[1])) is not None:
-        return BlockScheme(blocks.bits, blocks.size, is_table=is_table)
-    if not layer.quantized or layer.block_size is not None:  # width without a block of a supported size
+    if not layer.quantized:
         return None
-    if layer.weights != "qint8" or not layer.per_channel:
-        raise RecipeError(f"{recipe}: fine-tuning supports INT8 weights per channel (qint8, per_channel) and weights in blocks")
-    return ChannelScheme(REDUCED_LEVELS if layer.reduce_range else FULL_LEVELS)
+    if layer.block_size is None and (layer.weights != "qint8" or not layer.per_channel):  # graphs join layers before they are rounded
+        raise RecipeError(f"{recipe.name}: fine-tuning supports INT8 weights per channel (qint8, per_channel) and weights in blocks")
+    return scheme_of(layer, inputs=weight.shape[1], is_table=is_table, runtime=recipe.runtime)
 
 
 def stored_as_fp16(checkpoint: Checkpoint, recipe: Recipe) -> set[str]:

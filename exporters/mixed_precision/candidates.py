@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from exporters.onnx.blockwise import BITS, SMALLEST_BLOCK
 from exporters.recipes import Component, Layer, Recipe
+from exporters.rounding.blocks import BITS, SMALLEST_BLOCK
 
 FORMATS: Mapping[str, tuple[Layer, ...]] = {
     "ort": (

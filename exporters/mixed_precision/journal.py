@@ -3,14 +3,15 @@
 The first line contains the settings that the results depend on. Each further line is one result with its key.
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, RequestError
-from runtimes.storage.atomic_write import write_atomically
+from runtimes.storage.atomic_write import locked, write_atomically
 
 
 class Journal:
@@ -67,6 +68,23 @@ class Journal:
                 raise OutputError(self._path, error.strerror or str(error)) from error
             self._results[key] = json.loads(json.dumps(result))
         return self._results[key]
+
+
+@contextlib.contextmanager
+def open_journal(path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[Journal]:
+    """Lock a journal's file against other processes and yield the journal.
+
+    Args:
+        path: The file.
+        settings: See `Journal`.
+        overwrite: See `Journal`.
+
+    Raises:
+        RequestError: See `Journal`.
+        OutputError: See `Journal`, or another process has the lock.
+    """
+    with locked(path):
+        yield Journal(path, settings, overwrite=overwrite)
 
 
 def _parsed(line: bytes) -> Any:  # noqa: ANN401 - a JSON value

@@ -12,15 +12,14 @@ from exporters.calibration.gram import gram_matrices
 from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.onnx import blockwise, optimum_int8
 from exporters.onnx.fused_attention import fuse_self_attention
-from exporters.onnx.gptq import gptq_rounding
 from exporters.onnx.graphs import export_graph
 from exporters.onnx.storage import optimized, store
 from exporters.recipes import Recipe
+from exporters.rounding.blocks import round_to_nearest
+from exporters.rounding.gptq import gptq_rounding
 from runtimes.host.facts import read_host
 
 REQUIRES = {"onnxruntime": ">=1.27"}
-ACTIVATION_BITS = 8
-"""Bits of an activation of INT8 products without blocks."""
 
 
 def build(
@@ -46,7 +45,7 @@ def build(
             fuse_self_attention(graph.attention)
         export_graph(graph, files[graph.role])
     del model, graph, graphs
-    rounding = blockwise.round_to_nearest
+    rounding = round_to_nearest
     if calibrated := layers_in_4_bits(checkpoint, recipe):
         rounding = gptq_rounding(gram_matrices(checkpoint, calibrated, read_host().cores, calibration_images))
     applied: dict[str, dict[str, int]] = {}

@@ -19,8 +19,6 @@ from runtimes.engines.pytorch.int8_layers import quantize_rows
 from runtimes.engines.pytorch.session import SCALES
 
 REQUIRES = {"torch": ">=2.10,<2.14"}
-ACTIVATION_BITS = 7
-"""Bits of an activation of `runtimes.engines.pytorch.int8_layers.Int8Linear`."""
 
 
 def build(

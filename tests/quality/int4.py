@@ -35,13 +35,13 @@ from exporters.gate.divergence import kl_divergence
 from exporters.gate.drift import drift_of_sums
 from exporters.gate.intervals import Float64, interval
 from exporters.onnx import blockwise, optimum_int8
-from exporters.onnx.blockwise import Blocks, Float32, Rounding, quantize_blocks
-from exporters.onnx.build import ACTIVATION_BITS, layers_in_4_bits
+from exporters.onnx.build import layers_in_4_bits
 from exporters.onnx.fused_attention import fuse_self_attention
-from exporters.onnx.gptq import gptq_rounding
 from exporters.onnx.graphs import export_graph, weight_products
 from exporters.onnx.storage import optimize, store_as_fp16
 from exporters.recipes import Component, find_recipe
+from exporters.rounding.blocks import Blocks, Float32, Rounding, quantize_blocks, round_to_nearest
+from exporters.rounding.gptq import gptq_rounding
 from runtimes.decoding.scoring import token_log_probabilities
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.engines.ort.ort_engine import OrtEngine
@@ -127,7 +127,7 @@ def roundings(grams: Mapping[str, Tensor]) -> dict[str, Rounding]:
     """Return method → rounding."""
     return {
         "round to nearest": nearest,
-        "range search": blockwise.round_to_nearest,
+        "range search": round_to_nearest,
         "k-quant": k_quant,
         "GPTQ": gptq_rounding(grams),
     }
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--confirmation", help="dataset on which the chosen method is measured once")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(arguments)
-    checkpoint = smoothed(open_checkpoint(options.checkpoint), find_recipe("onnx-int4"), Calibration(), ACTIVATION_BITS, read_host().cores)
+    checkpoint = smoothed(open_checkpoint(options.checkpoint), find_recipe("onnx-int4"), Calibration(), read_host().cores)
     cases = [(method, block) for block in BLOCK_SIZES for method in (*roundings({}), "HQQ")]
     with tempfile.TemporaryDirectory() as scratch:
         files = decoders(checkpoint, Path(scratch), cases)

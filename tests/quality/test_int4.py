@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from exporters.checkpoint.checkpoint import open_checkpoint
-from exporters.onnx.blockwise import Blocks
+from exporters.rounding.blocks import Blocks
 from tests.quality.int4 import BEFORE, CHOSEN, decoders, hqq, k_quant, measure, nearest, rows_of
 
 

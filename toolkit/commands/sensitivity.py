@@ -50,7 +50,7 @@ def command(
     try:
         from exporters.calibration.activations import SHIPPED, Calibration
         from exporters.checkpoint.checkpoint import open_checkpoint
-        from exporters.mixed_precision.journal import Journal
+        from exporters.mixed_precision.journal import open_journal
         from exporters.sensitivity import measure_sensitivity
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a package", "measuring layers", "export") from error
@@ -64,15 +64,10 @@ def command(
     output.parent.mkdir(parents=True, exist_ok=True)
     images, source, threads = load_dataset(dataset, None, limit), open_checkpoint(checkpoint, revision), threads or read_host().cores
     settings = {"checkpoint": source.source.sha256, "recipe": chosen.sha256, "images": images.sha256, "threads": threads}
-    sensitivity = measure_sensitivity(
-        source,
-        chosen,
-        images.images,
-        Journal(output, settings, overwrite=overwrite),
-        calibration=Calibration(SHIPPED),
-        threads=threads,
-        on_step=announce,
-    )
+    with open_journal(output, settings, overwrite=overwrite) as journal:
+        sensitivity = measure_sensitivity(
+            source, chosen, images.images, journal, calibration=Calibration(SHIPPED), threads=threads, on_step=announce
+        )
     result = {"checkpoint": source.name, "recipe": chosen.name, "dataset": images.name, **_rows(sensitivity)}
     if as_json:
         click.echo(json.dumps(result))

@@ -74,7 +74,7 @@ def command(
         from exporters.checkpoint.checkpoint import open_checkpoint
         from exporters.gate.labelled_image import LabelledImage
         from exporters.mixed_precision.budget import parse_budgets
-        from exporters.mixed_precision.journal import Journal
+        from exporters.mixed_precision.journal import open_journal
         from exporters.tune import paths_of, tune, write_recipe
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a package", "tuning", "export") from error
@@ -98,21 +98,21 @@ def command(
     images = [sha256_of(path) for path in (*calibration, *paths_of(search), *paths_of(confirmation.images))]
     threads = threads or read_host().cores
     settings = {"checkpoint": source.source.sha256, "recipe": chosen.sha256, "images": images, "threads": threads}
-    journal = Journal(output.with_suffix(".candidates.jsonl"), settings, overwrite=overwrite)
-    tuned = tune(
-        source,
-        chosen,
-        budget,
-        cast("Objective", objective),
-        search,
-        confirmation.images,
-        journal,
-        calibration=Calibration(calibration),
-        threads=threads,
-        on_step=announce,
-    )
-    if tuned.verdict != "not met":
-        write_recipe(tuned.recipe, output)
+    with open_journal(output.with_suffix(".candidates.jsonl"), settings, overwrite=overwrite) as journal:
+        tuned = tune(
+            source,
+            chosen,
+            budget,
+            cast("Objective", objective),
+            search,
+            confirmation.images,
+            journal,
+            calibration=Calibration(calibration),
+            threads=threads,
+            on_step=announce,
+        )
+        if tuned.verdict != "not met":
+            write_recipe(tuned.recipe, output)
     _print(tuned, str(budget), output, as_json=as_json)
     click.get_current_context().exit(1 if tuned.verdict == "not met" else 0)
 

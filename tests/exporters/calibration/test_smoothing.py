@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from exporters.calibration.activations import Activations, Calibration
-from exporters.calibration.smoothing import ALPHAS, SCALE_RANGE, channel_scales, smoothed
+from exporters.calibration.smoothing import ALPHAS, SCALE_RANGE, channel_scales, smoothed, squared_errors
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
-from exporters.recipes import Component, Recipe, find_recipe
+from exporters.recipes import Component, Layer, Recipe, find_recipe
+from exporters.rounding.schemes import scheme_of
 from runtimes.artifact.folder import open_artifact
 from tests.stress import write_stressed
 
@@ -23,7 +24,7 @@ def recipe_with(smooth, decoder=None):
 
 
 def smooth(checkpoint, recipe, images):
-    return smoothed(checkpoint, recipe, Calibration(images), activation_bits=8, threads=1)
+    return smoothed(checkpoint, recipe, Calibration(images), threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,40 @@ class TestScales:
         assert scales[:2].tolist() == pytest.approx(SCALE_RANGE)
 
 
+class TestSquaredErrors:
+    SEVEN_BITS = scheme_of(Layer(weights="qint8", per_channel=True, reduce_range=True), inputs=64, is_table=False, runtime="ort")
+
+    def weight_and_inputs(self):
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(24, 64, generator=generator), torch.randn(3, 5, 64, generator=generator) * 4 - 1
+
+    def error(self, inputs, weight, scales, kept=slice(None)):
+        activations = Activations(lowest=inputs.amin(1), highest=inputs.amax(1), rows=inputs[:, kept])
+        return float(squared_errors(activations, weight, scales, self.SEVEN_BITS)[1])
+
+    def test_the_kept_rows_are_rounded_with_the_range_of_the_whole_run(self):
+        weight, inputs = self.weight_and_inputs()
+        inputs[:, -1] *= 10
+        outputs = self.SEVEN_BITS.activations(inputs) @ self.SEVEN_BITS.weights(weight).T - inputs @ weight.T
+        error = self.error(inputs, weight, torch.ones(64), kept=slice(2))
+        assert error == pytest.approx(float(outputs[:, :2].square().sum()), rel=1e-4)
+
+    def test_the_error_of_rounded_activations_is_that_with_exact_weights(self):
+        weight, inputs = self.weight_and_inputs()
+        activations = Activations(lowest=inputs.amin(1), highest=inputs.amax(1), rows=inputs)
+        error, _ = squared_errors(activations, weight, torch.ones(64), self.SEVEN_BITS)
+        expected = ((self.SEVEN_BITS.activations(inputs) - inputs) @ weight.T).square().sum()
+        assert float(error) == pytest.approx(float(expected), rel=1e-3)
+
+    def test_scales_that_fit_an_outlier_channel_remove_its_error(self):
+        weight, inputs = self.weight_and_inputs()
+        ones, scales = torch.ones(64), torch.ones(64)
+        scales[7] = 100
+        errors = [self.error(inputs * scales, weight / scales, factor) for factor in (ones, scales)]
+        assert errors[1] == pytest.approx(self.error(inputs, weight, ones), rel=1e-3)
+        assert errors[0] > 100 * errors[1]
+
+
 class TestSmoothed:
     def test_a_recipe_that_smooths_nothing_returns_the_checkpoint(self, checkpoint, images):
         assert smooth(checkpoint, recipe_with(None), images) is checkpoint
@@ -105,6 +140,11 @@ class TestSmoothed:
         assert smoothing.alphas[FC1_FOLD] >= 0.25
         assert set(smoothing.scales) == {source for source, alpha in smoothing.alphas.items() if alpha}
 
+    def test_auto_leaves_a_checkpoint_without_outliers_as_it_is(self, checkpoint, images):
+        smoothing = smooth(checkpoint, recipe_with("auto"), images).smoothing
+        assert set(smoothing.alphas.values()) == {0.0}
+        assert smoothing.scales == {}
+
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_activations_that_are_not_finite_give_finite_weights(self, checkpoint, images, value):
         class Damaged(Calibration):
@@ -116,7 +156,7 @@ class TestSmoothed:
                 }
 
         for alpha in ("auto", 0.5):
-            weights = smoothed(checkpoint, recipe_with(alpha), Damaged(images[:2]), activation_bits=8, threads=1).load_weights()
+            weights = smoothed(checkpoint, recipe_with(alpha), Damaged(images[:2]), threads=1).load_weights()
             assert all(tensor.isfinite().all() for tensor in weights.values())
 
     def test_the_decoder_is_smoothed_by_its_own_setting(self, checkpoint, images):

@@ -10,11 +10,10 @@ import safetensors.torch
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.emulation.drift import Emulation
 from exporters.emulation.model import formats_of
-from exporters.emulation.schemes import scheme_of
 from exporters.export import export
 from exporters.families.blip_caption import layer_of
 from exporters.recipes import Component, Layer, find_recipe
-from runtimes.errors import RecipeError
+from exporters.rounding.schemes import scheme_of
 from runtimes.loading import load
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*quantized tensor creation functions:UserWarning")
@@ -85,9 +84,3 @@ def test_scores_with_one_layer_in_another_format_equal_those_of_an_artifact(
     change = scores_of_artifact(path, images) - exact
     assert np.abs(change).max() > 0
     np.testing.assert_allclose(emulated - exact, change, atol=0.1 * np.abs(change).max() + 1e-4)
-
-
-def test_a_format_that_cannot_be_emulated_is_an_error(tiny_checkpoint):
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
-    with pytest.raises(RecipeError):
-        Emulation(checkpoint, checkpoint, "ort", 1).model.check({FC2: Layer(weights="quint8")})

@@ -1,4 +1,4 @@
-"""The fake-quantized module computes what the artifact computes: weights are bit-equal, products differ by float rounding.
+"""The fake-quantized module computes what the artifact computes: weights are bit-equal, logits differ by float rounding.
 
 The exporter rounds 4-bit weights with GPTQ. It keeps weights that 4 bits store without loss, such as those of a fine-tuned checkpoint.
 """
@@ -8,21 +8,19 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import safetensors.torch
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from exporters.calibration.activations import Calibration
 from exporters.calibration.smoothing import smoothed
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
-from exporters.finetune.fake_quantize import BlockScheme, ChannelScheme, fake_quantize
+from exporters.finetune.fake_quantize import fake_quantize
 from exporters.finetune.quantized_layers import quantized_layers, stored_as_fp16, tie_heads
-from exporters.onnx.blockwise import packed, quantize_blocks, ranges
-from exporters.onnx.build import ACTIVATION_BITS
 from exporters.recipes import Component, Recipe, find_recipe
+from exporters.rounding.schemes import BlockScheme
 from runtimes import load
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import RecipeError
@@ -34,7 +32,7 @@ RECIPES = ("onnx-int4", "onnx-int8")
 def prepare(directory, recipe):
     """Return the checkpoint, its fake-quantized module and the fake weights."""
     checkpoint = open_checkpoint(str(directory))
-    prepared = smoothed(checkpoint, recipe, Calibration(), ACTIVATION_BITS, threads=1)
+    prepared = smoothed(checkpoint, recipe, Calibration(), threads=1)
     model = tie_heads(checkpoint, prepared.load_model())
     return checkpoint, model, fake_quantize(model, quantized_layers(checkpoint, recipe), stored_as_fp16(checkpoint, recipe))
 
@@ -108,54 +106,6 @@ def test_logits_are_those_of_the_artifact(name, tuned, drawn_images):
         changes.append(np.abs(fp32.numpy() - expected))
     assert np.median(errors) < 1e-6
     assert np.mean(errors) < 0.1 * np.mean(changes)
-
-
-@pytest.mark.parametrize(("bits", "block"), [(4, 32), (4, 128), (8, 64), (8, 256)])
-def test_a_product_in_blocks_is_that_of_onnxruntime(bits, block):
-    generator = np.random.default_rng(bits * block)
-    weight = generator.normal(size=(256, 48)).astype(np.float32)
-    x = generator.normal(size=(2, 5, 256)).astype(np.float32)
-    x[0, 0] *= 100
-    x[1, 1] = 0
-    codes, scales = quantize_blocks(weight, bits, block, ranges(bits, is_table=False))
-    sizes = {"K": 256, "N": 48, "bits": bits, "block_size": block, "accuracy_level": 4}
-    product = run(
-        helper.make_node("MatMulNBits", ["x", "codes", "scales"], ["y"], domain="com.microsoft", **sizes),
-        {"codes": packed(codes, bits), "scales": scales},
-        x,
-    )
-    scheme = BlockScheme(bits, block, is_table=False)
-    fake = scheme.activations(torch.from_numpy(x)) @ scheme.weights(torch.from_numpy(weight.T.copy())).T
-    largest = np.abs(product).max(axis=-1, keepdims=True)
-    assert np.all(np.abs(fake.numpy() - product) <= 1e-6 * largest)
-    assert np.abs(x @ weight - product).max() > 1e-2  # the test would notice exact activations
-
-
-@pytest.mark.parametrize("levels", [64, 127])
-def test_a_product_per_channel_is_that_of_onnxruntime(levels):
-    generator = np.random.default_rng(levels)
-    weight = generator.normal(size=(64, 48)).astype(np.float32)
-    x = generator.normal(loc=0.3, size=(1, 5, 64)).astype(np.float32)
-    scheme = ChannelScheme(levels)
-    values = scheme.weights(torch.from_numpy(weight.T.copy())).numpy()
-    scales = np.abs(weight).max(axis=0) / np.float32(levels)
-    product = run(
-        helper.make_node("DynamicQuantizeMatMul", ["x", "codes", "scales"], ["y"], domain="com.microsoft"),
-        {"codes": np.rint(weight / scales).astype(np.int8), "scales": scales},
-        x,
-    )
-    fake = scheme.activations(torch.from_numpy(x)).numpy() @ values.T
-    np.testing.assert_allclose(fake, product, rtol=1e-5, atol=1e-4)
-
-
-def run(node, tensors, x):
-    """Run one operator of ONNX Runtime on x; return its output."""
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
-    graph = helper.make_graph([node], "product", inputs, outputs, [numpy_helper.from_array(value, name) for name, value in tensors.items()])
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
 
 
 def test_gradients_pass_the_rounding(tiny_checkpoint):

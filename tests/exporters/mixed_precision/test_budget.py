@@ -4,7 +4,6 @@ import pytest
 
 from exporters.gate.drift import Drift
 from exporters.mixed_precision.budget import Budget, parse_budgets
-from exporters.mixed_precision.journal import Journal
 from runtimes.errors import RequestError
 
 
@@ -47,24 +46,3 @@ def test_an_invalid_budget_is_an_error_in_one_line(texts, problem):
 def test_the_verdict_needs_the_upper_bound(nat, high, size, verdict):
     drift = Drift(nat=nat, low=0.0, high=high, spread=0.01, images=40)
     assert Budget(drift_nat=0.01, size_bytes=100).judge(drift, size) == verdict
-
-
-class TestJournal:
-    def test_results_are_computed_once_and_survive_a_cut_line(self, tmp_path):
-        path = tmp_path / "search.jsonl"
-        assert Journal(path, {"recipe": "a"}).result("one", lambda: {"drift": 0.5}) == {"drift": 0.5}
-        with path.open("ab") as stream:
-            stream.write(b'{"key": "two", "resu')  # a process that was killed while it wrote
-        journal = Journal(path, {"recipe": "a"})
-        assert journal.result("one", lambda: pytest.fail("computed again")) == {"drift": 0.5}
-        assert journal.result("two", lambda: 2) == 2
-        assert Journal(path, {"recipe": "a"}).result("two", lambda: pytest.fail("computed again")) == 2
-
-    def test_other_settings_are_refused_unless_overwritten(self, tmp_path):
-        path = tmp_path / "search.jsonl"
-        Journal(path, {"recipe": "a"}).result("one", lambda: 1)
-        before = path.read_bytes()
-        with pytest.raises(RequestError, match="other settings"):
-            Journal(path, {"recipe": "b"})
-        assert path.read_bytes() == before
-        assert Journal(path, {"recipe": "b"}, overwrite=True).result("one", lambda: 3) == 3

@@ -11,7 +11,6 @@ from onnx import TensorProto, numpy_helper
 from exporters.calibration.activations import Calibration
 from exporters.calibration.smoothing import smoothed
 from exporters.checkpoint.checkpoint import open_checkpoint
-from exporters.onnx.build import ACTIVATION_BITS
 from exporters.recipes import find_recipe
 from runtimes.artifact.folder import open_artifact
 from tests.exporters.onnx.onnx_files import ENCODER_PRODUCTS, ONNX_DECODER_PRODUCTS, TINY_LAYERS, graph_of
@@ -94,7 +93,7 @@ def test_quantized_graphs_use_no_other_operators_of_onnx_runtime(tiny_artifacts,
 @pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4", "onnx-int8-full"])
 def test_float_tensors_of_quantized_graphs_equal_the_checkpoint_with_large_ones_in_fp16(request, artifacts, checkpoint, recipe):
     exact = open_checkpoint(str(request.getfixturevalue(checkpoint)))
-    weights = smoothed(exact, find_recipe(recipe), Calibration(), ACTIVATION_BITS, threads=2).load_weights()
+    weights = smoothed(exact, find_recipe(recipe), Calibration(), threads=2).load_weights()
     artifact = request.getfixturevalue(artifacts)[recipe]
     expected = dict(weights)
     for name in weights:

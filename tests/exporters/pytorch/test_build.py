@@ -11,7 +11,6 @@ from exporters.calibration.activations import Calibration
 from exporters.calibration.smoothing import smoothed
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.families.blip_caption import HEAD, TABLE
-from exporters.pytorch.build import ACTIVATION_BITS
 from exporters.recipes import find_recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.engines.pytorch.int8_layers import Int8Embedding, Int8Linear, packing_engine, quantize_rows
@@ -90,7 +89,7 @@ class TestTorchArtifact:
 
     def test_every_matrix_is_int8_with_scales_and_nothing_else_is(self, tiny_artifacts, tiny_checkpoint):
         recipe, checkpoint = find_recipe("pytorch-int8"), open_checkpoint(str(tiny_checkpoint))
-        weights = smoothed(checkpoint, recipe, Calibration(), ACTIVATION_BITS, read_host().cores).load_weights()
+        weights = smoothed(checkpoint, recipe, Calibration(), read_host().cores).load_weights()
         stored = tensors_of(tiny_artifacts["pytorch-int8"])
         int8 = {name for name, tensor in stored.items() if tensor.dtype == torch.int8}
         assert len(int8) == ENCODER_PRODUCTS + TORCH_DECODER_PRODUCTS

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.onnx.blockwise import Blocks, quantize_blocks, round_to_nearest
-from exporters.onnx.gptq import DAMPING, gptq_rounding, quantize_gptq
+from exporters.rounding.blocks import Blocks, quantize_blocks, round_to_nearest
+from exporters.rounding.gptq import DAMPING, gptq_rounding, quantize_gptq
 
 BLOCKS = Blocks(bits=4, size=32)
 

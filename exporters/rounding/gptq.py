@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporters.onnx.blockwise import BITS, Blocks, Float32, Rounding, quantize_blocks, round_to_nearest
+from exporters.rounding.blocks import BITS, Blocks, Float32, Rounding, quantize_blocks, round_to_nearest
 
 DAMPING = 0.01
 """Part of the mean of the Gram matrix's diagonal that is added to the diagonal, as in the paper's code."""
