@@ -35,7 +35,8 @@ from toolkit.datasets import Dataset, load_dataset
 NOTES = (
     "channel: channels behind the LayerNorms of the encoder. gelu: neurons behind GELU. token: neurons behind GELU that are large for 1 %"
     " of the tokens. No scale passes through GELU, so SmoothQuant cures the first kind only.",
-    "Drift is relative to FP32 of the same copy of the checkpoint. Where smoothing changes no layer, the artifacts with and without it are equal.",
+    "Drift is relative to FP32 of the same copy of the checkpoint.",
+    "Where smoothing changes no layer, the artifacts with and without it are equal.",
 )
 CASES = ("onnx-int8", "onnx-int4", "pytorch-int8")
 SCALES = (10, 30, 100)
