@@ -10,14 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runtimes.caption import Caption
-    from runtimes.captioner import Captioner
     from runtimes.errors import ToolkitError
     from runtimes.loading import load
+    from runtimes.tasks.captioner import Captioner
+    from runtimes.tasks.results import Caption
 
 __all__ = ["Caption", "Captioner", "ToolkitError", "load"]
 
-_MODULES = {"Caption": "caption", "Captioner": "captioner", "ToolkitError": "errors", "load": "loading"}
+_MODULES = {"Caption": "tasks.results", "Captioner": "tasks.captioner", "ToolkitError": "errors", "load": "loading"}
 
 
 def __getattr__(name: str) -> object:

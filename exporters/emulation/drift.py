@@ -79,7 +79,7 @@ class Emulation:
         for image in evenly_spaced(images, MAX_IMAGES):
             read = read_image(image.path)
             pixels = preprocess(read, self._checkpoint.image)
-            captions = tuple(tuple(tokenizer.caption_ids(caption)[:limit]) for caption in image.captions)
+            captions = tuple(tuple(tokenizer.text_ids(caption)[:limit]) for caption in image.captions)
             captions = captions or self._sampled(pixels, tokenizer.prompt_ids(None))
             score = self._score(self._exact, pixels, captions)
             if self._exact is not self._session:

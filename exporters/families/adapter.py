@@ -14,9 +14,9 @@ from exporters.gate.gate import OnGateFailure, Reference
 from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import Recipe
 from runtimes.artifact.manifest import ImageSpec, TokenizerSpec
-from runtimes.captioner import Captioner
 from runtimes.engine_registry import load_target
 from runtimes.families.registry import ModelSpec
+from runtimes.tasks.captioner import Captioner
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

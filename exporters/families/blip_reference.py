@@ -14,12 +14,12 @@ from exporters.families.tokenizer import load_tokenizer
 from exporters.gate.gate import Reference
 from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact.generation import GenerationConfig
-from runtimes.caption import Caption
 from runtimes.decoding.scoring import sequence_log_probability
 from runtimes.decoding.search import PhaseTimer
 from runtimes.decoding.session import Float32
 from runtimes.errors import CheckpointError, ToolkitError
 from runtimes.images.reading import ImageInput, read_image
+from runtimes.tasks.results import Caption
 
 Weights = Mapping[str, torch.Tensor]
 BIAS, DECODER_BIAS = "text_decoder.cls.predictions.bias", "text_decoder.cls.predictions.decoder.bias"
@@ -141,7 +141,7 @@ class HfCaptioner:
         scores = []
         for image, references in zip(images, captions, strict=True):
             rows = self.token_log_probabilities(image, captions=references)
-            ids = [self.caption_ids(caption) for caption in references]
+            ids = [self.text_ids(caption) for caption in references]
             values = [sequence_log_probability(row, sequence) for row, sequence in zip(rows, ids, strict=True)]
             scores.append(np.array(values, dtype=np.float32))
         return scores
@@ -150,7 +150,7 @@ class HfCaptioner:
     def token_log_probabilities(self, image: ImageInput, *, captions: Sequence[str]) -> list[Float32]:
         """Return the teacher-forced log-probabilities f32[T,V] of each caption; see `Captioner.token_log_probabilities`."""
         config = self.model.config.text_config
-        ids = [self.caption_ids(caption) for caption in captions]
+        ids = [self.text_ids(caption) for caption in captions]
         width = max(map(len, ids)) - 1
         inputs = torch.full((len(ids), width), config.pad_token_id)
         attended = torch.zeros(len(ids), width, dtype=torch.int64)
@@ -164,12 +164,12 @@ class HfCaptioner:
 
     def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
         """Return a caption's text without its prompt."""
-        return self._text(caption.token_ids[1 if prompt is None else len(self.caption_ids(prompt)) - 1 :]).strip()
+        return self._text(caption.token_ids[1 if prompt is None else len(self.text_ids(prompt)) - 1 :]).strip()
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
-    def caption_ids(self, caption: str) -> list[int]:
+    def text_ids(self, caption: str) -> list[int]:
         """Return the token ids [DEC] words [SEP], cut to the model's number of positions."""
         config = self.model.config.text_config
         words = self._tokenizer(caption).input_ids[1:-1]

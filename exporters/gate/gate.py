@@ -17,8 +17,8 @@ from exporters.gate.labelled_image import LabelledImage
 from exporters.gate.verdict import judge, within
 from exporters.recipes import Recipe
 from runtimes.artifact.folder import sha256_of
-from runtimes.captioner import Captioner
 from runtimes.errors import GateError
+from runtimes.tasks.captioner import Captioner
 
 OnGateFailure = Literal["retry", "fail", "write"]
 """What an export does if an artifact fails the gate: try the recipe again with other formats for single layers and then raise GateError,
@@ -104,7 +104,7 @@ def evaluate(
     ids = [caption.token_ids for caption in captioner.caption(paths, generation_config=config)]
     agreement = compare(ids, reference.token_ids, reference.margins_nat)
     scores = captioner.score(paths, captions=[image.captions for image in images])
-    tokens = [sum(len(captioner.caption_ids(caption)) - 1 for caption in image.captions) for image in images]
+    tokens = [sum(len(captioner.text_ids(caption)) - 1 for caption in image.captions) for image in images]
     logprob_drops = [sum(expected) - float(actual.sum()) for expected, actual in zip(reference.log_probabilities, scores, strict=True)]
     drift = measure_drift(np.array(logprob_drops), np.array(tokens))
     judgement = judge(drift, recipe.drift_limit_nat)

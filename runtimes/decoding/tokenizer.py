@@ -45,7 +45,7 @@ class CaptionTokenizer:
             ids += self._own_ids(prompt) if part == TEXT else [self._spec.special_ids[part]]
         return ids
 
-    def caption_ids(self, caption: str) -> list[int]:
+    def text_ids(self, caption: str) -> list[int]:
         """Return the ids of a complete caption: the ids of the same text as a prompt, and the end token."""
         return [*self.prompt_ids(caption), self._spec.eos_id]
 

@@ -23,8 +23,8 @@ import runtimes
 from exporters.families.blip_reference import MAX_MARGIN_NAT, HfCaptioner
 from exporters.gate.gate import compare
 from runtimes.artifact.generation import GenerationConfig
-from runtimes.captioner import Captioner
 from runtimes.decoding.processors import process, processors_of
+from runtimes.tasks.captioner import Captioner
 from tests.parity.settings import SAMPLING_SETTINGS, Settings, search_settings
 from tests.paths import ROOT
 from toolkit.datasets import load_dataset

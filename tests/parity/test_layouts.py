@@ -56,7 +56,7 @@ def transformers_captions(model, captioner, images):
     pixels = torch.from_numpy(np.stack([captioner._pixels(image.path)[0].numpy() for image in images]))
     rows = []
     for prompt in PROMPTS:
-        ids = {} if prompt is None else {"input_ids": torch.tensor([[*captioner.caption_ids(prompt)]] * len(images))}
+        ids = {} if prompt is None else {"input_ids": torch.tensor([[*captioner.text_ids(prompt)]] * len(images))}
         output = model.generate(pixel_values=pixels, do_sample=False, num_beams=1, max_length=20, **ids).tolist()
         rows.append([tuple(row[: row.index(3, 1) + 1] if 3 in row[1:] else row) for row in output])
     return rows

@@ -28,6 +28,7 @@ from runtimes.errors import (
 )
 from runtimes.families.registry import FAMILIES
 from runtimes.host.facts import read_host
+from runtimes.tasks.registry import TASKS, TaskSpec
 from tests.paths import ROOT
 
 
@@ -166,7 +167,7 @@ def test_an_unknown_contract_and_a_newer_schema(tiny_artifacts, tmp_path):
 def test_an_artifact_of_another_task_is_an_error_that_names_the_command(tiny_artifacts, tmp_path, monkeypatch, image):
     """A task of a later version has one entry for its family and one for its command."""
     monkeypatch.setitem(FAMILIES, ("blip", "matching"), FAMILIES["blip", "caption"])
-    monkeypatch.setitem(runtimes.loading.TASKS, "matching", "toolkit match")
+    monkeypatch.setitem(TASKS, "matching", TaskSpec(name="matching", model="runtimes.tasks.captioner:Captioner", command="match"))
     path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "all" / "other", task="matching")
     shutil.rmtree(tmp_path / "all" / "parts")
     for given in (path, tmp_path / "all"):

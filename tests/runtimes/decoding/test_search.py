@@ -15,13 +15,13 @@ from PIL import Image
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
-from runtimes.captioner import Captioner
 from runtimes.decoding.beam_search import top_k
 from runtimes.decoding.hypothesis import Hypothesis
 from runtimes.decoding.search import generate, run_by_length
 from runtimes.decoding.session import STEPWISE, DeviceMemoryError, EngineInfo
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import OutOfMemoryError, RequestError, UnavailableError
+from runtimes.tasks.captioner import Captioner
 
 BOS, EOS, A, B, C = 1, 2, 3, 4, 5
 SPEC = TokenizerSpec(bos_id=BOS, eos_id=EOS, pad_id=0)

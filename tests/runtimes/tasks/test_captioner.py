@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import runtimes
-from runtimes.caption import Caption
 from runtimes.decoding.log_softmax import log_softmax
 from runtimes.decoding.scoring import sequence_log_probability, token_log_probabilities
 from runtimes.errors import ImageReadError, RequestError
+from runtimes.tasks.results import Caption
 
 RECIPES = ("onnx-fp32", "onnx-int8", "onnx-int4", "pytorch-fp32", "pytorch-int8")
 PROMPTS = (None, "a red dog ", "two")
@@ -173,7 +173,7 @@ def test_a_score_is_the_sum_of_its_tokens(tiny_artifacts, recipe, paths):
     assert (together.shape, together.dtype) == ((4,), np.float32)
     pixels = captioner._pixels(paths[0])[None]
     for caption, score in zip(captions, together, strict=True):
-        ids, total = captioner.caption_ids(caption), 0.0
+        ids, total = captioner.text_ids(caption), 0.0
         state = captioner.session.encode({"pixels": pixels})
         for before, after in pairwise(ids):
             logits, state = captioner.session.step(np.array([[before]]), state, np.array([0]))
@@ -183,7 +183,7 @@ def test_a_score_is_the_sum_of_its_tokens(tiny_artifacts, recipe, paths):
 
 def test_a_caption_that_is_too_long_is_cut(onnx, paths):
     long = "a dog " * 40
-    assert len(onnx.caption_ids(long)) == 32
+    assert len(onnx.text_ids(long)) == 32
     (score,) = onnx.score(paths[:1], captions=[long])
     assert np.isfinite(score).all()
     assert onnx.score(paths[:1], captions=["a dog " * 16]) == [score]
