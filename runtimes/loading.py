@@ -36,6 +36,7 @@ from runtimes.tasks.results import LoadTimings
 
 if TYPE_CHECKING:
     from runtimes.selection.ranking import Choice
+    from runtimes.tasks.answerer import Answerer
     from runtimes.tasks.captioner import Captioner
     from runtimes.tasks.loaded_model import LoadedModel
 
@@ -75,6 +76,8 @@ class LoadOptions:
 @overload
 def load(path: str | Path, *, task: Literal["caption"] = "caption", **arguments: Unpack[LoadArguments]) -> "Captioner": ...
 @overload
+def load(path: str | Path, *, task: Literal["vqa"], **arguments: Unpack[LoadArguments]) -> "Answerer": ...
+@overload
 def load(path: str | Path, *, task: str, **arguments: Unpack[LoadArguments]) -> "LoadedModel": ...
 def load(
     path: str | Path,
@@ -97,7 +100,8 @@ def load(
     Args:
         path: Folder of an artifact, or of several artifacts of one checkpoint. Of several, the best one that works on this machine is
             loaded; a warning is logged for each better one that is damaged or does not work.
-        task: Task of the artifact, which determines the class of the result, see `runtimes.tasks.registry`. "caption": `Captioner`.
+        task: Task of the artifact, which determines the class of the result, see `runtimes.tasks.registry`. "caption": `Captioner`;
+            "vqa": `Answerer`.
         device: "auto": the GPU if the artifact targets a GPU and the GPU works, otherwise the CPU. "cpu", "cuda" or another name of
             `runtimes.engines.ort.providers`: this device is required; an error is raised if it is unavailable or runs no part of the model.
         threads: CPU threads of this model. None: the physical cores in the CPU affinity and CPU quota of the process.

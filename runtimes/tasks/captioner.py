@@ -5,14 +5,11 @@ from functools import partial
 from itertools import repeat
 from typing import Any, Unpack, cast
 
-import numpy as np
-
 from runtimes.artifact.generation import GenerationConfig, GenerationOptions
 from runtimes.decoding.hypothesis import Hypothesis
 from runtimes.decoding.request import Prompt, checked_config, prompt_ids_of, require_steps
-from runtimes.decoding.scoring import sequence_log_probability, token_log_probabilities
 from runtimes.decoding.search import PhaseTimer, by_length, run_loop
-from runtimes.decoding.session import Float32, LoopSession, require
+from runtimes.decoding.session import Float32, LoopSession
 from runtimes.errors import RequestError
 from runtimes.images.reading import ImageInput, Images, each_image, is_image
 from runtimes.tasks.results import Caption, GeneratedToken
@@ -100,13 +97,8 @@ class Captioner(TextGenerator[list[int], Caption]):
         """
         count = 1 if is_image(images) else len(images) if isinstance(images, Sized) else None
         prompts = prompt_ids_of(prompt, count, self.tokenizer)
-        for length in {len(ids) for ids in (prompts or [self.tokenizer.prompt_ids(None)])}:
-            config = checked_config(self.manifest, self.session, length, generation_config or self.manifest.defaults, options)
-        require_steps(self.manifest, self.session, ("log_probabilities",) if log_probabilities else ())
-        if batch_size < 1:
-            raise RequestError("batch_size must be at least 1")
-        if workers < 0:
-            raise RequestError("workers must not be negative")
+        lengths = map(len, prompts or [self.tokenizer.prompt_ids(None)])
+        config = self._config(lengths, generation_config, options, batch_size, workers, log_probabilities=log_probabilities)
         queries = iter([ids] for ids in prompts) if isinstance(prompt, (list, tuple)) else repeat([prompts[0]])
         timer = timer or (lambda phase, seconds: None)
         return self._stream(each_image(images), queries, config, batch_size, workers, timer, log_probabilities=log_probabilities)
@@ -164,9 +156,7 @@ class Captioner(TextGenerator[list[int], Caption]):
         scores: list[Float32] = []
         for image, group in zip(sources, groups, strict=True):
             texts = [group] if isinstance(group, str) else list(group)
-            rows = self.token_log_probabilities(image, captions=texts)
-            values = [sequence_log_probability(row, self.text_ids(text)) for row, text in zip(rows, texts, strict=True)]
-            scores.append(np.array(values, dtype=np.float32))
+            scores.append(self._totals(texts, self.token_log_probabilities(image, captions=texts)))
         return scores
 
     def token_log_probabilities(self, image: ImageInput, *, captions: Sequence[str]) -> list[Float32]:
@@ -182,11 +172,18 @@ class Captioner(TextGenerator[list[int], Caption]):
         Raises:
             ImageReadError, RequestError, EngineError, OutOfMemoryError: See `score`.
         """
-        ids = [self.text_ids(caption) for caption in captions]
-        if not ids:
-            raise RequestError("score needs at least one caption per image")
-        inputs = {"pixels": self._pixels(image)[None]}
-        return token_log_probabilities(require(self.session, "score"), inputs, ids, self.manifest.tokenizer.pad_id)
+        pixels = self._pixels(image)[None]
+        return self._log_probabilities(partial(self._encode, pixels), captions)
+
+    def generate(self, images: Sequence[ImageInput], questions: Sequence[str | None], **arguments: Any) -> list[Caption]:  # noqa: ANN401
+        """See `TextGenerator.generate`. Captions have no questions."""
+        if any(question is not None for question in questions):
+            raise RequestError(f"{self.manifest.name}: captions images and answers no questions")
+        return self.caption(images, **arguments)
+
+    def reference_log_probabilities(self, image: ImageInput, question: str | None, texts: Sequence[str]) -> list[Float32]:
+        """See `TextGenerator.reference_log_probabilities`."""
+        return self.token_log_probabilities(image, captions=texts)
 
     def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
         """Return the text of a caption without its prompt."""

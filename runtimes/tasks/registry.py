@@ -18,10 +18,16 @@ class TaskSpec:
     """"module:class" of what `runtimes.load` returns, a `runtimes.tasks.loaded_model.LoadedModel`."""
     command: str
     """Name of the command that runs artifacts of this task."""
+    text: str
+    """What the decoder generates, as a word for messages."""
 
 
 TASKS: dict[str, TaskSpec] = {
-    spec.name: spec for spec in (TaskSpec(name="caption", model="runtimes.tasks.captioner:Captioner", command="caption"),)
+    spec.name: spec
+    for spec in (
+        TaskSpec(name="caption", model="runtimes.tasks.captioner:Captioner", command="caption", text="caption"),
+        TaskSpec(name="vqa", model="runtimes.tasks.answerer:Answerer", command="ask", text="answer"),
+    )
 }
 """Name of a task → entry."""
 

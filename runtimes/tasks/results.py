@@ -38,6 +38,14 @@ class Caption(GeneratedText):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer(GeneratedText):
+    """The answer to a question about an image."""
+
+    question: str
+    """The question."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GeneratedToken:
     """A token of a text that is being generated, see `Captioner.stream_tokens`."""
 
@@ -72,7 +80,7 @@ class ModelInfo:
     recipe: str
     """Name of its recipe."""
     task: str
-    """Task of the model: "caption"."""
+    """Task of the model, see `runtimes.tasks.registry`."""
     family: str
     """Model family: "blip"."""
     engine: EngineInfo

@@ -16,14 +16,17 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from runtimes.artifact.generation import GenerationConfig
+from runtimes.artifact.generation import GenerationConfig, GenerationOptions
 from runtimes.decoding.hypothesis import Hypothesis
+from runtimes.decoding.request import checked_config, require_steps
+from runtimes.decoding.scoring import sequence_log_probability, token_log_probabilities
 from runtimes.decoding.search import PhaseTimer, generate, generate_tokens
 from runtimes.decoding.session import Float32, Int64, Session, State, require
 from runtimes.errors import RequestError, ToolkitError
 from runtimes.images.prefetch import read_ahead
 from runtimes.images.reading import ImageInput
 from runtimes.tasks.loaded_model import LoadedModel
+from runtimes.tasks.registry import find_task
 from runtimes.tasks.results import FinishReason, GeneratedText, GeneratedToken
 
 logger = logging.getLogger(__name__)
@@ -66,6 +69,26 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
         return self.tokenizer.text_ids(text)[: self.manifest.model.max_positions]
 
     @abstractmethod
+    def generate(self, images: Sequence[ImageInput], questions: Sequence[str | None], **arguments: Any) -> list[Text]:  # noqa: ANN401
+        """Return one text for each pair of image and question, whatever the task; arguments and errors are those of the task's method.
+
+        Args:
+            images: One image for each text.
+            questions: Question of each text; None for each if the task has none.
+            arguments: `batch_size`, `workers`, `generation_config`, `log_probabilities`, `timer` and settings of the search by name.
+        """
+
+    @abstractmethod
+    def reference_log_probabilities(self, image: ImageInput, question: str | None, texts: Sequence[str]) -> list[Float32]:
+        """Return the natural-log probabilities f32[T,V] of given texts by teacher forcing, whatever the task.
+
+        Args:
+            image: One image.
+            question: Question that the texts answer; None if the task has none.
+            texts: Texts about this image. T is the number of tokens of a text, end token included, and V the size of the vocabulary.
+        """
+
+    @abstractmethod
     def _runs(self, pixels: Float32, queries: Sequence[tuple[int, Query]], timer: PhaseTimer) -> Iterator[Run]:
         """Divide queries among runs of the decoder.
 
@@ -82,6 +105,38 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
     def _key(self, pixels: Float32, query: Query) -> int:
         """Return the number that determines the random numbers of a query, together with the seed."""
         return zlib.crc32(pixels.tobytes())
+
+    def _config(
+        self,
+        prompts: Iterable[int],
+        base: GenerationConfig | None,
+        options: GenerationOptions,
+        batch_size: int,
+        workers: int,
+        *,
+        log_probabilities: bool,
+    ) -> GenerationConfig:
+        """Return the settings of a request; raise RequestError if an argument is invalid. `prompts` are the lengths of prompts."""
+        for length in set(prompts):
+            config = checked_config(self.manifest, self.session, length, base or self.manifest.defaults, options)
+        require_steps(self.manifest, self.session, ("log_probabilities",) if log_probabilities else ())
+        if batch_size < 1:
+            raise RequestError("batch_size must be at least 1")
+        if workers < 0:
+            raise RequestError("workers must not be negative")
+        return config
+
+    def _log_probabilities(self, begin: Callable[[], State], texts: Sequence[str]) -> list[Float32]:
+        """Return the log-probabilities f32[T,V] of texts that start from a state of one row."""
+        ids = [self.text_ids(text) for text in texts]
+        if not ids:
+            raise RequestError(f"score needs at least one {find_task(self.manifest.task).text}")
+        return token_log_probabilities(require(self.session, "score"), begin(), ids, self.manifest.tokenizer.pad_id)
+
+    def _totals(self, texts: Sequence[str], rows: Sequence[Float32]) -> Float32:
+        """Return the log-probability f32[K] of K texts from those of their tokens."""
+        values = [sequence_log_probability(row, self.text_ids(text)) for row, text in zip(rows, texts, strict=True)]
+        return np.array(values, dtype=np.float32)
 
     def _stream(
         self,
@@ -184,7 +239,7 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
         except MemoryError as error:
             raise self._too_little_memory(error) from error
 
-    def _encode(self, pixels: Float32, timer: PhaseTimer) -> State:
+    def _encode(self, pixels: Float32, timer: PhaseTimer = lambda phase, seconds: None) -> State:
         """Encode images f32[B,3,S,S]."""
         started = perf_counter()
         state = self.stepwise_session.encode({"pixels": pixels})

@@ -125,6 +125,6 @@ def test_the_template_and_the_dropped_ids_are_read_from_the_manifest(mini_checkp
 
 @pytest.mark.parametrize("text", [3, b"two dogs", ["two", "dogs"]])
 def test_a_text_that_is_not_a_str_is_refused(tokenizer, text):
-    for method in (tokenizer.prompt_ids, tokenizer.caption_ids):
+    for method in (tokenizer.prompt_ids, tokenizer.text_ids):
         with pytest.raises(RequestError, match=f"must be a str, not {type(text).__name__}"):
             method(text)
