@@ -38,6 +38,7 @@ from runtimes.errors import (
     ExportError,
     MissingDependencyError,
     OutputError,
+    RecipeError,
     ToolkitError,
     UnavailableError,
 )

@@ -117,7 +117,7 @@ def evaluate(
         if agreement.different:
             first, position = agreement.different[0]
             problem = (
-                f"{len(agreement.different)} of {len(images)} {word}s differ from transformers' "
+                f"{word}s of {len(agreement.different)} of {len(images)} images differ from transformers' "
                 f"(first: {images[first].path.name}, token {position})"
             )
     elif not within(drift, recipe.drift_limit_nat):
