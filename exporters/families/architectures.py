@@ -1,9 +1,6 @@
 """The table of model families that can be exported. `toolkit info` uses it without torch, so this module imports nothing."""
 
-FAMILIES = {
-    "BlipForConditionalGeneration": "exporters.families.blip_caption:BLIP_CAPTION",
-    "BlipForQuestionAnswering": "exporters.families.blip_vqa:BLIP_VQA",
-}
+FAMILIES = {"BlipForConditionalGeneration": "exporters.families.blip_caption:BLIP_CAPTION"}
 """Architecture in config.json → "module:name" of its adapter, which is imported when a checkpoint needs it."""
 
 MODEL_TYPES = {"blip": "BlipForConditionalGeneration"}

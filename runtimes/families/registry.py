@@ -46,10 +46,7 @@ class ModelSpec(Protocol):
         ...
 
 
-FAMILIES = {
-    ("blip", "caption"): "runtimes.families.blip:BlipSpec",
-    ("blip", "vqa"): "runtimes.families.blip_vqa:BlipVqaSpec",
-}
+FAMILIES = {("blip", "caption"): "runtimes.families.blip:BlipSpec"}
 """(family, task) → "module:class" of the model section, imported when a manifest needs it."""
 
 

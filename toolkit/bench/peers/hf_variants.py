@@ -13,8 +13,7 @@ import torch
 import transformers
 from torch import nn
 
-from exporters.families.blip_reference import HfCaptioner, versions
-from exporters.families.hf_text_model import load_transformers_model
+from exporters.families.blip_reference import HfCaptioner, load_transformers_model, versions
 from runtimes.decoding.session import EngineInfo
 from runtimes.images.reading import ImageInput
 from toolkit.bench.peers.folder import Sources
