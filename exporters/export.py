@@ -38,10 +38,11 @@ from runtimes.errors import (
     ExportError,
     MissingDependencyError,
     OutputError,
+    RecipeError,
     ToolkitError,
     UnavailableError,
 )
-from runtimes.families.signature import SPLIT
+from runtimes.families.signature import SINGLE
 from runtimes.host.facts import read_host
 from runtimes.loading import load
 from runtimes.storage.atomic_write import free_bytes, working_folder
@@ -96,7 +97,8 @@ def export(
         on_step: Called with the name of each step when it begins, for progress display.
 
     Raises:
-        RecipeError: A recipe names a component or a layer that the model does not have, or two recipes have the same name.
+        RecipeError: A recipe names a component or a layer that the model does not have, or has a layout that its task does not have; or
+            two recipes have the same name.
         OutputExistsError: An artifact exists and `overwrite` is false. Nothing was built.
         OutputError: An artifact cannot be written.
         CheckpointError: The weights cannot be read.
@@ -111,6 +113,7 @@ def export(
     for recipe in recipes:
         recipe.check_components(checkpoint.family.components)
         recipe.check_layers(checkpoint.layers())
+        _contract(checkpoint, recipe)
     paths = output_paths(checkpoint.name, recipes, output, overwrite=overwrite)
     failures: list[ToolkitError] = []
     try:
@@ -172,10 +175,10 @@ def _export_one(
             if number:  # other formats need other scales
                 prepared = smoothed(scaled, attempt, calibration, threads)
             staged = _build(exporter, prepared, attempt, calibration, folder, path.name)
-            captioner = load(staged, device="cpu", threads=threads)
-            findings = checkpoint.family.evaluate(captioner, recipe, images, reference, at_once)
+            model: Any = load(staged, task=checkpoint.family.task, device="cpu", threads=threads)
+            findings = checkpoint.family.evaluate(model, recipe, images, reference, at_once)
             findings |= {"exceptions": _exceptions(scaled, attempt, recipe)}
-            del captioner
+            del model
             if findings["passed"] or on_gate_failure == "write":
                 break
             failed.append(findings)
@@ -184,7 +187,7 @@ def _export_one(
             raise error_after_retries(recipe, failed)
         drafts: dict[str, Path] = {}
         optional: dict[str, Any] = {}
-        if draft_sources is not None and recipe.layout == "split":
+        if draft_sources is not None and recipe.layout == "split" and checkpoint.family.drafts:
             content, spec = make_drafts(load(staged, device="cpu", threads=threads), draft_sources, [image.path for image in images])
             drafts[ROLE], optional[ROLE] = working / "drafts.npy", json_dataclass.dump(spec)
             drafts[ROLE].write_bytes(content)
@@ -243,6 +246,21 @@ def builder_module(runtime: str) -> ModuleType:
         raise MissingDependencyError(error.name or "a package", f"exporting for the runtime '{runtime}'", "export") from error
 
 
+def _contract(checkpoint: "Checkpoint", recipe: Recipe) -> str:
+    """Return the contract of an artifact's graphs.
+
+    Raises:
+        RecipeError: The task has no graphs of the recipe's layout.
+    """
+    contracts = checkpoint.family.contracts
+    if recipe.layout not in contracts:
+        raise RecipeError(
+            f"{recipe.name}: layout '{recipe.layout}' is not for the task '{checkpoint.family.task}'; choose a recipe of layout "
+            f"{' or '.join(contracts)}"
+        )
+    return contracts[recipe.layout]
+
+
 def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, calibration: "Calibration", working: Path, name: str) -> Path:
     """Build and quantize; return a complete artifact in the working folder, without gate findings."""
     payload, applied = exporter.build(checkpoint, recipe, working, calibration.images)
@@ -254,7 +272,7 @@ def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, calib
         task=checkpoint.family.task,
         family=checkpoint.family.family,
         runtime=recipe.runtime,
-        contract=SPLIT,
+        contract=checkpoint.family.contracts["split"],
         toolkit=importlib.metadata.version("blip-toolkit"),
         source=checkpoint.source,
         recipe={**json_dataclass.dump(recipe), "sha256": recipe.sha256},
@@ -285,7 +303,7 @@ def _joined(split: Artifact, recipe: Recipe, working: Path) -> Path:
     from exporters.onnx.single_graph import join
 
     payload = join(split, working)
-    manifest = replace(split.manifest, contract=recipe.contract, graphs=_graphs(payload))
+    manifest = replace(split.manifest, contract=SINGLE, graphs=_graphs(payload))
     tokenizer = _renamed(split.path_of("tokenizer"), "tokenizer")
     return write_artifact(working / recipe.layout, manifest, {**payload, "tokenizer": tokenizer}, overwrite=False).path
 

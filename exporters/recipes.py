@@ -56,7 +56,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Component(Layer):
-    """How the weights of one component are stored. BLIP has two components: encoder and decoder."""
+    """How the weights of one component are stored. BLIP has an encoder and a decoder, and for questions the component `question`."""
 
     layers: Mapping[str, Layer] = field(default_factory=dict)
     """Exceptions: name of a layer, or glob pattern of names → format. A name applies before patterns, a longer pattern before others."""
@@ -235,7 +235,7 @@ RECIPES = (
         name="pytorch-int8",
         runtime="torch",
         why="Dynamic INT8 on every Linear for machines that have torch anyway.",
-        components={"encoder": _INT8, "decoder": replace(_INT8, smooth=None)},
+        components={"encoder": _INT8, DEFAULT: replace(_INT8, smooth=None)},
         drift_limit_nat=0.03,
     ),
     Recipe(
@@ -251,14 +251,14 @@ RECIPES = (
         name="onnx-int8",
         runtime="ort",
         why="Portable INT8: the encoder's 7-bit weights saturate on no CPU.",
-        components={"encoder": _INT7, "decoder": _BLOCKS8},
+        components={"encoder": _INT7, DEFAULT: _BLOCKS8},
         drift_limit_nat=0.02,
     ),
     Recipe(
         name="onnx-int8-single",
         runtime="ort",
         why="onnx-int8 with the whole greedy search in one graph: one call returns the token ids.",
-        components={"encoder": _INT7, "decoder": _BLOCKS8},
+        components={"encoder": _INT7, DEFAULT: _BLOCKS8},
         layout="single",
         drift_limit_nat=0.02,
     ),
@@ -266,7 +266,7 @@ RECIPES = (
         name="onnx-int4",
         runtime="ort",
         why="The smallest artifact: an INT8 encoder, limited by arithmetic, and a 4-bit decoder, limited by memory bandwidth.",
-        components={"encoder": _INT7, "decoder": _BLOCKS4},
+        components={"encoder": _INT7, DEFAULT: _BLOCKS4},
         drift_limit_nat=0.05,
     ),
     Recipe(
@@ -274,14 +274,14 @@ RECIPES = (
         runtime="ort",
         why="Full-range INT8 for CPUs that add products in 32 bits: x86 with VNNI, 64-bit ARM with dot products.",
         cpu_features=("vnni", "dotprod"),
-        components={"encoder": _INT8, "decoder": _BLOCKS8},
+        components={"encoder": _INT8, DEFAULT: _BLOCKS8},
         drift_limit_nat=0.02,
     ),
     Recipe(
         name="onnx-int8-fast",
         runtime="ort",
         why="Approximate: three quarters of the image width and height halve the encoder's work. Used only if you name it.",
-        components={"encoder": _INT7, "decoder": _BLOCKS8},
+        components={"encoder": _INT7, DEFAULT: _BLOCKS8},
         image_scale=0.75,
         drift_limit_nat=0.1,
     ),

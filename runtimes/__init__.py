@@ -1,4 +1,4 @@
-"""The runtime for devices: load an artifact and caption images.
+"""The runtime for devices: load an artifact, then caption images or answer questions about them.
 
 from runtimes import load
 
@@ -10,14 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runtimes.caption import Caption
-    from runtimes.captioner import Captioner
     from runtimes.errors import ToolkitError
     from runtimes.loading import load
+    from runtimes.tasks.answerer import Answerer
+    from runtimes.tasks.captioner import Captioner
+    from runtimes.tasks.results import Answer, Caption
 
-__all__ = ["Caption", "Captioner", "ToolkitError", "load"]
+__all__ = ["Answer", "Answerer", "Caption", "Captioner", "ToolkitError", "load"]
 
-_MODULES = {"Caption": "caption", "Captioner": "captioner", "ToolkitError": "errors", "load": "loading"}
+_MODULES = {
+    "Answer": "tasks.results",
+    "Answerer": "tasks.answerer",
+    "Caption": "tasks.results",
+    "Captioner": "tasks.captioner",
+    "ToolkitError": "errors",
+    "load": "loading",
+}
 
 
 def __getattr__(name: str) -> object:

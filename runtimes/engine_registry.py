@@ -53,6 +53,7 @@ ENGINES: dict[str, EngineSpec] = {
             sessions={
                 "split/1": "runtimes.engines.ort.session:open_step_session",
                 "single/1": "runtimes.engines.ort.session:open_loop_session",
+                "question/1": "runtimes.engines.ort.session:open_question_session",
             },
             execution_providers=True,
             builder="exporters.onnx.build",
@@ -65,7 +66,10 @@ ENGINES: dict[str, EngineSpec] = {
             distributions=("torch",),
             extra="torch",
             rank=1,
-            sessions={"split/1": "runtimes.engines.pytorch.session:open_session"},
+            sessions={
+                "split/1": "runtimes.engines.pytorch.session:open_session",
+                "question/1": "runtimes.engines.pytorch.question_session:open_session",
+            },
             builder="exporters.pytorch.build",
             probe="runtimes.engines.pytorch.probe:probe",
             profiler="toolkit.bench.profiling.torch_trace:TorchTracer",

@@ -1,4 +1,4 @@
-"""`load`: open an artifact, or the best artifact of a folder for this machine, and return a `Captioner`."""
+"""`load`: open an artifact, or the best artifact of a folder for this machine, and return the class of its task."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME, Manifest
 from runtimes.artifact.verified_files import VerifiedFiles, open_verified
-from runtimes.caption import LoadTimings
-from runtimes.captioner import Captioner
 from runtimes.decoding.drafts.open_drafter import DraftMode, open_drafter
 from runtimes.decoding.session import LoopSession, Session
 from runtimes.decoding.tokenizer import CaptionTokenizer
@@ -33,16 +31,31 @@ from runtimes.host.facts import read_host
 from runtimes.host.malloc import returning_freed_memory
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.selection.fitness import check_cpu, drop_incorrect, int8_selftest_for
+from runtimes.tasks.registry import find_task, wrong_task
+from runtimes.tasks.results import LoadTimings
 
 if TYPE_CHECKING:
     from runtimes.selection.ranking import Choice
+    from runtimes.tasks.answerer import Answerer
+    from runtimes.tasks.captioner import Captioner
+    from runtimes.tasks.loaded_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", *PROVIDERS)
 
-TASKS = {"caption": "toolkit caption"}
-"""Task of a manifest → command for it."""
+
+class LoadArguments(TypedDict, total=False):
+    """Keyword arguments of `load` beside the task."""
+
+    device: str
+    threads: int | None
+    max_pixels: int
+    reduce_large: bool
+    verify: bool
+    tune_allocator: bool
+    draft: DraftMode
+    provider_options: Options | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +73,16 @@ class LoadOptions:
     provider_options: Options
 
 
+@overload
+def load(path: str | Path, *, task: Literal["caption"] = "caption", **arguments: Unpack[LoadArguments]) -> "Captioner": ...
+@overload
+def load(path: str | Path, *, task: Literal["vqa"], **arguments: Unpack[LoadArguments]) -> "Answerer": ...
+@overload
+def load(path: str | Path, *, task: str, **arguments: Unpack[LoadArguments]) -> "LoadedModel": ...
 def load(
     path: str | Path,
     *,
-    task: Literal["caption"] = "caption",
+    task: str = "caption",
     device: str = "auto",
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -72,26 +91,27 @@ def load(
     tune_allocator: bool = True,
     draft: DraftMode = None,
     provider_options: Options | None = None,
-) -> Captioner:
-    """Load an artifact, or the best one of a folder of artifacts, and return a `Captioner`.
+) -> "LoadedModel":
+    """Load an artifact, or the best one of a folder of artifacts, and return the class of its task.
 
-    A process may load several captioners, and several threads may use each. Each captioner has its own number of threads. In torch, the
-    number of threads and the quantized engine are settings of the process: they are set for the duration of a call and restored.
+    A process may load several models, and several threads may use each. Each model has its own number of threads. In torch, the number of
+    threads and the quantized engine are settings of the process: they are set for the duration of a call and restored.
 
     Args:
         path: Folder of an artifact, or of several artifacts of one checkpoint. Of several, the best one that works on this machine is
             loaded; a warning is logged for each better one that is damaged or does not work.
-        task: Task of the artifact, which determines the class of the result. "caption": `Captioner`.
+        task: Task of the artifact, which determines the class of the result, see `runtimes.tasks.registry`. "caption": `Captioner`;
+            "vqa": `Answerer`.
         device: "auto": the GPU if the artifact targets a GPU and the GPU works, otherwise the CPU. "cpu", "cuda" or another name of
             `runtimes.engines.ort.providers`: this device is required; an error is raised if it is unavailable or runs no part of the model.
-        threads: CPU threads of this captioner. None: the physical cores in the CPU affinity and CPU quota of the process.
+        threads: CPU threads of this model. None: the physical cores in the CPU affinity and CPU quota of the process.
         max_pixels: Images with more pixels are refused before they are decoded.
         reduce_large: Decode JPEG files with more pixels at 1/2, 1/4 or 1/8 of their size instead.
         verify: False skips the hashes of the files. Sizes are always checked.
         tune_allocator: True lowers peak memory with glibc: its mmap threshold is 256 kB during the load and 32 MB afterwards, for the
             whole process. False does not change the allocator.
         draft: How greedy search of one image drafts tokens, which makes it faster. None: as the artifact says. False: not at all. True:
-            from the artifact's draft table. "learn": also from the captions of this captioner; for FP32 artifacts only.
+            from the artifact's draft table. "learn": also from the texts that this model generates; for FP32 artifacts only.
         provider_options: Options of the device's execution provider, name → text, number or boolean. They override its defaults.
 
     Raises:
@@ -105,8 +125,7 @@ def load(
         OutOfMemoryError: The model does not fit in memory.
     """
     path = Path(path)
-    if task not in TASKS:
-        raise UnknownNameError("task", task, TASKS)
+    find_task(task)
     if device not in DEVICES:
         raise UnknownNameError("device", device, DEVICES)
     if threads is not None and threads < 1:
@@ -129,20 +148,20 @@ def load(
     return _choose(path, options)
 
 
-def _choose(path: Path, options: LoadOptions) -> Captioner:
+def _choose(path: Path, options: LoadOptions) -> "LoadedModel":
     """Open the best artifact of a folder. Log a warning for one that is damaged or does not work, and open the next best."""
     candidates = find_candidates(path, options.device)
     unusable = list(candidates.unusable)
     for choice in candidates.ranked:
         try:
-            captioner = _open_with_retry(path / choice.name, replace(options, device=choice.device))
+            model = _open_with_retry(path / choice.name, replace(options, device=choice.device))
         except ToolkitError as error:
             logger.warning("%s: %s; trying the next best", choice.name, error)
             unusable += [] if isinstance(error, (UnavailableError, MissingDependencyError)) else [error]
             continue
         level = logging.WARNING if candidates.manifests[choice.name].target.approximate else logging.INFO
         logger.log(level, "using %s: %s", choice.name, choice.why)
-        return captioner
+        return model
     if unusable:
         raise unusable[0]
     raise UnavailableError(f"{path}: none of {', '.join(candidates.manifests)} can run here with device '{options.device}'")
@@ -197,12 +216,11 @@ def _for_task(artifact: Artifact, task: str) -> Artifact:
         RequestError: The artifact has another task.
     """
     if (other := artifact.manifest.task) != task:
-        command = f", or use `{TASKS[other]}`" if other in TASKS else ""
-        raise RequestError(f"{artifact.path}: its task is '{other}', not '{task}'; load it with task='{other}'{command}")
+        raise RequestError(wrong_task(artifact.path, other, task))
     return artifact
 
 
-def _open_with_retry(path: Path, options: LoadOptions) -> Captioner:
+def _open_with_retry(path: Path, options: LoadOptions) -> "LoadedModel":
     """Open an artifact. If an export replaced it after its manifest was read, read the new manifest and open it again."""
     artifact = _for_task(open_artifact(path), options.task)
     while True:
@@ -216,8 +234,8 @@ def _open_with_retry(path: Path, options: LoadOptions) -> Captioner:
             artifact = again
 
 
-def load_verified(files: VerifiedFiles, options: LoadOptions) -> Captioner:
-    """Return the captioner of an artifact; see `load`. Its files are hashed in a thread while the engine is imported."""
+def load_verified(files: VerifiedFiles, options: LoadOptions) -> "LoadedModel":
+    """Return the loaded model of an artifact; see `load`. Its files are hashed in a thread while the engine is imported."""
     manifest = files.artifact.manifest
     begun = perf_counter()
     open_engine = _session_opener(files.artifact.path.name, manifest)
@@ -228,23 +246,25 @@ def load_verified(files: VerifiedFiles, options: LoadOptions) -> Captioner:
     drafter = open_drafter(files, options.draft, stepwise="step" in session.capabilities)
     files.check_unchanged()
     timings = LoadTimings(import_s=import_s, hash_s=files.hash_s)
-    captioner = Captioner(session, tokenizer, manifest, options.max_pixels, timings, reduce_large=options.reduce_large)
-    captioner.drafter = drafter
-    captioner.reload = load_again, (files.artifact.path.resolve(), manifest.digest, options)
-    return captioner
+    model: LoadedModel = load_target(find_task(manifest.task).model)(
+        session, tokenizer, manifest, options.max_pixels, timings, reduce_large=options.reduce_large
+    )
+    model.drafter = drafter
+    model.reload = load_again, (files.artifact.path.resolve(), manifest.digest, options)
+    return model
 
 
-def load_again(path: Path, digest: str, options: LoadOptions) -> Captioner:
-    """Load the artifact of a pickled captioner.
+def load_again(path: Path, digest: str, options: LoadOptions) -> "LoadedModel":
+    """Load the artifact of a pickled model.
 
     Raises:
         DigestError: Another artifact is at the path now.
         ToolkitError: See `load`.
     """
-    captioner = _open_with_retry(path, options)
-    if captioner.manifest.digest != digest:
-        raise DigestError(path, captioner.manifest.digest, digest)
-    return captioner
+    model = _open_with_retry(path, options)
+    if model.manifest.digest != digest:
+        raise DigestError(path, model.manifest.digest, digest)
+    return model
 
 
 def load_tokenizer(files: VerifiedFiles) -> CaptionTokenizer:

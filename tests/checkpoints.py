@@ -16,9 +16,14 @@ from typing import Any, Literal
 import safetensors.torch
 import torch
 from tokenizers import BertWordPieceTokenizer
-from transformers import BlipConfig, BlipForConditionalGeneration
+from transformers import BlipConfig, BlipForConditionalGeneration, BlipForQuestionAnswering
 
 Shapes = Literal["tiny", "base"]
+Task = Literal["caption", "vqa"]
+MODELS = {"caption": BlipForConditionalGeneration, "vqa": BlipForQuestionAnswering}
+"""Task → class of transformers."""
+END_BIAS = {"caption": 0.4, "vqa": 0.0}
+"""Task → what the end token of a tiny model gets, so that a part of the texts end early."""
 
 FILES = ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "config.json")
 """In the order of writing: a directory with a config.json is complete."""
@@ -40,13 +45,14 @@ TIED = ("text_decoder.cls.predictions.decoder.weight", "text_decoder.cls.predict
 """Second names of tensors that a file holds once."""
 
 
-def write_random_checkpoint(directory: Path, shapes: Shapes, seed: int) -> Path:
+def write_random_checkpoint(directory: Path, shapes: Shapes, seed: int, task: Task = "caption") -> Path:
     """Write a checkpoint of random weights; the same shapes and seed give the same bytes.
 
     Args:
         directory: Where; made if it is not there.
         shapes: "tiny" or "base".
         seed: Of the weights.
+        task: What the model is for.
 
     Raises:
         FileExistsError: A complete checkpoint is there already.
@@ -55,13 +61,13 @@ def write_random_checkpoint(directory: Path, shapes: Shapes, seed: int) -> Path:
         raise FileExistsError(f"{directory}: holds a checkpoint already")
     directory.mkdir(parents=True, exist_ok=True)
     config = tiny_config() if shapes == "tiny" else base_config()
-    model = _random_model(config, seed, tiny=shapes == "tiny")
+    model = _random_model(config, seed, task, tiny=shapes == "tiny")
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in TIED}
     safetensors.torch.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     _write_tokenizer(directory, tiny_vocabulary() if shapes == "tiny" else base_vocabulary(), SPECIAL if shapes == "tiny" else BASE_SPECIAL)
     _write_json(directory / "preprocessor_config.json", processor_config(config.vision_config.image_size))
     # Every id and size is written out: save_pretrained would leave out what equals transformers' defaults of today.
-    written = {**config.to_dict(), "architectures": ["BlipForConditionalGeneration"], "torch_dtype": "float32"}
+    written = {**config.to_dict(), "architectures": [MODELS[task].__name__], "torch_dtype": "float32"}
     _write_json(directory / "config.json", written)
     return directory
 
@@ -161,23 +167,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("shapes", choices=("tiny", "base"))
     parser.add_argument("directory", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--task", choices=tuple(MODELS), default="caption")
     options = parser.parse_args(arguments)
     if is_complete(options.directory):
         print(f"{options.directory}: holds a checkpoint already; left as it is")
         return 0
-    print(write_random_checkpoint(options.directory, options.shapes, options.seed))
+    print(write_random_checkpoint(options.directory, options.shapes, options.seed, options.task))
     return 0
 
 
-def _random_model(config: BlipConfig, seed: int, *, tiny: bool) -> BlipForConditionalGeneration:
+def _random_model(config: BlipConfig, seed: int, task: Task, *, tiny: bool) -> Any:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model = BlipForConditionalGeneration(config)
+        model = MODELS[task](config)
         if tiny:
             for name, parameter in model.named_parameters():
                 # Norms too: where all are 1 and 0, a swapped pair would not be seen.
                 parameter.normal_(1.0 if "norm" in name.lower() and name.endswith(".weight") else 0.0, 0.1)
-            model.text_decoder.cls.predictions.bias[config.text_config.sep_token_id] += 0.4
+            model.text_decoder.cls.predictions.bias[config.text_config.sep_token_id] += END_BIAS[task]
     return model.eval()
 
 

@@ -38,7 +38,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
     os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 DATA_IMAGES = 100
-MODELS = {"tiny_checkpoint", "mini_checkpoint", "tiny_artifacts", "mini_artifacts"}
+MODELS = {"tiny_checkpoint", "mini_checkpoint", "tiny_vqa_checkpoint", "tiny_artifacts", "mini_artifacts", "tiny_vqa_artifacts"}
 """Fixtures that are, or are made with, a model; a test that uses one, or a fixture that does, is not fast."""
 SLOW_IMPORTS = re.compile(
     r"^(?:from|import) (?:torch|transformers|safetensors|nltk|selenium|exporters\.(?:checkpoint|onnx|pytorch|families\.blip\w*)|"
@@ -126,6 +126,34 @@ def tiny_checkpoint(shared_folder: Path) -> Path:
 
             write_tiny_checkpoint(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_vqa_checkpoint(shared_folder: Path) -> Path:
+    """A random BLIP that answers questions, of tiny shapes; never write into it."""
+    path = shared_folder / "checkpoints" / "tiny-vqa"
+    with FileLock(shared_folder / "checkpoints.lock"):
+        if not path.exists():
+            from tests.tiny import write_tiny_vqa_checkpoint
+
+            write_tiny_vqa_checkpoint(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def asked_images(drawn_images: list[LabelledImage]) -> list[LabelledImage]:
+    """The drawn images, each with a question of 1 to 30 words and answers."""
+    from tests.tiny import ask_about
+
+    return ask_about(drawn_images)
+
+
+@pytest.fixture(scope="session")
+def tiny_vqa_artifacts(tiny_vqa_checkpoint: Path, asked_images: list[LabelledImage], shared_folder: Path) -> "Artifacts":
+    """Recipe name → artifact of the tiny checkpoint for questions."""
+    output = shared_folder / "tiny-vqa-artifacts"
+    output.mkdir(exist_ok=True)
+    return Artifacts(tiny_vqa_checkpoint, output, asked_images, on_gate_failure="write")
 
 
 @pytest.fixture(scope="session")

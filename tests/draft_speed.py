@@ -22,10 +22,10 @@ import runtimes
 from exporters.drafts.measure import measure_step_costs, measure_tolerance
 from exporters.drafts.predictions import make_predictions
 from exporters.drafts.sources import calibration_images, read_texts
-from runtimes.captioner import Captioner
 from runtimes.decoding.drafts.drafter import Drafter
 from runtimes.decoding.search import generate
 from runtimes.images.reading import preprocess, read_image
+from runtimes.tasks.captioner import Captioner
 from toolkit.image_paths import in_folder
 
 COLUMNS = (
@@ -130,8 +130,8 @@ def make_drafter(artifact: Path, captioner: Captioner, images: Sequence[Path], o
         every = [word for text in words for word in text]
         random.Random(0).shuffle(every)
         shuffled = iter(every)
-        texts = [captioner.caption_ids(" ".join(next(shuffled) for _ in text)) for text in words]
-    costs = measure_step_costs(captioner, captioner.caption_ids("a man on a street with a dog"))
+        texts = [captioner.text_ids(" ".join(next(shuffled) for _ in text)) for text in words]
+    costs = measure_step_costs(captioner, captioner.text_ids("a man on a street with a dog"))
     config = replace(captioner.manifest.defaults.deterministic(), num_beams=1)
     tolerance = measure_tolerance(captioner, calibration_images()[:12], config)
     return Drafter(make_predictions(texts, eos_id), costs, eos_id, tolerance=tolerance, learning=options.learn)

@@ -30,6 +30,19 @@ def write_tiny_checkpoint(folder: Path) -> Path:
     return write_random_checkpoint(folder, "tiny", seed=11)
 
 
+def write_tiny_vqa_checkpoint(folder: Path) -> Path:
+    """Its answers differ between images and between questions, and some end early."""
+    return write_random_checkpoint(folder, "tiny", seed=3, task="vqa")
+
+
+def ask_about(images: list[LabelledImage]) -> list[LabelledImage]:
+    """Give each image a question of one to 30 words; its captions become answers."""
+    word = np.random.default_rng(2)
+    lengths = word.integers(1, 31, size=len(images))
+    texts = (" ".join(word.choice(TINY_WORDS[:40], size=size)) for size in lengths)
+    return [LabelledImage(image.path, image.captions, text) for image, text in zip(images, texts, strict=True)]
+
+
 def export_tiny(checkpoint: Path, images: list[LabelledImage], output: Path) -> dict[str, Path]:
     """Recipe name → artifact, all shipped recipes; the weights are random, so the gate refuses nothing."""
     paths = export(open_checkpoint(str(checkpoint)), RECIPES, output, images, on_gate_failure="write")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from exporters.checkpoint.checkpoint import Checkpoint
+from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import DatasetError, ImageReadError
 from runtimes.families.registry import ModelSpec
 from runtimes.images.reading import preprocess, read_image
@@ -106,10 +107,13 @@ class Calibration:
             for source, consumer in missing.items():
                 model.get_submodule(consumer).register_forward_pre_hook(recorders[source])
             needed = {family.component_of(consumer) for consumer in missing.values()}
+            tokenizer = CaptionTokenizer(checkpoint.tokenizer_json, checkpoint.tokenizer)
+            size = 1 if family.calibration_inputs(tokenizer, 0) else BATCH  # questions of several images have several lengths
             with torch.inference_mode():
-                for start in range(0, len(self.images), BATCH):
-                    pixels = torch.stack([self._pixels(image, checkpoint) for image in self.images[start : start + BATCH]])
-                    family.run(model, pixels, checkpoint.tokenizer, needed)
+                for start in range(0, len(self.images), size):
+                    pixels = torch.stack([self._pixels(image, checkpoint) for image in self.images[start : start + size]])
+                    inputs = {name: torch.from_numpy(array) for name, array in family.calibration_inputs(tokenizer, start).items()}
+                    family.run(model, pixels, checkpoint.tokenizer, needed, **inputs)
             recorded |= {source: recorders.pop(source).activations() for source in missing}
         return recorded
 

@@ -16,7 +16,8 @@ from exporters.calibration.activations import SHIPPED
 from exporters.checkpoint.checkpoint import Checkpoint
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.decoding.search import generate
-from runtimes.decoding.session import Inputs
+from runtimes.decoding.session import Inputs, begin
+from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.engines.pytorch.session import TorchSession
 from runtimes.images.reading import preprocess, read_image
 
@@ -39,15 +40,19 @@ def gram_matrices(checkpoint: Checkpoint, layers: Collection[str], threads: int,
     """
     family, tokens = checkpoint.family, checkpoint.tokenizer
     model = checkpoint.load_model()
-    session = TorchSession(model, device="cpu", threads=threads, precision="fp32")
-    inputs: list[Inputs] = [{"pixels": preprocess(read_image(image), checkpoint.image)[None]} for image in images]
+    session = family.torch_session(model, device="cpu", threads=threads, precision="fp32")
+    tokenizer = CaptionTokenizer(checkpoint.tokenizer_json, tokens)
+    inputs: list[Inputs] = [
+        {"pixels": preprocess(read_image(image), checkpoint.image)[None], **family.calibration_inputs(tokenizer, number)}
+        for number, image in enumerate(images)
+    ]
     captions = [_captions(session, image, number, checkpoint) for number, image in enumerate(inputs)]
     recorder = _Recorder()
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and (layer := family.layer_of(name)) in layers and layer not in recorder.grams:
             recorder.watch(layer, module)
     for image, sequences in zip(inputs, captions, strict=True):
-        state = session.encode(image)
+        state = begin(session, image)
         fed = np.full((len(sequences), max(map(len, sequences)) - 1), tokens.pad_id, dtype=np.int64)
         for row, sequence in zip(fed, sequences, strict=True):
             row[: len(sequence) - 1] = sequence[:-1]
@@ -65,7 +70,7 @@ def _captions(session: TorchSession, image: Inputs, number: int, checkpoint: Che
     prompt = np.array([[checkpoint.tokenizer.bos_id]])
     captions = []
     for config in (greedy, sampled):
-        (caption,) = generate(session, session.encode(image), prompt, checkpoint.tokenizer, config, lambda phase, seconds: None, [number])
+        (caption,) = generate(session, begin(session, image), prompt, checkpoint.tokenizer, config, lambda phase, seconds: None, [number])
         captions += [caption.token_ids, *(other.token_ids for other in caption.alternatives)]
     return captions
 

@@ -90,13 +90,19 @@ class Checkpoint:
         return _module(self.model)
 
     def layers(self) -> dict[str, list[str]]:
-        """Return the layers whose format a recipe can set: component → names. An untied table of word embeddings is one of them."""
+        """Return the layers whose format a recipe can set: component → names. Tables of word embeddings without a head are among them."""
         names: dict[str, list[str]] = {component: [] for component in self.family.components}
         linears = [name for name, module in self.empty_module().named_modules() if isinstance(module, torch.nn.Linear)]
-        tables = () if self.model.tied else (table.removesuffix(".weight") for table in self.family.head_tables.values())
-        for layer in dict.fromkeys(self.family.layer_of(name) for name in (*linears, *tables)):
+        for layer in dict.fromkeys(self.family.layer_of(name) for name in (*linears, *self.tables.values())):
             names[self.family.component_of(layer)].append(layer)
         return names
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """Parameter of word embeddings → layer that determines its format: the head that shares it, or else the table itself."""
+        heads = {table: head for head, table in self.family.head_tables.items()} if self.model.tied else {}
+        tables = (*self.family.head_tables.values(), *self.family.lookup_tables)
+        return {table: heads.get(table, table).removesuffix(".weight") for table in tables}
 
     def load_weights(self) -> dict[str, torch.Tensor]:
         """Read all weights.
@@ -174,7 +180,7 @@ def open_checkpoint(
     files = find_weight_files(directory, source, safetensors_only=safetensors_only)
     names = tensor_names(files)
     prefix = find_prefix(names, [*family.head_tables, *family.head_tables.values()], source)
-    if problem := refuse_names([name.removeprefix(prefix) for name in names if name.startswith(prefix)]):
+    if problem := refuse_names([name.removeprefix(prefix) for name in names if name.startswith(prefix)], family.own_parts):
         raise CheckpointError(source, problem)
     try:
         config = family.read_config(raw)

@@ -11,6 +11,7 @@ from exporters.families.architectures import FAMILIES
 from runtimes.artifact.manifest import MANIFEST_NAME
 
 EXAMPLE = "Salesforce/blip-image-captioning-base"
+SUPPORTED = " or ".join(FAMILIES)
 ADAPTER = "adapter_config.json"
 CONFIG = "config.json"
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
@@ -36,7 +37,6 @@ KINDS = {
 }
 """`model_type` of config.json → what it is."""
 CLASSES = {
-    "BlipForQuestionAnswering": "BLIP that answers questions",
     "BlipForImageTextRetrieval": "BLIP that compares images with texts",
     "BlipModel": "BLIP without a captioner's decoder",
 }
@@ -74,16 +74,16 @@ def refuse_config(config: Mapping[str, Any]) -> str | None:
         return None
     kind = ", ".join(names) or f"model type {model_type!r}"
     what = next((CLASSES[name] for name in names if name in CLASSES), KINDS.get(model_type))
-    return f"this is {kind}{f' ({what})' if what else ''}, which cannot be exported; export a {', '.join(FAMILIES)}, such as {EXAMPLE}"
+    return f"this is {kind}{f' ({what})' if what else ''}, which cannot be exported; export a {SUPPORTED}, such as {EXAMPLE}"
 
 
-def refuse_names(names: Collection[str]) -> str | None:
-    """Return why a checkpoint with tensors of these names cannot be exported, or None."""
+def refuse_names(names: Collection[str], own_parts: Collection[str] = ()) -> str | None:
+    """Return why a checkpoint with tensors of these names cannot be exported, or None. `own_parts`: see `FamilyAdapter.own_parts`."""
     if name := next((name for name in names if any(part.startswith(PEFT_PARTS) for part in name.split("."))), None):
         return f"has tensors of a PEFT adapter that is not merged ({name}); call merge_and_unload() on it, and save the result"
     for mark, what in MARKS.items():
-        if name := next((name for name in names if name.startswith(mark)), None):
-            return f"has the tensor {name}: this is {what}, which cannot be exported; export a captioner, such as {EXAMPLE}"
+        if mark not in own_parts and (name := next((name for name in names if name.startswith(mark)), None)):
+            return f"has the tensor {name}: this is {what}, not what config.json names; export a {SUPPORTED}, such as {EXAMPLE}"
     return None
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from exporters.drafts.measure import caption_all, measure_step_costs, measure_tolerance
 from exporters.drafts.predictions import make_predictions
 from exporters.drafts.sources import DraftSources, read_images
-from runtimes.captioner import Captioner
 from runtimes.decoding.drafts.draft_table import read_table, write_table
 from runtimes.decoding.drafts.drafter import Drafter, DraftSpec
 from runtimes.errors import RequestError
+from runtimes.tasks.captioner import Captioner
 
 TOLERANCE_IMAGES = 24
 MIN_TOKENS_PER_STEP = 1.1
@@ -32,7 +32,7 @@ def make_drafts(captioner: Captioner, sources: DraftSources, gate_images: Sequen
     manifest = captioner.manifest
     config, eos_id = replace(manifest.defaults.deterministic(), num_beams=1), manifest.tokenizer.eos_id
     captions = caption_all(captioner, read_images(sources.images), config).token_ids
-    texts = [*captions, *(captioner.caption_ids(text) for text in sources.texts)]
+    texts = [*captions, *(captioner.text_ids(text) for text in sources.texts)]
     if not texts:
         raise RequestError("a draft table needs images that can be read, or texts: use --draft-images, --draft-text or --no-draft")
     content = write_table(make_predictions(texts, eos_id))

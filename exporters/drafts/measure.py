@@ -9,9 +9,9 @@ from time import process_time
 import numpy as np
 
 from runtimes.artifact.generation import GenerationConfig
-from runtimes.captioner import Captioner
 from runtimes.decoding.session import Float32, Int64, Session, State
 from runtimes.images.reading import ImageInput, Images, preprocess, read_image
+from runtimes.tasks.captioner import Captioner
 
 LENGTHS = range(1, 7)
 """Numbers of tokens per step that are timed; the last one is the token before a draft and the longest draft."""

@@ -14,7 +14,7 @@ from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.decoding.scoring import sequence_log_probability, token_log_probabilities
 from runtimes.decoding.search import generate
-from runtimes.decoding.session import Float32, Session
+from runtimes.decoding.session import Inputs, Session, begin
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.images.reading import preprocess, read_image
 
@@ -29,10 +29,10 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Example:
-    """An image, the token ids of its captions from the start token on, and their log-probability in FP32."""
+    """An image, the token ids of its texts from the start token on, and their log-probability in FP32."""
 
-    pixels: Float32
-    """f32[3,S,S]."""
+    inputs: Inputs
+    """See `runtimes.decoding.session.begin`."""
     captions: tuple[tuple[int, ...], ...]
     log_probability: float
     """Sum over the captions, in nat."""
@@ -78,32 +78,33 @@ class Emulation:
         limit, examples = self._checkpoint.model.max_positions, []
         for image in evenly_spaced(images, MAX_IMAGES):
             read = read_image(image.path)
-            pixels = preprocess(read, self._checkpoint.image)
-            captions = tuple(tuple(tokenizer.caption_ids(caption)[:limit]) for caption in image.captions)
-            captions = captions or self._sampled(pixels, tokenizer.prompt_ids(None))
-            score = self._score(self._exact, pixels, captions)
+            question = {} if image.question is None else {"question_ids": np.array([tokenizer.encoder_ids(image.question)])}
+            inputs = {"pixels": preprocess(read, self._checkpoint.image)[None], **question}
+            captions = tuple(tuple(tokenizer.text_ids(caption)[:limit]) for caption in image.captions)
+            captions = captions or self._sampled(inputs, tokenizer.prompt_ids(None))
+            score = self._score(self._exact, inputs, captions)
             if self._exact is not self._session:
-                pixels = preprocess(read, self.prepared.image)
-            examples.append(Example(pixels, captions, score))
+                inputs["pixels"] = preprocess(read, self.prepared.image)[None]
+            examples.append(Example(inputs, captions, score))
         return examples
 
     def drift(self, formats: Formats, examples: Sequence[Example]) -> Drift:
         """Return the drift with these formats of layers; layers that are not named are in FP32."""
         self.model.use(formats)
-        rows = [(each.log_probability - self._score(self._session, each.pixels, each.captions), each.tokens) for each in examples]
+        rows = [(each.log_probability - self._score(self._session, each.inputs, each.captions), each.tokens) for each in examples]
         decreases, tokens = np.array(rows, dtype=np.float64).T
         return measure_drift(decreases, tokens)
 
-    def _score(self, session: Session, pixels: Float32, captions: Sequence[Sequence[int]]) -> float:
+    def _score(self, session: Session, inputs: Inputs, captions: Sequence[Sequence[int]]) -> float:
         """Return the sum of the captions' log-probabilities."""
-        scores = token_log_probabilities(session, {"pixels": pixels[None]}, captions, self._checkpoint.tokenizer.pad_id)
+        scores = token_log_probabilities(session, begin(session, inputs), captions, self._checkpoint.tokenizer.pad_id)
         return sum(map(sequence_log_probability, scores, captions))
 
-    def _sampled(self, pixels: Float32, prompt: list[int]) -> tuple[tuple[int, ...], ...]:
+    def _sampled(self, inputs: Inputs, prompt: list[int]) -> tuple[tuple[int, ...], ...]:
         """Return the token ids of captions that the FP32 model samples for one image."""
         config = GenerationConfig(do_sample=True, top_k=0, seed=SEED, num_return_sequences=OWN_CAPTIONS)
-        state, prompts = self._exact.encode({"pixels": pixels[None]}), np.array([prompt], dtype=np.int64)
-        keys = [zlib.crc32(pixels.tobytes())]
+        state, prompts = begin(self._exact, inputs), np.array([prompt], dtype=np.int64)
+        keys = [zlib.crc32(inputs["pixels"].tobytes())]
         (first,) = generate(self._exact, state, prompts, self._checkpoint.tokenizer, config, lambda phase, seconds: None, keys)
         return tuple(each.token_ids for each in (first, *first.alternatives))
 

@@ -59,6 +59,7 @@ class EmulatedModel:
             runtime: Engine whose arithmetic the layers have.
         """
         family, self.runtime = checkpoint.family, runtime
+        self._session = family.torch_session
         self.module = checkpoint.load_model()
         self.layers: dict[str, list[EmulatedLinear]] = {name: [] for names in checkpoint.layers().values() for name in names}
         """Layer → its Linears: three if graphs join query, key and value."""
@@ -67,8 +68,8 @@ class EmulatedModel:
             self._replace(name, emulated)
             self.layers[family.layer_of(name)].append(emulated)
         self._tables: set[str] = set()
-        for head, table in family.head_tables.items():
-            layer, embedding = (head if checkpoint.model.tied else table).removesuffix(".weight"), table.removesuffix(".weight")
+        for table, layer in checkpoint.tables.items():
+            embedding = table.removesuffix(".weight")
             if not self.layers[layer]:
                 self.layers[layer].append(EmulatedLinear(self.module.get_parameter(table).data, None))
             self._tables.add(layer)
@@ -87,7 +88,7 @@ class EmulatedModel:
 
     def session(self, threads: int) -> TorchSession:
         """Return a session that encodes each image in a run of its own, as artifacts with one activation scale per run do."""
-        return TorchSession(self.module, device="cpu", threads=threads, precision="emulated", engine="emulated")
+        return self._session(self.module, device="cpu", threads=threads, precision="emulated", engine="emulated")
 
     def _replace(self, name: str, module: nn.Module) -> None:
         parent, _, child = name.rpartition(".")

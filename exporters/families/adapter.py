@@ -3,7 +3,7 @@
 To add a family, write a module with a `FamilyAdapter`, add one entry to `FAMILIES`, and add its runtime side to `runtimes.families`.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,16 @@ from exporters.gate.gate import OnGateFailure, Reference
 from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import Recipe
 from runtimes.artifact.manifest import ImageSpec, TokenizerSpec
-from runtimes.captioner import Captioner
+from runtimes.decoding.session import Inputs
+from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.engine_registry import load_target
 from runtimes.families.registry import ModelSpec
+from runtimes.tasks.text_generator import TextGenerator
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from runtimes.engines.pytorch.session import TorchSession
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +74,20 @@ class FamilyAdapter:
     family: str
     task: str
     """(family, task) is the key of `runtimes.families.registry.FAMILIES`."""
+    contracts: Mapping[str, str]
+    """Layout of a recipe → contract of the graphs. Recipes of other layouts cannot export this task."""
     components: tuple[str, ...]
     """Components that a recipe can configure."""
     per_token: frozenset[str]
     """Components that run once per token; the others run once per image."""
     head_tables: Mapping[str, str]
     """Head → word embeddings of the torch module. They are one tensor, stored under the latter name, unless the checkpoint is untied."""
+    lookup_tables: tuple[str, ...] = ()
+    """Tables of word embeddings that no head shares."""
+    own_parts: frozenset[str] = frozenset()
+    """Starts of names that mark checkpoints of other tasks (`exporters.checkpoint.refusals.MARKS`) and are this one's own."""
+    drafts: bool = True
+    """Whether texts are long enough for a draft table."""
     read_config: Callable[[Mapping[str, Any]], CheckpointConfig]
     """Parses config.json. Raises ValueError if it uses an unsupported feature."""
     image_processor: Callable[[], Any]
@@ -90,21 +102,26 @@ class FamilyAdapter:
     """Name of a parameter or submodule → its component."""
     layer_of: Callable[[str], str]
     """Name of a Linear → name of its layer in recipes, which several Linears share if graphs join them into one product."""
-    forced: ForcedDecoding
-    """Logits of given tokens, for fine-tuning."""
+    forced: ForcedDecoding | None
+    """Logits of given tokens, for fine-tuning; None if the task cannot be fine-tuned."""
     graphs: Callable[[Any], list[GraphExport]]
-    """Torch module → its graphs of contract `split/1`. The module is modified and cannot be used afterwards."""
+    """Torch module → its graphs of the layout `split`. The module is modified and cannot be used afterwards."""
     untied_model: "Callable[[Path, Mapping[str, Tensor]], Any]"
     """(directory, weights by name) → transformers' FP32 model whose heads share no memory with their word embeddings."""
     folds: Callable[[Any], tuple[Fold, ...]]
     """Model → where scales of channels can be folded into weights (SmoothQuant)."""
-    run: "Callable[[Any, Tensor, TokenizerSpec, Collection[str]], object]"
-    """(module, pixels, tokenizer, components) → runs the components as an engine does, so that forward hooks can record activations."""
+    run: Callable[..., object]
+    """(module, pixels, tokenizer, components, **`calibration_inputs`) → runs the components as an engine does, so that forward hooks can
+    record activations."""
+    torch_session: "type[TorchSession]"
+    """Session that runs the torch module."""
+    calibration_inputs: Callable[[CaptionTokenizer, int], Inputs] = lambda tokenizer, index: {}
+    """(tokenizer, index of a calibration image) → inputs beside its pixels, for `runtimes.decoding.session.begin`."""
     reference: Callable[..., Reference]
     """(directory, images, defaults, threads, *, tied, weights) → reference run of the checkpoint, or of the weights if given."""
-    evaluate: Callable[[Captioner, Recipe, Sequence[LabelledImage], Reference, OnGateFailure], dict[str, Any]]
+    evaluate: Callable[[TextGenerator[Any, Any], Recipe, Sequence[LabelledImage], Reference, OnGateFailure], dict[str, Any]]
     """Returns the gate's findings on an artifact. Raises GateError if the gate fails and `OnGateFailure` is "fail"."""
-    evaluate_joined: Callable[[Captioner, Recipe, Sequence[LabelledImage], dict[str, Any], OnGateFailure], dict[str, Any]]
+    evaluate_joined: Callable[[TextGenerator[Any, Any], Recipe, Sequence[LabelledImage], dict[str, Any], OnGateFailure], dict[str, Any]]
     """Like `evaluate` for an artifact with one graph. The dict is the findings on the split graphs that it was joined from."""
 
 

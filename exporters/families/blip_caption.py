@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,19 +13,23 @@ from exporters.families.adapter import CheckpointConfig, FamilyAdapter
 from exporters.families.blip_calibration import blip_folds, run_blip
 from exporters.families.blip_forced import FORCED
 from exporters.families.blip_graphs import blip_graphs
-from exporters.families.blip_reference import pillow_processor, run_reference, untied_model
+from exporters.families.blip_reference import HfCaptioner, run_reference
 from exporters.families.blip_resolution import interpolate_positions, resized
+from exporters.families.hf_text_model import pillow_processor, untied_model
 from exporters.gate.gate import evaluate, evaluate_joined
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.engines.pytorch.blip import Blip
 from runtimes.engines.pytorch.layers import ACTIVATIONS
+from runtimes.engines.pytorch.session import TorchSession
 from runtimes.families.blip import BlipSpec
+from runtimes.families.signature import SINGLE, SPLIT
 
 ((HEAD, TABLE),) = Blip.HEAD_TABLES.items()
 POSITIONS = "vision_model.embeddings.position_embedding"
 ALIASES: dict[str, str | None] = {
     "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
     "text_decoder.bert.embeddings.position_ids": None,
+    "text_encoder.embeddings.position_ids": None,
     "vision_model.embeddings.position_ids": None,
 }
 """Tensor name in some checkpoints → name of the same tensor in our module; None for buffers of 0, 1, 2, ..., which are not needed."""
@@ -42,8 +47,8 @@ ORIGINAL = (
 """Start of a name in a file of BLIP's authors, whose vision encoder is timm's → start of the name in our module. Text names are equal."""
 
 
-def read_config(config: Mapping[str, Any]) -> CheckpointConfig:
-    """See `FamilyAdapter.read_config`."""
+def read_config(config: Mapping[str, Any], spec: type[BlipSpec] = BlipSpec) -> CheckpointConfig:
+    """See `FamilyAdapter.read_config`. `spec` is the task's class of sizes."""
     parsed = BlipConfig.from_dict(config)
     vision, text = parsed.vision_config, parsed.text_config
     if (kind := getattr(text, "position_embedding_type", "absolute")) != "absolute":
@@ -58,7 +63,7 @@ def read_config(config: Mapping[str, Any]) -> CheckpointConfig:
                 f"text_config.{name} is {number!r}, the vocabulary has the ids 0 to {text.vocab_size - 1} (vocab_size "
                 f"{text.vocab_size}); write the id that the model was trained with"
             )
-    model = BlipSpec(
+    model = spec(
         image_px=vision.image_size,
         patch_px=vision.patch_size,
         vision_width=vision.hidden_size,
@@ -124,6 +129,7 @@ def layer_of(name: str) -> str:
 BLIP_CAPTION = FamilyAdapter(
     family="blip",
     task="caption",
+    contracts={"split": SPLIT, "single": SINGLE},
     components=("encoder", "decoder"),
     per_token=frozenset({"decoder"}),
     head_tables=Blip.HEAD_TABLES,
@@ -139,7 +145,8 @@ BLIP_CAPTION = FamilyAdapter(
     untied_model=untied_model,
     folds=blip_folds,
     run=run_blip,
-    reference=run_reference,
+    torch_session=TorchSession,
+    reference=partial(run_reference, HfCaptioner),
     evaluate=evaluate,
     evaluate_joined=evaluate_joined,
 )

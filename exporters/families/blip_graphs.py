@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from exporters.families.adapter import GraphExport
-from runtimes.engines.pytorch.blip import Blip
+from runtimes.engines.pytorch.blip import Blip, SelfAttention, TextEmbeddings
 
 
 def layer_names(prefix: str, layers: int) -> list[str]:
@@ -23,14 +23,14 @@ def layer_names(prefix: str, layers: int) -> list[str]:
 
 
 class Encoder(nn.Module):
-    """The graph from pixels to cross-attention K/V."""
+    """The graph from pixels to cross-attention K/V of the layers that attend to the image."""
 
     def __init__(self, model: Blip) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Pixels f32[B,3,S,S] → key and value f[B,H,N,Dh] per decoder layer."""
+        """Pixels f32[B,3,S,S] → key and value f[B,H,N,Dh] per layer."""
         return tuple(self.model.encode(pixels))
 
 
@@ -94,60 +94,85 @@ class JoinedProjections(nn.Module):
         return self.qkv(x).split(self.width, dim=-1)
 
 
-def blip_graphs(model: Blip) -> list[GraphExport]:
-    """Return encoder and decoder graph of an FP32 or FP16 module.
+def prepare(model: Blip) -> dict[str, nn.Module]:
+    """Modify a module for its export, and return the modules with constant weights by the names of their layers.
 
-    The module is modified and cannot be used afterwards: embedding and head then have one matrix f[D,V], or two if the head is
-    untied, and each decoder layer has one product for query, key and value.
+    Embedding and head then have one matrix f[D,V], or two if the head is untied, and each text layer has one product for query, key and
+    value.
     """
-    shape = model.shape
-    for layer in model.text_decoder.layers:
-        attention = layer.get_submodule("attention")
+    for attention in [module for module in model.modules() if isinstance(module, SelfAttention)]:
         parts = attention.get_submodule("self")
         attention.add_module("self", JoinedProjections(parts.query, parts.key, parts.value))  # type: ignore[arg-type]
-    dtype = model.vision_model.post_layernorm.weight.dtype
-    words = model.get_parameter("text_decoder.bert.embeddings.word_embeddings.weight")
-    table = nn.Parameter(words.T.contiguous(), requires_grad=False)
     head = model.get_parameter("text_decoder.cls.predictions.decoder.weight")
-    head_table = table if shape.tied else nn.Parameter(head.T.contiguous(), requires_grad=False)
-    model.get_submodule("text_decoder.bert.embeddings").add_module("word_embeddings", ColumnEmbedding(table))
-    model.get_submodule("text_decoder.cls.predictions").add_module("decoder", ColumnHead(head_table))
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | ColumnHead)}
-    # All variable axes are longer than 1: tracing may treat an axis of length 1 as a constant.
-    rows, past, new = 4, 3, 2
-    kv = [torch.zeros(rows, shape.text_heads, past, shape.head_width, dtype=dtype) for _ in range(2 * shape.text_layers)]
-    cross = [torch.zeros(2, shape.text_heads, shape.vision_tokens, shape.head_width, dtype=dtype) for _ in range(2 * shape.text_layers)]
-    names = {kind: layer_names(kind, shape.text_layers) for kind in ("past", "present", "cross")}
-    axes = {
-        "past": {0: "rows", 2: "past"},
-        "present": {0: "rows", 2: "past_and_new"},
-        "cross": {0: "images", 2: "vision_tokens"},
-    }
-    by_layer = {name: axes[kind] for kind, layers in names.items() for name in layers}
-    return [
-        GraphExport(
-            role="encoder",
-            module=Encoder(model),
-            attention=model.vision_model,
-            example=(torch.zeros(2, 3, shape.image_px, shape.image_px),),
-            inputs=["pixels"],
-            outputs=names["cross"],
-            axes={"pixels": {0: "images"}, **{name: by_layer[name] for name in names["cross"]}},
-            layers=layers,
-        ),
-        GraphExport(
-            role="decoder",
-            module=Decoder(model),
-            attention=model.text_decoder,
-            example=(torch.zeros(rows, new, dtype=torch.int64), torch.arange(new), *kv, *cross),
-            inputs=["token_ids", "positions", *names["past"], *names["cross"]],
-            outputs=["logits", *names["present"]],
-            axes={
-                "token_ids": {0: "rows", 1: "new"},
-                "positions": {0: "positions"},
-                "logits": {0: "rows", 1: "positions"},
-                **by_layer,
-            },
-            layers=layers,
-        ),
-    ]
+    tables = {}
+    for name, embeddings in [(name, module) for name, module in model.named_modules() if isinstance(module, TextEmbeddings)]:
+        words = embeddings.get_parameter("word_embeddings.weight")
+        tables[name] = nn.Parameter(words.T.contiguous(), requires_grad=False)
+        embeddings.add_module("word_embeddings", ColumnEmbedding(tables[name]))
+    table = tables["text_decoder.bert.embeddings"] if model.shape.tied else nn.Parameter(head.T.contiguous(), requires_grad=False)
+    model.get_submodule("text_decoder.cls.predictions").add_module("decoder", ColumnHead(table))
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | ColumnHead)}
+
+
+def key_value_examples(model: Blip, kind: str, rows: int, tokens: int) -> tuple[list[str], list[Tensor], dict[str, dict[int, str]]]:
+    """Return names, example tensors and variable axes of the keys and values `kind` of each text layer; see `GraphExport`."""
+    shape, dtype = model.shape, model.vision_model.post_layernorm.weight.dtype
+    names = layer_names(kind, shape.text_layers)
+    example = [torch.zeros(rows, shape.text_heads, tokens, shape.head_width, dtype=dtype) for _ in names]
+    return names, example, dict.fromkeys(names, AXES[kind])
+
+
+AXES = {
+    "past": {0: "rows", 2: "past"},
+    "present": {0: "rows", 2: "past_and_new"},
+    "cross": {0: "images", 2: "vision_tokens"},
+    "image": {0: "images", 2: "vision_tokens"},
+}
+"""Kind of keys and values → their axes of variable size."""
+# All variable axes of examples are longer than 1: tracing may treat an axis of length 1 as a constant.
+IMAGES, ROWS, PAST, NEW = 2, 4, 3, 2
+
+
+def encoder_graph(model: Blip, layers: dict[str, nn.Module], outputs: str) -> GraphExport:
+    """Return the encoder graph. `outputs` is the kind of the keys and values that it computes."""
+    names, _, axes = key_value_examples(model, outputs, 1, 1)
+    return GraphExport(
+        role="encoder",
+        module=Encoder(model),
+        attention=model.vision_model,
+        example=(torch.zeros(IMAGES, 3, model.shape.image_px, model.shape.image_px),),
+        inputs=["pixels"],
+        outputs=names,
+        axes={"pixels": {0: "images"}, **axes},
+        layers=layers,
+    )
+
+
+def decoder_graph(model: Blip, layers: dict[str, nn.Module]) -> GraphExport:
+    """Return the decoder graph."""
+    past, past_example, past_axes = key_value_examples(model, "past", ROWS, PAST)
+    cross, cross_example, cross_axes = key_value_examples(model, "cross", IMAGES, model.shape.vision_tokens)
+    present, _, present_axes = key_value_examples(model, "present", 1, 1)
+    return GraphExport(
+        role="decoder",
+        module=Decoder(model),
+        attention=model.text_decoder,
+        example=(torch.zeros(ROWS, NEW, dtype=torch.int64), torch.arange(NEW), *past_example, *cross_example),
+        inputs=["token_ids", "positions", *past, *cross],
+        outputs=["logits", *present],
+        axes={
+            "token_ids": {0: "rows", 1: "new"},
+            "positions": {0: "positions"},
+            "logits": {0: "rows", 1: "positions"},
+            **past_axes,
+            **cross_axes,
+            **present_axes,
+        },
+        layers=layers,
+    )
+
+
+def blip_graphs(model: Blip) -> list[GraphExport]:
+    """Return encoder and decoder graph of an FP32 or FP16 module. The module is modified and cannot be used afterwards."""
+    layers = prepare(model)
+    return [encoder_graph(model, layers, "cross"), decoder_graph(model, layers)]

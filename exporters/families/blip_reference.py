@@ -1,7 +1,6 @@
-"""transformers' own BLIP captioner in FP32: the reference of the gate and the baseline of benchmarks."""
+"""transformers' own BLIP captioner in FP32, and the reference run of a model of transformers on the gate's images."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -10,62 +9,25 @@ import numpy as np
 import torch
 import transformers
 
-from exporters.families.tokenizer import load_tokenizer
+from exporters.families.hf_text_model import HfTextModel, Weights
 from exporters.gate.gate import Reference
 from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact.generation import GenerationConfig
-from runtimes.caption import Caption
 from runtimes.decoding.scoring import sequence_log_probability
 from runtimes.decoding.search import PhaseTimer
 from runtimes.decoding.session import Float32
-from runtimes.errors import CheckpointError, ToolkitError
-from runtimes.images.reading import ImageInput, read_image
-
-Weights = Mapping[str, torch.Tensor]
-BIAS, DECODER_BIAS = "text_decoder.cls.predictions.bias", "text_decoder.cls.predictions.decoder.bias"
-"""Names of one tensor, the bias of the head."""
+from runtimes.errors import ToolkitError
+from runtimes.images.reading import ImageInput
+from runtimes.tasks.results import Caption
 
 MAX_MARGIN_NAT = 1e6
 """Margin of a token if all others are banned, in place of infinity, which JSON does not have."""
 
 
-class HfCaptioner:
-    """transformers' `BlipForConditionalGeneration` in FP32 with its Pillow-based image processor."""
+class HfCaptioner(HfTextModel):
+    """transformers' `BlipForConditionalGeneration`."""
 
-    def __init__(self, directory: Path, threads: int, *, tied: bool = True, weights: Weights | None = None) -> None:
-        """Load the checkpoint.
-
-        Args:
-            directory: The checkpoint's folder.
-            threads: CPU threads of torch; set for the whole process.
-            tied: Whether its head and its word embeddings are one tensor.
-            weights: The weights by transformers' names, for a checkpoint whose files have other names.
-
-        Raises:
-            CheckpointError: transformers cannot load it.
-        """
-        torch.set_num_threads(threads)
-        self._weights = weights
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        try:
-            self.model = self._model(directory, tied=tied).eval()
-            self._images = pillow_processor().from_pretrained(directory)
-            self._tokenizer = load_tokenizer(directory)
-        except Exception as error:  # transformers passes on the exceptions of its parsers
-            raise CheckpointError(
-                str(directory), f"transformers cannot load it: {next(iter(str(error).splitlines()), type(error).__name__)}"
-            ) from error
-        self._tokenizer.model_max_length = int(1e9)  # suppresses a warning about a length limit that BLIP's decoder does not have
-        self._timer: _HookTimer | None = None
-        # Settings of the checkpoint that artifacts do not apply must not change the comparison; the others are arguments of `generate`.
-        self.model.text_decoder.generation_config = transformers.GenerationConfig()
-        self.model.vision_model.register_forward_hook(lambda *_: self._timer and self._timer("encode"))
-        self.model.text_decoder.register_forward_hook(lambda *_: self._timer and self._timer.token())
-
-    def _model(self, directory: Path, *, tied: bool) -> Any:  # noqa: ANN401 - transformers is untyped
-        """Load the model; subclasses override this to load another precision."""
-        return load_transformers_model(directory, torch.float32, tied=tied, weights=self._weights)
+    MODEL = "BlipForConditionalGeneration"
 
     @torch.inference_mode()
     def caption(
@@ -98,146 +60,28 @@ class HfCaptioner:
 
     def _captions(self, pixels: torch.Tensor, prompt: str | None, config: GenerationConfig, timer: PhaseTimer | None) -> Iterator[Caption]:
         beams = config.num_beams > 1
-        output = self.generate(pixels, prompt, config, timer, scores=beams)
+        output = self.generate(pixels, [prompt] * len(pixels), config, timer, scores=beams)
         for row, sequence in enumerate(output.sequences.tolist()):
             ids = self._trim(sequence)
             yield Caption(text=self._text(ids), token_ids=tuple(ids), score=float(output.sequences_scores[row]) if beams else None)
-
-    @torch.inference_mode()
-    def generate(
-        self,
-        pixels: torch.Tensor,
-        prompt: str | None,
-        config: GenerationConfig,
-        timer: PhaseTimer | None = None,
-        *,
-        scores: bool = False,
-    ) -> Any:  # noqa: ANN401 - transformers is untyped
-        """Run transformers' `generate` and return its output object.
-
-        Args:
-            pixels: f32[B,3,S,S].
-            prompt: Start of every caption, or None.
-            config: Settings of the search.
-            timer: Called with the name and seconds of each phase.
-            scores: Also return the scores of every step.
-        """
-        inputs = {} if prompt is None else self._tokenizer([prompt] * len(pixels), return_tensors="pt", return_token_type_ids=False)
-        self._timer = _HookTimer(timer) if timer else None
-        try:
-            return self.model.generate(
-                pixel_values=pixels,
-                **inputs,
-                **transformers_settings(config),
-                use_cache=True,
-                return_dict_in_generate=True,
-                output_scores=scores,
-            )
-        finally:
-            self._timer = None
 
     def score(self, images: Sequence[ImageInput], *, captions: Sequence[Sequence[str]]) -> list[Float32]:
         """Return the teacher-forced log-probabilities f32[K] of each image's K captions; see `Captioner.score`."""
         scores = []
         for image, references in zip(images, captions, strict=True):
             rows = self.token_log_probabilities(image, captions=references)
-            ids = [self.caption_ids(caption) for caption in references]
+            ids = [self.text_ids(caption) for caption in references]
             values = [sequence_log_probability(row, sequence) for row, sequence in zip(rows, ids, strict=True)]
             scores.append(np.array(values, dtype=np.float32))
         return scores
 
-    @torch.inference_mode()
     def token_log_probabilities(self, image: ImageInput, *, captions: Sequence[str]) -> list[Float32]:
         """Return the teacher-forced log-probabilities f32[T,V] of each caption; see `Captioner.token_log_probabilities`."""
-        config = self.model.config.text_config
-        ids = [self.caption_ids(caption) for caption in captions]
-        width = max(map(len, ids)) - 1
-        inputs = torch.full((len(ids), width), config.pad_token_id)
-        attended = torch.zeros(len(ids), width, dtype=torch.int64)
-        for row, sequence in enumerate(ids):
-            inputs[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
-            attended[row, : len(sequence) - 1] = 1
-        embeddings = self.model.vision_model(self._pixels(image)).last_hidden_state.expand(len(ids), -1, -1)
-        logits = self.model.text_decoder(input_ids=inputs, attention_mask=attended, encoder_hidden_states=embeddings).logits
-        log_probabilities = torch.log_softmax(logits.float(), dim=-1).numpy()
-        return [log_probabilities[row, : len(sequence) - 1] for row, sequence in enumerate(ids)]
+        return self.reference_log_probabilities(image, None, captions)
 
     def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
         """Return a caption's text without its prompt."""
-        return self._text(caption.token_ids[1 if prompt is None else len(self.caption_ids(prompt)) - 1 :]).strip()
-
-    def _text(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
-
-    def caption_ids(self, caption: str) -> list[int]:
-        """Return the token ids [DEC] words [SEP], cut to the model's number of positions."""
-        config = self.model.config.text_config
-        words = self._tokenizer(caption).input_ids[1:-1]
-        return [config.bos_token_id, *words, config.sep_token_id][: config.max_position_embeddings]
-
-    def _pixels(self, image: ImageInput) -> torch.Tensor:
-        # Without input_data_format, transformers takes an image 1 or 3 pixels high for one with its channels first.
-        return self._images(read_image(image), input_data_format="channels_last", return_tensors="pt").pixel_values
-
-    def _trim(self, ids: list[int]) -> list[int]:
-        """Remove the padding after the end token."""
-        end = self.model.config.text_config.sep_token_id
-        first = 1  # the first token of a caption is never the end token
-        return ids[: ids.index(end, first) + 1] if end in ids[first:] else ids
-
-
-def transformers_settings(config: GenerationConfig) -> dict[str, Any]:
-    """Return the arguments of transformers' `generate` for settings."""
-    settings = {name: value or None if isinstance(value, tuple) else value for name, value in asdict(config).items()}
-    if settings["bad_words_ids"]:
-        settings["bad_words_ids"] = [list(word) for word in config.bad_words_ids]
-    for name in ("seed", *(() if config.do_sample else ("temperature", "top_k", "top_p"))):
-        del settings[name]
-    del settings["max_length" if config.max_new_tokens is not None else "max_new_tokens"]
-    return settings
-
-
-class _HookTimer:
-    """Measures phases in the model's forward hooks and reports their seconds."""
-
-    def __init__(self, timer: PhaseTimer) -> None:
-        self._report, self._phase, self._started = timer, "first_token", perf_counter()
-
-    def __call__(self, phase: str) -> None:
-        now = perf_counter()
-        self._report(phase, now - self._started)
-        self._started = now
-
-    def token(self) -> None:
-        self(self._phase)
-        self._phase = "token"
-
-
-def load_transformers_model(directory: Path, dtype: torch.dtype, *, tied: bool, weights: Weights | None = None) -> Any:  # noqa: ANN401
-    """Load transformers' model of a checkpoint, from its files or from weights by transformers' names.
-
-    transformers 4.57 replaces an untied head by the word embeddings when it loads a checkpoint, unless the configuration forbids it.
-    """
-    config = transformers.BlipConfig.from_pretrained(directory)
-    if not tied:
-        config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
-    source = directory if weights is None else None
-    # transformers 5 has two biases in an untied head, and replaces a missing one by zeros.
-    state = None if weights is None else {**weights, DECODER_BIAS: weights[BIAS]}
-    return transformers.BlipForConditionalGeneration.from_pretrained(source, config=config, state_dict=state, dtype=dtype)
-
-
-def untied_model(directory: Path, weights: Weights) -> Any:  # noqa: ANN401 - transformers is untyped
-    """See `FamilyAdapter.untied_model`."""
-    return load_transformers_model(directory, torch.float32, tied=False, weights={name: each.clone() for name, each in weights.items()})
-
-
-def pillow_processor() -> Any:  # noqa: ANN401 - transformers is untyped
-    """Return the class of the Pillow-based image processor.
-
-    transformers 5 calls it `BlipImageProcessorPil`; its `BlipImageProcessor` needs torchvision.
-    """
-    return getattr(transformers, "BlipImageProcessorPil", None) or transformers.BlipImageProcessor
+        return self._text(caption.token_ids[1 if prompt is None else len(self.text_ids(prompt)) - 1 :]).strip()
 
 
 def versions() -> dict[str, str]:
@@ -246,6 +90,7 @@ def versions() -> dict[str, str]:
 
 
 def run_reference(
+    model: type[HfTextModel],
     directory: Path,
     images: Sequence[LabelledImage],
     defaults: GenerationConfig,
@@ -254,38 +99,35 @@ def run_reference(
     tied: bool,
     weights: Weights | None = None,
 ) -> Reference:
-    """Run transformers on the gate's images; see `FamilyAdapter.reference`."""
-    captioner = HfCaptioner(directory, threads, tied=tied, weights=weights)
-    ids, margins = [], []
+    """Run a model of transformers on the gate's images; see `FamilyAdapter.reference`."""
+    reference = model(directory, threads, tied=tied, weights=weights)
+    ids, margins, scores = [], [], []
     for image in images:
-        caption, margin = caption_with_margins(captioner, image.path, None, defaults.deterministic())
-        ids.append(tuple(caption))
+        text, margin = text_with_margins(reference, image.path, image.question, defaults.deterministic())
+        ids.append(tuple(text))
         margins.append(tuple(margin))
-    scores = captioner.score([image.path for image in images], captions=[image.captions for image in images])
+        rows = reference.reference_log_probabilities(image.path, image.question, image.captions)
+        sequences = map(reference.text_ids, image.captions)
+        scores.append(tuple(sequence_log_probability(row, sequence) for row, sequence in zip(rows, sequences, strict=True)))
     return Reference(
-        transformers=transformers.__version__,
-        token_ids=tuple(ids),
-        margins_nat=tuple(margins),
-        log_probabilities=tuple(tuple(float(value) for value in row) for row in scores),
+        transformers=transformers.__version__, token_ids=tuple(ids), margins_nat=tuple(margins), log_probabilities=tuple(scores)
     )
 
 
-def greedy_with_margins(captioner: HfCaptioner, image: ImageInput, prompt: str | None = None) -> tuple[list[int], list[float]]:
-    """Caption an image greedily with transformers; see `caption_with_margins`."""
-    return caption_with_margins(captioner, image, prompt, GenerationConfig())
+def greedy_with_margins(captioner: HfTextModel, image: ImageInput, text: str | None = None) -> tuple[list[int], list[float]]:
+    """Generate a text greedily with transformers; see `text_with_margins`."""
+    return text_with_margins(captioner, image, text, GenerationConfig())
 
 
-def caption_with_margins(
-    captioner: HfCaptioner, image: ImageInput, prompt: str | None, config: GenerationConfig
-) -> tuple[list[int], list[float]]:
-    """Caption an image with transformers.
+def text_with_margins(model: HfTextModel, image: ImageInput, text: str | None, config: GenerationConfig) -> tuple[list[int], list[float]]:
+    """Generate a text with transformers from an image and a prompt or question.
 
     Returns:
         Token ids, and for each generated token the margin: log-probability of the best token minus that of the second, in nat. Beam search
         has no margin per token, so its list is empty.
     """
-    output = captioner.generate(captioner._pixels(image), prompt, config, scores=config.num_beams == 1)
-    ids = captioner._trim(output.sequences[0].tolist())
+    output = model.generate(model._pixels(image), [text], config, scores=config.num_beams == 1)
+    ids = model._trim(output.sequences[0].tolist())
     if config.num_beams > 1:
         return ids, []
     best_two = [torch.topk(scores[0], 2).values for scores in output.scores]

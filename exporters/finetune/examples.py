@@ -55,7 +55,7 @@ def tokenized(images: Sequence[LabelledImage], checkpoint: Checkpoint) -> list[E
     tokenizer = CaptionTokenizer(checkpoint.tokenizer_json, checkpoint.tokenizer)
     limit = checkpoint.model.max_positions
     return [
-        Example(image.path, tuple(tuple(tokenizer.caption_ids(caption)[:limit]) for caption in image.captions[:MAX_CAPTIONS]))
+        Example(image.path, tuple(tuple(tokenizer.text_ids(caption)[:limit]) for caption in image.captions[:MAX_CAPTIONS]))
         for image in images
     ]
 

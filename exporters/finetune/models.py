@@ -29,9 +29,13 @@ class Models:
 
         Raises:
             CheckpointError: The weights cannot be read.
-            RecipeError: See `quantized_layers`.
+            RecipeError: The task cannot be fine-tuned; or see `quantized_layers`.
         """
         self.checkpoint, self.device = checkpoint, device
+        if checkpoint.family.forced is None:
+            raise RecipeError(
+                f"{checkpoint.name}: checkpoints of the task '{checkpoint.family.task}' cannot be fine-tuned; export it without"
+            )
         self._forced = checkpoint.family.forced
         schemes, fp16 = quantized_layers(checkpoint, recipe), stored_as_fp16(checkpoint, recipe)
         self.teacher: Any = checkpoint.load_model().to(device)

@@ -17,8 +17,10 @@ from exporters.gate.labelled_image import LabelledImage
 from exporters.gate.verdict import judge, within
 from exporters.recipes import Recipe
 from runtimes.artifact.folder import sha256_of
-from runtimes.captioner import Captioner
+from runtimes.decoding.scoring import sequence_log_probability
 from runtimes.errors import GateError
+from runtimes.tasks.registry import TASKS
+from runtimes.tasks.text_generator import TextGenerator
 
 OnGateFailure = Literal["retry", "fail", "write"]
 """What an export does if an artifact fails the gate: try the recipe again with other formats for single layers and then raise GateError,
@@ -82,12 +84,12 @@ def compare(token_ids: Sequence[Sequence[int]], reference: Sequence[Sequence[int
 
 
 def evaluate(
-    captioner: Captioner, recipe: Recipe, images: Sequence[LabelledImage], reference: Reference, on_failure: OnGateFailure
+    model: TextGenerator[Any, Any], recipe: Recipe, images: Sequence[LabelledImage], reference: Reference, on_failure: OnGateFailure
 ) -> dict[str, Any]:
     """Compare an artifact with its checkpoint.
 
     Args:
-        captioner: Captioner of the artifact.
+        model: TextGenerator[Any, Any] of the artifact.
         recipe: The artifact's recipe: without a drift limit, token ids must be equal; with one, the upper 95 % bound of drift counts.
         images: The gate's images with their reference captions.
         reference: The checkpoint's results on the same images, in the same order.
@@ -99,22 +101,24 @@ def evaluate(
     Raises:
         GateError: With `on_failure="fail"`, the artifact differs from the checkpoint by more than the recipe allows.
     """
-    paths = [image.path for image in images]
-    config = captioner.manifest.defaults.deterministic()
-    ids = [caption.token_ids for caption in captioner.caption(paths, generation_config=config)]
+    ids, word = token_ids(model, images), TASKS[model.manifest.task].text
     agreement = compare(ids, reference.token_ids, reference.margins_nat)
-    scores = captioner.score(paths, captions=[image.captions for image in images])
-    tokens = [sum(len(captioner.caption_ids(caption)) - 1 for caption in image.captions) for image in images]
-    logprob_drops = [sum(expected) - float(actual.sum()) for expected, actual in zip(reference.log_probabilities, scores, strict=True)]
+    scores, tokens = [], []
+    for image in images:
+        rows = model.reference_log_probabilities(image.path, image.question, image.captions)
+        sequences = [model.text_ids(text) for text in image.captions]
+        scores.append(sum(sequence_log_probability(row, sequence) for row, sequence in zip(rows, sequences, strict=True)))
+        tokens.append(sum(len(sequence) - 1 for sequence in sequences))
+    logprob_drops = [sum(expected) - actual for expected, actual in zip(reference.log_probabilities, scores, strict=True)]
     drift = measure_drift(np.array(logprob_drops), np.array(tokens))
     judgement = judge(drift, recipe.drift_limit_nat)
     problem = None
     if recipe.drift_limit_nat is None:
         if agreement.different:
-            image, position = agreement.different[0]
+            first, position = agreement.different[0]
             problem = (
-                f"captions of {len(agreement.different)} of {len(images)} images differ from transformers' "
-                f"(first: {paths[image].name}, token {position})"
+                f"{word}s of {len(agreement.different)} of {len(images)} images differ from transformers' "
+                f"(first: {images[first].path.name}, token {position})"
             )
     elif not within(drift, recipe.drift_limit_nat):
         problem = (
@@ -133,14 +137,15 @@ def evaluate(
         "drift_high": _finite(drift.high),
         "drift_limit": recipe.drift_limit_nat,
         "verdict": judgement.text,
-        "device": captioner.session.info().device,
+        "device": model.session.info().device,
         "reference": f"transformers {reference.transformers} FP32 generate",
-        "captions": {sha256_of(path): list(caption_ids) for path, caption_ids in zip(paths, ids, strict=True)},
+        "text": word,
+        "captions": {key_of(image): list(each) for image, each in zip(images, ids, strict=True)},
     }
 
 
 def evaluate_joined(
-    captioner: Captioner, recipe: Recipe, images: Sequence[LabelledImage], findings: dict[str, Any], on_failure: OnGateFailure
+    model: TextGenerator[Any, Any], recipe: Recipe, images: Sequence[LabelledImage], findings: dict[str, Any], on_failure: OnGateFailure
 ) -> dict[str, Any]:
     """Compare a single graph with the split graphs that it was joined from.
 
@@ -148,7 +153,7 @@ def evaluate_joined(
     the split graphs then holds for it, too.
 
     Args:
-        captioner: Captioner of the single graph.
+        model: TextGenerator[Any, Any] of the single graph.
         recipe: The recipe of both.
         images: The images that `evaluate` had.
         findings: The result of `evaluate` on the split graphs.
@@ -160,15 +165,12 @@ def evaluate_joined(
     Raises:
         GateError: With `on_failure="fail"`, a caption differs.
     """
-    paths = [image.path for image in images]
-    config = captioner.manifest.defaults.deterministic()
-    single = captioner.caption(paths, generation_config=config)
-    captions = {sha256_of(path): list(caption.token_ids) for path, caption in zip(paths, single, strict=True)}
-    different = [path for path in paths if captions[sha256_of(path)] != findings["captions"][sha256_of(path)]]
+    captions = {key_of(image): list(ids) for image, ids in zip(images, token_ids(model, images), strict=True)}
+    different = [image.path for image in images if captions[key_of(image)] != findings["captions"][key_of(image)]]
     problem = None
     if different:
         problem = (
-            f"captions of {len(different)} of {len(paths)} images differ between the single graph and the split ones "
+            f"captions of {len(different)} of {len(images)} images differ between the single graph and the split ones "
             f"(first: {different[0].name})"
         )
     _enforce(recipe, problem, on_failure)
@@ -176,8 +178,20 @@ def evaluate_joined(
         "passed": findings["passed"] and problem is None,
         "problem": "; ".join(text for text in (findings["problem"], problem) if text) or None,
         "captions": captions,
-        "captions_as_split": len(paths) - len(different),
+        "captions_as_split": len(images) - len(different),
     }
+
+
+def token_ids(model: TextGenerator[Any, Any], images: Sequence[LabelledImage]) -> list[tuple[int, ...]]:
+    """Return the token ids of the text of each image, with the artifact's own settings but without sampling."""
+    config = model.manifest.defaults.deterministic()
+    texts = model.generate([image.path for image in images], [image.question for image in images], generation_config=config)
+    return [text.token_ids for text in texts]
+
+
+def key_of(image: LabelledImage) -> str:
+    """Return the name of an image's text in the findings: the sha256 of the image, and the question if there is one."""
+    return sha256_of(image.path) + ("" if image.question is None else f" {image.question}")
 
 
 def _finite(bound: float) -> float | None:
@@ -214,7 +228,8 @@ def findings_line(findings: dict[str, Any]) -> str:
     exceptions = f"; {len(findings['exceptions'])} layers in other formats" if findings.get("exceptions") else ""
     result = "gate passed" if findings["passed"] else f"gate not passed ({findings['problem']})"
     return (
-        f"{result}: {findings['exact_captions']} of {findings['images']} captions equal transformers', {findings['ties']} ties, "
+        f"{result}: {findings['exact_captions']} of {findings['images']} {findings.get('text', 'caption')}s equal transformers', "
+        f"{findings['ties']} ties, "
         f"{quality_text(findings)}{as_split}{exceptions}"
     )
 

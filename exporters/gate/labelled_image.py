@@ -1,4 +1,4 @@
-"""An image with its reference captions, as the gate and datasets use it."""
+"""An image with its reference texts, as the gate and datasets use it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image file and its reference captions, which people wrote. There are none if only speed is measured."""
+    """An image file and its reference texts, which people wrote: captions, or answers. There are none if only speed is measured."""
 
     path: Path
     captions: tuple[str, ...]
+    question: str | None = None
+    """What the texts answer; None for captions."""

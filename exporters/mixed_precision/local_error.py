@@ -115,7 +115,9 @@ def _log_probability(module: Any, example: Example, pad_id: int) -> Tensor:  # n
     for row, ids in enumerate(example.captions):
         fed[row, : len(ids) - 1], targets[row, : len(ids) - 1] = ids[:-1], ids[1:]
     shape = module.shape
-    cross = module.encode(torch.from_numpy(example.pixels)[None].requires_grad_())
+    inputs = {name: torch.from_numpy(array) for name, array in example.inputs.items()}
+    inputs["pixels"].requires_grad_()
+    cross = module.cross(**inputs)
     empty = torch.zeros(len(fed), shape.text_heads, 0, shape.head_width)
     logits, _ = module.decode(torch.from_numpy(fed), torch.arange(width), [empty] * len(cross), cross)
     return -functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets).flatten(), ignore_index=-1, reduction="sum")

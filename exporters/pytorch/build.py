@@ -54,8 +54,7 @@ def build(
         tensor = shared.get(parameter, parameter)
         stored[tensor], stored[tensor + SCALES] = quantize_rows(weights[tensor])
         applied[component]["Linear"] += 1
-    for head, table in family.head_tables.items():
-        layer = (head if checkpoint.model.tied else table).removesuffix(".weight")
+    for table, layer in checkpoint.tables.items():
         component = family.component_of(layer)
         if recipe.component(component).layer(layer).quantized:
             stored[table], stored[table + SCALES] = quantize_rows(weights[table])

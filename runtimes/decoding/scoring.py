@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from runtimes.decoding.log_softmax import log_softmax
-from runtimes.decoding.session import Float32, Inputs, Session
+from runtimes.decoding.session import Float32, Session, State
 
 
-def token_log_probabilities(session: Session, inputs: Inputs, ids: Sequence[Sequence[int]], pad_id: int) -> list[Float32]:
-    """Return the natural-log probabilities of the whole vocabulary at every token of K texts for one input.
+def token_log_probabilities(session: Session, state: State, ids: Sequence[Sequence[int]], pad_id: int) -> list[Float32]:
+    """Return the natural-log probabilities of the whole vocabulary at every token of K texts about one image or question.
 
     Args:
         session: A session with the capability "score".
-        inputs: One image: {"pixels": f32[1,3,H,W]}.
+        state: Of one row without tokens; it must not be used afterwards.
         ids: Token ids of each text, start and end token included.
         pad_id: Padding on the right of shorter texts. No token attends to it, since the decoder is causal.
 
@@ -24,7 +24,6 @@ def token_log_probabilities(session: Session, inputs: Inputs, ids: Sequence[Sequ
     fed = np.full((len(ids), width), pad_id, dtype=np.int64)
     for row, sequence in enumerate(ids):
         fed[row, : len(sequence) - 1] = sequence[:-1]
-    state = session.encode(inputs)
     state = session.select(state, np.zeros(len(ids), dtype=np.int64), np.zeros(1, dtype=np.int64))
     logits, _ = session.step(fed, state, np.arange(width, dtype=np.int64))
     return [log_softmax(logits[row, : len(sequence) - 1]) for row, sequence in enumerate(ids)]

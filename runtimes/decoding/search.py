@@ -46,7 +46,7 @@ def generate(
         session: A session with the capability "step", and "beams" for a beam search.
         state: From `session.encode`; it must not be used afterwards.
         prompts: i64[B,T], the ids that each image's caption starts with, start token included. For prompts of different lengths see
-            `run_by_length`.
+            `by_length`.
         spec: Ids of the special tokens.
         config: Settings of the search.
         timer: Called with "first_token", "token" and "step".
@@ -147,22 +147,11 @@ def _greedy(session: Session, state: State, logits: Float32, texts: Texts, spec:
         logits = step_logits[:, 0]
 
 
-def run_by_length(prompts: Sequence[Sequence[int]], run: Callable[[Int64 | slice, Int64], list[Hypothesis]]) -> list[Hypothesis]:
-    """Call `run` once per prompt length and return one hypothesis per prompt. Prompts of one length need no attention mask.
-
-    Args:
-        prompts: Ids of each image's prompt.
-        run: Called with the indices i64[n] of images and their prompts i64[n,T]; returns their captions.
-    """
-    lengths = np.array([len(prompt) for prompt in prompts])
-    if (lengths == lengths[0]).all():
-        return run(slice(None), np.array(prompts, dtype=np.int64))
-    best: dict[int, Hypothesis] = {}
-    for length in np.unique(lengths):
-        indices = np.flatnonzero(lengths == length)
-        group = np.array([prompts[index] for index in indices.tolist()], dtype=np.int64)
-        best |= zip(indices.tolist(), run(indices, group), strict=True)
-    return [best[index] for index in range(len(prompts))]
+def by_length(sequences: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Int64]]:
+    """Yield the indices of n sequences of one length and their ids i64[n,T], for each length. Equal lengths need no attention mask."""
+    for length in sorted({len(ids) for ids in sequences}):
+        indices = [index for index, ids in enumerate(sequences) if len(ids) == length]
+        yield indices, np.array([sequences[index] for index in indices], dtype=np.int64)
 
 
 def run_loop(

@@ -20,14 +20,16 @@ Inputs: TypeAlias = Mapping[str, NDArray[Any]]
 """Name → array whose first axis is B, for example {"pixels": f32[B,3,S,S]}."""
 State: TypeAlias = Any
 """Encoder output per image and KV cache per row. The type belongs to the session; other code passes it on unchanged."""
-Capability: TypeAlias = Literal["step", "score", "beams", "loop"]
-"""step: run token by token. score: return logits of given captions. beams: reorder rows. loop: run the whole greedy loop in one call."""
+Capability: TypeAlias = Literal["step", "score", "beams", "loop", "ask"]
+"""step: run token by token. score: return logits of given texts. beams: reorder rows. loop: run the whole greedy loop in one call.
+ask: start texts from questions about encoded images."""
 
 FIRST_POSITION: Int64 = np.array([0], dtype=np.int64)
 """Position of the new token in a step that feeds one token."""
 
 STEPWISE: frozenset[Capability] = frozenset({"step", "score", "beams"})
 LOOP: frozenset[Capability] = frozenset({"loop"})
+ASKING: frozenset[Capability] = STEPWISE | {"ask"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,23 @@ class Session(Protocol):
         ...
 
 
+class QuestionSession(Session, Protocol):
+    """A session with the capability "ask". Its `encode` returns encoded images, which `ask` turns into states of the decoder."""
+
+    def ask(self, encoded: State, images: Int64, question_ids: Int64) -> State:
+        """Start the texts of R questions of one length.
+
+        Args:
+            encoded: From `encode`. It stays valid, so that questions of other lengths share it.
+            images: i64[R], the image of each question, in ascending order.
+            question_ids: i64[R,T], with the special tokens of the encoder.
+
+        Returns:
+            The state of R rows without tokens. The `images` of `select` are then these questions.
+        """
+        ...
+
+
 class LoopSession(Protocol):
     """A model that runs the whole greedy search in one call. It returns no logits, so it has neither beams nor scores."""
 
@@ -109,6 +128,19 @@ class LoopSession(Protocol):
         ...
 
 
+def begin(session: Session, inputs: Inputs) -> State:
+    """Return the state of B rows without tokens.
+
+    Args:
+        session: Any session that runs token by token.
+        inputs: {"pixels": f32[B,3,S,S]}, and for a session that asks {"question_ids": i64[B,T]}, one question about each image.
+    """
+    if "ask" not in session.capabilities:
+        return session.encode(inputs)
+    encoded = session.encode({"pixels": inputs["pixels"]})
+    return cast("QuestionSession", session).ask(encoded, np.arange(len(inputs["pixels"])), inputs["question_ids"])
+
+
 def require(session: Session | LoopSession, *capabilities: Capability) -> Session:
     """Return the session as a stepwise one, after a check of its capabilities.
 
@@ -127,7 +159,7 @@ class RecordingSession:
     """A stepwise session that runs each call within a context manager and stores the logits of the first step."""
 
     def __init__(self, session: Session, around: Callable[[str], AbstractContextManager[Any]] = lambda component: nullcontext()) -> None:
-        """Wrap a session; `around` returns the context manager for "encoder" or "decoder"."""
+        """Wrap a session; `around` returns the context manager for "encoder", "question" or "decoder"."""
         self._session, self._around = session, around
         self.first_logits: Float32 | None = None
         """f32[V] of the first row; None before the first step."""
@@ -141,6 +173,11 @@ class RecordingSession:
         """See `Session.encode`."""
         with self._around("encoder"):
             return self._session.encode(inputs)
+
+    def ask(self, encoded: State, images: Int64, question_ids: Int64) -> State:
+        """See `QuestionSession.ask`."""
+        with self._around("question"):
+            return cast("QuestionSession", self._session).ask(encoded, images, question_ids)
 
     def step(self, token_ids: Int64, state: State, positions: Int64) -> tuple[Float32, State]:
         """See `Session.step`."""

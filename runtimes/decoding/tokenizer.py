@@ -45,9 +45,18 @@ class CaptionTokenizer:
             ids += self._own_ids(prompt) if part == TEXT else [self._spec.special_ids[part]]
         return ids
 
-    def caption_ids(self, caption: str) -> list[int]:
+    def text_ids(self, caption: str) -> list[int]:
         """Return the ids of a complete caption: the ids of the same text as a prompt, and the end token."""
         return [*self.prompt_ids(caption), self._spec.eos_id]
+
+    def encoder_ids(self, text: str) -> list[int]:
+        """Return the ids of a text for an encoder: with the special tokens that the tokenizer adds at its ends.
+
+        Raises:
+            ArtifactCorruptError: The tokenizer fails.
+        """
+        with translate_errors(_failed):
+            return list(self._tokenizer.encode(text).ids)
 
     def words_ids(self, words: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """Return the ids of words as `bad_words_ids`.
@@ -67,8 +76,7 @@ class CaptionTokenizer:
             return []
         if not isinstance(text, str):
             raise RequestError(f"a prompt or a caption must be a str, not {type(text).__name__}")
-        with translate_errors(_failed):
-            ids = list(self._tokenizer.encode(text).ids)
+        ids = self.encoder_ids(text)
         return ids[self._spec.drop_left : max(0, len(ids) - self._spec.drop_right)]
 
     def text(self, token_ids: Iterable[int]) -> str:

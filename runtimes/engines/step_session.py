@@ -51,10 +51,7 @@ class StepSession:
 
     def encode(self, inputs: Inputs) -> StepState:
         """See `Session.encode`."""
-        images = len(next(iter(inputs.values())))
-        encoded = self._encode_each(inputs, images) if self._image_per_run and images > 1 else self._encode_all(inputs)
-        empty = self._engine.to_engine(np.zeros((images, *self._cache_shape), self._cache_type))
-        return StepState(images, images, encoded, self._engine.bind("decoder", encoded), dict.fromkeys(self._present, empty))
+        return self._start(*self._run_encoder(inputs))
 
     def step(self, token_ids: Int64, state: StepState, positions: Int64) -> tuple[Float32, StepState]:
         """See `Session.step`."""
@@ -62,10 +59,10 @@ class StepSession:
 
     def select(self, state: StepState, rows: Int64, images: Int64) -> StepState:
         """See `Session.select`."""
-        if not _keeps_all(rows, state.rows):
+        if not keeps_all(rows, state.rows):
             past = {name: self._engine.take(value, rows) for name, value in state.past.items()}
             state = replace(state, rows=len(rows), past=past)
-        if not _keeps_all(images, state.images):
+        if not keeps_all(images, state.images):
             encoded = {name: self._engine.take(value, images) for name, value in state.encoded.items()}
             state = replace(state, images=len(images), encoded=encoded, bound=self._engine.bind("decoder", encoded))
         return state
@@ -77,6 +74,16 @@ class StepSession:
     def info(self) -> EngineInfo:
         """See `Session.info`."""
         return self._engine.info()
+
+    def _run_encoder(self, inputs: Inputs) -> tuple[int, dict[str, Value]]:
+        """Return the number of images and the outputs of the encoder."""
+        images = len(next(iter(inputs.values())))
+        return images, self._encode_each(inputs, images) if self._image_per_run and images > 1 else self._encode_all(inputs)
+
+    def _start(self, sources: int, cross: dict[str, Value]) -> StepState:
+        """Return the state of one row without tokens for each source of cross-attention."""
+        empty = self._engine.to_engine(np.zeros((sources, *self._cache_shape), self._cache_type))
+        return StepState(sources, sources, cross, self._engine.bind("decoder", cross), dict.fromkeys(self._present, empty))
 
     def _decode(self, inputs: Inputs, state: StepState) -> tuple[Float32, StepState]:
         feeds = {**{name: self._engine.to_engine(array) for name, array in inputs.items()}, **state.past}
@@ -106,6 +113,6 @@ def one_by_one(inputs: Inputs, images: int) -> Iterator[Inputs]:
         yield {name: array[image : image + 1] for name, array in inputs.items()}
 
 
-def _keeps_all(indices: Int64, count: int) -> bool:
+def keeps_all(indices: Int64, count: int) -> bool:
     """Return whether `indices` i64[n] are 0, 1, ... `count` - 1."""
     return np.array_equal(indices, np.arange(count))

@@ -46,7 +46,10 @@ class ModelSpec(Protocol):
         ...
 
 
-FAMILIES = {("blip", "caption"): "runtimes.families.blip:BlipSpec"}
+FAMILIES = {
+    ("blip", "caption"): "runtimes.families.blip:BlipSpec",
+    ("blip", "vqa"): "runtimes.families.blip_vqa:BlipVqaSpec",
+}
 """(family, task) → "module:class" of the model section, imported when a manifest needs it."""
 
 

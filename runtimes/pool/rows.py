@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runtimes.caption import Caption
-    from runtimes.captioner import Captioner
+    from runtimes.tasks.captioner import Captioner
+    from runtimes.tasks.results import Caption
 
 Row = Mapping[str, Any]
 

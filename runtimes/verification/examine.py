@@ -1,11 +1,13 @@
 """Open the graphs of a verified artifact and replay its golden captions. All native code that reads its files runs here."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.host.facts import read_host
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.loading import LoadOptions, load_verified
+from runtimes.tasks.captioner import Captioner
 from runtimes.verification.golden import Golden
 from runtimes.verification.replay import Replay, replay
 
@@ -41,5 +43,5 @@ def examine(files: VerifiedFiles, golden: Golden | None, threads: int | None) ->
         tune_allocator=True,
         draft=None,
     )
-    captioner = load_verified(files, options)
+    captioner = cast("Captioner", load_verified(files, options))
     return Examined(providers=captioner.session.info().providers, golden=None if golden is None else replay(captioner, golden, files))

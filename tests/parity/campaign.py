@@ -23,8 +23,8 @@ import runtimes
 from exporters.families.blip_reference import MAX_MARGIN_NAT, HfCaptioner
 from exporters.gate.gate import compare
 from runtimes.artifact.generation import GenerationConfig
-from runtimes.captioner import Captioner
 from runtimes.decoding.processors import process, processors_of
+from runtimes.tasks.captioner import Captioner
 from tests.parity.settings import SAMPLING_SETTINGS, Settings, search_settings
 from tests.paths import ROOT
 from toolkit.datasets import load_dataset
@@ -111,7 +111,7 @@ def _captions(
 ) -> Iterator[Counter[str]]:
     config = GenerationConfig(**settings)
     greedy = config.num_beams == 1
-    output = reference.generate(torch.cat([reference._pixels(image) for image in images]), prompt, config, scores=greedy)
+    output = reference.generate(torch.cat([reference._pixels(image) for image in images]), [prompt] * len(images), config, scores=greedy)
     expected = [reference._trim(ids) for ids in output.sequences.tolist()]
     margins: list[list[float]] = [[] for _ in images]
     if greedy:
@@ -133,7 +133,7 @@ def _distributions(
     config = GenerationConfig(**settings)
     eos = reference.model.config.text_config.sep_token_id
     torch.manual_seed(0)
-    output = reference.generate(torch.cat([reference._pixels(image) for image in images]), prompt, config, scores=True)
+    output = reference.generate(torch.cat([reference._pixels(image) for image in images]), [prompt] * len(images), config, scores=True)
     start = output.sequences.shape[1] - len(output.scores)
     processors = processors_of(config, eos, start)
     for row, image in enumerate(images):

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
-from exporters.families.blip_reference import HfCaptioner, load_transformers_model
+from exporters.families.blip_reference import HfCaptioner
+from exporters.families.hf_text_model import load_transformers_model
 from exporters.recipes import RECIPES
 from runtimes.errors import CheckpointError
 from runtimes.loading import load

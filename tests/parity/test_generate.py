@@ -18,10 +18,10 @@ from exporters.families.blip_reference import HfCaptioner, greedy_with_margins
 from exporters.gate.gate import Agreement, compare
 from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import find_recipe
-from runtimes.captioner import Captioner
 from runtimes.host.facts import usable_cores
 from runtimes.images.reading import read_image
 from runtimes.loading import load
+from runtimes.tasks.captioner import Captioner
 from tests.checkpoints import write_random_checkpoint
 
 RUNTIMES = ("pytorch-fp32", "onnx-fp32")

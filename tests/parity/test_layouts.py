@@ -14,7 +14,8 @@ from transformers import BlipForConditionalGeneration
 
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
-from exporters.families.blip_reference import HfCaptioner, load_transformers_model
+from exporters.families.blip_reference import HfCaptioner
+from exporters.families.hf_text_model import load_transformers_model
 from exporters.recipes import find_recipe
 from runtimes.errors import CheckpointError
 from runtimes.loading import load
@@ -56,7 +57,7 @@ def transformers_captions(model, captioner, images):
     pixels = torch.from_numpy(np.stack([captioner._pixels(image.path)[0].numpy() for image in images]))
     rows = []
     for prompt in PROMPTS:
-        ids = {} if prompt is None else {"input_ids": torch.tensor([[*captioner.caption_ids(prompt)]] * len(images))}
+        ids = {} if prompt is None else {"input_ids": torch.tensor([[*captioner.text_ids(prompt)]] * len(images))}
         output = model.generate(pixel_values=pixels, do_sample=False, num_beams=1, max_length=20, **ids).tolist()
         rows.append([tuple(row[: row.index(3, 1) + 1] if 3 in row[1:] else row) for row in output])
     return rows

@@ -11,9 +11,9 @@ from transformers import LogitsProcessorList
 
 from exporters.families.blip_reference import HfCaptioner
 from runtimes.artifact.generation import GenerationConfig
-from runtimes.captioner import Captioner
 from runtimes.decoding.processors import process, processors_of
 from runtimes.loading import load
+from runtimes.tasks.captioner import Captioner
 from tests.parity.settings import search_settings, single_settings
 
 EOS = 3

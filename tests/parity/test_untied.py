@@ -81,7 +81,7 @@ def test_quantized_logits_are_close_to_those_of_the_untied_model(artifacts, draw
     paths, captions = [image.path for image in drawn_images], [image.captions for image in drawn_images]
     exact = np.concatenate(load(artifacts["onnx-fp32"]).score(paths, captions=captions))
     quantized = np.concatenate(load(artifacts[recipe]).score(paths, captions=captions))
-    tokens = [len(load(artifacts["onnx-fp32"]).caption_ids(caption)) - 1 for texts in captions for caption in texts]
+    tokens = [len(load(artifacts["onnx-fp32"]).text_ids(caption)) - 1 for texts in captions for caption in texts]
     assert abs((quantized - exact).sum() / sum(tokens)) < 0.05
 
 

@@ -171,10 +171,10 @@ def measure(checkpoint: Checkpoint, files: Mapping[str, Path], dataset: str) -> 
     sums: dict[str, list[list[float]]] = {name: [] for name in names}
     for image in load_dataset(dataset).images:
         inputs = {"pixels": preprocess(read_image(image.path), checkpoint.image)[None]}
-        ids = [tokenizer.caption_ids(caption)[: checkpoint.model.max_positions] for caption in image.captions]
-        expected = token_log_probabilities(reference, inputs, ids, checkpoint.tokenizer.pad_id)
+        ids = [tokenizer.text_ids(caption)[: checkpoint.model.max_positions] for caption in image.captions]
+        expected = token_log_probabilities(reference, reference.encode(inputs), ids, checkpoint.tokenizer.pad_id)
         for name, session in sessions.items():
-            actual = token_log_probabilities(session, inputs, ids, checkpoint.tokenizer.pad_id)
+            actual = token_log_probabilities(session, session.encode(inputs), ids, checkpoint.tokenizer.pad_id)
             row = np.zeros(3)
             for given, fp32, int4 in zip(ids, expected, actual, strict=True):
                 targets = np.arange(len(given) - 1), np.array(given[1:])

@@ -9,8 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 import runtimes
-from runtimes.captioner import Captioner
 from runtimes.errors import DigestError, RequestError
+from runtimes.tasks.captioner import Captioner
 
 
 def unpickled(content):

@@ -28,6 +28,7 @@ from runtimes.errors import (
 )
 from runtimes.families.registry import FAMILIES
 from runtimes.host.facts import read_host
+from runtimes.tasks.registry import TASKS, TaskSpec
 from tests.paths import ROOT
 
 
@@ -157,7 +158,10 @@ def test_an_unknown_contract_and_a_newer_schema(tiny_artifacts, tmp_path):
     path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "new", contract="split/2")
     with pytest.raises(UnknownNameError) as caught:
         runtimes.load(path)
-    assert str(caught.value) == "unknown runtime 'ort split/2'; known: ort single/1, ort split/1, torch split/1"
+    assert (
+        str(caught.value)
+        == "unknown runtime 'ort split/2'; known: ort question/1, ort single/1, ort split/1, torch question/1, torch split/1"
+    )
     path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "newer", schema=SCHEMA + 1)
     with pytest.raises(ManifestVersionError, match=f"{SCHEMA + 1} .*{SCHEMA}"):
         runtimes.load(path)
@@ -166,7 +170,7 @@ def test_an_unknown_contract_and_a_newer_schema(tiny_artifacts, tmp_path):
 def test_an_artifact_of_another_task_is_an_error_that_names_the_command(tiny_artifacts, tmp_path, monkeypatch, image):
     """A task of a later version has one entry for its family and one for its command."""
     monkeypatch.setitem(FAMILIES, ("blip", "matching"), FAMILIES["blip", "caption"])
-    monkeypatch.setitem(runtimes.loading.TASKS, "matching", "toolkit match")
+    monkeypatch.setitem(TASKS, "matching", TaskSpec(name="matching", model="runtimes.tasks.captioner:Captioner", command="match", text=""))
     path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "all" / "other", task="matching")
     shutil.rmtree(tmp_path / "all" / "parts")
     for given in (path, tmp_path / "all"):
@@ -177,8 +181,8 @@ def test_an_artifact_of_another_task_is_an_error_that_names_the_command(tiny_art
     shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "all" / "captions")
     assert runtimes.load(tmp_path / "all").caption(image)[0].error is None
     with pytest.raises(UnknownNameError) as unknown:
-        runtimes.load(path, task="vqa")
-    assert "'vqa'" in str(unknown.value)
+        runtimes.load(path, task="unknown")
+    assert "'unknown'" in str(unknown.value)
     assert "caption" in str(unknown.value)
 
 

@@ -98,7 +98,7 @@ def _scores(job: CaseJob, opened: Opened, captioned: Sequence[bool]) -> list[_Sc
             scores.append(_Score())
             continue
         rows = opened.captioner.token_log_probabilities(image, captions=references)
-        ids = [opened.captioner.caption_ids(reference) for reference in references]
+        ids = [opened.captioner.text_ids(reference) for reference in references]
         divergence = None
         if distributions is not None and job.stores_distributions:
             distributions.store(index, rows)

@@ -28,7 +28,7 @@ class Opened:
     """A loaded case in the worker process."""
 
     captioner: Any
-    """Has the methods `caption`, `token_log_probabilities`, `caption_ids` and `strip_prompt` of `runtimes.captioner.Captioner`."""
+    """Has the methods `caption`, `token_log_probabilities`, `text_ids` and `strip_prompt` of `runtimes.tasks.captioner.Captioner`."""
     versions: dict[str, str]
     providers: tuple[str, ...]
     scores: bool = True

@@ -52,7 +52,7 @@ class CaseJob:
 
 def prompt_tokens(captioner: Any, prompt: str | None) -> int:  # noqa: ANN401
     """Return the number of tokens that are not generated: [DEC] and the prompt."""
-    return len(captioner.caption_ids(prompt)) - 1 if prompt else 1
+    return len(captioner.text_ids(prompt)) - 1 if prompt else 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from runtimes.artifact import json_dataclass
-from runtimes.caption import Caption
-from runtimes.captioner import Captioner
 from runtimes.errors import GoldenError
 from runtimes.images.reading import read_image
+from runtimes.tasks.captioner import Captioner
+from runtimes.tasks.results import Caption
 from runtimes.verification.golden import (
     LOGITS,
     LOGITS_ROLE,

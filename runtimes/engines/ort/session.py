@@ -11,6 +11,7 @@ from runtimes.engines.ort.providers import PROVIDERS, Options
 from runtimes.engines.step_session import StepSession
 
 if TYPE_CHECKING:
+    from runtimes.engines.question_session import EngineQuestionSession
     from runtimes.engines.single_graph_session import SingleGraphSession
 
 RUN_SCALE = "DynamicQuantizeLinear"
@@ -29,9 +30,20 @@ def open_step_session(files: VerifiedFiles, device: str, threads: int, options: 
     return StepSession(_engine(files, ("encoder", "decoder"), device, threads, options), image_per_run=_image_per_run(files, "encoder"))
 
 
+def open_question_session(files: VerifiedFiles, device: str, threads: int, options: Options) -> "EngineQuestionSession":
+    """Open the graphs of an artifact of contract `question/1`; see `open_graph` for the errors."""
+    from runtimes.engines.question_session import EngineQuestionSession  # imported here because it would slow the start of other artifacts
+
+    return EngineQuestionSession(
+        _engine(files, ("encoder", "question", "decoder"), device, threads, options),
+        image_per_run=_image_per_run(files, "encoder"),
+        question_per_run=_image_per_run(files, "question"),
+    )
+
+
 def open_loop_session(files: VerifiedFiles, device: str, threads: int, options: Options) -> "SingleGraphSession":
     """Open the graph of an artifact of contract `single/1`; see `open_graph` for the errors."""
-    from runtimes.engines.single_graph_session import SingleGraphSession  # imported here because it would slow the start of other artifacts
+    from runtimes.engines.single_graph_session import SingleGraphSession  # as above
 
     engine, pad_id = _engine(files, ("captioner",), device, threads, options), files.artifact.manifest.tokenizer.pad_id
     return SingleGraphSession(engine, pad_id=pad_id, image_per_run=_image_per_run(files, "captioner"))

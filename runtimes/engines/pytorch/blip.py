@@ -6,7 +6,7 @@ layer. The K hypotheses of an image are folded into the query axis, so that they
 
 Axes: B images, K hypotheses per image, R = B*K decoder rows, S pixels per side, N vision tokens, D width, H heads, Dh width of a head,
 P past tokens, T new tokens, M positions whose logits are returned, V vocabulary.
-Sources: Li et al. 2022 (BLIP), Dosovitskiy et al. 2021 (ViT), Devlin et al. 2019 (BERT, post-norm).
+Sources: Li et al. 2022 (BLIP), Devlin et al. 2019 (BERT, post-norm).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,87 +14,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from runtimes.engines.pytorch.layers import ACTIVATIONS, Attend, Conv2d, Embedding, LayerNorm, Linear, SelfAttend, split_heads
+from runtimes.engines.pytorch.layers import ACTIVATIONS, Attend, Embedding, LayerNorm, Linear, SelfAttend, split_heads
+from runtimes.engines.pytorch.vision import VisionModel
 from runtimes.families.blip import BlipSpec
-
-
-class VisionAttention(nn.Module):
-    """Self-attention of the vision encoder, with one product for query, key and value."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.width = width
-        self.attend = SelfAttend(heads)
-        self.qkv = Linear(width, 3 * width)
-        self.projection = Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """f[B,N,D] → f[B,N,D]."""
-        context, _ = self.attend(*self.qkv(x).split(self.width, dim=-1), None, None)
-        return self.projection(context)
-
-
-class VisionMLP(nn.Module):
-    """Feed-forward block of the vision encoder."""
-
-    def __init__(self, width: int, inner: int, activation: str) -> None:
-        super().__init__()
-        self.activation = ACTIVATIONS[activation]
-        self.fc1 = Linear(width, inner)
-        self.fc2 = Linear(inner, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """f[B,N,D] → f[B,N,D]."""
-        return self.fc2(self.activation(self.fc1(x)))
-
-
-class VisionLayer(nn.Module):
-    """Pre-norm transformer layer."""
-
-    def __init__(self, shape: BlipSpec) -> None:
-        super().__init__()
-        self.self_attn = VisionAttention(shape.vision_width, shape.vision_heads)
-        self.layer_norm1 = LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
-        self.mlp = VisionMLP(shape.vision_width, shape.vision_inner, shape.vision_activation)
-        self.layer_norm2 = LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """f[B,N,D] → f[B,N,D]."""
-        x = x + self.self_attn(self.layer_norm1(x))
-        return x + self.mlp(self.layer_norm2(x))
-
-
-class VisionEmbeddings(nn.Module):
-    """Embeddings of patches, class token and positions."""
-
-    def __init__(self, shape: BlipSpec) -> None:
-        super().__init__()
-        self.class_embedding = nn.Parameter(torch.zeros(1, 1, shape.vision_width))
-        self.patch_embedding = Conv2d(3, shape.vision_width, kernel_size=shape.patch_px, stride=shape.patch_px)
-        self.position_embedding = nn.Parameter(torch.zeros(1, shape.vision_tokens, shape.vision_width))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """f[B,3,S,S] → f[B,N,D]."""
-        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
-        return torch.cat([self.class_embedding.expand(pixels.shape[0], -1, -1), patches], dim=1) + self.position_embedding
-
-
-class VisionModel(nn.Module):
-    """The vision encoder (ViT)."""
-
-    def __init__(self, shape: BlipSpec) -> None:
-        super().__init__()
-        self.embeddings = VisionEmbeddings(shape)
-        self.encoder = nn.Module()
-        self.encoder.layers = nn.ModuleList(VisionLayer(shape) for _ in range(shape.vision_layers))
-        self.post_layernorm = LayerNorm(shape.vision_width, eps=shape.vision_norm_eps)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """f[B,3,S,S] → f[B,N,D]."""
-        x = self.embeddings(pixels)
-        for layer in self.encoder.get_submodule("layers").children():
-            x = layer(x)
-        return self.post_layernorm(x)
 
 
 class Projections(nn.Module):
@@ -133,26 +55,29 @@ class SelfAttention(nn.Module):
         self.add_module("self", Projections(shape.text_width, shape.text_width))
         self.output = AddNorm(shape.text_width, shape.text_width, shape.text_norm_eps)
 
-    def forward(self, x: Tensor, past: tuple[Tensor, Tensor], mask: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Map x f[R,T,D], past K/V f[R,H,P,Dh] and mask f[T,P+T] to f[R,T,D] and present K/V f[R,H,P+T,Dh]."""
         context, present = self.attend(*self.get_submodule("self")(x), past, mask)
         return self.output(context, x), present
 
 
 class CrossAttention(nn.Module):
-    """Cross-attention to an image, whose K rows share its keys and values. Checkpoints name the projections `self`."""
+    """Cross-attention to the states of a source, such as an image, whose K rows share its keys and values.
 
-    def __init__(self, shape: BlipSpec) -> None:
+    Checkpoints name the projections `self`.
+    """
+
+    def __init__(self, shape: BlipSpec, source_width: int) -> None:
         super().__init__()
         self.heads = shape.text_heads
         self.attend = Attend()
-        self.add_module("self", Projections(shape.text_width, shape.vision_width))
+        self.add_module("self", Projections(shape.text_width, source_width))
         self.output = AddNorm(shape.text_width, shape.text_width, shape.text_norm_eps)
 
-    def key_value(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def key_value(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """f[B,N,D] → key and value f[B,H,N,Dh]."""
         projections = self.get_submodule("self")
-        return tuple(split_heads(project(image), image.shape[0], self.heads) for project in (projections.key, projections.value))  # type: ignore[return-value,operator]
+        return tuple(split_heads(project(states), states.shape[0], self.heads) for project in (projections.key, projections.value))  # type: ignore[return-value,operator]
 
     def forward(self, x: Tensor, cross: tuple[Tensor, Tensor], images: int, rows: int) -> Tensor:
         """Attend from x f[R,T,D] to key and value f[B,H,N,Dh]; return f[R,T,D].
@@ -168,18 +93,24 @@ class CrossAttention(nn.Module):
 
 
 class TextLayer(nn.Module):
-    """Decoder layer: self-attention with KV cache, cross-attention to the image, feed-forward block."""
+    """BERT layer: self-attention, with KV cache in a decoder; cross-attention to states of `source_width`; feed-forward block."""
 
-    def __init__(self, shape: BlipSpec) -> None:
+    def __init__(self, shape: BlipSpec, source_width: int) -> None:
         super().__init__()
         self.attention = SelfAttention(shape)
-        self.crossattention = CrossAttention(shape)
+        self.crossattention = CrossAttention(shape, source_width)
         self.intermediate = nn.ModuleDict({"dense": Linear(shape.text_width, shape.text_inner)})
         self.output = AddNorm(shape.text_inner, shape.text_width, shape.text_norm_eps)
         self.activation = ACTIVATIONS[shape.text_activation]
 
     def forward(
-        self, x: Tensor, past: tuple[Tensor, Tensor], cross: tuple[Tensor, Tensor], images: int, rows: int, mask: Tensor
+        self,
+        x: Tensor,
+        past: tuple[Tensor, Tensor] | None,
+        cross: tuple[Tensor, Tensor],
+        images: int,
+        rows: int,
+        mask: Tensor | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Map x f[R,T,D], past K/V f[R,H,P,Dh], cross K/V f[B,H,N,Dh] and mask f[T,P+T] to f[R,T,D] and present K/V f[R,H,P+T,Dh]."""
         x, present = self.attention(x, past, mask)
@@ -223,17 +154,23 @@ class Predictions(nn.Module):
         return self.decoder(x) + self.bias
 
 
+def text_model(shape: BlipSpec, source_width: int) -> nn.ModuleDict:
+    """Return embeddings and layers of a BERT with cross-attention to states of `source_width`, under the names of checkpoints."""
+    layers = nn.ModuleList(TextLayer(shape, source_width) for _ in range(shape.text_layers))
+    return nn.ModuleDict({"embeddings": TextEmbeddings(shape), "encoder": nn.ModuleDict({"layer": layers})})
+
+
+def keys_and_values(layers: nn.ModuleList, states: Tensor) -> list[Tensor]:
+    """Compute the cross-attention key and value f[B,H,N,Dh] of each layer (k0, v0, k1, v1, ...) from states f[B,N,D]."""
+    return [tensor for layer in layers for tensor in layer.crossattention.key_value(states)]  # type: ignore[union-attr,operator]
+
+
 class TextDecoder(nn.Module):
     """The BERT decoder with its head."""
 
-    def __init__(self, shape: BlipSpec) -> None:
+    def __init__(self, shape: BlipSpec, source_width: int) -> None:
         super().__init__()
-        self.bert = nn.ModuleDict(
-            {
-                "embeddings": TextEmbeddings(shape),
-                "encoder": nn.ModuleDict({"layer": nn.ModuleList(TextLayer(shape) for _ in range(shape.text_layers))}),
-            }
-        )
+        self.bert = text_model(shape, source_width)
         self.cls = nn.ModuleDict({"predictions": Predictions(shape)})
 
     @property
@@ -243,25 +180,33 @@ class TextDecoder(nn.Module):
 
 
 class Blip(nn.Module):
-    """A BLIP captioner. The caller loads the weights."""
+    """A BLIP captioner. The caller loads the weights. The decoder of other tasks attends to states of another `source_width`."""
 
     HEAD_TABLES: Mapping[str, str] = {
         "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
     }
     """Head → word embeddings of the same shape. In a tied model they are one tensor, stored under the latter name."""
 
-    def __init__(self, shape: BlipSpec) -> None:
+    def __init__(self, shape: BlipSpec, source_width: int | None = None) -> None:
         super().__init__()
         self.shape = shape
         self.vision_model = VisionModel(shape)
-        self.text_decoder = TextDecoder(shape)
+        self.text_decoder = TextDecoder(shape, source_width or shape.vision_width)
         if shape.tied:
             self.text_decoder.cls["predictions"].decoder.weight = self.text_decoder.bert["embeddings"].word_embeddings.weight  # type: ignore[union-attr]
 
+    def image_states(self, pixels: Tensor) -> Tensor:
+        """Compute image states f[B,N,D] from pixels f32[B,3,S,S]."""
+        states: Tensor = self.vision_model(pixels.to(self.vision_model.post_layernorm.weight.dtype))
+        return states
+
     def encode(self, pixels: Tensor) -> list[Tensor]:
         """Compute the cross-attention key and value f[B,H,N,Dh] of each decoder layer (k0, v0, k1, v1, ...) from pixels f32[B,3,S,S]."""
-        image = self.vision_model(pixels.to(self.vision_model.post_layernorm.weight.dtype))
-        return [tensor for layer in self.text_decoder.layers for tensor in layer.crossattention.key_value(image)]  # type: ignore[union-attr,operator]
+        return keys_and_values(self.text_decoder.layers, self.image_states(pixels))
+
+    def cross(self, pixels: Tensor, **inputs: Tensor) -> list[Tensor]:
+        """Compute what the decoder attends to, key and value per layer, from pixels and the other inputs of the task."""
+        return self.encode(pixels)
 
     def decode(self, token_ids: Tensor, positions: Tensor, past: Sequence[Tensor], cross: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Run the decoder on new tokens.

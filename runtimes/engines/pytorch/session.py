@@ -7,7 +7,7 @@ import contextlib
 import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -49,26 +49,20 @@ class TorchSession:
     @torch.inference_mode()
     def encode(self, inputs: Inputs) -> TorchState:
         """See `Session.encode`. In INT8, each image is a run of its own, because activations have one scale per run."""
-        with self._threads, _device_memory():
-            pixels = torch.from_numpy(inputs["pixels"]).to(self._device)
-            runs = [self._model.encode(part) for part in (pixels.split(1) if self._engine else [pixels])]
-            cross = runs[0] if len(runs) == 1 else [torch.cat(parts) for parts in zip(*runs, strict=True)]
-        shape = self._model.shape
-        empty = torch.zeros(len(pixels), shape.text_heads, 0, shape.head_width, dtype=self._dtype, device=self._device)
-        return TorchState(cross, [empty] * len(cross))
+        return self._start(self._encode(inputs))
 
     @torch.inference_mode()
     def step(self, token_ids: Int64, state: TorchState, positions: Int64) -> tuple[Float32, TorchState]:
         """See `Session.step`."""
         ids, index = torch.from_numpy(token_ids).to(self._device), torch.from_numpy(positions).to(self._device)
-        with self._threads, _device_memory():
+        with self._threads, device_memory():
             logits, present = self._model.decode(ids, index, state.past, state.cross)
         return logits.cpu().numpy(), TorchState(state.cross, present)
 
     @torch.inference_mode()
     def select(self, state: TorchState, rows: Int64, images: Int64) -> TorchState:
         """See `Session.select`."""
-        with self._threads, _device_memory():
+        with self._threads, device_memory():
             return TorchState([self._take(value, images) for value in state.cross], [self._take(value, rows) for value in state.past])
 
     def crop(self, state: TorchState, length: int) -> TorchState:
@@ -86,6 +80,19 @@ class TorchSession:
             precision=self._precision,
         )
 
+    def _encode(self, inputs: Inputs) -> list[Tensor]:
+        """Return the outputs of the module's `encode`, f[B,...] each."""
+        with self._threads, device_memory():
+            pixels = torch.from_numpy(inputs["pixels"]).to(self._device)
+            runs = [self._model.encode(part) for part in (pixels.split(1) if self._engine else [pixels])]
+            return runs[0] if len(runs) == 1 else [torch.cat(parts) for parts in zip(*runs, strict=True)]
+
+    def _start(self, cross: list[Tensor]) -> TorchState:
+        """Return the state of one row without tokens for each source of cross-attention."""
+        shape = self._model.shape
+        empty = torch.zeros(len(cross[0]), shape.text_heads, 0, shape.head_width, dtype=self._dtype, device=self._device)
+        return TorchState(cross, [empty] * len(cross))
+
     def _take(self, value: Tensor, indices: Int64) -> Tensor:
         """Return the entries of the first axis at `indices` i64[n]; the same tensor if these are all of them in order."""
         index = torch.from_numpy(indices)
@@ -95,9 +102,18 @@ class TorchSession:
 
 
 def open_session(files: VerifiedFiles, device: str, threads: int, options: Mapping[str, object]) -> TorchSession:
-    """Load the weights of an artifact of contract `split/1` and open a session.
+    """Load the weights of an artifact of contract `split/1` and open a session; see `open_as` for arguments and errors."""
+    return open_as(TorchSession, files, device, threads, options)
+
+
+S = TypeVar("S", bound=TorchSession)
+
+
+def open_as(session: type[S], files: VerifiedFiles, device: str, threads: int, options: Mapping[str, object]) -> S:
+    """Load the weights of an artifact and open a session of a class.
 
     Args:
+        session: Class of the session.
         files: Files of the artifact.
         device: "cpu" or "cuda".
         threads: CPU threads.
@@ -119,10 +135,10 @@ def open_session(files: VerifiedFiles, device: str, threads: int, options: Mappi
         torch.cuda.empty_cache()
     with packing_engine() if manifest.target.precision == "int8" else contextlib.nullcontext() as engine:
         model = load_model(files, manifest.model)
-    return TorchSession(model, device=device, threads=threads, precision=manifest.target.precision, engine=engine)
+    return session(model, device=device, threads=threads, precision=manifest.target.precision, engine=engine)
 
 
-class _device_memory:  # noqa: N801 - a context manager, used like a function
+class device_memory:  # noqa: N801 - a context manager, used like a function
     """Turns CUDA's out-of-memory error into DeviceMemoryError and frees cached blocks."""
 
     def __enter__(self) -> None:
@@ -148,7 +164,7 @@ def load_model(files: VerifiedFiles, spec: ModelSpec) -> Blip:
     """
     with torch.device("meta"):
         model: Blip = load_target(spec.TORCH_MODULE)(spec)
-    heads = {table: head.removesuffix(".weight") for head, table in model.HEAD_TABLES.items()}
+    heads = {table: head.removesuffix(".weight") for head, table in model.HEAD_TABLES.items()} if spec.tied else {}
     plain: dict[str, Tensor] = {}
     stream, path = files.open("weights"), files.artifact.path_of("weights")
     # Packing raises exceptions of several classes.
@@ -162,16 +178,15 @@ def load_model(files: VerifiedFiles, spec: ModelSpec) -> Blip:
                 plain[name] = file.read(name)
                 continue
             module, scales = name.removesuffix(".weight"), file.read(name + SCALES)
-            if name in heads:
+            if isinstance(model.get_submodule(module), nn.Embedding):
                 table = file.read(name)
                 _replace(model, module, Int8Embedding(table, scales))
-                if spec.tied:
+                if name in heads:
                     _replace(model, heads[name], Int8Linear(table, scales, None))
             else:
                 bias = file.read(f"{module}.bias") if f"{module}.bias" in names else None
                 _replace(model, module, Int8Linear(file.read(name), scales, bias))
-        if spec.tied:
-            plain |= {f"{head}.weight": plain[table] for table, head in heads.items() if table in plain}
+        plain |= {f"{head}.weight": plain[table] for table, head in heads.items() if table in plain}
         model.load_state_dict(plain, strict=True, assign=True)
     return model
 

@@ -58,7 +58,7 @@ def test_drafts_that_change_a_caption_are_off_by_default(captioner, paths):
 
 def test_texts_alone_make_a_table(captioner, paths):
     content, _ = make_drafts(captioner, DraftSources(texts=("the dog runs", "the dog sits") * 10), paths)
-    dog = captioner.caption_ids("the dog")[1:-1]
+    dog = captioner.text_ids("the dog")[1:-1]
     assert read_table(content, captioner.manifest.model.vocabulary)[(dog[0],)][0] == dog[1]
 
 
@@ -68,7 +68,7 @@ def test_without_texts_and_readable_images_there_is_no_table(captioner, paths, t
 
 
 def test_costs_are_relative_to_one_token_and_never_above_single_steps(captioner):
-    costs = measure_step_costs(captioner, captioner.caption_ids("a dog"))
+    costs = measure_step_costs(captioner, captioner.text_ids("a dog"))
     assert costs[0] == 1.0
     assert list(costs) == sorted(costs)
     assert np.all(np.array(costs) <= np.arange(1, len(costs) + 1))

@@ -32,7 +32,7 @@ def scores_of_emulation(checkpoint, recipe, images):
     examples = emulation.examples(images)
     emulation.model.use(formats_of(recipe, checkpoint.layers()))
     session = emulation.model.session(1)
-    return np.array([emulation._score(session, e.pixels, e.captions) for e in examples]), np.array([e.log_probability for e in examples])
+    return np.array([emulation._score(session, e.inputs, e.captions) for e in examples]), np.array([e.log_probability for e in examples])
 
 
 def rounded_copy(checkpoint, directory, layer, layer_format):

@@ -41,7 +41,7 @@ def test_distributions_of_every_token_equal_the_baselines(baseline, captioner, d
     actual = captioner.token_log_probabilities(path, captions=REFERENCES)
     (scores,) = captioner.score(path, captions=REFERENCES)
     for caption, ported, reference, score in zip(REFERENCES, actual, expected, scores, strict=True):
-        ids = captioner.caption_ids(caption)
+        ids = captioner.text_ids(caption)
         assert ported.shape == reference.shape == (len(ids) - 1, captioner.manifest.model.vocabulary)
         np.testing.assert_allclose(ported, reference, atol=1e-3)
         assert np.exp(ported.astype(np.float64)).sum(axis=1) == pytest.approx(1, abs=1e-5)

@@ -15,13 +15,13 @@ from PIL import Image
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import TokenizerSpec
-from runtimes.captioner import Captioner
 from runtimes.decoding.beam_search import top_k
 from runtimes.decoding.hypothesis import Hypothesis
-from runtimes.decoding.search import generate, run_by_length
+from runtimes.decoding.search import by_length, generate
 from runtimes.decoding.session import STEPWISE, DeviceMemoryError, EngineInfo
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import OutOfMemoryError, RequestError, UnavailableError
+from runtimes.tasks.captioner import Captioner
 
 BOS, EOS, A, B, C = 1, 2, 3, 4, 5
 SPEC = TokenizerSpec(bos_id=BOS, eos_id=EOS, pad_id=0)
@@ -217,18 +217,9 @@ def test_each_image_has_a_prompt_of_its_own():
         assert (first.token_ids, second.token_ids) == ((BOS, A, C, EOS), (BOS, B, A, EOS))
 
 
-def test_prompts_of_one_length_share_a_run():
-    runs = []
-
-    def run(indices, prompts):
-        runs.append(prompts.tolist())
-        return [Hypothesis(token_ids=tuple(prompt), score=0.0) for prompt in prompts.tolist()]
-
-    prompts = [[1], [1, 2], [1], [3, 4, 5], [1, 9]]
-    assert [list(each.token_ids) for each in run_by_length(prompts, run)] == prompts
-    assert runs == [[[1], [1]], [[1, 2], [1, 9]], [[3, 4, 5]]]
-    assert len(run_by_length([[1], [2]], run)) == 2
-    assert runs[3:] == [[[1], [2]]]
+def test_sequences_of_one_length_are_grouped():
+    groups = [(indices, ids.tolist()) for indices, ids in by_length([[1], [1, 2], [1], [3, 4, 5], [1, 9]])]
+    assert groups == [([0, 2], [[1], [1]]), ([1, 4], [[1, 2], [1, 9]]), ([3], [[3, 4, 5]])]
 
 
 class TestPhaseTimer:

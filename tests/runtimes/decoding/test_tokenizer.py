@@ -59,18 +59,18 @@ def test_ids(tokenizer, reference, config, words):
     assert ids[0] == reference.cls_token_id
     assert ids[-1] == reference.sep_token_id
     assert tokenizer.prompt_ids(words) == [config["bos_token_id"], *ids[1:-1]]
-    assert tokenizer.caption_ids(words) == [config["bos_token_id"], *ids[1:-1], reference.sep_token_id]
+    assert tokenizer.text_ids(words) == [config["bos_token_id"], *ids[1:-1], reference.sep_token_id]
 
 
 def test_no_prompt(tokenizer, config):
     assert tokenizer.prompt_ids(None) == [config["bos_token_id"]]
     assert tokenizer.prompt_ids("") == [config["bos_token_id"]]
-    assert tokenizer.caption_ids("") == [config["bos_token_id"], config["sep_token_id"]]
+    assert tokenizer.text_ids("") == [config["bos_token_id"], config["sep_token_id"]]
 
 
 @pytest.mark.parametrize("words", WORDS)
 def test_text_of_ids(tokenizer, reference, words):
-    ids = tokenizer.caption_ids(words)
+    ids = tokenizer.text_ids(words)
     assert tokenizer.text(ids) == reference.decode(ids, skip_special_tokens=True)
 
 
@@ -84,7 +84,7 @@ def test_text_of_any_ids(tokenizer, reference):
 
 
 def test_text_by_value(tokenizer):
-    assert tokenizer.text(tokenizer.caption_ids("Two dogs, on a bed.")) == "two dogs, on a bed."
+    assert tokenizer.text(tokenizer.text_ids("Two dogs, on a bed.")) == "two dogs, on a bed."
     assert tokenizer.text(()) == ""
     assert tokenizer.text(tokenizer.prompt_ids("a picture of ")) == "a picture of"
 
@@ -104,7 +104,7 @@ def test_truncation_and_padding_of_the_file_are_ignored(mini_checkpoint, tokeniz
     spec = TokenizerSpec(bos_id=config["bos_token_id"], eos_id=config["sep_token_id"], pad_id=config["pad_token_id"])
     other = CaptionTokenizer(json.dumps(parsed).encode(), spec)
     for words in ("a dog", "a man riding a wave on top of a surfboard"):
-        assert other.caption_ids(words) == tokenizer.caption_ids(words)
+        assert other.text_ids(words) == tokenizer.text_ids(words)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,6 @@ def test_the_template_and_the_dropped_ids_are_read_from_the_manifest(mini_checkp
 
 @pytest.mark.parametrize("text", [3, b"two dogs", ["two", "dogs"]])
 def test_a_text_that_is_not_a_str_is_refused(tokenizer, text):
-    for method in (tokenizer.prompt_ids, tokenizer.caption_ids):
+    for method in (tokenizer.prompt_ids, tokenizer.text_ids):
         with pytest.raises(RequestError, match=f"must be a str, not {type(text).__name__}"):
             method(text)

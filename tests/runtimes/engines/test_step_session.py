@@ -184,9 +184,9 @@ def test_images_with_prompts_of_different_length(tiny_artifacts, pixels, recipe,
     captioner = runtimes.load(tiny_artifacts[recipe], device="cpu", threads=1)
     prompts = [captioner.tokenizer.prompt_ids(prompt) for prompt in ("a red dog", None, "two", "a red dog", "big old", None)]
     decoding = checked_config(captioner.manifest, captioner.session, len(prompts[0]), captioner.manifest.defaults, {"num_beams": num_beams})
-    together = captioner._search(pixels, prompts, decoding, lambda phase, seconds: None)
+    together = captioner._search(pixels, [[prompt] for prompt in prompts], decoding, lambda phase, seconds: None)
     for index, prompt in enumerate(prompts):
-        (alone,) = captioner._search(pixels[index : index + 1], [prompt], decoding, lambda phase, seconds: None)
+        (alone,) = captioner._search(pixels[index : index + 1], [[prompt]], decoding, lambda phase, seconds: None)
         assert together[index].token_ids == alone.token_ids
         assert list(alone.token_ids[: len(prompt)]) == prompt
         assert together[index].score == pytest.approx(alone.score, abs=1e-4)

@@ -120,7 +120,7 @@ def test_a_record_has_the_captions_scores_and_times_of_the_run(tiny_artifacts, d
     assert [image.hypothesis_length for image in first.quality] == [len(words(caption.text)) for caption in captions]
     scores = captioner.score([image.path for image in images], captions=[image.captions for image in images])
     assert [image.log_probability for image in first.quality] == pytest.approx([float(score.sum()) for score in scores], rel=1e-5)
-    ids = [[captioner.caption_ids(caption) for caption in image.captions] for image in images]
+    ids = [[captioner.text_ids(caption) for caption in image.captions] for image in images]
     assert [image.scored_tokens for image in first.quality] == [sum(len(caption_ids) - 1 for caption_ids in image_ids) for image_ids in ids]
     assert second.quality == (), "later repeats do not store captions"
 

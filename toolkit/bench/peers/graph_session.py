@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from runtimes.captioner import Captioner
 from runtimes.decoding.session import EngineInfo, Float32, Int64
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.engines.engine import Engine
 from runtimes.engines.step_session import StepSession, StepState
+from runtimes.tasks.captioner import Captioner
 from toolkit.bench.peers.folder import TOKENIZER_NAME, read_folder
 
 HIDDEN = "encoder_hidden_states"

@@ -13,7 +13,8 @@ import torch
 import transformers
 from torch import nn
 
-from exporters.families.blip_reference import HfCaptioner, load_transformers_model, versions
+from exporters.families.blip_reference import HfCaptioner, versions
+from exporters.families.hf_text_model import load_transformers_model
 from runtimes.decoding.session import EngineInfo
 from runtimes.images.reading import ImageInput
 from toolkit.bench.peers.folder import Sources

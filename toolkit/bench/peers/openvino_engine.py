@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from openvino import properties
 from openvino.properties import hint
 
-from runtimes.captioner import Captioner
 from runtimes.decoding.session import EngineInfo, Int64
 from runtimes.engines.engine import Signature, TensorSpec
+from runtimes.tasks.captioner import Captioner
 from toolkit.bench.peers.graph_session import open_graphs
 
 SINGLE_STREAM = {

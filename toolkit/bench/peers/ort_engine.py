@@ -4,10 +4,10 @@ from pathlib import Path
 
 import onnxruntime
 
-from runtimes.captioner import Captioner
 from runtimes.decoding.session import EngineInfo
 from runtimes.engines.ort.open_graph import ERRORS
 from runtimes.engines.ort.ort_engine import OrtEngine
+from runtimes.tasks.captioner import Captioner
 from toolkit.bench.peers.graph_session import open_graphs
 
 

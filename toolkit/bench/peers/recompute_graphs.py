@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from exporters.families.adapter import GraphExport
 from exporters.families.blip_graphs import layer_names
-from exporters.families.blip_reference import load_transformers_model
+from exporters.families.hf_text_model import load_transformers_model
 from exporters.onnx.graphs import export_graph
 from toolkit.bench.peers.folder import Sources
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import onnxruntime
 
-from runtimes.captioner import Captioner
 from runtimes.engines.ort.session import Profiling
+from runtimes.tasks.captioner import Captioner
 from toolkit.bench.profiling.operator_classes import BETWEEN
 from toolkit.bench.profiling.trace import COMPONENT, Trace
 

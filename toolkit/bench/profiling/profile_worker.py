@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 from runtimes.artifact.folder import open_artifact
-from runtimes.captioner import Captioner
 from runtimes.engine_registry import find_engine, load_target
 from runtimes.errors import RequestError
 from runtimes.families.signature import SINGLE
 from runtimes.loading import load
+from runtimes.tasks.captioner import Captioner
 from runtimes.workers.child import Send, serve
 from toolkit.bench.job import CaseJob
 from toolkit.bench.profiling.profile import Profile, Stage

@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from runtimes.captioner import Captioner
 from runtimes.decoding.session import RecordingSession
+from runtimes.tasks.captioner import Captioner
 from toolkit.bench.profiling.trace import Trace
 
 

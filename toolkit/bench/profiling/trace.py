@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from runtimes.captioner import Captioner
+from runtimes.tasks.captioner import Captioner
 
 COMPONENT = {"encode": "encoder", "first_token": "decoder", "token": "decoder"}
 """Phase of a caption's clock → the component that runs once in this phase."""

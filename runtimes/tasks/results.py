@@ -1,7 +1,7 @@
-"""The results of a `Captioner`: captions, load timings and information about the loaded artifact."""
+"""What loaded models return: generated texts, load timings and information about the artifact."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import ImageSpec
@@ -11,11 +11,11 @@ FinishReason: TypeAlias = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Caption:
-    """The caption of an image, or the error that prevented it."""
+class GeneratedText:
+    """A text about an image, or the error that prevented it."""
 
     text: str
-    """The caption, prompt included, without special tokens."""
+    """The text, prompt included, without special tokens."""
     token_ids: tuple[int, ...]
     """All ids, start and end token included."""
     score: float | None
@@ -23,27 +23,40 @@ class Caption:
     log_probabilities: tuple[float, ...] | None = None
     """Natural-log probability of each generated token, on request: those that `score` sums. None without `log_probabilities=True`."""
     finish_reason: FinishReason | None = None
-    """"stop" if the model ended the caption, "length" if the caption was cut at its greatest length; None with an error."""
-    alternatives: tuple["Caption", ...] = ()
-    """Further captions of the image, see `GenerationConfig.num_return_sequences`."""
+    """"stop" if the model ended the text, "length" if the text was cut at its greatest length; None with an error."""
+    alternatives: tuple[Self, ...] = ()
+    """Further texts of the image, see `GenerationConfig.num_return_sequences`."""
     error: str | None = None
-    """Message in one line if the image could not be captioned; then `text` and `token_ids` are empty and `score` is None."""
+    """Message in one line if the image could not be used; then `text` and `token_ids` are empty and `score` is None."""
     code: str | None = None
     """Code of the error, see `ToolkitError.code`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionToken:
-    """A token of a caption that is being generated, see `Captioner.stream_tokens`."""
+class Caption(GeneratedText):
+    """The caption of an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(GeneratedText):
+    """The answer to a question about an image."""
+
+    question: str
+    """The question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedToken:
+    """A token of a text that is being generated, see `Captioner.stream_tokens`."""
 
     token_id: int
     """Id of the token in the tokenizer's vocabulary."""
     log_probability: float
     """Natural-log probability of the token by the model."""
     text: str
-    """Text of the caption up to this token, prompt included. The next token may continue its last word."""
+    """Text up to this token, prompt included. The next token may continue its last word."""
     finish_reason: FinishReason | None
-    """Of the last token, see `Caption.finish_reason`; None for the others."""
+    """Of the last token, see `GeneratedText.finish_reason`; None for the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +70,7 @@ class LoadTimings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionerInfo:
+class ModelInfo:
     """The loaded artifact, and the engine and settings in use."""
 
     artifact: str
@@ -67,7 +80,7 @@ class CaptionerInfo:
     recipe: str
     """Name of its recipe."""
     task: str
-    """Task of the model: "caption"."""
+    """Task of the model, see `runtimes.tasks.registry`."""
     family: str
     """Model family: "blip"."""
     engine: EngineInfo

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import runtimes
-from runtimes.caption import Caption
 from runtimes.decoding.log_softmax import log_softmax
 from runtimes.decoding.scoring import sequence_log_probability, token_log_probabilities
 from runtimes.errors import ImageReadError, RequestError
+from runtimes.tasks.results import Caption
 
 RECIPES = ("onnx-fp32", "onnx-int8", "onnx-int4", "pytorch-fp32", "pytorch-int8")
 PROMPTS = (None, "a red dog ", "two")
@@ -153,7 +153,7 @@ def test_score_with_invalid_arguments(captioner, paths, bad):
         (paths[:2], ["a dog"], "2 images but captions for 1"),
         (paths[:1], [], "1 images but captions for 0"),
         ([], ["a dog"], "0 images but captions for 1"),
-        (paths[:2], ["a dog", []], "score needs at least one caption per image"),
+        (paths[:2], ["a dog", []], "score needs at least one caption"),
     ):
         with pytest.raises(RequestError) as caught:
             captioner.score(images, captions=captions)
@@ -173,7 +173,7 @@ def test_a_score_is_the_sum_of_its_tokens(tiny_artifacts, recipe, paths):
     assert (together.shape, together.dtype) == ((4,), np.float32)
     pixels = captioner._pixels(paths[0])[None]
     for caption, score in zip(captions, together, strict=True):
-        ids, total = captioner.caption_ids(caption), 0.0
+        ids, total = captioner.text_ids(caption), 0.0
         state = captioner.session.encode({"pixels": pixels})
         for before, after in pairwise(ids):
             logits, state = captioner.session.step(np.array([[before]]), state, np.array([0]))
@@ -183,7 +183,7 @@ def test_a_score_is_the_sum_of_its_tokens(tiny_artifacts, recipe, paths):
 
 def test_a_caption_that_is_too_long_is_cut(onnx, paths):
     long = "a dog " * 40
-    assert len(onnx.caption_ids(long)) == 32
+    assert len(onnx.text_ids(long)) == 32
     (score,) = onnx.score(paths[:1], captions=[long])
     assert np.isfinite(score).all()
     assert onnx.score(paths[:1], captions=["a dog " * 16]) == [score]
@@ -193,9 +193,9 @@ def test_a_caption_that_is_too_long_is_cut(onnx, paths):
 def test_the_score_of_a_caption_equals_the_result_of_scoring(onnx, paths, num_beams):
     """The search sums log-probabilities step by step; scoring computes all tokens in one run."""
     captions = onnx.caption(paths, max_length=32, num_beams=num_beams)
-    scored = []
+    scored, session = [], onnx.stepwise_session
     for path, caption in zip(paths, captions, strict=True):
-        (row,) = token_log_probabilities(onnx.stepwise_session, {"pixels": onnx._pixels(path)[None]}, [caption.token_ids], pad_id=0)
+        (row,) = token_log_probabilities(session, session.encode({"pixels": onnx._pixels(path)[None]}), [caption.token_ids], pad_id=0)
         scored.append(sequence_log_probability(row, caption.token_ids))
     assert [caption.score * (len(caption.token_ids) - 1) for caption in captions] == pytest.approx(scored, abs=1e-3)
 

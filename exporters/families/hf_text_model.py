@@ -1,0 +1,193 @@
+"""BLIP models of transformers in FP32 that generate texts: the reference of the gate and the baseline of benchmarks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any, ClassVar
+
+import torch
+import transformers
+
+from exporters.families.tokenizer import load_tokenizer
+from runtimes.artifact.generation import GenerationConfig
+from runtimes.decoding.search import PhaseTimer
+from runtimes.decoding.session import Float32
+from runtimes.errors import CheckpointError
+from runtimes.images.reading import ImageInput, read_image
+
+Weights = Mapping[str, torch.Tensor]
+BIAS, DECODER_BIAS = "text_decoder.cls.predictions.bias", "text_decoder.cls.predictions.decoder.bias"
+"""Names of one tensor, the bias of the head."""
+
+
+class HfTextModel:
+    """A BLIP model of transformers with a text decoder, in FP32, with its Pillow-based image processor."""
+
+    MODEL: ClassVar[str]
+    """Name of the class in transformers."""
+
+    def __init__(self, directory: Path, threads: int, *, tied: bool = True, weights: Weights | None = None) -> None:
+        """Load the checkpoint.
+
+        Args:
+            directory: The checkpoint's folder.
+            threads: CPU threads of torch; set for the whole process.
+            tied: Whether its head and its word embeddings are one tensor.
+            weights: The weights by transformers' names, for a checkpoint whose files have other names.
+
+        Raises:
+            CheckpointError: transformers cannot load it.
+        """
+        torch.set_num_threads(threads)
+        self._weights = weights
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        try:
+            self.model = self._model(directory, tied=tied).eval()
+            self._images = pillow_processor().from_pretrained(directory)
+            self._tokenizer = load_tokenizer(directory)
+        except Exception as error:  # transformers passes on the exceptions of its parsers
+            raise CheckpointError(
+                str(directory), f"transformers cannot load it: {next(iter(str(error).splitlines()), type(error).__name__)}"
+            ) from error
+        self._tokenizer.model_max_length = int(1e9)  # suppresses a warning about a length limit that BLIP's decoder does not have
+        self._timer: _HookTimer | None = None
+        # Settings of the checkpoint that artifacts do not apply must not change the comparison; the others are arguments of `generate`.
+        self.model.text_decoder.generation_config = transformers.GenerationConfig()
+        self.model.vision_model.register_forward_hook(lambda *_: self._timer and self._timer("encode"))
+        self.model.text_decoder.register_forward_hook(lambda *_: self._timer and self._timer.token())
+
+    def _model(self, directory: Path, *, tied: bool) -> Any:  # noqa: ANN401 - transformers is untyped
+        """Load the model; subclasses override this to load another precision."""
+        return load_transformers_model(directory, torch.float32, tied=tied, weights=self._weights, model=self.MODEL)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        pixels: torch.Tensor,
+        texts: Sequence[str | None],
+        config: GenerationConfig,
+        timer: PhaseTimer | None = None,
+        *,
+        scores: bool = False,
+    ) -> Any:  # noqa: ANN401 - transformers is untyped
+        """Run transformers' `generate` and return its output object.
+
+        Args:
+            pixels: f32[B,3,S,S].
+            texts: Prompt or question of each image, or None for each.
+            config: Settings of the search.
+            timer: Called with the name and seconds of each phase.
+            scores: Also return the scores of every step.
+        """
+        given = [text for text in texts if text is not None]
+        inputs = self._tokenizer(given, return_tensors="pt", return_token_type_ids=False) if given else {}
+        self._timer = _HookTimer(timer) if timer else None
+        try:
+            return self.model.generate(
+                pixel_values=pixels,
+                **inputs,
+                **transformers_settings(config),
+                use_cache=True,
+                return_dict_in_generate=True,
+                output_scores=scores,
+            )
+        finally:
+            self._timer = None
+
+    @torch.inference_mode()
+    def reference_log_probabilities(self, image: ImageInput, question: str | None, texts: Sequence[str]) -> list[Float32]:
+        """Return the teacher-forced log-probabilities f32[T,V] of each text; see `TextGenerator.reference_log_probabilities`."""
+        config = self.model.config.text_config
+        ids = [self.text_ids(text) for text in texts]
+        width = max(map(len, ids)) - 1
+        inputs = torch.full((len(ids), width), config.pad_token_id)
+        attended = torch.zeros(len(ids), width, dtype=torch.int64)
+        for row, sequence in enumerate(ids):
+            inputs[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
+            attended[row, : len(sequence) - 1] = 1
+        states = self._states(image, question).expand(len(ids), -1, -1)
+        logits = self.model.text_decoder(input_ids=inputs, attention_mask=attended, encoder_hidden_states=states).logits
+        log_probabilities = torch.log_softmax(logits.float(), dim=-1).numpy()
+        return [log_probabilities[row, : len(sequence) - 1] for row, sequence in enumerate(ids)]
+
+    def _states(self, image: ImageInput, question: str | None) -> torch.Tensor:
+        """Return the states f32[1,N,D] that the decoder attends to."""
+        return self.model.vision_model(self._pixels(image)).last_hidden_state
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def text_ids(self, caption: str) -> list[int]:
+        """Return the token ids [DEC] words [SEP], cut to the model's number of positions."""
+        config = self.model.config.text_config
+        words = self._tokenizer(caption).input_ids[1:-1]
+        return [config.bos_token_id, *words, config.sep_token_id][: config.max_position_embeddings]
+
+    def _pixels(self, image: ImageInput) -> torch.Tensor:
+        # Without input_data_format, transformers takes an image 1 or 3 pixels high for one with its channels first.
+        return self._images(read_image(image), input_data_format="channels_last", return_tensors="pt").pixel_values
+
+    def _trim(self, ids: list[int]) -> list[int]:
+        """Remove the padding after the end token."""
+        end = self.model.config.text_config.sep_token_id
+        first = 1  # the first token of a caption is never the end token
+        return ids[: ids.index(end, first) + 1] if end in ids[first:] else ids
+
+
+def transformers_settings(config: GenerationConfig) -> dict[str, Any]:
+    """Return the arguments of transformers' `generate` for settings."""
+    settings = {name: value or None if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    if settings["bad_words_ids"]:
+        settings["bad_words_ids"] = [list(word) for word in config.bad_words_ids]
+    for name in ("seed", *(() if config.do_sample else ("temperature", "top_k", "top_p"))):
+        del settings[name]
+    del settings["max_length" if config.max_new_tokens is not None else "max_new_tokens"]
+    return settings
+
+
+class _HookTimer:
+    """Measures phases in the model's forward hooks and reports their seconds."""
+
+    def __init__(self, timer: PhaseTimer) -> None:
+        self._report, self._phase, self._started = timer, "first_token", perf_counter()
+
+    def __call__(self, phase: str) -> None:
+        now = perf_counter()
+        self._report(phase, now - self._started)
+        self._started = now
+
+    def token(self) -> None:
+        self(self._phase)
+        self._phase = "token"
+
+
+def load_transformers_model(
+    directory: Path, dtype: torch.dtype, *, tied: bool, weights: Weights | None = None, model: str = "BlipForConditionalGeneration"
+) -> Any:  # noqa: ANN401
+    """Load transformers' model of a checkpoint, from its files or from weights by transformers' names.
+
+    transformers 4.57 replaces an untied head by the word embeddings when it loads a checkpoint, unless the configuration forbids it.
+    """
+    config = transformers.BlipConfig.from_pretrained(directory)
+    if not tied:
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    source = directory if weights is None else None
+    # transformers 5 has two biases in an untied head, and replaces a missing one by zeros.
+    state = None if weights is None else {**weights, DECODER_BIAS: weights[BIAS]}
+    return getattr(transformers, model).from_pretrained(source, config=config, state_dict=state, dtype=dtype)
+
+
+def untied_model(directory: Path, weights: Weights, model: str = "BlipForConditionalGeneration") -> Any:  # noqa: ANN401
+    """See `FamilyAdapter.untied_model`."""
+    copies = {name: each.clone() for name, each in weights.items()}
+    return load_transformers_model(directory, torch.float32, tied=False, weights=copies, model=model)
+
+
+def pillow_processor() -> Any:  # noqa: ANN401 - transformers is untyped
+    """Return the class of the Pillow-based image processor.
+
+    transformers 5 calls it `BlipImageProcessorPil`; its `BlipImageProcessor` needs torchvision.
+    """
+    return getattr(transformers, "BlipImageProcessorPil", None) or transformers.BlipImageProcessor

@@ -1,1 +1,0 @@
-"""An HTTP server for an artifact: an ASGI application, and a process that runs the model."""

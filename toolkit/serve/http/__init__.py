@@ -1,1 +1,0 @@
-"""HTTP: connections, access, bodies, responses, the OpenAPI document and the page."""

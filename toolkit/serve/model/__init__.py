@@ -1,1 +1,0 @@
-"""The model process, its supervisor and the messages between them."""
