@@ -215,6 +215,12 @@ class ImageReadError(ToolkitError, ValueError):
         super().__init__(f"{source}: {problem}")
 
 
+class ImageTooLargeError(ImageReadError, ValueError):
+    """An image has more pixels than are decoded."""
+
+    code = "IMAGE_TOO_LARGE"
+
+
 class EnvironmentFailedError(ToolkitError, OSError):
     """The machine failed while an image was read: memory, file descriptors, disk or network share. The image may be intact."""
 

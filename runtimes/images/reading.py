@@ -23,6 +23,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias, cast
@@ -45,11 +46,20 @@ from PIL import (  # noqa: F401 - a plugin registers its format when it is impor
 )
 
 from runtimes.artifact.manifest import ImageSpec
-from runtimes.errors import EnvironmentFailedError, ImageReadError, RequestError, ToolkitError
+from runtimes.errors import EnvironmentFailedError, ImageReadError, ImageTooLargeError, RequestError, ToolkitError
 from runtimes.images.formats import ENDINGS, is_heif, without_metadata
 
-ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-"""A path, a file's bytes, a Pillow image, or u8[H,W,3] RGB, u8[H,W,4] RGBA (alpha is dropped) or u8[H,W] grey."""
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """An image that was read and preprocessed before the call that runs the model, by `read_pixels`."""
+
+    pixels: NDArray[np.float32]
+    """f32[3,S,S]."""
+
+
+ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | PreparedImage
+"""A path, a file's bytes, a Pillow image, u8[H,W,3] RGB, u8[H,W,4] RGBA (alpha is dropped) or u8[H,W] grey, or a `PreparedImage`."""
 
 Images: TypeAlias = ImageInput | Iterable[ImageInput]
 """One image or several."""
@@ -85,6 +95,10 @@ class _UnfitError(ValueError):
     """A problem with an image whose message is complete: it names the remedy."""
 
 
+class _TooLargeError(_UnfitError):
+    """The image has more pixels than are decoded."""
+
+
 class _QuietPillow:
     """Silence Pillow's warnings. Filters belong to the process: the first reading thread replaces them, the last one restores them."""
 
@@ -111,7 +125,7 @@ _quiet_pillow = _QuietPillow()
 
 def is_image(images: Images) -> bool:
     """Return whether the argument is a single image."""
-    return isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
+    return isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray, PreparedImage))
 
 
 def each_image(images: Images) -> Iterable[ImageInput]:
@@ -141,7 +155,8 @@ def read_image(source: ImageInput, name: str | None = None, max_pixels: int = MA
         reduce_large: Decode a JPEG file with more pixels at 1/2, 1/4 or 1/8 of its size, the largest that fits `max_pixels`.
 
     Raises:
-        ImageReadError: The image is missing, damaged, too large, not an image, or of an unsupported kind.
+        ImageReadError: The image is missing, damaged, not an image, or of an unsupported kind.
+        ImageTooLargeError: The image has more pixels than `max_pixels`.
         EnvironmentFailedError: Memory, file descriptors, disk or network share failed; the image may be readable later.
     """
     try:
@@ -159,12 +174,23 @@ def read_image(source: ImageInput, name: str | None = None, max_pixels: int = MA
         raise error_of(error, image_name(source, name)) from error
 
 
+def read_pixels(
+    source: ImageInput, spec: ImageSpec, name: str | None = None, *, max_pixels: int = MAX_PIXELS, reduce_large: bool = False
+) -> NDArray[np.float32]:
+    """Read and preprocess an image; return pixels f32[3,S,S]. Arguments and errors are those of `read_image` and `preprocess`."""
+    if isinstance(source, PreparedImage):
+        return source.pixels
+    return preprocess(read_image(source, name, max_pixels, reduce_large=reduce_large), spec)
+
+
 def error_of(error: Exception, name: str) -> ToolkitError:
     """Return the error of an image for an exception that was raised while it was read or preprocessed."""
     if isinstance(error, MemoryError):
         return EnvironmentFailedError(name, "not enough memory")
     if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
         return EnvironmentFailedError(name, error.strerror or str(error))
+    if isinstance(error, (_TooLargeError, Image.DecompressionBombError)):
+        return ImageTooLargeError(name, _problem(error))
     return ImageReadError(name, _problem(error))
 
 
@@ -279,7 +305,9 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise _UnfitError(f"has no pixels ({width}x{height}); save it again")
     if width * height > max_pixels or max(width, height) > MAX_SIDE_PX:
-        raise _UnfitError(f"is too large: {width}x{height} pixels; at most {max_pixels:,} in all and {MAX_SIDE_PX:,} a side; scale it down")
+        raise _TooLargeError(
+            f"is too large: {width}x{height} pixels; at most {max_pixels:,} in all and {MAX_SIDE_PX:,} a side; scale it down"
+        )
 
 
 def _from_array(array: object, max_pixels: int) -> Image.Image:

@@ -10,7 +10,7 @@ from runtimes.decoding.guarded_session import guarded
 from runtimes.decoding.session import Float32, LoopSession, Session
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import EnvironmentFailedError, OutOfMemoryError, RequestError, ToolkitError, UnavailableError, first_line
-from runtimes.images.reading import MAX_PIXELS, ImageInput, image_name, preprocess, read_image
+from runtimes.images.reading import MAX_PIXELS, ImageInput, image_name, read_pixels
 from runtimes.tasks.results import LoadTimings, ModelInfo
 
 
@@ -100,7 +100,7 @@ class LoadedModel:
 
     def _pixels(self, image: ImageInput) -> Float32:
         """Return pixels f32[3,S,S]."""
-        return preprocess(read_image(image, max_pixels=self._max_pixels, reduce_large=self._reduce_large), self.manifest.image)
+        return read_pixels(image, self.manifest.image, max_pixels=self._max_pixels, reduce_large=self._reduce_large)
 
     def _read(self, image: ImageInput) -> Float32 | ToolkitError:
         """Return pixels f32[3,S,S], or the error."""

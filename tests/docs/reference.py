@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from click.testing import CliRunner
 
@@ -17,6 +18,7 @@ from runtimes.engines.ort.providers import PROVIDERS
 from runtimes.errors import ToolkitError
 from tests.docs.pages import Renderer
 from toolkit.cli import COMMANDS, main
+from toolkit.serve import errors as http_errors
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -35,12 +37,33 @@ def commands(_: str, __: Path) -> str:
 
 
 def error_codes(_: str, __: Path) -> str:
-    """Return code, exception and meaning of every error, in the order of their module."""
-    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ToolkitError) and kind.code]
-    kinds.sort(key=lambda kind: inspect.getsourcelines(kind)[1])
+    """Return code, exception and meaning of every error of the library, in the order of their module."""
     return table(
         ("code", "class, and what it also is", "meaning"),
-        ((f"`{kind.code}`", f"`{kind.__name__}`, `{kind.__bases__[1].__name__}`", _summary(kind)) for kind in kinds),
+        ((f"`{kind.code}`", f"`{kind.__name__}`, `{kind.__bases__[1].__name__}`", _summary(kind)) for kind in _errors_of(errors)),
+    )
+
+
+def http_codes(_: str, __: Path) -> str:
+    """Return code, HTTP status and meaning of every error that only the server reports."""
+    return table(
+        ("code", "HTTP status", "meaning"),
+        ((f"`{kind.code}`", str(http_errors.status_of(kind.code)), _summary(kind)) for kind in _errors_of(http_errors)),
+    )
+
+
+def http_status(_: str, __: Path) -> str:
+    """Return the HTTP status of each code."""
+    own = {kind.code for kind in _errors_of(http_errors)}
+    rows = [(f"`{code}`", str(status)) for code, status in http_errors.STATUS.items() if code not in own]
+    return table(("code", "HTTP status"), [*rows, ("any other", str(http_errors.status_of("")))])
+
+
+def _errors_of(module: ModuleType) -> list[type[ToolkitError]]:
+    """Return the errors that a module defines, in its order."""
+    kinds = [kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__]
+    return sorted(
+        (kind for kind in kinds if issubclass(kind, ToolkitError) and kind.code), key=lambda kind: inspect.getsourcelines(kind)[1]
     )
 
 
@@ -122,6 +145,8 @@ def _summary(kind: type) -> str:
 RENDERERS: dict[str, Renderer] = {
     "cli": commands,
     "errors": error_codes,
+    "http-codes": http_codes,
+    "http-status": http_status,
     "recipes": recipes,
     "providers": providers,
     "measures": measures,

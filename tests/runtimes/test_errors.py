@@ -29,6 +29,7 @@ CODES = {
     "OutOfMemoryError": "OUT_OF_MEMORY",
     "ImageTimeoutError": "IMAGE_TIMEOUT",
     "ImageReadError": "IMAGE_UNREADABLE",
+    "ImageTooLargeError": "IMAGE_TOO_LARGE",
     "EnvironmentFailedError": "ENVIRONMENT_FAILED",
     "ImageCrashError": "IMAGE_CRASH",
     "CheckpointError": "CHECKPOINT_UNUSABLE",

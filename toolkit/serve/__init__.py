@@ -1,0 +1,1 @@
+"""An HTTP server for an artifact: an ASGI application, and a process that runs the model."""

@@ -1,0 +1,1 @@
+"""HTTP: connections, access, bodies, responses, the OpenAPI document and the page."""

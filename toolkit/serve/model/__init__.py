@@ -1,0 +1,1 @@
+"""The model process, its supervisor and the messages between them."""
