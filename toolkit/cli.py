@@ -28,6 +28,7 @@ COMMANDS = {
     "tune": ("toolkit.commands.tune", "Search for the formats of a checkpoint's layers that meet a budget."),
     "finetune": ("toolkit.commands.finetune", "Train a checkpoint to lose less with a recipe."),
     "caption": ("toolkit.commands.caption", "Caption images with an artifact."),
+    "ask": ("toolkit.commands.ask", "Answer questions about images with an artifact."),
     "serve": ("toolkit.commands.serve", "Serve an artifact over HTTP."),
     "info": ("toolkit.commands.info", "Show the metadata of an artifact, a package or a checkpoint."),
     "package": ("toolkit.commands.package", "Pack an artifact into one file that another machine can verify."),

@@ -1,4 +1,4 @@
-"""Load the images of a benchmark, with or without reference captions, from a captions file, a folder or the sample."""
+"""Load the images of a benchmark, with or without reference texts, from a file of captions or questions, a folder or the sample."""
 
 import hashlib
 import json
@@ -15,10 +15,13 @@ from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import DatasetError
 from toolkit.image_paths import in_folder
+from toolkit.vqa_files import read_questions
 
 logger = logging.getLogger(__name__)
 
 SAMPLE = Path(__file__).parent / "sample" / "captions.json"
+SAMPLES = {"caption": SAMPLE, "vqa": SAMPLE.with_name("questions.json")}
+"""Task → the shipped data set for it."""
 SEED = 0
 
 
@@ -44,20 +47,27 @@ class Dataset:
     def sha256(self) -> str:
         """Hash of all images and reference captions."""
         rows = [
-            [shown_name(image.path.name), sha256_of(image.path) if image.path.is_file() else None, list(image.captions)]
+            [
+                shown_name(image.path.name),
+                sha256_of(image.path) if image.path.is_file() else None,
+                list(image.captions),
+                *([] if image.question is None else [image.question]),
+            ]
             for image in self.images
         ]
         return hashlib.sha256(json_dataclass.canonical_json(rows)).hexdigest()
 
 
-def load_dataset(name: str | None, images: Path | None = None, limit: int | None = None) -> Dataset:
+def load_dataset(name: str | None, images: Path | None = None, limit: int | None = None, task: str = "caption") -> Dataset:
     """Load a dataset.
 
     Args:
         name: "sample"; the path of a captions.json (`{"images": [{"file", "captions"}]}`) or of its folder; the path of COCO's
-            captions_val2017.json, which needs `images`; or None for the images of a folder, without reference captions.
+            captions_val2017.json, which needs `images`; the path of a file of questions, see `toolkit.vqa_files`; or None for the images
+            of a folder, without reference texts.
         images: Folder of images.
-        limit: Choose this many images with a fixed seed, in their order; None for all.
+        limit: Choose this many images, or questions, with a fixed seed, in their order; None for all.
+        task: Which data set of the sample: a key of `SAMPLES`.
 
     Raises:
         DatasetError: The dataset is missing, unreadable or empty.
@@ -67,12 +77,12 @@ def load_dataset(name: str | None, images: Path | None = None, limit: int | None
             raise DatasetError(str(images), "no such folder of images")
         dataset = Dataset(str(images), tuple(LabelledImage(path, ()) for path in in_folder(images)))
     else:
-        file = SAMPLE if name == "sample" else Path(name) / "captions.json" if Path(name).is_dir() else Path(name)
+        file = SAMPLES[task] if name == "sample" else Path(name) / "captions.json" if Path(name).is_dir() else Path(name)
         dataset = Dataset("sample" if name == "sample" else _short(file), tuple(_read(file, images)))
         if dataset.images and not any(image.captions for image in dataset.images):
-            raise DatasetError(dataset.name, "none of its images has captions")
+            raise DatasetError(dataset.name, "none of its images has captions or answers")
         if missing := [image.path.name for image in dataset.images if not image.captions]:
-            logger.warning("%s: %d images have no captions and are not used (first: %s)", dataset.name, len(missing), missing[0])
+            logger.warning("%s: %d images have no captions or answers and are not used (first: %s)", dataset.name, len(missing), missing[0])
             dataset = Dataset(dataset.name, tuple(image for image in dataset.images if image.captions))
     if not dataset.images:
         raise DatasetError(dataset.name, "has no images")
@@ -99,11 +109,15 @@ def _read(file: Path, images: Path | None) -> list[LabelledImage]:
         reason = error.strerror if isinstance(error, OSError) else f"not JSON ({error})"
         raise DatasetError(str(file), f"cannot be read: {reason}") from error
     try:
+        if "questions" in parsed:
+            return read_questions(parsed, file, images)
         if "annotations" in parsed:
             return _coco(parsed, file, images)
         return [LabelledImage((images or file.parent) / entry["file"], _captions(entry["captions"])) for entry in parsed["images"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(str(file), "is neither {'images': [{'file', 'captions'}]} nor a captions file of COCO") from error
+        raise DatasetError(
+            str(file), "is neither {'images': [{'file', 'captions'}]} nor a file of COCO's captions or VQAv2's questions"
+        ) from error
 
 
 def _coco(parsed: Mapping[str, Any], file: Path, images: Path | None) -> list[LabelledImage]:

@@ -1,8 +1,9 @@
-"""Caption the images of a job in this process and yield rows in the order of the images."""
+"""Caption the images of a job in this process, or answer questions about them, and yield rows in the order of the images."""
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from itertools import tee
+from itertools import islice, repeat, tee
+from typing import Any
 
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.loading import load
@@ -24,8 +25,9 @@ def rows_of(
         ToolkitError: See `runtimes.load` and `Captioner.caption`.
     """
     request = job.request
-    captioner = load(
+    model: Any = load(
         job.artifact,
+        task=request.task,
         device=job.device,
         threads=job.threads,
         max_pixels=request.max_pixels or MAX_PIXELS,
@@ -34,17 +36,20 @@ def rows_of(
         provider_options=job.provider_options,
     )
     names, sources = tee(job.images if images is None else images)
-    captions = captioner.stream(
-        sources,
-        prompt=request.prompt,
-        batch_size=request.batch_size,
-        workers=job.readers,
-        log_probabilities=request.log_probabilities,
-        **request.generation_options(captioner.tokenizer),
-    )
-    engine = captioner.session.info()
-    on_ready(Ready(artifact=captioner.manifest.digest, device=engine.device, versions=engine.versions))
-    with closing(captions):
-        # `captions` comes first, so that zip does not take a name before its caption is available.
-        for caption, image in zip(captions, names, strict=True):
-            yield row_of(image, caption, captioner, request.prompt if request.strip_prompt else None)
+    arguments = {
+        "batch_size": request.batch_size,
+        "workers": job.readers,
+        "log_probabilities": request.log_probabilities,
+        **request.generation_options(model.tokenizer),
+    }
+    if request.questions:
+        texts = model.stream(sources, repeat(list(request.questions)), **arguments)
+    else:
+        texts = model.stream(sources, prompt=request.prompt, **arguments)
+    engine = model.session.info()
+    on_ready(Ready(artifact=model.manifest.digest, device=engine.device, versions=engine.versions))
+    with closing(texts):
+        # The texts of an image come first, so that zip does not take a name before they are available.
+        groups = iter(lambda: list(islice(texts, max(1, len(request.questions)))), [])
+        for group, image in zip(groups, names, strict=True):
+            yield row_of(image, group, model, request.prompt if request.strip_prompt else None)

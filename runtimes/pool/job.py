@@ -47,6 +47,13 @@ class Request:
     """How greedy search drafts tokens; None: as the artifact says. See `runtimes.load`."""
     log_probabilities: bool = False
     """Whether rows have the log-probability of each token."""
+    questions: tuple[str, ...] = ()
+    """Questions that are asked of every image; without any, images are captioned."""
+
+    @property
+    def task(self) -> str:
+        """Task of the artifact that the request needs."""
+        return "vqa" if self.questions else "caption"
 
     def draft_mode(self) -> "DraftMode":
         """Return the argument `draft` of `runtimes.load`."""

@@ -45,7 +45,7 @@ class Answerer(TextGenerator[Question, Answer]):
         Args:
             images: See `Captioner.caption`.
             questions: A question that is asked of every image; or for each image, a question or a list of questions. For a single image,
-                its question or a list of them.
+                its question or a list of them. `itertools.repeat([...])` asks the same questions of every image.
             batch_size: Images per run of the vision encoder. Answers do not depend on it, except for `pytorch-int8`.
             workers: See `Captioner.caption`.
             generation_config: See `Captioner.caption`.

@@ -185,10 +185,6 @@ class Captioner(TextGenerator[list[int], Caption]):
         """See `TextGenerator.reference_log_probabilities`."""
         return self.token_log_probabilities(image, captions=texts)
 
-    def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
-        """Return the text of a caption without its prompt."""
-        return self.tokenizer.text(caption.token_ids[len(self.tokenizer.prompt_ids(prompt)) :]).strip()
-
     def _result(self, query: list[int], **fields: Any) -> Caption:  # noqa: ANN401
         return Caption(**fields)
 

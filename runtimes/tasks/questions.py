@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.errors import RequestError
 
-Questions: TypeAlias = str | Sequence[str | Sequence[str]]
-"""A question that is asked of every image; or for each image, a question or several. For a single image, its question or questions."""
+Questions: TypeAlias = "str | Sequence[str | Sequence[str]] | repeat[list[str]]"
+"""A question that is asked of every image; or for each image, a question or several. For a single image, its question or questions.
+`itertools.repeat([...])` asks the same questions of every image."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def questions_of(
     Raises:
         RequestError: A question is not text, is empty or too long, an image has none, or there are not as many as images.
     """
-    if isinstance(questions, str):
-        return repeat([_question(questions, tokenizer, limit)])
+    if isinstance(questions, (str, repeat)):
+        texts = [questions] if isinstance(questions, str) else next(questions)
+        return repeat([_question(text, tokenizer, limit) for text in texts])
     if not isinstance(questions, (list, tuple)):
         raise RequestError(
             f"questions must be text, or a list with the question or questions of each image, not {type(questions).__name__}"

@@ -68,6 +68,10 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
         """Return the ids that scores use: start token, text, end token; cut at the number of positions of the model."""
         return self.tokenizer.text_ids(text)[: self.manifest.model.max_positions]
 
+    def strip_prompt(self, text: GeneratedText, prompt: str | None) -> str:
+        """Return a text without its prompt."""
+        return self.tokenizer.text(text.token_ids[len(self.tokenizer.prompt_ids(prompt)) :]).strip()
+
     @abstractmethod
     def generate(self, images: Sequence[ImageInput], questions: Sequence[str | None], **arguments: Any) -> list[Text]:  # noqa: ANN401
         """Return one text for each pair of image and question, whatever the task; arguments and errors are those of the task's method.

@@ -217,3 +217,35 @@ def test_the_licence_of_each_sample_image_is_in_licences_md():
     ] == []
     credit = Path(SAMPLE.parent / "LICENCES.md").read_text(encoding="utf-8").partition("## Attribution")[2]
     assert [entry["file"] for entry in ENTRIES if "BY" in entry["licence"] and f"`{entry['file']}`" not in credit] == []
+
+
+def vqa_files(folder, image_id, names=("questions.json", "annotations.json")):
+    questions = {"questions": [{"question_id": 7, "image_id": image_id, "question": " What is it? "}]}
+    annotations = {"annotations": [{"question_id": 7, "image_id": image_id, "answers": [{"answer": "dog"}, {"answer": " cat"}]}]}
+    for name, content in zip(names, (questions, annotations), strict=True):
+        (folder / name).write_text(json.dumps(content))
+    return folder / names[0]
+
+
+@pytest.mark.parametrize(
+    "names", [("questions.json", "annotations.json"), ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json")]
+)
+@pytest.mark.parametrize("image_id", [42, "COCO_val2014_000000000042.jpg"])
+def test_questions_and_answers_in_the_format_of_vqav2(tmp_path, sample_images, names, image_id):
+    (tmp_path / "images").mkdir()
+    path = tmp_path / "images" / "COCO_val2014_000000000042.jpg"
+    path.write_bytes(sample_images[0].path.read_bytes())
+    dataset = load_dataset(str(vqa_files(tmp_path, image_id, names)), tmp_path / "images")
+    assert dataset.images == (LabelledImage(path, ("dog", "cat"), "What is it?"),)
+
+
+def test_an_image_of_a_question_that_is_missing(tmp_path):
+    with pytest.raises(DatasetError, match="image 42"):
+        load_dataset(str(vqa_files(tmp_path, 42)))
+
+
+def test_the_sample_has_three_questions_with_ten_answers_for_each_image():
+    questions = load_dataset("sample", task="vqa").images
+    assert [image.path for image in questions] == [image.path for image in load_dataset("sample").images for _ in range(3)]
+    assert {len(image.captions) for image in questions} == {10}
+    assert len({(image.path, image.question) for image in questions}) == len(questions)

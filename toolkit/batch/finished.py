@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.artifact.folder import sha256_of
-from runtimes.pool.rows import Row
+from runtimes.pool.rows import Row, row_from_lines
 from runtimes.storage.atomic_write import write_atomically
 
 SCHEMA = 1
@@ -86,7 +86,7 @@ def read_finished(output: Path, images: Sequence[str]) -> Finished | None:
                 if "error" in row:
                     errors[index] = row
         settings = head["settings"]
-        as_json = settings["json"]
+        as_json, questions = settings["json"], len(settings.get("questions", ()))
     except (OSError, ValueError, TypeError, KeyError):
         return None
     if head["meta"] != SCHEMA or len(stamps) != len(images):
@@ -95,11 +95,10 @@ def read_finished(output: Path, images: Sequence[str]) -> Finished | None:
     def lines() -> Iterator[Row | None]:
         with output.open("rb") as stream:
             for index, image in enumerate(images):
-                if as_json:
-                    yield json.loads(stream.readline())
-                else:
-                    yield (
-                        None if index in errors else {"image": image, "caption": stream.readline().decode().rstrip("\n").partition("\t")[2]}
-                    )
+                if index in errors and not as_json:
+                    yield None
+                    continue
+                lines = [stream.readline().decode() for _ in range(1 if index in errors else max(1, questions))]
+                yield row_from_lines(image, lines, as_json=as_json, asked=questions > 0)
 
     return Finished(settings=settings, stamps=stamps, errors=errors, lines=lines)

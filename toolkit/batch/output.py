@@ -15,7 +15,7 @@ from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import OutputError, OutputExistsError
 from runtimes.pool.job import CaptionJob, Ready, Request
-from runtimes.pool.rows import Row, json_line, text_line
+from runtimes.pool.rows import Row, json_lines, text_lines
 from runtimes.pool.supervisor import supervise
 from runtimes.storage.atomic_write import locked, write_atomically
 from toolkit.batch.finished import is_unchanged, meta_of, read_finished, write_meta
@@ -112,7 +112,7 @@ def _caption_rest(journal: Journal, job: CaptionJob, settings: Mapping[str, Any]
 def _lines(journal: Journal, *, as_json: bool) -> Iterator[bytes]:
     for row in journal.rows():
         if as_json or "error" not in row:
-            yield f"{json_line(row) if as_json else text_line(row)}\n".encode()
+            yield f"{json_lines(row) if as_json else text_lines(row)}\n".encode()
 
 
 def _sha256(lines: Iterable[bytes]) -> str:

@@ -122,6 +122,7 @@ def command(
     retry_errors: frozenset[str],
     log_probabilities: bool,
     as_json: bool,
+    questions: tuple[str, ...] = (),
     **decoding: Any,  # noqa: ANN401 - the values of `decoding_options`
 ) -> None:
     """Caption images with an artifact.
@@ -162,6 +163,7 @@ def command(
         draft="off" if no_draft else draft,
         strip_prompt=strip_prompt,
         log_probabilities=log_probabilities,
+        questions=questions,
     )
     job = CaptionJob(
         artifact=str(artifact or default_artifacts()),
@@ -177,19 +179,19 @@ def command(
     write = {"overwrite": overwrite, "resume": resume, "as_json": as_json}
     failed, total = (_write(output, job, retry_errors, **write), len(job.images)) if output else _echo(job, files, as_json=as_json)
     if failed:
-        raise click.ClickException(f"{failed} of {total} images could not be captioned")
+        raise click.ClickException(f"{failed} of {total} images could not be {'asked about' if questions else 'captioned'}")
 
 
 def _echo(job: "CaptionJob", images: Iterable[str], *, as_json: bool) -> tuple[int, int]:
     """Caption in this process and print the lines; return the number of failed images and of all images."""
     from runtimes.pool.captioning import rows_of
-    from runtimes.pool.rows import json_line, text_line
+    from runtimes.pool.rows import json_lines, text_lines
 
     failed = total = 0
     for total, row in enumerate(rows_of(job, images=images), start=1):  # noqa: B007 - the last value is the number of images
         failed += _echo_error(row)
         if as_json or "error" not in row:
-            click.echo(json_line(row) if as_json else text_line(row))
+            click.echo(json_lines(row) if as_json else text_lines(row))
     return failed, total
 
 

@@ -129,7 +129,7 @@ def command(
             source,
             chosen,
             output,
-            load_dataset("sample").images,
+            load_dataset("sample", task=source.family.task).images,
             overwrite=overwrite,
             on_gate_failure=cast("OnGateFailure", on_gate_failure),
             calibration=Calibration(images),

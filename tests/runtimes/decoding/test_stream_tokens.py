@@ -52,8 +52,8 @@ def test_log_probabilities_sum_to_the_score(captioner, paths, settings):
 def test_captions_have_them_on_request_only(captioner, paths):
     (without,), (with_them,) = (captioner.caption(paths[0], log_probabilities=requested) for requested in (False, True))
     assert without.log_probabilities is None
-    assert "log_probabilities" not in row_of("x", without, captioner, None)
-    assert row_of("x", with_them, captioner, None)["log_probabilities"] == with_them.log_probabilities
+    assert "log_probabilities" not in row_of("x", [without], captioner, None)
+    assert row_of("x", [with_them], captioner, None)["log_probabilities"] == with_them.log_probabilities
 
 
 @pytest.mark.parametrize("name", ["log_probabilities", "stream_tokens"])
