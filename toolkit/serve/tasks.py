@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 CAPTION_BASE = Request(
     prompt=None, num_beams=None, min_length=None, max_length=None, batch_size=1, max_pixels=None, reduce_large=False, strip_prompt=False
 )
-SERVER_OPTIONS = frozenset({"batch_size", "max_pixels", "reduce_large", "draft"})
-"""Fields of a `Request` that are settings of the server."""
+SERVER_OPTIONS = frozenset({"batch_size", "max_pixels", "reduce_large", "draft", "questions"})
+"""Fields of a `Request` that are settings of the server or of another task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def caption_rows(
         **request.generation_options(model.tokenizer),
     )
     prompt = request.prompt if request.strip_prompt else None
-    return [row_of(name, caption, model, prompt) for name, caption in zip(names, captions, strict=True)]
+    return [row_of(name, [caption], model, prompt) for name, caption in zip(names, captions, strict=True)]
 
 
 TASKS: dict[str, ServedTask] = {

@@ -41,7 +41,7 @@ def captioner(artifact):
 
 
 def expected_rows(captioner, names, contents, **options):
-    rows = [row_of(name, caption, captioner, None) for name, caption in zip(names, captioner.caption(contents, **options), strict=True)]
+    rows = [row_of(name, [caption], captioner, None) for name, caption in zip(names, captioner.caption(contents, **options), strict=True)]
     return json.loads(json.dumps(rows))
 
 
