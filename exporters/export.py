@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from exporters.calibration.activations import Calibration
     from exporters.checkpoint.checkpoint import Checkpoint
     from exporters.drafts.sources import DraftSources
-    from exporters.gate.gate import OnGateFailure, Reference
+    from exporters.gate.gate import AnyReference, OnGateFailure
     from exporters.gate.labelled_image import LabelledImage
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def _export_one(
     recipe: Recipe,
     path: Path,
     images: Sequence["LabelledImage"],
-    reference: "Reference",
+    reference: "AnyReference",
     calibration: "Calibration",
     threads: int,
     on_gate_failure: "OnGateFailure",
@@ -208,7 +208,8 @@ def _attempts(
 ) -> Iterator[Recipe]:
     """Yield a recipe and, if the gate may be tried again, the recipe with growing numbers of exceptions."""
     yield recipe
-    if on_gate_failure != "retry" or recipe.drift_limit_nat is None or recipe.precision not in ("int8", "int4"):
+    retries = on_gate_failure == "retry" and recipe.precision in ("int8", "int4") and checkpoint.family.per_token
+    if not retries or recipe.drift_limit_nat is None:
         return
     from exporters.mixed_precision.exceptions import recipes_with_exceptions
 

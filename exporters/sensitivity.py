@@ -73,7 +73,9 @@ def measure_sensitivity(
     Raises:
         RecipeError: The recipe quantizes no layer.
         ImageReadError: An image cannot be read.
+        RequestError: The checkpoint generates no texts.
     """
+    checkpoint.require_generator("sensitivity")
     scaled = checkpoint.with_image_scale(recipe.image_scale)
     prepared = smoothed(scaled, recipe, calibration, threads)
     emulation, own = Emulation(checkpoint, prepared, recipe.runtime, threads), formats_of(recipe, checkpoint.layers())

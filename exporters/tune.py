@@ -89,8 +89,10 @@ def tune(
 
     Raises:
         DatasetError: Two of the three sets have an image in common, or an image cannot be read.
+        RequestError: The checkpoint generates no texts.
         BudgetError: Nothing meets the budget; the message names the nearest result.
     """
+    checkpoint.require_generator("tune")
     check_disjoint({"calibration": calibration.images, "search": paths_of(search), "confirmation": paths_of(confirmation)})
     check_disjoint({"calibration": SHIPPED, "confirmation": paths_of(confirmation)})  # `export` smooths with all of them
     searching = Search(checkpoint, recipe, search, journal, calibration=calibration, threads=threads, on_step=on_step)

@@ -1,4 +1,4 @@
-"""The runtime for devices: load an artifact, then caption images or answer questions about them.
+"""The runtime for devices: load an artifact, then caption images, answer questions about them, or compare them with texts.
 
 from runtimes import load
 
@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from runtimes.loading import load
     from runtimes.tasks.answerer import Answerer
     from runtimes.tasks.captioner import Captioner
-    from runtimes.tasks.results import Answer, Caption
+    from runtimes.tasks.matcher import Matcher
+    from runtimes.tasks.results import Answer, Caption, Match
 
-__all__ = ["Answer", "Answerer", "Caption", "Captioner", "ToolkitError", "load"]
+__all__ = ["Answer", "Answerer", "Caption", "Captioner", "Match", "Matcher", "ToolkitError", "load"]
 
 _MODULES = {
     "Answer": "tasks.results",
     "Answerer": "tasks.answerer",
     "Caption": "tasks.results",
     "Captioner": "tasks.captioner",
+    "Match": "tasks.results",
+    "Matcher": "tasks.matcher",
     "ToolkitError": "errors",
     "load": "loading",
 }

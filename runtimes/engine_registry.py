@@ -54,6 +54,7 @@ ENGINES: dict[str, EngineSpec] = {
                 "split/1": "runtimes.engines.ort.session:open_step_session",
                 "single/1": "runtimes.engines.ort.session:open_loop_session",
                 "question/1": "runtimes.engines.ort.session:open_question_session",
+                "matching/1": "runtimes.engines.ort.session:open_match_session",
             },
             execution_providers=True,
             builder="exporters.onnx.build",
@@ -69,6 +70,7 @@ ENGINES: dict[str, EngineSpec] = {
             sessions={
                 "split/1": "runtimes.engines.pytorch.session:open_session",
                 "question/1": "runtimes.engines.pytorch.question_session:open_session",
+                "matching/1": "runtimes.engines.pytorch.match_session:open_session",
             },
             builder="exporters.pytorch.build",
             probe="runtimes.engines.pytorch.probe:probe",

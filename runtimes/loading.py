@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from runtimes.tasks.answerer import Answerer
     from runtimes.tasks.captioner import Captioner
     from runtimes.tasks.loaded_model import LoadedModel
+    from runtimes.tasks.matcher import Matcher
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ def load(path: str | Path, *, task: Literal["caption"] = "caption", **arguments:
 @overload
 def load(path: str | Path, *, task: Literal["vqa"], **arguments: Unpack[LoadArguments]) -> "Answerer": ...
 @overload
+def load(path: str | Path, *, task: Literal["matching"], **arguments: Unpack[LoadArguments]) -> "Matcher": ...
+@overload
 def load(path: str | Path, *, task: str, **arguments: Unpack[LoadArguments]) -> "LoadedModel": ...
 def load(
     path: str | Path,
@@ -101,7 +104,7 @@ def load(
         path: Folder of an artifact, or of several artifacts of one checkpoint. Of several, the best one that works on this machine is
             loaded; a warning is logged for each better one that is damaged or does not work.
         task: Task of the artifact, which determines the class of the result, see `runtimes.tasks.registry`. "caption": `Captioner`;
-            "vqa": `Answerer`.
+            "vqa": `Answerer`; "matching": `Matcher`.
         device: "auto": the GPU if the artifact targets a GPU and the GPU works, otherwise the CPU. "cpu", "cuda" or another name of
             `runtimes.engines.ort.providers`: this device is required; an error is raised if it is unavailable or runs no part of the model.
         threads: CPU threads of this model. None: the physical cores in the CPU affinity and CPU quota of the process.

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import safetensors.torch
 import torch
 from tokenizers import BertWordPieceTokenizer
-from transformers import BlipConfig, BlipForConditionalGeneration, BlipForQuestionAnswering
+from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval, BlipForQuestionAnswering
 
 Shapes = Literal["tiny", "base"]
-Task = Literal["caption", "vqa"]
-MODELS = {"caption": BlipForConditionalGeneration, "vqa": BlipForQuestionAnswering}
+Task = Literal["caption", "vqa", "matching"]
+MODELS = {"caption": BlipForConditionalGeneration, "vqa": BlipForQuestionAnswering, "matching": BlipForImageTextRetrieval}
 """Task → class of transformers."""
 END_BIAS = {"caption": 0.4, "vqa": 0.0}
 """Task → what the end token of a tiny model gets, so that a part of the texts end early."""
@@ -124,6 +124,7 @@ def tiny_config() -> BlipConfig:
     ids = {"bos_token_id": 62, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
     return BlipConfig(
         text_config={**width, **ids, "vocab_size": 64, "encoder_hidden_size": 32, "max_position_embeddings": 32},
+        image_text_hidden_size=16,
         vision_config={**width, "image_size": 32, "patch_size": 16},
     )
 
@@ -184,7 +185,8 @@ def _random_model(config: BlipConfig, seed: int, task: Task, *, tiny: bool) -> A
             for name, parameter in model.named_parameters():
                 # Norms too: where all are 1 and 0, a swapped pair would not be seen.
                 parameter.normal_(1.0 if "norm" in name.lower() and name.endswith(".weight") else 0.0, 0.1)
-            model.text_decoder.cls.predictions.bias[config.text_config.sep_token_id] += END_BIAS[task]
+            if task in END_BIAS:
+                model.text_decoder.cls.predictions.bias[config.text_config.sep_token_id] += END_BIAS[task]
     return model.eval()
 
 

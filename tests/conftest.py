@@ -38,7 +38,18 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
     os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 DATA_IMAGES = 100
-MODELS = {"tiny_checkpoint", "mini_checkpoint", "tiny_vqa_checkpoint", "tiny_artifacts", "mini_artifacts", "tiny_vqa_artifacts"}
+DATA = Path(os.environ.get("BLIP_DATA", ROOT.parent / "shared" / "data"))
+"""Photographs with captions; a folder `models` may be beside it."""
+MODELS = {
+    "tiny_matcher",
+    "matcher_artifacts",
+    "tiny_checkpoint",
+    "mini_checkpoint",
+    "tiny_vqa_checkpoint",
+    "tiny_artifacts",
+    "mini_artifacts",
+    "tiny_vqa_artifacts",
+}
 """Fixtures that are, or are made with, a model; a test that uses one, or a fixture that does, is not fast."""
 SLOW_IMPORTS = re.compile(
     r"^(?:from|import) (?:torch|transformers|safetensors|nltk|selenium|exporters\.(?:checkpoint|onnx|pytorch|families\.blip\w*)|"
@@ -106,12 +117,11 @@ def sample_images() -> list[LabelledImage]:
 @pytest.fixture(scope="session")
 def data_images(sample_images: list[LabelledImage]) -> list[LabelledImage]:
     """The first 100 photographs of the data folder; on a machine without it, those that ship with the toolkit."""
-    folder = Path(os.environ.get("BLIP_DATA", ROOT.parent / "shared" / "data"))
     labelled = [
         image
         for name in ("coco_val_cc_by", "train/coco_train_mini")
-        if (folder / name / "captions.json").is_file()
-        for image in _images(folder / name)
+        if (DATA / name / "captions.json").is_file()
+        for image in _images(DATA / name)
     ]
     return labelled[:DATA_IMAGES] or sample_images
 
@@ -154,6 +164,33 @@ def tiny_vqa_artifacts(tiny_vqa_checkpoint: Path, asked_images: list[LabelledIma
     output = shared_folder / "tiny-vqa-artifacts"
     output.mkdir(exist_ok=True)
     return Artifacts(tiny_vqa_checkpoint, output, asked_images, on_gate_failure="write")
+
+
+@pytest.fixture(scope="session")
+def tiny_matcher(shared_folder: Path) -> Path:
+    """A random matcher; never write into it."""
+    path = shared_folder / "checkpoints" / "tiny-matcher"
+    with FileLock(shared_folder / "checkpoints.lock"):
+        if not path.exists():
+            from tests.tiny import write_tiny_matcher
+
+            write_tiny_matcher(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained_matcher(tiny_matcher: Path) -> Path:
+    """A small trained matcher beside the data folder; on a machine without it, the random one."""
+    path = DATA.parent / "models" / "blip-mini-itm"
+    return path if path.is_dir() else tiny_matcher
+
+
+@pytest.fixture(scope="session")
+def matcher_artifacts(tiny_matcher: Path, drawn_images: list[LabelledImage], shared_folder: Path) -> "Artifacts":
+    """Recipe name → artifact of the random matcher, for the recipes with split graphs."""
+    output = shared_folder / "matcher-artifacts"
+    output.mkdir(exist_ok=True)
+    return Artifacts(tiny_matcher, output, drawn_images, on_gate_failure="write")
 
 
 @pytest.fixture(scope="session")

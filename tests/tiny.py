@@ -35,6 +35,11 @@ def write_tiny_vqa_checkpoint(folder: Path) -> Path:
     return write_random_checkpoint(folder, "tiny", seed=3, task="vqa")
 
 
+def write_tiny_matcher(folder: Path) -> Path:
+    """Its scores differ between images and between texts."""
+    return write_random_checkpoint(folder, "tiny", seed=11, task="matching")
+
+
 def ask_about(images: list[LabelledImage]) -> list[LabelledImage]:
     """Give each image a question of one to 30 words; its captions become answers."""
     word = np.random.default_rng(2)

@@ -29,6 +29,8 @@ COMMANDS = {
     "finetune": ("toolkit.commands.finetune", "Train a checkpoint to lose less with a recipe."),
     "caption": ("toolkit.commands.caption", "Caption images with an artifact."),
     "ask": ("toolkit.commands.ask", "Answer questions about images with an artifact."),
+    "match": ("toolkit.commands.match", "Compare images with texts."),
+    "embed": ("toolkit.commands.embed", "Write the normalized embeddings of images to a file."),
     "serve": ("toolkit.commands.serve", "Serve an artifact over HTTP."),
     "info": ("toolkit.commands.info", "Show the metadata of an artifact, a package or a checkpoint."),
     "package": ("toolkit.commands.package", "Pack an artifact into one file that another machine can verify."),

@@ -35,7 +35,7 @@ from exporters.writing.output_paths import merged_name, name_of
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import ImageSpec, Source, TokenizerSpec
 from runtimes.engine_registry import load_target
-from runtimes.errors import CheckpointError
+from runtimes.errors import CheckpointError, RequestError
 from runtimes.families.registry import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,11 @@ class Checkpoint:
             return self
         model, image = self.family.scaled(self.stored_model, self.image, scale)
         return replace(self, model=model, image=image)
+
+    def require_generator(self, what: str) -> None:
+        """Raise RequestError if the model generates no texts, which `what` needs."""
+        if not self.family.per_token:
+            raise RequestError(f"{what} is for models that generate texts; {self.name} has the task '{self.family.task}'")
 
     @property
     def fp32_bytes(self) -> int:
@@ -179,7 +184,7 @@ def open_checkpoint(
     family = _family(raw, source)
     files = find_weight_files(directory, source, safetensors_only=safetensors_only)
     names = tensor_names(files)
-    prefix = find_prefix(names, [*family.head_tables, *family.head_tables.values()], source)
+    prefix = find_prefix(names, [*family.head_tables, *family.head_tables.values(), *family.lookup_tables], source)
     if problem := refuse_names([name.removeprefix(prefix) for name in names if name.startswith(prefix)], family.own_parts):
         raise CheckpointError(source, problem)
     try:

@@ -3,16 +3,17 @@
 import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.checkpoint.reference_cache import cached_reference
-from exporters.gate.gate import Reference
+from exporters.gate.gate import AnyReference
 from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
 
 
-def find_reference(checkpoint: Checkpoint, images: Sequence[LabelledImage], threads: int) -> Reference:
+def find_reference(checkpoint: Checkpoint, images: Sequence[LabelledImage], threads: int) -> AnyReference:
     """Return the reference run from the cache, or run the family's reference and cache it.
 
     Args:
@@ -32,8 +33,8 @@ def find_reference(checkpoint: Checkpoint, images: Sequence[LabelledImage], thre
         [[sha256_of(image.path), image.question, list(image.captions)] for image in images],
     ]
 
-    def run() -> Reference:
+    def run() -> Any:  # noqa: ANN401 - the family's reference
         tied, weights = checkpoint.stored_model.tied, checkpoint.renamed_weights()
         return checkpoint.family.reference(checkpoint.directory, images, checkpoint.defaults, threads, tied=tied, weights=weights)
 
-    return cached_reference(content, images, run)
+    return cached_reference(content, images, checkpoint.family.reference_class, run)

@@ -12,13 +12,16 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from exporters.gate.gate import Reference
+from exporters.gate.gate import AnyReference
 from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact import json_dataclass
 from runtimes.storage.atomic_write import write_atomically
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=AnyReference)
 
 MAX_FILES = 64
 """Files beyond this number are deleted, oldest first. A run of 21 images takes 20 kB."""
@@ -33,12 +36,13 @@ def cache_folder() -> Path | None:
         return None
 
 
-def cached_reference(content: object, images: Sequence[LabelledImage], run: Callable[[], Reference]) -> Reference:
+def cached_reference(content: object, images: Sequence[LabelledImage], kind: type[R], run: Callable[[], R]) -> R:
     """Return the cached reference of this content, or compute and cache it.
 
     Args:
         content: Everything that the run depends on, as JSON values; hashed into the key.
         images: The images of the run. A cached file whose entries do not match them is ignored and replaced.
+        kind: Class of the reference.
         run: Computes the reference.
     """
     folder = cache_folder()
@@ -46,7 +50,7 @@ def cached_reference(content: object, images: Sequence[LabelledImage], run: Call
         logger.warning("the reference run is not cached: there is no home directory and XDG_CACHE_HOME is not set")
         return run()
     file = folder / f"{hashlib.sha256(json_dataclass.canonical_json(content)).hexdigest()}.json"
-    if (cached := _read(file, images)) is not None:
+    if (cached := _read(file, images, kind)) is not None:
         with contextlib.suppress(OSError):  # the cache may be read-only
             file.touch()
         return cached
@@ -62,14 +66,10 @@ def cached_reference(content: object, images: Sequence[LabelledImage], run: Call
     return reference
 
 
-def _read(file: Path, images: Sequence[LabelledImage]) -> Reference | None:
+def _read(file: Path, images: Sequence[LabelledImage], kind: type[R]) -> R | None:
     """Return the reference in a file; None if the file is missing, damaged, or does not match the images."""
     try:
-        reference, _ = json_dataclass.load(Reference, json.loads(file.read_bytes()))
+        reference, _ = json_dataclass.load(kind, json.loads(file.read_bytes()))
     except (OSError, ValueError, RecursionError):
         return None
-    if reference is None:
-        return None
-    captions = [len(image.captions) for image in images]
-    fits = [len(row) for row in reference.log_probabilities] == captions
-    return reference if fits and len(reference.token_ids) == len(reference.margins_nat) == len(captions) else None
+    return reference if reference is not None and reference.fits(images) else None

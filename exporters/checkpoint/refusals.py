@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.checkpoint.weight_files import PICKLES, WEIGHTS
-from exporters.families.architectures import FAMILIES
+from exporters.families.architectures import FAMILIES, MODEL_TYPES, TASKS
 from runtimes.artifact.manifest import MANIFEST_NAME
 
 EXAMPLE = "Salesforce/blip-image-captioning-base"
@@ -37,14 +37,13 @@ KINDS = {
 }
 """`model_type` of config.json → what it is."""
 CLASSES = {
-    "BlipForImageTextRetrieval": "BLIP that compares images with texts",
     "BlipModel": "BLIP without a captioner's decoder",
 }
 """Architecture of config.json → what it is."""
 MARKS = {
     "qformer.": "BLIP-2 or InstructBLIP",
     "language_model.": "BLIP-2 or InstructBLIP",
-    "itm_head.": CLASSES["BlipForImageTextRetrieval"],
+    "itm_head.": "BLIP that compares images with texts",
     "text_encoder.": "BLIP that answers questions, compares images with texts, or was only pre-trained",
     "text_model.": CLASSES["BlipModel"],
 }
@@ -85,6 +84,13 @@ def refuse_names(names: Collection[str], own_parts: Collection[str] = ()) -> str
         if mark not in own_parts and (name := next((name for name in names if name.startswith(mark)), None)):
             return f"has the tensor {name}: this is {what}, not what config.json names; export a {SUPPORTED}, such as {EXAMPLE}"
     return None
+
+
+def task_of(config: Mapping[str, Any]) -> str:
+    """Return the task of a config.json that `refuse_config` accepts."""
+    architectures = config.get("architectures")
+    names = architectures if isinstance(architectures, list) and architectures else [MODEL_TYPES.get(str(config.get("model_type")))]
+    return next((TASKS[name] for name in names if name in TASKS), "caption")
 
 
 def refuse_adapter(directory: Path) -> str | None:

@@ -10,9 +10,18 @@ from typing import Any
 from exporters.checkpoint.adapter_files import find_adapter
 from exporters.checkpoint.generation_settings import UNSUPPORTED
 from exporters.checkpoint.image_settings import FILES, read_image_settings
-from exporters.checkpoint.refusals import EXAMPLE, SIZES, refuse_config, refuse_names, refuse_tokenizer, refuse_weights
+from exporters.checkpoint.refusals import (
+    EXAMPLE,
+    SIZES,
+    refuse_config,
+    refuse_names,
+    refuse_tokenizer,
+    refuse_weights,
+    task_of,
+)
 from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, read_object
 from exporters.checkpoint.weight_headers import TABLE, summarize_weights
+from exporters.families.architectures import OWN_PARTS
 from runtimes.errors import CheckpointError
 
 IDS = ("bos_token_id", "eos_token_id", "sep_token_id", "pad_token_id")
@@ -36,7 +45,7 @@ def summarize(directory: Path) -> dict[str, Any]:
         "model": the sizes in config.json;
         "weight_files", "bytes": names and total size of the weight files;
         "parameters", "dtypes": number of parameters, in total (None for pickles without torch) and per dtype;
-        "tied": whether the head and the word embeddings are the same tensor (None if unknown);
+        "tied": whether the head and the word embeddings are the same tensor (None if unknown, or without a head over words);
         "image": the preprocessing in preprocessor_config.json, or else in processor_config.json;
         "defaults": generation_config.json, and the text model's token ids.
 
@@ -55,7 +64,7 @@ def summarize(directory: Path) -> dict[str, Any]:
     problems = [
         refuse_config(config),
         None if shards_in_layout else refuse_weights(directory),
-        refuse_names(weights.names),
+        refuse_names(weights.names, OWN_PARTS.get(task_of(config), ())),
         _image_problem(directory),
         refuse_tokenizer(directory),
     ]
@@ -75,7 +84,7 @@ def summarize(directory: Path) -> dict[str, Any]:
     ]
     return {
         "name": directory.resolve().name,
-        "family": None if problems[0] else "blip caption",
+        "family": None if problems[0] else f"blip {task_of(config)}",
         "refused": [problem for problem in problems if problem],
         "ignored": ignored,
         "architectures": [str(name) for name in (isinstance(architectures, list) and architectures) or [config.get("model_type")]],

@@ -16,6 +16,9 @@ from runtimes.errors import CheckpointError
 
 TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
 HEAD = "text_decoder.cls.predictions.decoder.weight"
+ENCODER_TABLE = "text_encoder.embeddings.word_embeddings.weight"
+KNOWN = (TABLE, HEAD, ENCODER_TABLE)
+"""Names of tensors before which a training wrapper may have put a prefix."""
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64", "int64": "I64", "int8": "I8"}
 """Name of a dtype in torch → in safetensors."""
 MAX_HEADER_BYTES = 1 << 24
@@ -56,7 +59,7 @@ def summarize_weights(files: Sequence[Path]) -> WeightSummary:
             dtype = str(tensor.dtype).removeprefix("torch.")
             dtypes[DTYPES.get(dtype, dtype)] = dtypes.get(DTYPES.get(dtype, dtype), 0) + tensor.numel()
             names.append(name)
-    prefix = find_prefix(names, (TABLE, HEAD), str(files[0]))
+    prefix = find_prefix(names, KNOWN, str(files[0]))
     tied = is_tied(files, {HEAD: TABLE}, prefix) if f"{prefix}{TABLE}" in names else None
     beside = tuple(name for name in names if not name.startswith(prefix))
     own = tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
@@ -71,7 +74,7 @@ def _headers(files: Sequence[Path]) -> WeightSummary:
             dtypes[entry["dtype"]] = dtypes.get(entry["dtype"], 0) + math.prod(entry["shape"])
         except (KeyError, TypeError) as error:
             raise CheckpointError(str(file), f"its header has no dtype or shape for {name}") from error
-    prefix = find_prefix(list(tensors), (TABLE, HEAD), str(files[0])) if tensors else ""
+    prefix = find_prefix(list(tensors), KNOWN, str(files[0])) if tensors else ""
     beside = tuple(name for name in tensors if not name.startswith(prefix))
     tensors = {name.removeprefix(prefix): entry for name, entry in tensors.items() if name.startswith(prefix)}
     return WeightSummary(names=tuple(tensors), prefix=prefix, beside=beside, dtypes=dtypes, tied=_tied(tensors))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporters.families.architectures import FAMILIES
 from exporters.families.folding import Fold
-from exporters.gate.gate import OnGateFailure, Reference
+from exporters.gate.gate import AnyReference, OnGateFailure, Reference
 from exporters.gate.labelled_image import LabelledImage
 from exporters.recipes import Recipe
 from runtimes.artifact.manifest import ImageSpec, TokenizerSpec
@@ -18,7 +18,6 @@ from runtimes.decoding.session import Inputs
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.engine_registry import load_target
 from runtimes.families.registry import ModelSpec
-from runtimes.tasks.text_generator import TextGenerator
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -79,13 +78,14 @@ class FamilyAdapter:
     components: tuple[str, ...]
     """Components that a recipe can configure."""
     per_token: frozenset[str]
-    """Components that run once per token; the others run once per image."""
+    """Components that run once per token; the others run once per image, question or text. Empty: the model generates no texts, so what
+    needs them is left out or refused: GPTQ, retries of the gate, drafts, tuning, sensitivity and fine-tuning."""
     head_tables: Mapping[str, str]
     """Head → word embeddings of the torch module. They are one tensor, stored under the latter name, unless the checkpoint is untied."""
     lookup_tables: tuple[str, ...] = ()
     """Tables of word embeddings that no head shares."""
     own_parts: frozenset[str] = frozenset()
-    """Starts of names that mark checkpoints of other tasks (`exporters.checkpoint.refusals.MARKS`) and are this one's own."""
+    """See `exporters.families.architectures.OWN_PARTS`."""
     drafts: bool = True
     """Whether texts are long enough for a draft table."""
     read_config: Callable[[Mapping[str, Any]], CheckpointConfig]
@@ -117,12 +117,16 @@ class FamilyAdapter:
     """Session that runs the torch module."""
     calibration_inputs: Callable[[CaptionTokenizer, int], Inputs] = lambda tokenizer, index: {}
     """(tokenizer, index of a calibration image) → inputs beside its pixels, for `runtimes.decoding.session.begin`."""
-    reference: Callable[..., Reference]
+    reference: Callable[..., Any]
     """(directory, images, defaults, threads, *, tied, weights) → reference run of the checkpoint, or of the weights if given."""
-    evaluate: Callable[[TextGenerator[Any, Any], Recipe, Sequence[LabelledImage], Reference, OnGateFailure], dict[str, Any]]
-    """Returns the gate's findings on an artifact. Raises GateError if the gate fails and `OnGateFailure` is "fail"."""
-    evaluate_joined: Callable[[TextGenerator[Any, Any], Recipe, Sequence[LabelledImage], dict[str, Any], OnGateFailure], dict[str, Any]]
-    """Like `evaluate` for an artifact with one graph. The dict is the findings on the split graphs that it was joined from."""
+    reference_class: type[AnyReference] = Reference
+    """Class of the result of `reference`."""
+    evaluate: Callable[[Any, Recipe, Sequence[LabelledImage], Any, OnGateFailure], dict[str, Any]]
+    """(loaded artifact, recipe, images, reference, what to do on failure) → the gate's findings. Raises GateError if the gate fails and
+    `OnGateFailure` is "fail"."""
+    evaluate_joined: Callable[[Any, Recipe, Sequence[LabelledImage], dict[str, Any], OnGateFailure], dict[str, Any]]
+    """Like `evaluate` for an artifact with one graph. The dict is the findings on the split graphs that it was joined from. Not called if
+    `contracts` has no such layout."""
 
 
 def find_family(architecture: str) -> FamilyAdapter | None:

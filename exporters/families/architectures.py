@@ -3,8 +3,15 @@
 FAMILIES = {
     "BlipForConditionalGeneration": "exporters.families.blip_caption:BLIP_CAPTION",
     "BlipForQuestionAnswering": "exporters.families.blip_vqa:BLIP_VQA",
+    "BlipForImageTextRetrieval": "exporters.families.blip_matching.family:BLIP_MATCHING",
 }
 """Architecture in config.json → "module:name" of its adapter, which is imported when a checkpoint needs it."""
 
 MODEL_TYPES = {"blip": "BlipForConditionalGeneration"}
 """`model_type` in config.json → architecture to assume if `architectures` is missing, as in some published captioners."""
+
+TASKS = {"BlipForConditionalGeneration": "caption", "BlipForQuestionAnswering": "vqa", "BlipForImageTextRetrieval": "matching"}
+"""Architecture → task of its artifacts, for use without its adapter."""
+
+OWN_PARTS = {"vqa": frozenset({"text_encoder."}), "matching": frozenset({"text_encoder.", "itm_head."})}
+"""Task → starts of names that mark checkpoints of other tasks (`exporters.checkpoint.refusals.MARKS`) and are this one's own."""

@@ -25,14 +25,20 @@ def blip_folds(model: BlipSpec) -> tuple[Fold, ...]:
     return (*vision_folds(model, layers), *decoder_folds(model))
 
 
-def vision_folds(model: BlipSpec, readers: Sequence[str]) -> Iterator[Fold]:
-    """Yield the folds of the vision encoder. `readers` are the text layers whose cross-attention reads the image states."""
+def vision_folds(model: BlipSpec, readers: Sequence[str], others: Sequence[str] = ()) -> Iterator[Fold]:
+    """Yield the folds of the vision encoder.
+
+    Args:
+        model: Sizes.
+        readers: Text layers whose cross-attention reads the image states.
+        others: Other linear layers that read them.
+    """
     for layer in (f"{VISION}.{index}" for index in range(model.vision_layers)):
         yield Fold(source=f"{layer}.layer_norm1", consumers=(f"{layer}.self_attn.qkv",))
         # Of the outputs of qkv, the last third are values. Attention weights them per token, so channels stay apart.
         yield Fold(source=f"{layer}.self_attn.qkv", consumers=(f"{layer}.self_attn.projection",), first=2 * model.vision_width)
         yield Fold(source=f"{layer}.layer_norm2", consumers=(f"{layer}.mlp.fc1",))
-    yield Fold(source="vision_model.post_layernorm", consumers=keys_and_values(readers))
+    yield Fold(source="vision_model.post_layernorm", consumers=(*keys_and_values(readers), *others))
 
 
 def decoder_folds(model: BlipSpec) -> Iterator[Fold]:

@@ -1,7 +1,7 @@
 """Family adapter of BLIP image captioning, transformers' `BlipForConditionalGeneration`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -47,8 +47,8 @@ ORIGINAL = (
 """Start of a name in a file of BLIP's authors, whose vision encoder is timm's → start of the name in our module. Text names are equal."""
 
 
-def read_config(config: Mapping[str, Any], spec: type[BlipSpec] = BlipSpec) -> CheckpointConfig:
-    """See `FamilyAdapter.read_config`. `spec` is the task's class of sizes."""
+def read_config(config: Mapping[str, Any], spec: Callable[..., BlipSpec] = BlipSpec) -> CheckpointConfig:
+    """See `FamilyAdapter.read_config`. `spec` makes the task's sizes."""
     parsed = BlipConfig.from_dict(config)
     vision, text = parsed.vision_config, parsed.text_config
     if (kind := getattr(text, "position_embedding_type", "absolute")) != "absolute":

@@ -10,6 +10,8 @@ are returned, V vocabulary, D width, H heads, Dh width of a head.
 P may be 0, so the same decoder graph runs the prompt and every later token.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -97,24 +99,43 @@ class JoinedProjections(nn.Module):
 def prepare(model: Blip) -> dict[str, nn.Module]:
     """Modify a module for its export, and return the modules with constant weights by the names of their layers.
 
-    Embedding and head then have one matrix f[D,V], or two if the head is untied, and each text layer has one product for query, key and
-    value.
+    Embedding and head then have one matrix f[D,V], or two if the head is untied; see `join_text` for the rest.
+    """
+    head = model.get_parameter("text_decoder.cls.predictions.decoder.weight")
+    tables = join_text(model)
+    table = tables["text_decoder.bert.embeddings"] if model.shape.tied else nn.Parameter(head.T.contiguous(), requires_grad=False)
+    model.get_submodule("text_decoder.cls.predictions").add_module("decoder", ColumnHead(table))
+    return layers_of(model)
+
+
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules with constant weights that a graph multiplies by, by the names of their layers."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | ColumnHead)}
+
+
+def join_text(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Join query, key and value of each text layer, and turn word embeddings into matrices f[D,V]; in place.
+
+    Returns:
+        Name of embeddings → their matrix.
     """
     for attention in [module for module in model.modules() if isinstance(module, SelfAttention)]:
         parts = attention.get_submodule("self")
         attention.add_module("self", JoinedProjections(parts.query, parts.key, parts.value))  # type: ignore[arg-type]
-    head = model.get_parameter("text_decoder.cls.predictions.decoder.weight")
     tables = {}
     for name, embeddings in [(name, module) for name, module in model.named_modules() if isinstance(module, TextEmbeddings)]:
         words = embeddings.get_parameter("word_embeddings.weight")
         tables[name] = nn.Parameter(words.T.contiguous(), requires_grad=False)
         embeddings.add_module("word_embeddings", ColumnEmbedding(tables[name]))
-    table = tables["text_decoder.bert.embeddings"] if model.shape.tied else nn.Parameter(head.T.contiguous(), requires_grad=False)
-    model.get_submodule("text_decoder.cls.predictions").add_module("decoder", ColumnHead(table))
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | ColumnHead)}
+    return tables
 
 
-def key_value_examples(model: Blip, kind: str, rows: int, tokens: int) -> tuple[list[str], list[Tensor], dict[str, dict[int, str]]]:
+def key_value_examples(
+    model: Any,  # noqa: ANN401 - the family's module
+    kind: str,
+    rows: int,
+    tokens: int,
+) -> tuple[list[str], list[Tensor], dict[str, dict[int, str]]]:
     """Return names, example tensors and variable axes of the keys and values `kind` of each text layer; see `GraphExport`."""
     shape, dtype = model.shape, model.vision_model.post_layernorm.weight.dtype
     names = layer_names(kind, shape.text_layers)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from exporters.families.adapter import CheckpointConfig, GraphExport
+from exporters.families.architectures import OWN_PARTS
 from exporters.families.blip_calibration import TEXT, decoder_folds, keys_and_values, run_decoder, value_folds, vision_folds
 from exporters.families.blip_caption import BLIP_CAPTION, read_config
 from exporters.families.blip_graphs import IMAGES, ROWS, decoder_graph, encoder_graph, key_value_examples, prepare
@@ -127,7 +128,7 @@ BLIP_VQA = replace(
     contracts={"split": QUESTION},
     components=("encoder", "question", "decoder"),
     lookup_tables=("text_encoder.embeddings.word_embeddings.weight",),
-    own_parts=frozenset({"text_encoder."}),
+    own_parts=OWN_PARTS["vqa"],
     drafts=False,
     read_config=read_vqa_config,
     component_of=component_of,

@@ -88,8 +88,9 @@ def finetune(
         DatasetError: Too few images with captions can be read.
         OutputExistsError: The output exists, or it has an unfinished run and `resume` is false.
         OutputError: The output cannot be written.
-        RequestError: The unfinished run had other settings.
+        RequestError: The unfinished run had other settings, or the checkpoint generates no texts.
     """
+    checkpoint.require_generator("fine-tuning")
     recipe.check_components(checkpoint.family.components)
     check_output(output)
     working = output.with_name(f".{output.name}.unfinished")

@@ -8,7 +8,7 @@ The only library used is numpy.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -32,6 +32,14 @@ TIE_NAT = 1e-3
 REMEDY = "--on-gate-failure write writes it all the same and records the failure in its manifest."
 
 
+class AnyReference(Protocol):
+    """Results of transformers' FP32 model on the gate's images: a dataclass of JSON values."""
+
+    def fits(self, images: Sequence[LabelledImage]) -> bool:
+        """Return whether the numbers of results are those of the images and their captions."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reference:
     """Results of transformers' FP32 model on the gate's images."""
@@ -44,6 +52,11 @@ class Reference:
     """Per image and generated token: log-probability of the best token minus that of the second, in nat; () of a beam search."""
     log_probabilities: tuple[tuple[float, ...], ...]
     """Per image and reference caption: teacher-forced log-probability, in nat."""
+
+    def fits(self, images: Sequence[LabelledImage]) -> bool:
+        """See `AnyReference.fits`."""
+        captions = [len(image.captions) for image in images]
+        return [len(row) for row in self.log_probabilities] == captions and len(self.token_ids) == len(self.margins_nat) == len(captions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +138,7 @@ def evaluate(
             f"{judgement.text}: drift is {drift.nat:+.4f} nat/token, upper 95 % bound {drift.high:+.4f}, "
             f"the recipe allows {recipe.drift_limit_nat}"
         )
-    _enforce(recipe, problem, on_failure)
+    enforce(recipe, problem, on_failure)
     return {
         "passed": problem is None,
         "problem": problem,
@@ -173,7 +186,7 @@ def evaluate_joined(
             f"captions of {len(different)} of {len(images)} images differ between the single graph and the split ones "
             f"(first: {different[0].name})"
         )
-    _enforce(recipe, problem, on_failure)
+    enforce(recipe, problem, on_failure)
     return findings | {
         "passed": findings["passed"] and problem is None,
         "problem": "; ".join(text for text in (findings["problem"], problem) if text) or None,
@@ -199,7 +212,7 @@ def _finite(bound: float) -> float | None:
     return round(bound, 6) if math.isfinite(bound) else None
 
 
-def _enforce(recipe: Recipe, problem: str | None, on_failure: OnGateFailure) -> None:
+def enforce(recipe: Recipe, problem: str | None, on_failure: OnGateFailure) -> None:
     """Raise GateError if there is a problem and the export must fail."""
     if problem and on_failure == "fail":
         raise GateError(f"{recipe.name}: {problem}. Nothing was written. {REMEDY}")
@@ -220,7 +233,7 @@ def error_after_retries(recipe: Recipe, failed: Sequence[Mapping[str, Any]]) -> 
     return GateError(f"{recipe.name}: {failed[0]['problem']}.{tried} Nothing was written. {REMEDY}")
 
 
-def findings_line(findings: dict[str, Any]) -> str:
+def findings_line(findings: Mapping[str, Any]) -> str:
     """Format the gate's findings as one line."""
     as_split = (
         f"; {findings['captions_as_split']} of {findings['images']} equal the split graphs'" if "captions_as_split" in findings else ""
@@ -232,6 +245,13 @@ def findings_line(findings: dict[str, Any]) -> str:
         f"{findings['ties']} ties, "
         f"{quality_text(findings)}{as_split}{exceptions}"
     )
+
+
+def captions_text(findings: Mapping[str, Any]) -> str:
+    """Return the agreement of captions and the drift in the gate's findings."""
+    word = findings.get("text", "caption")
+    equal = f"{findings['exact_captions']} of {findings['images']} {word}s equal {findings['reference']}"
+    return f"{equal}, {quality_text(findings)}"
 
 
 def quality_text(findings: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def build(
         export_graph(graph, files[graph.role])
     del model, graph, graphs
     rounding = round_to_nearest
-    if calibrated := layers_in_4_bits(checkpoint, recipe):
+    if checkpoint.family.per_token and (calibrated := layers_in_4_bits(checkpoint, recipe)):  # GPTQ needs the model's own captions
         rounding = gptq_rounding(gram_matrices(checkpoint, calibrated, read_host().cores, calibration_images))
     applied: dict[str, dict[str, int]] = {}
     payload: dict[str, Path] = {}

@@ -1,7 +1,7 @@
 """Wrap a session so that every exception of its engine becomes an `EngineError`.
 
 Only calls into the session are translated. An exception that a caller's callback raises during a search passes unchanged. Logits that are
-not finite are an `EngineError` as well: no search can rank them.
+not finite are an `EngineError` as well: no search can rank them. So are scores of a matcher.
 """
 
 from typing import Any, TypeVar, cast
@@ -44,6 +44,8 @@ class _Guard:
                 result = value(*arguments)
                 if name == "step" and not np.isfinite(result[0]).all():
                     raise ArithmeticError("the logits are not finite")
+                if name in ("match", "embed_texts") and not np.isfinite(result).all():
+                    raise ArithmeticError("the scores are not finite")
                 return result
 
         vars(self)[name] = call  # later lookups find it without calling __getattr__

@@ -20,9 +20,9 @@ Inputs: TypeAlias = Mapping[str, NDArray[Any]]
 """Name → array whose first axis is B, for example {"pixels": f32[B,3,S,S]}."""
 State: TypeAlias = Any
 """Encoder output per image and KV cache per row. The type belongs to the session; other code passes it on unchanged."""
-Capability: TypeAlias = Literal["step", "score", "beams", "loop", "ask"]
+Capability: TypeAlias = Literal["step", "score", "beams", "loop", "ask", "match"]
 """step: run token by token. score: return logits of given texts. beams: reorder rows. loop: run the whole greedy loop in one call.
-ask: start texts from questions about encoded images."""
+ask: start texts from questions about encoded images. match: compare images with texts, see `runtimes.decoding.match_session`."""
 
 FIRST_POSITION: Int64 = np.array([0], dtype=np.int64)
 """Position of the new token in a step that feeds one token."""
@@ -30,6 +30,7 @@ FIRST_POSITION: Int64 = np.array([0], dtype=np.int64)
 STEPWISE: frozenset[Capability] = frozenset({"step", "score", "beams"})
 LOOP: frozenset[Capability] = frozenset({"loop"})
 ASKING: frozenset[Capability] = STEPWISE | {"ask"}
+MATCH: frozenset[Capability] = frozenset({"match"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,8 +53,11 @@ class CaptionTokenizer:
         """Return the ids of a text for an encoder: with the special tokens that the tokenizer adds at its ends.
 
         Raises:
+            RequestError: The text is not a str.
             ArtifactCorruptError: The tokenizer fails.
         """
+        if not isinstance(text, str):
+            raise RequestError(f"a text must be a str, not {type(text).__name__}")
         with translate_errors(_failed):
             return list(self._tokenizer.encode(text).ids)
 
@@ -74,8 +77,6 @@ class CaptionTokenizer:
         """Return the ids of a text without the special tokens that the tokenizer adds at its ends."""
         if text is None:
             return []
-        if not isinstance(text, str):
-            raise RequestError(f"a prompt or a caption must be a str, not {type(text).__name__}")
         ids = self.encoder_ids(text)
         return ids[self._spec.drop_left : max(0, len(ids) - self._spec.drop_right)]
 

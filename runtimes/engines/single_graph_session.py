@@ -3,8 +3,8 @@
 import numpy as np
 
 from runtimes.decoding.session import LOOP, Capability, EngineInfo, Float32, Inputs, Int64
+from runtimes.engines.encode import one_by_one
 from runtimes.engines.engine import Engine
-from runtimes.engines.step_session import one_by_one
 
 
 class SingleGraphSession:
@@ -18,7 +18,7 @@ class SingleGraphSession:
         Args:
             engine: An engine with the graph "captioner".
             pad_id: Token id that pads rows after their end.
-            image_per_run: See `StepSession`.
+            image_per_run: See `encode`.
         """
         self._engine, self._pad_id, self._image_per_run = engine, pad_id, image_per_run
 

@@ -4,14 +4,12 @@ Outputs stay tensors of the engine between runs, so keys and values of cross-att
 Axes as in `runtimes.decoding.session`, and H heads, P past tokens, N vision tokens, Dh width of a head.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runtimes.decoding.session import STEPWISE, Capability, EngineInfo, Float32, Inputs, Int64
+from runtimes.engines.encode import encode
 from runtimes.engines.engine import Bound, Engine, Value
 
 
@@ -39,8 +37,7 @@ class StepSession:
 
         Args:
             engine: An engine with the graphs "encoder" and "decoder".
-            image_per_run: Encode one image per run. Encoders with dynamic INT8 need it: they compute activation scales over all images of a
-                run, and a caption must not depend on the other images of its batch.
+            image_per_run: See `encode`.
         """
         self._engine, self._image_per_run = engine, image_per_run
         self._encoded = list(engine.signature("encoder").outputs)
@@ -77,8 +74,7 @@ class StepSession:
 
     def _run_encoder(self, inputs: Inputs) -> tuple[int, dict[str, Value]]:
         """Return the number of images and the outputs of the encoder."""
-        images = len(next(iter(inputs.values())))
-        return images, self._encode_each(inputs, images) if self._image_per_run and images > 1 else self._encode_all(inputs)
+        return len(next(iter(inputs.values()))), encode(self._engine, inputs, self._encoded, image_per_run=self._image_per_run)
 
     def _start(self, sources: int, cross: dict[str, Value]) -> StepState:
         """Return the state of one row without tokens for each source of cross-attention."""
@@ -90,27 +86,6 @@ class StepSession:
         outputs = self._engine.run("decoder", state.bound, feeds, ["logits", *self._present.values()])
         past = {name: outputs[present] for name, present in self._present.items()}
         return self._engine.to_numpy(outputs["logits"]), replace(state, past=past)
-
-    def _encode_all(self, inputs: Inputs) -> dict[str, Value]:
-        feeds = {name: self._engine.to_engine(array) for name, array in inputs.items()}
-        return self._engine.run("encoder", self._engine.bind("encoder", {}), feeds, self._encoded)
-
-    def _encode_each(self, inputs: Inputs, images: int) -> dict[str, Value]:
-        """Encode one image per run and copy each output into an array for all images, so that only one image's outputs exist twice."""
-        stacked: dict[str, NDArray[Any]] = {}
-        for image, single in enumerate(one_by_one(inputs, images)):
-            for name, value in self._encode_all(single).items():
-                array = self._engine.to_numpy(value)
-                if not image:
-                    stacked[name] = np.empty((images, *array.shape[1:]), array.dtype)
-                stacked[name][image] = array[0]
-        return {name: self._engine.to_engine(array) for name, array in stacked.items()}
-
-
-def one_by_one(inputs: Inputs, images: int) -> Iterator[Inputs]:
-    """Yield the inputs of each image, with a first axis of length 1."""
-    for image in range(images):
-        yield {name: array[image : image + 1] for name, array in inputs.items()}
 
 
 def keeps_all(indices: Int64, count: int) -> bool:

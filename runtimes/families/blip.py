@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from runtimes.families.registry import check_sizes
-from runtimes.families.signature import SINGLE, SPLIT, Signature
+from runtimes.families.signature import SINGLE, SPLIT, Signature, Values
 
 Activation = Literal["gelu", "gelu_new", "quick_gelu", "relu"]
 
@@ -90,28 +90,36 @@ class BlipSpec:
 
     def signatures(self, contract: str, precision: str) -> dict[str, Signature]:
         """Return role → inputs and outputs of its graph; empty for an unknown contract."""
-        pixels = {"pixels": f"float32[images,3,{self.image_px},{self.image_px}]"}
         if contract == SINGLE:
             lengths = dict.fromkeys(("min_length", "max_length"), "int64[]")
             return {
                 "captioner": (
-                    {**pixels, "prompt_ids": "int64[prompt]", **lengths},
+                    {**self.pixels, "prompt_ids": "int64[prompt]", **lengths},
                     {"token_ids": "int64[images,length]", "log_probabilities": "float32[images]"},
                 )
             }
         if contract != SPLIT:
             return {}
         kind = "float16" if precision == "fp16" else "float32"
-
-        def cached(prefix: str, rows: str, tokens: str) -> dict[str, str]:
-            axes = f"{kind}[{rows},{self.text_heads},{tokens},{self.head_width}]"
-            return {f"{prefix}_{name}_{layer}": axes for layer in range(self.text_layers) for name in ("key", "value")}
-
-        cross = cached("cross", "images", "vision_tokens")
+        past, present = (self._cached(kind, *names) for names in (("past", "rows", "past"), ("present", "rows", "past_and_new")))
+        cross = self.cross_values(kind)
         return {
-            "encoder": (pixels, cross),
+            "encoder": (self.pixels, cross),
             "decoder": (
-                {"token_ids": "int64[rows,new]", "positions": "int64[positions]", **cached("past", "rows", "past"), **cross},
-                {"logits": f"float32[rows,positions,{self.vocabulary}]", **cached("present", "rows", "past_and_new")},
+                {"token_ids": "int64[rows,new]", "positions": "int64[positions]", **past, **cross},
+                {"logits": f"float32[rows,positions,{self.vocabulary}]", **present},
             ),
         }
+
+    @property
+    def pixels(self) -> Values:
+        """The inputs of an encoder."""
+        return {"pixels": f"float32[images,3,{self.image_px},{self.image_px}]"}
+
+    def cross_values(self, kind: str) -> Values:
+        """Return keys and values of cross-attention of an element type."""
+        return self._cached(kind, "cross", "images", "vision_tokens")
+
+    def _cached(self, kind: str, prefix: str, rows: str, tokens: str) -> Values:
+        axes = f"{kind}[{rows},{self.text_heads},{tokens},{self.head_width}]"
+        return {f"{prefix}_{name}_{layer}": axes for layer in range(self.text_layers) for name in ("key", "value")}

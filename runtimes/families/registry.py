@@ -49,6 +49,7 @@ class ModelSpec(Protocol):
 FAMILIES = {
     ("blip", "caption"): "runtimes.families.blip:BlipSpec",
     ("blip", "vqa"): "runtimes.families.blip_vqa:BlipVqaSpec",
+    ("blip", "matching"): "runtimes.families.blip_matching:BlipMatchingSpec",
 }
 """(family, task) → "module:class" of the model section, imported when a manifest needs it."""
 

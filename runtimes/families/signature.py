@@ -6,9 +6,9 @@ A value is written as `float32[rows,4,past,8]`. A number is a fixed size; a name
 from collections.abc import Mapping
 from typing import TypeAlias
 
-SPLIT, SINGLE, QUESTION = "split/1", "single/1", "question/1"
+SPLIT, SINGLE, QUESTION, MATCHING = "split/1", "single/1", "question/1", "matching/1"
 """Contracts. SPLIT: an encoder, and a decoder that runs once per token. SINGLE: one graph with the whole loop. QUESTION: as SPLIT, and
-between them a graph that runs once per question."""
+between them a graph that runs once per question. MATCHING: an encoder of images, and an encoder of texts with or without images."""
 
 Values: TypeAlias = dict[str, str]
 """Name → type and axes."""

@@ -19,7 +19,7 @@ class TaskSpec:
     command: str
     """Name of the command that runs artifacts of this task."""
     text: str
-    """What the decoder generates, as a word for messages."""
+    """What the model returns, as a word for messages."""
 
 
 TASKS: dict[str, TaskSpec] = {
@@ -27,6 +27,7 @@ TASKS: dict[str, TaskSpec] = {
     for spec in (
         TaskSpec(name="caption", model="runtimes.tasks.captioner:Captioner", command="caption", text="caption"),
         TaskSpec(name="vqa", model="runtimes.tasks.answerer:Answerer", command="ask", text="answer"),
+        TaskSpec(name="matching", model="runtimes.tasks.matcher:Matcher", command="match", text="score"),
     )
 }
 """Name of a task → entry."""

@@ -5,7 +5,7 @@ from typing import Literal, Self, TypeAlias
 
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.artifact.manifest import ImageSpec
-from runtimes.decoding.session import EngineInfo
+from runtimes.decoding.session import EngineInfo, Float32
 
 FinishReason: TypeAlias = Literal["stop", "length"]
 
@@ -91,3 +91,29 @@ class ModelInfo:
     """Images with more pixels are refused."""
     defaults: GenerationConfig
     """Settings of the search for arguments of None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """How well each text describes an image, or the error that prevented it."""
+
+    probabilities: tuple[float, ...] = ()
+    """Per text: probability of the matching head that it describes the image."""
+    similarities: tuple[float, ...] = ()
+    """Per text: cosine of the contrastive embeddings, from -1 to 1."""
+    error: str | None = None
+    """Message in one line if the image could not be compared; then the tuples are empty."""
+    code: str | None = None
+    """Code of the error, see `ToolkitError.code`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Embedding:
+    """The embedding of an image, or the error that prevented it."""
+
+    vector: Float32 | None = None
+    """f32[E], of length 1; None with an error."""
+    error: str | None = None
+    """Message in one line if the image could not be embedded."""
+    code: str | None = None
+    """Code of the error, see `ToolkitError.code`."""

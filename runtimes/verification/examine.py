@@ -1,15 +1,14 @@
 """Open the graphs of a verified artifact and replay its golden captions. All native code that reads its files runs here."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.host.facts import read_host
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.loading import LoadOptions, load_verified
-from runtimes.tasks.captioner import Captioner
-from runtimes.verification.golden import Golden
-from runtimes.verification.replay import Replay, replay
+from runtimes.verification.golden_tasks import replay_function
+from runtimes.verification.replay import Replay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,22 +17,22 @@ class Examined:
 
     providers: tuple[str, ...]
     golden: Replay | None
-    """None: the artifact has no golden captions."""
+    """None: the artifact has no golden results."""
 
 
-def examine(files: VerifiedFiles, golden: Golden | None, threads: int | None) -> Examined:
-    """Open an artifact on the CPU from its hashed files, and replay its golden captions.
+def examine(files: VerifiedFiles, golden: Any | None, threads: int | None) -> Examined:  # noqa: ANN401 - see `read_golden`
+    """Open an artifact on the CPU from its hashed files, and replay its golden results.
 
     Args:
         files: The files of the artifact.
-        golden: Its golden captions, or None.
+        golden: From `runtimes.verification.golden_tasks.read_golden`.
         threads: CPU threads; None: see `runtimes.load`.
 
     Raises:
-        ToolkitError: See `runtimes.load` and `runtimes.verification.replay.replay`.
+        ToolkitError: See `runtimes.load` and the functions of `GOLDEN_TASKS`.
     """
     options = LoadOptions(
-        task="caption",
+        task=files.artifact.manifest.task,
         device="cpu",
         provider_options={},
         threads=threads or read_host().cores,
@@ -43,5 +42,6 @@ def examine(files: VerifiedFiles, golden: Golden | None, threads: int | None) ->
         tune_allocator=True,
         draft=None,
     )
-    captioner = cast("Captioner", load_verified(files, options))
-    return Examined(providers=captioner.session.info().providers, golden=None if golden is None else replay(captioner, golden, files))
+    model = load_verified(files, options)
+    replayed = None if golden is None else replay_function(files.artifact.manifest.task)(model, golden, files)
+    return Examined(providers=model.session.info().providers, golden=replayed)

@@ -16,7 +16,7 @@ Every caption is searched without a prompt, with min_length 0, length penalty 1,
 import json
 from dataclasses import dataclass
 from math import isfinite
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -35,6 +35,7 @@ ROLE, LOGITS_ROLE = "golden", "golden-logits"
 MAX_BYTES = 1 << 20
 """Largest size of golden.json."""
 MAX_IMAGES = 16
+G = TypeVar("G")
 Logits: TypeAlias = Float32 | None
 """f32[I,V] of the token after the start token; None for a session without logits."""
 SEARCHES = (1, 3)
@@ -137,24 +138,35 @@ def read_golden(files: VerifiedFiles) -> Golden | None:
     Raises:
         ArtifactCorruptError: golden.json is invalid, or does not belong to the artifact.
     """
-    manifest = files.artifact.manifest
-    if ROLE not in (roles := {entry.role for entry in manifest.files.values()}):
+    if (golden := load_golden(files, Golden)) is None:
+        return None
+    needed = {f"{ROLE}:{name}" for image in golden.images for name in (image.original, image.resized)}
+    check_roles(files, needed | ({LOGITS_ROLE} if golden.logits_tolerance is not None else set()))
+    if problem := _inconsistency(golden, files.artifact.manifest):
+        raise ArtifactCorruptError(files.artifact.path_of(ROLE), problem)
+    return golden
+
+
+def load_golden(files: VerifiedFiles, kind: type[G]) -> G | None:
+    """Return the content of golden.json as a dataclass, or None without the file; raise ArtifactCorruptError if it is invalid."""
+    if ROLE not in {entry.role for entry in files.artifact.manifest.files.values()}:
         return None
     path, content = files.artifact.path_of(ROLE), files.read(ROLE)
     try:
         parsed = json.loads(content) if len(content) <= MAX_BYTES else {}
     except (ValueError, RecursionError) as error:
         raise ArtifactCorruptError(path, f"is not JSON ({error})") from error
-    golden, problems = json_dataclass.load(Golden, parsed)
+    golden, problems = json_dataclass.load(kind, parsed)
     if golden is None:
         raise ArtifactCorruptError(path, "; ".join(problems))
-    needed = {f"{ROLE}:{name}" for image in golden.images for name in (image.original, image.resized)}
-    needed |= {LOGITS_ROLE} if golden.logits_tolerance is not None else set()
-    if missing := sorted(needed - roles):
-        raise ArtifactCorruptError(path, f"needs files with the roles {', '.join(map(repr, missing))}, which the manifest does not declare")
-    if problem := _inconsistency(golden, manifest):
-        raise ArtifactCorruptError(path, problem)
     return golden
+
+
+def check_roles(files: VerifiedFiles, needed: set[str]) -> None:
+    """Raise ArtifactCorruptError if the manifest does not declare a file that golden.json needs."""
+    if missing := sorted(needed - {entry.role for entry in files.artifact.manifest.files.values()}):
+        path = files.artifact.path_of(ROLE)
+        raise ArtifactCorruptError(path, f"needs files with the roles {', '.join(map(repr, missing))}, which the manifest does not declare")
 
 
 def _inconsistency(golden: Golden, manifest: Manifest) -> str | None:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from runtimes.artifact.generation import GenerationConfig
+from runtimes.artifact.manifest import ImageSpec
 from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.decoding.log_softmax import log_softmax
 from runtimes.decoding.session import FIRST_POSITION, Float32
@@ -15,6 +16,7 @@ from runtimes.errors import EngineError, translate_errors
 from runtimes.host.facts import read_host
 from runtimes.images.reading import preprocess
 from runtimes.tasks.captioner import Captioner
+from runtimes.tasks.loaded_model import LoadedModel
 from runtimes.tasks.results import Caption
 from runtimes.verification.golden import SEARCHES, Golden, GoldenCaption, Logits, RecordingMachine, read_image_file, read_logits
 
@@ -159,17 +161,17 @@ class Replay:
     """The result of a replay."""
 
     searches: tuple[int, ...]
-    """Number of beams of each search."""
+    """Number of beams of each search; empty without searches."""
     captions: int
-    """Number of compared captions, over images, both forms of an image, and searches."""
+    """Number of compared captions, over images, both forms of an image, and searches; of a matcher: number of compared scores."""
     equal: int
     ties: tuple[str, ...]
     differences: tuple[str, ...]
     """Differences that are not ties; empty if the artifact is correct."""
     logits_difference: float | None
-    """Largest difference of a logit; None without logits."""
+    """Largest difference of a logit, or of a score of a matcher; None without logits."""
     logits_bound: float | None
-    """Largest allowed difference of a logit; None without logits."""
+    """Largest allowed difference; None without logits."""
     same_machine: bool
     """Whether this machine has the CPU features and library versions of the recording machine."""
     drafted: int = 0
@@ -177,9 +179,9 @@ class Replay:
     drafted_equal: int = 0
 
 
-def machine_of(captioner: Captioner) -> RecordingMachine:
+def machine_of(model: LoadedModel) -> RecordingMachine:
     """Return the facts that determine the rounding on this machine."""
-    return RecordingMachine(cpu_features=tuple(sorted(read_host().cpu_features)), versions=captioner.session.info().versions)
+    return RecordingMachine(cpu_features=tuple(sorted(read_host().cpu_features)), versions=model.session.info().versions)
 
 
 def logits_bound(captioner: Captioner, golden: Golden) -> float | None:
@@ -192,6 +194,17 @@ def logits_bound(captioner: Captioner, golden: Golden) -> float | None:
 def _score_bound(captioner: Captioner, golden: Golden) -> float:
     """Return the largest allowed difference of a caption's score on this machine, for sessions without logits."""
     return SAME_MACHINE_TOLERANCE if machine_of(captioner) == golden.machine else max(golden.tie_nat, SAME_MACHINE_TOLERANCE)
+
+
+def each_form(files: VerifiedFiles, names: tuple[str, str], spec: ImageSpec) -> list[tuple[str, Image.Image]]:
+    """Return the forms of a golden image, original and resized, by name; one form if their pixels are equal, as expected.
+
+    Raises:
+        ArtifactCorruptError, ImageReadError: See `read_image_file`.
+    """
+    forms = [(name, read_image_file(files, name, spec)) for name in names]
+    original, resized = (preprocess(form, spec) for _, form in forms)
+    return [(" and ".join(names), forms[0][1])] if np.array_equal(original, resized) else forms
 
 
 def replay(captioner: Captioner, golden: Golden, files: VerifiedFiles) -> Replay:
@@ -212,10 +225,7 @@ def replay(captioner: Captioner, golden: Golden, files: VerifiedFiles) -> Replay
     logits = None if golden.logits_tolerance is None else read_logits(files, len(golden.images))
     drafter, comparisons, drafted = captioner.drafter, list[ImageReplay](), list[ImageReplay]()
     for index, image in enumerate(golden.images):
-        forms = [(name, read_image_file(files, name, captioner.manifest.image)) for name in (image.original, image.resized)]
-        original, resized = (preprocess(form, captioner.manifest.image) for _, form in forms)
-        if np.array_equal(original, resized):
-            forms = [(f"{image.original} and {image.resized}", forms[0][1])]
+        forms = each_form(files, (image.original, image.resized), captioner.manifest.image)
         captioner.drafter = None
         comparisons += [compare_image(captioner, form, name, golden, index, logits) for name, form in forms]
         captioner.drafter = drafter

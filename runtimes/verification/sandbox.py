@@ -14,7 +14,7 @@ from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.verified_files import open_verified
 from runtimes.errors import ArtifactCorruptError, ArtifactCrashError, ToolkitError
 from runtimes.verification.examine import Examined, examine
-from runtimes.verification.golden import read_golden
+from runtimes.verification.golden_tasks import read_golden
 from runtimes.workers.child import serve
 from runtimes.workers.parent import Worker
 

@@ -16,7 +16,8 @@ from runtimes.errors import ArtifactCorruptError, DigestError, GoldenError, Outp
 from runtimes.storage.archive import SUFFIX, unpack
 from runtimes.storage.atomic_write import working_folder
 from runtimes.verification.examine import examine
-from runtimes.verification.golden import Sensitivity, read_golden
+from runtimes.verification.golden import Sensitivity
+from runtimes.verification.golden_tasks import GOLDEN_TASKS, read_golden
 from runtimes.verification.replay import Replay
 from runtimes.verification.sandbox import examine_in_subprocess
 
@@ -28,6 +29,8 @@ class Report:
     artifact: str
     digest: str
     """sha256 of manifest.json, which contains the hashes of all files. If it equals the sender's digest, the artifact is the sender's."""
+    task: str
+    """Task of the manifest."""
     authentic: bool
     """True if the digest was compared with an expected one."""
     files: int
@@ -37,7 +40,7 @@ class Report:
     """True if graphs and golden images were opened only in a subprocess."""
     providers: tuple[str, ...]
     golden: Replay | None
-    """None: the artifact has no golden captions."""
+    """None: the artifact has no golden results."""
     sensitivity: Sensitivity | None
     """Whether the golden captions detect damage, as measured when they were recorded."""
 
@@ -94,6 +97,7 @@ def _verify(path: Path, digest: str | None, threads: int | None, *, untrusted: b
     return Report(
         artifact=manifest.name,
         digest=manifest.digest,
+        task=manifest.task,
         authentic=digest is not None,
         files=len(manifest.files),
         bytes=sum(entry.bytes for entry in manifest.files.values()) + artifact.manifest_path.stat().st_size,
@@ -114,19 +118,21 @@ def summary(report: Report) -> list[str]:
         f"  model     opened{' in a subprocess' if report.sandboxed else ''} ({', '.join(report.providers)}); "
         "inputs, outputs and operators of graphs as declared",
     ]
+    noun = GOLDEN_TASKS[report.task].noun
     if golden is None or report.sensitivity is None:
-        return [*lines, "  captions  none to compare with: only a package (toolkit package) contains golden captions"]
+        return [*lines, f"  {noun:<8}  none to compare with: only a package (toolkit package) contains golden {noun}"]
     where = "this kind of machine" if golden.same_machine else "another kind of machine"
     drafted = f"; with drafts {golden.drafted_equal} of {golden.drafted}" if golden.drafted else ""
+    searches = f", {len(golden.ties)} ties (beams {', '.join(map(str, golden.searches))}{drafted})" if golden.searches else ""
     lines += [
-        f"  captions  {golden.equal} of {golden.captions} as recorded on {where}, {len(golden.ties)} ties "
-        f"(beams {', '.join(map(str, golden.searches))}{drafted})",
+        f"  {noun:<8}  {golden.equal} of {golden.captions} as recorded on {where}{searches}",
         *(f"            tie: {tie}" for tie in golden.ties),
     ]
     if golden.logits_difference is not None:
-        lines.append(f"  logits    differ by {golden.logits_difference:.2g} at most, {golden.logits_bound:g} is allowed")
+        values = "logits" if golden.searches else noun
+        lines.append(f"  {values:<8}  differ by {golden.logits_difference:.2g} at most, {golden.logits_bound:g} is allowed")
     if not report.sensitivity.noticed:
-        lines.append(f"  WEAK      golden captions do not change if a thousandth of {report.sensitivity.layer} is zero; hashes detect it")
+        lines.append(f"  WEAK      golden {noun} do not change if a thousandth of {report.sensitivity.layer} is zero; hashes detect it")
     return lines
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from runtimes.engine_registry import ENGINES, load_target
-from runtimes.families.signature import SINGLE, SPLIT
+from runtimes.families.signature import MATCHING, QUESTION, SINGLE, SPLIT
 from tests.paths import ROOT
 from toolkit.cli import COMMANDS
 from toolkit.metrics.ngrams import COUNTERS
@@ -102,7 +102,7 @@ def test_a_target_of_the_registry_is_there(target):
 
 
 def test_the_registry_names_known_contracts():
-    assert {contract for engine in ENGINES.values() for contract in engine.sessions} == {SPLIT, SINGLE}
+    assert {contract for engine in ENGINES.values() for contract in engine.sessions} == {SPLIT, SINGLE, QUESTION, MATCHING}
 
 
 @pytest.mark.slow  # imports torch and transformers
@@ -128,7 +128,7 @@ def test_the_help_of_a_command_starts_with_the_text_of_the_table():
 
 
 def test_every_command_is_in_the_table():
-    files = {file.stem for file in (ROOT / "toolkit/commands").glob("*.py")} - {"__init__", "options"}
+    files = {file.stem for file in (ROOT / "toolkit/commands").glob("*.py")} - {"__init__", "options", "model_options"}
     assert files == {module.rpartition(".")[2] for module, _ in COMMANDS.values()}
 
 

@@ -141,11 +141,11 @@ def test_what_an_export_would_ignore_is_named(checkpoint):
 
 def test_what_an_export_would_refuse_is_named(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps(config | {"architectures": ["BlipForQuestionAnswering"]}))
+    (checkpoint / "config.json").write_text(json.dumps(config | {"architectures": ["BlipModel"]}))
     (checkpoint / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": 32}}))
     summary = as_json(checkpoint)
     assert summary["family"] is None
-    assert ["BlipForQuestionAnswering" in summary["refused"][0], "shortest_edge" in summary["refused"][1]] == [True, True]
+    assert ["BlipModel" in summary["refused"][0], "shortest_edge" in summary["refused"][1]] == [True, True]
     assert "shortest_edge" in info(checkpoint).stdout
 
 

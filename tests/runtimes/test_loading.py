@@ -160,7 +160,8 @@ def test_an_unknown_contract_and_a_newer_schema(tiny_artifacts, tmp_path):
         runtimes.load(path)
     assert (
         str(caught.value)
-        == "unknown runtime 'ort split/2'; known: ort question/1, ort single/1, ort split/1, torch question/1, torch split/1"
+        == "unknown runtime 'ort split/2'; known: ort matching/1, ort question/1, ort single/1, ort split/1, torch matching/1, "
+        "torch question/1, torch split/1"
     )
     path = spoiled(tiny_artifacts["onnx-int8"], tmp_path / "newer", schema=SCHEMA + 1)
     with pytest.raises(ManifestVersionError, match=f"{SCHEMA + 1} .*{SCHEMA}"):

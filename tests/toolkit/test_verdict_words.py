@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from exporters.gate.findings import card_text
 from exporters.gate.gate import findings_line
 from exporters.gate.verdict import CANNOT_TELL, LOSS, NO_LOSS
 from tests.paths import ROOT
@@ -12,7 +13,6 @@ from tests.toolkit.stats.run_records import WORKLOAD, quality, record
 from toolkit.compare.pairing import AllowedDifferences, Run, pair_up
 from toolkit.compare.render import line_of
 from toolkit.compare.render import render_markdown as render_comparison
-from toolkit.packaging.card import _gate
 from toolkit.records.record import BASELINE
 from toolkit.report.page import render_html
 from toolkit.stats.rows import make_rows
@@ -55,12 +55,12 @@ def test_tables_page_comparison_card_and_gate_have_the_same_words(verdict):
         "verdict": text,
         "reference": "transformers",
     }
-    assert all(words.endswith(f" nat/token, {text}") for words in (findings_line(findings), _gate(findings)))
+    assert all(words.endswith(f" nat/token, {text}") for words in (findings_line(findings), card_text("caption", findings)))
 
 
 def test_older_manifests_have_a_drift_without_a_verdict():
     older = {"passed": True, "problem": None, "images": 21, "exact_captions": 20, "ties": 0, "drift_nat_per_token": 0.001, "reference": "t"}
-    assert _gate(older) == "passed; 20 of 21 captions equal t, drift +0.0010 nat/token"
+    assert card_text("caption", older) == "passed; 20 of 21 captions equal t, drift +0.0010 nat/token"
 
 
 def test_no_other_module_has_the_words():

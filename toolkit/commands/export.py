@@ -115,7 +115,8 @@ def command(
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a package", "exporting", "export") from error
     from exporters.calibration.activations import SHIPPED, Calibration
-    from exporters.gate.gate import OnGateFailure, findings_line
+    from exporters.gate.findings import findings_line
+    from exporters.gate.gate import OnGateFailure
     from runtimes.artifact.folder import open_artifact
     from toolkit.datasets import load_dataset
 
@@ -145,7 +146,7 @@ def command(
                 if not as_json:
                     click.echo(str(path))
                 if logging.getLogger().isEnabledFor(logging.WARNING):
-                    click.echo(f"  {findings_line(artifacts[-1].manifest.gate)}", err=True)
+                    click.echo(f"  {findings_line(artifacts[-1].manifest.task, artifacts[-1].manifest.gate)}", err=True)
                     for layer, layer_format in artifacts[-1].manifest.gate["exceptions"].items():
                         click.echo(f"    {layer}: {layer_format}", err=True)
         except ToolkitError as error:

@@ -63,7 +63,8 @@ def _checkpoint(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         False: "not tied to the word embeddings",
         None: "unknown, because torch is not installed or there are no weights",
     }
-    yield "head", heads[description["tied"]]
+    if not (description["family"] or "").endswith(" matching"):  # its head has no words
+        yield "head", heads[description["tied"]]
     if adapter := description.get("adapter"):
         targets = adapter["target_modules"]
         names = ", ".join(targets) if isinstance(targets, list) else targets or "its own layers"

@@ -1,10 +1,11 @@
 """Write the model card of a package (its README.md) from the manifest: model, recipe, usage, limits and licences."""
 
 import json
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from exporters.gate.gate import quality_text
+from exporters.gate.findings import card_text
 from runtimes.artifact.manifest import Manifest
 from runtimes.errors import RecordError
 from toolkit.packaging.goldens import IMAGES
@@ -17,7 +18,7 @@ CARD, CARD_ROLE = "README.md", "card"
 CARD_TEXT = """\
 # {name}
 
-A BLIP image captioner: it describes an image with one English sentence. Exported from `{model}`{revision} by blip-toolkit {toolkit}
+{description} Exported from `{model}`{revision} by blip-toolkit {toolkit}
 with the recipe `{recipe}`: {why}
 
 | | |
@@ -34,27 +35,70 @@ with the recipe `{recipe}`: {why}
 
 ```sh
 {install}toolkit verify .          # once, on the machine that will run it
-toolkit caption . photo.jpg
+{command}
 ```
 
 ```python
-from runtimes import load
-
-captioner = load(".")
-print(captioner.caption("photo.jpg")[0].text)
+{python}
 ```
 
 {measured}## Limits
 
-- Captions are likely, not certain: counts, colours, text and names are often wrong. They repeat the biases of the training data.
+- {limit}
 - {quantized}
-- `toolkit verify` compares the captions of {images} with those of the packaging machine (golden captions). Equal captions prove that
-  both machines compute the same; they do not prove that captions are good.{approximate}
+- `toolkit verify` compares the {noun} of {images} with those of the packaging machine (golden {noun}). Equal {noun} prove that
+  both machines compute the same; they do not prove that {noun} are good.{approximate}
 
 ## Licences
 
 Checkpoint: {licence}. Code of blip-toolkit: Apache-2.0. Golden images: {credits}.
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardWords:
+    """The words of a model card that depend on the task."""
+
+    description: str
+    command: str
+    python: str
+    limit: str
+    noun: str
+    """The results, in the plural."""
+    exact: str
+    """What is true of an FP32 artifact."""
+    quantized: str
+    """What is true of other artifacts."""
+
+
+WORDS = {
+    "caption": CardWords(
+        description="A BLIP image captioner: it describes an image with one English sentence.",
+        command="toolkit caption . photo.jpg",
+        python="""from runtimes import load
+
+captioner = load(".")
+print(captioner.caption("photo.jpg")[0].text)""",
+        limit="Captions are likely, not certain: counts, colours, text and names are often wrong. They repeat the biases of the training "
+        "data.",
+        noun="captions",
+        exact="Its captions equal the checkpoint's, token for token, on the images of the export gate.",
+        quantized="Its captions may differ from the checkpoint's in some words, and slightly between batch sizes and CPU types.",
+    ),
+    "matching": CardWords(
+        description="A BLIP image-text matcher: it compares images with English texts, and embeds both for search.",
+        command="toolkit match . photo.jpg --text 'a dog on a beach'",
+        python="""from runtimes import load
+
+matcher = load(".", task="matching")
+print(matcher.match("photo.jpg", ["a dog on a beach", "a plate of food"]))""",
+        limit="Probabilities are not calibrated: use them to rank. They repeat the biases of the training data.",
+        noun="scores",
+        exact="Its scores equal the checkpoint's within 0.0001 on the images of the export gate.",
+        quantized="Its scores differ from the checkpoint's, and slightly between CPU types. Do not mix embeddings of different artifacts.",
+    ),
+}
+"""Task of a manifest → words."""
 
 
 def card(manifest: Manifest, measured: str | None, *, offline: bool) -> str:
@@ -65,7 +109,7 @@ def card(manifest: Manifest, measured: str | None, *, offline: bool) -> str:
         measured: Markdown table of benchmark results, or None.
         offline: Whether the package contains wheels.
     """
-    recipe, gate = manifest.recipe, manifest.gate
+    recipe, gate, words = manifest.recipe, manifest.gate, WORDS[manifest.task]
     entries = {
         entry["file"]: entry for entry in json.loads(resources.files("toolkit.sample").joinpath("captions.json").read_bytes())["images"]
     }
@@ -87,15 +131,18 @@ def card(manifest: Manifest, measured: str | None, *, offline: bool) -> str:
         resample=manifest.image.resample,
         tokens=manifest.model.vision_tokens,
         megabytes=sum(entry.bytes for entry in manifest.files.values()) / 1e6,
-        gate=_gate(gate),
+        gate=card_text(manifest.task, gate),
         checkpoint=manifest.source.sha256,
         install="pip install --no-index --find-links . --require-hashes -r requirements.txt   # uses only files of this folder\n"
         if offline
         else "",
         measured=f"## Measured\n\n{measured}\n" if measured else "",
-        quantized="Its captions may differ from the checkpoint's in some words, and slightly between batch sizes and CPU types."
-        if manifest.target.precision != "fp32"
-        else "Its captions equal the checkpoint's, token for token, on the images of the export gate.",
+        quantized=words.exact if manifest.target.precision == "fp32" else words.quantized,
+        description=words.description,
+        command=words.command,
+        python=words.python,
+        limit=words.limit,
+        noun=words.noun,
         images=", ".join(IMAGES),
         approximate="\n- It is approximate: its input images are smaller than those of the checkpoint."
         if manifest.target.approximate
@@ -117,11 +164,3 @@ def measured_table(path: Path, manifest: Manifest) -> str:
     if not any(record.subject and record.subject.manifest_digest for record in relevant):
         raise RecordError(str(path), f"has no record of {manifest.name} (digest {manifest.digest[:12]}…); run toolkit bench on it")
     return render_markdown(relevant)
-
-
-def _gate(gate: dict[str, object]) -> str:
-    """Return the result of the export gate in words; a manifest may have none."""
-    if "drift_nat_per_token" not in gate:
-        return "not recorded"
-    result = "passed" if gate["passed"] else f"not passed: {gate['problem']}"
-    return f"{result}; {gate['exact_captions']} of {gate['images']} captions equal {gate['reference']}, {quality_text(gate)}"

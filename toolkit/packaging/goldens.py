@@ -7,11 +7,13 @@ import logging
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from runtimes.artifact import json_dataclass
+from runtimes.artifact.manifest import ImageSpec
 from runtimes.errors import GoldenError
 from runtimes.images.reading import read_image
 from runtimes.tasks.captioner import Captioner
@@ -68,6 +70,36 @@ class Recording:
     """Files of the images and the logits, to add to the package."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PackagedImage:
+    """A golden image in the forms of a package."""
+
+    name: str
+    """Its file name in `toolkit/sample`."""
+    sha256: str
+    """Hash of the original file."""
+    decoded: Image.Image
+    """RGB."""
+    original: str
+    """File name of the original in the package."""
+    resized: str
+    """File name of the resized PNG in the package."""
+
+
+def golden_images(spec: ImageSpec) -> tuple[list[PackagedImage], Files]:
+    """Return the golden images, and their files."""
+    images: list[PackagedImage] = []
+    files: Files = {}
+    for name in IMAGES:
+        original, content = f"golden-{name}", resources.files("toolkit.sample").joinpath(name).read_bytes()
+        resized, image = original.replace(".jpg", ".png"), read_image(content, name)
+        files[original] = (f"{ROLE}:{original}", content)
+        files[resized] = (f"{ROLE}:{resized}", _png(image.resize((spec.width_px, spec.height_px), Image.Resampling[spec.resample.upper()])))
+        sha256 = hashlib.sha256(content).hexdigest()
+        images.append(PackagedImage(name=name, sha256=sha256, decoded=image, original=original, resized=resized))
+    return images, files
+
+
 def record(captioner: Captioner, path: Path) -> Recording:
     """Caption the golden images.
 
@@ -78,19 +110,18 @@ def record(captioner: Captioner, path: Path) -> Recording:
     Raises:
         GoldenError: The export gate captioned one of the images, and its caption differs from the one here.
     """
-    spec, manifest = captioner.manifest.image, captioner.manifest
+    manifest = captioner.manifest
     searches, length, settings = searches_of(captioner), manifest.defaults.max_length, manifest.defaults.deterministic()
     if left_out := [str(num_beams) for num_beams in SEARCHES if num_beams not in searches]:
         logger.warning("%s: its session has no search with %s beams, so none is recorded", path, ", ".join(left_out))
     tie_nat, tolerance = BOUNDS[manifest.target.precision]
-    files: Files = {}
-    images, golden_images, logits = [], [], []
-    for name in IMAGES:
-        original, content = f"golden-{name}", resources.files("toolkit.sample").joinpath(name).read_bytes()
-        resized, image = original.replace(".jpg", ".png"), read_image(content, name)
+    images, files = golden_images(manifest.image)
+    recorded_images, logits = [], []
+    for golden_image in images:
+        name, image = golden_image.name, golden_image.decoded
         results = [golden_caption(captioner, image, num_beams, length) for num_beams in searches]
         captions = tuple(_recorded(captioner, image, num_beams, caption) for num_beams, caption in zip(searches, results, strict=True))
-        gate_ids = manifest.gate.get("captions", {}).get(hashlib.sha256(content).hexdigest())
+        gate_ids = manifest.gate.get("captions", {}).get(golden_image.sha256)
         if gate_ids is not None:
             actual = captioner.caption([image], generation_config=settings)[0]
             recorded = _recorded(captioner, image, settings.num_beams, actual)
@@ -98,10 +129,7 @@ def record(captioner: Captioner, path: Path) -> Recording:
             tie, problem = compare_caption(captioner, image, at_export, actual, tie_nat)
             if problem is not None and not tie:
                 raise GoldenError(path, f"{name}: {problem} as at export")
-        files[original] = (f"{ROLE}:{original}", content)
-        files[resized] = (f"{ROLE}:{resized}", _png(image.resize((spec.width_px, spec.height_px), Image.Resampling[spec.resample.upper()])))
-        images.append(image)
-        golden_images.append(GoldenImage(original=original, resized=resized, captions=captions))
+        recorded_images.append(GoldenImage(original=golden_image.original, resized=golden_image.resized, captions=captions))
         logits += [row] if (row := first_logits(captioner, image)) is not None else []
     golden = Golden(
         schema=SCHEMA,
@@ -110,11 +138,11 @@ def record(captioner: Captioner, path: Path) -> Recording:
         logits_tolerance=tolerance if logits else None,
         sensitivity=Sensitivity(layer="", noticed=False),
         machine=machine_of(captioner),
-        images=tuple(golden_images),
+        images=tuple(recorded_images),
     )
     if logits:
         files[LOGITS] = (LOGITS_ROLE, np.stack(logits).astype("<f4").tobytes())
-    return Recording(golden, tuple(images), np.stack(logits) if logits else None, files)
+    return Recording(golden, tuple(image.decoded for image in images), np.stack(logits) if logits else None, files)
 
 
 def notices(recording: Recording, damaged: Captioner) -> bool:
@@ -125,9 +153,9 @@ def notices(recording: Recording, damaged: Captioner) -> bool:
     )
 
 
-def golden_json(recording: Recording, sensitivity: Sensitivity) -> tuple[str, bytes]:
+def golden_json(golden: Any, sensitivity: Sensitivity) -> tuple[str, bytes]:  # noqa: ANN401 - the dataclass of a task
     """Return the role and the content of golden.json."""
-    golden = json_dataclass.dump(replace(recording.golden, sensitivity=sensitivity))
+    golden = json_dataclass.dump(replace(golden, sensitivity=sensitivity))
     return ROLE, (json.dumps(golden, indent=1, ensure_ascii=False) + "\n").encode()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import FileEntry, Manifest
+from runtimes.engine_registry import load_target
 from runtimes.errors import ArtifactCorruptError, OutputError, OutputExistsError, ToolkitError
 from runtimes.loading import load
 from runtimes.storage.archive import BLOCK_BYTES, SUFFIX, check_suffix, write_archive
@@ -15,10 +16,17 @@ from runtimes.storage.atomic_write import locked, open_atomic, working_folder
 from runtimes.verification.golden import FILE, Sensitivity
 from runtimes.verification.verify import verify
 from toolkit.packaging.card import CARD, CARD_ROLE, card
-from toolkit.packaging.goldens import golden_json, notices, record
+from toolkit.packaging.goldens import golden_json
 from toolkit.packaging.sensitivity import with_zeroed_weight
 
 logger = logging.getLogger(__name__)
+
+RECORDERS = {
+    "caption": ("toolkit.packaging.goldens:record", "toolkit.packaging.goldens:notices"),
+    "matching": ("toolkit.packaging.match_goldens:record_matches", "toolkit.packaging.match_goldens:notices_matches"),
+}
+"""Task → function (loaded artifact, path) that records golden results, and function (recording, damaged model) that returns whether they
+differ."""
 
 Files = Mapping[str, tuple[str, bytes]]
 """File name → (role, content)."""
@@ -83,14 +91,16 @@ def package(
 
 
 def _goldens(artifact: Artifact, output: Path) -> Files:
-    """Record golden captions, and measure with a damaged copy of the artifact, beside the output, whether they notice damage."""
-    recording = record(load(artifact.path, device="cpu", draft=False), artifact.path)
+    """Record golden results, and measure with a damaged copy of the artifact, beside the output, whether they notice damage."""
+    task = artifact.manifest.task
+    record, notices = (load_target(target) for target in RECORDERS[task])
+    recording = record(load(artifact.path, task=task, device="cpu", draft=False), artifact.path)
     with working_folder(output.parent, f".{output.name}.copy-") as copy:
         layer = with_zeroed_weight(artifact, copy)
-        sensitivity = Sensitivity(layer=layer, noticed=notices(recording, load(copy, device="cpu", draft=False)))
+        sensitivity = Sensitivity(layer=layer, noticed=notices(recording, load(copy, task=task, device="cpu", draft=False)))
     if not sensitivity.noticed:
-        logger.warning("%s: golden captions do not notice that 0.1%% of %s is zero; the hashes do", artifact.path, layer)
-    return {**recording.files, FILE: golden_json(recording, sensitivity)}
+        logger.warning("%s: golden results do not notice that 0.1%% of %s is zero; the hashes do", artifact.path, layer)
+    return {**recording.files, FILE: golden_json(recording.golden, sensitivity)}
 
 
 def _content(artifact: Artifact, manifest: Manifest, added: Files, on_bytes: Callable[[int], None]) -> Iterator[Iterator[bytes]]:

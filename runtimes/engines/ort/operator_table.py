@@ -3,8 +3,9 @@
 The table decides which artifacts devices accept. After a change, raise `VERSION` and add a line to the history.
 """
 
-VERSION = 1
+VERSION = 2
 # History: 1 (2026-11): first version; graphs of the exporters after the optimizers of ONNX Runtime 1.27 to 1.32 at level EXTENDED.
+# 2 (2026-11): ReduceL2, which normalizes the embeddings of matchers.
 
 STANDARD = "ai.onnx"
 """Name of the standard domain. In a graph, its name is the empty string."""
@@ -12,7 +13,7 @@ STANDARD = "ai.onnx"
 OPERATORS = {
     STANDARD: (
         "Add And ArgMax Cast Concat Constant ConstantOfShape Conv Div DynamicQuantizeLinear Equal Erf Expand Gather "
-        "GatherElements Identity LayerNormalization Less LessOrEqual LogSoftmax MatMul MatMulInteger Mul Not Or Range ReduceMin "
+        "GatherElements Identity LayerNormalization Less LessOrEqual LogSoftmax MatMul MatMulInteger Mul Not Or Range ReduceL2 ReduceMin "
         "Relu Reshape Shape Sigmoid Size Slice Softmax Split Squeeze Sub Tanh Transpose Unsqueeze Where"
     ),
     "com.microsoft": (

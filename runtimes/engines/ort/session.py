@@ -11,6 +11,7 @@ from runtimes.engines.ort.providers import PROVIDERS, Options
 from runtimes.engines.step_session import StepSession
 
 if TYPE_CHECKING:
+    from runtimes.engines.graph_match_session import GraphMatchSession
     from runtimes.engines.question_session import EngineQuestionSession
     from runtimes.engines.single_graph_session import SingleGraphSession
 
@@ -39,6 +40,13 @@ def open_question_session(files: VerifiedFiles, device: str, threads: int, optio
         image_per_run=_image_per_run(files, "encoder"),
         question_per_run=_image_per_run(files, "question"),
     )
+
+
+def open_match_session(files: VerifiedFiles, device: str, threads: int, options: Options) -> "GraphMatchSession":
+    """Open the graphs of an artifact of contract `matching/1`; see `open_graph` for the errors."""
+    from runtimes.engines.graph_match_session import GraphMatchSession  # as above
+
+    return GraphMatchSession(_engine(files, ("encoder", "text"), device, threads, options), image_per_run=_image_per_run(files, "encoder"))
 
 
 def open_loop_session(files: VerifiedFiles, device: str, threads: int, options: Options) -> "SingleGraphSession":

@@ -114,8 +114,11 @@ class TextLayer(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Map x f[R,T,D], past K/V f[R,H,P,Dh], cross K/V f[B,H,N,Dh] and mask f[T,P+T] to f[R,T,D] and present K/V f[R,H,P+T,Dh]."""
         x, present = self.attention(x, past, mask)
-        x = self.crossattention(x, cross, images, rows)
-        return self.output(self.activation(self.intermediate["dense"](x)), x), present
+        return self.feed_forward(self.crossattention(x, cross, images, rows)), present
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """f[R,T,D] → f[R,T,D]."""
+        return self.output(self.activation(self.intermediate["dense"](x)), x)
 
 
 class TextEmbeddings(nn.Module):

@@ -39,35 +39,35 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_run_is_cached_by_its_content(folder, runs):
-    assert [cached_reference(content, IMAGES, runs) for content in ("x", "x", "y", "x")] == [REFERENCE] * 4
+    assert [cached_reference(content, IMAGES, Reference, runs) for content in ("x", "x", "y", "x")] == [REFERENCE] * 4
     assert (runs.count, len(list(folder.iterdir()))) == (2, 2)
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"transformers": "4.57.6"}', b"[" * 100_000, b"\xff\xfe"], ids=range(6))
 def test_a_damaged_file_is_replaced(folder, runs, damaged):
-    cached_reference("x", IMAGES, runs)
+    cached_reference("x", IMAGES, Reference, runs)
     (file,) = folder.iterdir()
     whole = file.read_bytes()
     file.write_bytes(damaged)
-    assert cached_reference("x", IMAGES, runs) == REFERENCE
+    assert cached_reference("x", IMAGES, Reference, runs) == REFERENCE
     assert (runs.count, file.read_bytes()) == (2, whole)
 
 
 def test_a_file_of_other_images_is_replaced(folder, runs):
-    cached_reference("x", IMAGES, runs)
+    cached_reference("x", IMAGES, Reference, runs)
     for others in (IMAGES[:1], [IMAGES[0], replace(IMAGES[1], captions=("a dog", "two"))]):
-        cached_reference("x", others, runs)
+        cached_reference("x", others, Reference, runs)
     assert runs.count == 3
 
 
 def test_the_least_recently_used_runs_are_removed(folder, runs):
     files = {}
     for number in range(MAX_FILES):
-        cached_reference(number, IMAGES, runs)
+        cached_reference(number, IMAGES, Reference, runs)
         (files[number],) = set(folder.iterdir()) - set(files.values())
         os.utime(files[number], (1000 + number, 1000 + number))
-    cached_reference(0, IMAGES, runs)  # a use makes it the newest
-    cached_reference("one more", IMAGES, runs)
+    cached_reference(0, IMAGES, Reference, runs)  # a use makes it the newest
+    cached_reference("one more", IMAGES, Reference, runs)
     left = set(folder.iterdir())
     assert [number for number, file in files.items() if file not in left] == [1]
     assert (len(left), runs.count) == (MAX_FILES, MAX_FILES + 1)
@@ -76,7 +76,7 @@ def test_the_least_recently_used_runs_are_removed(folder, runs):
 def test_a_cache_that_cannot_be_written_gives_a_warning(tmp_path, monkeypatch, runs, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert [cached_reference("x", IMAGES, runs) for _ in range(2)] == [REFERENCE] * 2
+    assert [cached_reference("x", IMAGES, Reference, runs) for _ in range(2)] == [REFERENCE] * 2
     assert runs.count == 2
     assert [(record.levelname, str(tmp_path / "file") in record.getMessage()) for record in caplog.records] == [("WARNING", True)] * 2
 
@@ -87,7 +87,7 @@ def test_without_a_home_there_is_a_warning(monkeypatch, runs, caplog):
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", no_home)
-    assert cached_reference("x", IMAGES, runs) == REFERENCE
+    assert cached_reference("x", IMAGES, Reference, runs) == REFERENCE
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
@@ -96,5 +96,5 @@ def test_a_relative_cache_folder_is_ignored(tmp_path, monkeypatch, runs):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    cached_reference("x", IMAGES, runs)
+    cached_reference("x", IMAGES, Reference, runs)
     assert [path.name for path in tmp_path.iterdir()] == ["home"]

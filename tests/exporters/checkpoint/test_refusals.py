@@ -23,7 +23,6 @@ class TestNotACaptioner:
         ("config", "kind"),
         [
             ({"model_type": "vit", "architectures": ["ViTForImageClassification"]}, "ViTForImageClassification"),
-            ({"model_type": "blip", "architectures": ["BlipForImageTextRetrieval"]}, "BLIP that compares images with texts"),
             ({"model_type": "blip", "architectures": ["BlipModel"]}, "BlipModel (BLIP without"),
             ({"model_type": "blip-2", "architectures": ["Blip2ForConditionalGeneration"]}, "(BLIP-2, another architecture"),
             (

@@ -285,8 +285,8 @@ SPOILERS = {name.removeprefix("spoil_"): spoil for name, spoil in list(globals()
 MESSAGES = {
     "arity": "MultiHeadAttention has fewer than the 3 inputs that it needs",
     "missing": "MultiHeadAttention has fewer than the 3 inputs that it needs",
-    "operator": "it computes If of ai.onnx, which is not in operator table 1",
-    "domain": "of evil, which is not in operator table 1",
+    "operator": "it computes If of ai.onnx, which is not in operator table 2",
+    "domain": "of evil, which is not in operator table 2",
     "count": "its operators are not those that the manifest declares",
     "subgraphs": "field 11 of the attribute is not one that this toolkit writes",
     "function": "field 25 of the model is not one that this toolkit writes",
