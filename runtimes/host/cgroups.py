@@ -16,10 +16,10 @@ QUOTAS = (
 for both)."""
 
 MEMORY_LIMITS = (
-    ("", ("sys/fs/cgroup", "sys/fs/cgroup/unified"), "memory.max"),
-    ("memory", ("sys/fs/cgroup/memory",), "memory.limit_in_bytes"),
+    ("", ("sys/fs/cgroup", "sys/fs/cgroup/unified"), "memory.max", "memory.current"),
+    ("memory", ("sys/fs/cgroup/memory",), "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
-"""For cgroup v2 and v1: name of the controller, mount points, file of the limit."""
+"""For cgroup v2 and v1: name of the controller, mount points, files of the limit and of the memory in use."""
 
 UNLIMITED_BYTES = 1 << 60
 """Limits from this value on mean "no limit": v1 shows the largest number of whole pages."""
@@ -36,11 +36,24 @@ def quota_cores(root: Path = Path("/")) -> int | None:
 
 def memory_limit_bytes(root: Path = Path("/")) -> int | None:
     """Return the tightest memory limit in bytes; None without a limit."""
-    for controller, mounts, file in MEMORY_LIMITS:
-        limits = [limit for group in _groups(root, controller, mounts) if (limit := _limit(group / file)) is not None]
-        if limits:
-            return min(limits)
-    return None
+    return min((limit for limit, _ in _memory_limits(root)), default=None)
+
+
+def memory_left_bytes(root: Path = Path("/")) -> int | None:
+    """Return the memory in bytes that this process and its children may still use within the limits; None without a limit.
+
+    Cached file pages that are not in active use do not count as used: the kernel drops them when memory is short.
+    """
+    return min((max(0, limit - used) for limit, used in _memory_limits(root)), default=None)
+
+
+def _memory_limits(root: Path) -> list[tuple[int, int]]:
+    """Return limit and used bytes for each level that has a limit."""
+    for controller, mounts, limit_file, usage_file in MEMORY_LIMITS:
+        groups = [(group, limit) for group in _groups(root, controller, mounts) if (limit := _limit(group / limit_file)) is not None]
+        if groups:
+            return [(limit, _used(group, usage_file)) for group, limit in groups]
+    return []
 
 
 def cpu_cgroups(root: Path) -> list[Path]:
@@ -82,3 +95,13 @@ def _limit(file: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return limit if 0 < limit < UNLIMITED_BYTES else None
+
+
+def _used(group: Path, usage_file: str) -> int:
+    """Return the memory in use in one cgroup in bytes, without inactive file pages; 0 if unknown."""
+    try:
+        used = int((group / usage_file).read_text())
+        counters = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(0, used - int(counters.get("total_inactive_file", counters.get("inactive_file", 0))))
+    except (OSError, ValueError):
+        return 0

@@ -208,6 +208,8 @@ class Limits:
     """Multiply-accumulates per second in INT8; None without onnxruntime."""
     library: str
     """The library that computed the products: onnxruntime, or numpy without it."""
+    bandwidth_problem: str | None = None
+    """Why `bytes_per_s` must not be compared with anything, in a few words; None if it was reproducible."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if a rate is not positive."""

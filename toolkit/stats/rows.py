@@ -238,7 +238,7 @@ def _limits(row: Row, record: Record) -> Row:
         "encode_limit_share": encode_s / row["encode_seconds"] if encode_s and row["encode_seconds"] else None,
         "token_bytes": round(token_bytes(work, size)),
         "token_limit_seconds": token_s,
-        "token_limit_share": token_s / row["step_seconds"] if row["step_seconds"] else None,
+        "token_limit_share": token_s / row["step_seconds"] if row["step_seconds"] and limits.bandwidth_problem is None else None,
     }
 
 

@@ -89,7 +89,8 @@ def limits_of(records: Sequence[Record]) -> list[Limits]:
 
 def _rates(limits: Limits) -> str:
     int8 = "" if limits.int8_macs_per_s is None else f" and {limits.int8_macs_per_s / 1e9:.0f} GMAC/s in INT8"
+    problem = "" if limits.bandwidth_problem is None else f" (not reproducible: {limits.bandwidth_problem}; no share of it is shown)"
     return (
-        f"{_count(limits.threads, 'thread')} read {limits.bytes_per_s / 1e9:.1f} GB/s, "
+        f"{_count(limits.threads, 'thread')} read {limits.bytes_per_s / 1e9:.1f} GB/s{problem}, "
         f"and {limits.library} computes {limits.float_macs_per_s / 1e9:.0f} GMAC/s in FP32{int8}"
     )

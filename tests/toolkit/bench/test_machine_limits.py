@@ -10,7 +10,9 @@ import onnxruntime
 import pytest
 
 from runtimes.engines.ort.matmul_model import FP32_MATMUL, INT8_MATMUL, matmul_model
+from toolkit.bench.roofline import machine_limits_worker
 from toolkit.bench.roofline.machine_limits import measure_limits
+from toolkit.bench.roofline.machine_limits_worker import largest_cache_bytes
 from toolkit.records.record import Arithmetic, Limits
 from toolkit.stats.roofline import encode_limit_s, token_limit_s
 
@@ -52,6 +54,25 @@ def test_this_machine_has_limits(caplog):
     assert (limits.threads, limits.library) == (1, "onnxruntime")
     assert min(limits.bytes_per_s, limits.float_macs_per_s, limits.int8_macs_per_s) > 1e8
     assert caplog.records == []
+
+
+def test_the_largest_cache(tmp_path):
+    assert largest_cache_bytes(tmp_path) == 0
+    for index, size in enumerate(("48K", "2048K", "266240K", "?")):
+        folder = tmp_path / f"sys/devices/system/cpu/cpu0/cache/index{index}"
+        folder.mkdir(parents=True)
+        (folder / "size").write_text(f"{size}\n")
+    assert largest_cache_bytes(tmp_path) == 260 << 20
+
+
+def test_a_buffer_that_caches_could_contain_is_a_problem(monkeypatch):
+    monkeypatch.setattr(machine_limits_worker, "MIN_BUFFER_BYTES", 1 << 20)
+    monkeypatch.setattr(machine_limits_worker, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(machine_limits_worker, "SECONDS", 0.0)
+    monkeypatch.setattr(machine_limits_worker, "CACHES_PER_BUFFER", 1 << 20)
+    rate, problem = machine_limits_worker.bandwidth(1)
+    assert rate > 1e8
+    assert (problem is None) == (largest_cache_bytes() == 0)
 
 
 SITE = """

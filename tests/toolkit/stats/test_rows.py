@@ -107,6 +107,13 @@ def test_limits_and_their_share_of_the_measured_time():
             "token_limit_share": 0.25,
         }
     )
+    unreliable = replace(limits, bandwidth_problem="two measurements differ by 23%")
+    row = rows_of(replace(measured, limits=unreliable, arithmetic=work))["onnx-int8"]
+    assert (row["encode_limit_share"], row["token_limit_seconds"], row["token_limit_share"]) == (
+        pytest.approx(0.5),
+        pytest.approx(0.005),
+        None,
+    )
 
 
 def test_a_speed_up_is_the_median_of_the_ratios_of_the_repeats():

@@ -89,6 +89,13 @@ def test_limits_have_a_table_and_a_line_where_they_were_measured():
     assert cells["hf-fp32"][2:4] == ["-", "-"]
     assert "2 threads read 20.0 GB/s, and onnxruntime computes 50 GMAC/s in FP32 and 200 GMAC/s in INT8." in text
     assert json.loads(RENDERERS["json"](measured))["limits"][0]["bytes_per_s"] == 20e9
+    unreliable = [
+        replace(record, limits=replace(limits, bandwidth_problem="too small")) if record.limits else record for record in measured
+    ]
+    text = RENDERERS["md"](unreliable)
+    assert "(not reproducible: too small; " in text
+    row = next(line for part in text.split("\n\n") if " GMAC " in part for line in part.splitlines() if "onnx-int8" in line)
+    assert [cell.strip() for cell in row.split("|")[-3:-1]] == ["5.00", "-"]
 
 
 def test_failures_are_listed_with_their_errors():
