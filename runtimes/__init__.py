@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from runtimes.errors import ToolkitError
     from runtimes.loading import load
+    from runtimes.pool.captioner_pool import CaptionerPool
     from runtimes.tasks.answerer import Answerer
     from runtimes.tasks.captioner import Captioner
     from runtimes.tasks.matcher import Matcher
     from runtimes.tasks.results import Answer, Caption, Match
 
-__all__ = ["Answer", "Answerer", "Caption", "Captioner", "Match", "Matcher", "ToolkitError", "load"]
+__all__ = ["Answer", "Answerer", "Caption", "Captioner", "CaptionerPool", "Match", "Matcher", "ToolkitError", "load"]
 
 _MODULES = {
     "Answer": "tasks.results",
     "Answerer": "tasks.answerer",
     "Caption": "tasks.results",
     "Captioner": "tasks.captioner",
+    "CaptionerPool": "pool.captioner_pool",
     "Match": "tasks.results",
     "Matcher": "tasks.matcher",
     "ToolkitError": "errors",

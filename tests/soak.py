@@ -1,7 +1,7 @@
 """Thousands of images with the tiny artifact: nothing grows, and kills lose and change nothing. `python -m tests.soak`, `make soak`.
 
 An unbroken run is watched (memory, descriptors, threads of its two processes); a second one is killed at random moments and resumed, its
-captioning process now and then as well. One image in a hundred is corrupt, in 25 ways.
+captioning processes now and then as well; it has two of them. One image in a hundred is corrupt, in 25 ways.
 """
 
 import argparse
@@ -119,12 +119,12 @@ def soak(artifact: Path, folder: Path, count: int, kills: int, seed: int) -> Soa
     write_images(images, count)
     whole, broken = folder / "whole.jsonl", folder / "broken.jsonl"
     began = time.monotonic()
-    samples = list(_watched(_start(artifact, images, whole), whole))
+    samples = list(_watched(_start(artifact, images, whole, "--processes", "1"), whole))
     seconds = time.monotonic() - began
     chance, killed, workers = random.Random(seed), 0, 0
     for moment in sorted(chance.sample(range(2, count), kills)):
         done = max(0, _done(broken))
-        process = _start(artifact, images, broken, "--resume")
+        process = _start(artifact, images, broken, "--resume", "--processes", "2")
         if moment > done + 2 and chance.random() < 0.5:
             workers += _kill_when(process, broken, chance.randrange(done + 1, moment), _worker_of)
         killed += _kill_when(process, broken, moment, lambda process: process)

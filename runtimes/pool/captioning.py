@@ -1,55 +1,72 @@
 """Caption the images of a job in this process, or answer questions about them, and yield rows in the order of the images."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from itertools import islice, repeat, tee
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtimes.images.reading import MAX_PIXELS
-from runtimes.loading import load
-from runtimes.pool.job import CaptionJob, Ready
+from runtimes.pool.batch_invariance import is_batch_invariant
+from runtimes.pool.job import CaptionJob, Item, Ready
 from runtimes.pool.rows import Row, row_of
 
+if TYPE_CHECKING:
+    from runtimes.tasks.text_generator import TextGenerator
 
-def rows_of(
-    job: CaptionJob, on_ready: Callable[[Ready], None] = lambda ready: None, images: Iterable[str] | None = None
-) -> Generator[Row, None, None]:
-    """Load the artifact and yield one row per image.
+
+def load_arguments(job: CaptionJob) -> dict[str, Any]:
+    """Return the arguments of `runtimes.load` for a job."""
+    request = job.request
+    return {
+        "path": job.artifact,
+        "task": request.task,
+        "device": job.device,
+        "threads": job.threads,
+        "max_pixels": request.max_pixels or MAX_PIXELS,
+        "reduce_large": request.reduce_large,
+        "draft": request.draft_mode(),
+        "provider_options": job.provider_options,
+    }
+
+
+def rows_of(model: "TextGenerator[Any, Any]", job: CaptionJob, items: Iterable[Item]) -> Generator[Row, None, None]:
+    """Yield one row per image.
 
     Args:
-        job: Artifact, images and settings.
-        on_ready: Called once before the first row, with the artifact and device in use.
-        images: Replaces the images of the job. An iterator is read as far ahead as `Captioner.stream` does.
+        model: Loaded with `load_arguments`.
+        job: The settings.
+        items: The images. An iterator is read as far ahead as `Captioner.stream` does.
 
     Raises:
-        ToolkitError: See `runtimes.load` and `Captioner.caption`.
+        ToolkitError: See `Captioner.caption`.
     """
     request = job.request
-    model: Any = load(
-        job.artifact,
-        task=request.task,
-        device=job.device,
-        threads=job.threads,
-        max_pixels=request.max_pixels or MAX_PIXELS,
-        reduce_large=request.reduce_large,
-        draft=request.draft_mode(),
-        provider_options=job.provider_options,
-    )
-    names, sources = tee(job.images if images is None else images)
+    named, sources = tee(items)
+    stream: Any = model.stream  # type: ignore[attr-defined] - of `Captioner` and `Answerer`, whose arguments differ
     arguments = {
         "batch_size": request.batch_size,
         "workers": job.readers,
         "log_probabilities": request.log_probabilities,
         **request.generation_options(model.tokenizer),
     }
+    images = (item.source for item in sources)
     if request.questions:
-        texts = model.stream(sources, repeat(list(request.questions)), **arguments)
+        texts = stream(images, repeat(list(request.questions)), **arguments)
     else:
-        texts = model.stream(sources, prompt=request.prompt, **arguments)
-    engine = model.session.info()
-    on_ready(Ready(artifact=model.manifest.digest, device=engine.device, versions=engine.versions))
+        texts = stream(images, prompt=request.prompt, **arguments)
     with closing(texts):
-        # The texts of an image come first, so that zip does not take a name before they are available.
+        # The texts of an image come first, so that zip does not take an item before they are available.
         groups = iter(lambda: list(islice(texts, max(1, len(request.questions)))), [])
-        for group, image in zip(groups, names, strict=True):
-            yield row_of(image, group, model, request.prompt if request.strip_prompt else None)
+        for group, item in zip(groups, named, strict=True):
+            yield row_of(item.name, group, model, request.prompt if request.strip_prompt else None)
+
+
+def ready_of(model: "TextGenerator[Any, Any]", job: CaptionJob) -> Ready:
+    """Return the facts about a loaded artifact that its supervisor needs."""
+    engine = model.session.info()
+    return Ready(
+        artifact=model.manifest.digest,
+        device=engine.device,
+        versions=engine.versions,
+        batch_invariant=is_batch_invariant(model, job.request),
+    )

@@ -1,7 +1,8 @@
-"""Messages of a captioning subprocess: the job that it receives, and its first reply."""
+"""Messages of a captioning subprocess: the job and the images that it receives, and its first reply."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from runtimes.artifact.generation import GenerationOptions
 
@@ -23,6 +24,7 @@ class Request:
     min_length: int | None
     max_length: int | None
     batch_size: int
+    """Images per run of the model."""
     max_pixels: int | None
     """None: the default of `runtimes.load`."""
     reduce_large: bool
@@ -67,9 +69,50 @@ class Request:
         return cast("GenerationOptions", options)
 
 
+@dataclass(frozen=True)
+class Item:
+    """An image of a job."""
+
+    name: str
+    """Its name in rows; a path if there is no content."""
+    content: bytes | None = None
+    """The bytes of its file."""
+    index: int = 0
+    """Place in the job, for the caller."""
+
+    @property
+    def source(self) -> str | bytes:
+        """The image as an argument of `Captioner.caption`."""
+        return self.name if self.content is None else self.content
+
+
+Batch: TypeAlias = Sequence[Item]
+"""Images that share a run of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How captioners share the cores."""
+
+    processes: int
+    threads: int
+    """CPU threads of each process."""
+    batch_size: int
+    reason: str
+    """Why, in one line."""
+
+    def __str__(self) -> str:
+        batch = "" if self.batch_size == 1 else f", {self.batch_size} images per run"
+        return f"{_count(self.processes, 'process', 'es')} with {_count(self.threads, 'thread', 's')}{batch}"
+
+
+def _count(number: int, noun: str, plural: str) -> str:
+    return f"{number} {noun}{plural if number > 1 else ''}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class CaptionJob:
-    """The artifact, images and settings of one subprocess."""
+    """The artifact and settings of one subprocess."""
 
     artifact: str
     device: str
@@ -77,7 +120,6 @@ class CaptionJob:
     readers: int
     """Threads that read images ahead of the model."""
     request: Request
-    images: tuple[str, ...]
     log_level: int
     timeout_s: float | None = None
     """Time limit per image, which ends the subprocess; None: no limit."""
@@ -94,3 +136,5 @@ class Ready:
     device: str
     versions: dict[str, str]
     """Versions of the engine's libraries."""
+    batch_invariant: bool
+    """Whether captions of this request do not depend on the batch size."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runtimes.tasks.registry import TASKS
 
 if TYPE_CHECKING:
-    from runtimes.tasks.results import GeneratedText
+    from runtimes.tasks.results import Caption, GeneratedText
     from runtimes.tasks.text_generator import TextGenerator
 
 Row = Mapping[str, Any]
@@ -36,6 +36,23 @@ def _text_fields(text: "GeneratedText", model: "TextGenerator[Any, Any]", prompt
     word = TASKS[model.manifest.task].text
     row = {word: value, "token_ids": text.token_ids, "score": text.score, "finish_reason": text.finish_reason}
     return row if text.log_probabilities is None else {**row, "log_probabilities": text.log_probabilities}
+
+
+def caption_of(row: Row) -> "Caption":
+    """Return the caption of a row."""
+    from runtimes.tasks.results import Caption
+
+    if "error" in row:
+        return Caption(text="", token_ids=(), score=None, error=row["error"], code=row["code"])
+    values = row.get("log_probabilities")
+    return Caption(
+        text=row["caption"],
+        token_ids=tuple(row["token_ids"]),
+        score=row["score"],
+        log_probabilities=None if values is None else tuple(values),
+        finish_reason=row["finish_reason"],
+        alternatives=tuple(map(caption_of, row.get("alternatives", ()))),
+    )
 
 
 def json_lines(row: Row) -> str:

@@ -1,87 +1,177 @@
-"""Caption batches of images in a subprocess, and go on when an image crashes it.
+"""Caption batches of images in subprocesses that share one queue, and go on when an image crashes one of them.
 
-When the subprocess ends early, the current batch and the images that were read ahead are suspects. Each suspect batch is tried again in a
-subprocess of its own. A batch that crashes it is tried image by image, and an image that crashes it becomes a row with the error
-`IMAGE_CRASH` and its sha256. All other images are captioned in their original batches.
+When a subprocess ends early, the batches in flight there are suspects: the current one, and those that were read ahead. Each suspect batch
+is tried again in a subprocess of its own. A batch that crashes it is tried image by image, and an image that crashes it becomes a row with
+the error `IMAGE_CRASH` and its sha256. All other images are captioned in their original batches.
+
+The subprocesses share the pages of the memory-mapped weights. A thread drives each of them.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from itertools import islice
+import logging
+import threading
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from typing import Self
 
-from runtimes.artifact.folder import sha256_of
-from runtimes.errors import ArtifactCrashError, ImageCrashError, ImageTimeoutError
-from runtimes.pool.job import CaptionJob, Ready
-from runtimes.pool.rows import Row
-from runtimes.workers.parent import Worker
+from runtimes.errors import ArtifactCrashError
+from runtimes.pool.exchange import Done, Exchange
+from runtimes.pool.job import Batch, CaptionJob, Ready
+from runtimes.pool.lane import Lane
 
-Batch = Sequence[str]
+logger = logging.getLogger(__name__)
+
 MAX_CRASHES = 5
-"""Number of images that crash the subprocess before any image has been captioned, from which the artifact is the cause."""
+"""Number of images that crash a subprocess before any image has been captioned, from which the artifact is the cause."""
+AHEAD = 8
+"""Batches per process that are handed out and whose rows the caller has not taken yet."""
 
 
-def supervise(job: CaptionJob, batches: Sequence[Batch], on_ready: Callable[[Ready], None], *, proven: bool) -> Iterator[list[Row]]:
-    """Yield the rows of each batch. The rows of a batch that was split are yielded one by one.
+class Supervisor:
+    """Captioning subprocesses. As a context manager, it ends them at the end of the block.
 
     Args:
-        job: The job; its images are replaced.
-        batches: Paths of images that share a run of the model.
-        on_ready: Called for each subprocess before its first row.
-        proven: True if the artifact has captioned an image on this machine.
-
-    Raises:
-        ArtifactCrashError: The subprocess crashes for every image.
-        ToolkitError: The error that the subprocess raised.
+        processes: Number of subprocesses. They start when there are batches for them and stay open between runs.
     """
-    todo, suspects = list(batches), 0
-    crashed: list[Row] = []
-    while True:
-        part = todo[:1] if suspects else todo
-        images = tuple(image for batch in part for image in batch)
-        done = 0
-        limit = None if job.timeout_s is None else job.timeout_s * max(map(len, part))
-        with Worker("runtimes.pool.worker", seconds=limit, every_progress=True, quiet=False) as worker:
-            replies = worker.request(replace(job, images=images, readers=0 if suspects else job.readers))
-            if (first := next(replies, None)) is not None:
-                on_ready(Ready(**first))
-                for batch in part:
-                    rows = list(islice(replies, len(batch)))
-                    if len(rows) < len(batch):
+
+    def __init__(self, processes: int = 1) -> None:
+        self._lanes = [Lane() for _ in range(processes)]
+        self._proven = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the subprocesses."""
+        for lane in self._lanes:
+            lane.close()
+
+    def run(
+        self, job: CaptionJob, batches: Iterable[Batch], on_ready: Callable[[Ready], None] = lambda ready: None, *, proven: bool = False
+    ) -> Generator[Done, None, None]:
+        """Yield the images and rows of each batch as soon as they are done. Those of a batch that was split are yielded one by one.
+
+        Close the iterator to stop early; the subprocesses end.
+
+        Args:
+            job: The artifact and the settings. If they need the captioners of the last job, these are used again.
+            batches: Images that share a run of the model: `Request.batch_size` of them, and fewer in the last batch. Threads consume it.
+            on_ready: Called for each subprocess that has loaded the artifact, before its first rows.
+            proven: True if the artifact has captioned an image on this machine.
+
+        Raises:
+            ArtifactCrashError: The subprocesses crash for every image.
+            ToolkitError: The error that a subprocess raised.
+        """
+        self._proven = self._proven or proven
+        run = _Run(job, Exchange(batches, len(self._lanes), AHEAD * len(self._lanes)), proven=self._proven)
+        threads = [threading.Thread(target=run.drive, args=(lane,), daemon=True) for lane in self._lanes]
+        for thread in threads:
+            thread.start()
+        try:
+            for message in run.exchange.messages():
+                if isinstance(message, Ready):
+                    on_ready(message)
+                    continue
+                self._proven = True
+                yield message
+                yield from run.crashed()
+            yield from run.crashed()
+        finally:
+            run.exchange.stop()
+            if any(thread.is_alive() for thread in threads):
+                for lane in self._lanes:
+                    lane.kill()
+            for thread in threads:
+                thread.join()
+
+    def open(self, job: CaptionJob) -> Ready:
+        """Load the artifact of a job in one subprocess, and return the facts about it.
+
+        Raises:
+            ToolkitError: See `run`.
+        """
+        facts: list[Done | Ready] = []
+        self._lanes[0].caption(job, None, lambda: None, facts.append)
+        for message in facts:
+            if isinstance(message, Ready):
+                return message
+        raise _unopened(job, self._lanes[0])
+
+    def images_per_s(self) -> float:
+        """Return the sum of the rates of the subprocesses, loading and first batches excluded; 0 before there are any."""
+        return sum(lane.images / lane.seconds for lane in self._lanes if lane.seconds > 0)
+
+    def measured(self) -> bool:
+        """Return whether every subprocess has a rate."""
+        return all(lane.images for lane in self._lanes)
+
+    def process_ids(self) -> list[int]:
+        """Return the ids of the open subprocesses."""
+        return [process for lane in self._lanes if (process := lane.process_id) is not None]
+
+
+class _Run:
+    """The work of one run, which a thread for each subprocess does."""
+
+    def __init__(self, job: CaptionJob, exchange: Exchange, *, proven: bool) -> None:
+        self._job, self.exchange, self._proven = job, exchange, proven
+        self._crashed: list[Done] = []
+        self._lock = threading.Lock()
+
+    def drive(self, lane: Lane) -> None:
+        """Caption batches in one subprocess until none is left."""
+        exchange = self.exchange
+        try:
+            while not exchange.stopped:
+                if (suspect := exchange.suspect()) is not None:
+                    self._retry(lane, suspect)
+                elif (batch := exchange.fresh()) is None:
+                    if exchange.leave():
                         break
-                    yield rows
-                    done += 1
-        proven = proven or done > 0
-        todo, suspects = todo[done:], max(0, suspects - done)
-        if first is None:
-            raise ArtifactCrashError(Path(job.artifact), f"the subprocess that opened it crashed ({worker.exit_reason})")
-        if done == len(part):
-            pass
-        elif not suspects:
-            suspects = min(len(todo), 2 + math.ceil(job.readers / job.request.batch_size))
-        elif len(todo[0]) > 1:
-            suspects += len(todo[0]) - 1
-            todo[:1] = [[image] for image in todo[0]]
+                elif left := lane.caption(self._job, batch, exchange.fresh, self._send):
+                    exchange.accuse(left)
+                    if not lane.opened and not exchange.stopped:
+                        self._give_up(lane)
+                        break
+        except BaseException as error:  # it is raised in the thread of the caller
+            exchange.send(error)
         else:
-            crashed.append(_crash_row(todo[0][0], worker.exit_reason, timed_out=worker.timed_out))
-            todo, suspects = todo[1:], suspects - 1
-        if len(crashed) == MAX_CRASHES and not proven:  # their rows are not yielded, so a resumed run tries these images again
-            raise ArtifactCrashError(
-                Path(job.artifact), f"{MAX_CRASHES} subprocesses crashed, each at another image ({worker.exit_reason})"
-            )
-        if proven or not todo:
-            yield from ([row] for row in crashed)
-            crashed = []
-        if not todo:
+            exchange.send(None)
+
+    def crashed(self) -> list[Done]:
+        """Return the rows of images that crashed a subprocess, each once."""
+        with self._lock:
+            rows, self._crashed = self._crashed, []
+            return rows
+
+    def _send(self, message: Done | Ready) -> None:
+        self._proven = self._proven or not isinstance(message, Ready)
+        self.exchange.send(message)
+
+    def _retry(self, lane: Lane, batch: Batch) -> None:
+        """Caption a suspect batch alone."""
+        if lane.alone(self._job, batch, self._send) or self.exchange.stopped:
             return
+        if not lane.opened:
+            raise _unopened(self._job, lane)
+        if len(batch) > 1:
+            self.exchange.accuse([item] for item in batch)
+            return
+        with self._lock:
+            self._crashed.append((batch, [lane.crash_row(batch[0])]))
+            if len(self._crashed) == MAX_CRASHES and not self._proven:  # without rows, a resumed run tries these images again
+                reason = f"{MAX_CRASHES} subprocesses crashed, each at another image ({lane.exit_reason})"
+                raise ArtifactCrashError(Path(self._job.artifact), reason)
+
+    def _give_up(self, lane: Lane) -> None:
+        """Leave the work to the other subprocesses, since memory may be short; raise ArtifactCrashError if they do not work either."""
+        if not self.exchange.give_up() or not self._proven:
+            raise _unopened(self._job, lane)
+        logger.warning("going on with one process less: one that opened %s crashed (%s)", self._job.artifact, lane.exit_reason)
 
 
-def _crash_row(image: str, reason: str, *, timed_out: bool) -> Row:
-    error = ImageTimeoutError(image, reason) if timed_out else ImageCrashError(image, reason)
-    row = {"image": image, "error": str(error), "code": error.code}
-    with suppress(OSError):
-        if Path(image).is_file():
-            row["sha256"] = sha256_of(Path(image))
-    return row
+def _unopened(job: CaptionJob, lane: Lane) -> ArtifactCrashError:
+    return ArtifactCrashError(Path(job.artifact), f"the subprocess that opened it crashed ({lane.exit_reason})")

@@ -1,7 +1,8 @@
 """Store the captions of an unfinished run: the file `NAME.partial` beside the output NAME.
 
 Its first line contains the settings that the captions depend on, so that a resumed run cannot mix captions of different settings. Each
-further line is the row of one image, with the size and modification time of that image.
+further line is the row of one image, with the size and modification time of that image. One line may have the number of processes and their
+settings, which a resumed run uses again.
 
 Rows are written after each batch, so a killed process loses the current batch. The file is synced every few seconds, so a power failure
 loses the last seconds. When a journal is read, everything after the last complete line is dropped. A journal can start from a finished
@@ -60,6 +61,8 @@ class Journal:
         self._failed = bytearray(len(images))
         self._retry_errors = {*retry_errors, EnvironmentFailedError.code}
         self._settings: Mapping[str, Any] | None = None
+        self.schedule: Mapping[str, Any] | None = None
+        """The value of `choose` of an earlier run; None if there was none."""
         self._finished: Finished | None = None
         self._end = 0
         self._synced_at = monotonic()
@@ -126,6 +129,15 @@ class Journal:
         self._write([{"journal": SCHEMA, **settings}])
         sync_folder(self.path.parent)
 
+    def choose(self, schedule: Mapping[str, Any]) -> None:
+        """Append how the captioners share the cores.
+
+        Raises:
+            OutputError: The journal cannot be written.
+        """
+        self.schedule = schedule
+        self._write([{"schedule": schedule}])
+
     def add(self, rows: Sequence[Row]) -> None:
         """Append the rows of a batch, all or none.
 
@@ -179,6 +191,8 @@ class Journal:
                     if row.get("journal") != SCHEMA:
                         raise RequestError(f"{self.path}: is not the journal of an unfinished run of this toolkit; move it away")
                     self._settings = {name: value for name, value in row.items() if name != "journal"}
+                elif "schedule" in row:
+                    self.schedule = row["schedule"]
                 elif (index := self._indices.get(row.get("image", ""))) is not None and row.get("stamp") == self._stamps[index]:
                     if row.get("code") in self._retry_errors:
                         self._starts[index], self._failed[index] = MISSING, False

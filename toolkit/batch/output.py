@@ -1,23 +1,26 @@
 """Caption many images to one file. The file appears with an atomic rename, when every image has a row.
 
-Images are captioned in a subprocess (`runtimes.pool.supervisor`). Meanwhile their rows are in a journal (`toolkit.batch.journal`).
+Images are captioned in subprocesses (`runtimes.pool.supervisor`). Meanwhile their rows are in a journal (`toolkit.batch.journal`).
 """
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import OutputError, OutputExistsError
-from runtimes.pool.job import CaptionJob, Ready, Request
+from runtimes.pool.calibration import Calibration, fixed_schedule, in_batches, with_schedule
+from runtimes.pool.exchange import Done
+from runtimes.pool.job import CaptionJob, Item, Ready, Request, Schedule
 from runtimes.pool.rows import Row, json_lines, text_lines
-from runtimes.pool.supervisor import supervise
+from runtimes.pool.supervisor import Supervisor
 from runtimes.storage.atomic_write import locked, write_atomically
+from runtimes.workers.logs import CHOICE
 from toolkit.batch.finished import is_unchanged, meta_of, read_finished, write_meta
 from toolkit.batch.journal import Journal, partial_of
 
@@ -30,7 +33,10 @@ ABSENT = {field.name: field.default for field in fields(Request) if field.defaul
 def caption_into(
     output: Path,
     job: CaptionJob,
+    images: Sequence[str],
     *,
+    processes: int | Literal["auto"] = 1,
+    raise_batch: bool = False,
     overwrite: bool,
     resume: bool,
     retry_errors: frozenset[str] = frozenset(),
@@ -41,8 +47,12 @@ def caption_into(
     """Caption images and write the output file.
 
     Args:
-        output: The file, whose lines are in the order of `job.images`.
-        job: The artifact, the request and the images, each image once.
+        output: The file, whose lines are in the order of `images`.
+        job: The artifact and the request.
+        images: Paths of the images, each one once.
+        processes: Number of subprocesses. "auto": chosen by a calibration on the first images (`runtimes.pool.calibration`), and
+            stored in the journal for a resumed run.
+        raise_batch: Whether "auto" may choose more images per run, where captions do not depend on it.
         overwrite: Replace an existing file, and discard the journal of a stopped run.
         resume: Continue a stopped run, or start if there is none. In a finished file, caption only the images that have changed since.
         retry_errors: Codes of error rows of which a resumed run captions the images again, besides `ENVIRONMENT_FAILED`.
@@ -58,7 +68,6 @@ def caption_into(
         OutputError: The file cannot be written, or another process is writing it.
         ToolkitError: The artifact or the request is invalid.
     """
-    images = job.images
     with locked(output, meta_of(output)):
         partial, finished = partial_of(output), None
         if output.exists() and not overwrite:
@@ -71,7 +80,8 @@ def caption_into(
             partial.unlink(missing_ok=True)
         with closing(Journal(output, images, finished, retry_errors)) as journal:
             on_resumed(done := journal.done)
-            _caption_rest(journal, job, {"json": as_json}, on_rows)
+            rest = _Rest(journal, job, images, {"json": as_json}, on_rows)
+            rest.caption(processes, raise_batch=raise_batch)
             if finished is not None and done == len(images):
                 return journal.failed
             digest = _sha256(_lines(journal, as_json=as_json))
@@ -87,26 +97,62 @@ def caption_into(
             return failed
 
 
-def _caption_rest(journal: Journal, job: CaptionJob, settings: Mapping[str, Any], on_rows: Callable[[Sequence[Row]], None]) -> None:
-    """Caption the images without a row. A batch with a missing row is captioned whole, so that batches equal those of an unbroken run."""
-    images, size = job.images, job.request.batch_size
-    batches = [images[start : start + size] for start in range(0, len(images), size)]
-    remaining = [batch for batch in batches if not all(map(journal.has, batch))]
-    started = False
+class _Rest:
+    """The images without a row. A batch with a missing row is captioned whole, so that batches equal those of an unbroken run."""
 
-    def begin(ready: Ready) -> None:
-        nonlocal started
-        journal.begin(json_dataclass.dump(ready) | json_dataclass.dump(job.request) | settings, ABSENT)
-        started = True
+    def __init__(
+        self,
+        journal: Journal,
+        job: CaptionJob,
+        images: Sequence[str],
+        settings: Mapping[str, Any],
+        on_rows: Callable[[Sequence[Row]], None],
+    ) -> None:
+        self._journal, self._job, self._total, self._settings, self._on_rows = journal, job, len(images), settings, on_rows
+        self._schedule = None if journal.schedule is None else json_dataclass.load(Schedule, journal.schedule)[0]
+        size = job.request.batch_size if self._schedule is None else self._schedule.batch_size
+        batches = (images[start : start + size] for start in range(0, len(images), size))
+        self._images = [image for batch in batches if not all(map(journal.has, batch)) for image in batch]
+        self._started = False
 
-    try:
-        for rows in supervise(job, remaining, begin, proven=journal.done > journal.failed):
-            journal.add(rows)
-            on_rows(rows)
-    except BaseException:
-        if started:
-            logger.warning("stopped with %d of %d images done; continue with --resume", journal.done, len(images))
-        raise
+    def caption(self, processes: int | Literal["auto"], *, raise_batch: bool) -> None:
+        """Caption the images and add their rows to the journal."""
+        if not self._images:
+            with Supervisor() as supervisor:  # another artifact or another setting is an error even if nothing is left to do
+                self._begin(supervisor.open(self._job))
+            return
+        items, proven = [Item(image) for image in self._images], self._journal.done > self._journal.failed
+        if processes != "auto":
+            done = self._run(items, fixed_schedule(self._job, processes, ""), proven=proven)
+        elif self._schedule is not None:
+            CHOICE.info("%s, as in the stopped run: %s", self._schedule, self._schedule.reason)
+            done = self._run(items, self._schedule, proven=proven)
+        else:
+            calibration = Calibration(self._job, len(items), raise_batch=raise_batch)
+            done = calibration.run(items, self._begin, self._choose, proven=proven)
+        try:
+            with closing(done):  # ends the subprocesses and their threads
+                for _, rows in done:
+                    self._journal.add(rows)
+                    self._on_rows(rows)
+        except BaseException:
+            if self._started:
+                logger.warning("stopped with %d of %d images done; continue with --resume", self._journal.done, self._total)
+            raise
+
+    def _run(self, items: Sequence[Item], schedule: Schedule, *, proven: bool) -> Generator[Done, None, None]:
+        job = with_schedule(self._job, schedule)
+        with Supervisor(schedule.processes) as supervisor:
+            yield from supervisor.run(job, in_batches(items, schedule.batch_size), self._begin, proven=proven)
+
+    def _begin(self, ready: Ready) -> None:
+        facts = {name: value for name, value in json_dataclass.dump(ready).items() if name != "batch_invariant"}
+        self._journal.begin(facts | json_dataclass.dump(self._job.request) | self._settings, ABSENT)
+        self._started = True
+
+    def _choose(self, schedule: Schedule) -> None:
+        CHOICE.info("%s: %s", schedule, schedule.reason)
+        self._journal.choose(json_dataclass.dump(schedule))
 
 
 def _lines(journal: Journal, *, as_json: bool) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ from toolkit.commands.options import (
     guard_file,
     output_file,
     overwrite_option,
+    processes_or_auto,
     split_artifact,
     threads_option,
 )
@@ -41,9 +42,17 @@ if TYPE_CHECKING:
 @click.option(
     "--batch-size",
     type=POSITIVE,
-    default=1,
+    help="Images per run of the model. Captions of pytorch-int8 may differ slightly between batch sizes.  [default: 1; with "
+    "--processes auto, more where it is faster and captions do not depend on it]",
+)
+@click.option(
+    "--processes",
+    type=processes_or_auto,
+    metavar="auto|N",
+    default="auto",
     show_default=True,
-    help="Images per run of the model. Captions of pytorch-int8 may differ slightly between batch sizes.",
+    help="With --output: captioners in processes that share the weights. auto tries several numbers on the first images of a long job and "
+    "prints its choice; a short job runs in one process. --threads are those of each process.",
 )
 @click.option(
     "--workers",
@@ -105,7 +114,8 @@ def command(
     paths: tuple[str, ...],
     from_file: str | None,
     prompt: str | None,
-    batch_size: int,
+    batch_size: int | None,
+    processes: int | None,
     workers: int,
     max_pixels: int | None,
     reduce_large: bool,
@@ -138,6 +148,8 @@ def command(
         raise RequestError("--resume needs --output: name the file to continue")
     if timeout is not None and output is None:
         raise RequestError("--timeout needs --output: then images are captioned in a subprocess, which can be ended")
+    if processes is not None and output is None:
+        raise RequestError("--processes needs --output: without it, images are captioned in this process")
     if draft and no_draft:
         raise RequestError("--draft and --no-draft exclude each other")
     if retry_errors and not resume:
@@ -157,7 +169,7 @@ def command(
     request = Request(
         prompt=prompt,
         **decoding,
-        batch_size=batch_size,
+        batch_size=batch_size or 1,
         max_pixels=max_pixels,
         reduce_large=reduce_large,
         draft="off" if no_draft else draft,
@@ -172,50 +184,59 @@ def command(
         threads=threads,
         readers=workers,
         request=request,
-        images=tuple(dict.fromkeys(files)) if output else (),
         log_level=logging.getLogger().level,
         timeout_s=timeout,
     )
-    write = {"overwrite": overwrite, "resume": resume, "as_json": as_json}
-    failed, total = (_write(output, job, retry_errors, **write), len(job.images)) if output else _echo(job, files, as_json=as_json)
+    if output is None:
+        failed, total = _echo(job, files, as_json=as_json)
+    else:
+        unique = tuple(dict.fromkeys(files))
+        failed, total = (
+            _write(
+                output,
+                job,
+                unique,
+                processes=processes or "auto",
+                raise_batch=batch_size is None,
+                retry_errors=retry_errors,
+                overwrite=overwrite,
+                resume=resume,
+                as_json=as_json,
+            ),
+            len(unique),
+        )
     if failed:
         raise click.ClickException(f"{failed} of {total} images could not be {'asked about' if questions else 'captioned'}")
 
 
 def _echo(job: "CaptionJob", images: Iterable[str], *, as_json: bool) -> tuple[int, int]:
     """Caption in this process and print the lines; return the number of failed images and of all images."""
-    from runtimes.pool.captioning import rows_of
+    from runtimes.loading import load
+    from runtimes.pool.captioning import load_arguments, rows_of
+    from runtimes.pool.job import Item
     from runtimes.pool.rows import json_lines, text_lines
 
     failed = total = 0
-    for total, row in enumerate(rows_of(job, images=images), start=1):  # noqa: B007 - the last value is the number of images
-        failed += _echo_error(row)
-        if as_json or "error" not in row:
-            click.echo(json_lines(row) if as_json else text_lines(row))
+    with load(**load_arguments(job)) as captioner:
+        for total, row in enumerate(rows_of(captioner, job, map(Item, images)), start=1):  # noqa: B007 - the last value is the number
+            failed += _echo_error(row)
+            if as_json or "error" not in row:
+                click.echo(json_lines(row) if as_json else text_lines(row))
     return failed, total
 
 
-def _write(output: Path, job: "CaptionJob", retry_errors: frozenset[str], *, overwrite: bool, resume: bool, as_json: bool) -> int:
-    """Caption in a subprocess and write the lines to a file; return the number of failed images."""
+def _write(output: Path, job: "CaptionJob", images: Sequence[str], **options: Any) -> int:  # noqa: ANN401 - those of `caption_into`
+    """Caption in subprocesses and write the lines to a file; return the number of failed images."""
     from toolkit.batch.output import caption_into
 
-    with progress("caption", len(job.images)) as bar:
+    with progress("caption", len(images)) as bar:
 
         def report(rows: Sequence["Row"]) -> None:
             for row in rows:
                 _echo_error(row)
             bar.update(len(rows))
 
-        return caption_into(
-            output,
-            job,
-            overwrite=overwrite,
-            resume=resume,
-            retry_errors=retry_errors,
-            as_json=as_json,
-            on_rows=report,
-            on_resumed=bar.update,
-        )
+        return caption_into(output, job, images, on_rows=report, on_resumed=bar.update, **options)
 
 
 def _echo_error(row: "Row") -> bool:

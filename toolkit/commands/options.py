@@ -144,6 +144,11 @@ def numbers(value: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
+def processes_or_auto(value: str) -> int | None:
+    """Parse a positive integer or 'auto'; return None for 'auto'."""
+    return None if value == "auto" else numbers(value)[0]
+
+
 def lengths(value: str) -> tuple[int | None, ...]:
     """Parse a comma-separated list of positive integers and 'natural'; return each once, in order, None for 'natural'."""
     parts = [part.strip() for part in value.split(",")]

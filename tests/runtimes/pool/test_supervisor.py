@@ -1,4 +1,4 @@
-"""`supervise`: rows from a subprocess."""
+"""`Supervisor`: rows from subprocesses."""
 
 import logging
 import signal
@@ -8,23 +8,29 @@ import pytest
 
 import runtimes
 from runtimes.errors import ToolkitError
-from runtimes.pool.job import CaptionJob, Request
-from runtimes.pool.supervisor import supervise
-from runtimes.pool.worker import run
+from runtimes.pool.job import CaptionJob, Item, Request
+from runtimes.pool.supervisor import Supervisor
+from runtimes.pool.worker import CaptioningWorker
 
 REQUEST = Request(
     prompt=None, num_beams=1, min_length=0, max_length=8, batch_size=1, max_pixels=None, reduce_large=False, strip_prompt=False
 )
 
 
-def test_supervise_without_sigkill(tiny_artifacts, drawn_images, monkeypatch):
+def job_of(artifact, **changes):
+    settings = {"device": "cpu", "threads": 1, "readers": 0, "request": REQUEST, "log_level": logging.WARNING, **changes}
+    return CaptionJob(artifact=str(artifact), **settings)
+
+
+def test_without_sigkill(tiny_artifacts, drawn_images, monkeypatch):
     """Windows has no SIGKILL."""
     images = [str(image.path) for image in drawn_images[:3]]
     artifact = tiny_artifacts["onnx-fp32"]
     monkeypatch.delattr(signal, "SIGKILL")
-    job = CaptionJob(artifact=str(artifact), device="cpu", threads=1, readers=0, request=REQUEST, images=(), log_level=logging.WARNING)
     ready = []
-    rows = [row for batch in supervise(job, [images[:2], images[2:]], ready.append, proven=False) for row in batch]
+    with Supervisor() as supervisor:
+        done = list(supervisor.run(job_of(artifact), [[Item(image)] for image in images], ready.append))
+    rows = [row for _, rows in done for row in rows]
     expected = runtimes.load(artifact, threads=1).caption(images, max_length=8)
     assert [(row["image"], row["caption"]) for row in rows] == [
         (image, caption.text) for image, caption in zip(images, expected, strict=True)
@@ -34,16 +40,7 @@ def test_supervise_without_sigkill(tiny_artifacts, drawn_images, monkeypatch):
 
 def test_an_engine_that_fails_ends_the_process_so_that_the_image_is_tried_alone(tiny_artifacts, drawn_images, monkeypatch):
     """The error is not a `ToolkitError`, which would end the whole run."""
-    images = tuple(str(image.path) for image in drawn_images[:2])
-    job = CaptionJob(
-        artifact=str(tiny_artifacts["onnx-fp32"]),
-        device="cpu",
-        threads=1,
-        readers=0,
-        request=REQUEST,
-        images=images,
-        log_level=logging.WARNING,
-    )
+    images = [str(image.path) for image in drawn_images[:2]]
     run_graph, sent = onnxruntime.InferenceSession.run_with_iobinding, []
 
     def fail_at_the_second(*arguments):
@@ -53,6 +50,6 @@ def test_an_engine_that_fails_ends_the_process_so_that_the_image_is_tried_alone(
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", fail_at_the_second)
     with pytest.raises(RuntimeError, match="illegal instruction") as caught:
-        run(job, sent.append)
+        CaptioningWorker()(job_of(tiny_artifacts["onnx-fp32"]), sent.append, iter([((image, False), b"") for image in images]))
     assert not isinstance(caught.value, ToolkitError)
     assert [row.get("image") for row in sent] == [None, images[0]]

@@ -20,32 +20,36 @@ REQUEST = Request(
 
 
 @pytest.fixture
-def job(tiny_artifacts, drawn_images, tmp_path):
-    """A job with three images; the second is a text file."""
+def images(drawn_images, tmp_path):
+    """Three images; the second is a text file."""
     (tmp_path / "images").mkdir()
     for number in (0, 2):
         shutil.copy(drawn_images[number].path, tmp_path / "images" / f"{number}.png")
     (tmp_path / "images" / "1.png").write_text("no image")
-    images = tuple(str(path) for path in sorted((tmp_path / "images").iterdir()))
+    return [str(path) for path in sorted((tmp_path / "images").iterdir())]
+
+
+@pytest.fixture
+def job(tiny_artifacts):
     artifact = str(tiny_artifacts["onnx-fp32"])
-    return CaptionJob(artifact=artifact, device="cpu", threads=1, readers=0, request=REQUEST, images=images, log_level=logging.WARNING)
+    return CaptionJob(artifact=artifact, device="cpu", threads=1, readers=0, request=REQUEST, log_level=logging.WARNING)
 
 
 @pytest.fixture(params=[True, False], ids=["json", "text"])
-def finished(request, job, tmp_path):
+def finished(request, job, images, tmp_path):
     """(run, output): a finished output, and a function that resumes it and returns (failed count, captioned images, resumed count)."""
     (tmp_path / "out").mkdir()
     output = tmp_path / "out" / "captions"
 
-    def run(job, *, as_json=request.param, resume=True):
+    def run(job, images=images, *, as_json=request.param, resume=True):
         captioned, done = [], []
         failed = caption_into(
-            output, job, overwrite=False, resume=resume, as_json=as_json, on_rows=captioned.extend, on_resumed=done.append
+            output, job, images, overwrite=False, resume=resume, as_json=as_json, on_rows=captioned.extend, on_resumed=done.append
         )
         return failed, [row["image"] for row in captioned], done
 
     run.as_json = request.param
-    assert run(job, resume=False) == (1, list(job.images), [0])
+    assert run(job, resume=False) == (1, images, [0])
     return run, output
 
 
@@ -86,11 +90,11 @@ def test_other_settings_and_artifacts_are_refused_and_named(finished, job, tiny_
     assert files_of(output) == before
 
 
-def test_an_image_that_changed_is_captioned_again(finished, job, drawn_images):
+def test_an_image_that_changed_is_captioned_again(finished, job, images, drawn_images):
     run, output = finished
-    shutil.copy(drawn_images[5].path, job.images[1])
-    assert run(job) == (0, [job.images[1]], [2])
-    expected = runtimes.load(job.artifact, threads=1).caption(list(job.images), max_length=8)
+    shutil.copy(drawn_images[5].path, images[1])
+    assert run(job) == (0, [images[1]], [2])
+    expected = runtimes.load(job.artifact, threads=1).caption(images, max_length=8)
     lines = output.read_text().splitlines()
     captions = [json.loads(line)["caption"] if run.as_json else line.split("\t")[1] for line in lines]
     assert captions == [caption.text for caption in expected]
@@ -99,7 +103,7 @@ def test_an_image_that_changed_is_captioned_again(finished, job, drawn_images):
 
 
 @pytest.mark.parametrize("change", ["output", "no meta", "meta", "other images"])
-def test_a_changed_output_or_one_of_other_images_is_refused_and_unchanged(finished, job, change):
+def test_a_changed_output_or_one_of_other_images_is_refused_and_unchanged(finished, job, images, change):
     run, output = finished
     if change == "output":
         output.write_bytes(output.read_bytes().replace(b"a", b"b"))
@@ -109,5 +113,5 @@ def test_a_changed_output_or_one_of_other_images_is_refused_and_unchanged(finish
         meta_of(output).write_bytes(meta_of(output).read_bytes()[:-9])
     before = files_of(output)
     with pytest.raises(OutputExistsError):
-        run(replace(job, images=job.images[:2]) if change == "other images" else job)
+        run(job, images[:2] if change == "other images" else images)
     assert files_of(output) == before
