@@ -101,7 +101,10 @@ def _used(group: Path, usage_file: str) -> int:
     """Return the memory in use in one cgroup in bytes, without inactive file pages; 0 if unknown."""
     try:
         used = int((group / usage_file).read_text())
+    except (OSError, ValueError):
+        return 0
+    try:
         counters = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         return max(0, used - int(counters.get("total_inactive_file", counters.get("inactive_file", 0))))
     except (OSError, ValueError):
-        return 0
+        return used

@@ -140,23 +140,18 @@ class Calibration:
         cores = read_host().cores
         counts = dict.fromkeys(cores // (self._job.threads or 1) // part for part in (1, 2, 4))
         for processes in counts:
-            if 1 < processes <= self._most_processes():
+            if processes > 1 and self._fits(processes):
                 yield fixed_schedule(self._job, processes, "")
         best, raised = self._best(), RAISED_BATCH
-        if (
-            self._raise_batch
-            and self._ready.batch_invariant
-            and best.batch_size < raised
-            and best.processes <= self._most_processes(raised)
-        ):
+        if self._raise_batch and self._ready.batch_invariant and best.batch_size < raised and self._fits(best.processes, raised):
             yield replace(best, batch_size=raised)
 
-    def _most_processes(self, images_per_run: int = 1) -> int:
-        """Return the number of processes for which there is memory."""
+    def _fits(self, processes: int, images_per_run: int = 1) -> bool:
+        """Return whether there is memory for more than the first process. A further image of a run needs at most as much as a process."""
         available = available_bytes()
         if available is None or self._process_bytes is None:
-            return read_host().cores
-        return 1 + int(available * MEMORY_SHARE) // (self._process_bytes * images_per_run)
+            return True
+        return (processes * images_per_run - 1) * self._process_bytes <= MEMORY_SHARE * available
 
     def _best(self) -> Schedule:
         """Return the fastest schedule; of two with about equal rates, the one that was tried first, which needs less memory."""

@@ -137,6 +137,8 @@ class _Run:
                         self._give_up(lane)
                         break
         except BaseException as error:  # it is raised in the thread of the caller
+            lane.kill()
+            lane.close()
             exchange.send(error)
         else:
             exchange.send(None)

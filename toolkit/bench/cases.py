@@ -60,6 +60,11 @@ class Case(Protocol):
         """The device that it targets."""
         ...
 
+    @property
+    def streams(self) -> bool:
+        """Whether several threads of one process caption at once with it, in a throughput measurement."""
+        ...
+
     def open(self) -> tuple[str, str]:
         """Return "module:function" and a path. In the worker, `function(path, job)` imports libraries and returns an `Opener`."""
         ...
@@ -79,6 +84,7 @@ class ArtifactCase:
 
     name: str
     artifact: Artifact
+    streams: bool = False
 
     @property
     def checkpoint_sha256(self) -> str:
@@ -131,6 +137,7 @@ class TransformersCase:
     """Directory or hub id as the user wrote it."""
     name: str = BASELINE
     device: str = "cpu"
+    streams: bool = False
 
     def open(self) -> tuple[str, str]:
         """See `Case`."""

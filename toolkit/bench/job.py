@@ -40,6 +40,8 @@ class CaseJob:
     """Whether this case is the baseline, which writes the folder; other cases read it."""
     generation: dict[str, Any] = field(default_factory=dict)
     draft: bool | None = None
+    streams: int = 1
+    """Threads that caption at once, in a throughput measurement."""
 
     def decoding(self, captioner: Any) -> dict[str, Any]:  # noqa: ANN401 - see `toolkit.bench.cases.Opened`
         """Return the arguments of `caption`. Forced tokens are counted after [DEC] and the prompt."""

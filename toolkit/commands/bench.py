@@ -30,8 +30,14 @@ from toolkit.commands.options import (
 from toolkit.progress import progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runtimes.artifact.folder import Artifact
     from runtimes.artifact.generation import GenerationConfig
+    from toolkit.bench.cases import Case
+    from toolkit.bench.throughput import Shares
+    from toolkit.datasets import Dataset
+    from toolkit.records.record import Workload
 
 
 @click.command(epilog="Example: toolkit bench build/artifacts --dataset sample --output records.jsonl")
@@ -49,6 +55,12 @@ if TYPE_CHECKING:
 @click.option("--tokens", type=lengths, help="Tokens after the prompt, 'natural', or a sweep like 5,20,natural.  [default: natural]")
 @click.option("--threads", type=numbers, help="CPU threads, or a sweep like 1,2,4.  [default: the physical cores within the CPU quota]")
 @click.option("--batch-size", "batch_sizes", type=numbers, default="1", show_default=True, help="Images per run, or a sweep like 1,2,4.")
+@click.option(
+    "--throughput",
+    is_flag=True,
+    help="Measure images/s of a job instead, by --processes, --threads (of each process) and --batch-size; records have another format.",
+)
+@click.option("--processes", type=numbers, help="With --throughput: captioners, or a sweep like 1,2.  [default: 1 and the cores]")
 @click.option("--no-draft", is_flag=True, help="Caption without drafts, so that each step of the decoder makes one token.")
 @output_file("Write the records to this file (.jsonl).")
 @click.option("--report", type=FILE, help="Also write an HTML page to this file (.html).")
@@ -71,6 +83,8 @@ def command(
     tokens: tuple[int | None, ...] | None,
     threads: tuple[int, ...] | None,
     batch_sizes: tuple[int, ...],
+    throughput: bool,
+    processes: tuple[int, ...] | None,
     no_draft: bool,
     output: Path | None,
     report: Path | None,
@@ -103,6 +117,12 @@ def command(
         raise RequestError("--profile writes no records: remove --output and --report")
     if profile and (batch_sizes != (1,) or max(map(len, (threads or (), tokens or ()))) > 1):
         raise RequestError("--profile measures one setting with one image per run: remove --batch-size and lists of --threads or --tokens")
+    if throughput and (profile or report or len(tokens or ()) > 1):
+        raise RequestError(
+            "--throughput measures one setting of --tokens and has no page: remove --profile, --report and lists of --tokens"
+        )
+    if processes and not throughput:
+        raise RequestError("--processes needs --throughput")
     layout = "json" if as_json else layout
     guard_file(output, overwrite=overwrite)
     guard_file(report, overwrite=overwrite)
@@ -136,6 +156,13 @@ def command(
         checkpoint=baseline.named if baseline else checkpoint,
         draft=False if no_draft else None,
     )
+    if throughput:
+        from toolkit.bench.throughput import settings
+
+        cores = workload.threads
+        shares = settings(cores, processes or tuple(dict.fromkeys((1, cores))), threads, batch_sizes)
+        _throughput(cases, measured, replace(workload, forced_tokens=tokens[0] if tokens else None), shares, output, layout)
+        return
     workloads = sweep(workload, batch_sizes, threads or (workload.threads,), tokens or (None,))
     if profile:
         with progress("profile", 2 * len(cases) * len(measured.images)) as bar:
@@ -157,6 +184,27 @@ def command(
 
         write_text(report, render_html(records, measured))
         click.echo(f"Open in a browser: {report}", err=True)
+    if all(record.error for record in records):
+        fail_after_output("every case failed")
+
+
+def _throughput(
+    cases: "Sequence[Case]", dataset: "Dataset", workload: "Workload", shares: "Sequence[Shares]", output: Path | None, layout: str
+) -> None:
+    """Measure images/s, write the records and print a table."""
+    from toolkit.bench.throughput import measure_throughput
+    from toolkit.records.throughput import write_throughput
+    from toolkit.tables.throughput import RENDERERS
+
+    if workload.forced_tokens is not None:
+        workload = replace(workload, min_length=None, max_length=None)
+    records = []
+    with progress("bench", len(shares) * len(cases) * workload.repeats * len(dataset.images)) as bar:
+        for record in measure_throughput(cases, dataset, workload, shares, lambda case, count: bar.update(count, case)):
+            records.append(record)
+            if output is not None:
+                write_throughput(output, records)
+    click.echo(RENDERERS[layout](records), nl=False)
     if all(record.error for record in records):
         fail_after_output("every case failed")
 

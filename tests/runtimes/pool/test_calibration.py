@@ -49,6 +49,7 @@ def test_a_short_job_runs_in_one_process_without_a_choice(job, items):
     assert (chosen, indices) == ([], list(range(40)))
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("raise_batch", [True, False])
 def test_the_choice_of_a_long_job_is_a_measured_schedule(job, items, raise_batch, monkeypatch):

@@ -34,6 +34,7 @@ def test_captions_of_two_processes_are_those_of_a_captioner(artifact, paths, tmp
         assert pool.caption([]) == []
 
 
+@pytest.mark.full
 def test_a_stopped_call_and_a_second_call(artifact, paths):
     with CaptionerPool(artifact, processes=2, threads=1) as pool:
         captions = pool.stream(path for _ in range(1000) for path in paths)
@@ -64,6 +65,7 @@ def test_invalid_images_and_arguments(artifact, paths):
         pool.caption(paths)
 
 
+@pytest.mark.full
 def test_a_pool_outlives_its_processes(artifact, paths, tmp_path):
     """Without a graceful end, such as a kill for memory, the images in flight are tried again."""
     with CaptionerPool(artifact, processes=2, threads=1) as pool:

@@ -19,6 +19,11 @@ class PeerCase:
     checkpoint_sha256: str
     device: str = "cpu"
 
+    @property
+    def streams(self) -> bool:
+        """See `Case`."""
+        return find_peer(self.name).streams
+
     def open(self) -> tuple[str, str]:
         """See `Case`."""
         return "toolkit.bench.peers.case:peer_opener", str(self.path)

@@ -23,6 +23,8 @@ class Peer:
     """"module:function", called with (Sources, folder); it writes the peer's files."""
     open: str
     """"module:function", called with (folder, threads); it returns a captioner and its EngineInfo."""
+    streams: bool = False
+    """Whether several threads caption at once with it; such a peer is only for throughput."""
 
 
 TRANSFORMERS = "transformers' modules"
@@ -69,6 +71,15 @@ PEERS = (
         method="NNCF: INT8 encoder calibrated on images, INT8 weights in the decoder; float type chosen by OpenVINO",
         prepare="toolkit.bench.peers.openvino_graphs:prepare_int8",
         open="toolkit.bench.peers.openvino_engine:open_int8",
+    ),
+    Peer(
+        name="openvino-int8-streams",
+        runtime="openvino",
+        graph=TOOLKIT_GRAPHS,
+        method="openvino-int8 with OpenVINO's throughput hint, one infer request per captioning thread",
+        prepare="toolkit.bench.peers.openvino_graphs:prepare_int8",
+        open="toolkit.bench.peers.openvino_engine:open_int8_streams",
+        streams=True,
     ),
     Peer(
         name="openvino-recompute-int8",
