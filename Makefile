@@ -25,7 +25,7 @@ SOURCES := $(shell find exporters runtimes -name '*.py')
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base bench-peers peers quality parity parity-latest check-providers docs golden clean
+.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak export artifacts base-artifacts bench bench-base perf-gate bench-peers peers quality parity parity-latest check-providers docs golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -110,10 +110,18 @@ bench-base: setup $(BASE)/model.safetensors ## Benchmark the speed with BLIP-bas
 base-artifacts:
 	@$(MAKE) --no-print-directory artifacts CHECKPOINT=$(BASE) ARTIFACTS=$(BASE_ARTIFACTS) RECIPES="$(BASE_RECIPES)" EXPORT_ARGS="--on-gate-failure write"
 
+PERF_RECIPES := onnx-int8 onnx-int4
+perf-gate: setup ## Compare the speed-up of the shipped model with committed records of the same CPU; onnx-int8 slower by over 10 % fails
+	@$(MAKE) --no-print-directory artifacts RECIPES='$(PERF_RECIPES)'
+	$(BIN)/toolkit bench $(PERF_RECIPES:%=$(ARTIFACTS)/$(NAME)-%) --checkpoint $(CHECKPOINT) --images toolkit/sample --limit 8 \
+		--output build/perf.jsonl --overwrite
+	$(BIN)/python -m tests.perf_gate build/perf.jsonl
+
 # A separate environment: OpenVINO and NNCF are needed only for this comparison. A peer without its package is skipped with a message.
 OTHERS := .venv-peers
 BLIP_DATA ?= ../shared/data
 PEERS := build/peers
+THROUGHPUT_PEERS := build/peers-throughput
 PEER_NAMES := hf-int8 hf-bf16 ort-recompute-fp32 openvino-fp32 openvino-int8 openvino-recompute-int8
 PEER_RECIPES := pytorch-int8 onnx-int8 onnx-int4
 $(OTHERS)/.ready: pyproject.toml
@@ -131,6 +139,10 @@ bench-peers: setup $(OTHERS)/.ready $(BASE)/model.safetensors ## Benchmark our r
 	$(OTHERS)/bin/toolkit bench $(PEER_RECIPES:%=$(ARTIFACTS)/$(NAME)-%) $(PEERS)/$(NAME) --checkpoint $(CHECKPOINT) \
 		--dataset $(BLIP_DATA)/coco_val_cc_by --repeat 1 --output build/bench-peers-quality.jsonl --overwrite
 	$(OTHERS)/bin/python -m toolkit.bench.peers.table build/bench-peers.jsonl build/bench-peers-quality.jsonl
+	@$(MAKE) --no-print-directory peers NAME=$(notdir $(BASE)) PEERS=$(THROUGHPUT_PEERS) PEER_NAMES='openvino-int8 openvino-int8-streams' \
+		PEER_CHECKPOINT=$(BASE) PEER_ARTIFACTS=$(BASE_ARTIFACTS)
+	$(OTHERS)/bin/toolkit bench $(PEER_RECIPES:%=$(BASE_ARTIFACTS)/$(notdir $(BASE))-%) $(THROUGHPUT_PEERS)/$(notdir $(BASE)) \
+		--checkpoint $(BASE) --images toolkit/sample --tokens 12 --throughput --batch-size 1,4 --output build/throughput.jsonl --overwrite
 
 peers: $(PEER_NAMES:%=$(PEERS)/$(NAME)/%/peer.json)
 
