@@ -7,8 +7,8 @@ from runtimes.decoding.drafts.drafter import MAX_LEARNING_TOLERANCE
 from runtimes.host.facts import read_host
 
 if TYPE_CHECKING:
-    from runtimes.tasks.text_generator import TextGenerator
     from runtimes.pool.job import Request
+    from runtimes.tasks.text_generator import TextGenerator
 
 EQUAL_BLOCKS = {"qint8": 64, "qint4": 32}
 """Number format → largest block with which a row alone and among others has equal bits (decision 44)."""

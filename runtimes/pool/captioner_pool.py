@@ -10,7 +10,6 @@ from typing import Any, Literal, Self, Unpack
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.generation import GenerationOptions
-from runtimes.tasks.results import Caption
 from runtimes.decoding.drafts.open_drafter import DraftMode
 from runtimes.errors import RequestError
 from runtimes.images.reading import MAX_PIXELS, Images, each_image, image_name
@@ -19,6 +18,7 @@ from runtimes.pool.exchange import Done
 from runtimes.pool.job import DRAFT_MODES, CaptionJob, Item, Request, Schedule
 from runtimes.pool.rows import Row, caption_of
 from runtimes.pool.supervisor import Supervisor
+from runtimes.tasks.results import Caption
 
 BUSY = "a call of this pool is running; finish it or close its iterator first, or make another pool"
 

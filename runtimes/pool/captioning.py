@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from itertools import islice, repeat, tee
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.pool.batch_invariance import is_batch_invariant
@@ -42,7 +42,7 @@ def rows_of(model: "TextGenerator[Any, Any]", job: CaptionJob, items: Iterable[I
     """
     request = job.request
     named, sources = tee(items)
-    stream: Any = model.stream  # type: ignore[attr-defined] - of `Captioner` and `Answerer`, whose arguments differ
+    stream = cast("Any", model).stream  # the arguments of a `Captioner` and an `Answerer` differ
     arguments = {
         "batch_size": request.batch_size,
         "workers": job.readers,
