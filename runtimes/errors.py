@@ -221,6 +221,15 @@ class ImageTooLargeError(ImageReadError, ValueError):
     code = "IMAGE_TOO_LARGE"
 
 
+class ImageChangedError(ToolkitError, ValueError):
+    """The bytes of an image differ from those that were listed."""
+
+    code = "IMAGE_CHANGED"
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"{source}: has changed since it was listed; restore it, or list it again with --extend")
+
+
 class EnvironmentFailedError(ToolkitError, OSError):
     """The machine failed while an image was read: memory, file descriptors, disk or network share. The image may be intact."""
 
@@ -293,7 +302,7 @@ class OutputExistsError(ToolkitError, FileExistsError):
 
     code = "OUTPUT_EXISTS"
 
-    def __init__(self, path: Path, remedy: str = "Use --overwrite to replace it.") -> None:
+    def __init__(self, path: Path | str, remedy: str = "Use --overwrite to replace it.") -> None:
         super().__init__(f"{path}: exists already; nothing was changed. {remedy}")
 
 
@@ -302,7 +311,7 @@ class OutputError(ToolkitError, OSError):
 
     code = "OUTPUT_UNWRITABLE"
 
-    def __init__(self, path: Path, problem: str) -> None:
+    def __init__(self, path: Path | str, problem: str) -> None:
         super().__init__(f"{path}: cannot write: {problem}. Nothing was changed.")
 
 
@@ -319,6 +328,16 @@ class DatasetError(ToolkitError, ValueError):
 
     def __init__(self, source: str, problem: str) -> None:
         super().__init__(f"{source}: {problem}")
+
+
+class TooManyErrorsError(ToolkitError, RuntimeError):
+    """More images of a data set failed than are allowed."""
+
+    code = "TOO_MANY_ERRORS"
+
+    def __init__(self, errors: int, limit: int | None) -> None:
+        problem = f"all of the first {errors:,} images failed" if limit is None else f"{errors:,} images failed, and {limit:,} are allowed"
+        super().__init__(f"stopped: {problem}. Correct the inputs or the settings, and run the command again")
 
 
 class RecordError(ToolkitError, ValueError):

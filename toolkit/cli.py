@@ -32,6 +32,7 @@ COMMANDS = {
     "match": ("toolkit.commands.match", "Compare images with texts."),
     "embed": ("toolkit.commands.embed", "Write the normalized embeddings of images to a file."),
     "serve": ("toolkit.commands.serve", "Serve an artifact over HTTP."),
+    "distribute": ("toolkit.commands.distribute", "Caption a data set in shards, on one machine or on several."),
     "info": ("toolkit.commands.info", "Show the metadata of an artifact, a package or a checkpoint."),
     "package": ("toolkit.commands.package", "Pack an artifact into one file that another machine can verify."),
     "unpack": ("toolkit.commands.unpack", "Check a package and unpack it."),

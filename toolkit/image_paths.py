@@ -22,39 +22,70 @@ LEFT_OUT_SUFFIXES = frozenset(chain.from_iterable(UNREADABLE_ENDINGS.values()))
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """Return the images of a folder and its subfolders, sorted by path.
+    """Return the images of a folder and its subfolders, sorted by path; see `walk`."""
+    return sorted(walk(folder))
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the images of a folder and its subfolders, sorted by path; those of linked folders follow.
 
     Hidden files and folders are left out. A linked folder is read once, and a folder is read by its own path rather than by a link's. A
-    subfolder that cannot be read is returned itself, so that reading it makes an error row. The number of image files of other formats is
-    logged as a warning.
+    subfolder that cannot be read is yielded itself, so that reading it makes an error row. The number of image files of other formats is
+    logged as a warning. The names of one folder are in memory at once.
     """
-    images: list[Path] = []
     left_out: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
-    folders, links = [folder], list[Path]()
-    while folders or links:
-        current = folders.pop() if folders else links.pop(0)
-        try:
-            status = current.stat()
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            entries = sorted((entry for entry in os.scandir(current) if not entry.name.startswith(".")), key=lambda entry: entry.name)
-        except OSError:
-            images.append(current)
-            continue
-        for entry in entries:
-            path, suffix = current / entry.name, Path(entry.name).suffix.lower()
-            if os.path.isdir(path):  # noqa: PTH112 - False for an error
-                (links if entry.is_symlink() else folders).append(path)
-            elif suffix in SUFFIXES and os.path.isfile(path):  # noqa: PTH113 - likewise
-                images.append(path)
-            elif suffix in LEFT_OUT_SUFFIXES:
-                left_out[suffix] += 1
+    links: list[Path] = []
+    yield from _walk(folder, seen, links, left_out)
+    for link in links:  # grows while linked folders are read
+        yield from _walk(link, seen, links, left_out)
     if left_out:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(left_out.items()))
         logger.warning("%s: %d image files are left out, because their formats are not read: %s", folder, left_out.total(), kinds)
-    return sorted(images)
+
+
+def _walk(root: Path, seen: set[tuple[int, int]], links: list[Path], left_out: Counter[str]) -> Iterator[Path]:
+    """Yield the images below one folder, and append the linked folders to `links`."""
+    levels = [(Path(), iter([str(root)]), {str(root)})]  # no recursion: folders may be nested more deeply than Python's stack
+    while levels:
+        folder, names, folders = levels[-1]
+        if (name := next(names, None)) is None:
+            levels.pop()
+        elif name not in folders:
+            yield folder / name
+        else:
+            path = folder / name
+            try:
+                status = path.stat()
+                if (status.st_dev, status.st_ino) not in seen:
+                    seen.add((status.st_dev, status.st_ino))
+                    levels.append((path, *_contents(path, links, left_out)))
+            except OSError:
+                yield path
+
+
+def _contents(folder: Path, links: list[Path], left_out: Counter[str]) -> tuple[Iterator[str], set[str]]:
+    """Return the sorted names of a folder's images and subfolders, and the names of its subfolders."""
+    names: list[str] = []
+    folders: set[str] = set()
+    linked: list[Path] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a `Path` for each name would take most of the time
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(entry):  # noqa: PTH112 - False for an error
+                if entry.is_symlink():
+                    linked.append(folder / entry.name)
+                else:
+                    folders.add(entry.name)
+                    names.append(entry.name)
+            elif suffix in SUFFIXES and os.path.isfile(entry):  # noqa: PTH113 - likewise
+                names.append(entry.name)
+            elif suffix in LEFT_OUT_SUFFIXES:
+                left_out[suffix] += 1
+    links += sorted(linked)
+    return iter(sorted(names)), folders
 
 
 def expand(names: Sequence[str]) -> list[str]:

@@ -183,6 +183,16 @@ def read_pixels(
     return preprocess(read_image(source, name, max_pixels, reduce_large=reduce_large), spec)
 
 
+def upright_size(content: bytes) -> tuple[int, int] | None:
+    """Return width and height in pixels of an image after its EXIF rotation, from its header; None if the header alone does not tell."""
+    with contextlib.suppress(Exception), _quiet_pillow:  # as in `read_image`: Pillow promises no closed set
+        image = _open(io.BytesIO(content))
+        width, height = image.size
+        turned = (Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90)
+        return (height, width) if TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1)) in turned else (width, height)
+    return None
+
+
 def error_of(error: Exception, name: str) -> ToolkitError:
     """Return the error of an image for an exception that was raised while it was read or preprocessed."""
     if isinstance(error, MemoryError):

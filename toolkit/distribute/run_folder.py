@@ -1,0 +1,183 @@
+"""The output folder of a run: `run.json`, the files of the manifest, and the folder `shards`.
+
+`run.json` is written after the manifest, and contains the settings and what was listed. Nothing in these files depends on the time or the
+machine, so folders of several parts of a run can be copied into one.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Final
+
+from runtimes.artifact import json_dataclass
+from runtimes.errors import DatasetError, OutputExistsError, RequestError, first_line
+from toolkit.distribute.entry import Entry
+from toolkit.distribute.manifest import ManifestFile, shards_of, write_manifest
+from toolkit.distribute.shard import SUFFIX, shard_name
+from toolkit.distribute.sources.inputs import Inputs, list_inputs
+from toolkit.distribute.stores import Store, Stores
+
+SCHEMA: Final = 1
+RUN_FILE: Final = "run.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Inputs and the file of the manifest that lists them."""
+
+    inputs: Inputs
+    manifest: ManifestFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The content of `run.json`."""
+
+    schema: int
+    settings: Mapping[str, Any]
+    """The digest of the artifact and the fields of `Request`."""
+    shard_size: int
+    listings: tuple[Listing, ...]
+
+    @property
+    def manifests(self) -> tuple[ManifestFile, ...]:
+        """The files of the manifest."""
+        return tuple(listing.manifest for listing in self.listings)
+
+    @property
+    def rows(self) -> int:
+        """Number of inputs."""
+        return sum(manifest.rows for manifest in self.manifests)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return sum(shards_of(manifest, self.shard_size) for manifest in self.manifests)
+
+    def rows_of(self, shard: int) -> int:
+        """Return the number of rows of a shard."""
+        manifest = next(file for file in reversed(self.manifests) if file.first_shard <= shard)
+        return min(self.shard_size, manifest.rows - (shard - manifest.first_shard) * self.shard_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """An output folder.
+
+    Args:
+        path: Its name.
+        stores: The stores of the run.
+    """
+
+    path: str
+    stores: Stores
+
+    @property
+    def _store(self) -> Store:
+        return self.stores.of(self.path)
+
+    def finished_shards(self) -> frozenset[int]:
+        """Return the numbers of the shards that are complete.
+
+        Raises:
+            DatasetError: The folder cannot be read.
+        """
+        try:
+            names = self._store.sizes(f"{self.path}/shards")
+        except OSError as error:
+            raise DatasetError(self.path, f"cannot be read: {first_line(error)}") from error
+        stems = (name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX))
+        return frozenset(int(stem) for stem in stems if stem.isdigit() and stem == shard_name(int(stem)))
+
+    def open(
+        self, settings: Mapping[str, Any], shard_size: int, inputs: Inputs, *, extend: bool, on_listed: Callable[[], None] = lambda: None
+    ) -> Run:
+        """Return the run of this folder; list the inputs if it has none yet.
+
+        Settings and inputs of a run without a finished shard can still change.
+
+        Args:
+            settings: See `Run`.
+            shard_size: See `Run`.
+            inputs: The inputs of this command.
+            extend: Whether to list the inputs, and to add those that the run does not have.
+            on_listed: Called for each input that is listed.
+
+        Raises:
+            RequestError: The folder has a run with other settings or inputs.
+            OutputExistsError: The folder has other files.
+            DatasetError: An input cannot be listed.
+            OutputError: The folder cannot be written.
+        """
+        run, started = self._read(), bool(self.finished_shards())
+        new = Run(schema=SCHEMA, settings=settings, shard_size=shard_size, listings=())
+        if run is None:
+            if started or any(not name.startswith(".") for name in self._store.sizes(self.path)):
+                raise OutputExistsError(self.path, "It is not the folder of a run: choose another --output.")
+            return self._add_listing(new, inputs, on_listed)
+        if started:
+            self._check_settings(run, new)
+        elif run.shard_size == shard_size and any(listing.inputs == inputs for listing in run.listings):
+            run = replace(run, settings=settings)
+            self.write(run)
+        else:
+            return self._add_listing(new, inputs, on_listed)
+        if extend:
+            return self._add_listing(run, inputs, on_listed)
+        if all(listing.inputs != inputs for listing in run.listings):
+            listed = "; ".join(str(listing.inputs) for listing in run.listings)
+            raise RequestError(
+                f"{self.path}: has captions of other inputs ({listed}). Add {inputs} with --extend, or choose another --output."
+            )
+        return run
+
+    def _add_listing(self, run: Run, inputs: Inputs, on_listed: Callable[[], None]) -> Run:
+        """List inputs, write a file of the manifest if there are new ones, and return the run with them."""
+        entries = list_inputs(inputs, self.stores)
+        if (first := next(entries, None)) is None:
+            raise DatasetError(str(inputs), "no input")
+        self._store.prepare(self.path)
+
+        def counted() -> Iterator[Entry]:
+            for entry in chain((first,), entries):
+                on_listed()
+                yield entry
+
+        earlier = [(manifest, f"{self.path}/{manifest.file}") for manifest in run.manifests]
+        path = f"{self.path}/manifest-{len(earlier):04}.parquet"
+        if (manifest := write_manifest(counted(), run.shard_size, path, self._store, earlier)) is not None:
+            run = replace(run, listings=(*run.listings, Listing(inputs=inputs, manifest=manifest)))
+            self.write(run)
+        return run
+
+    def _check_settings(self, run: Run, new: Run) -> None:
+        then, now = {**run.settings, "shard_size": run.shard_size}, {**new.settings, "shard_size": new.shard_size}
+        if differing := [name for name in now if then.get(name) != now[name]]:
+            changes = "; ".join(f"{name} {then.get(name)!r} then, {now[name]!r} now" for name in differing)
+            raise RequestError(f"{self.path}: was started with other settings ({changes}). Use the same settings, or another --output.")
+
+    def _read(self) -> Run | None:
+        path = f"{self.path}/{RUN_FILE}"
+        try:
+            with self._store.open(path) as file:
+                content = file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DatasetError(path, f"cannot be read: {first_line(error)}") from error
+        try:
+            run, problems = json_dataclass.load(Run, json_dataclass.parse(content))
+        except ValueError as error:
+            raise DatasetError(path, f"is not JSON: {first_line(error)}") from error
+        if run is None or run.schema != SCHEMA:
+            raise DatasetError(path, f"is not the file of a run of this toolkit: {'; '.join(problems) or 'another schema'}")
+        return run
+
+    def write(self, run: Run) -> None:
+        """Write `run.json`.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        self._store.write(f"{self.path}/{RUN_FILE}", json.dumps(json_dataclass.dump(run), indent=1).encode() + b"\n")
