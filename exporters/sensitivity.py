@@ -90,11 +90,15 @@ def measure_sensitivity(
     on_step("the whole recipe")
     whole = drift("whole", own)
     errors = LocalErrors(emulation, examples[:8])
-    found = []
+    only, rest = dict[str, Drift](), dict[str, Drift]()
     for number, layer in enumerate(quantized, start=1):
-        on_step(f"layer {number} of {len(quantized)}: {layer}")
-        only = drift(f"only {layer}", {layer: own[layer]})
-        rest = drift(f"except {layer}", {name: each for name, each in own.items() if name != layer})
+        on_step(f"layer {number} of {len(quantized)}: only {layer}")
+        only[layer] = drift(f"only {layer}", {layer: own[layer]})
+    for number, layer in enumerate(quantized, start=1):  # a loop of its own, so that all layers of the decoder have the same image states
+        on_step(f"layer {number} of {len(quantized)}: all except {layer}")
+        rest[layer] = drift(f"except {layer}", {name: each for name, each in own.items() if name != layer})
+    found = []
+    for layer in quantized:
 
         def costs(layer: str = layer) -> dict[str, Any]:
             before, after = (layer_cost(emulation, layer, each, errors.rows(layer)) for each in (Layer(), own[layer]))
@@ -107,8 +111,8 @@ def measure_sensitivity(
                 layer=layer,
                 component=component,
                 layer_format=str(own[layer]),
-                only=only,
-                rest=rest,
+                only=only[layer],
+                rest=rest[layer],
                 **journal.result(f"cost {layer}", costs),
             )
         )

@@ -19,7 +19,7 @@ from time import perf_counter, process_time
 import numpy as np
 
 import runtimes
-from exporters.drafts.measure import measure_step_costs, measure_tolerance
+from exporters.drafts.measure import caption_all, measure_step_costs, measure_tolerance
 from exporters.drafts.predictions import make_predictions
 from exporters.drafts.sources import calibration_images, read_texts
 from runtimes.decoding.drafts.drafter import Drafter
@@ -133,7 +133,8 @@ def make_drafter(artifact: Path, captioner: Captioner, images: Sequence[Path], o
         texts = [captioner.text_ids(" ".join(next(shuffled) for _ in text)) for text in words]
     costs = measure_step_costs(captioner, captioner.text_ids("a man on a street with a dog"))
     config = replace(captioner.manifest.defaults.deterministic(), num_beams=1)
-    tolerance = measure_tolerance(captioner, calibration_images()[:12], config)
+    known = calibration_images()[:12]
+    tolerance = measure_tolerance(captioner, zip(known, caption_all(captioner, known, config).token_ids, strict=True))
     return Drafter(make_predictions(texts, eos_id), costs, eos_id, tolerance=tolerance, learning=options.learn)
 
 

@@ -31,14 +31,15 @@ def make_drafts(captioner: Captioner, sources: DraftSources, gate_images: Sequen
     """
     manifest = captioner.manifest
     config, eos_id = replace(manifest.defaults.deterministic(), num_beams=1), manifest.tokenizer.eos_id
+    without = caption_all(captioner, gate_images, config)
     captions = caption_all(captioner, read_images(sources.images), config).token_ids
     texts = [*captions, *(captioner.text_ids(text) for text in sources.texts)]
     if not texts:
         raise RequestError("a draft table needs images that can be read, or texts: use --draft-images, --draft-text or --no-draft")
     content = write_table(make_predictions(texts, eos_id))
     costs = measure_step_costs(captioner, max(texts, key=len))
-    tolerance = measure_tolerance(captioner, islice(read_images(sources.images or gate_images), TOLERANCE_IMAGES), config)
-    without = caption_all(captioner, gate_images, config)
+    captioned = zip(read_images(sources.images or gate_images), captions or without.token_ids, strict=True)
+    tolerance = measure_tolerance(captioner, islice(captioned, TOLERANCE_IMAGES))
     captioner.drafter = Drafter(read_table(content, manifest.model.vocabulary), costs, eos_id, tolerance=tolerance)
     drafted = caption_all(captioner, gate_images, config)
     captioner.drafter = None

@@ -46,17 +46,16 @@ def measure_step_costs(captioner: Captioner, ids: Sequence[int]) -> tuple[float,
     return tuple(accumulate(costs, max))
 
 
-def measure_tolerance(captioner: Captioner, images: Iterable[ImageInput], config: GenerationConfig) -> float:
-    """Return `DraftSpec.tolerance`, measured on captions of these images and rounded to two digits.
+def measure_tolerance(captioner: Captioner, captioned: Iterable[tuple[ImageInput, Sequence[int]]]) -> float:
+    """Return `DraftSpec.tolerance`, measured on images with the token ids of their captions, and rounded to two digits.
 
     Each caption is fed token by token, and then two and three tokens at a time.
     """
     session, spec = captioner.stepwise_session, captioner.manifest.image
     differences = []
-    for image in images:
-        (caption,) = captioner.caption(image, generation_config=config)
-        inputs, ids = {"pixels": preprocess(read_image(image), spec)[None]}, np.array([caption.token_ids[:-1]], np.int64)
-        single, *batched = (_margins(session, session.encode(inputs), ids, count) for count in (1, 2, 3))
+    for image, token_ids in captioned:
+        state, ids = session.encode({"pixels": preprocess(read_image(image), spec)[None]}), np.array([token_ids[:-1]], np.int64)
+        single, *batched = (_margins(session, state, ids, count) for count in (1, 2, 3))
         differences += [np.abs(single - other) for other in batched]
     return float(f"{np.quantile(np.concatenate(differences), 0.99):.2g}")
 

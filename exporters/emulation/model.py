@@ -1,8 +1,10 @@
 """A checkpoint's torch module whose layers compute in the format of a recipe, and can change it."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,6 +15,8 @@ from runtimes.engines.pytorch.session import TorchSession
 
 Formats = Mapping[str, Layer]
 """Layer → its format."""
+MAX_IMAGE_STATES = 256
+"""1.8 MB each with BLIP-base's shapes."""
 
 
 class EmulatedLinear(nn.Module):
@@ -24,10 +28,12 @@ class EmulatedLinear(nn.Module):
         self.scheme: Scheme | None = None
         self.values = weight
 
-    def use(self, scheme: Scheme | None) -> None:
-        """Compute with a scheme from now on."""
-        if scheme != self.scheme:
+    def use(self, scheme: Scheme | None) -> bool:
+        """Compute with a scheme from now on; return whether it is another one than before."""
+        changed = scheme != self.scheme
+        if changed:
             self.scheme, self.values = scheme, self.weight if scheme is None else scheme.weights(self.weight)
+        return changed
 
     def forward(self, x: Tensor) -> Tensor:
         """f[...,K] → f[...,N]. All rows are one run of the engine, so they share a scale if the scheme has one per run."""
@@ -74,6 +80,11 @@ class EmulatedModel:
                 self.layers[layer].append(EmulatedLinear(self.module.get_parameter(table).data, None))
             self._tables.add(layer)
             self._replace(embedding, EmulatedEmbedding(self.layers[layer][0]))
+        self._in_vision = set(self.module.vision_model.modules())
+        self._image_states: dict[bytes, Tensor] = {}
+        """Hash of an image's pixels → its image states, with the current formats."""
+        self._compute_image_states = self.module.image_states
+        self.module.image_states = self._kept_image_states
 
     def scheme(self, layer: str, layer_format: Layer) -> Scheme | None:
         """Return the arithmetic of a layer in a format; see `scheme_of`."""
@@ -84,11 +95,23 @@ class EmulatedModel:
         """Compute in these formats from now on; layers that are not named in FP32."""
         for layer, linears in self.layers.items():
             for linear in linears:
-                linear.use(self.scheme(layer, formats.get(layer, Layer())))
+                if linear.use(self.scheme(layer, formats.get(layer, Layer()))) and linear in self._in_vision:
+                    self._image_states.clear()
 
     def session(self, threads: int) -> TorchSession:
         """Return a session that encodes each image in a run of its own, as artifacts with one activation scale per run do."""
         return self._session(self.module, device="cpu", threads=threads, precision="emulated", engine="emulated")
+
+    def _kept_image_states(self, pixels: Tensor) -> Tensor:
+        """Return the image states f[1,N,D] of pixels f32[1,3,S,S]. They are kept, since most changes of formats concern other layers."""
+        if torch.is_grad_enabled():
+            return self._compute_image_states(pixels)
+        key = hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
+        if key not in self._image_states:
+            if len(self._image_states) >= MAX_IMAGE_STATES:
+                self._image_states.clear()
+            self._image_states[key] = self._compute_image_states(pixels)
+        return self._image_states[key]
 
     def _replace(self, name: str, module: nn.Module) -> None:
         parent, _, child = name.rpartition(".")

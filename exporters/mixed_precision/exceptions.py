@@ -21,7 +21,8 @@ IMAGES = 24
 SHARES = (1.0, 0.25, 0.0)
 """Of each try: the upper bound of the emulated drift as a share of the recipe's limit. 0: the exceptions with the least drift."""
 REMAINING = 0.1
-"""An exception is the smallest format whose estimated drift is at most this share of the drift of the layer's own format."""
+"""An exception is the smallest format whose estimated drift is at most this share of that of the layer's own format, and of the layer's
+part of the recipe's limit. Without the second bound, layers with large outliers got exceptions that were as bad as the limit."""
 
 
 def recipes_with_exceptions(checkpoint: Checkpoint, prepared: Checkpoint, recipe: Recipe, threads: int) -> Iterator[Recipe]:
@@ -65,6 +66,8 @@ class Exceptions:
                 if (drift := errors.drift(layer, recipe.component(component).layer(layer))) > 0:
                     self._drift.append((drift, component, layer))
         self._drift.sort(key=lambda each: (-each[0], each[2]))
+        assert recipe.drift_limit_nat is not None
+        self._limit_of_a_layer = recipe.drift_limit_nat / max(len(self._drift), 1)
         self._best: dict[str, Layer] = {}
 
     def __len__(self) -> int:
@@ -78,10 +81,11 @@ class Exceptions:
         return {layer: self._best[layer] for _, _, layer in self._drift[:count]}
 
     def _other_format(self, drift: float, component: str, layer: str) -> Layer:
-        """Return the smallest format that has at most `REMAINING` of a drift. FP32 has none, so there is always one."""
+        """Return the smallest format whose drift is small enough; see `REMAINING`. FP32 has none, so there is always one."""
         outputs, inputs = self._emulation.model.layers[layer][0].weight.shape
         by_size = sorted(candidates(self._recipe, component), key=lambda each: stored_bytes(each, inputs, outputs))
-        return next(each for each in by_size if self._errors.drift(layer, each) <= REMAINING * drift)
+        allowed = REMAINING * min(drift, max(self._limit_of_a_layer, 0.0))
+        return next(each for each in by_size if self._errors.drift(layer, each) <= allowed)
 
 
 def smallest(low: int, high: int, passes: Callable[[int], bool]) -> int:

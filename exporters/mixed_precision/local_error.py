@@ -8,7 +8,7 @@ layers are added up, which ignores that errors of layers can cancel out or ampli
 Axes: I images, R sampled rows, K inputs, N outputs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,8 +121,3 @@ def _log_probability(module: Any, example: Example, pad_id: int) -> Tensor:  # n
     empty = torch.zeros(len(fed), shape.text_heads, 0, shape.head_width)
     logits, _ = module.decode(torch.from_numpy(fed), torch.arange(width), [empty] * len(cross), cross)
     return -functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets).flatten(), ignore_index=-1, reduction="sum")
-
-
-def estimates(errors: LocalErrors, layers: Mapping[str, Sequence[Layer]]) -> dict[str, list[float]]:
-    """Return layer → estimated drift of each of its formats."""
-    return {layer: [errors.drift(layer, each) for each in formats] for layer, formats in layers.items()}

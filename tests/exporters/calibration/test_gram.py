@@ -32,7 +32,7 @@ def test_matrices_are_those_of_the_inputs(checkpoint, images):
     assert set(matrices) == {ENCODER, *MODULES}
     model = checkpoint.load_model()
     session = TorchSession(model, device="cpu", threads=1, precision="fp32")
-    captions = [gram._captions(session, {"pixels": pixels}, number, checkpoint) for number, pixels in enumerate(images)]
+    captions = [gram._captions(session, session.encode({"pixels": pixels}), number, checkpoint) for number, pixels in enumerate(images)]
     assert {len(group) for group in captions} == {1 + gram.SAMPLES}
     assert len({len(caption) for group in captions for caption in group}) > 1  # so that some rows are padded
     inputs: dict[str, list[torch.Tensor]] = {layer: [] for layer in MODULES}
@@ -53,6 +53,6 @@ def test_matrices_are_those_of_the_inputs(checkpoint, images):
 
 def test_the_captions_begin_with_the_greedy_one_and_are_the_same_each_time(checkpoint, images):
     session = TorchSession(checkpoint.load_model(), device="cpu", threads=1, precision="fp32")
-    first, second = (gram._captions(session, {"pixels": images[0]}, 0, checkpoint) for _ in range(2))
+    first, second = (gram._captions(session, session.encode({"pixels": images[0]}), 0, checkpoint) for _ in range(2))
     assert first == second
     assert len(set(first)) > 4

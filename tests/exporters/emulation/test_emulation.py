@@ -84,3 +84,16 @@ def test_scores_with_one_layer_in_another_format_equal_those_of_an_artifact(
     change = scores_of_artifact(path, images) - exact
     assert np.abs(change).max() > 0
     np.testing.assert_allclose(emulated - exact, change, atol=0.1 * np.abs(change).max() + 1e-4)
+
+
+def test_image_states_are_computed_again_only_if_a_layer_of_the_vision_model_changes(tiny_checkpoint, drawn_images):
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    emulation = Emulation(checkpoint, checkpoint, "ort", threads=1)
+    examples = emulation.examples(drawn_images[:2])
+    runs = []
+    emulation.model.module.vision_model.register_forward_hook(lambda *_: runs.append(1))
+    eight_bits = Layer(weights="qint8", block_size=16)
+    drifts = [emulation.drift(formats, examples).nat for formats in ({}, {QKV: eight_bits}, {QKV: eight_bits, FC2: eight_bits}, {})]
+    assert len(runs) == 4  # 2 images with FC2 in 8 bits, and again with FP32
+    assert drifts[0] == drifts[3] == 0
+    assert len(set(drifts)) == 3

@@ -8,9 +8,11 @@ import pytest
 import safetensors.torch
 
 from exporters.checkpoint.checkpoint import open_checkpoint
+from exporters.emulation.drift import Emulation
 from exporters.export import export
 from exporters.gate.labelled_image import LabelledImage
-from exporters.mixed_precision.exceptions import smallest
+from exporters.mixed_precision.exceptions import REMAINING, Exceptions, smallest
+from exporters.mixed_precision.local_error import LocalErrors
 from exporters.recipes import find_recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import GateError
@@ -56,6 +58,18 @@ def test_the_layer_with_the_outlier_gets_another_format_and_the_gate_passes(
     assert set(manifest.recipe["components"]["encoder"]["layers"]) >= {FC1}
     assert load(path, device="cpu").caption([drawn_images[0].path])[0].error is None
     assert sorted(file.name for file in (tmp_path / "retried").iterdir()) == [f"outlier-{name}"]
+
+
+@pytest.mark.full
+def test_an_exception_keeps_little_of_the_limit_however_large_the_error_of_the_layer_was(outlier_checkpoint, drawn_images):
+    checkpoint, shipped = open_checkpoint(str(outlier_checkpoint)), find_recipe("onnx-int8")
+    recipe = replace(shipped, components={key: replace(part, smooth=None) for key, part in shipped.components.items()})
+    emulation = Emulation(checkpoint, checkpoint, recipe.runtime, threads=1)
+    errors = LocalErrors(emulation, emulation.examples([LabelledImage(image.path, ()) for image in drawn_images[:4]]))
+    exceptions = Exceptions(emulation, errors, recipe)
+    layer_format = exceptions.first(1)[FC1]
+    allowed = REMAINING * recipe.drift_limit_nat / len(exceptions)
+    assert errors.drift(FC1, layer_format) <= allowed < REMAINING * errors.drift(FC1, recipe.component("encoder").layer(FC1))
 
 
 @pytest.mark.full
