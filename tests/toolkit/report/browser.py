@@ -1,4 +1,4 @@
-"""A browser for tests: Debian's Chromium, headless and without a network; it opens pages from disk."""
+"""A browser for tests: Debian's Chromium, headless; it opens pages from disk without a network, or those of a server on this machine."""
 
 import shutil
 import tempfile
@@ -24,8 +24,8 @@ OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThrou
 
 
 @contextmanager
-def opened(downloads: Path) -> Iterator[webdriver.Chrome]:
-    """Yield a browser without a network; downloads go to a folder."""
+def opened(downloads: Path, *, offline: bool = True) -> Iterator[webdriver.Chrome]:
+    """Yield a browser without a network, or with this machine's; downloads go to a folder."""
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     assert all(programs), "a browser is needed: apt-get install chromium chromium-driver"
     options = webdriver.ChromeOptions()
@@ -37,7 +37,8 @@ def opened(downloads: Path) -> Iterator[webdriver.Chrome]:
         driver = webdriver.Chrome(options, Service(programs[1]))
         try:
             driver.execute_cdp_cmd("Network.enable", {})
-            driver.execute_cdp_cmd("Network.emulateNetworkConditions", OFFLINE)
+            if offline:
+                driver.execute_cdp_cmd("Network.emulateNetworkConditions", OFFLINE)
             driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
             yield driver
         finally:

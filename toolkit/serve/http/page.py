@@ -17,7 +17,7 @@ def _page() -> tuple[bytes, str]:
         "default-src 'none'",
         f"script-src {_hashes('script', content)}",
         f"style-src {_hashes('style', content)}",
-        "img-src blob:",
+        "img-src blob: data:",
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",

@@ -1,0 +1,1 @@
+"""The load test of `toolkit serve`: `python -m tests.load`, `make serve-load`."""
