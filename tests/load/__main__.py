@@ -31,13 +31,14 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, help="also measure a plain FastAPI server with this checkpoint")
     parser.add_argument("--plain-python", default=sys.executable, help="interpreter of an environment with fastapi and transformers")
     parser.add_argument("--base", type=Path, help="also measure the bars with this artifact")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="record; parts that are not measured now are kept")
     options = parser.parse_args()
     images = [image.path.read_bytes() for image in load_dataset("sample").images]
-    record: dict[str, object] = {"date": datetime.now(UTC).date().isoformat(), "commit": source_commit(), "host": _host()}
+    record: dict[str, object] = json.loads(options.output.read_bytes()) if options.output.exists() else {}
+    record |= {"date": datetime.now(UTC).date().isoformat(), "commit": source_commit(), "host": _host()}
     problems: list[str] = []
     if options.requests:
-        record |= _campaign(options.artifact, images, options.requests, problems)
+        record["load"] = _campaign(options.artifact, images, options.requests, problems)
     if options.checkpoint:
         record["plain"] = _plain(shlex.split(options.plain_python), options.checkpoint, images, problems)
     if options.base:
