@@ -83,20 +83,10 @@ soak: setup ## Caption 10,000 images with 20 kills; check memory, file descripto
 	$(BIN)/toolkit export build/tiny --recipe onnx-int8 --output build/artifacts-tiny --overwrite --on-gate-failure write
 	$(BIN)/python -m tests.soak build/artifacts-tiny/tiny-onnx-int8
 
-<<<<<<< HEAD
 distribute-soak: setup ## Caption 10,000 images on a local S3 server with two Ray nodes, killing an actor, a node and the driver; resume 1 M rows
 	@test -d build/tiny || $(BIN)/python -m tests.checkpoints tiny build/tiny
 	$(BIN)/toolkit export build/tiny --recipe onnx-int8 --output build/artifacts-tiny --overwrite --on-gate-failure write
 	$(BIN)/python -m tests.distribute_soak build/artifacts-tiny/tiny-onnx-int8
-=======
-# FastAPI is needed only for this comparison.
-SERVE_BASE := $(BASE_ARTIFACTS)/$(notdir $(BASE))-onnx-int8
-serve-load: setup $(OTHERS)/.ready $(BASE)/model.safetensors ## Load test of `toolkit serve` with 2,000 requests, beside a plain FastAPI server, and its two bars
-	@$(MAKE) --no-print-directory artifacts RECIPES=onnx-int8
-	@$(MAKE) --no-print-directory base-artifacts BASE_RECIPES=onnx-int8
-	$(BIN)/python -m tests.load $(ARTIFACTS)/$(NAME)-onnx-int8 --checkpoint $(CHECKPOINT) --plain-python $(OTHERS)/bin/python \
-		--base $(SERVE_BASE) --output build/serving.json
->>>>>>> 63f309a (make serve-load: 2,000 requests with kills, beside a plain FastAPI server, and the bars of the server)
 
 export: setup ## Export CHECKPOINT to ARTIFACTS with the default recipes or RECIPES (names or "all"); up-to-date artifacts are kept
 	@$(MAKE) --no-print-directory artifacts RECIPES="$(CHOSEN)"
@@ -164,6 +154,14 @@ peers: $(PEER_NAMES:%=$(PEERS)/$(NAME)/%/peer.json)
 $(PEERS)/$(NAME)/%/peer.json: $(SOURCES) $(wildcard toolkit/bench/peers/*.py)
 	$(OTHERS)/bin/python -m toolkit.bench.peers $* --checkpoint $(PEER_CHECKPOINT) --graphs $(PEER_ARTIFACTS)/$(NAME)-onnx-fp32 \
 		--calibration $(BLIP_DATA)/train/coco_train_mini --output $(PEERS)/$(NAME) --overwrite
+
+# FastAPI is needed only for this comparison.
+SERVE_BASE := $(BASE_ARTIFACTS)/$(notdir $(BASE))-onnx-int8
+serve-load: setup $(OTHERS)/.ready $(BASE)/model.safetensors ## Load test of `toolkit serve` with 2,000 requests, beside a plain FastAPI server, and its two bars
+	@$(MAKE) --no-print-directory artifacts RECIPES=onnx-int8
+	@$(MAKE) --no-print-directory base-artifacts BASE_RECIPES=onnx-int8
+	$(BIN)/python -m tests.load $(ARTIFACTS)/$(NAME)-onnx-int8 --checkpoint $(CHECKPOINT) --plain-python $(OTHERS)/bin/python \
+		--base $(SERVE_BASE) --output build/serving.json
 
 # The records of the results page on quality. QUALITY_FILES has one file per section; each has a rule.
 QUALITY ?= build/quality

@@ -1,0 +1,164 @@
+"""The command: it listens, reports, drains on SIGTERM, and ends with one line and code 1 if it cannot serve."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from runtimes.artifact.folder import open_artifact
+from runtimes.storage.archive import unpack
+from tests.runtimes.verification.test_verify import with_golden
+from tests.toolkit.serve.served import PATIENCE_S, Served
+from toolkit.packaging.package import package
+
+COMMAND = [sys.executable, "-m", "toolkit.cli", "serve"]
+
+
+@pytest.fixture(scope="module")
+def artifact(tiny_artifacts):
+    return tiny_artifacts["onnx-fp32"]
+
+
+class Process:
+    """`toolkit serve` in a subprocess."""
+
+    def __init__(self, *arguments):
+        self.process = subprocess.Popen([*COMMAND, *map(str, arguments), "--port", "0"], stderr=subprocess.PIPE, text=True)
+        self.port = int(re.findall(r"Listening at http://127\.0\.0\.1:(\d+)\n", self.process.stderr.readline())[0])
+        self.server = Served(self.port, None)
+
+    def until_ready(self):
+        end = time.monotonic() + PATIENCE_S
+        while self.server.get("/readyz").status != 200:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        return self
+
+    def end(self):
+        """Return the exit code and the lines on stderr."""
+        _, lines = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, lines.splitlines()
+
+
+def failure(*arguments):
+    run = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE_S)
+    return run.returncode, [line for line in run.stderr.splitlines() if not line.startswith("Listening at")], run.stdout
+
+
+def assert_one_line(result, fact):
+    code, lines, output = result
+    assert (code, len(lines), output) == (1, 1, "")
+    assert lines[0].startswith("Error: ")
+    assert fact in lines[0]
+
+
+def test_sigterm_lets_requests_finish(artifact, drawn_images):
+    content = drawn_images[0].path.read_bytes()
+    serve = Process(artifact, "--threads", "1").until_ready()
+    (model,) = psutil.Process(serve.process.pid).children()
+    model.suspend()
+    replies = []
+    client = threading.Thread(target=lambda: replies.append(serve.server.post(content)))
+    client.start()
+    while b"blip_queued_images 1.0" not in serve.server.get("/metrics").body:
+        time.sleep(0.01)
+    for process in (serve.process.pid, model.pid):  # a service manager signals both
+        os.kill(process, signal.SIGTERM)
+    serve_is_closed(serve.port)
+    model.resume()
+    client.join()
+    code, lines = serve.end()
+    assert (replies[0].status, code, [line.partition(":")[0] for line in lines]) == (200, 0, ["Ready"])
+    assert not model.is_running()
+
+
+def serve_is_closed(port):
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            time.sleep(0.01)
+        except ConnectionRefusedError:
+            return
+
+
+def test_requests_that_are_not_answered_in_time_are_told_in_the_exit_code(artifact, drawn_images):
+    content = drawn_images[0].path.read_bytes()
+    serve = Process(artifact, "--threads", "1", "--drain", "0.2").until_ready()
+    (model,) = psutil.Process(serve.process.pid).children()
+    model.suspend()
+    replies = []
+    client = threading.Thread(target=lambda: replies.append(serve.server.post(content)))
+    client.start()
+    while b"blip_queued_images 1.0" not in serve.server.get("/metrics").body:
+        time.sleep(0.01)
+    serve.process.send_signal(signal.SIGTERM)
+    code, lines = serve.end()
+    client.join()
+    assert (replies[0].status, replies[0].code, code) == (503, "NOT_READY", 1)
+    assert "1 requests were not answered" in lines[-1]
+
+
+def test_a_port_in_use(artifact):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert_one_line(failure(artifact, "--port", port), f"127.0.0.1:{port}")
+
+
+def test_a_host_that_is_not_of_this_machine(artifact):
+    assert_one_line(failure(artifact, "--host", "192.0.2.1", "--no-token"), "192.0.2.1")
+
+
+def test_another_address_than_loopback_needs_a_token(artifact, tmp_path):
+    assert_one_line(failure(artifact, "--host", "192.0.2.1"), "--token-file")
+    (tmp_path / "tokens").write_text("\n")
+    assert_one_line(failure(artifact, "--token-file", tmp_path / "tokens"), "tokens")
+    assert_one_line(failure(artifact, "--token-file", tmp_path / "none"), "none")
+
+
+def test_more_threads_than_cpus(artifact):
+    assert_one_line(failure(artifact, "--threads", 10_000), "10000")
+
+
+def test_no_artifact(tmp_path):
+    assert_one_line(failure(tmp_path / "none", "--port", 0), "none")
+
+
+def test_a_damaged_artifact(artifact, tmp_path):
+    copy = shutil.copytree(artifact, tmp_path / "damaged")
+    decoder = open_artifact(copy).path_of("decoder")
+    decoder.write_bytes(b"")
+    assert_one_line(failure(copy, "--port", 0), decoder.name)
+
+
+def test_a_model_process_that_cannot_start_ends_the_server(artifact, tmp_path):
+    """Its import fails three times."""
+    (tmp_path / "onnxruntime.py").write_text("import os\nos._exit(7)\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    run = subprocess.run([*COMMAND, str(artifact), "--port", "0"], capture_output=True, text=True, timeout=PATIENCE_S, env=environment)
+    assert (run.returncode, run.stderr.count("starting it again")) == (1, 2)
+    assert "exit code 7" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.full
+def test_golden_captions_are_checked_at_the_start(artifact, tmp_path):
+    package(artifact, tmp_path / "tiny.tar.gz")
+    folder = tmp_path / "tiny"
+    unpack(tmp_path / "tiny.tar.gz", folder)
+    serve = Process(folder).until_ready()
+    check = serve.server.get("/v1/info").json["check"]
+    serve.process.terminate()
+    assert (check["kind"], check["equal"], serve.end()[0]) == ("golden captions", check["captions"], 0)
+
+    def other_word(golden, captions):
+        captions[0]["token_ids"][2] = 5 if captions[0]["token_ids"][2] != 5 else 6
+
+    with_golden(folder, other_word)
+    assert_one_line(failure(folder, "--port", 0), "with 1 beams")
