@@ -6,6 +6,7 @@ with load("build/artifacts/blip-mini-coco-onnx-int8") as captioner:
     print(captioner.caption("photo.jpg")[0].text)
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from runtimes.tasks.captioner import Captioner
     from runtimes.tasks.matcher import Matcher
     from runtimes.tasks.results import Answer, Caption, Match
+
+# ONNX Runtime 1.29 and newer writes an identifier of the device to the user's cache and sends events over the network, unless this is set
+# before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["Answer", "Answerer", "Caption", "Captioner", "CaptionerPool", "Match", "Matcher", "ToolkitError", "load"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runtimes.tasks.registry import TASKS
 
 if TYPE_CHECKING:
-    from runtimes.tasks.results import Caption, GeneratedText
+    from runtimes.tasks.results import Caption, GeneratedText, Match
     from runtimes.tasks.text_generator import TextGenerator
 
 Row = Mapping[str, Any]
@@ -36,6 +36,17 @@ def _text_fields(text: "GeneratedText", model: "TextGenerator[Any, Any]", prompt
     word = TASKS[model.manifest.task].text
     row = {word: value, "token_ids": text.token_ids, "score": text.score, "finish_reason": text.finish_reason}
     return row if text.log_probabilities is None else {**row, "log_probabilities": text.log_probabilities}
+
+
+def match_row(image: str, texts: Sequence[str], match: "Match") -> Row:
+    """Return the row of an image that was compared with texts."""
+    if match.error is not None:
+        return {"image": image, "error": match.error, "code": match.code}
+    scores = zip(texts, match.probabilities, match.similarities, strict=True)
+    return {
+        "image": image,
+        "matches": [{"text": text, "probability": probability, "similarity": cosine} for text, probability, cosine in scores],
+    }
 
 
 def caption_of(row: Row) -> "Caption":

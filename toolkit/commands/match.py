@@ -1,7 +1,7 @@
 """`toolkit match`: compare images with texts, and print a ranking."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,9 +10,7 @@ from toolkit.commands.model_options import load_arguments, load_options, workers
 from toolkit.commands.options import POSITIVE, default_artifacts, fail_after_output, split_artifact
 
 if TYPE_CHECKING:
-    from runtimes.tasks.results import Match
-
-Row = dict[str, Any]
+    from runtimes.pool.rows import Row
 
 
 @click.command(epilog="Example: toolkit match build/artifacts photos --text 'a cat on a sofa' --text 'a dog'")
@@ -32,6 +30,7 @@ def command(paths: tuple[str, ...], texts: tuple[str, ...], batch_size: int, wor
     head; beside it is the cosine of the embeddings. If an image cannot be read, the others are compared, and the exit code is 1.
     """
     from runtimes.loading import load
+    from runtimes.pool.rows import match_row
     from toolkit.image_paths import expand
 
     artifact, names = split_artifact(paths)
@@ -39,10 +38,11 @@ def command(paths: tuple[str, ...], texts: tuple[str, ...], batch_size: int, wor
         raise click.UsageError("Missing argument 'IMAGE...'.")
     images = expand(names)
     with load(artifact or default_artifacts(), task="matching", **load_arguments(**options)) as matcher:
-        rows = _rows(images, texts, matcher.stream(images, texts, batch_size=batch_size, workers=workers))
+        matches = matcher.stream(images, texts, batch_size=batch_size, workers=workers)
         failed = 0
         compared: list[Row] = []
-        for row in rows:
+        for image, match in zip(images, matches, strict=True):
+            row = match_row(image, texts, match)
             if "error" in row:
                 failed += 1
                 click.echo(f"Error: {row['error']}", err=True)
@@ -56,20 +56,7 @@ def command(paths: tuple[str, ...], texts: tuple[str, ...], batch_size: int, wor
         fail_after_output(f"{failed} of {len(images)} images could not be compared")
 
 
-def _rows(images: Sequence[str], texts: Sequence[str], matches: Iterable["Match"]) -> Iterator[Row]:
-    """Yield the row of each image as JSON values."""
-    for image, match in zip(images, matches, strict=True):
-        if match.error is not None:
-            yield {"image": image, "error": match.error, "code": match.code}
-            continue
-        scores = zip(texts, match.probabilities, match.similarities, strict=True)
-        yield {
-            "image": image,
-            "matches": [{"text": text, "probability": probability, "similarity": cosine} for text, probability, cosine in scores],
-        }
-
-
-def _table(rows: Sequence[Row], texts: Sequence[str]) -> Iterator[str]:
+def _table(rows: Sequence["Row"], texts: Sequence[str]) -> Iterator[str]:
     """Yield the lines of the ranking: one section per text, or one with all texts for a single image."""
     if not rows:
         return

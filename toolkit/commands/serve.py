@@ -38,7 +38,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     "--max-pixels", type=POSITIVE, default=50_000_000, show_default=True, help="Refuse images with more pixels before decoding them."
 )
 @click.option("--max-images", type=POSITIVE, default=16, show_default=True, help="Images of a request.")
-@click.option("--max-beams", type=POSITIVE, default=16, show_default=True, help="Beams and captions per image of a request.")
+@click.option("--max-rows", type=POSITIVE, default=16, show_default=True, help="Beams, captions, questions or texts per image.")
 @click.option(
     "--max-batch",
     type=POSITIVE,
@@ -69,7 +69,7 @@ def command(
     max_body: int,
     max_pixels: int,
     max_images: int,
-    max_beams: int,
+    max_rows: int,
     max_batch: int,
     drain_delay: float,
     drain: float,
@@ -100,7 +100,7 @@ def command(
         body_bytes=max_body * MEGABYTE,
         max_pixels=max_pixels,
         max_images=max_images,
-        max_beams=max_beams,
+        max_rows=max_rows,
     )
     settings = Settings(
         job=ModelJob(

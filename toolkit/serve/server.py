@@ -115,6 +115,7 @@ def serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=int(settings.limits.head_s),
         h11_max_incomplete_event_size=settings.limits.head_bytes,
         timeout_graceful_shutdown=int(drain_s + GRACE_S) + 1,
         backlog=BACKLOG,
@@ -136,7 +137,7 @@ def start_line(loaded: Loaded) -> str:
     """Return the line that reports a start of the model."""
     check = loaded.check
     return (
-        f"Ready: {loaded.info['artifact']} loaded in {loaded.load_s:.1f} s; {check.kind}: {check.equal} of {check.captions} captions equal "
+        f"Ready: {loaded.info['artifact']} loaded in {loaded.load_s:.1f} s; {check.kind}: {check.equal} of {check.results} equal "
         f"in {loaded.check_s:.1f} s; {loaded.run_s:.3f} s per image"
     )
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from runtimes.errors import ToolkitError
 from toolkit.serve.admission import Admission, Buffer
 from toolkit.serve.errors import BodyTooLargeError, DeadlineError, NotFoundError, NotReadyError, SlowRequestError
-from toolkit.serve.http.request_body import RequestBody, parse_request
+from toolkit.serve.http.request_body import OptionForms, RequestBody, parse_request
 from toolkit.serve.model.messages import Result, WorkItem
 from toolkit.serve.model.supervisor import ModelObserver, ModelSupervisor, Work
 from toolkit.serve.service_metrics import ServiceMetrics
@@ -121,8 +121,8 @@ class Service:
         self._check_task(task)
         body = await self._read_body(request, buffer)
         arrival.received = True
-        texts, limits = TASKS[task].texts, self.settings.limits
-        arguments = request.headers.get("content-type", ""), request.url.query.encode(), body, texts, limits
+        forms, limits = OptionForms(texts=TASKS[task].texts, needed=TASKS[task].needed), self.settings.limits
+        arguments = request.headers.get("content-type", ""), request.url.query.encode(), body, forms, limits
         parsed = parse_request(*arguments) if len(body) <= SMALL_BODY else await asyncio.to_thread(parse_request, *arguments)
         del body, arguments
         options = check_options(task, parsed.options, limits)

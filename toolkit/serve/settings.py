@@ -21,8 +21,8 @@ class Limits:
     """Height * width of an image, read from its header."""
     max_images: int = 16
     """Images of a request."""
-    max_beams: int = 16
-    """Beams, and captions per image, of a request."""
+    max_rows: int = 16
+    """Beams or captions per image, times questions; or texts per image."""
     text_chars: int = 4_096
     """Characters of all options of a request."""
     head_s: float = 10.0

@@ -1,25 +1,30 @@
 """The tasks that the server offers: path, options of a request, and the rows of images. Routes, limits and OpenAPI are derived from it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from runtimes.artifact import json_dataclass
 from runtimes.errors import RequestError
 from runtimes.pool.job import Request
-from runtimes.pool.rows import Row, row_of
+from runtimes.pool.rows import Row, match_row, row_of
 from toolkit.serve.settings import Limits
 
 if TYPE_CHECKING:
     from runtimes.decoding.search import PhaseTimer
     from runtimes.images.reading import PreparedImage
+    from runtimes.tasks.answerer import Answerer
     from runtimes.tasks.captioner import Captioner
+    from runtimes.tasks.loaded_model import LoadedModel
+    from runtimes.tasks.matcher import Matcher
 
-CAPTION_BASE = Request(
-    prompt=None, num_beams=None, min_length=None, max_length=None, batch_size=1, max_pixels=None, reduce_large=False, strip_prompt=False
-)
-SERVER_OPTIONS = frozenset({"batch_size", "max_pixels", "reduce_large", "draft", "questions"})
-"""Fields of a `Request` that are settings of the server or of another task."""
+
+@dataclass(frozen=True, kw_only=True)
+class MatchRequest:
+    """Options of image-text matching."""
+
+    texts: tuple[str, ...]
+    """Texts that are compared with every image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,24 +33,27 @@ class ServedTask:
 
     path: str
     summary: str
-    base: Any
-    """Dataclass with the options of a request that gives none."""
-    texts: frozenset[str]
-    """Options whose value is text, also if it looks like JSON."""
-    rows: Callable[["Captioner", Sequence[str], Sequence["PreparedImage"], Any, "PhaseTimer"], list[Row]]
+    sample: Any
+    """Dataclass with the options of the check at the start. Optional ones have the value of a request that does not give them."""
+    options: tuple[str, ...]
+    """Fields of the dataclass that a client may give."""
+    rows: Callable[["LoadedModel", Sequence[str], Sequence["PreparedImage"], Any, "PhaseTimer"], list[Row]]
     """Function of the model, names of images, images, options and timer; returns the rows of the images."""
+    needed: str | None = None
+    """Option that every request must give: a list of texts, or one text in a query or a form."""
 
     @property
-    def options(self) -> tuple[str, ...]:
-        """Names of the options that a client may give."""
-        return tuple(name for name in type(self.base).__dataclass_fields__ if name not in SERVER_OPTIONS)
+    def texts(self) -> frozenset[str]:
+        """Options whose value in a query or a form is text, also if it looks like JSON."""
+        return frozenset({"prompt"} & set(self.options))
 
 
 def caption_rows(
-    model: "Captioner", names: Sequence[str], images: Sequence["PreparedImage"], request: Request, timer: "PhaseTimer"
+    model: "LoadedModel", names: Sequence[str], images: Sequence["PreparedImage"], request: Request, timer: "PhaseTimer"
 ) -> list[Row]:
     """Caption images in one run of the model."""
-    captions = model.caption(
+    captioner = cast("Captioner", model)
+    captions = captioner.caption(
         images,
         prompt=request.prompt,
         batch_size=len(images),
@@ -54,11 +62,66 @@ def caption_rows(
         **request.generation_options(model.tokenizer),
     )
     prompt = request.prompt if request.strip_prompt else None
-    return [row_of(name, [caption], model, prompt) for name, caption in zip(names, captions, strict=True)]
+    return [row_of(name, [caption], captioner, prompt) for name, caption in zip(names, captions, strict=True)]
 
+
+def answer_rows(
+    model: "LoadedModel", names: Sequence[str], images: Sequence["PreparedImage"], request: Request, timer: "PhaseTimer"
+) -> list[Row]:
+    """Answer the same questions about each image."""
+    answerer, count = cast("Answerer", model), len(request.questions)
+    answers = answerer.answer(
+        images,
+        [list(request.questions)] * len(images),
+        batch_size=len(images),
+        log_probabilities=request.log_probabilities,
+        timer=timer,
+        **request.generation_options(model.tokenizer),
+    )
+    return [row_of(name, answers[count * i : count * (i + 1)], answerer, None) for i, name in enumerate(names)]
+
+
+def match_rows(
+    model: "LoadedModel", names: Sequence[str], images: Sequence["PreparedImage"], request: MatchRequest, timer: "PhaseTimer"
+) -> list[Row]:
+    """Compare the same texts with each image."""
+    matches = cast("Matcher", model).stream(images, request.texts, batch_size=len(images), timer=timer)
+    return [match_row(name, request.texts, match) for name, match in zip(names, matches, strict=True)]
+
+
+CAPTION = Request(
+    prompt=None, num_beams=None, min_length=None, max_length=None, batch_size=1, max_pixels=None, reduce_large=False, strip_prompt=False
+)
+SERVER_OPTIONS = frozenset({"batch_size", "max_pixels", "reduce_large", "draft"})
+"""Fields of a `Request` that are settings of the server."""
+SEARCH_OPTIONS = tuple(
+    field.name for field in fields(Request) if field.name not in {*SERVER_OPTIONS, "questions", "prompt", "strip_prompt"}
+)
 
 TASKS: dict[str, ServedTask] = {
-    "caption": ServedTask(path="/v1/caption", summary="Caption images.", base=CAPTION_BASE, texts=frozenset({"prompt"}), rows=caption_rows),
+    "caption": ServedTask(
+        path="/v1/caption",
+        summary="Caption images.",
+        sample=CAPTION,
+        options=("prompt", "strip_prompt", *SEARCH_OPTIONS),
+        rows=caption_rows,
+    ),
+    "vqa": ServedTask(
+        path="/v1/ask",
+        summary="Answer questions about images.",
+        sample=replace(CAPTION, questions=("what is in the image?",)),
+        options=("questions", *SEARCH_OPTIONS),
+        rows=answer_rows,
+        needed="questions",
+    ),
+    "matching": ServedTask(
+        path="/v1/match",
+        summary="Compare images with texts.",
+        sample=MatchRequest(texts=("a cat",)),
+        options=("texts",),
+        rows=match_rows,
+        needed="texts",
+    ),
 }
 """Task of a manifest → route."""
 
@@ -67,23 +130,25 @@ def check_options(task: str, given: Mapping[str, Any], limits: Limits) -> Any:  
     """Return the options of a request as the task's dataclass.
 
     Raises:
-        RequestError: An option is unknown, has the wrong type, or exceeds a limit of the server.
+        RequestError: An option is unknown, missing, has the wrong type, or exceeds a limit of the server.
     """
     spec = TASKS[task]
     if unknown := sorted(set(given) - set(spec.options)):
         raise RequestError(f"unknown option(s) {', '.join(unknown)}; known: {', '.join(spec.options)}")
-    options, problems = json_dataclass.load(type(spec.base), json_dataclass.dump(spec.base) | dict(given))
+    if spec.needed and not given.get(spec.needed):
+        raise RequestError(f"the option {spec.needed} is missing: give a list of texts")
+    options, problems = json_dataclass.load(type(spec.sample), json_dataclass.dump(spec.sample) | dict(given))
     if options is None:
         raise RequestError("; ".join(problems))
-    for name in ("num_beams", "num_return_sequences"):
-        if (getattr(options, name, None) or 1) > limits.max_beams:
-            raise RequestError(f"{name} is {getattr(options, name)}; this server accepts at most {limits.max_beams}")
+    if (rows := rows_per_image(options)) > limits.max_rows:
+        raise RequestError(f"the options ask for {rows} beams, captions or texts per image; this server accepts at most {limits.max_rows}")
     return options
 
 
 def rows_per_image(options: object) -> int:
-    """Return the number of decoder rows of an image, which determines most of its cost."""
-    return max(getattr(options, "num_beams", None) or 1, getattr(options, "num_return_sequences", None) or 1)
+    """Return the number of rows of the decoder or of texts per image, which determines most of its cost."""
+    beams = max(getattr(options, "num_beams", None) or 1, getattr(options, "num_return_sequences", None) or 1)
+    return beams * max(1, len(getattr(options, "questions", ())), len(getattr(options, "texts", ())))
 
 
 def option_values(options: object) -> dict[str, Any]:

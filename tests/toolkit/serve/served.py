@@ -91,7 +91,13 @@ def served(settings: Settings, *, wait: bool = True) -> Iterator[Served]:
     listener = listen("127.0.0.1", 0)
     limits = settings.limits
     config = uvicorn.Config(
-        app, http=bounded(limits), ws="none", log_config=None, access_log=False, h11_max_incomplete_event_size=limits.head_bytes
+        app,
+        http=bounded(limits),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=1,
+        h11_max_incomplete_event_size=limits.head_bytes,
     )
     server = DrainingServer(config, app.state.service, 0, 1)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)

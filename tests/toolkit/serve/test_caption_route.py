@@ -16,7 +16,7 @@ from tests.images import encode
 from tests.toolkit.serve.served import CAPTION, multipart, served
 from toolkit.serve.settings import Access, Limits, ModelJob, Settings
 
-LIMITS = Limits(body_bytes=60_000, max_pixels=10_000, max_images=4, max_beams=4, head_bytes=4_096)
+LIMITS = Limits(body_bytes=60_000, max_pixels=10_000, max_images=4, max_rows=4, head_bytes=4_096)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_information_and_probes(server, captioner):
     info = server.get("/v1/info").json
     assert (info["model"]["digest"], info["tasks"]) == (captioner.manifest.digest, {"caption": CAPTION})
     assert info["limits"]["body_bytes"] == LIMITS.body_bytes
-    assert info["check"] == {"kind": "sample image", "captions": 1, "equal": 1}
+    assert info["check"] == {"kind": "sample image", "results": 1, "equal": 1}
     assert (server.get("/healthz").status, server.get("/readyz").status) == (200, 200)
 
 

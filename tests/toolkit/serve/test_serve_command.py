@@ -60,6 +60,7 @@ def assert_one_line(result, fact):
     assert fact in lines[0]
 
 
+@pytest.mark.full
 def test_sigterm_lets_requests_finish(artifact, drawn_images):
     content = drawn_images[0].path.read_bytes()
     serve = Process(artifact, "--threads", "1").until_ready()
@@ -89,6 +90,7 @@ def serve_is_closed(port):
             return
 
 
+@pytest.mark.full
 def test_requests_that_are_not_answered_in_time_are_told_in_the_exit_code(artifact, drawn_images):
     content = drawn_images[0].path.read_bytes()
     serve = Process(artifact, "--threads", "1", "--drain", "0.2").until_ready()
@@ -112,10 +114,12 @@ def test_a_port_in_use(artifact):
         assert_one_line(failure(artifact, "--port", port), f"127.0.0.1:{port}")
 
 
+@pytest.mark.full
 def test_a_host_that_is_not_of_this_machine(artifact):
     assert_one_line(failure(artifact, "--host", "192.0.2.1", "--no-token"), "192.0.2.1")
 
 
+@pytest.mark.full
 def test_another_address_than_loopback_needs_a_token(artifact, tmp_path):
     assert_one_line(failure(artifact, "--host", "192.0.2.1"), "--token-file")
     (tmp_path / "tokens").write_text("\n")
@@ -123,14 +127,17 @@ def test_another_address_than_loopback_needs_a_token(artifact, tmp_path):
     assert_one_line(failure(artifact, "--token-file", tmp_path / "none"), "none")
 
 
+@pytest.mark.full
 def test_more_threads_than_cpus(artifact):
     assert_one_line(failure(artifact, "--threads", 10_000), "10000")
 
 
+@pytest.mark.full
 def test_no_artifact(tmp_path):
     assert_one_line(failure(tmp_path / "none", "--port", 0), "none")
 
 
+@pytest.mark.full
 def test_a_damaged_artifact(artifact, tmp_path):
     copy = shutil.copytree(artifact, tmp_path / "damaged")
     decoder = open_artifact(copy).path_of("decoder")
@@ -138,6 +145,7 @@ def test_a_damaged_artifact(artifact, tmp_path):
     assert_one_line(failure(copy, "--port", 0), decoder.name)
 
 
+@pytest.mark.full
 def test_a_model_process_that_cannot_start_ends_the_server(artifact, tmp_path):
     """Its import fails three times."""
     (tmp_path / "onnxruntime.py").write_text("import os\nos._exit(7)\n")
@@ -155,7 +163,7 @@ def test_golden_captions_are_checked_at_the_start(artifact, tmp_path):
     serve = Process(folder).until_ready()
     check = serve.server.get("/v1/info").json["check"]
     serve.process.terminate()
-    assert (check["kind"], check["equal"], serve.end()[0]) == ("golden captions", check["captions"], 0)
+    assert (check["kind"], check["equal"], serve.end()[0]) == ("golden results", check["results"], 0)
 
     def other_word(golden, captions):
         captions[0]["token_ids"][2] = 5 if captions[0]["token_ids"][2] != 5 else 6

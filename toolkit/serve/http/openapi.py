@@ -27,6 +27,8 @@ ROW: Schema = {
     "properties": {
         "image": {"type": "string", "description": "Name of the image in the request."},
         "caption": {"type": "string"},
+        "answers": {"type": "array", "items": {"type": "object"}, "description": "Of /v1/ask: question and the fields of a caption."},
+        "matches": {"type": "array", "items": {"type": "object"}, "description": "Of /v1/match: text, probability and similarity."},
         "token_ids": {"type": "array", "items": {"type": "integer"}},
         "score": {"type": ["number", "null"], "description": "Natural-log probability / generated length ** length_penalty."},
         "finish_reason": {"enum": ["stop", "length"]},
@@ -84,7 +86,7 @@ def _get(path: str, summary: str, kind: str, *, secured: bool) -> Schema:
 
 
 def _post(task: ServedTask, settings: Settings, *, secured: bool) -> Schema:
-    options = {name: schema_of(kind) for name, kind in typing.get_type_hints(type(task.base)).items() if name in task.options}
+    options = {name: schema_of(kind) for name, kind in typing.get_type_hints(type(task.sample)).items() if name in task.options}
     images = {"type": "array", "minItems": 1, "maxItems": settings.limits.max_images}
     form = {name: schema if name in task.texts else {} for name, schema in options.items()}
     content: Schema = {
@@ -93,14 +95,14 @@ def _post(task: ServedTask, settings: Settings, *, secured: bool) -> Schema:
             "schema": {
                 "type": "object",
                 "properties": {"images": {**images, "items": {"type": "string", "format": "binary"}}, **form},
-                "required": ["images"],
+                "required": ["images", *([task.needed] if task.needed else [])],
             }
         },
         "application/json": {
             "schema": {
                 "type": "object",
                 "properties": {"images": {**images, "items": {"type": "string", "contentEncoding": "base64"}}, **options},
-                "required": ["images"],
+                "required": ["images", *([task.needed] if task.needed else [])],
                 "additionalProperties": False,
             }
         },

@@ -42,14 +42,34 @@ class RequestBody:
         self.options[name] = value
 
 
-def parse_request(content_type: str, query: bytes, body: bytes, texts: frozenset[str], limits: Limits) -> RequestBody:
+@dataclass(frozen=True, kw_only=True)
+class OptionForms:
+    """How values of options are written in a query or a form."""
+
+    texts: frozenset[str]
+    """Options whose value is text. Other values are JSON; what is no JSON is text."""
+    needed: str | None
+    """Option whose value is a list of texts; what is no JSON list is one text."""
+
+    def value(self, name: str, text: str) -> Any:  # noqa: ANN401 - a JSON value
+        """Return an option as a JSON value."""
+        if name in self.texts:
+            return text
+        try:
+            value = json_dataclass.parse(text.encode())
+        except ValueError:
+            value = text
+        return [text] if name == self.needed and not isinstance(value, list) else value
+
+
+def parse_request(content_type: str, query: bytes, body: bytes, forms: OptionForms, limits: Limits) -> RequestBody:
     """Return the images and options of a request.
 
     Args:
         content_type: Header of the request. Other types than JSON and multipart/form-data are raw bytes of an image.
         query: Query of the URL.
         body: The whole body.
-        texts: Options whose value in a query or form is text. Other values are JSON; what is no JSON is text.
+        forms: How values of options are written.
         limits: Numbers of images and characters.
 
     Raises:
@@ -59,10 +79,10 @@ def parse_request(content_type: str, query: bytes, body: bytes, texts: frozenset
     header = Message()
     header["content-type"] = content_type
     for name, value in _query(query):
-        parsed.add_option(name, _value(name, value, texts))
-    parser: Callable[[Message, bytes, frozenset[str], RequestBody, Limits], None]
+        parsed.add_option(name, forms.value(name, value))
+    parser: Callable[[Message, bytes, OptionForms, RequestBody, Limits], None]
     parser = PARSERS.get(header.get_content_type() if content_type else "", _raw)
-    parser(header, body, texts, parsed, limits)
+    parser(header, body, forms, parsed, limits)
     if not parsed.images:
         raise RequestError("the request has no image; send its bytes as the body, as a file of a form, or as base64 in JSON")
     if len(parsed.images) > limits.max_images:
@@ -81,22 +101,12 @@ def _query(query: bytes) -> list[tuple[str, str]]:
         raise RequestError(f"the query of the URL is malformed: {error}") from error
 
 
-def _value(name: str, text: str, texts: frozenset[str]) -> Any:  # noqa: ANN401 - a JSON value
-    """Return an option of a query or a form as a JSON value."""
-    if name in texts:
-        return text
-    try:
-        return json_dataclass.parse(text.encode())
-    except ValueError:
-        return text
-
-
-def _raw(header: Message, body: bytes, texts: frozenset[str], parsed: RequestBody, limits: Limits) -> None:
+def _raw(header: Message, body: bytes, forms: OptionForms, parsed: RequestBody, limits: Limits) -> None:
     if body:
         parsed.images.append(("image", body))
 
 
-def _json(header: Message, body: bytes, texts: frozenset[str], parsed: RequestBody, limits: Limits) -> None:
+def _json(header: Message, body: bytes, forms: OptionForms, parsed: RequestBody, limits: Limits) -> None:
     try:
         document = json_dataclass.parse(body)
     except ValueError as error:
@@ -121,7 +131,7 @@ def _base64(text: str, index: int) -> bytes:
         raise RequestError(f"images[{index}] is not base64: {error}") from error
 
 
-def _multipart(header: Message, body: bytes, texts: frozenset[str], parsed: RequestBody, limits: Limits) -> None:
+def _multipart(header: Message, body: bytes, forms: OptionForms, parsed: RequestBody, limits: Limits) -> None:
     boundary = header.get_param("boundary")
     if not isinstance(boundary, str) or not boundary.isascii():
         raise RequestError("multipart/form-data needs a boundary")
@@ -141,7 +151,7 @@ def _multipart(header: Message, body: bytes, texts: frozenset[str], parsed: Requ
         elif not isinstance(name, str):
             raise RequestError("a part of multipart/form-data has no name")
         else:
-            parsed.add_option(name, _value(name, _text(name, content), texts))
+            parsed.add_option(name, forms.value(name, _text(name, content)))
 
 
 def _printable(name: str) -> str:

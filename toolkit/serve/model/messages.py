@@ -30,10 +30,10 @@ class Check:
     """The check that a loaded model passed."""
 
     kind: str
-    """"golden captions" or "sample image"."""
-    captions: int
+    """"golden results" or "sample image"."""
+    results: int
     equal: int
-    """Captions equal to the golden ones; the others differ in a tie. All, for a sample image."""
+    """Results equal to the golden ones; the others differ in a tie. All, for a sample image."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,14 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact
+from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.artifact.verified_files import open_verified
-from runtimes.errors import EnvironmentFailedError, GoldenError, RequestError, ToolkitError
+from runtimes.errors import EnvironmentFailedError, GoldenError, RequestError, ToolkitError, UnknownNameError
 from runtimes.images.reading import PreparedImage, read_pixels
 from runtimes.loading import load
 from runtimes.pool.rows import Row
@@ -25,16 +27,17 @@ from runtimes.workers.child import Feed, Send, serve_feed
 from runtimes.workers.logs import log_to_stderr
 from toolkit.serve.model.messages import Check, Done, Loaded, Result, WorkItem
 from toolkit.serve.settings import ModelJob
-from toolkit.serve.tasks import TASKS
+from toolkit.serve.tasks import CAPTION, TASKS
 
 if TYPE_CHECKING:
     from runtimes.decoding.search import PhaseTimer
-    from runtimes.tasks.captioner import Captioner
+    from runtimes.tasks.loaded_model import LoadedModel
+    from runtimes.tasks.text_generator import TextGenerator
 
 logger = logging.getLogger(__name__)
 
 SAMPLE = "cat.jpg"
-"""The image of `toolkit.sample` that checks an artifact without golden captions."""
+"""The image of `toolkit.sample` that checks an artifact without golden results."""
 
 
 class Abandoned(Exception):  # noqa: N818 - a signal from the timer to the caller of the search, not an error
@@ -55,7 +58,8 @@ def run(job: ModelJob, send: Send, feed: Feed) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # service managers send it to all processes; the server ends this one after its drain
     log_to_stderr(job.log_level)
     begun = time.perf_counter()
-    model = load(job.artifact, device=job.device, threads=job.threads, max_pixels=job.max_pixels, provider_options=job.provider_options)
+    arguments: dict[str, Any] = {"device": job.device, "threads": job.threads, "max_pixels": job.max_pixels}
+    model: LoadedModel = load(job.artifact, task=_task_of(Path(job.artifact)), provider_options=job.provider_options, **arguments)
     loaded = time.perf_counter()
     check, run_s = check_model(model, job)
     finished = time.perf_counter()
@@ -64,43 +68,56 @@ def run(job: ModelJob, send: Send, feed: Feed) -> None:
     ModelLoop(model, job, send).run(feed)
 
 
-def check_model(model: "Captioner", job: ModelJob) -> tuple[Check, float]:
-    """Replay the golden captions of the artifact, or caption the sample image without them. Then time a run.
+def _task_of(path: Path) -> Any:  # noqa: ANN401 - a literal of `load`
+    """Return the task of an artifact; a folder of artifacts is loaded for captions."""
+    if not (path / MANIFEST_NAME).is_file():
+        return "caption"
+    if (task := open_artifact(path).manifest.task) not in TASKS:
+        raise UnknownNameError("task", task, TASKS)
+    return task
+
+
+def check_model(model: "LoadedModel", job: ModelJob) -> tuple[Check, float]:
+    """Replay the golden results of the artifact, or run the sample image without them. Then time a run.
 
     Returns:
         The check, and the seconds of a run of one image.
 
     Raises:
-        GoldenError: Captions on this machine differ from the golden captions, or the sample image has no caption.
+        GoldenError: Results on this machine differ from the golden ones, or the sample image fails.
+        RequestError: Results depend on the batch size, and the job allows more than one image per run.
     """
-    from runtimes.verification.golden import read_golden
-    from runtimes.verification.replay import replay
+    from runtimes.pool.batch_invariance import is_batch_invariant
+    from runtimes.verification.golden_tasks import GOLDEN_TASKS, read_golden, replay_function
 
     assert model.reload is not None
-    path = model.reload[1][0]
-    with open_verified(open_artifact(path), verify=False) as opened:  # `load` has compared the hashes
-        golden = read_golden(opened)
-        result = None if golden is None else replay(model, golden, opened)
+    path, spec = model.reload[1][0], TASKS[model.manifest.task]
+    if job.max_batch > 1 and not is_batch_invariant(cast("TextGenerator[Any, Any]", model), CAPTION):
+        raise RequestError(f"{path}: its results depend on the number of images per run; use --max-batch 1")
+    result = None
+    if model.manifest.task in GOLDEN_TASKS:
+        with open_verified(open_artifact(path), verify=False) as opened:  # `load` has compared the hashes
+            if (golden := read_golden(opened)) is not None:
+                result = replay_function(model.manifest.task)(model, golden, opened)
     if result is not None and result.differences:
         raise GoldenError(path, "; ".join(result.differences))
     sample = PreparedImage(read_pixels(files("toolkit.sample").joinpath(SAMPLE).read_bytes(), model.manifest.image, SAMPLE))
-    (caption,) = model.caption(sample)
-    if caption.error or not caption.text:
-        raise GoldenError(path, f"the sample image has no caption ({caption.error or 'it is empty'})")
-    if job.max_batch > 1:
-        model.caption([sample] * job.max_batch, batch_size=job.max_batch)  # its memory is needed later too
+    for count in (1, job.max_batch):  # the memory of the largest batch is needed later too
+        rows = spec.rows(model, [SAMPLE] * count, [sample] * count, spec.sample, lambda phase, seconds: None)
+        if "error" in rows[0]:
+            raise GoldenError(path, f"the sample image fails: {rows[0]['error']}")
     begun = time.perf_counter()
-    model.caption(sample)
+    spec.rows(model, [SAMPLE], [sample], spec.sample, lambda phase, seconds: None)
     run_s = time.perf_counter() - begun
     if result is None:
-        return Check(kind="sample image", captions=1, equal=1), run_s
-    return Check(kind="golden captions", captions=result.captions, equal=result.equal), run_s
+        return Check(kind="sample image", results=1, equal=1), run_s
+    return Check(kind="golden results", results=result.captions, equal=result.equal), run_s
 
 
 class ModelLoop:
     """Reads images in a thread and runs the model on those that are read."""
 
-    def __init__(self, model: "Captioner", job: ModelJob, send: Send) -> None:
+    def __init__(self, model: "LoadedModel", job: ModelJob, send: Send) -> None:
         self._model, self._send = model, send
         self._max_batch, self._max_pixels = job.max_batch, job.max_pixels
         self._changed = threading.Condition()
@@ -210,7 +227,7 @@ class ModelLoop:
                 raise each.image
             images.append(each.image)
         task = TASKS[batch[0].item.task]
-        options, problems = json_dataclass.load(type(task.base), batch[0].item.options)
+        options, problems = json_dataclass.load(type(task.sample), batch[0].item.options)
         assert options is not None, problems
         return task.rows(self._model, [each.item.name for each in batch], images, options, timer)
 

@@ -176,7 +176,8 @@ class ModelSupervisor:
         self._starting_since = time.monotonic()
         messages: asyncio.Queue[Any] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        threading.Thread(target=_read_messages, args=(self._job, loop, messages), daemon=True).start()
+        reader = threading.Thread(target=_read_messages, args=(self._job, loop, messages), daemon=True)
+        reader.start()
         ready = False
         try:
             while not isinstance(message := await messages.get(), _Ended):
@@ -191,7 +192,8 @@ class ModelSupervisor:
         finally:
             if self._worker is not None:
                 self._worker.kill()
-            self._worker = None
+                self._worker = None
+                await asyncio.to_thread(reader.join)  # it waits for the process, so that none is left
 
     def _become_ready(self, loaded: Loaded) -> None:
         self.loaded, self.stage = loaded, "ready"
