@@ -11,7 +11,7 @@ import mmap
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +113,7 @@ def write_manifest(
             with ParquetWriter(listed, _schema(), compression="zstd") as writer:
                 while chunk := list(islice(new, shard_size)):
                     for entry in chunk:
-                        digest.update(json.dumps([_json(value) for value in asdict(entry).values()]).encode() + b"\n")
+                        digest.update(json.dumps([_json(getattr(entry, name)) for name in FIELDS]).encode() + b"\n")
                         hashes.add(start + rows, entry.sha256)
                         rows += 1
                     writer.write_table(_table(chunk), row_group_size=shard_size)
