@@ -32,8 +32,16 @@ from runtimes.families.signature import QUESTION
 from runtimes.images.reading import ImageInput
 
 QUESTION_ENCODER = "text_encoder.encoder.layer"
-QUESTIONS = ("what is in the picture?", "what color is it?", "how many are there?", "where is it?", "is it outside?", "what is he doing?")
-"""Questions about calibration images, which have none of their own; image i has question i modulo their number."""
+QUESTIONS = (
+    "what is in the middle of the picture?",
+    "what color is the largest thing in the picture?",
+    "how many people are there in the picture?",
+    "where was this picture taken, inside or outside?",
+    "what is the person in the picture doing?",
+    "is there an animal in the picture?",
+)
+"""Questions about calibration images, which have none of their own; image i has question i modulo their number. Each has at least as many
+tokens as `exporters.calibration.activations.ROWS`."""
 
 
 class HfAnswerer(HfTextModel):

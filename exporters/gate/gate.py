@@ -202,9 +202,14 @@ def token_ids(model: TextGenerator[Any, Any], images: Sequence[LabelledImage]) -
     return [text.token_ids for text in texts]
 
 
-def key_of(image: LabelledImage) -> str:
+def text_key(image_sha256: str, question: str | None) -> str:
     """Return the name of an image's text in the findings: the sha256 of the image, and the question if there is one."""
-    return sha256_of(image.path) + ("" if image.question is None else f" {image.question}")
+    return image_sha256 if question is None else f"{image_sha256} {question}"
+
+
+def key_of(image: LabelledImage) -> str:
+    """Return the name of an image's text in the findings."""
+    return text_key(sha256_of(image.path), image.question)
 
 
 def _finite(bound: float) -> float | None:

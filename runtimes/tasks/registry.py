@@ -20,13 +20,15 @@ class TaskSpec:
     """Name of the command that runs artifacts of this task."""
     text: str
     """What the model returns, as a word for messages."""
+    asks: bool = False
+    """Whether a text answers a question."""
 
 
 TASKS: dict[str, TaskSpec] = {
     spec.name: spec
     for spec in (
         TaskSpec(name="caption", model="runtimes.tasks.captioner:Captioner", command="caption", text="caption"),
-        TaskSpec(name="vqa", model="runtimes.tasks.answerer:Answerer", command="ask", text="answer"),
+        TaskSpec(name="vqa", model="runtimes.tasks.answerer:Answerer", command="ask", text="answer", asks=True),
         TaskSpec(name="matching", model="runtimes.tasks.matcher:Matcher", command="match", text="score"),
     )
 }

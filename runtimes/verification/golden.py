@@ -1,7 +1,8 @@
 """Golden captions: the file format, and reading them from an artifact.
 
-Golden captions are captions of a few images, recorded on the machine that packages an artifact. `runtimes.verification.replay` compares
-them on the machine that runs it. A package contains these files, which its manifest declares as optional:
+Golden captions are captions of a few images, or answers to a question about each, recorded on the machine that packages an artifact.
+`runtimes.verification.replay` compares them on the machine that runs it. A package contains these files, which its manifest declares as
+optional:
 
 - `golden.json` (role "golden"): a `Golden`.
 - `golden-logits.f32` (role "golden-logits"): f32[I,V] little-endian; row i has the logits of the token after the start token for image i.
@@ -27,6 +28,7 @@ from runtimes.artifact.verified_files import VerifiedFiles
 from runtimes.decoding.session import Float32
 from runtimes.errors import ArtifactCorruptError
 from runtimes.images.reading import read_image
+from runtimes.tasks.registry import TASKS
 
 SCHEMA = 1
 FILE, LOGITS = "golden.json", "golden-logits.f32"
@@ -71,6 +73,8 @@ class GoldenImage:
     resized: str
     """File name of the resized PNG."""
     captions: tuple[GoldenCaption, ...]
+    question: str | None = None
+    """What the captions answer; None for a captioner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +180,8 @@ def _inconsistency(golden: Golden, manifest: Manifest) -> str | None:
         return f"max_length is {golden.max_length}, not 2 to the model's {model.max_positions}"
     if 2 * max(golden.searches) >= model.vocabulary:
         return f"{max(golden.searches)} beams are too many for a vocabulary of {model.vocabulary}"
+    if any((image.question is not None) != TASKS[manifest.task].asks for image in golden.images):
+        return "an image needs a question if the task answers questions, and only then"
     for ids in (caption.token_ids for image in golden.images for caption in image.captions):
         if not 2 <= len(ids) <= golden.max_length:
             return f"a caption has {len(ids)} tokens, not 2 to max_length"

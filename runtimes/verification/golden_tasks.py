@@ -23,6 +23,7 @@ class GoldenTask:
 
 GOLDEN_TASKS = {
     "caption": GoldenTask(read="runtimes.verification.golden:read_golden", replay="runtimes.verification.replay:replay", noun="captions"),
+    "vqa": GoldenTask(read="runtimes.verification.golden:read_golden", replay="runtimes.verification.replay:replay", noun="answers"),
     "matching": GoldenTask(
         read="runtimes.verification.match_golden:read_golden_matches",
         replay="runtimes.verification.match_golden:replay_matches",

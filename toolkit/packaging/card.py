@@ -85,6 +85,19 @@ print(captioner.caption("photo.jpg")[0].text)""",
         exact="Its captions equal the checkpoint's, token for token, on the images of the export gate.",
         quantized="Its captions may differ from the checkpoint's in some words, and slightly between batch sizes and CPU types.",
     ),
+    "vqa": CardWords(
+        description="A BLIP model that answers English questions about an image.",
+        command="toolkit ask . photo.jpg --question 'What is in the picture?'",
+        python="""from runtimes import load
+
+answerer = load(".", task="vqa")
+print(answerer.answer("photo.jpg", "What is in the picture?")[0].text)""",
+        limit="Answers are likely, not certain: counts, colours, text and names are often wrong. They repeat the biases of the training "
+        "data.",
+        noun="answers",
+        exact="Its answers equal the checkpoint's, token for token, on the questions of the export gate.",
+        quantized="Its answers may differ from the checkpoint's, and slightly between CPU types.",
+    ),
     "matching": CardWords(
         description="A BLIP image-text matcher: it compares images with English texts, and embeds both for search.",
         command="toolkit match . photo.jpg --text 'a dog on a beach'",

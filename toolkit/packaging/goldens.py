@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from exporters.gate.gate import text_key
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.manifest import ImageSpec
 from runtimes.errors import GoldenError
 from runtimes.images.reading import read_image
-from runtimes.tasks.captioner import Captioner
-from runtimes.tasks.results import Caption
+from runtimes.tasks.results import GeneratedText
 from runtimes.verification.golden import (
     LOGITS,
     LOGITS_ROLE,
@@ -31,6 +31,7 @@ from runtimes.verification.golden import (
     Sensitivity,
 )
 from runtimes.verification.replay import (
+    Model,
     compare_caption,
     compare_image,
     first_logits,
@@ -40,6 +41,7 @@ from runtimes.verification.replay import (
     searches_of,
     teacher_force,
 )
+from toolkit.datasets import load_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -100,44 +102,50 @@ def golden_images(spec: ImageSpec) -> tuple[list[PackagedImage], Files]:
     return images, files
 
 
-def record(captioner: Captioner, path: Path) -> Recording:
+def record(model: Model, path: Path) -> Recording:
     """Caption the golden images.
 
     Args:
-        captioner: The loaded artifact.
+        model: The loaded artifact.
         path: Path of the artifact, for messages.
 
     Raises:
         GoldenError: The export gate captioned one of the images, and its caption differs from the one here.
     """
-    manifest = captioner.manifest
-    searches, length, settings = searches_of(captioner), manifest.defaults.max_length, manifest.defaults.deterministic()
+    manifest = model.manifest
+    searches, length, settings = searches_of(model), manifest.defaults.max_length, manifest.defaults.deterministic()
     if left_out := [str(num_beams) for num_beams in SEARCHES if num_beams not in searches]:
         logger.warning("%s: its session has no search with %s beams, so none is recorded", path, ", ".join(left_out))
     tie_nat, tolerance = BOUNDS[manifest.target.precision]
     images, files = golden_images(manifest.image)
     recorded_images, logits = [], []
+    questions = {sample.path.name: sample.question for sample in reversed(load_dataset("sample", task=manifest.task).images)}
     for golden_image in images:
         name, image = golden_image.name, golden_image.decoded
-        results = [golden_caption(captioner, image, num_beams, length) for num_beams in searches]
-        captions = tuple(_recorded(captioner, image, num_beams, caption) for num_beams, caption in zip(searches, results, strict=True))
-        gate_ids = manifest.gate.get("captions", {}).get(golden_image.sha256)
+        question = questions[name]  # the first one about this image
+        results = [golden_caption(model, image, question, num_beams, length) for num_beams in searches]
+        captions = tuple(
+            _recorded(model, image, question, num_beams, caption) for num_beams, caption in zip(searches, results, strict=True)
+        )
+        gate_ids = manifest.gate.get("captions", {}).get(text_key(golden_image.sha256, question))
         if gate_ids is not None:
-            actual = captioner.caption([image], generation_config=settings)[0]
-            recorded = _recorded(captioner, image, settings.num_beams, actual)
-            at_export = replace(recorded, token_ids=tuple(gate_ids), text=captioner.tokenizer.text(gate_ids))
-            tie, problem = compare_caption(captioner, image, at_export, actual, tie_nat)
+            actual = model.generate([image], [question], generation_config=settings)[0]
+            recorded = _recorded(model, image, question, settings.num_beams, actual)
+            at_export = replace(recorded, token_ids=tuple(gate_ids), text=model.tokenizer.text(gate_ids))
+            tie, problem = compare_caption(model, image, question, at_export, actual, tie_nat)
             if problem is not None and not tie:
                 raise GoldenError(path, f"{name}: {problem} as at export")
-        recorded_images.append(GoldenImage(original=golden_image.original, resized=golden_image.resized, captions=captions))
-        logits += [row] if (row := first_logits(captioner, image)) is not None else []
+        recorded_images.append(
+            GoldenImage(original=golden_image.original, resized=golden_image.resized, captions=captions, question=question)
+        )
+        logits += [row] if (row := first_logits(model, image, question)) is not None else []
     golden = Golden(
         schema=SCHEMA,
         max_length=length,
         tie_nat=tie_nat,
         logits_tolerance=tolerance if logits else None,
         sensitivity=Sensitivity(layer="", noticed=False),
-        machine=machine_of(captioner),
+        machine=machine_of(model),
         images=tuple(recorded_images),
     )
     if logits:
@@ -145,7 +153,7 @@ def record(captioner: Captioner, path: Path) -> Recording:
     return Recording(golden, tuple(image.decoded for image in images), np.stack(logits) if logits else None, files)
 
 
-def notices(recording: Recording, damaged: Captioner) -> bool:
+def notices(recording: Recording, damaged: Model) -> bool:
     """Return whether golden captions or logits differ between an artifact and a damaged copy of it."""
     return any(
         compare_image(damaged, image, "", recording.golden, index, recording.logits).differences
@@ -159,9 +167,9 @@ def golden_json(golden: Any, sensitivity: Sensitivity) -> tuple[str, bytes]:  # 
     return ROLE, (json.dumps(golden, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _recorded(captioner: Captioner, image: Image.Image, num_beams: int, caption: Caption) -> GoldenCaption:
+def _recorded(model: Model, image: Image.Image, question: str | None, num_beams: int, caption: GeneratedText) -> GoldenCaption:
     assert caption.score is not None, caption.error
-    margins = teacher_force(captioner, image, caption.token_ids)[0] if has_logits(captioner) else None
+    margins = teacher_force(model, image, question, caption.token_ids)[0] if has_logits(model) else None
     return GoldenCaption(num_beams=num_beams, token_ids=caption.token_ids, text=caption.text, score=caption.score, margins_nat=margins)
 
 

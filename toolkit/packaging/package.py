@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 RECORDERS = {
     "caption": ("toolkit.packaging.goldens:record", "toolkit.packaging.goldens:notices"),
+    "vqa": ("toolkit.packaging.goldens:record", "toolkit.packaging.goldens:notices"),
     "matching": ("toolkit.packaging.match_goldens:record_matches", "toolkit.packaging.match_goldens:notices_matches"),
 }
 """Task → function (loaded artifact, path) that records golden results, and function (recording, damaged model) that returns whether they

@@ -16,6 +16,7 @@ from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact, sha256_of
 from runtimes.errors import ArchiveError, ArtifactCorruptError, GoldenError, OutputExistsError, RecordError
 from runtimes.storage.archive import unpack
+from runtimes.verification.verify import verify
 from tests.paths import GOLDEN, ROOT
 from toolkit.cli import main
 from toolkit.packaging.card import measured_table
@@ -220,3 +221,31 @@ def test_a_newer_glibc_runs_wheels_of_older_ones():
     tags = compatible("manylinux_2_28_aarch64")
     assert (tags[0], tags[-1], "manylinux_2_17_aarch64" in tags) == ("manylinux_2_28_aarch64", "manylinux_2_5_aarch64", True)
     assert compatible("macosx_14_0_arm64") == ["macosx_14_0_arm64"]
+
+
+def test_a_package_of_a_model_for_questions(tiny_vqa_artifacts, tmp_path):
+    digest = package(tiny_vqa_artifacts["onnx-int8"], tmp_path / "a.tar.gz")
+    unpack(tmp_path / "a.tar.gz", tmp_path / "a", digest)
+    answerer, golden = runtimes.load(tmp_path / "a", task="vqa", device="cpu"), json.loads((tmp_path / "a" / "golden.json").read_bytes())
+    for image in golden["images"]:
+        for recorded in image["captions"]:
+            (answer,) = answerer.answer(tmp_path / "a" / image["resized"], image["question"], num_beams=recorded["num_beams"])
+            assert list(answer.token_ids) == recorded["token_ids"]
+    report = verify(tmp_path / "a", digest=digest)
+    assert report.golden is not None
+    assert (report.task, report.golden.equal) == ("vqa", report.golden.captions)
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "toolkit ask" in card
+    assert "toolkit caption" not in card
+    golden["images"][0]["question"] = None
+    corrupt(tmp_path / "a", golden)
+    with pytest.raises(ArtifactCorruptError, match="question"):
+        verify(tmp_path / "a")
+
+
+def corrupt(folder, golden):
+    """Replace golden.json, with a valid hash in the manifest."""
+    (folder / "golden.json").write_text(json.dumps(golden))
+    manifest = open_artifact(folder).manifest
+    entry = replace(manifest.files["golden.json"], bytes=(folder / "golden.json").stat().st_size, sha256=sha256_of(folder / "golden.json"))
+    (folder / "manifest.json").write_bytes(replace(manifest, files={**manifest.files, "golden.json": entry}).content)
