@@ -196,6 +196,14 @@ $(QUALITY)/sensitivity.json: $(SOURCES) tests/quality/sensitivity.py | $(VENV)/.
 		--report $(QUALITY)/sensitivity.html --json > $(QUALITY)/sensitivity-layers.json
 	$(BIN)/python -m tests.quality.sensitivity $(QUALITY)/sensitivity-layers.json --output $@
 
+# The trained matcher is not shipped.
+MATCHER := $(wildcard $(BLIP_DATA)/../models/blip-mini-itm)
+QUALITY_FILES += $(if $(MATCHER),$(QUALITY)/matching.json)
+
+$(QUALITY)/matching.json: $(SOURCES) tests/quality/matching.py | $(VENV)/.ready
+	$(BIN)/python -m tests.quality.matching --checkpoint $(MATCHER) --dataset $(QUALITY_DATASET) --output $@ \
+		onnx-int8 onnx-int4 onnx-int8-fast pytorch-int8
+
 quality: setup $(QUALITY_FILES) ## Measure quality on coco_val_cc_by of BLIP_DATA, or on the sample images, and write build/quality/quality.md
 	$(BIN)/python -m tests.quality.page $(QUALITY)
 
@@ -211,6 +219,9 @@ parity: setup $(LATEST)/.ready ## Compare captions for every decoding setting, t
 	$(BIN)/python -m tests.parity.campaign prepare $(PARITY)
 	$(BIN)/python -m tests.parity.campaign compare $(PARITY)
 	$(LATEST)/bin/python -m tests.parity.campaign compare $(PARITY)
+	$(BIN)/python -m tests.parity.matching prepare $(PARITY) $(MATCHER)
+	$(BIN)/python -m tests.parity.matching compare $(PARITY)
+	$(LATEST)/bin/python -m tests.parity.matching compare $(PARITY)
 
 parity-latest: setup $(BASE)/model.safetensors $(LATEST)/.ready ## Compare captions and baseline speed with transformers 5
 	@$(MAKE) --no-print-directory artifacts RECIPES='pytorch-fp32 onnx-fp32'

@@ -53,7 +53,7 @@ MODELS = {
 """Fixtures that are, or are made with, a model; a test that uses one, or a fixture that does, is not fast."""
 SLOW_IMPORTS = re.compile(
     r"^(?:from|import) (?:torch|transformers|safetensors|nltk|selenium|exporters\.(?:checkpoint|onnx|pytorch|families\.blip\w*)|"
-    r"toolkit\.report\.(?:page|plots|svg|throughput)|tests\.(?:docs\.tables|fuzz))\b",
+    r"toolkit\.report\.(?:page|plots|svg|throughput)|tests\.(?:docs\.tables|fuzz|parity\.matching))\b",
     re.MULTILINE,
 )
 """A file that imports at its top what takes seconds to import, or what draws: none of its tests is fast."""

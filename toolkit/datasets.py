@@ -20,7 +20,7 @@ from toolkit.vqa_files import read_questions
 logger = logging.getLogger(__name__)
 
 SAMPLE = Path(__file__).parent / "sample" / "captions.json"
-SAMPLES = {"caption": SAMPLE, "vqa": SAMPLE.with_name("questions.json")}
+SAMPLES = {"caption": SAMPLE, "vqa": SAMPLE.with_name("questions.json"), "matching": SAMPLE}
 """Task → the shipped data set for it."""
 SEED = 0
 

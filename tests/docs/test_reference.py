@@ -13,8 +13,8 @@ from toolkit.cli import COMMANDS, main
 MAX_README_LINES = 200
 LANGUAGES = {"sh", "python", "text", "json"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
-OTHER_OPTIONS = {"--help", "--version", "--extra-index-url", "--no-index", "--find-links", "--require-hashes"}
-"""Of click and pip."""
+OTHER_OPTIONS = {"--help", "--version", "--extra-index-url", "--no-index", "--find-links", "--require-hashes", "--task"}
+"""Of click, pip and `python -m tests.checkpoints`."""
 NOT_RUN = {
     "README.md": 2,
     "docs/contributing.md": 1,

@@ -171,7 +171,31 @@ def _shaded(drift: float, highest: float) -> str:
     return f"{SHADES[round(share * (len(SHADES) - 1))]} {drift * 1e3:+.1f}".strip()
 
 
-TABLES: dict[str, Callable[[Section], str]] = {"stress": _stress, "int4": _int4, "sensitivity": _sensitivity, "qat": _qat}
+def _matching(section: Section) -> str:
+    titles = ("recipe", "R@1", "R@5", "R@1 with head", "same best image", "change of similarity", "change of probability", "gate", "MB")
+    return table(
+        titles,
+        (
+            (
+                f"`{row['case']}`",
+                f"{row['recall_1']:.3f} [{row['recall_1_low']:.3f}, {row['recall_1_high']:.3f}]",
+                *(f"{row[key]:.3f}" for key in ("recall_5", "recall_1_head", "same_best")),
+                *(f"{row[key]:.4f}" for key in ("similarity_change", "probability_change")),
+                "passed" if row["gate"] else "not passed",
+                _megabytes(row),
+            )
+            for row in section.rows
+        ),
+    )
+
+
+TABLES: dict[str, Callable[[Section], str]] = {
+    "stress": _stress,
+    "int4": _int4,
+    "sensitivity": _sensitivity,
+    "qat": _qat,
+    "matching": _matching,
+}
 """Section → its table, in the order of the page; `recipes` has the tables of a report."""
 
 

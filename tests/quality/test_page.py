@@ -24,6 +24,21 @@ ROWS = {
         {"layer": "head", "component": "decoder", "mode": "only", "drift": 0.004},
         {"layer": "head", "component": "decoder", "mode": "except", "drift": 0.1},
     ],
+    "matching": [
+        {
+            "case": "onnx-int8",
+            "recall_1": 0.28,
+            "recall_1_low": 0.2,
+            "recall_1_high": 0.36,
+            "recall_5": 0.69,
+            "recall_1_head": 0.33,
+            "same_best": 0.9,
+            "similarity_change": 0.01,
+            "probability_change": 0.002,
+            "gate": True,
+            "bytes": 28_000_000,
+        },
+    ],
     "qat": [
         {"case": "onnx-int4", "stage": "before", **BOUNDS, "drift_limit": 0.05, "kl": 0.02},
         {"case": "onnx-int4", "stage": "after", **BOUNDS, "drift_high": 0.06, "drift_limit": 0.05, "spread": 0.1, "seconds": 1500},
@@ -77,6 +92,11 @@ def test_layers_have_a_heat_map_per_component(folder):
 def test_training_is_judged_by_the_recipes_limit(folder):
     assert [row[-2:] for row in lines(folder, "qat")[2:]] == [["no loss", "-"], ["loss", "25"], ["-", "-"]]
     assert "0.5000 [0.4500, 0.5500] of before" in show("qat", folder)
+
+
+def test_retrieval_has_a_row_per_recipe(folder):
+    row = ["`onnx-int8`", "0.280 [0.200, 0.360]", "0.690", "0.330", "0.900", "0.0100", "0.0020", "passed", "28.00"]
+    assert lines(folder, "matching")[2:] == [row]
 
 
 @pytest.mark.parametrize("name", ROWS)

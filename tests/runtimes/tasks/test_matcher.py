@@ -5,14 +5,10 @@ transformers' scores are those of one call of the whole model per image and text
 
 import numpy as np
 import pytest
-import torch
-import transformers
 
 import runtimes
-from exporters.families.hf_text_model import pillow_processor
-from exporters.families.tokenizer import load_tokenizer
 from runtimes.errors import ImageReadError, RequestError
-from runtimes.images.reading import read_image
+from tests.parity.matching import reference
 
 TEXTS = (
     "a red dog",
@@ -41,29 +37,15 @@ def onnx(matcher_artifacts):
     return runtimes.load(matcher_artifacts["onnx-fp32"], task="matching", threads=1)
 
 
-@torch.inference_mode()
-def reference(checkpoint, paths, *, use_itm_head):
-    """Scores f32[B,T] of transformers."""
-    model = transformers.BlipForImageTextRetrieval.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    processor, tokenizer = pillow_processor().from_pretrained(checkpoint), load_tokenizer(checkpoint)
-    tokens = [tokenizer(text, return_tensors="pt", return_token_type_ids=False) for text in TEXTS]
-    rows = []
-    for path in paths:
-        pixels = processor(read_image(path), return_tensors="pt").pixel_values
-        scores = [model(pixel_values=pixels, **text, use_itm_head=use_itm_head).itm_score for text in tokens]
-        rows.append([float(score.softmax(-1)[0, 1] if use_itm_head else score) for score in scores])
-    return np.array(rows)
-
-
 @pytest.mark.parametrize("recipe", EXACT)
 def test_scores_are_those_of_transformers(recipe, matcher_artifacts, tiny_matcher, paths):
     with runtimes.load(matcher_artifacts[recipe], task="matching", threads=1) as matcher:
         probabilities, similarities = matcher.match(paths, TEXTS), matcher.similarity(paths, TEXTS)
-    expected = reference(tiny_matcher, paths, use_itm_head=True), reference(tiny_matcher, paths, use_itm_head=False)
-    np.testing.assert_allclose(probabilities, expected[0], atol=1e-4)
-    np.testing.assert_allclose(similarities, expected[1], atol=1e-4)
-    assert expected[0].std() > 0.01  # other scores would be noticed
-    assert expected[1].std() > 0.01
+    probability, similarity = (reference(tiny_matcher, paths, TEXTS, use_itm_head=head) for head in (True, False))
+    np.testing.assert_allclose(probabilities, probability, atol=1e-4)
+    np.testing.assert_allclose(similarities, similarity, atol=1e-4)
+    assert probability.std() > 0.01  # other scores would be noticed
+    assert similarity.std() > 0.01
 
 
 def test_results_do_not_depend_on_batches_and_neighbours(matcher, paths):
