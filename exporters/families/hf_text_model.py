@@ -27,7 +27,7 @@ class HfTextModel:
     MODEL: ClassVar[str]
     """Name of the class in transformers."""
 
-    def __init__(self, directory: Path, threads: int, *, tied: bool = True, weights: Weights | None = None) -> None:
+    def __init__(self, directory: Path, threads: int, *, tied: bool = True, weights: Weights | None = None, device: str = "cpu") -> None:
         """Load the checkpoint.
 
         Args:
@@ -35,16 +35,17 @@ class HfTextModel:
             threads: CPU threads of torch; set for the whole process.
             tied: Whether its head and its word embeddings are one tensor.
             weights: The weights by transformers' names, for a checkpoint whose files have other names.
+            device: Device of torch that the model runs on.
 
         Raises:
             CheckpointError: transformers cannot load it.
         """
         torch.set_num_threads(threads)
-        self._weights = weights
+        self._weights, self._device = weights, torch.device(device)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         try:
-            self.model = self._model(directory, tied=tied).eval()
+            self.model = self._model(directory, tied=tied).eval().to(self._device)
             self._images = pillow_processor().from_pretrained(directory)
             self._tokenizer = load_tokenizer(directory)
         except Exception as error:  # transformers passes on the exceptions of its parsers
@@ -82,7 +83,7 @@ class HfTextModel:
             scores: Also return the scores of every step.
         """
         given = [text for text in texts if text is not None]
-        inputs = self._tokenizer(given, return_tensors="pt", return_token_type_ids=False) if given else {}
+        inputs = self._tokenizer(given, return_tensors="pt", return_token_type_ids=False).to(self._device) if given else {}
         self._timer = _HookTimer(timer) if timer else None
         try:
             return self.model.generate(
@@ -108,8 +109,10 @@ class HfTextModel:
             inputs[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
             attended[row, : len(sequence) - 1] = 1
         states = self._states(image, question).expand(len(ids), -1, -1)
-        logits = self.model.text_decoder(input_ids=inputs, attention_mask=attended, encoder_hidden_states=states).logits
-        log_probabilities = torch.log_softmax(logits.float(), dim=-1).numpy()
+        logits = self.model.text_decoder(
+            input_ids=inputs.to(self._device), attention_mask=attended.to(self._device), encoder_hidden_states=states
+        ).logits
+        log_probabilities = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
         return [log_probabilities[row, : len(sequence) - 1] for row, sequence in enumerate(ids)]
 
     def _states(self, image: ImageInput, question: str | None) -> torch.Tensor:
@@ -127,7 +130,7 @@ class HfTextModel:
 
     def _pixels(self, image: ImageInput) -> torch.Tensor:
         # Without input_data_format, transformers takes an image 1 or 3 pixels high for one with its channels first.
-        return self._images(read_image(image), input_data_format="channels_last", return_tensors="pt").pixel_values
+        return self._images(read_image(image), input_data_format="channels_last", return_tensors="pt").pixel_values.to(self._device)
 
     def _trim(self, ids: list[int]) -> list[int]:
         """Remove the padding after the end token."""

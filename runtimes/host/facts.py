@@ -75,6 +75,17 @@ def _loadable(library: str) -> bool:
     return True
 
 
+def gpu_name(root: Path = Path("/")) -> str | None:
+    """Return the model of the first NVIDIA GPU, as its driver names it on Linux; None if there is none or it is unknown."""
+    for file in sorted(root.glob("proc/driver/nvidia/gpus/*/information")):
+        with contextlib.suppress(OSError):
+            for line in file.read_text(errors="replace").splitlines():
+                key, _, value = line.partition(":")
+                if key.strip() == "Model":
+                    return value.strip()
+    return None
+
+
 def usable_cores(root: Path = Path("/")) -> int:
     """Return the number of cores that this process may use: the physical cores in its affinity, limited by its CPU quota.
 

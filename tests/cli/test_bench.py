@@ -16,7 +16,7 @@ import runtimes
 from runtimes.artifact.folder import open_artifact
 from runtimes.host.facts import read_host
 from tests.paths import ROOT
-from toolkit.bench.runner import NO_GPU
+from toolkit.bench.runner import NO_GPU, OTHER_DEVICE
 from toolkit.cli import main
 from toolkit.datasets import load_dataset
 from toolkit.records.record import read_records
@@ -197,7 +197,7 @@ def test_failed_cases_have_only_their_error(bench):
     broken, absent = bench.rows["onnx-int8"], bench.rows["onnx-fp16"]
     assert broken["error"].startswith(f"{bench.artifacts['onnx-int8']}/encoder-")
     assert "sha256" in broken["error"]
-    assert absent["error"].startswith("onnxruntime has no CUDAExecutionProvider here" if read_host().cuda else NO_GPU)
+    assert absent["error"].startswith(OTHER_DEVICE if read_host().cuda else NO_GPU)
     for row in (broken, absent):
         assert [key for key in KEYS if row[key] is not None] == ["case", "error", "batch_size", "threads"]
 

@@ -18,6 +18,7 @@ from runtimes.workers.child import Send, serve  # noqa: E402
 from toolkit.bench.cases import Opened  # noqa: E402
 from toolkit.bench.distributions import Distributions  # noqa: E402
 from toolkit.bench.job import CaseJob, Result, prompt_tokens  # noqa: E402
+from toolkit.bench.meters.gpu_memory import peak_gpu_bytes  # noqa: E402
 from toolkit.bench.meters.rapl import EnergyMeter  # noqa: E402
 from toolkit.bench.meters.rss import peak_bytes, resident_bytes  # noqa: E402
 from toolkit.bench.meters.throttling import ThrottleMeter  # noqa: E402
@@ -50,7 +51,7 @@ def run(job: CaseJob, send: Send) -> Result:
         energy.update()
         send(len(batch_captions))
     cpu, throttled = time.process_time() - cpu, throttling.seconds()
-    peak = peak_bytes()
+    peak, gpu = peak_bytes(), peak_gpu_bytes(job.device)
     prompt_length = prompt_tokens(captioner, job.prompt)
     scores = _scores(job, opened, [caption.error is None for caption in captions])
     return Result(
@@ -66,6 +67,7 @@ def run(job: CaseJob, send: Send) -> Result:
         throttled_s=throttled,
         loaded_rss_bytes=loaded,
         peak_rss_bytes=peak,
+        peak_gpu_bytes=gpu,
         warmup_s=tuple(warmups),
         times=tuple(times),
         captions=tuple(caption.text for caption in captions),

@@ -194,8 +194,8 @@ def transformers_opener(path: Path, job: CaseJob) -> Opener:
     weights = open_checkpoint(str(path), adapter=Path(job.adapter) if job.adapter else None).renamed_weights() if job.renamed else None
 
     def opened() -> Opened:
-        captioner = HfCaptioner(path, job.threads, tied=job.tied, weights=weights)
+        captioner = HfCaptioner(path, job.threads, tied=job.tied, weights=weights, device=job.device)
         size = 4 * sum(parameter.numel() for parameter in captioner.model.parameters())
-        return Opened(captioner=captioner, versions=versions(), providers=("cpu",), parameter_bytes=size)
+        return Opened(captioner=captioner, versions=versions(), providers=(job.device,), parameter_bytes=size)
 
     return opened

@@ -71,6 +71,7 @@ class Result:
     cpu_s: float
     loaded_rss_bytes: int | None
     peak_rss_bytes: int | None
+    peak_gpu_bytes: int | None
     warmup_s: tuple[float, ...]
     times: tuple[ImageTimes, ...]
     """One entry per batch."""

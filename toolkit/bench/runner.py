@@ -16,7 +16,7 @@ from pathlib import Path
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME
 from runtimes.errors import ArtifactMissingError, RequestError
-from runtimes.host.facts import memory_bytes, read_host
+from runtimes.host.facts import gpu_name, memory_bytes, read_host
 from runtimes.workers.parent import request_once
 from toolkit.bench.cases import PEER_NAME, ArtifactCase, Case, TransformersCase, is_peer
 from toolkit.bench.distributions import temporary_folder
@@ -31,7 +31,8 @@ from toolkit.records.source_commit import source_commit
 
 logger = logging.getLogger(__name__)
 
-NO_GPU = "not run: the artifact targets a CUDA GPU, and this machine has none"
+NO_GPU = "not run: it needs a CUDA GPU, and this machine has none"
+OTHER_DEVICE = "not run: the artifact targets a CUDA GPU, and this run is on the CPU; measure it with --device cuda"
 
 
 def artifacts_in(paths: Sequence[Path]) -> list[Path]:
@@ -113,15 +114,17 @@ def run(
     """
     if (largest := max(workload.batch_size for workload in workloads)) > len(dataset.images):
         raise RequestError(f"a batch of {largest} needs {largest} images, and there are {len(dataset.images)}; lower --batch-size")
-    host, arithmetic = host_facts(), _arithmetic(cases)
-    limits = {threads: measure_limits(threads) for threads in dict.fromkeys(workload.threads for workload in workloads)}
+    host, arithmetic, limits = host_facts(), {}, {}
+    if workloads[0].device is None:
+        arithmetic = _arithmetic(cases)
+        limits = {threads: measure_limits(threads) for threads in dict.fromkeys(workload.threads for workload in workloads)}
     with temporary_folder() as distributions:
         for repeat in range(workloads[0].repeats):
             for workload in workloads:
                 for case in cases:
                     record = _run_case(case, repeat, dataset, workload, host, counter, distributions, on_captions)
                     work = arithmetic.get(case.name)
-                    yield record if record.error else replace(record, limits=limits[workload.threads], arithmetic=work)
+                    yield record if record.error else replace(record, limits=limits.get(workload.threads), arithmetic=work)
 
 
 def _arithmetic(cases: Sequence[Case]) -> dict[str, Arithmetic]:
@@ -143,6 +146,7 @@ def host_facts() -> HostFacts:
         memory_bytes=memory_bytes(),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
+        gpu=gpu_name(),
     )
 
 
@@ -157,9 +161,9 @@ def _run_case(
     on_captions: Callable[[str, int], None],
 ) -> Record:
     job = job_of(case, dataset, workload, score=repeat == 0 and counter is not None, distributions=distributions)
-    no_gpu = job.device == "cuda" and not read_host().cuda
     began = datetime.now(UTC)
-    result, error = (None, NO_GPU) if no_gpu else _work(job, partial(on_captions, case.name))
+    problem = _device_problem(case, workload.device or "cpu")
+    result, error = (None, problem) if problem else _work(job, partial(on_captions, case.name))
     if result is not None and (failure := _failure(dataset, result)):
         error, result = failure, None
     record = Record(
@@ -192,10 +196,18 @@ def _run_case(
         throttled_s=result.throttled_s,
         loaded_rss_bytes=result.loaded_rss_bytes,
         peak_rss_bytes=result.peak_rss_bytes,
+        peak_gpu_bytes=result.peak_gpu_bytes,
         warmup_s=result.warmup_s,
         times=result.times,
         quality=_quality(dataset, result, counter) if repeat == 0 else (),
     )
+
+
+def _device_problem(case: Case, device: str) -> str | None:
+    """Return why a case cannot run on the device of the run, as far as that is known before."""
+    if "cuda" in (device, case.device) and not read_host().cuda:
+        return NO_GPU
+    return OTHER_DEVICE if case.device == "cuda" != device else None
 
 
 def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool, distributions: Path | None = None) -> CaseJob:
@@ -212,7 +224,7 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool, dis
     return CaseJob(
         opener=opener,
         path=path,
-        device=case.device,
+        device=workload.device or "cpu",
         tied=case.tied if isinstance(case, TransformersCase) else True,
         renamed=isinstance(case, TransformersCase) and case.renamed,
         adapter=str(case.adapter) if isinstance(case, TransformersCase) and case.adapter else None,

@@ -61,6 +61,13 @@ if TYPE_CHECKING:
     help="Measure images/s of a job instead, by --processes, --threads (of each process) and --batch-size; records have another format.",
 )
 @click.option("--processes", type=numbers, help="With --throughput: captioners, or a sweep like 1,2.  [default: 1 and the cores]")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Device of all cases, the baseline included. Artifacts for a GPU are measured with cuda only.",
+)
 @click.option("--no-draft", is_flag=True, help="Caption without drafts, so that each step of the decoder makes one token.")
 @output_file("Write the records to this file (.jsonl).")
 @click.option("--report", type=FILE, help="Also write an HTML page to this file (.html).")
@@ -85,6 +92,7 @@ def command(
     batch_sizes: tuple[int, ...],
     throughput: bool,
     processes: tuple[int, ...] | None,
+    device: str,
     no_draft: bool,
     output: Path | None,
     report: Path | None,
@@ -154,6 +162,7 @@ def command(
         dataset_path=measured.path,
         images_path=measured.images_path,
         checkpoint=baseline.named if baseline else checkpoint,
+        device=None if device == "cpu" else device,
         draft=False if no_draft else None,
     )
     if throughput:

@@ -47,6 +47,8 @@ class HostFacts:
     """Operating system and processor family."""
     python: str
     """Version of Python."""
+    gpu: str | None = None
+    """Model of the NVIDIA GPU; None without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,8 @@ class Workload:
     """The baseline's checkpoint as the user or the artifact names it; None if unknown."""
     generation: dict[str, Any] = field(default_factory=dict)
     """Settings of the search besides beams and lengths that differ from transformers' defaults or the artifact's."""
+    device: str | None = None
+    """Device of all cases, the baseline included: "cuda"; None for the CPU."""
     draft: bool | None = None
     """False: artifacts caption without drafts; None: as their manifests say."""
 
@@ -265,6 +269,8 @@ class Record:
     """Resident memory after loading."""
     peak_rss_bytes: int | None = None
     """Peak resident memory from process start to the last measured caption."""
+    peak_gpu_bytes: int | None = None
+    """Peak memory that torch allocated on the GPU; None without torch or GPU."""
     warmup_s: tuple[float, ...] = ()
     """Seconds of each warm-up caption."""
     times: tuple[ImageTimes, ...] = ()

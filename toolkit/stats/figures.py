@@ -39,6 +39,7 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
         "first_caption_seconds": lambda record: record.first_caption_s,
         "startup_seconds": startup_seconds,
         "peak_rss_bytes": lambda record: record.peak_rss_bytes,
+        "peak_gpu_bytes": lambda record: record.peak_gpu_bytes,
         "loaded_rss_bytes": lambda record: record.loaded_rss_bytes,
         "cpu_seconds_per_image": cpu_seconds_per_image,
         "joules_per_image": joules_per_image,

@@ -98,6 +98,8 @@ KEYS = (
     "exact_match_low",
     "exact_match_high",
     "tokens_per_step",
+    "device",
+    "peak_gpu_bytes",
 )
 """Keys of a row, in this order; the value is null if a figure was not measured.
 
@@ -165,7 +167,7 @@ def _row(case: str, setting: Setting, label: str | None, records: Sequence[Recor
     if not good:
         return row
     row |= _times(good)
-    row |= _limits(row, good[0])
+    row |= _limits(row, good[0]) | {"device": good[0].workload.device or "cpu"}
     row["unstable"] = "; ".join(instability_reasons(good)) or None
     subject = good[0].subject
     assert subject is not None

@@ -134,6 +134,11 @@ COST = (
     Column("size MB", _megabytes("artifact_bytes", "size_ratio"), lowest="artifact_bytes"),
 )
 
+ON_GPU = (
+    Column("device", lambda row: str(row["device"])),
+    Column("GPU MB", number("peak_gpu_bytes", "{:.0f}", 1e-6), lowest="peak_gpu_bytes"),
+)
+
 QUALITY = (
     CASE,
     Column("drift nat/token", _drift),

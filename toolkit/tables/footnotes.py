@@ -16,8 +16,10 @@ def facts(records: Sequence[Record]) -> str:
     search = "greedy search" if work.num_beams == 1 else f"beam search with {work.num_beams} beams"
     search += "".join(f", {name} {value}" for name, value in work.generation.items())
     memory = f", {host.memory_bytes / 2**30:.0f} GiB" if host.memory_bytes else ""
+    gpu = f", {host.gpu}" if host.gpu and work.device else ""
     lines = [
-        f"Host: {host.cpu} ({', '.join(host.cpu_features)}), {host.cores} cores{memory}, {host.system}, Python {host.python}; {versions}.",
+        f"Host: {host.cpu} ({', '.join(host.cpu_features)}), {host.cores} cores{memory}{gpu}, {host.system}, Python {host.python}; "
+        f"{versions}.",
         f"Workload: {work.images} images of {work.dataset} (sha256 {work.dataset_sha256[:12]}), {_settings(records, search)}.",
         f"Repeats: {work.repeats}; each repeat runs all cases. Each case has its own process and {_count(work.warmup, 'warm-up caption')}.",
         "Time: the median over images and repeats ± half the range of the repeats' medians.",

@@ -16,6 +16,7 @@ from toolkit.tables.columns import (
     GROWTH,
     GROWTH_LEGEND,
     LIMITS,
+    ON_GPU,
     QUALITY,
     SCORES,
     SPEED,
@@ -45,9 +46,10 @@ def sheets(records: Sequence[Record], rows: Sequence[Row]) -> list[Sheet]:
     limited = good if any(row["token_limit_seconds"] is not None for row in good) else []
     energy = (ENERGY,) if any(row["joules_per_image"] is not None for row in good) else ()
     drafted = (TOKENS_PER_STEP,) if any((row["tokens_per_step"] or 1) > 1 for row in good) else ()
+    on_gpu = ON_GPU if any(row["device"] != "cpu" for row in good) else ()
     candidates = [
         Sheet("Speed", (*SPEED, *drafted), good),
-        Sheet("Memory and size", (*COST, *energy), good),
+        Sheet("Memory and size", (*COST, *on_gpu, *energy), good),
         Sheet("Quality", QUALITY, scored, quality_note(good)) if scored else Sheet("Agreement", AGREEMENT, good),
         Sheet("Agreement with FP32", BESIDE, scored),
         Sheet("Scores", SCORES, scored),

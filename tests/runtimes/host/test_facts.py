@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtimes.host.cgroups import memory_limit_bytes, quota_cores
-from runtimes.host.facts import CUDA_DRIVERS, Host, memory_bytes, read_host, usable_cores
+from runtimes.host.facts import CUDA_DRIVERS, Host, gpu_name, memory_bytes, read_host, usable_cores
 from tests.paths import ROOT
 
 ZEN = "fpu sse sse2 ssse3 fma sse4_2 popcnt avx f16c avx2 avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni avx512_bf16"
@@ -248,3 +248,16 @@ def test_reading_facts_starts_no_subprocess(tmp_path):
     script += "sys.addaudithook(lambda event, _: seen.append(event) if event in ('subprocess.Popen', 'os.system', 'os.fork') else None)\n"
     script += f"read_host(Path({str(root)!r})); read_host(); print(seen)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        ({}, None),
+        ({"0000:01:00.0/information": "Model: \t\t NVIDIA L4\nIRQ:   40\n", "0000:02:00.0/information": "Model: other\n"}, "NVIDIA L4"),
+        ({"0000:01:00.0/information": "IRQ:   40\n"}, None),
+    ],
+)
+def test_the_name_of_the_gpu(tmp_path, files, name):
+    root = machine(tmp_path, {f"proc/driver/nvidia/gpus/{file}": text for file, text in files.items()})
+    assert gpu_name(root) == name

@@ -21,7 +21,7 @@ from runtimes.host.facts import read_host
 from toolkit.bench import runner
 from toolkit.bench.cases import TransformersCase
 from toolkit.bench.job import CaseJob
-from toolkit.bench.runner import NO_GPU, artifacts_in, host_facts, plan
+from toolkit.bench.runner import NO_GPU, OTHER_DEVICE, artifacts_in, host_facts, plan
 from toolkit.datasets import Dataset
 from toolkit.metrics.ngrams import Counter, own_counter
 from toolkit.metrics.ptb_words import words
@@ -204,9 +204,17 @@ def test_a_request_that_an_artifact_does_not_support_is_its_error(tiny_artifacts
 
 def test_an_artifact_for_a_gpu_does_not_run_without_one(tiny_artifacts, drawn_images):
     (record,) = run([tiny_artifacts["onnx-fp16"]], drawn_images[:1])
-    expected = "onnxruntime has no CUDAExecutionProvider here" if read_host().cuda else NO_GPU
+    expected = OTHER_DEVICE if read_host().cuda else NO_GPU
     assert record.error.startswith(expected)
     assert record.subject is None
+
+
+def test_a_run_on_a_gpu_needs_one(tiny_artifacts, drawn_images):
+    """On a machine with a GPU, ONNX Runtime or the artifact's number format may still be a reason not to run there."""
+    (record,) = run([tiny_artifacts["onnx-int8"]], drawn_images[:1], device="cuda")
+    assert record.workload.device == "cuda"
+    assert record.limits is None
+    assert record.error == NO_GPU or read_host().cuda
 
 
 def workers():

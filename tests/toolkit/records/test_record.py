@@ -72,6 +72,7 @@ FULL = Record(
     cpu_s=0.4,
     loaded_rss_bytes=5,
     peak_rss_bytes=6,
+    peak_gpu_bytes=7,
     warmup_s=(0.3, 0.25),
     times=(
         ImageTimes(total_s=0.1 + 0.2, read_s=1e-9, encode_s=0.0, first_token_s=1 / 3, token_s=()),
@@ -93,7 +94,14 @@ FULL = Record(
         ),
         ImageQuality(file="b.jpg", caption="", tokens=0, error="b.jpg: is empty"),
     ),
-    limits=Limits(threads=2, bytes_per_s=2e10, float_macs_per_s=5e10, int8_macs_per_s=1e11, library="onnxruntime"),
+    limits=Limits(
+        threads=2,
+        bytes_per_s=2e10,
+        float_macs_per_s=5e10,
+        int8_macs_per_s=1e11,
+        library="onnxruntime",
+        bandwidth_problem="too small a buffer",
+    ),
     arithmetic=Arithmetic(encode_float_macs=1, encode_int8_macs=2, token_weight_bytes=3, token_cross_bytes=4),
     hash_s=0.05,
     energy_j=12.5,
@@ -141,12 +149,13 @@ def test_reading_and_writing_keeps_the_golden_records(tmp_path):
     """Fields that are newer than these records are null."""
     write_records(tmp_path / "r.jsonl", read_records(RECORDS))
     golden = [json.loads(line) for line in RECORDS.read_bytes().splitlines()]
-    kinds = (Record, Workload, ImageTimes, ImageQuality)
-    newer, of_workload, of_times, of_image = ({field.name: None for field in dataclasses.fields(kind)} for kind in kinds)
+    kinds = (Record, HostFacts, Workload, ImageTimes, ImageQuality)
+    newer, of_host, of_workload, of_times, of_image = ({field.name: None for field in dataclasses.fields(kind)} for kind in kinds)
     expected = [
         {
             **newer,
             **record,
+            "host": {**of_host, **record["host"]},
             "workload": {**of_workload, **record["workload"]},
             "times": [{**of_times, **times} for times in record["times"]],
             "quality": [{**of_image, **image} for image in record["quality"]],

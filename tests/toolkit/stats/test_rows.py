@@ -77,6 +77,7 @@ def test_times_are_pooled_over_images_and_repeats():
             "tokens_per_image": 2.0,
             "loaded_rss_bytes": 215,
             "peak_rss_bytes": 360,
+            "peak_gpu_bytes": None,
             "cpu_seconds_per_image": 2.5,
             "artifact_bytes": 1000,
             "disk_bytes": 500,

@@ -98,6 +98,22 @@ def test_limits_have_a_table_and_a_line_where_they_were_measured():
     assert [cell.strip() for cell in row.split("|")[-3:-1]] == ["5.00", "-"]
 
 
+def test_runs_on_a_gpu_have_columns_of_the_device_and_its_memory():
+    on_gpu = [
+        replace(
+            record, workload=replace(record.workload, device="cuda"), host=replace(record.host, gpu="NVIDIA L4"), peak_gpu_bytes=400_000_000
+        )
+        for record in RECORDS
+    ]
+    text = RENDERERS["md"](on_gpu)
+    (head,) = [line for line in text.splitlines() if "GPU MB" in line]
+    row = next(line for line in text.splitlines()[text.splitlines().index(head) :] if line.startswith("| onnx-int8"))
+    cells = dict(zip(*([cell.strip() for cell in line.split("|")[1:-1]] for line in (head, row)), strict=True))
+    assert (cells["device"], cells["GPU MB"]) == ("cuda", "400")
+    assert "NVIDIA L4" in text
+    assert "GPU MB" not in RENDERERS["md"](RECORDS)
+
+
 def test_failures_are_listed_with_their_errors():
     failed = RENDERERS["md"](RECORDS).split("Failed:\n")[1].split("\n\n")[0].splitlines()
     assert failed == [
