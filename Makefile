@@ -25,7 +25,7 @@ SOURCES := $(shell find exporters runtimes -name '*.py')
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak serve-load distribute-soak export artifacts base-artifacts bench bench-base perf-gate bench-peers peers quality parity parity-latest check-providers docs golden clean
+.PHONY: help setup lint test test-fast test-lowest test-full fuzz faults soak serve-load distribute-soak export artifacts base-artifacts bench bench-base perf-gate bench-peers peers quality parity parity-latest check-providers check-arm check-gpu docs golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -241,6 +241,16 @@ $(OPENVINO)/.ready: pyproject.toml
 check-providers: setup $(OPENVINO)/.ready ## Compare captions, time and memory of onnx-fp32 between ONNX Runtime's CPU and OpenVINO providers
 	@$(MAKE) --no-print-directory artifacts RECIPES=onnx-fp32
 	$(OPENVINO)/bin/python -m tests.providers $(ARTIFACTS)/$(NAME)-onnx-fp32
+
+ARM_RECIPES := onnx-fp32 onnx-int8 onnx-int4
+check-arm: setup ## Verify packages for 64-bit ARM and caption with them under qemu-aarch64 (needs apt, qemu-user, a network; an hour)
+	@$(MAKE) --no-print-directory artifacts RECIPES='$(ARM_RECIPES)'
+	$(BIN)/python -m tests.arm $(ARM_RECIPES:%=$(ARTIFACTS)/$(NAME)-%) --folder build/arm --output build/arm.json
+
+# `prepare` needs no GPU. Copy the repository and build/gpu to the machine with the GPU, and run the second command with its Python.
+check-gpu: setup ## Check FP16 on this machine's GPU: captions, drift, time, memory, halving of batches (at most 8 minutes)
+	test -f build/gpu/expected.json || $(BIN)/python -m tests.gpu prepare build/gpu
+	$(BIN)/python -m tests.gpu run build/gpu
 
 docs: setup ## Render the generated parts of README and docs from the code and the committed records
 	$(BIN)/python -m tests.docs
