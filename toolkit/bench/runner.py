@@ -76,6 +76,11 @@ def plan(artifacts: Sequence[Path], baseline: Case | None) -> list[Case]:
 def _artifact_cases(paths: Sequence[Path]) -> list[Case]:
     """Name cases by recipe; by artifact if two artifacts have the same recipe."""
     artifacts = [open_artifact(path) for path in paths]
+    if other := [artifact for artifact in artifacts if artifact.manifest.task != "caption"]:
+        task = other[0].manifest.task
+        raise RequestError(
+            f"{other[0].path}: its task is '{task}'; the benchmark measures captioners. The gate's findings are in `toolkit info`"
+        )
     names = [artifact.manifest.recipe.get("name", artifact.path.name) for artifact in artifacts]
     if len(set(names)) < len(names):
         names = [artifact.manifest.name for artifact in artifacts]

@@ -62,7 +62,8 @@ def command(
     guard_file(page, overwrite=overwrite)
     output = output or Path("build/sensitivity") / f"{name_of(checkpoint)}-{chosen.name}.jsonl"
     output.parent.mkdir(parents=True, exist_ok=True)
-    images, source, threads = load_dataset(dataset, None, limit), open_checkpoint(checkpoint, revision), threads or read_host().cores
+    source, threads = open_checkpoint(checkpoint, revision), threads or read_host().cores
+    images = load_dataset(dataset, None, limit, task=source.family.task)
     settings = {"checkpoint": source.source.sha256, "recipe": chosen.sha256, "images": images.sha256, "threads": threads}
     with open_journal(output, settings, overwrite=overwrite) as journal:
         sensitivity = measure_sensitivity(

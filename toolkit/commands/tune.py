@@ -85,16 +85,18 @@ def command(
     output = output or Path("build/recipes") / f"{name_of(checkpoint)}-{chosen.name}-tuned.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     guard_file(output, overwrite=overwrite)
-    confirmation = load_dataset(confirm)
+    source = open_checkpoint(checkpoint, revision)
+    confirmation = load_dataset(confirm, task=source.family.task)
     if not confirmation.has_references:
         raise DatasetError(confirmation.name, "has no captions; --confirm needs images with captions")
+    if source.family.task == "vqa" and dataset is None:
+        raise DatasetError("tune", "calibration images have no questions; name a file of questions with --dataset")
     if dataset is None:
         calibration, search = SHIPPED[::2], [LabelledImage(path, ()) for path in SHIPPED[1::2]]
     else:
         folder = Path(dataset)
         bare = folder.is_dir() and not (folder / "captions.json").exists()
         calibration, search = SHIPPED, list(load_dataset(None if bare else dataset, folder if bare else None, limit).images)
-    source = open_checkpoint(checkpoint, revision)
     images = [sha256_of(path) for path in (*calibration, *paths_of(search), *paths_of(confirmation.images))]
     threads = threads or read_host().cores
     settings = {"checkpoint": source.source.sha256, "recipe": chosen.sha256, "images": images, "threads": threads}
