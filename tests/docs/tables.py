@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from tests.docs.pages import DOCS, MARKED, Renderer, pages
 from tests.docs.reference import table as plain_table
 from tests.fuzz import tally
+from tests.load import page as serving
 from tests.paths import GOLDEN
 from tests.quality import page as quality_page
 from toolkit.bench.peers.table import render_peers
@@ -29,16 +30,16 @@ PEERS = "peers"
 """This table joins two files of records: its own and `peers-quality`."""
 GROWTH = "growth"
 """Prefix of the names of sweeps, and the table that is shown of each, with the facts."""
-FUZZ = "fuzz"
-"""The table of what `make fuzz` counted."""
+FILES = {"fuzz": tally.render, "serving": serving.render}
+"""Tables that do not belong to a host: name of their record → function that renders it."""
 OVERVIEW = ("hf-fp32", "pytorch-int8", "onnx-fp32", "onnx-int8", "onnx-int4", "onnx-int8-fast")
 """Cases of the README's table."""
 
 
 def table(name: str, page: Path) -> str:
     """Return the Markdown of a host's table."""
-    if name == FUZZ:
-        return tally.render(PUBLISHED / f"{name}.json")
+    if name in FILES:
+        return FILES[name](PUBLISHED / f"{name}.json")
     host = page.parent.name
     records = published(host, name)
     if name.startswith(f"{GROWTH}-"):
