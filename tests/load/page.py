@@ -8,41 +8,58 @@ ROW = ("clients", "images/s", "p50 s", "p95 s", "p99 s", "refused, then answered
 
 
 def render(file: Path) -> str:
-    """Return the Markdown of a record."""
+    """Return the Markdown of a record: its parts that were measured."""
     record = json.loads(file.read_bytes())
-    load, plain, bars = record["load"], record["plain"], record["bars"]
-    return "\n".join(
-        [
-            f"{record['host']['cpu']}, {record['host']['cores']} cores, measured {record['date']} at commit `{record['commit'][:7]}`.",
-            "",
-            f"`toolkit serve` with `{load['artifact']}`, {load['requests']:,} requests:",
-            "",
-            *_table(load["rows"]),
-            "",
-            f"- Answers: {', '.join(f'{count:,} {name}' for name, count in sorted(load['answers'].items()))}. Wrong or missing: {len(load['problems'])}.",
-            f"- Resident memory of both processes at the end: {load['resident_bytes'] / 1e6:.0f} MB, {load['memory_growth']:.3f} of that after 500 answers.",
-            "",
-            f"FastAPI with transformers FP32, {plain['requests']} requests, {plain['resident_bytes'] / 1e6:.0f} MB:",
-            "",
-            *_table(plain["rows"]),
-            "",
-            f"BLIP-base shapes (`{bars['artifact']}`), library and server in turns:",
-            "",
-            "| figure | library | server | bar | |",
-            "|---|---|---|---|---|",
-            f"| images/s, median of {len(bars['library_images_per_s'])} turns | {_median(bars['library_images_per_s']):.2f} | "
-            f"{_median(bars['server_images_per_s']):.2f} | ≥ 0.95x | {bars['ratio']:.3f}x |",
-            f"| p50 with a JPEG of {bars['jpeg_bytes'] / 1e6:.1f} MB, one client | {1000 * bars['library_p50_s']:.0f} ms | "
-            f"{1000 * bars['server_p50_s']:.0f} ms | ≤ +5 ms | {1000 * bars['added_s']:+.1f} ms |",
-            "",
-        ]
-    )
+    lines = [f"{record['host']['cpu']}, {record['host']['cores']} cores, measured {record['date']} at commit `{record['commit'][:7]}`."]
+    if note := record.get("note"):
+        lines += ["", note]
+    for part, render_part in PARTS.items():
+        if part in record:
+            lines += ["", *render_part(record[part])]
+    return "\n".join([*lines, ""])
+
+
+def _load(load: dict[str, Any]) -> list[str]:
+    answers = ", ".join(f"{count:,} {name}" for name, count in sorted(load["answers"].items()))
+    return [
+        f"`toolkit serve` with `{load['artifact']}`, {load['requests']:,} requests:",
+        "",
+        *_table(load["rows"]),
+        "",
+        f"- Answers: {answers}. Wrong or missing: {len(load['problems'])}.",
+        f"- Resident memory of both processes at the end: {load['resident_bytes'] / 1e6:.0f} MB, {load['memory_growth']:.3f} of that after "
+        "500 answers.",
+    ]
+
+
+def _plain(plain: dict[str, Any]) -> list[str]:
+    title = f"FastAPI with transformers FP32, {plain['requests']} requests, {plain['resident_bytes'] / 1e6:.0f} MB:"
+    return [title, "", *_table(plain["rows"])]
+
+
+def _bars(bars: dict[str, Any]) -> list[str]:
+    rates = [_median(bars[f"{side}_images_per_s"]) for side in ("library", "server")]
+    latencies = [1000 * bars[f"{side}_p50_s"] for side in ("library", "server")]
+    return [
+        f"BLIP-base shapes (`{bars['artifact']}`), library and server in turns:",
+        "",
+        "| figure | library | server | bar | measured |",
+        "|---|---|---|---|---|",
+        f"| images/s, median of {len(bars['library_images_per_s'])} turns | {rates[0]:.2f} | {rates[1]:.2f} | ≥ 0.95x | "
+        f"{bars['ratio']:.3f}x |",
+        f"| p50 with a JPEG of {bars['jpeg_bytes'] / 1e6:.1f} MB, one client, ms | {latencies[0]:.0f} | {latencies[1]:.0f} | ≤ +5 | "
+        f"{1000 * bars['added_s']:+.1f} |",
+    ]
+
+
+PARTS = {"load": _load, "plain": _plain, "bars": _bars}
+"""Part of a record → function that renders it."""
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        f"| {row['clients']} | {row['images_per_s']:.2f} | {row['p50_s']:.2f} | {row['p95_s']:.2f} | {row['p99_s']:.2f} | {row['refused']} | "
-        f"{1000 * row['probe_p99_s']:.0f} |"
+        f"| {row['clients']} | {row['images_per_s']:.2f} | {row['p50_s']:.2f} | {row['p95_s']:.2f} | {row['p99_s']:.2f} | "
+        f"{row['refused']} | {1000 * row['probe_p99_s']:.0f} |"
         for row in rows
     ]
     return [f"| {' | '.join(ROW)} |", "|" + "---|" * len(ROW), *lines]

@@ -120,7 +120,8 @@ def serve(
         timeout_graceful_shutdown=int(drain_s + GRACE_S) + 1,
         backlog=BACKLOG,
     )
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every malformed request
+    for noisy in ("uvicorn", "python_multipart"):  # they warn of every malformed request
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     server = DrainingServer(config, app.state.service, drain_delay_s, drain_s)
     servers.append(server)
     address, actual_port = listener.getsockname()[:2]

@@ -19,8 +19,8 @@ SCALARS: dict[type, Schema] = {
     str: {"type": "string"},
     bool: {"type": "boolean"},
 }
-TASK_ERRORS = frozenset(STATUS) - {"NOT_FOUND", "METHOD_NOT_ALLOWED", "HTTP_INVALID", "FORBIDDEN"}
-"""Codes of the routes of tasks, besides those of any request."""
+TASK_ERRORS = frozenset(STATUS) - {"METHOD_NOT_ALLOWED"}
+"""Codes of the routes of tasks."""
 ROW: Schema = {
     "type": "object",
     "required": ["image"],
