@@ -1,4 +1,4 @@
-"""`CaptionerPool`: captioners in processes that share the pages of the weights and one queue."""
+"""`CaptionerPool`: captioners in processes that share one queue."""
 
 import logging
 import os

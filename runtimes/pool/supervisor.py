@@ -4,7 +4,7 @@ When a subprocess ends early, the batches in flight there are suspects: the curr
 is tried again in a subprocess of its own. A batch that crashes it is tried image by image, and an image that crashes it becomes a row with
 the error `IMAGE_CRASH` and its sha256. All other images are captioned in their original batches.
 
-The subprocesses share the pages of the memory-mapped weights. A thread drives each of them.
+A thread drives each subprocess. Subprocesses share little memory, since ONNX Runtime packs quantized weights into memory of its own.
 """
 
 import logging

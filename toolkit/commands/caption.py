@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     metavar="auto|N",
     default="auto",
     show_default=True,
-    help="With --output: captioners in processes that share the weights. auto tries several numbers on the first images of a long job and "
+    help="With --output: captioners in processes that share one queue. auto tries several numbers on the first images of a long job and "
     "prints its choice; a short job runs in one process. --threads are those of each process.",
 )
 @click.option(
