@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from runtimes.engines.ort.providers import PROVIDERS, read_options
+from runtimes.engines.ort.providers import read_options
 from runtimes.errors import RequestError
+from toolkit.commands.model_options import (
+    device_option,
+    max_pixels_option,
+    provider_options_option,
+    reduce_large_option,
+    workers_option,
+)
 from toolkit.commands.options import (
-    FILE,
     POSITIVE,
     decoding_options,
     default_artifacts,
@@ -54,19 +60,9 @@ if TYPE_CHECKING:
     help="With --output: captioners in processes that share one queue. auto tries several numbers on the first images of a long job and "
     "prints its choice; a short job runs in one process. --threads are those of each process.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    default=1,
-    show_default=True,
-    help="Threads that read images while the model runs; 0 reads and captions in turn. One is enough on a CPU; a GPU may need more.",
-)
-@click.option("--max-pixels", type=POSITIVE, help="Refuse images with more pixels before decoding them.  [default: 50 million]")
-@click.option(
-    "--reduce-large",
-    is_flag=True,
-    help="Decode a JPEG above that limit at 1/2, 1/4 or 1/8 of its size instead of refusing it.",
-)
+@workers_option
+@max_pixels_option
+@reduce_large_option
 @click.option(
     "--draft",
     type=click.Choice(["table", "learn"]),
@@ -75,17 +71,8 @@ if TYPE_CHECKING:
 )
 @click.option("--no-draft", is_flag=True, help="Caption without drafts.")
 @click.option("--strip-prompt", is_flag=True, help="Remove the prompt from the captions.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", *PROVIDERS]),
-    default="auto",
-    show_default=True,
-    help="auto: the GPU if the artifact targets one and it works, else the CPU. Any other device is required; the command fails if it does "
-    "not work.",
-)
-@click.option(
-    "--provider-options", type=FILE, help="JSON file with options of the device's execution provider: an object of names and values."
-)
+@device_option
+@provider_options_option
 @threads_option
 @output_file("Write the captions to this file instead of stdout.")
 @overwrite_option
