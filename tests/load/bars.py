@@ -22,9 +22,9 @@ from tests.load.servers import null_server, toolkit_server
 
 CLIENTS = 4
 ROUNDS = 3
-IMAGES = 24
+IMAGES = 12
 """Of a turn of throughput."""
-PAIRS = 24
+PAIRS = 12
 """Of latencies."""
 JPEG_BYTES = 1_000_000
 MIN_RATIO = 0.95
