@@ -13,8 +13,11 @@ from toolkit.cli import COMMANDS, main
 MAX_README_LINES = 200
 LANGUAGES = {"sh", "python", "text", "json"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
-OTHER_OPTIONS = {"--help", "--version", "--extra-index-url", "--no-index", "--find-links", "--require-hashes", "--task", "--head"}
-"""Of click, pip, `python -m tests.checkpoints` and `ray start`."""
+OTHER_OPTIONS = {
+    *("--help", "--version", "--extra-index-url", "--no-index", "--find-links", "--require-hashes", "--task", "--head"),
+    *("--data-binary", "--fail", "--form", "--offline", "--silent"),
+}
+"""Of click, pip, `python -m tests.checkpoints`, `ray start`, curl and systemd-analyze."""
 NOT_RUN = {
     "README.md": 2,
     "docs/contributing.md": 1,
@@ -24,6 +27,7 @@ NOT_RUN = {
     "docs/guides/distribute.md": 1,
     "docs/guides/package-and-verify.md": 1,
     "docs/guides/ray-serve.md": 1,
+    "docs/guides/serve.md": 1,
     "docs/results/amd-epyc-vnni/quality.md": 1,
 }
 """Page → number of blocks that a test does not execute."""
