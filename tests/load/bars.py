@@ -47,7 +47,7 @@ def measure(artifact: Path, images: Sequence[bytes]) -> dict[str, object]:
     jpeg = large_jpeg(images[0])
     library: list[float] = []
     server: list[float] = []
-    with runtimes.load(artifact) as captioner, toolkit_server(artifact) as (port, _):
+    with runtimes.load(artifact) as captioner, toolkit_server(artifact, "--max-wait", "600", "--timeout", "600") as (port, _):
         captioner.caption(jpeg)
         with null_server() as (null_port, _):
             for _ in range(ROUNDS):
