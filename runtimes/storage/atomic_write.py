@@ -12,9 +12,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from mmap import mmap
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO
 
 from runtimes.errors import OutputError
 
@@ -26,7 +25,6 @@ except ModuleNotFoundError:  # Windows: no advisory locks in the standard librar
 logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 1 << 20
-Buffer: TypeAlias = bytes | mmap
 UNSUPPORTED = frozenset(
     getattr(errno, name)
     for name in ("EPERM", "EACCES", "EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOTTY", "ENOLCK", "EROFS")
@@ -35,7 +33,7 @@ UNSUPPORTED = frozenset(
 """Values of `OSError.errno` with which a file system refuses an operation that it does not have."""
 
 
-def write_atomically(path: Path, content: bytes | Iterable[Buffer]) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file atomically: temporary file beside it, fsync, rename, fsync of the folder."""
     with open_atomic(path) as stream:
         stream.writelines([content] if isinstance(content, bytes) else content)

@@ -7,7 +7,6 @@ not the bytes of the file, because those depend on pyarrow's version.
 
 import hashlib
 import json
-import mmap
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,13 +70,16 @@ class _Hashes:
         """Return i64[stop-start]: for each of these rows, the first row with the same bytes if it is an earlier one, else -1."""
         words, rows = np.frombuffer(self._words, np.uint64).reshape(-1, 2), np.frombuffer(self._rows, np.int64)
         first = np.full(stop - start, -1, np.int64)
-        if len(rows):
-            order = np.lexsort((words[:, 1], words[:, 0]))  # stable: equal hashes keep the order of their rows
-            ordered = words[order]
-            begins = np.concatenate(([True], (ordered[1:] != ordered[:-1]).any(axis=1)))
-            firsts = rows[order][begins][np.cumsum(begins) - 1]
-            repeated = (rows[order] >= start) & ~begins
-            first[rows[order][repeated] - start] = firsts[repeated]
+        order = np.lexsort((words[:, 1], words[:, 0]))  # stable: equal hashes keep the order of their rows
+        same = np.zeros(len(rows), bool)  # as the hash before it
+        same[1:] = True
+        for word in words.T:  # one after the other, to save memory
+            same[1:] &= np.diff(word[order]) == 0
+        rows = rows[order]
+        begins = np.where(same, 0, np.arange(len(rows)))
+        np.maximum.accumulate(begins, out=begins)
+        repeated = np.flatnonzero(same & (rows >= start))
+        first[rows[repeated] - start] = rows[begins[repeated]]
         return first
 
 
@@ -120,8 +122,8 @@ def write_manifest(
             if not rows:
                 return None
             _add_first(listed, final, hashes.first(start, start + rows), digest.hexdigest())
-            with final.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                store.write(path, content)
+            listed.unlink()
+            store.put(path, final)
     except OSError as error:
         if isinstance(error, OutputError):
             raise

@@ -8,11 +8,12 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cached_property
 from glob import glob, has_magic
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Protocol, TypeAlias, cast
 
 from runtimes.errors import DatasetError, MissingDependencyError, OutputError, first_line
-from runtimes.storage.atomic_write import Buffer, write_atomically
+from runtimes.storage.atomic_write import move_or_copy, write_atomically
 from toolkit.image_paths import SUFFIXES, walk
 
 S3: Final = "s3://"
@@ -64,12 +65,16 @@ class Store(Protocol):
         """Read bytes of an open file; several threads may do so at once. Fewer are returned at its end."""
         ...
 
-    def write(self, path: str, content: Buffer) -> None:
+    def write(self, path: str, content: bytes) -> None:
         """Write a file so that it appears complete.
 
         Raises:
             OutputError: It cannot be written; nothing has changed.
         """
+        ...
+
+    def put(self, path: str, file: Path) -> None:
+        """Write a file with the content of a local one, which may be moved. Errors are those of `write`."""
         ...
 
     def prepare(self, folder: str) -> None:
@@ -129,11 +134,18 @@ class LocalStore:
             offset, size = offset + len(part), size - len(part)
         return b"".join(parts)
 
-    def write(self, path: str, content: Buffer) -> None:
+    def write(self, path: str, content: bytes) -> None:
         """See `Store`."""
         try:
             Path(path).parent.mkdir(exist_ok=True)
-            write_atomically(Path(path), [content])
+            write_atomically(Path(path), content)
+        except OSError as error:
+            raise OutputError(path, error.strerror or str(error)) from error
+
+    def put(self, path: str, file: Path) -> None:
+        """See `Store`."""
+        try:
+            move_or_copy(file, Path(path))
         except OSError as error:
             raise OutputError(path, error.strerror or str(error)) from error
 
@@ -208,16 +220,24 @@ class S3Store:
         content: bytes = cast("Any", file).read_at(size, offset)
         return content
 
-    def write(self, path: str, content: Buffer) -> None:
+    def write(self, path: str, content: bytes) -> None:
         """See `Store`. The object appears when its upload is complete.
 
         The content is one write: closing a stream completes its upload, also if an interrupt has ended a loop of several writes.
         """
+        self._upload(path, content)
+
+    def _upload(self, path: str, content: bytes | mmap) -> None:
         try:
             with self._files.open_output_stream(_key(path)) as stream:
                 stream.write(content)
         except OSError as error:
             raise OutputError(path, first_line(error)) from error
+
+    def put(self, path: str, file: Path) -> None:
+        """See `Store`."""
+        with file.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+            self._upload(path, content)
 
     def prepare(self, folder: str) -> None:
         """See `Store`."""
