@@ -133,7 +133,7 @@ def test_a_large_jpeg_is_decoded_smaller_on_request(artifact, captioner, tmp_pat
     path = tmp_path / "large.jpg"
     Image.effect_noise((640, 480), 60).convert("RGB").save(path, quality=90)
     refused = run(artifact, path, "--max-pixels", 100_000, "--json")
-    assert json.loads(refused.stdout)["code"] == "IMAGE_UNREADABLE"
+    assert json.loads(refused.stdout)["code"] == "IMAGE_TOO_LARGE"
     reduced = Image.open(path)
     reduced.draft(None, (320, 240))
     assert reduced.size == (320, 240)

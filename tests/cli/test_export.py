@@ -191,7 +191,7 @@ def test_a_failed_gate_writes_nothing_and_the_other_recipes_are_exported(tiny_ch
 
 
 BERT = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
-VQA = {"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}
+CONTRASTIVE = {"model_type": "blip", "architectures": ["BlipModel"]}
 
 
 @pytest.mark.slow  # imports torch and transformers
@@ -200,7 +200,7 @@ VQA = {"model_type": "blip", "architectures": ["BlipForQuestionAnswering"]}
     [
         (None, (), ["{here}: ", "no such"]),
         ({"config.json": BERT}, (), ["{here}: ", "BertForMaskedLM", "BlipForConditionalGeneration"]),
-        ({"config.json": VQA}, (), ["{here}: ", "BlipForQuestionAnswering", "BlipForConditionalGeneration"]),
+        ({"config.json": CONTRASTIVE}, (), ["{here}: ", "BlipModel", "BlipForConditionalGeneration", "BlipForQuestionAnswering"]),
         ({"config.json": {"model_type": "blip"}}, (), ["{here}: ", "model.safetensors", "pytorch_model.bin"]),
         (
             {"config.json": {"model_type": "blip"}, "pytorch_model.bin": {}},

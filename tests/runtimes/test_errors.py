@@ -30,6 +30,7 @@ CODES = {
     "ImageTimeoutError": "IMAGE_TIMEOUT",
     "ImageReadError": "IMAGE_UNREADABLE",
     "ImageTooLargeError": "IMAGE_TOO_LARGE",
+    "ImageChangedError": "IMAGE_CHANGED",
     "EnvironmentFailedError": "ENVIRONMENT_FAILED",
     "ImageCrashError": "IMAGE_CRASH",
     "CheckpointError": "CHECKPOINT_UNUSABLE",
@@ -41,6 +42,7 @@ CODES = {
     "OutputError": "OUTPUT_UNWRITABLE",
     "RequestError": "REQUEST_INVALID",
     "DatasetError": "DATASET_UNUSABLE",
+    "TooManyErrorsError": "TOO_MANY_ERRORS",
     "RecordError": "RECORD_UNREADABLE",
 }
 """Programs rely on these codes. A code is never changed or reused; a new class adds a row."""

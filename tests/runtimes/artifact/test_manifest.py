@@ -158,10 +158,11 @@ def test_optional_accepts_any_json(written, plain):
 
 
 def test_an_unknown_family_is_reported_with_the_known_ones(written, plain):
+    known = "known: blip caption, blip vqa, blip matching"
     plain |= {"family": "git", "model": {"layers": 3}}
-    assert problems(written(plain)) == ["manifest: family 'git' with task 'caption' is not known", "known: blip caption"]
-    plain |= {"family": "blip", "task": "vqa"}
-    assert problems(written(plain)) == ["manifest: family 'blip' with task 'vqa' is not known", "known: blip caption"]
+    assert problems(written(plain)) == ["manifest: family 'git' with task 'caption' is not known", known]
+    plain |= {"family": "blip", "task": "segmentation"}
+    assert problems(written(plain)) == ["manifest: family 'blip' with task 'segmentation' is not known", known]
 
 
 @pytest.mark.parametrize("template", ["", "[BOS]", "{text} {text}", "[BOS] {text} [SEP]", "{text}[EOS]"])

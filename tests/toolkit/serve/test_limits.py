@@ -105,21 +105,22 @@ def test_work_of_clients_that_are_gone_is_dropped(server, content):
     assert 'status="499"} 5.0' in server.get("/metrics").body.decode()
 
 
-def test_queued_work_above_the_limit_is_refused_at_once(server, content):
-    """One request after another is admitted until the expected wait exceeds the limit."""
-    with server.stopped_model():
-        replies = []
-        clients = []
-        while not replies:
-            admitted = server.service.model.items
-            clients.append(threading.Thread(target=lambda: replies.append(server.post(content, "?num_beams=16"))))
-            clients[-1].start()
-            server.until(lambda service, admitted=admitted: service.model.items > admitted or replies)
-            assert len(clients) < 100
-        assert (replies[0].status, replies[0].code, int(replies[0].headers["retry-after"]) >= 1) == (429, "OVERLOADED", True)
-    for client in clients:
-        client.join()
-    idle(server)
+def test_queued_work_above_the_limit_is_refused_at_once(job, content):
+    """The expected wait is 0 while one item runs for longer than usual. A queued item makes it longer than the limit."""
+    with served(Settings(job=job, limits=Limits(max_wait_s=0))) as server:
+        replies, clients = [], []
+        with server.stopped_model():
+            while not replies:
+                admitted = server.service.model.items
+                clients.append(threading.Thread(target=lambda: replies.append(server.post(content))))
+                clients[-1].start()
+                server.until(lambda service, admitted=admitted: service.model.items > admitted or replies)
+            assert len(clients) <= 3
+            assert (replies[0].status, replies[0].code, int(replies[0].headers["retry-after"]) >= 1) == (429, "OVERLOADED", True)
+        for client in clients:
+            client.join()
+        assert [reply.status for reply in replies[1:]] == [200] * (len(clients) - 1)
+        idle(server)
 
 
 def test_bodies_in_memory_are_bounded(server):
