@@ -322,6 +322,11 @@ def find_recipes(names_or_files: Sequence[str], *, cuda: bool) -> list[Recipe]:
     return [recipe for name in names_or_files for recipe in (RECIPES if name == ALL else (find_recipe(name),))]
 
 
+def with_layouts(recipes: Sequence[Recipe], names: Collection[str], layouts: Collection[str]) -> list[Recipe]:
+    """Return the recipes that the user named and, of those that "all" added, the ones with a layout that the checkpoint's task has."""
+    return [recipe for recipe in recipes if recipe.layout in layouts or recipe.name in names]
+
+
 def find_recipe(name_or_file: str) -> Recipe:
     """Return the recipe of a name in `RECIPES`, or read a recipe from a .json file.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporters.recipes import RECIPES, Component, Recipe, find_recipe, find_recipes
+from exporters.recipes import RECIPES, Component, Recipe, find_recipe, find_recipes, with_layouts
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import RecipeError, UnknownNameError
@@ -166,3 +166,11 @@ class TestRecipes:
     def test_a_quantized_recipe_needs_a_limit(self):
         with pytest.raises(ValueError, match="needs drift_limit_nat"):
             Recipe(name="m", runtime="ort", why="w", components={"encoder": Component(weights="qint8")})
+
+
+def test_all_leaves_out_layouts_that_the_task_does_not_have():
+    every = find_recipes(["all"], cuda=False)
+    names = [recipe.name for recipe in with_layouts(every, ["all"], {"split"})]
+    assert names == [recipe.name for recipe in every if recipe.name != "onnx-int8-single"]
+    named = find_recipes(["onnx-int8-single"], cuda=False)
+    assert with_layouts(named, ["onnx-int8-single"], {"split"}) == named  # refused later, by name

@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 @click.option(
     "--from-file",
     metavar="FILE",
-    help="Also caption the images whose paths FILE lists, one per line or separated by NUL bytes; - reads stdin. Without --output, images "
-    "are captioned while FILE is still being written.",
+    help="Also process the images whose paths FILE lists, one per line or separated by NUL bytes; - reads stdin. Without --output, images "
+    "are processed while FILE is still being written.",
 )
 @decoding_options
 @click.option(
     "--batch-size",
     type=POSITIVE,
-    help="Images per run of the model. Captions of pytorch-int8 may differ slightly between batch sizes.  [default: 1; with "
-    "--processes auto, more where it is faster and captions do not depend on it]",
+    help="Images per run of the model. Texts of pytorch-int8 may differ slightly between batch sizes.  [default: 1; with "
+    "--processes auto, more where it is faster and texts do not depend on it]",
 )
 @click.option(
     "--processes",
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     metavar="auto|N",
     default="auto",
     show_default=True,
-    help="With --output: captioners in processes that share one queue. auto tries several numbers on the first images of a long job and "
+    help="With --output: models in processes that share one queue. auto tries several numbers on the first images of a long job and "
     "prints its choice; a short job runs in one process. --threads are those of each process.",
 )
 @workers_option
@@ -74,9 +74,9 @@ if TYPE_CHECKING:
 @device_option
 @provider_options_option
 @threads_option
-@output_file("Write the captions to this file instead of stdout.")
+@output_file("Write the lines to this file instead of stdout.")
 @overwrite_option
-@click.option("--resume", is_flag=True, help="Continue an --output whose run was stopped: only images without a caption are captioned.")
+@click.option("--resume", is_flag=True, help="Continue an --output whose run was stopped: only images without a line are processed.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -88,14 +88,14 @@ if TYPE_CHECKING:
     metavar="CODE,...",
     default="",
     callback=lambda context, option, value: error_codes(value),
-    help="With --resume: caption images again whose row has one of these error codes. ENVIRONMENT_FAILED is always tried again.",
+    help="With --resume: process images again whose row has one of these error codes. ENVIRONMENT_FAILED is always tried again.",
 )
 @click.option("--log-probabilities", is_flag=True, help="Add the natural-log probability of each generated token; needs --json.")
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Write JSON lines: image, caption, token_ids, score and finish_reason; image, error and code for a failed image.",
+    help="Write JSON lines: image, caption or answer, token_ids, score and finish_reason; image, error and code for a failed image.",
 )
 def command(
     paths: tuple[str, ...],

@@ -178,12 +178,8 @@ EARLY_STOPPING = {"true": True, "false": False, "never": "never"}
 def search_options(command: F) -> F:
     """Add the options of the search, with the names and meanings of transformers."""
     for option in (
-        click.option(
-            "--max-length", type=int, help="Maximum tokens of a caption, including [DEC] and the prompt.  [default: the artifact's]"
-        ),
-        click.option(
-            "--min-length", type=int, help="Minimum tokens of a caption, including [DEC] and the prompt.  [default: the artifact's]"
-        ),
+        click.option("--max-length", type=int, help="Maximum tokens of a text, including [DEC] and the prompt.  [default: the artifact's]"),
+        click.option("--min-length", type=int, help="Minimum tokens of a text, including [DEC] and the prompt.  [default: the artifact's]"),
         click.option(
             "--suppress-tokens",
             metavar="ID,...",
@@ -209,7 +205,7 @@ def search_options(command: F) -> F:
         click.option(
             "--repetition-penalty", type=float, help="Above 1, tokens of the text so far are less likely.  [default: the artifact's]"
         ),
-        click.option("--length-penalty", type=float, help="Above 0, beam search prefers longer captions.  [default: the artifact's]"),
+        click.option("--length-penalty", type=float, help="Above 0, beam search prefers longer texts.  [default: the artifact's]"),
         click.option("--max-new-tokens", type=int, help="Maximum tokens after the prompt, in place of the maximum length."),
         num_beams_option,
     ):
@@ -220,8 +216,8 @@ def search_options(command: F) -> F:
 def decoding_options(command: F) -> F:
     """Add --prompt, the options of the search and those of sampling."""
     for option in (
-        click.option("--num-return-sequences", type=POSITIVE, help="Captions per image, with beams or --do-sample; needs --json."),
-        click.option("--seed", type=click.IntRange(min=0), help="Sampling: the same seed gives the same captions."),
+        click.option("--num-return-sequences", type=POSITIVE, help="Texts per image, with beams or --do-sample; needs --json."),
+        click.option("--seed", type=click.IntRange(min=0), help="Sampling: the same seed gives the same texts."),
         click.option("--top-p", type=float, help="Sampling: draw from the most probable tokens up to this sum.  [default: the artifact's]"),
         click.option("--top-k", type=int, help="Sampling: draw from this many most probable tokens.  [default: the artifact's]"),
         click.option("--temperature", type=float, help="Sampling: divide the logits by it.  [default: the artifact's]"),
