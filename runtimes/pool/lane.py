@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import ImageCrashError, ImageTimeoutError
@@ -29,6 +30,7 @@ class Lane:
         """Why the last subprocess ended early."""
         self.opened = False
         """Whether the last subprocess loaded the artifact."""
+        self._killed = False
         self.images, self.seconds = 0, 0.0
         """Captioned images and the time for them, without the first batch of each call, which is slower."""
 
@@ -49,15 +51,12 @@ class Lane:
         Raises:
             ToolkitError: The error that the subprocess raised.
         """
-        size = job.request.batch_size
+        size = job.request.batch_size if first is None else len(first)
         flight = deque([first] if first is not None else ())
         depth, ended = 2 + math.ceil(job.readers / size), first is None
-        worker = self._worker = self._worker or Worker("runtimes.pool.worker", every_progress=True, quiet=False)
-        worker.seconds = None if job.timeout_s is None else job.timeout_s * size
-        replies = worker.request(job)
-        self.opened = (ready := next(replies, None)) is not None
+        worker, replies, ready = self._request(job, size)
         if ready is not None:
-            on_done(Ready(**ready))
+            on_done(ready)
             _feed(worker, first)
         since = None
         while self.opened and flight:
@@ -82,6 +81,20 @@ class Lane:
             self._worker = None
         return list(flight)
 
+    def _request(self, job: CaptionJob, size: int) -> tuple[Worker, Iterator[Any], Ready | None]:
+        """Send a job to the open subprocess or to a new one; return it, its replies and the first of them, None if it ended early."""
+        self._killed = False
+        while True:
+            reused = self._worker is not None
+            worker = self._worker = self._worker or Worker("runtimes.pool.worker", every_progress=True, quiet=False)
+            worker.seconds = None if job.timeout_s is None else job.timeout_s * size
+            replies = worker.request(job)
+            ready = next(replies, None)
+            self.opened = ready is not None
+            if self.opened or not reused or self._killed:
+                return worker, replies, Ready(**ready) if ready is not None else None
+            self._worker = None  # it ended after its last job, so this job is not the cause
+
     def alone(self, job: CaptionJob, batch: Batch, on_done: Callable[[Done | Ready], None]) -> bool:
         """Caption one batch in a new subprocess that reads nothing ahead; return whether the subprocess survived."""
         self.close()
@@ -102,6 +115,7 @@ class Lane:
 
     def kill(self) -> None:
         """End the subprocess at once, also from another thread."""
+        self._killed = True
         if (worker := self._worker) is not None:
             worker.kill()
 

@@ -18,6 +18,7 @@ from toolkit.cli import main
 pytestmark = pytest.mark.full
 
 PACKAGES = ("toolkit", "exporters", "runtimes")
+EXTRAS = ["adapter", "dataset", "dev", "device", "eval", "export", "heif", "ort", "ort-gpu", "peers", "ray", "report", "serve", "torch"]
 NOT_SOURCE = (".*", "build", "dist", "*.egg-info", "__pycache__", "node_modules", "*.safetensors")
 HEAVY = {"torch", "transformers", "optimum", "onnx", "safetensors", "evaluate", "nltk", "datasets", "psutil", "scipy", "pandas"}
 
@@ -60,7 +61,10 @@ def test_content(wheel):
     sources = {name for name in sources if not name.startswith("toolkit/bench/peers/")}
     sample = {str(file.relative_to(ROOT)) for file in (ROOT / "toolkit" / "sample").iterdir() if file.suffix in (".jpg", ".json", ".md")}
     calibration = {str(file.relative_to(ROOT)) for file in (ROOT / "exporters" / "calibration").iterdir() if file.suffix in (".jpg", ".md")}
-    page = {f"toolkit/report/page.{kind}" for kind in ("html", "css", "js")} | {"toolkit/report/sensitivity.html"}
+    page = {f"toolkit/report/page.{kind}" for kind in ("html", "css", "js")} | {
+        "toolkit/report/sensitivity.html",
+        "toolkit/serve/http/page.html",
+    }
     assert packed == sources | sample | calibration | page | {f"{package}/py.typed" for package in PACKAGES}
     assert "toolkit/sample/captions.json" in sample
     assert "toolkit/sample/LICENCES.md" in sample
@@ -101,7 +105,7 @@ def test_metadata(wheel):
     )
     assert base == ["click", "numpy", "packaging", "pillow", "tokenizers"]
     extras = sorted(line.split()[1] for line in lines if line.startswith("Provides-Extra: "))
-    assert extras == ["adapter", "dev", "device", "eval", "export", "heif", "ort", "ort-gpu", "peers", "report", "torch"]
+    assert extras == sorted(EXTRAS)
     assert "Requires-Python: >=3.11" in lines
     (entry_points,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("entry_points.txt")]
     assert entry_points.split() == ["[console_scripts]", "toolkit", "=", "toolkit.cli:main"]
