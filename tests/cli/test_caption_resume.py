@@ -285,7 +285,7 @@ class TestAnImageThatCrashesItsProcess:
     @pytest.mark.full
     def test_a_single_crash_is_retried(self, artifact, folder, output):
         """The process may have been killed for another reason, such as memory: retried alone, the image is captioned."""
-        (folder / "05.pgm").write_bytes(b"P2 600 600 255\n" + b"0 " * 360_000)
+        (folder / "05.pgm").write_bytes(b"P2 1200 1000 255\n" + b"0 " * 1_200_000)  # long enough to be seen on a busy machine
         process = start(artifact, folder, "--json", "--output", output)
         assert self.kill_readers(".pgm", process, 1) == 1
         assert process.communicate()[1] == ""
