@@ -126,28 +126,27 @@ def data_images(sample_images: list[LabelledImage]) -> list[LabelledImage]:
     return labelled[:DATA_IMAGES] or sample_images
 
 
+def _written(shared_folder: Path, name: str, write: str) -> Path:
+    """Return the folder of a checkpoint that the test processes share; the first one writes it with a function of tests/tiny.py."""
+    path = shared_folder / "checkpoints" / name
+    with FileLock(shared_folder / "checkpoints.lock"):
+        if not path.exists():
+            from tests import tiny  # it imports torch
+
+            getattr(tiny, write)(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(shared_folder: Path) -> Path:
     """A random BLIP of 72 k parameters, of whose captions a third end early; never write into it."""
-    path = shared_folder / "checkpoints" / "tiny"
-    with FileLock(shared_folder / "checkpoints.lock"):
-        if not path.exists():
-            from tests.tiny import write_tiny_checkpoint
-
-            write_tiny_checkpoint(path)
-    return path
+    return _written(shared_folder, "tiny", "write_tiny_checkpoint")
 
 
 @pytest.fixture(scope="session")
 def tiny_vqa_checkpoint(shared_folder: Path) -> Path:
     """A random BLIP that answers questions, of tiny shapes; never write into it."""
-    path = shared_folder / "checkpoints" / "tiny-vqa"
-    with FileLock(shared_folder / "checkpoints.lock"):
-        if not path.exists():
-            from tests.tiny import write_tiny_vqa_checkpoint
-
-            write_tiny_vqa_checkpoint(path)
-    return path
+    return _written(shared_folder, "tiny-vqa", "write_tiny_vqa_checkpoint")
 
 
 @pytest.fixture(scope="session")
@@ -169,13 +168,7 @@ def tiny_vqa_artifacts(tiny_vqa_checkpoint: Path, asked_images: list[LabelledIma
 @pytest.fixture(scope="session")
 def tiny_matcher(shared_folder: Path) -> Path:
     """A random matcher; never write into it."""
-    path = shared_folder / "checkpoints" / "tiny-matcher"
-    with FileLock(shared_folder / "checkpoints.lock"):
-        if not path.exists():
-            from tests.tiny import write_tiny_matcher
-
-            write_tiny_matcher(path)
-    return path
+    return _written(shared_folder, "tiny-matcher", "write_tiny_matcher")
 
 
 @pytest.fixture(scope="session")

@@ -115,5 +115,6 @@ def test_right_drafts_give_the_same_captions_in_fewer_steps(tiny_artifacts, draw
 
 
 def test_a_captioner_with_drafts_is_pickled_with_its_setting(copy):
-    captioner = pickle.loads(pickle.dumps(runtimes.load(copy(content=TABLE), threads=1, draft=False)))  # noqa: S301 - made here
+    content = pickle.dumps(runtimes.load(copy(content=TABLE), threads=1, draft=False))
+    captioner = pickle.loads(content)  # noqa: S301 - pickling is what is tested; the bytes are made by this test
     assert captioner.drafter is None

@@ -4,6 +4,7 @@ Own code instead of a client library: 60 lines, and a start without the library'
 """
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +17,7 @@ BUCKETS_S = tuple(round(0.01 * 1.5**i, 4) for i in range(23))
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Metric:
+class Metric(ABC):
     """Base of the metrics. A metric has one series per set of labels.
 
     Args:
@@ -28,9 +29,9 @@ class Metric:
     def __init__(self, name: str, text: str, kind: Literal["counter", "gauge", "histogram"]) -> None:
         self.name, self._text, self._kind = name, text, kind
 
+    @abstractmethod
     def samples(self) -> Iterable[tuple[str, Labels, float]]:
         """Return suffix of the name, labels and value of each sample."""
-        raise NotImplementedError
 
     def lines(self) -> list[str]:
         """Return the metric as lines of text."""
