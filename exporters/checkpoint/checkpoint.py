@@ -145,8 +145,9 @@ class Checkpoint:
         return fitted if self.smoothing is None else fold_scales(fitted, self.family.folds(self.model), self.smoothing.scales)
 
     def renamed_weights(self) -> dict[str, torch.Tensor] | None:
-        """Return the weights if transformers does not find them; None if it does."""
-        return replace(self, model=self.stored_model, smoothing=None).load_weights() if self.renamed else None
+        """Return the weights as transformers names and shapes them, if it does not find them; None if it does."""
+        plain = replace(self, model=self.stored_model, smoothing=None)
+        return self.family.saved_weights(plain.load_weights()) if self.renamed else None
 
     def load_model(self) -> Any:  # noqa: ANN401 - the family's module
         """Return the family's module with its FP32 weights, in evaluation mode and without gradients."""
@@ -243,7 +244,7 @@ def _with_adapter(checkpoint: Checkpoint, adapter: AdapterFiles) -> Checkpoint:
     Raises:
         MissingDependencyError, CheckpointError: See `merge_adapter`.
     """
-    base = checkpoint.family.untied_model(checkpoint.directory, checkpoint.load_weights())
+    base = checkpoint.family.untied_model(checkpoint.directory, checkpoint.family.saved_weights(checkpoint.load_weights()))
     merged = merge_adapter(base, adapter)
     tied = all(torch.equal(merged[head], merged[table]) for head, table in checkpoint.family.head_tables.items())
     model = replace(checkpoint.model, tied=tied)  # type: ignore[type-var]  # a dataclass

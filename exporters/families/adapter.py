@@ -96,6 +96,8 @@ class FamilyAdapter:
     """(model, image, scale) → model and image for `scale` times the patches per side."""
     named_weights: "Callable[[Mapping[str, Tensor]], dict[str, Tensor]]"
     """Converts a checkpoint's tensors by name to the torch module's, f32. Raises ValueError if the module cannot represent them."""
+    saved_weights: "Callable[[Mapping[str, Tensor]], dict[str, Tensor]]"
+    """Converts the torch module's tensors to the shapes that they have in a checkpoint of transformers."""
     fitted_weights: "Callable[[dict[str, Tensor], Any], dict[str, Tensor]]"
     """(weights by name, model) → weights by name, resized to a model from `scaled`."""
     component_of: Callable[[str], str]
@@ -107,7 +109,7 @@ class FamilyAdapter:
     graphs: Callable[[Any], list[GraphExport]]
     """Torch module → its graphs of the layout `split`. The module is modified and cannot be used afterwards."""
     untied_model: "Callable[[Path, Mapping[str, Tensor]], Any]"
-    """(directory, weights by name) → transformers' FP32 model whose heads share no memory with their word embeddings."""
+    """(directory, weights from `saved_weights`) → transformers' FP32 model whose heads share no memory with their word embeddings."""
     folds: Callable[[Any], tuple[Fold, ...]]
     """Model → where scales of channels can be folded into weights (SmoothQuant)."""
     run: Callable[..., object]

@@ -26,6 +26,7 @@ from runtimes.families.signature import SINGLE, SPLIT
 
 ((HEAD, TABLE),) = Blip.HEAD_TABLES.items()
 POSITIONS = "vision_model.embeddings.position_embedding"
+PATCHES = "vision_model.embeddings.patch_embedding.weight"
 ALIASES: dict[str, str | None] = {
     "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
     "text_decoder.bert.embeddings.position_ids": None,
@@ -102,7 +103,16 @@ def named_weights(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for missing, present in ((HEAD, TABLE), (TABLE, HEAD)):  # of a tied model, a file may contain either
         if present in weights:
             weights.setdefault(missing, weights[present])
+    if PATCHES in weights:
+        weights[PATCHES] = weights[PATCHES].flatten(1)
     return weights
+
+
+def saved_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """See `FamilyAdapter.saved_weights`. Checkpoints store the patch embedding f[D,3*P*P] as the kernel f[D,3,P,P] of a convolution."""
+    kernel = weights[PATCHES]
+    side = round((kernel.shape[1] / 3) ** 0.5)
+    return {**weights, PATCHES: kernel.reshape(-1, 3, side, side)}
 
 
 def _renamed(name: str) -> str:
@@ -137,6 +147,7 @@ BLIP_CAPTION = FamilyAdapter(
     image_processor=pillow_processor,
     scaled=resized,
     named_weights=named_weights,
+    saved_weights=saved_weights,
     fitted_weights=fitted_weights,
     component_of=component_of,
     layer_of=layer_of,

@@ -10,6 +10,7 @@ are returned, V vocabulary, D width, H heads, Dh width of a head.
 P may be 0, so the same decoder graph runs the prompt and every later token.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from exporters.families.adapter import GraphExport
 from runtimes.engines.pytorch.blip import Blip, SelfAttention, TextEmbeddings
+from runtimes.engines.pytorch.vision import VisionAttention
 
 
 def layer_names(prefix: str, layers: int) -> list[str]:
@@ -99,8 +101,9 @@ class JoinedProjections(nn.Module):
 def prepare(model: Blip) -> dict[str, nn.Module]:
     """Modify a module for its export, and return the modules with constant weights by the names of their layers.
 
-    Embedding and head then have one matrix f[D,V], or two if the head is untied; see `join_text` for the rest.
+    Embedding and head then have one matrix f[D,V], or two if the head is untied; see `join_text` and `scale_queries` for the rest.
     """
+    scale_queries(model)
     head = model.get_parameter("text_decoder.cls.predictions.decoder.weight")
     tables = join_text(model)
     table = tables["text_decoder.bert.embeddings"] if model.shape.tied else nn.Parameter(head.T.contiguous(), requires_grad=False)
@@ -111,6 +114,20 @@ def prepare(model: Blip) -> dict[str, nn.Module]:
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules with constant weights that a graph multiplies by, by the names of their layers."""
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | ColumnHead)}
+
+
+def scale_queries(model: nn.Module) -> None:
+    """Multiply the query of image attention by its scale in the weights, where that is exact, so that no run of the graph does; in place.
+
+    A scale that is a power of two changes neither the bits of FP32 nor the codes of quantized weights.
+    """
+    for attention in [module for module in model.modules() if isinstance(module, VisionAttention)]:
+        scale = (attention.width // attention.attend.heads) ** -0.5
+        if math.frexp(scale)[0] != 0.5:  # the mantissa of a power of two
+            continue
+        for parameter in attention.qkv.parameters():
+            parameter[: attention.width] *= scale
+        attention.attend.attend.scale = 1.0
 
 
 def join_text(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -55,7 +55,8 @@ def write_checkpoint(checkpoint: Checkpoint, weights: Mapping[str, Tensor], reco
         (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         tied = checkpoint.family.head_tables if checkpoint.model.tied else {}
-        stored = {name: tensor.contiguous().clone() for name, tensor in weights.items() if name not in tied}
+        saved = checkpoint.family.saved_weights(weights)
+        stored = {name: tensor.contiguous().clone() for name, tensor in saved.items() if name not in tied}
         safetensors.torch.save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})
         set_mode(folder / WEIGHTS, 0o644)  # safetensors creates private files
         try:

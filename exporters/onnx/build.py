@@ -66,12 +66,11 @@ def layers_in_4_bits(checkpoint: Checkpoint, recipe: Recipe) -> set[str]:
 
 
 def count_quantized(path: Path) -> dict[str, int]:
-    """Count the quantized operators of a graph: "MatMul", "Conv", and "Embedding" for lookups in an integer table."""
+    """Count the quantized operators of a graph: "MatMul", and "Embedding" for lookups in an integer table."""
     graph = onnx.load(path, load_external_data=False).graph
     int8 = {tensor.name for tensor in graph.initializer if tensor.data_type in (TensorProto.INT8, TensorProto.UINT8)}
     counts = Counter("MatMul" for node in graph.node if node.op_type in ("MatMulInteger", "MatMulNBits"))
     counts.update("Embedding" for node in graph.node if node.op_type == "GatherBlockQuantized")
-    counts.update("Conv" for node in graph.node if node.op_type == "ConvInteger")
     counts.update(
         "Embedding" for node in graph.node if node.op_type == "Gather" and node.input[0] in int8 and node.input[0].endswith("_quantized")
     )

@@ -22,12 +22,12 @@ class _Plain(torch.autograd.Function):
     """Attention of every token to all tokens: query, key and value f[R,T,D] → f[R,T,D]."""
 
     @staticmethod
-    def forward(ctx: object, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        return SelfAttend(heads)(query, key, value, None, None)[0]
+    def forward(ctx: object, query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float | None) -> Tensor:
+        return SelfAttend(heads, scale)(query, key, value, None, None)[0]
 
     @staticmethod
-    def symbolic(g: Any, query: Any, key: Any, value: Any, heads: int) -> Any:  # noqa: ANN401
-        context = g.op(OPERATOR, query, key, value, num_heads_i=heads)
+    def symbolic(g: Any, query: Any, key: Any, value: Any, heads: int, scale: float | None) -> Any:  # noqa: ANN401
+        context = g.op(OPERATOR, query, key, value, num_heads_i=heads, **({} if scale is None else {"scale_f": scale}))
         context.setType(query.type())
         return context
 
@@ -61,16 +61,16 @@ class _Cached(torch.autograd.Function):
 class FusedSelfAttend(nn.Module):
     """Computes the same as `SelfAttend`, and exports as one node."""
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, heads: int, scale: float | None) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.scale = heads, scale
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """See `SelfAttend.forward`; without a past, the present is None."""
         if past is None:
-            return _Plain.apply(query, key, value, self.heads), None
+            return _Plain.apply(query, key, value, self.heads, self.scale), None
         context, *present = _Cached.apply(query, key, value, *past, self.heads, mask)
         return context, (present[0], present[1])
 
@@ -80,4 +80,4 @@ def fuse_self_attention(model: nn.Module) -> None:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, SelfAttend):
-                module.add_module(name, FusedSelfAttend(child.heads))
+                module.add_module(name, FusedSelfAttend(child.heads, child.attend.scale))

@@ -1,8 +1,8 @@
 """Quantize a graph to dynamic INT8 with optimum's `ORTQuantizer`. No other module imports optimum.
 
 optimum does not pass on ONNX Runtime's option `MatMulConstBOnly`, so the nodes to quantize are named one by one. Products of two
-activations (in attention) and the patch convolution (ConvInteger cannot run, onnxruntime#12558) are not quantized. Then the embedding
-is changed to read the head's INT8 table instead of an FP32 copy of its own.
+activations (in attention) are not quantized. Then the embedding is changed to read the head's INT8 table instead of an FP32 copy of its
+own.
 """
 
 import logging

@@ -65,7 +65,6 @@ class TestStoredOnce:
             if prod(tensor.dims) >= 1 << 14 and not tensor.name.endswith(("_scale", "_scale_half", "_quantized"))
         }
         assert large == {
-            ("encoder", "model.vision_model.embeddings.patch_embedding.weight_half", TensorProto.FLOAT16),
             ("encoder", "model.vision_model.embeddings.position_embedding_half", TensorProto.FLOAT16),
             ("decoder", "model.text_decoder.bert.embeddings.position_embeddings.weight_half", TensorProto.FLOAT16),
         }

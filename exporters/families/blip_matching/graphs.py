@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from exporters.families.adapter import GraphExport
-from exporters.families.blip_graphs import IMAGES, ROWS, join_text, key_value_examples, layers_of
+from exporters.families.blip_graphs import IMAGES, ROWS, join_text, key_value_examples, layers_of, scale_queries
 from runtimes.engines.pytorch.blip_matching import BlipMatching
 
 
@@ -45,6 +45,7 @@ class Text(nn.Module):
 def matching_graphs(model: BlipMatching) -> list[GraphExport]:
     """Return encoder and text graph of an FP32 or FP16 module. The module is modified and cannot be used afterwards."""
     shape = model.shape
+    scale_queries(model)
     join_text(model)
     layers = layers_of(model)
     cross, example, cross_axes = key_value_examples(model, "cross", IMAGES, shape.vision_tokens)

@@ -40,10 +40,6 @@ class LayerNorm(_Uninitialized, nn.LayerNorm):
     """LayerNorm without initialization."""
 
 
-class Conv2d(_Uninitialized, nn.Conv2d):
-    """Conv2d without initialization."""
-
-
 def split_heads(x: Tensor, images: int, heads: int) -> Tensor:
     """Reshape f[R,T,D] to f[B,H,R*T/B,Dh]. Rows of an image are adjacent, so folding them into its token axis copies no data."""
     return x.reshape(images, -1, heads, int(x.shape[-1]) // heads).transpose(1, 2)
@@ -56,25 +52,31 @@ class Attend(nn.Module):
     scaled copy of the keys: with cross-attention, all keys would be copied at every token.
     """
 
+    def __init__(self, scale: float | None = None) -> None:
+        super().__init__()
+        self.scale = scale
+        """Factor of the scores; None: Dh**-0.5."""
+
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map query f[B,H,T,Dh], key and value f[B,H,N,Dh] and mask f[T,N], which is added to the scores, to f[B,T,H,Dh]."""
         if torch.onnx.is_in_onnx_export():
-            scores = (query * int(query.shape[-1]) ** -0.5) @ key.transpose(-1, -2)
+            scale = int(query.shape[-1]) ** -0.5 if self.scale is None else self.scale
+            scores = (query if scale == 1 else query * scale) @ key.transpose(-1, -2)
             if mask is not None:
                 scores = scores + mask
             context = torch.softmax(scores, dim=-1) @ value
         else:
-            context = functional.scaled_dot_product_attention(query, key, value, mask)
+            context = functional.scaled_dot_product_attention(query, key, value, mask, scale=self.scale)
         return context.transpose(1, 2)
 
 
 class SelfAttend(nn.Module):
     """Self-attention of tokens, optionally with a KV cache of earlier tokens; it has no weights."""
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, heads: int, scale: float | None = None) -> None:
         super().__init__()
         self.heads = heads
-        self.attend = Attend()
+        self.attend = Attend(scale)
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor | None

@@ -6,7 +6,7 @@ Axes: B images, S pixels per side, N vision tokens, D width.
 import torch
 from torch import Tensor, nn
 
-from runtimes.engines.pytorch.layers import ACTIVATIONS, Conv2d, LayerNorm, Linear, SelfAttend
+from runtimes.engines.pytorch.layers import ACTIVATIONS, LayerNorm, Linear, SelfAttend
 from runtimes.families.blip import BlipSpec
 
 
@@ -61,14 +61,17 @@ class VisionEmbeddings(nn.Module):
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
+        self.side, self.patch_px = shape.image_px // shape.patch_px, shape.patch_px
         self.class_embedding = nn.Parameter(torch.zeros(1, 1, shape.vision_width))
-        self.patch_embedding = Conv2d(3, shape.vision_width, kernel_size=shape.patch_px, stride=shape.patch_px)
+        self.patch_embedding = Linear(3 * shape.patch_px**2, shape.vision_width)
         self.position_embedding = nn.Parameter(torch.zeros(1, shape.vision_tokens, shape.vision_width))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """f[B,3,S,S] → f[B,N,D]."""
-        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
-        return torch.cat([self.class_embedding.expand(pixels.shape[0], -1, -1), patches], dim=1) + self.position_embedding
+        images, side, px = pixels.shape[0], self.side, self.patch_px
+        patches = pixels.reshape(images, 3, side, px, side, px).permute(0, 2, 4, 1, 3, 5).reshape(images, side**2, -1)
+        x = torch.cat([self.class_embedding.expand(images, -1, -1), self.patch_embedding(patches)], dim=1)
+        return x + self.position_embedding
 
 
 class VisionModel(nn.Module):

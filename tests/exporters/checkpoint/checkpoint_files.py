@@ -37,7 +37,7 @@ def assert_same_weights(weights: dict[str, torch.Tensor], directory: Path) -> No
     expected = read_tensors(directory)
     assert set(weights) == {*expected, HEAD}
     for name, tensor in expected.items():
-        assert torch.equal(weights[name], tensor.float())
+        assert torch.equal(weights[name].reshape(tensor.shape), tensor.float())
     assert torch.equal(weights[HEAD], expected[TABLE].float())
 
 

@@ -1,8 +1,9 @@
 """Numbers of products in a BLIP, counted from its architecture, and helpers that read or write graphs.
 
-A layer has these products with constant weights. Vision: qkv, projection, two of the MLP. Decoder: query, key, value and output of
-self-attention, query and output of cross-attention, two of the MLP; cross-attention's key and value belong to the encoder, which
-computes them once per image. The head has two: its transform and the word embeddings. In graphs, query, key and value are one product.
+The embedding of patches is one. A layer has these products with constant weights. Vision: qkv, projection, two of the MLP. Decoder:
+query, key, value and output of self-attention, query and output of cross-attention, two of the MLP; cross-attention's key and value belong
+to the encoder, which computes them once per image. The head has two: its transform and the word embeddings. In graphs, query, key and value
+are one product.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from runtimes.artifact.folder import open_artifact
 
 TINY_LAYERS = 2
 """Layers of the vision encoder, and of the decoder."""
-ENCODER_PRODUCTS = 4 * TINY_LAYERS + 2 * TINY_LAYERS
+ENCODER_PRODUCTS = 1 + 4 * TINY_LAYERS + 2 * TINY_LAYERS
 TORCH_DECODER_PRODUCTS = 8 * TINY_LAYERS + 2
 ONNX_DECODER_PRODUCTS = 6 * TINY_LAYERS + 2
 

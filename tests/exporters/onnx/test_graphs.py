@@ -37,31 +37,30 @@ def test_a_float_recipe_quantizes_nothing(tiny_artifacts, recipe):
 
 @pytest.mark.parametrize("recipe", QUANTIZED)
 @pytest.mark.parametrize(
-    ("role", "quantized", "self_attentions", "cross_attentions", "convolutions"),
+    ("role", "quantized", "self_attentions", "cross_attentions"),
     [
         (
             "encoder",
             {"DynamicQuantizeMatMul": ENCODER_PRODUCTS - CROSS_PRODUCTS, "MatMulIntegerToFloat": CROSS_PRODUCTS},
             TINY_LAYERS,
             0,
-            1,
         ),
-        ("decoder", {"MatMulNBits": ONNX_DECODER_PRODUCTS, "GatherBlockQuantized": 1}, TINY_LAYERS, TINY_LAYERS, 0),
+        ("decoder", {"MatMulNBits": ONNX_DECODER_PRODUCTS, "GatherBlockQuantized": 1}, TINY_LAYERS, TINY_LAYERS),
     ],
 )
 def test_every_constant_is_quantized_and_products_of_activations_stay_float(
-    tiny_artifacts, recipe, role, quantized, self_attentions, cross_attentions, convolutions
+    tiny_artifacts, recipe, role, quantized, self_attentions, cross_attentions
 ):
     operators = Counter(node.op_type for node in graph_of(tiny_artifacts[recipe], role).node)
     kinds = ("MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulNBits", "GatherBlockQuantized")
     assert {kind: operators[kind] for kind in kinds if operators[kind]} == quantized
     assert operators["MultiHeadAttention"] == self_attentions
     assert operators["MatMul"] + operators["FusedMatMul"] == 2 * cross_attentions  # query by key, probabilities by value
-    assert (operators["Conv"], operators["ConvInteger"]) == (convolutions, 0)
+    assert not {"Conv", "ConvInteger"} & set(operators)
 
 
 @pytest.mark.parametrize("recipe", FLOAT)
-@pytest.mark.parametrize(("role", "attentions", "products"), [("encoder", 2, 12), ("decoder", 4, 14)])
+@pytest.mark.parametrize(("role", "attentions", "products"), [("encoder", 2, ENCODER_PRODUCTS), ("decoder", 4, ONNX_DECODER_PRODUCTS)])
 def test_float_graphs_contain_standard_onnx_operators_only(tiny_artifacts, recipe, role, attentions, products):
     model = onnx.load(open_artifact(tiny_artifacts[recipe]).path_of(role))
     assert {node.domain for node in model.graph.node} == {""}
@@ -100,6 +99,8 @@ def test_float_tensors_of_quantized_graphs_equal_the_checkpoint_with_large_ones_
         if name.endswith(".attention.self.query.bias"):
             parts = [expected.pop(name.replace("query", part)) for part in ("query", "key", "value")]
             expected[name.replace("query", "qkv")] = torch.cat(parts)
+        elif name.endswith("self_attn.qkv.bias") and exact.model.vision_width // exact.model.vision_heads == 64:
+            expected[name][: exact.model.vision_width] /= 8  # the scale of the query
     checked = set()
     for tensor in (tensor for role in ROLES for tensor in graph_of(artifact, role).initializer):
         name = tensor.name.removeprefix("model.").removesuffix("_half")
@@ -109,15 +110,15 @@ def test_float_tensors_of_quantized_graphs_equal_the_checkpoint_with_large_ones_
             np.testing.assert_array_equal(values, expected[name].numpy().astype(values.dtype))
             checked.add(name)
     others = ("orm.weight", "norm1.weight", "norm2.weight", "class_embedding", "position_embedding", "position_embeddings.weight")
-    assert {name for name in expected if name.endswith((".bias", "patch_embedding.weight", *others))} <= checked
+    assert {name for name in expected if name.endswith((".bias", *others))} <= checked
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("recipe", QUANTIZED)
 @pytest.mark.parametrize("role", ROLES)
-def test_each_fp16_tensor_is_cast_once_to_fp32(tiny_artifacts, recipe, role):
-    graph = graph_of(tiny_artifacts[recipe], role)
+def test_each_fp16_tensor_is_cast_once_to_fp32(mini_artifacts, recipe, role):
+    graph = graph_of(mini_artifacts[recipe], role)
     halves = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     readers = [node for node in graph.node if halves.intersection(node.input)]
     assert [node.op_type for node in readers] == ["Cast"] * len(halves)
-    assert {node.attribute[0].i for node in readers} <= {TensorProto.FLOAT}
-    assert len(halves) == (1 if role == "encoder" else 0)  # the patches: 32 * 3 * 16 * 16
+    assert {node.attribute[0].i for node in readers} == {TensorProto.FLOAT}

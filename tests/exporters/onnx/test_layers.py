@@ -24,7 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*quantized tensor creation func
 
 HEAD = "text_decoder.cls.predictions.decoder"
 TINY_LAYER_NAMES = {
-    "encoder": {
+    "encoder": {"vision_model.embeddings.patch_embedding"}
+    | {
         f"vision_model.encoder.layers.{i}.{name}"
         for i in range(TINY_LAYERS)
         for name in ("self_attn.qkv", "self_attn.projection", "mlp.fc1", "mlp.fc2")
