@@ -32,6 +32,8 @@ UNREADABLE_ENDINGS: Final = {
 }
 """Endings of image files that are not read, by kind."""
 
+HEAD_BYTES: Final = 30
+"""Length of the start of a file that `webp_size` and `is_heif` need."""
 _PIXEL_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _WEBP_METADATA: Final = frozenset({b"ICCP", b"EXIF", b"XMP "})
 _COLOUR_BYTES: Final = 14
@@ -42,6 +44,30 @@ _APP0, _APP1, _APP14, _APP15, _COMMENT, _SCAN = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE, 0x
 def is_heif(head: bytes) -> bool:
     """Return whether the first bytes of a file are those of a HEIC or HEIF image."""
     return head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def webp_size(head: bytes) -> tuple[int, int] | None:
+    """Return width and height in pixels from the first `HEAD_BYTES` bytes of a WebP; None for other and damaged files."""
+    if len(head) < HEAD_BYTES or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return None
+    kind = head[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
+    return None
+
+
+def avif_size(head: bytes) -> tuple[int, int] | None:
+    """Return width and height in pixels that the start of an AVIF or HEIF file declares for its largest image; None for other files."""
+    if head[4:8] != b"ftyp":
+        return None
+    boxes = [head[at + 8 : at + 16] for at in range(len(head) - 15) if head.startswith(b"ispe", at)]
+    sizes = [(int.from_bytes(box[:4], "big"), int.from_bytes(box[4:], "big")) for box in boxes]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def without_metadata(data: bytes, *, keep_exif: bool) -> bytes:

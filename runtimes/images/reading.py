@@ -19,35 +19,21 @@ import errno
 import io
 import logging
 import os
-import struct
 import threading
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (  # noqa: F401 - a plugin registers its format when it is imported
-    AvifImagePlugin,
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from runtimes.artifact.manifest import ImageSpec
 from runtimes.errors import EnvironmentFailedError, ImageReadError, ImageTooLargeError, RequestError, ToolkitError
-from runtimes.images.formats import ENDINGS, is_heif, without_metadata
+from runtimes.images.formats import HEAD_BYTES, webp_size, without_metadata
+from runtimes.images.opening import FORMATS, TooLargeError, UnfitError, open_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +55,6 @@ MAX_SIDE_PX: Final = 100_000  # resizing needs about 32 bytes per pixel of the l
 MAX_PPM_PIXELS: Final = 4_000_000  # for PPM variants that Pillow decodes in Python, at about 2 s per million pixels
 MAX_REDUCTION: Final = 8  # libjpeg decodes at 1/2, 1/4 and 1/8 of the size
 MAX_PROGRESSIVE_REDUCTION: Final = 2  # libjpeg stores all coefficients of a progressive JPEG at full size
-# The plugins of these formats are imported above, that of HEIF on demand.
-FORMATS: Final = tuple(ENDINGS)
 ENVIRONMENT_ERRORS: Final = frozenset(
     getattr(errno, name)
     for name in ("EMFILE", "ENFILE", "ENOMEM", "EIO", "ESTALE", "ETIMEDOUT", "ENOBUFS", "EHOSTDOWN", "EREMOTEIO", "ENOTCONN", "ENXIO")
@@ -89,14 +73,6 @@ TRANSPOSE: Final = {
 """EXIF orientation to the operation that makes the image upright."""
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # otherwise a program without logging prints Pillow's errors
-
-
-class _UnfitError(ValueError):
-    """A problem with an image whose message is complete: it names the remedy."""
-
-
-class _TooLargeError(_UnfitError):
-    """The image has more pixels than are decoded."""
 
 
 class _QuietPillow:
@@ -186,7 +162,7 @@ def read_pixels(
 def upright_size(content: bytes) -> tuple[int, int] | None:
     """Return width and height in pixels of an image after its EXIF rotation, from its header; None if the header alone does not tell."""
     with contextlib.suppress(Exception), _quiet_pillow:  # as in `read_image`: Pillow promises no closed set
-        image = _open(io.BytesIO(content))
+        image = open_image(io.BytesIO(content))
         width, height = image.size
         turned = (Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90)
         return (height, width) if TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1)) in turned else (width, height)
@@ -199,7 +175,7 @@ def error_of(error: Exception, name: str) -> ToolkitError:
         return EnvironmentFailedError(name, "not enough memory")
     if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
         return EnvironmentFailedError(name, error.strerror or str(error))
-    if isinstance(error, (_TooLargeError, Image.DecompressionBombError)):
+    if isinstance(error, (TooLargeError, Image.DecompressionBombError)):
         return ImageTooLargeError(name, _problem(error))
     return ImageReadError(name, _problem(error))
 
@@ -228,7 +204,7 @@ def _decode(file: BinaryIO, max_pixels: int, reduce_large: bool) -> Image.Image:
     """Return the first frame of a seekable file. If it cannot be decoded, decode it without metadata, first with EXIF, then without."""
     try:
         return _decode_once(file, max_pixels, reduce_large)
-    except (_UnfitError, MemoryError):
+    except (UnfitError, MemoryError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
@@ -244,9 +220,12 @@ def _decode(file: BinaryIO, max_pixels: int, reduce_large: bool) -> Image.Image:
 
 def _decode_once(file: BinaryIO, max_pixels: int, reduce_large: bool) -> Image.Image:
     """Return the first frame of a seekable file, rotated and as RGB. The size is checked before decoding."""
-    if not file.read(1):
-        raise _UnfitError("is empty; copy it again")
-    image = _open(file)
+    head = file.read(HEAD_BYTES)
+    if not head:
+        raise UnfitError("is empty; copy it again")
+    if size := webp_size(head):  # Pillow allocates the image when it opens a WebP
+        _check_size(*size, max_pixels)
+    image = open_image(file)
     if reduce_large and isinstance(image, JpegImagePlugin.JpegImageFile):
         _reduce(image, max_pixels)
     in_python = image.format == "PPM" and image.tile[0].codec_name != "raw"
@@ -274,48 +253,11 @@ def _reduce(image: JpegImagePlugin.JpegImageFile, max_pixels: int) -> None:
         image.draft(None, (max(1, width // scale), max(1, height // scale)))
 
 
-def _open(file: BinaryIO) -> ImageFile.ImageFile:
-    """Identify the format of a file and read its header."""
-    try:
-        return _open_format(file)
-    except _UnfitError:
-        raise
-    except (UnidentifiedImageError, ValueError):
-        file.seek(0)
-        head = file.read(4096)
-        if head[4:8] != b"ftyp" or b"Exif" not in head:
-            raise
-        # libavif rejects an AVIF with a broken EXIF block: try again with that block renamed.
-        return _open_format(io.BytesIO(head.replace(b"Exif", b"skip", 1) + file.read()))
-
-
-def _open_format(file: BinaryIO) -> ImageFile.ImageFile:
-    """Do what `Image.open` does, without its limit of pixels, which is a variable of the process."""
-    file.seek(0)
-    head = file.read(16)
-    for name in FORMATS:
-        if name == "HEIF" and is_heif(head):
-            _register_heif()
-        factory, accept = Image.OPEN.get(name, (None, None))
-        if factory and (accept is None or accept(head) is True):
-            file.seek(0)
-            with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # the exceptions by which a plugin refuses a file
-                return factory(file, "")
-    raise UnidentifiedImageError
-
-
-def _register_heif() -> None:
-    try:
-        import_module("pillow_heif").register_heif_opener()
-    except ImportError as error:
-        raise _UnfitError("is a HEIC or HEIF image; to read it: pip install 'blip-toolkit[heif]'") from error
-
-
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
-        raise _UnfitError(f"has no pixels ({width}x{height}); save it again")
+        raise UnfitError(f"has no pixels ({width}x{height}); save it again")
     if width * height > max_pixels or max(width, height) > MAX_SIDE_PX:
-        raise _TooLargeError(
+        raise TooLargeError(
             f"is too large: {width}x{height} pixels; at most {max_pixels:,} in all and {MAX_SIDE_PX:,} a side; scale it down"
         )
 
@@ -323,9 +265,9 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _from_array(array: object, max_pixels: int) -> Image.Image:
     accepted = "give a path, bytes, a Pillow image or a uint8 array of shape [H,W,3], [H,W,4] or [H,W]"
     if not isinstance(array, np.ndarray):
-        raise _UnfitError(f"is of type {type(array).__qualname__}; {accepted}")
+        raise UnfitError(f"is of type {type(array).__qualname__}; {accepted}")
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise _UnfitError(f"is an array {array.dtype}[{','.join(map(str, array.shape))}]; {accepted}")
+        raise UnfitError(f"is an array {array.dtype}[{','.join(map(str, array.shape))}]; {accepted}")
     _check_size(array.shape[1], array.shape[0], max_pixels)
     return Image.fromarray(array)
 
@@ -351,7 +293,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         low, high = cast("tuple[float, float]", image.getextrema())
         top = 65535 if image.mode == "I" else 255
         if not 0 <= low <= high <= top:
-            raise _UnfitError(f"has grey values from {low} to {high}, outside 0 to {top}; save it with 8 bits")
+            raise UnfitError(f"has grey values from {low} to {high}, outside 0 to {top}; save it with 8 bits")
         if image.mode == "F" and high <= 1:
             image = image.point(lambda value: value * 255.0 + 0.5).convert("L")
         elif image.mode == "I" and (high > 255 or image.format == "PPM"):  # Pillow scales every PPM of more than 8 bits to 16 bits
@@ -368,9 +310,9 @@ def image_name(source: object, name: str | None = None) -> str:
 def _problem(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"is not an image that can be read ({', '.join(FORMATS)}), or its start is damaged; save it as one of these"
-    if isinstance(error, Image.DecompressionBombError):  # WebP, or a tile of a TIFF
+    if isinstance(error, Image.DecompressionBombError):  # a GIF whose first frame is larger than its canvas
         return "is too large: more pixels than Pillow opens; scale it down"
     if isinstance(error, FileNotFoundError):
         return "no such file; check the path"
     reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split()) or type(error).__name__
-    return reason if isinstance(error, _UnfitError) else f"cannot be read: {reason}; copy or save it again"
+    return reason if isinstance(error, UnfitError) else f"cannot be read: {reason}; copy or save it again"

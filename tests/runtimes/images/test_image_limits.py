@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtimes.errors import ImageReadError
+from runtimes.errors import ImageReadError, ImageTooLargeError
+from runtimes.images.formats import webp_size
 from runtimes.images.reading import MAX_PIXELS, MAX_PPM_PIXELS, MAX_SIDE_PX, read_image
 from tests.images import AVIF, FILES, RGB, encode, outcome, photo, pixels, png, tiff
 from tests.paths import ROOT
@@ -89,6 +90,43 @@ def test_an_image_that_is_too_large_needs_no_memory(tmp_path):
     assert done.stderr == ""  # Pillow's log is not printed either
 
 
+def test_a_refused_webp_is_not_allocated():
+    """Pillow allocates 8 bytes per pixel when it opens a WebP, so opening this one would fail."""
+    program = """if True:
+        import resource, sys
+        from runtimes.errors import ImageTooLargeError
+        from runtimes.images.reading import read_image
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), used + (64 << 20)))
+        try:
+            read_image(sys.stdin.buffer.read())
+        except ImageTooLargeError as error:
+            print(error)
+    """
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, input=huge("webp", 9000, 9000), capture_output=True, timeout=60, check=False)
+    assert b"9000x9000" in done.stdout, done.stderr
+
+
+def test_the_size_of_a_webp_is_read_from_its_header():
+    for options in (
+        {},
+        {"lossless": True},
+        {"exif": b"Exif\0\0II*\0"},
+        {"save_all": True, "append_images": [Image.new("RGB", (301, 207))]},
+    ):
+        data = encode(Image.new("RGB", (301, 207)), "WEBP", **options)
+        assert webp_size(data) == (301, 207)
+        assert webp_size(data[:29]) is None
+    assert {webp_size(FILES[name]) for name in FILES if "webp" not in name} == {None}
+
+
+@pytest.mark.parametrize("side", [20_000] * AVIF)
+def test_an_avif_above_the_limit_of_its_decoder_is_too_large(side):
+    with pytest.raises(ImageTooLargeError, match="20000x20000"):
+        read_image(huge("avif", side, side), max_pixels=side * side)
+
+
 def test_limits_are_exact():
     assert read_image(FILES["png"], max_pixels=23 * 31).size == (31, 23)
     for source in (FILES["png"], RGB, photo(), Image.open(io.BytesIO(FILES["jpeg"]))):
@@ -109,7 +147,7 @@ def test_variants_that_pillow_decodes_in_python_have_a_lower_limit(start):
         read_image(start + b"1 " * 50)
 
 
-LARGE = [("JPEG", 18_000, 10_000), ("PNG", 18_000, 10_000), ("GIF", 18_000, 10_000), ("BMP", 18_000, 10_000), ("TIFF", 18_000, 10_000)]
+LARGE = [*((form, 18_000, 10_000) for form in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM")), ("WEBP", 16_000, 11_200)]
 
 
 @pytest.mark.slow
