@@ -18,6 +18,8 @@ import torch
 from tokenizers import BertWordPieceTokenizer
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval, BlipForQuestionAnswering
 
+from tests.drawn import TINY_WORDS
+
 Shapes = Literal["tiny", "base"]
 Task = Literal["caption", "vqa", "matching"]
 MODELS = {"caption": BlipForConditionalGeneration, "vqa": BlipForQuestionAnswering, "matching": BlipForImageTextRetrieval}
@@ -31,13 +33,6 @@ FILES = ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "prepro
 SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "[DEC]": 62, "[ENC]": 63}
 BASE_SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, "[DEC]": 30522, "[ENC]": 30523}
 """Ids as in BERT's vocabulary with BLIP's two tokens behind it."""
-
-_WORDS = """
-a the of on in with and is at by to an two red blue green white black big small old young man woman child dog cat bird horse cow
-bed table chair house tree street car train boat ball picture photo plate bowl food large water snow grass
-sitting standing riding eating ##s ##ing . ,
-"""
-TINY_WORDS = tuple(_WORDS.split())
 
 MINI_VOCABULARY = Path(__file__).parents[1] / "models" / "blip-mini-coco" / "vocab.txt"
 

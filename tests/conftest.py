@@ -53,7 +53,7 @@ MODELS = {
 """Fixtures that are, or are made with, a model; a test that uses one, or a fixture that does, is not fast."""
 SLOW_IMPORTS = re.compile(
     r"^(?:from|import) (?:torch|transformers|safetensors|nltk|selenium|exporters\.(?:checkpoint|onnx|pytorch|families\.blip\w*)|"
-    r"toolkit\.report\.(?:page|plots|svg|throughput)|tests\.(?:docs\.tables|fuzz|parity\.matching))\b",
+    r"toolkit\.report\.(?:page|plots|sensitivity|svg|throughput)|tests\.(?:docs\.tables|fuzz|parity\.matching))\b",
     re.MULTILINE,
 )
 """A file that imports at its top what takes seconds to import, or what draws: none of its tests is fast."""
@@ -103,7 +103,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def drawn_images(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
     """16 smooth patterns of random colours, each with two captions of words that the tiny checkpoint knows."""
-    from tests.tiny import draw_images
+    from tests.drawn import draw_images
 
     return draw_images(tmp_path_factory.mktemp("drawn"))
 
@@ -152,7 +152,7 @@ def tiny_vqa_checkpoint(shared_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def asked_images(drawn_images: list[LabelledImage]) -> list[LabelledImage]:
     """The drawn images, each with a question of 1 to 30 words and answers."""
-    from tests.tiny import ask_about
+    from tests.drawn import ask_about
 
     return ask_about(drawn_images)
 

@@ -49,8 +49,9 @@ FOLDERS = {
 
 def test_a_module_says_what_it_is():
     """Its docstring's first line is a sentence."""
-    summaries = {name: (ast.get_docstring(ast.parse(text)) or " ").splitlines()[0] for name, text in {**MODULES, **TESTS}.items()}
-    assert [name for name, summary in summaries.items() if summary.rstrip()[-1:] not in (".", ":")] == []
+    opened = {name: text.removeprefix('"""').partition('"""')[0].splitlines()[0] for name, text in {**MODULES, **TESTS}.items() if text}
+    assert [name for name, summary in opened.items() if summary.rstrip()[-1:] not in (".", ":")] == []
+    assert [name for name, text in {**MODULES, **TESTS}.items() if not text.startswith('"""')] == []
 
 
 def test_a_module_is_short_and_named_for_what_it_holds():

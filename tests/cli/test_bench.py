@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import runtimes
 from runtimes.artifact.folder import open_artifact
 from runtimes.host.facts import read_host
+from tests.cli.run_bench import PROMPT, run
 from tests.paths import ROOT
 from toolkit.bench.runner import NO_GPU, OTHER_DEVICE
 from toolkit.cli import main
@@ -34,7 +35,6 @@ REQUIRED_KEYS = (
 )
 PARAMETERS = 71_936
 """Parameters of the tiny checkpoint; the tied head counts once."""
-PROMPT = "a picture of"
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,6 @@ def dataset(drawn_images, tmp_path_factory):
 def _captions(file, entries):
     file.write_text(json.dumps({"images": entries}), encoding="utf-8")
     return file
-
-
-def run(*arguments):
-    return CliRunner().invoke(main, ["bench", *map(str, arguments)], prog_name="toolkit")
 
 
 def error_of(result):

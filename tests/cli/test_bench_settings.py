@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import runtimes
-from tests.cli.test_bench import PROMPT, run
+from tests.cli.run_bench import PROMPT, run
 from toolkit.records.record import read_records
 from toolkit.tables.render import RENDERERS
 

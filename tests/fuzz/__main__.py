@@ -14,10 +14,11 @@ from pathlib import Path
 import runtimes
 from runtimes.storage.archive import unpack
 from tests.drafted import certain_table, drafted_copy
+from tests.drawn import draw_images
 from tests.fuzz import archives, damage, documents, forge, images
 from tests.fuzz.tally import Tally, render, write
 from tests.paths import ROOT
-from tests.tiny import draw_images, export_tiny, write_tiny_checkpoint
+from tests.tiny import export_tiny, write_tiny_checkpoint
 from toolkit.packaging.package import package
 
 RECIPES = ("onnx-int8", "onnx-int4", "onnx-fp32", "pytorch-int8", "pytorch-fp32")

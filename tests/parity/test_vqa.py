@@ -17,7 +17,7 @@ from runtimes.artifact.generation import GenerationConfig
 from runtimes.families.signature import QUESTION
 from runtimes.loading import load
 from tests.checkpoints import untie, write_random_checkpoint
-from tests.tiny import ask_about
+from tests.drawn import ask_about
 
 HEAD = "text_decoder.cls.predictions.decoder.weight"
 ENGINES = ("onnx-fp32", "pytorch-fp32")

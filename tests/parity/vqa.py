@@ -18,8 +18,8 @@ from exporters.families.blip_vqa import HfAnswerer
 from exporters.gate import gate
 from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact.generation import GenerationConfig
+from tests.drawn import ask_about
 from tests.parity.settings import search_settings
-from tests.tiny import ask_about
 from toolkit.datasets import load_dataset
 
 CHECKPOINTS = {"tiny-vqa": True, "tiny-vqa-untied": False}

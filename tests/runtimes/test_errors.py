@@ -1,7 +1,7 @@
 """The classes of errors: every class has its own code, and exceptions of libraries are converted to one of them."""
 
-import ast
 import inspect
+import re
 import signal
 from pathlib import Path
 
@@ -77,12 +77,12 @@ def test_every_error_also_derives_from_a_specific_exception_of_the_standard_libr
 def test_no_other_module_defines_a_subclass_of_toolkit_error():
     names = {kind.__name__ for kind in error_classes()} | {"ToolkitError"}
     elsewhere = [
-        f"{file.relative_to(ROOT)}: {node.name}"
+        f"{file.relative_to(ROOT)}: {name}"
         for package in ("runtimes", "exporters", "toolkit")
         for file in (ROOT / package).rglob("*.py")
         if file.name != "errors.py"
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef) and names & {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+        for name, bases in re.findall(r"^ *class (\w+)\(([^)]*)\):", file.read_text(encoding="utf-8"), re.MULTILINE)
+        if names & set(re.findall(r"\w+", bases))
     ]
     assert elsewhere == []
 
