@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from exporters.checkpoint.adapter_files import AdapterFiles
-from exporters.checkpoint.files import read_tensors
+from exporters.checkpoint.tensor_files import read_tensors
 from exporters.checkpoint.weight_files import first_line
 from runtimes.errors import CheckpointError, MissingDependencyError
 

@@ -15,18 +15,24 @@ from exporters.checkpoint.files import (
     find_folder,
     find_settings,
     find_weight_files,
-    is_tied,
-    is_weight_file,
     read_config,
     read_licence,
-    read_tensors,
     sha256_of_files,
-    tensor_names,
 )
 from exporters.checkpoint.generation_settings import read_defaults
 from exporters.checkpoint.image_settings import RESAMPLE, read_image_settings
-from exporters.checkpoint.refusals import ADAPTER, refuse_config, refuse_names, refuse_tokenizer
-from exporters.checkpoint.weight_files import find_prefix, first_line
+from exporters.checkpoint.refusals import (
+    ADAPTER,
+    is_weight_file,
+    refuse_both,
+    refuse_config,
+    refuse_names,
+    refuse_source,
+    refuse_tokenizer,
+)
+from exporters.checkpoint.tensor_files import is_tied, other_states, read_tensors, row_counts, tensor_names
+from exporters.checkpoint.weight_files import WRAPPERS, find_prefix, first_line, plain_name, refuse_rows, refuse_shards
+from exporters.checkpoint.weight_fit import fit_problem
 from exporters.families.adapter import CheckpointConfig, FamilyAdapter, find_family
 from exporters.families.architectures import MODEL_TYPES
 from exporters.families.folding import Smoothing, fold_scales
@@ -129,18 +135,8 @@ class Checkpoint:
         except ValueError as error:
             raise CheckpointError(where, str(error)) from error
         expected = {name: tuple(tensor.shape) for name, tensor in _module(self.stored_model).state_dict().items()}
-        problems = [f"missing tensor {name}" for name in sorted(set(expected) - set(weights))]
-        problems += [f"unknown tensor {name}" for name in sorted(set(weights) - set(expected))]
-        problems += [
-            f"{name} has shape {list(weights[name].shape)}, the config requires {list(shape)}"
-            for name, shape in expected.items()
-            if name in weights and tuple(weights[name].shape) != shape
-        ]
-        cure = "save the whole model with save_pretrained, and do not edit its config.json" if problems else "export an earlier checkpoint"
-        problems += [f"{name} contains NaN or infinite values" for name, tensor in weights.items() if not tensor.isfinite().all()]
-        if problems:
-            summary = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-            raise CheckpointError(where, f"weights do not fit the config: {summary}; {cure}")
+        if problem := fit_problem(weights, expected):
+            raise CheckpointError(where, problem)
         fitted = self.family.fitted_weights(weights, self.model)
         return fitted if self.smoothing is None else fold_scales(fitted, self.family.folds(self.model), self.smoothing.scales)
 
@@ -166,8 +162,8 @@ def open_checkpoint(
             as the `.pth` of BLIP's authors.
         revision: Commit, tag or branch of a hub id.
         safetensors_only: Refuse `pytorch_model.bin`, a pickle, which is otherwise read by torch's weights-only loader.
-        like: Directory or hub id with the settings and the tokenizer of one file of weights. None: the captioner of its size that BLIP's
-            authors published.
+        like: Directory or hub id with the settings and the tokenizer of one file of weights. None: the folder of the file, if it has a
+            config.json, or else the captioner of its size that BLIP's authors published.
         adapter: Folder of a PEFT adapter that is merged into the weights.
 
     Raises:
@@ -177,15 +173,20 @@ def open_checkpoint(
     adapter_files = None if adapter is None else find_adapter(adapter, safetensors_only=safetensors_only)
     is_file = is_weight_file(source)
     if not is_file and like is not None:
-        raise CheckpointError(source, "--like is for one file of weights, and this is not a file; leave the option out")
+        cure = refuse_source(source) if Path(source).is_file() else "--like is for one file of weights; leave the option out"
+        raise CheckpointError(source, cure)
     if is_file and revision is not None:
         raise CheckpointError(source, "--revision is for hub ids, this is a file")
     directory = find_settings(Path(source), like) if is_file else find_folder(source, revision, safetensors_only=safetensors_only)
     raw = read_config(directory, source)
     family = _family(raw, source)
     files = find_weight_files(directory, source, safetensors_only=safetensors_only)
-    names = tensor_names(files)
-    prefix = find_prefix(names, [*family.head_tables, *family.head_tables.values(), *family.lookup_tables], source)
+    stored = tensor_names(files)
+    tables = {*family.head_tables.values(), *family.lookup_tables}
+    names = [plain_name(name) for name in stored]
+    prefix = find_prefix(names, [*family.head_tables, *tables], source)
+    if problem := (adapter is None and not is_file and refuse_both(directory)) or refuse_shards(files, stored, source):
+        raise CheckpointError(source, problem)
     if problem := refuse_names([name.removeprefix(prefix) for name in names if name.startswith(prefix)], family.own_parts):
         raise CheckpointError(source, problem)
     try:
@@ -205,13 +206,19 @@ def open_checkpoint(
         tokenizer = loaded.backend_tokenizer
     except Exception as error:  # transformers passes on the exceptions of its parsers
         raise CheckpointError(source, f"cannot read its tokenizer: {first_line(error)}") from error
-    if problem := _vocabulary_problem(tokenizer, config):
+    rows = row_counts(files, {f"{prefix}{table}" for table in tables})
+    row_problems = (refuse_rows(table, count, config.model.vocabulary) for table, count in rows.items())
+    if problem := next(filter(None, row_problems), None) or _vocabulary_problem(tokenizer, config):
         raise CheckpointError(source, problem)
+    if wrappers := [wrapper for wrapper in WRAPPERS if any(wrapper in name for name in stored)]:
+        logger.warning("%s: %s is removed from the names of its tensors", source, ", ".join(wrappers))
+    if is_file and (others := other_states(Path(source))):
+        logger.warning("%s: it has other states of the model, which are ignored: %s", source, ", ".join(others))
     if prefix:
         logger.warning("%s: the prefix %s is removed from the names of its tensors", source, prefix)
     if beside := [name for name in names if not name.startswith(prefix)]:
         logger.warning("%s: tensors without the prefix %s are ignored: %s", source, prefix, ", ".join(beside[:5]))
-    defaults, left_out = read_defaults(directory, raw, config.model, source)
+    defaults, left_out = read_defaults(directory, raw, config.model.max_positions, config.model.vocabulary, source)
     if left_out:
         logger.warning("%s: artifacts do not apply these decoding settings of the checkpoint: %s", source, ", ".join(left_out))
     model = replace(config.model, tied=is_tied(files, family.head_tables, prefix))  # type: ignore[type-var]  # a dataclass
@@ -233,7 +240,7 @@ def open_checkpoint(
         defaults=defaults,
         tokenizer_json=tokenizer.to_str().encode(),
         prefix=prefix,
-        renamed=is_file or prefix != "",
+        renamed=is_file or prefix != "" or names != stored,
     )
     return checkpoint if adapter_files is None else _with_adapter(checkpoint, adapter_files)
 

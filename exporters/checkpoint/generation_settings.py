@@ -9,7 +9,6 @@ from exporters.checkpoint.weight_files import read_object
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.errors import CheckpointError
-from runtimes.families.registry import ModelSpec
 
 SUPPORTED = tuple(field.name for field in fields(GenerationConfig) if field.name != "seed")
 
@@ -42,7 +41,9 @@ UNSUPPORTED: Mapping[str, Any] = {
 """Settings of transformers that `GenerationConfig` lacks → value without effect."""
 
 
-def read_defaults(directory: Path, config: Mapping[str, Any], model: ModelSpec, source: str) -> tuple[GenerationConfig, tuple[str, ...]]:
+def read_defaults(
+    directory: Path, config: Mapping[str, Any], max_positions: int, vocabulary: int, source: str
+) -> tuple[GenerationConfig, tuple[str, ...]]:
     """Return the checkpoint's own decoding settings, and "name value" of each setting that artifacts do not apply.
 
     generation_config.json precedes `text_config` in config.json, which precedes the rest of config.json. Null is no setting; nor is a
@@ -51,7 +52,8 @@ def read_defaults(directory: Path, config: Mapping[str, Any], model: ModelSpec, 
     Args:
         directory: The checkpoint's folder.
         config: config.json.
-        model: Sizes of the model. A `max_length` above its positions is cut.
+        max_positions: Of the model. A `max_length` above it is cut.
+        vocabulary: Number of words of the model.
         source: What the user named, for error messages.
 
     Raises:
@@ -67,17 +69,17 @@ def read_defaults(directory: Path, config: Mapping[str, Any], model: ModelSpec, 
     if settings.get("do_sample") and settings.get("num_beams", 1) != 1:
         left_out += (f"do_sample {settings.pop('do_sample')!r} with num_beams {settings['num_beams']!r}",)
     supported = {name: settings[name] for name in SUPPORTED if name in settings}
-    defaults, problems = json_dataclass.load(
-        GenerationConfig, {"max_length": min(GenerationConfig.max_length, model.max_positions), **supported}
-    )
-    if defaults is not None and max(2 * defaults.num_beams, defaults.largest_token) >= model.vocabulary:
+    defaults, problems = json_dataclass.load(GenerationConfig, {"max_length": min(GenerationConfig.max_length, max_positions), **supported})
+    if defaults is not None and max(2 * defaults.num_beams, defaults.largest_token) >= vocabulary:
         problems = ["num_beams or a token id is too large for the vocabulary"]
-    elif defaults is not None and defaults.max_length_after(1) > model.max_positions:
-        new = None if defaults.max_new_tokens is None else model.max_positions - 1
-        return replace(defaults, max_length=min(defaults.max_length, model.max_positions), max_new_tokens=new), left_out
+    elif defaults is not None and defaults.max_length_after(1) > max_positions:
+        new = None if defaults.max_new_tokens is None else max_positions - 1
+        return replace(defaults, max_length=min(defaults.max_length, max_positions), max_new_tokens=new), left_out
     if defaults is None or problems:
         raise CheckpointError(
-            source, f"its decoding settings are invalid: {'; '.join(problems)}; correct generation_config.json or config.json"
+            source,
+            f"its decoding settings are invalid: {'; '.join(problem.removeprefix('generationconfig: ') for problem in problems)}; "
+            "correct generation_config.json or config.json",
         )
     return defaults, left_out
 

@@ -1,13 +1,16 @@
 """Read and check the settings of a checkpoint's image processor, without torch or transformers."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exporters.checkpoint.weight_files import MAX_JSON_BYTES, first_line
+from exporters.checkpoint.weight_files import first_line, load_json
 from runtimes.artifact.manifest import MAX_SCALE
 from runtimes.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 """In the order of transformers 4: the second, which transformers 5 writes, is read if the first is missing."""
@@ -32,14 +35,17 @@ def read_image_settings(directory: Path, source: str) -> dict[str, Any]:
     if name is None:
         raise CheckpointError(source, f"has neither {' nor '.join(FILES)}; copy the file of the base model that was fine-tuned")
     try:
-        with (directory / name).open("rb") as stream:
-            settings = json.loads(stream.read(MAX_JSON_BYTES))
+        settings = load_json(directory / name)
         settings = settings.get("image_processor", settings)
         settings = {key: value for key, value in settings.items() if value is not None or key not in ("size", "image_mean", "image_std")}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(source, f"cannot read its image processor, {name}: {first_line(error)}") from error
+    kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or "Blip")
     if problems := list(_problems(settings)):
-        raise CheckpointError(source, f"{name}: {'; '.join(problems)}")
+        cure = "" if kind.startswith("Blip") else f"; this is the file of a {kind}: copy that of the model that was fine-tuned"
+        raise CheckpointError(source, f"{name}: {'; '.join(problems)}{cure}")
+    if not kind.startswith("Blip"):
+        logger.warning("%s: %s is the file of a %s; its size, mean and standard deviation are used", source, name, kind)
     if "size" in settings:
         height_px, width_px = _sides(settings["size"])
         settings["size"] = {"height": height_px, "width": width_px}

@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from exporters.checkpoint.adapter_files import find_adapter
-from exporters.checkpoint.generation_settings import UNSUPPORTED
+from exporters.checkpoint.generation_settings import UNSUPPORTED, read_defaults
 from exporters.checkpoint.image_settings import FILES, read_image_settings
 from exporters.checkpoint.refusals import (
     EXAMPLE,
     SIZES,
+    refuse_both,
     refuse_config,
     refuse_names,
     refuse_tokenizer,
     refuse_weights,
     task_of,
 )
-from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, read_object
-from exporters.checkpoint.weight_headers import TABLE, summarize_weights
+from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, WRAPPERS, find_shards, read_object, refuse_rows, refuse_shards
+from exporters.checkpoint.weight_headers import TABLE, WeightSummary, other_states, summarize_weights
 from exporters.families.architectures import OWN_PARTS
 from runtimes.errors import CheckpointError
 
+VOCABULARY, POSITIONS = 30524, 512
+"""transformers' values of `vocab_size` and `max_position_embeddings`, if config.json has none."""
 IDS = ("bos_token_id", "eos_token_id", "sep_token_id", "pad_token_id")
 IMAGE = ("do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 IMAGE_BOOKKEEPING = ("image_processor_type", "feature_extractor_type", "processor_class", "do_convert_rgb")
@@ -63,16 +66,22 @@ def summarize(directory: Path) -> dict[str, Any]:
     processor = _section(processor, "image_processor") or processor
     problems = [
         refuse_config(config),
-        None if shards_in_layout else refuse_weights(directory),
+        refuse_both(directory) or refuse_shards(files, weights.stored, str(directory)) if shards_in_layout else refuse_weights(directory),
         refuse_names(weights.names, OWN_PARTS.get(task_of(config), ())),
+        refuse_rows(TABLE, weights.table_rows, text.get("vocab_size", VOCABULARY)) if text else None,
         _image_problem(directory),
+        _defaults_problem(directory, config),
         refuse_tokenizer(directory),
     ]
-    ignored = [f"prefix {weights.prefix} of all names of tensors: a training wrapper added it"] if weights.prefix else []
+    ignored = _wrappers(weights)
     ignored += [f"{name}: a tensor beside those with the prefix" for name in weights.beside]
     ignored += [f"{name}: a buffer of 0, 1, 2, ..." for name in weights.names if name.endswith(".position_ids")]
     ignored += [f"{file.name}: {files[0].name} is read" for file in sorted(directory.iterdir()) if _is_weights(file) and file not in files]
-    ignored += [f"{image_file}: {key}: has no effect in BLIP" for key in processor if key not in (*IMAGE, *IMAGE_BOOKKEEPING)]
+    ignored += [
+        f"{image_file}: {key}: has no effect in BLIP"
+        for key, value in processor.items()
+        if key not in (*IMAGE, *IMAGE_BOOKKEEPING) and not (key.startswith("do_") and value)
+    ]
     settings = config | text | generation
     ignored += [
         f"{key} {settings[key]!r}: not a setting of artifacts" for key in UNSUPPORTED if settings.get(key) not in (None, UNSUPPORTED[key])
@@ -110,14 +119,15 @@ def summarize_file(file: Path) -> dict[str, Any]:
         CheckpointError: The file is damaged.
     """
     weights = summarize_weights((file,))
-    problem = refuse_names(weights.names)
+    problem = refuse_names(weights.names, OWN_PARTS["caption"])
+    other = other_states(file) if weights.names and file.suffix != ".safetensors" else ()
     if weights.names and TABLE not in weights.names:
         problem = problem or f"has no tensor {TABLE}: this is no captioner; export a captioner, such as {EXAMPLE}"
     return {
         "name": file.stem,
         "family": None if problem or not weights.names else "blip caption",
         "refused": [problem] if problem else [],
-        "ignored": [f"prefix {weights.prefix} of all names of tensors: a training wrapper added it"] if weights.prefix else [],
+        "ignored": [*_wrappers(weights), *(f"{key}: another state of the model" for key in other)],
         "architectures": [],
         "model": {},
         "weight_files": [file.name],
@@ -153,6 +163,13 @@ def summarize_adapter(adapter: Path) -> dict[str, Any]:
     }
 
 
+def _wrappers(weights: WeightSummary) -> list[str]:
+    """Describe the parts of names that training wrappers added."""
+    parts = [wrapper for wrapper in WRAPPERS if any(wrapper in name for name in weights.stored)]
+    inner = [f"{part} in names of tensors: a training wrapper added it" for part in parts]
+    return inner + ([f"prefix {weights.prefix} of all names of tensors: a training wrapper added it"] if weights.prefix else [])
+
+
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return an object within a JSON object; {} if it is missing or something else."""
     section = values.get(name)
@@ -161,6 +178,19 @@ def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _is_weights(file: Path) -> bool:
     return file.suffix in WEIGHT_SUFFIXES and file.is_file()
+
+
+def _defaults_problem(directory: Path, config: Mapping[str, Any]) -> str | None:
+    """Return why the decoding settings cannot be defaults of artifacts, or None."""
+    text = {"max_position_embeddings": POSITIONS, "vocab_size": VOCABULARY} | _section(config, "text_config")
+    sizes = (text["max_position_embeddings"], text["vocab_size"])
+    if any(type(size) is not int for size in sizes):  # refused for this reason
+        return None
+    try:
+        read_defaults(directory, {**config, "text_config": text}, *sizes, "")
+    except CheckpointError as error:
+        return str(error).removeprefix(": ")
+    return None
 
 
 def _image_problem(directory: Path) -> str | None:

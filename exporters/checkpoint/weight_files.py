@@ -1,5 +1,6 @@
 """Find the files of a checkpoint's weights. `summary` uses this module without torch, so it must not import torch."""
 
+import codecs
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ WEIGHTS, PICKLES = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
 """Suffix of the file that lists the shards of weights in several files."""
 MAX_JSON_BYTES = 1 << 24
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Parts that torch.compile, FSDP and activation checkpointing add within the names of tensors."""
 
 
 def find_shards(directory: Path, name: str, source: str) -> tuple[Path, ...]:
@@ -26,29 +29,73 @@ def find_shards(directory: Path, name: str, source: str) -> tuple[Path, ...]:
     """
     if (directory / name).is_file():
         return (directory / name,)
-    index = directory / f"{name}{INDEX}"
-    if not index.is_file():
+    index = f"{name}{INDEX}"
+    if not (directory / index).is_file():
         return ()
-    try:
-        with index.open("rb") as stream:
-            shards = sorted(set(json.loads(stream.read(MAX_JSON_BYTES))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(source, f"cannot read {index.name}: {first_line(error)}") from error
+    shards = sorted(set(_weight_map(directory / index, source).values()))
     if any(Path(str(shard)).name != shard or not (directory / shard).is_file() for shard in shards):
-        raise CheckpointError(source, f"{index.name} lists files that are missing; copy or download all shards")
+        raise CheckpointError(source, f"{index} lists files that are missing; copy or download all shards")
     return tuple(directory / shard for shard in shards)
+
+
+def refuse_shards(files: Sequence[Path], names: Collection[str], source: str) -> str | None:
+    """Return which shard lacks tensors that its index lists, or None.
+
+    Args:
+        files: Result of `find_shards`.
+        names: Names of the tensors in them, as stored.
+        source: What the user named, for error messages.
+
+    Raises:
+        CheckpointError: The index cannot be read.
+    """
+    index = files[0].with_name(f"{WEIGHTS if files[0].suffix == '.safetensors' else PICKLES}{INDEX}")
+    if files[0].name in (WEIGHTS, PICKLES) or not index.is_file():
+        return None
+    lacking = {name: shard for name, shard in _weight_map(index, source).items() if name not in names}
+    if not lacking:
+        return None
+    name, shard = next(iter(sorted(lacking.items())))
+    return f"{shard} lacks {len(lacking)} tensors that {index.name} lists, such as {name}; copy or download {shard} again"
+
+
+def _weight_map(index: Path, source: str) -> dict[str, str]:
+    try:
+        return dict(read_object(index)["weight_map"].items())
+    except (CheckpointError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(source, f"cannot read {index.name}: {first_line(error)}") from error
+
+
+def load_json(path: Path) -> Any:  # noqa: ANN401 - what the file contains
+    """Parse a JSON file as transformers does: in UTF-8 without a byte-order mark. Raises OSError, ValueError or RecursionError."""
+    with path.open("rb") as stream:
+        content = stream.read(MAX_JSON_BYTES)
+    if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError("it starts with a byte-order mark; save it as UTF-8 without one")
+    return json.loads(content.decode())
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object; raise CheckpointError if the file has none."""
     try:
-        with path.open("rb") as stream:
-            parsed = json.loads(stream.read(MAX_JSON_BYTES))
+        parsed = load_json(path)
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise CheckpointError(str(path), f"cannot be read: {first_line(error)}; correct it, or copy it again") from error
     if not isinstance(parsed, dict):
         raise CheckpointError(str(path), "is not a JSON object")
     return parsed
+
+
+def refuse_rows(table: str, rows: int | None, vocabulary: int) -> str | None:
+    """Return that word embeddings have another number of rows than config.json, with the cure, or None."""
+    if rows in (None, vocabulary):
+        return None
+    return f"{table} has {rows} rows, and text_config.vocab_size in config.json is {vocabulary}; write {rows}"
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a tensor without the parts in `WRAPPERS`."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def find_prefix(names: Sequence[str], known: Collection[str], source: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.checkpoint.weight_files import find_prefix
+from exporters.checkpoint.weight_files import find_prefix, plain_name
 from runtimes.errors import CheckpointError
 
 TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
@@ -29,8 +29,10 @@ BLOCK_BYTES = 1 << 20
 class WeightSummary:
     """The tensors of weight files."""
 
+    stored: tuple[str, ...] = ()
+    """Names of the tensors in the files."""
     names: tuple[str, ...] = ()
-    """Names of the tensors, without a common prefix."""
+    """Names of the tensors, without a common prefix and the parts of wrappers."""
     prefix: str = ""
     beside: tuple[str, ...] = ()
     """Names of the tensors that do not have the prefix."""
@@ -38,6 +40,8 @@ class WeightSummary:
     """Dtype → number of parameters."""
     tied: bool | None = None
     """Whether the head and the word embeddings are the same tensor; None if unknown."""
+    table_rows: int | None = None
+    """Number of rows of the word embeddings; None without them."""
 
 
 def summarize_weights(files: Sequence[Path]) -> WeightSummary:
@@ -49,7 +53,7 @@ def summarize_weights(files: Sequence[Path]) -> WeightSummary:
     if all(file.suffix == ".safetensors" for file in files):
         return _headers(files)
     try:
-        from exporters.checkpoint.files import is_tied, read_tensors
+        from exporters.checkpoint.tensor_files import is_tied, read_tensors, row_counts, tensor_names
     except ModuleNotFoundError:  # a device without torch
         return WeightSummary(dtypes={})
     dtypes: dict[str, int] = {}
@@ -63,21 +67,34 @@ def summarize_weights(files: Sequence[Path]) -> WeightSummary:
     tied = is_tied(files, {HEAD: TABLE}, prefix) if f"{prefix}{TABLE}" in names else None
     beside = tuple(name for name in names if not name.startswith(prefix))
     own = tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
-    return WeightSummary(names=own, prefix=prefix, beside=beside, dtypes=dtypes, tied=tied)
+    rows = row_counts(files, {f"{prefix}{TABLE}"}).get(f"{prefix}{TABLE}")
+    stored = tuple(tensor_names(files))
+    return WeightSummary(stored=stored, names=own, prefix=prefix, beside=beside, dtypes=dtypes, tied=tied, table_rows=rows)
+
+
+def other_states(file: Path) -> tuple[str, ...]:
+    """See `exporters.checkpoint.tensor_files.other_states`."""
+    from exporters.checkpoint.tensor_files import other_states as states
+
+    return states(file)
 
 
 def _headers(files: Sequence[Path]) -> WeightSummary:
-    tensors = {name: (file, entry) for file in files for name, entry in _header(file).items()}
+    stored = {name: (file, entry) for file in files for name, entry in _header(file).items()}
     dtypes: dict[str, int] = {}
-    for name, (file, entry) in tensors.items():
+    for name, (file, entry) in stored.items():
         try:
             dtypes[entry["dtype"]] = dtypes.get(entry["dtype"], 0) + math.prod(entry["shape"])
         except (KeyError, TypeError) as error:
             raise CheckpointError(str(file), f"its header has no dtype or shape for {name}") from error
+    tensors = {plain_name(name): entry for name, entry in stored.items()}
     prefix = find_prefix(list(tensors), KNOWN, str(files[0])) if tensors else ""
     beside = tuple(name for name in tensors if not name.startswith(prefix))
     tensors = {name.removeprefix(prefix): entry for name, entry in tensors.items() if name.startswith(prefix)}
-    return WeightSummary(names=tuple(tensors), prefix=prefix, beside=beside, dtypes=dtypes, tied=_tied(tensors))
+    rows = next(iter(tensors[TABLE][1]["shape"]), None) if TABLE in tensors else None
+    return WeightSummary(
+        stored=tuple(stored), names=tuple(tensors), prefix=prefix, beside=beside, dtypes=dtypes, tied=_tied(tensors), table_rows=rows
+    )
 
 
 def _header(file: Path) -> dict[str, Any]:

@@ -13,5 +13,9 @@ MODEL_TYPES = {"blip": "BlipForConditionalGeneration"}
 TASKS = {"BlipForConditionalGeneration": "caption", "BlipForQuestionAnswering": "vqa", "BlipForImageTextRetrieval": "matching"}
 """Architecture → task of its artifacts, for use without its adapter."""
 
-OWN_PARTS = {"vqa": frozenset({"text_encoder."}), "matching": frozenset({"text_encoder.", "itm_head."})}
+OWN_PARTS = {
+    "caption": frozenset({"text_decoder."}),
+    "vqa": frozenset({"text_encoder.", "text_decoder."}),
+    "matching": frozenset({"text_encoder.", "itm_head."}),
+}
 """Task → starts of names that mark checkpoints of other tasks (`exporters.checkpoint.refusals.MARKS`) and are this one's own."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import BlipConfig
 
 from exporters.families.adapter import CheckpointConfig, FamilyAdapter
+from exporters.families.architectures import OWN_PARTS
 from exporters.families.blip_calibration import blip_folds, run_blip
 from exporters.families.blip_forced import FORCED
 from exporters.families.blip_graphs import blip_graphs
@@ -95,11 +96,10 @@ def named_weights(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         target = ALIASES.get(name, _renamed(name))
         if target is None:
             continue
-        if not tensor.is_floating_point():
-            raise ValueError(f"{name} has the type {tensor.dtype}; export the FP32, FP16 or BF16 weights that it was quantized from")
-        if target in weights and not torch.equal(weights[target], tensor.float()):
+        plain = tensor.float() if tensor.is_floating_point() else tensor
+        if target in weights and not torch.equal(weights[target], plain):
             raise ValueError(f"{name} and {target} differ, although they are one tensor of the model")
-        weights[target] = tensor.float()
+        weights[target] = plain
     for missing, present in ((HEAD, TABLE), (TABLE, HEAD)):  # of a tied model, a file may contain either
         if present in weights:
             weights.setdefault(missing, weights[present])
@@ -143,6 +143,7 @@ BLIP_CAPTION = FamilyAdapter(
     components=("encoder", "decoder"),
     per_token=frozenset({"decoder"}),
     head_tables=Blip.HEAD_TABLES,
+    own_parts=OWN_PARTS["caption"],
     read_config=read_config,
     image_processor=pillow_processor,
     scaled=resized,

@@ -1,5 +1,6 @@
 """Names and paths of the artifacts that an export writes."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +10,18 @@ from runtimes.errors import RecipeError
 
 
 def name_of(source: str) -> str:
-    """Return a checkpoint's name, with which its artifacts' names start: the last part of its directory, hub id or file, without suffix."""
-    if Path(source).is_file():
-        return Path(source).stem
-    return Path(source).resolve().name if Path(source).is_dir() else source.rsplit("/", 1)[-1]
+    """Return a checkpoint's name, with which its artifacts' names start: the last part of its directory, hub id or file, without suffix.
+
+    A snapshot in the hub's cache is named after its repository, not after its commit.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path.stem
+    if not path.is_dir():
+        return source.rsplit("/", 1)[-1]
+    if snapshot := re.search(r"/models--(?:[^/]*--)?([^/]+)/snapshots/[^/]+$", path.resolve().as_posix()):
+        return snapshot[1]
+    return path.resolve().name
 
 
 def merged_name(checkpoint_name: str, adapter: Path | None) -> str:

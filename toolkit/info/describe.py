@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from exporters.checkpoint.refusals import SINGLE, refuse_folder
+from exporters.checkpoint.refusals import is_weight_file, refuse_file, refuse_folder
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.manifest import MANIFEST_NAME, Manifest, read_manifest
 from runtimes.errors import RequestError
@@ -35,7 +35,7 @@ def describe(path: Path, adapter: Path | None = None) -> dict[str, Any]:
         from exporters.checkpoint.summary import summarize
 
         return {"kind": "checkpoint", "path": str(path), **summarize(path)}
-    if path.is_file() and path.suffix in SINGLE:
+    if is_weight_file(str(path)):
         from exporters.checkpoint.summary import summarize_file
 
         return {"kind": "checkpoint", "path": str(path), **summarize_file(path)}
@@ -45,6 +45,8 @@ def describe(path: Path, adapter: Path | None = None) -> dict[str, Any]:
         raise RequestError(f"{path}: no such file or folder")
     if names := sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}")):
         raise RequestError(f"{path}: contains several artifacts; name one of {', '.join(names)}")
+    if path.is_file() and (problem := refuse_file(path)):
+        raise RequestError(f"{path}: {problem}")
     raise RequestError(
         f"{path}: is neither an artifact ({MANIFEST_NAME}) nor a package (*{SUFFIX}) nor a checkpoint (config.json, or one file of weights)"
     )

@@ -167,7 +167,7 @@ class TestWhere:
         assert problem_of(source) == "no such checkpoint folder, and not a hub id (owner/name)"
 
     def test_a_file_is_refused(self, tiny_checkpoint):
-        assert "is a file of another kind" in problem_of(tiny_checkpoint / "config.json")
+        assert "is a file of another kind" in problem_of(tiny_checkpoint / "tokenizer.json")
 
     def test_a_hub_id_that_is_not_cached_gives_a_one_line_error_offline(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -109,7 +109,7 @@ class TestVocabulary:
         tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < vocabulary]
         (checkpoint / "tokenizer.json").write_text(json.dumps(tokenizer))
         edit_json(checkpoint / "tokenizer_config.json", bos_token=None, additional_special_tokens=[])
-        assert f"{TABLE} has shape [64, 32], the config requires [{vocabulary}, 32]" in problem_of(checkpoint)
+        assert f"{TABLE} has 64 rows, and text_config.vocab_size in config.json is {vocabulary}; write 64" in problem_of(checkpoint)
 
     def test_a_head_of_another_size_than_the_table_is_named(self, checkpoint):
         tensors = read_tensors(checkpoint)
