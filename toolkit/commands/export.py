@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     "--like",
     metavar="CHECKPOINT",
     help="If CHECKPOINT is one file of weights: folder or hub id with its config.json, tokenizer and image settings.  [default: the "
-    "published captioner of its size]",
+    "folder of the file, or else the published captioner of its size]",
 )
 @adapter_option
 @click.option(
