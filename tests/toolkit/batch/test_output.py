@@ -4,12 +4,15 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import runtimes
 from runtimes.errors import OutputExistsError, RequestError
+from runtimes.pool import calibration
 from runtimes.pool.job import CaptionJob, Request
+from runtimes.workers.logs import CHOICE
 from toolkit.batch.finished import meta_of
 from toolkit.batch.journal import partial_of
 from toolkit.batch.output import caption_into
@@ -115,3 +118,37 @@ def test_a_changed_output_or_one_of_other_images_is_refused_and_unchanged(finish
     with pytest.raises(OutputExistsError):
         run(job, images[:2] if change == "other images" else images)
     assert files_of(output) == before
+
+
+def test_a_resumed_run_uses_the_schedule_that_the_stopped_run_chose(job, drawn_images, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(calibration, "BUDGET_S", 0.5)
+    monkeypatch.setattr(calibration, "WINDOW_SHARE", 0.05)
+    monkeypatch.setattr(calibration, "SHORT_S", 0.0)
+    monkeypatch.setattr(calibration, "MEMORY_SHARE", 0.0)  # one process, so that the choice is made soon
+    images, output, job = [str(tmp_path / f"{number:03}.png") for number in range(100)], tmp_path / "captions", replace(job, threads=None)
+    for number, image in enumerate(images):
+        Path(image).symlink_to(drawn_images[number % 16].path)
+    done = []
+
+    def choices():
+        return [record.getMessage() for record in caplog.records if record.name == CHOICE.name]
+
+    def stop(rows):
+        if choices():
+            raise KeyboardInterrupt
+
+    def run(on_rows, *, resume):
+        return caption_into(
+            output, job, images, processes="auto", overwrite=False, resume=resume, as_json=True, on_rows=on_rows, on_resumed=done.append
+        )
+
+    with caplog.at_level(logging.INFO, CHOICE.name):
+        with pytest.raises(KeyboardInterrupt):
+            run(stop, resume=False)
+        (first,) = choices()
+        caplog.clear()
+        assert run(lambda rows: None, resume=True) == 0
+    schedule, _, reason = first.partition(": ")
+    assert choices() == [f"{schedule}, as in the stopped run: {reason}"]
+    assert 0 < done[1] < len(images)
+    assert [json.loads(line)["image"] for line in output.read_text().splitlines()] == images
