@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -243,14 +244,15 @@ def load_verified(files: VerifiedFiles, options: LoadOptions) -> "LoadedModel":
     begun = perf_counter()
     open_engine = _session_opener(files.artifact.path.name, manifest)
     import_s = perf_counter() - begun
-    with returning_freed_memory() if options.tune_allocator else nullcontext():
-        session = _open_session(open_engine, files, options)
-    tokenizer = load_tokenizer(files)
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as pool:
+        tokenizer = pool.submit(load_tokenizer, files)  # parsed while the engine prepares weights
+        with returning_freed_memory() if options.tune_allocator else nullcontext():
+            session = _open_session(open_engine, files, options)
     drafter = open_drafter(files, options.draft, stepwise="step" in session.capabilities)
     files.check_unchanged()
     timings = LoadTimings(import_s=import_s, hash_s=files.hash_s)
     model: LoadedModel = load_target(find_task(manifest.task).model)(
-        session, tokenizer, manifest, options.max_pixels, timings, reduce_large=options.reduce_large
+        session, tokenizer.result(), manifest, options.max_pixels, timings, reduce_large=options.reduce_large
     )
     model.drafter = drafter
     model.reload = load_again, (files.artifact.path.resolve(), manifest.digest, options)

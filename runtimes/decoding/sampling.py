@@ -58,7 +58,8 @@ def sample(
         logits = step_logits[:, 0]
 
 
-def _draw(scores: Float32, generator: np.random.Generator) -> int:
+# The annotation is text, because numpy imports `numpy.random` when it is first used.
+def _draw(scores: Float32, generator: "np.random.Generator") -> int:
     """Return a token drawn from the softmax of scores f32[V]."""
     cumulative = np.exp((scores - scores.max()).astype(np.float64)).cumsum()
     return int(np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right"))

@@ -1,6 +1,7 @@
 """Open the sessions of an artifact with ONNX Runtime."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,9 @@ def open_loop_session(files: VerifiedFiles, device: str, threads: int, options: 
 
 def _engine(files: VerifiedFiles, roles: Sequence[str], device: str, threads: int, options: Options) -> OrtEngine:
     settings = OrtSettings(device=device, threads=threads, options=options, profiles=Profiling.folder)
-    sessions = {role: open_graph(files, role, settings) for role in roles}
+    # onnxruntime packs weights on one thread, and without Python's lock. Other providers may share state between sessions that they open.
+    with ThreadPoolExecutor(len(roles) if device == "cpu" else 1, thread_name_prefix="open") as pool:
+        sessions = dict(zip(roles, pool.map(lambda role: open_graph(files, role, settings), roles), strict=True))
     precision = files.artifact.manifest.target.precision
     return OrtEngine(sessions, device=device, memory=PROVIDERS[device].memory, threads=threads, precision=precision)
 
