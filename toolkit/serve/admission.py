@@ -1,10 +1,12 @@
 """Admission of requests: by the waiting time of the queued work, and by the bytes of all bodies in memory."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from toolkit.serve.errors import NotReadyError, OverloadedError
 from toolkit.serve.model.supervisor import ModelSupervisor
+from toolkit.serve.return_times import ReturnTimes
 from toolkit.serve.settings import Limits
 
 
@@ -13,6 +15,7 @@ class Admission:
 
     def __init__(self, model: ModelSupervisor, limits: Limits) -> None:
         self._model, self._limits = model, limits
+        self._returns = ReturnTimes(limits.max_wait_s)
         self.buffered = 0
         """Bytes of all bodies in memory."""
 
@@ -25,9 +28,9 @@ class Admission:
         """
         wait_s = self._model.wait_s()
         if self._model.loaded is None:
-            raise NotReadyError("the model is being loaded", wait_s)
+            raise NotReadyError("the model is being loaded", self._return_s(wait_s))
         if wait_s > self._limits.max_wait_s:
-            raise OverloadedError(f"the queued work takes {wait_s:.1f} s", wait_s - self._limits.max_wait_s)
+            raise OverloadedError(f"the queued work takes {wait_s:.1f} s", self._return_s(wait_s - self._limits.max_wait_s))
 
     @contextmanager
     def buffer(self) -> Iterator["Buffer"]:
@@ -45,8 +48,11 @@ class Admission:
             OverloadedError: Too many bytes are in memory.
         """
         if self.buffered + count > self._limits.buffered_bytes:
-            raise OverloadedError(f"bodies of {self.buffered:,} bytes are in memory", self._model.wait_s())
+            raise OverloadedError(f"bodies of {self.buffered:,} bytes are in memory", self._return_s(self._model.wait_s()))
         self.buffered += count
+
+    def _return_s(self, room_s: float) -> float:
+        return self._returns.next(time.monotonic(), room_s, self._model.image_s)
 
 
 class Buffer:

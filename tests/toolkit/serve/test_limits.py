@@ -1,12 +1,13 @@
 """Limits of time, memory and connections: slow clients, clients that hang up, overload, and a model that does not answer."""
 
 import contextlib
+import math
 import socket
 import threading
 
 import pytest
 
-from tests.toolkit.serve.served import CAPTION, served
+from tests.toolkit.serve.served import CAPTION, multipart, served
 from toolkit.serve.settings import Limits, ModelJob, Settings
 
 HEAD = f"POST {CAPTION} HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
@@ -123,6 +124,23 @@ def test_queued_work_above_the_limit_is_refused_at_once(job, content):
         idle(server)
 
 
+def test_a_refused_client_is_given_the_time_until_the_queue_has_room(job, content):
+    """16 images with 16 beams take seconds; a request is refused until only `max_wait_s` of that is left."""
+    limits = Limits(max_wait_s=0.5, timeout_s=600)
+    with served(Settings(job=job, limits=limits)) as server, server.stopped_model():
+        body, kind = multipart([("a.png", content)] * 16, [("num_beams", "16")])
+        client = threading.Thread(target=server.post, args=(body,), kwargs={"content_type": kind})
+        client.start()
+        server.until(lambda service: service.model.items == 16)
+        most = server.service.model.wait_s() - limits.max_wait_s
+        reply = server.post(content)
+        least = server.service.model.wait_s() - limits.max_wait_s
+        assert (reply.status, reply.code) == (429, "OVERLOADED")
+        assert max(1, math.ceil(least)) <= int(reply.headers["retry-after"]) <= max(1, math.ceil(most))
+        assert f"try again in {reply.headers['retry-after']} s" in reply.json["error"]
+    client.join()
+
+
 def test_bodies_in_memory_are_bounded(server):
     with raw(server, HEAD % 90_000) as first:
         first.sendall(bytes(80_000))
@@ -137,6 +155,18 @@ def test_idle_connections_make_room_for_new_ones(server):
     assert [server.get("/healthz").status for _ in range(5)] == [200] * 5
     for connection in idle_ones:
         connection.close()
+
+
+def test_a_connection_too_many_is_refused(server):
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(raw(server, HEAD % 1000))
+        server.until(lambda service: service.metrics.in_flight == 8)
+        answer = received(stack.enter_context(raw(server, "")))
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nretry-after: 1\r\n" in answer
+        assert b'"code": "OVERLOADED"' in answer
+    idle(server)
 
 
 def test_the_rest_of_a_refused_body_is_not_read_for_ever(server):

@@ -1,12 +1,10 @@
 """The command: it listens, reports, drains on SIGTERM, and ends with one line and code 1 if it cannot serve."""
 
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 
@@ -15,37 +13,16 @@ import pytest
 
 from runtimes.artifact.folder import open_artifact
 from runtimes.storage.archive import unpack
+from tests.paths import ROOT
 from tests.runtimes.verification.test_verify import with_golden
-from tests.toolkit.serve.served import PATIENCE_S, Served
+from tests.toolkit.serve.process import COMMAND, Process
+from tests.toolkit.serve.served import PATIENCE_S, multipart
 from toolkit.packaging.package import package
-
-COMMAND = [sys.executable, "-m", "toolkit.cli", "serve"]
 
 
 @pytest.fixture(scope="module")
 def artifact(tiny_artifacts):
     return tiny_artifacts["onnx-fp32"]
-
-
-class Process:
-    """`toolkit serve` in a subprocess."""
-
-    def __init__(self, *arguments):
-        self.process = subprocess.Popen([*COMMAND, *map(str, arguments), "--port", "0"], stderr=subprocess.PIPE, text=True)
-        self.port = int(re.findall(r"Listening at http://127\.0\.0\.1:(\d+)\n", self.process.stderr.readline())[0])
-        self.server = Served(self.port, None)
-
-    def until_ready(self):
-        end = time.monotonic() + PATIENCE_S
-        while self.server.get("/readyz").status != 200:
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        return self
-
-    def end(self):
-        """Return the exit code and the lines on stderr."""
-        _, lines = self.process.communicate(timeout=PATIENCE_S)
-        return self.process.returncode, lines.splitlines()
 
 
 def failure(*arguments):
@@ -106,6 +83,29 @@ def test_requests_that_are_not_answered_in_time_are_told_in_the_exit_code(artifa
     client.join()
     assert (replies[0].status, replies[0].code, code) == (503, "NOT_READY", 1)
     assert "1 requests were not answered" in lines[-1]
+
+
+@pytest.mark.full
+def test_nothing_is_written_to_disk(artifact, drawn_images, tmp_path):
+    """A full or read-only disk does not concern the server."""
+    body, kind = multipart([(f"{i}.png", image.path.read_bytes()) for i, image in enumerate(drawn_images)])
+    homes = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(tmp_path))
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | homes | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    serve = Process(artifact, "--threads", "1", cwd=tmp_path, env=environment).until_ready()
+    server = psutil.Process(serve.process.pid)
+    (model,) = server.children()
+    model.suspend()
+    replies = []
+    client = threading.Thread(target=lambda: replies.append(serve.server.post(body, content_type=kind)))
+    client.start()
+    while b"blip_queued_images 16.0" not in serve.server.get("/metrics").body:
+        time.sleep(0.01)
+    opened = [file for process in (server, model) for file in process.open_files() if file.mode != "r"]
+    model.resume()
+    client.join()
+    serve.process.terminate()
+    assert (replies[0].status, serve.end()[0], opened, list(tmp_path.iterdir())) == (200, 0, [], [])
 
 
 def test_a_port_in_use(artifact):

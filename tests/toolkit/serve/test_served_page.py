@@ -1,4 +1,4 @@
-"""The page at `/` in a real browser: it loads nothing else, captions images that are chosen, dropped and pasted, and asks for a token."""
+"""The page at `/` in a real browser: it loads nothing else, runs images that are chosen, dropped or pasted, with texts and a token."""
 
 import base64
 
@@ -61,11 +61,15 @@ def expected(artifact, sample_images):
 
 @pytest.fixture
 def page(browser, server):
+    open_page(browser, server)
+    yield browser
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+def open_page(browser, server):
     emulate(browser, width=DESK_PX)
     browser.get(f"http://127.0.0.1:{server.port}/")
     until(browser, lambda: "s per image" in browser.find_element(By.ID, "model").text)
-    yield browser
-    assert [entry["message"] for entry in browser.get_log("browser")] == []
 
 
 def until(browser, condition):
@@ -122,18 +126,91 @@ def test_everything_is_reached_by_keyboard(page):
     assert page.switch_to.active_element.accessible_name == "Choose images"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [PHONE_PX, DESK_PX])
-def test_the_page_fits_and_is_readable(page, expected, scheme, width):
+LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (PHONE_PX, DESK_PX)]
+
+
+def look(page, name, scheme, width):
+    """Check that the page fits and is readable, and save a screenshot."""
     emulate(page, width=width, scheme=scheme)
-    page.find_element(By.ID, "files").send_keys("\n".join(map(str, expected)))
-    finished(page, 3)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     names = ("ink", "muted", "accent", "error")
     paper, *colours = page.execute_script(COLOURS, ["paper", *names])
     assert {name: contrast(colour, paper) for name, colour in zip(names, colours, strict=True) if contrast(colour, paper) < TEXT} == {}
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.save_screenshot(str(SCREENSHOTS / f"serve-{scheme}-{width}.png"))
+    page.save_screenshot(str(SCREENSHOTS / f"serve-{name}-{scheme}-{width}.png"))
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_the_page_fits_and_is_readable(page, expected, scheme, width):
+    page.find_element(By.ID, "files").send_keys("\n".join(map(str, expected)))
+    finished(page, 3)
+    look(page, "caption", scheme, width)
+
+
+def type_text(page, text):
+    field = page.find_element(By.ID, "text")
+    assert field.is_displayed()
+    field.clear()
+    field.send_keys(text)
+    return field
+
+
+def lines_of(page, index):
+    """Return the lines of an entry; the newest one is the first."""
+    return page.execute_script(
+        "return [...document.querySelectorAll('figcaption')[arguments[0]].querySelectorAll('b')].map(each => each.textContent)", index
+    )
+
+
+def answered(page, entries):
+    until(page, lambda: len(page.find_elements(By.TAG_NAME, "figcaption")) == entries and "…" not in captions(page))
+
+
+def test_questions_about_an_image(browser, tiny_vqa_artifacts, sample_images):
+    artifact, path = tiny_vqa_artifacts["onnx-fp32"], sample_images[0].path
+    questions = ["is it red?", "how many dogs?"]
+    with runtimes.load(artifact, task="vqa", threads=1) as model:
+        answers = model.answer(path, questions)
+    with served(Settings(job=ModelJob(artifact=str(artifact), threads=1))) as server:
+        open_page(browser, server)
+        assert (browser.title, browser.find_element(By.TAG_NAME, "h1").text) == ("Questions about images",) * 2
+        field = type_text(browser, questions[0])
+        assert field.accessible_name.startswith("Question")
+        field.send_keys(Keys.ENTER)  # without an image, nothing happens
+        browser.find_element(By.ID, "files").send_keys(str(path))
+        answered(browser, 1)
+        facts = browser.find_element(By.CSS_SELECTOR, "figcaption small").text.split(" · ")
+        assert (lines_of(browser, 0), facts[:2], facts[3]) == (
+            [answers[0].text],
+            [path.name, questions[0]],
+            f"score {answers[0].score:.2f}",
+        )
+        type_text(browser, "; ".join(questions)).send_keys(Keys.ENTER)  # about the last image again
+        answered(browser, 2)
+        assert lines_of(browser, 0) == [f"{question} {answer.text}" for question, answer in zip(questions, answers, strict=True)]
+        for scheme, width in LOOKS:
+            look(browser, "vqa", scheme, width)
+        assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+def test_texts_that_are_compared_with_an_image(browser, matcher_artifacts, sample_images):
+    artifact, path = matcher_artifacts["onnx-fp32"], sample_images[0].path
+    texts = ["a red ball", "two dogs"]
+    with runtimes.load(artifact, task="matching", threads=1) as model:
+        ((first, second),) = model.match(path, texts)
+    with served(Settings(job=ModelJob(artifact=str(artifact), threads=1))) as server:
+        open_page(browser, server)
+        assert browser.title == "Images and texts"
+        type_text(browser, "a red ball;two dogs ; ")
+        browser.find_element(By.ID, "files").send_keys(str(path))
+        answered(browser, 1)
+        assert lines_of(browser, 0) == [f"a red ball: {100 * first:.1f} %", f"two dogs: {100 * second:.1f} %"]
+        for scheme, width in LOOKS:
+            look(browser, "matching", scheme, width)
+        type_text(browser, "").send_keys(Keys.ENTER)  # no text: the server's error is shown
+        answered(browser, 2)
+        assert "texts" in browser.find_element(By.CSS_SELECTOR, ".error").text
+        browser.get_log("browser")  # the browser notes the status 400
 
 
 def test_a_token_is_asked_for(browser, artifact, expected):

@@ -74,6 +74,8 @@ class Connection(H11Protocol):
     def _refuse(self, error: HttpError | OverloadedError) -> None:
         status, body = status_of(error.code), json.dumps({"error": str(error), "code": error.code}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        if isinstance(error, OverloadedError):
+            headers.append((b"retry-after", str(error.retry_after_s).encode()))
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             for event in (
                 h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status]),

@@ -111,6 +111,11 @@ class ModelSupervisor:
         """Number of items in the queue and in the process."""
         return self._rows.total()
 
+    @property
+    def image_s(self) -> float:
+        """Usual seconds of an image with one decoder row; 0 before the model was loaded."""
+        return 0.0 if self._usual is None else self._usual.of(1)
+
     def wait_s(self) -> float:
         """Return the seconds until the work in the queue and in the process is done."""
         now = time.monotonic()
