@@ -94,17 +94,22 @@ class RayCluster:
 
     def _connect(self) -> Any:  # noqa: ANN401 - ray is untyped
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no reports to Ray's makers
+        os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")  # Ray's handler of SIGTERM would wait for 30 s
         import ray
 
-        handler = signal.getsignal(signal.SIGTERM)
+        handler, terminated = signal.getsignal(signal.SIGTERM), False
         options: dict[str, Any] = {"address": self.address} if self.address else {"address": "local", "include_dashboard": False}
         try:
             ray.init(**options, logging_level="ERROR", log_to_driver=False)
+        except SystemExit:  # raised by Ray's handler
+            terminated = True
         except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
             raise UnavailableError(f"{self.address or 'Ray on this machine'}: no Ray cluster answers: {first_line(error)}") from error
         finally:
             with suppress(ValueError):  # not in the main thread
                 signal.signal(signal.SIGTERM, handler)  # Ray's handler would hide the exit code of the command line
+        if terminated:
+            signal.raise_signal(signal.SIGTERM)
         return ray
 
 

@@ -18,6 +18,7 @@ from toolkit.distribute.ray_scheduler import RayCluster
 
 pytestmark = pytest.mark.full  # starts Ray
 ROWS, SIZE = 240, 20
+PATIENCE_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +40,92 @@ def actors():
     return [process for process in psutil.process_iter(["cmdline"]) if (process.info["cmdline"] or [""])[0].startswith("ray::ShardActor")]
 
 
-def test_an_actor_is_killed(tiny_artifacts, images, tmp_path):
-    artifact = tiny_artifacts["onnx-int8"]
-    run(artifact, tmp_path / "whole", images, shard_size=SIZE)
-    output = tmp_path / "out"
-    command = [sys.executable, "-m", "toolkit.cli", "distribute", str(artifact), str(images), "--output", str(output), "--actors", "2"]
-    process = subprocess.Popen(
-        [*command, "--shard-size", str(SIZE), "--json"], stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+@pytest.fixture(scope="module")
+def artifact(tiny_artifacts):
+    return tiny_artifacts["onnx-int8"]
+
+
+@pytest.fixture(scope="module")
+def whole(artifact, images, tmp_path_factory):
+    """Name → bytes of the shards of a run without Ray."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    run(artifact, folder, images, shard_size=SIZE)
+    return shards_in(folder)
+
+
+def shards_in(folder):
+    return {name: content for name, content in bytes_in(folder).items() if name.endswith(".parquet") and "manifest" not in name}
+
+
+def start(artifact, images, output):
+    """Start the command in a session of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "toolkit.cli",
+        "distribute",
+        artifact,
+        images,
+        "--output",
+        output,
+        "--actors",
+        "2",
+        "--shard-size",
+        SIZE,
+    ]
+    return subprocess.Popen(
+        [*map(str, command), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    until = time.monotonic() + 120
-    while len(list(output.glob("shards/*.parquet"))) < 2:
-        assert time.monotonic() < until
-        assert process.poll() is None
+
+
+def until(process, condition):
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        assert process.poll() is None, process.communicate()
         time.sleep(0.01)
+
+
+def test_an_actor_is_killed(artifact, images, whole, tmp_path):
+    output = tmp_path / "out"
+    process = start(artifact, images, output)
+    until(process, lambda: len(list(output.glob("shards/*.parquet"))) >= 2)
     mine = {each.pid for each in psutil.Process(process.pid).children(recursive=True)}
     victims = [actor for actor in actors() if actor.pid in mine]
     victims[0].send_signal(signal.SIGKILL)
-    process.communicate(timeout=120)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
-    files = {name: content for name, content in bytes_in(output).items() if name.endswith(".parquet") and "manifest" not in name}
-    assert files == {name: content for name, content in bytes_in(tmp_path / "whole").items() if name in files}
+    assert shards_in(output) == whole
     assert sum(pq.read_metadata(file).num_rows for file in output.glob("shards/*.parquet")) == ROWS
+
+
+@pytest.mark.parametrize("moment", ["Ray starts", "shards are captioned"])
+@pytest.mark.parametrize(("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGTERM, os.killpg), (signal.SIGINT, os.killpg)])
+def test_a_signal_ends_the_command_and_its_processes(artifact, images, whole, tmp_path, number, send, moment):
+    """A service manager sends SIGTERM to all processes, and a terminal SIGINT. The exit code is that of all commands."""
+    output = tmp_path / "out"
+    process = start(artifact, images, output)
+    driver = psutil.Process(process.pid)
+    if moment == "Ray starts":
+        until(process, lambda: any("gcs_server" in child.name() for child in driver.children()))
+    else:
+        until(process, lambda: list(output.glob("shards/*.parquet")))
+    others = driver.children(recursive=True)
+    send(process.pid, number)
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, errors.splitlines()[-1]) == (128 + number, f"Stopped by {number.name}."), errors
+    assert "Traceback" not in errors
+    _, alive = psutil.wait_procs(others, timeout=PATIENCE_S)
+    assert alive == []
+    assert shards_in(output).items() <= whole.items()
+    again = start(artifact, images, output)
+    again.communicate(timeout=PATIENCE_S)
+    assert again.returncode == 0
+    assert shards_in(output) == whole
+    assert list(output.glob("**/.*")) == []
