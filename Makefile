@@ -75,18 +75,22 @@ test-full: setup $(LOOP) ## Run the long tests: BLIP-base shapes, many images, t
 fuzz: setup ## Open thousands of damaged and forged artifacts, hostile archives and mutated images, and count the outcomes (minutes)
 	$(BIN)/python -m tests.fuzz
 
-faults: setup ## Run each writing command on small disks, and kill it or fail it at each file system call
+faults: setup ## Run each writing command on small disks, and kill it or fail it at each file system call; fail the server's calls
 	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
+	@test -d build/tiny || $(BIN)/python -m tests.checkpoints tiny build/tiny
+	$(BIN)/toolkit export build/tiny --recipe onnx-int8 --output build/artifacts-tiny --overwrite --on-gate-failure write
+	$(BIN)/python -m tests.faults.serving build/artifacts-tiny/tiny-onnx-int8
 
 soak: setup ## Caption 10,000 images with 20 kills; check memory, file descriptors and threads
 	@test -d build/tiny || $(BIN)/python -m tests.checkpoints tiny build/tiny
 	$(BIN)/toolkit export build/tiny --recipe onnx-int8 --output build/artifacts-tiny --overwrite --on-gate-failure write
 	$(BIN)/python -m tests.soak build/artifacts-tiny/tiny-onnx-int8
 
-distribute-soak: setup ## Caption 10,000 images on a local S3 server with two Ray nodes, killing an actor, a node and the driver; resume 1 M rows
+distribute-soak: setup ## Caption 10,000 images on a local S3 server with two Ray nodes, killing processes; list and resume 1 M rows; measure images/s
 	@test -d build/tiny || $(BIN)/python -m tests.checkpoints tiny build/tiny
 	$(BIN)/toolkit export build/tiny --recipe onnx-int8 --output build/artifacts-tiny --overwrite --on-gate-failure write
-	$(BIN)/python -m tests.distribute_soak build/artifacts-tiny/tiny-onnx-int8
+	@$(MAKE) --no-print-directory artifacts RECIPES=onnx-int8
+	$(BIN)/python -m tests.scale build/artifacts-tiny/tiny-onnx-int8 --rate $(ARTIFACTS)/$(NAME)-onnx-int8 --output build/distribute.json
 
 export: setup ## Export CHECKPOINT to ARTIFACTS with the default recipes or RECIPES (names or "all"); up-to-date artifacts are kept
 	@$(MAKE) --no-print-directory artifacts RECIPES="$(CHOSEN)"

@@ -9,9 +9,10 @@ import errno
 import glob
 import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +32,8 @@ UNSUPPORTED = frozenset(
     if hasattr(errno, name)
 )
 """Values of `OSError.errno` with which a file system refuses an operation that it does not have."""
+TEMPORARY = re.compile(r"\.(.+)-[^-]{8}\.tmp")
+"""Names of the temporary files of `open_atomic`."""
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
@@ -147,14 +150,24 @@ def locked(path: Path, *companions: Path) -> Iterator[None]:
         if not lock.exists() or not os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
             raise OutputError(path, "another process has just written it")  # it removed the file whose lock this process has
         try:
-            with contextlib.suppress(OSError):
-                for file in (path, *companions):
-                    for temporary in path.parent.glob(f".{glob.escape(file.name)}-????????.tmp"):
-                        temporary.unlink(missing_ok=True)
+            remove_temporaries(path.parent, {file.name for file in (path, *companions)}.__contains__)
             yield
         finally:
             with contextlib.suppress(OSError):  # a remaining lock file does not block later writers
                 lock.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path, belongs: Callable[[str], bool]) -> None:
+    """Remove the temporary files of killed writers. Those that cannot be removed stay.
+
+    Args:
+        folder: Where they are.
+        belongs: Returns whether no process writes the file of this name now.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if (match := TEMPORARY.fullmatch(entry.name)) is not None and belongs(match[1]):
+                Path(entry.path).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

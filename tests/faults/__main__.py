@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tests.faults.campaign import run_campaign
-from tests.faults.deeds import DEEDS, Stage
+from tests.faults.deeds import DEEDS, DISTRIBUTE, Stage
 from tests.faults.disks import can_mount
 from tests.faults.injection import can_trace
 
@@ -47,7 +47,15 @@ def make_stage(folder: Path) -> Stage:
         )
         _toolkit("package", artifact, "-o", packages / f"{package}.tar.gz")
     _toolkit("unpack", packages / "artifact.tar.gz", "-o", packages / "unpacked")
-    return Stage(checkpoint=folder / "one" / "tiny", artifact=artifacts["one"], other=artifacts["two"], images=images, packages=packages)
+    _toolkit("distribute", artifacts["one"], images, "-o", folder / "shards", *DISTRIBUTE)
+    return Stage(
+        checkpoint=folder / "one" / "tiny",
+        artifact=artifacts["one"],
+        other=artifacts["two"],
+        images=images,
+        packages=packages,
+        shards=folder / "shards",
+    )
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ WARM = (
         "exporters.families.blip_caption",
         "exporters.gate.gate",
     ),
-    *("runtimes.engines.ort.session", "toolkit.bench.runner", "toolkit.batch.output"),
+    *("runtimes.engines.ort.session", "toolkit.bench.runner", "toolkit.batch.output", "toolkit.distribute.distribute", "pyarrow.parquet"),
 )
 
 
@@ -256,7 +256,7 @@ def _wait(child: int) -> int:
 def _digest(stage: Stage) -> str:
     """Of every file that the deeds read."""
     digest = hashlib.sha256()
-    for folder in (stage.checkpoint, stage.artifact, stage.images, stage.packages):
+    for folder in (stage.checkpoint, stage.artifact, stage.images, stage.packages, stage.shards):
         for file in sorted(folder.rglob("*")):
             digest.update(f"{file.relative_to(folder)}\0".encode() + (file.read_bytes() if file.is_file() else b""))
     return digest.hexdigest()

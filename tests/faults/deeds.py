@@ -1,5 +1,6 @@
 """What is disturbed: commands that write, each with the state it finds, and what may be there afterwards."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -23,6 +24,8 @@ class Stage:
     images: Path
     packages: Path
     """artifact.tar.gz, other.tar.gz, and unpacked, which is the first of them."""
+    shards: Path
+    """Folder of a finished run of `toolkit distribute`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,25 @@ def _look_at_captions(stage: Stage, place: Path) -> str:
         return "nothing"
     whole = partial_of(file).read_bytes().split(b"\n")[:-1]
     return "part" if {json.loads(line)["image"] for line in whole[1:]} <= set(names) else "other rows"
+
+
+DISTRIBUTE = ("--part", "1/1", "--actors", "1", "--shard-size", "3")
+
+
+def _look_at_shards(stage: Stage, place: Path) -> str:
+    """Compare with the finished run: files under their final names are whole, and a stats file has its shard."""
+    files = {file.relative_to(place / "out"): file for file in (place / "out").rglob("*") if file.is_file()}
+    final = {name: file for name, file in files.items() if not name.name.startswith(".")}
+    for name, file in final.items():
+        if name.parent.name == "shards" and name.suffix == ".json":
+            stats = json.loads(file.read_bytes())
+            if stats["sha256"] != hashlib.sha256(final[name.with_suffix(".parquet")].read_bytes()).hexdigest():
+                return f"{name} is of other rows"
+        elif file.read_bytes() != (stage.shards / name).read_bytes():
+            return f"{name} has other bytes"
+    if not final:
+        return "nothing"
+    return "new" if files.keys() == {file.relative_to(stage.shards) for file in stage.shards.rglob("*") if file.is_file()} else "part"
 
 
 def _an_export_of_another_checkpoint(stage: Stage, place: Path) -> None:
@@ -138,6 +160,13 @@ DEEDS = {
         look=_look_at_captions,
         allowed=frozenset({"nothing", "part", "new"}),
         left=frozenset({"captions.jsonl", "captions.jsonl.meta"}),
+    ),
+    "distribute": Deed(
+        prepare=lambda stage, place: None,
+        arguments=lambda stage, place: ["distribute", str(stage.artifact), str(stage.images), "-o", str(place / "out"), *DISTRIBUTE],
+        look=_look_at_shards,
+        allowed=frozenset({"nothing", "part", "new"}),
+        left=frozenset({"out"}),
     ),
 }
 """Command → how it is tried."""

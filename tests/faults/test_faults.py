@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("deeds", ["export", "package,unpack,caption,bench"])
+@pytest.mark.parametrize("deeds", ["export", "package,unpack,caption,bench,distribute"])
 def test_nothing_is_lost_or_half_written(deeds):
     command = [sys.executable, "-m", "tests.faults", "--deeds", deeds, "--most", "3", "--actions", "kill,fail,full", "--seed", "3"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)

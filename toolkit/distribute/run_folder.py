@@ -87,8 +87,18 @@ class RunFolder:
             names = self._store.sizes(f"{self.path}/shards")
         except OSError as error:
             raise DatasetError(self.path, f"cannot be read: {first_line(error)}") from error
-        stems = (name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX))
-        return frozenset(int(stem) for stem in stems if stem.isdigit() and stem == shard_name(int(stem)))
+        return frozenset(number for name in names if name.endswith(SUFFIX) and (number := _number(name)) is not None)
+
+    def remove_leftovers(self, shards: range, *, alone: bool) -> None:
+        """Remove the temporary files of killed processes.
+
+        Args:
+            shards: The shards that only this process and those that it starts write.
+            alone: Whether this is true for the other files, too.
+        """
+        self._store.remove_temporaries(f"{self.path}/shards", lambda name: _number(name) in shards)
+        if alone:
+            self._store.remove_temporaries(self.path, lambda name: name == RUN_FILE or name.startswith("manifest-"))
 
     def open(
         self, settings: Mapping[str, Any], shard_size: int, inputs: Inputs, *, extend: bool, on_listed: Callable[[], None] = lambda: None
@@ -181,3 +191,9 @@ class RunFolder:
             OutputError: It cannot be written.
         """
         self._store.write(f"{self.path}/{RUN_FILE}", json.dumps(json_dataclass.dump(run), indent=1).encode() + b"\n")
+
+
+def _number(name: str) -> int | None:
+    """Return the number of the shard that a file of the folder `shards` belongs to."""
+    stem, _, suffix = name.partition(".")
+    return int(stem) if suffix in ("parquet", "json") and stem.isdecimal() and stem == shard_name(int(stem)) else None

@@ -3,7 +3,7 @@
 import io
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Protocol, TypeAlias, cast
 
 from runtimes.errors import DatasetError, MissingDependencyError, OutputError, first_line
-from runtimes.storage.atomic_write import move_or_copy, write_atomically
+from runtimes.storage.atomic_write import move_or_copy, remove_temporaries, write_atomically
 from toolkit.image_paths import SUFFIXES, walk
 
 S3: Final = "s3://"
@@ -83,6 +83,10 @@ class Store(Protocol):
         Raises:
             OutputError: It is not there and cannot be created.
         """
+        ...
+
+    def remove_temporaries(self, folder: str, belongs: Callable[[str], bool]) -> None:
+        """Remove what killed processes left of files that were not complete; see `atomic_write.remove_temporaries`."""
         ...
 
 
@@ -155,6 +159,10 @@ class LocalStore:
             Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(folder, error.strerror or str(error)) from error
+
+    def remove_temporaries(self, folder: str, belongs: Callable[[str], bool]) -> None:
+        """See `Store`."""
+        remove_temporaries(Path(folder), belongs)
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -248,6 +256,9 @@ class S3Store:
             raise OutputError(folder, first_line(error)) from error
         if not exists:
             raise OutputError(folder, f"there is no bucket {bucket}; create it")
+
+    def remove_temporaries(self, folder: str, belongs: Callable[[str], bool]) -> None:
+        """See `Store`. An upload that was not completed is no object."""
 
     def _children(self, folder: str) -> list[tuple[str, bool]]:
         """Return (name, whether it is a folder) of the entries of a folder without hidden ones, sorted."""

@@ -64,6 +64,23 @@ def test_equal_bytes_are_captioned_once_and_marked(whole):
     assert sum(each["tokens"] for each in stats) == summary["tokens"] == sum(tokens)
 
 
+def test_temporary_files_of_killed_processes_are_removed(artifact, images, whole, tmp_path):
+    """A part removes those of its own shards; other processes may be writing the other files."""
+    folder = shutil.copytree(whole[1], tmp_path / "out")
+    odd, even = (folder / "shards" / f".00000{number}.{suffix}-ab_12xyz.tmp" for number, suffix in ((1, "parquet"), (2, "json")))
+    listed, foreign = folder / ".run.json-ab_12xyz.tmp", folder / ".notes-ab_12xyz.tmp"
+
+    def left_by(part):
+        for file in (odd, even, listed, foreign):
+            file.write_bytes(b"half")
+        run(artifact, folder, images, part=part)
+        return {file for file in folder.rglob(".*") if file.is_file()}
+
+    assert left_by(Part(1, 2)) == {odd, listed, foreign}
+    assert left_by(Part(2, 2)) == {even, listed, foreign}
+    assert left_by(Part(1, 1)) == {foreign}
+
+
 def test_a_finished_run_is_not_touched_and_missing_stats_are_made_again(artifact, images, whole):
     summary, folder = whole
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.rglob("*") if file.is_file()}
