@@ -15,6 +15,7 @@ from tests.fuzz import tally
 from tests.load import page as serving
 from tests.paths import GOLDEN
 from tests.quality import page as quality_page
+from tests.scale import page as scale
 from toolkit.bench.peers.table import render_peers
 from toolkit.records.record import Record, read_records
 from toolkit.report.plots import first_plot
@@ -30,7 +31,7 @@ PEERS = "peers"
 """This table joins two files of records: its own and `peers-quality`."""
 GROWTH = "growth"
 """Prefix of the names of sweeps, and the table that is shown of each, with the facts."""
-FILES = {"fuzz": tally.render, "serving": serving.render}
+FILES = {"distribute": scale.render, "fuzz": tally.render, "serving": serving.render}
 """Tables that do not belong to a host: name of their record → function that renders it."""
 OVERVIEW = ("hf-fp32", "pytorch-int8", "onnx-fp32", "onnx-int8", "onnx-int4", "onnx-int8-fast")
 """Cases of the README's table."""

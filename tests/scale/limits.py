@@ -1,14 +1,17 @@
-"""Time and memory of `toolkit distribute` before the first image: a million paths that are listed, a million rows that are finished."""
+"""Time and memory of `toolkit distribute` before the first image: a million paths or objects that are listed, a million finished rows."""
 
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from tests.toolkit.distribute.listing_server import FOLDER, listing_server
 from tests.toolkit.distribute.runs import order
+from tests.toolkit.distribute.s3_server import KEYS
 from toolkit.distribute.distribute import config_of, settings_of
 from toolkit.distribute.entry import Entry
 from toolkit.distribute.manifest import write_manifest
@@ -18,58 +21,61 @@ from toolkit.distribute.stores import Stores
 
 SHARD_SIZE = 1000
 PER_FOLDER = 10_000
-MAX_S, MAX_MB = 10.0, 200.0
+MAX_MB = 200.0
+"""Of every command."""
+MAX_RESUME_S = 10.0
 
 
-def listed_paths(artifact: Path, count: int, say: Callable[[str], None]) -> bool:
-    """List that many empty files; return whether it takes less than 200 MB."""
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one command took."""
+
+    what: str
+    seconds: float
+    peak_mb: float
+    """Largest resident memory."""
+
+
+def listed_paths(artifact: Path, count: int) -> Iterator[Measured]:
+    """List that many files of a local folder, with their names only, and with hashes of contents that all differ."""
     with tempfile.TemporaryDirectory() as temporary:
         images, output = Path(temporary) / "images", Path(temporary) / "out"
         for number in range(count):
             if number % PER_FOLDER == 0:
                 (folder := images / f"{number // PER_FOLDER:05}").mkdir(parents=True)
-            os.close(os.open(folder / f"{number:07}.jpg", os.O_CREAT))
+            (folder / f"{number:07}.jpg").write_bytes(number.to_bytes(8))
         for option in ("--no-hash", "--hash"):
-            seconds, megabytes = _measured(artifact, images, output, option, "--list-only")
-            say(f"{count} paths listed with {option} in {seconds:.1f} s and {megabytes:.0f} MB")
-            if megabytes >= MAX_MB:
-                return False
-        return True
+            yield _measured(f"{count:,} files, `{option}`", artifact, images, output, option, "--list-only")
 
 
-def resumed_rows(artifact: Path, count: int, say: Callable[[str], None]) -> bool:
-    """Resume a run in which that many rows are finished; return whether it is ready in 10 s and 200 MB."""
+def listed_objects(artifact: Path, count: int) -> Iterator[Measured]:
+    """List that many objects of an S3 server, in folders and in one folder."""
+    for per_folder in (PER_FOLDER, None):
+        with tempfile.TemporaryDirectory() as temporary, listing_server(count, per_folder) as endpoint:
+            options = ("--no-hash", "--list-only", "--s3-endpoint", endpoint)
+            where = "in one folder" if per_folder is None else f"in folders of {per_folder:,}"
+            yield _measured(f"{count:,} objects {where}", artifact, f"s3://{FOLDER}", Path(temporary) / "out", *options)
+
+
+def resumed_rows(artifact: Path, count: int) -> Iterator[Measured]:
+    """Start a run again in which that many rows are finished."""
     with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary) / "out"
         _finish(artifact, output, count)
-        seconds, megabytes = _measured(artifact, "images", output, "--no-hash")
-        say(f"{count} finished rows: ready in {seconds:.1f} s and {megabytes:.0f} MB")
-        return seconds < MAX_S and megabytes < MAX_MB
+        yield _measured(f"{count:,} finished rows", artifact, "images", output, "--no-hash")
 
 
-def _measured(artifact: Path, inputs: object, output: Path, *options: str) -> tuple[float, float]:
-    """Return time in s and largest resident memory in MB of one command."""
-    command = [
-        sys.executable,
-        "-m",
-        "toolkit.cli",
-        "-q",
-        "distribute",
-        str(artifact),
-        str(inputs),
-        "--output",
-        str(output),
-        "--part",
-        "1/1",
-        *options,
-    ]
+def _measured(what: str, artifact: Path, inputs: object, output: Path, *options: str) -> Measured:
+    arguments = (str(artifact), str(inputs), "--output", str(output), "--part", "1/1", *options)
     began, peak = time.monotonic(), 0
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "toolkit.cli", "-q", "distribute", *arguments], stdout=subprocess.DEVNULL, env=os.environ | KEYS
+    )
     while process.poll() is None:  # the peak that the system reports at the end includes that of this process before the fork
         peak = max(peak, _peak_kb(process.pid))
         time.sleep(0.01)
     assert process.returncode == 0
-    return time.monotonic() - began, peak / 1024
+    return Measured(what=what, seconds=time.monotonic() - began, peak_mb=peak / 1024)
 
 
 def _peak_kb(process: int) -> int:

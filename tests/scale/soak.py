@@ -1,10 +1,9 @@
-"""A data set on a local S3 server, captioned by two Ray nodes while processes are killed: `make distribute-soak`.
+"""A data set on a local S3 server, captioned by two Ray nodes while processes are killed.
 
 10,000 images, one in a hundred corrupt: a tenth as files, the others in WebDataset tar files and Parquet files. An actor, a node and the
 driver are killed. Every input has one row, with the caption of `toolkit caption`; 16 parts without Ray have the bytes of that run.
 """
 
-import argparse
 import io
 import json
 import os
@@ -15,7 +14,7 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.distribute_scale import listed_paths, resumed_rows
 from tests.images import encode
 from tests.soak import CORRUPT, photo_image
 from tests.toolkit.distribute.s3_server import BUCKET, KEYS, files, s3_server
@@ -147,8 +145,41 @@ def _is_actor(process: psutil.Process) -> bool:
     return (process.info["cmdline"] or [""])[0].startswith("ray::ShardActor")
 
 
-def soak(artifact: Path, count: int, shard_size: int, say: Callable[[str], None]) -> bool:
-    """Run the campaign and say what was seen; return whether it is as promised."""
+@dataclass(frozen=True, kw_only=True)
+class Soaked:
+    """What was seen."""
+
+    inputs: int
+    shards: int
+    seconds: float
+    killed: list[str]
+    exit_code: int
+    rows: int
+    once: bool
+    """Whether each input has one row."""
+    equal: int
+    """Rows that equal those of `toolkit caption`."""
+    errors: int
+    duplicates: int
+    parts: int
+    parts_seconds: float
+    parts_equal: bool
+    """Whether the parts without Ray have the bytes of the run on Ray."""
+
+    def problems(self) -> list[str]:
+        """Return what is not as promised."""
+        wrong = {
+            "the exit code is not 1": self.exit_code != 1,
+            "not all were killed": self.killed != ["actor", "node", "driver"],
+            "an input has no row, or several": not self.once,
+            f"{self.inputs - self.equal} rows differ from those of toolkit caption": self.equal != self.inputs,
+            "the parts have other bytes": not self.parts_equal,
+        }
+        return [problem for problem, is_wrong in wrong.items() if is_wrong]
+
+
+def soak(artifact: Path, count: int, shard_size: int) -> Soaked:
+    """Run the campaign and return what was seen."""
     with tempfile.TemporaryDirectory() as temporary, s3_server() as endpoint:
         folder, there = Path(temporary), files(endpoint)
         os.environ |= KEYS | {"AWS_ENDPOINT_URL_S3": endpoint, "OMP_NUM_THREADS": "1"}
@@ -156,29 +187,34 @@ def soak(artifact: Path, count: int, shard_size: int, say: Callable[[str], None]
         inputs = upload(images, there)
         expected = expected_rows(artifact, images, folder)
         common = [*TOOLKIT, "distribute", str(artifact), *inputs, "--shard-size", str(shard_size)]
-        total = -(-count // shard_size)
-        began = time.monotonic()
+        total, began = -(-count // shard_size), time.monotonic()
         killing = Killing([*common, "--output", f"s3://{OUT}"], there)
         code = killing.run(total)
-        ray_shards = shards(there)
-        say(f"{count} inputs in {total} shards in {time.monotonic() - began:.0f} s; killed: {', '.join(killing.killed)}; exit code {code}")
+        seconds, ray_shards = time.monotonic() - began, shards(there)
         rows = [row for name in sorted(ray_shards) for row in pq.read_table(io.BytesIO(ray_shards[name])).to_pylist()]
-        places = Counter(row["index"] for row in rows)
-        once = len(rows) == count and set(places.values()) == {1}
-        same = sum(_same(row, other) for row, other in zip(rows, expected, strict=False))
-        errors = sum(row["error"] is not None for row in rows)
-        say(f"{len(rows)} rows, one per input: {once}; {same} equal those of `toolkit caption`; {errors} errors")
-        say(f"{sum(row['duplicate_of'] is not None for row in rows)} rows have the bytes of an earlier one")
-        began = time.monotonic()
+        places, began = Counter(row["index"] for row in rows), time.monotonic()
         for number in range(1, PARTS + 1):
             subprocess.run(
                 [*common, "--output", str(folder / "parts"), "--part", f"{number}/{PARTS}"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-        joined = {file.name: file.read_bytes() for file in (folder / "parts" / "shards").glob("*.parquet")}
-        say(f"{PARTS} parts in {time.monotonic() - began:.0f} s; their shards have the bytes of the run on Ray: {joined == ray_shards}")
-        return once and same == count and joined == ray_shards and code == 1 and killing.killed == ["actor", "node", "driver"]
+        parts_seconds = time.monotonic() - began
+        return Soaked(
+            inputs=count,
+            shards=total,
+            seconds=seconds,
+            killed=killing.killed,
+            exit_code=code,
+            rows=len(rows),
+            once=len(rows) == count and set(places.values()) == {1},
+            equal=sum(_same(row, other) for row, other in zip(rows, expected, strict=False)),
+            errors=sum(row["error"] is not None for row in rows),
+            duplicates=sum(row["duplicate_of"] is not None for row in rows),
+            parts=PARTS,
+            parts_seconds=parts_seconds,
+            parts_equal={file.name: file.read_bytes() for file in (folder / "parts" / "shards").glob("*.parquet")} == ray_shards,
+        )
 
 
 def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -186,21 +222,3 @@ def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
     if "error" in other:
         return bool(row["code"] == other["code"])
     return all(row[name] == other[name] for name in ("caption", "token_ids", "score", "finish_reason"))
-
-
-def main() -> None:
-    """Say what was seen; exit code 1 if it is not as promised."""
-    parser = argparse.ArgumentParser(prog="python -m tests.distribute_soak")
-    parser.add_argument("artifact", type=Path)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--shard-size", type=int, default=250)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="finished rows of the run that is resumed, and paths that are listed")
-    options = parser.parse_args()
-    good = soak(options.artifact, options.images, options.shard_size, print)
-    for measure in (listed_paths, resumed_rows):
-        good &= measure(options.artifact, options.rows, print)
-    sys.exit(not good)
-
-
-if __name__ == "__main__":
-    main()

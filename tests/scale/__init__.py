@@ -1,0 +1,1 @@
+"""Measurements of `toolkit distribute`: `python -m tests.scale`, `make distribute-soak`."""
