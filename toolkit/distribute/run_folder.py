@@ -20,6 +20,8 @@ from toolkit.distribute.stores import Store, Stores
 
 SCHEMA: Final = 1
 RUN_FILE: Final = "run.json"
+MANIFEST: Final = "manifest-"
+"""Names of the files of the manifest begin with it. Without `run.json`, they are of a listing that was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ class RunFolder:
         """
         self._store.remove_temporaries(f"{self.path}/shards", lambda name: _number(name) in shards)
         if alone:
-            self._store.remove_temporaries(self.path, lambda name: name == RUN_FILE or name.startswith("manifest-"))
+            self._store.remove_temporaries(self.path, lambda name: name == RUN_FILE or _is_manifest(name))
 
     def open(
         self, settings: Mapping[str, Any], shard_size: int, inputs: Inputs, *, extend: bool, on_listed: Callable[[], None] = lambda: None
@@ -123,7 +125,7 @@ class RunFolder:
         run, started = self._read(), bool(self.finished_shards())
         new = Run(schema=SCHEMA, settings=settings, shard_size=shard_size, listings=())
         if run is None:
-            if started or any(not name.startswith(".") for name in self._store.sizes(self.path)):
+            if started or not all(name.startswith(".") or _is_manifest(name) for name in self._store.sizes(self.path)):
                 raise OutputExistsError(self.path, "It is not the folder of a run: choose another --output.")
             return self._add_listing(new, inputs, on_listed)
         if started:
@@ -155,7 +157,7 @@ class RunFolder:
                 yield entry
 
         earlier = [(manifest, f"{self.path}/{manifest.file}") for manifest in run.manifests]
-        path = f"{self.path}/manifest-{len(earlier):04}.parquet"
+        path = f"{self.path}/{MANIFEST}{len(earlier):04}.parquet"
         if (manifest := write_manifest(counted(), run.shard_size, path, self._store, earlier)) is not None:
             run = replace(run, listings=(*run.listings, Listing(inputs=inputs, manifest=manifest)))
             self.write(run)
@@ -191,6 +193,10 @@ class RunFolder:
             OutputError: It cannot be written.
         """
         self._store.write(f"{self.path}/{RUN_FILE}", json.dumps(json_dataclass.dump(run), indent=1).encode() + b"\n")
+
+
+def _is_manifest(name: str) -> bool:
+    return name.startswith(MANIFEST)
 
 
 def _number(name: str) -> int | None:

@@ -64,6 +64,14 @@ def test_equal_bytes_are_captioned_once_and_marked(whole):
     assert sum(each["tokens"] for each in stats) == summary["tokens"] == sum(tokens)
 
 
+def test_a_listing_that_was_stopped_before_its_end_begins_again(artifact, images, whole, tmp_path):
+    folder = tmp_path / "out"
+    run(artifact, folder, images, list_only=True)
+    (folder / "run.json").unlink()
+    run(artifact, folder, images)
+    assert bytes_in(folder) == bytes_in(whole[1])
+
+
 def test_temporary_files_of_killed_processes_are_removed(artifact, images, whole, tmp_path):
     """A part removes those of its own shards; other processes may be writing the other files."""
     folder = shutil.copytree(whole[1], tmp_path / "out")
