@@ -21,6 +21,9 @@ from toolkit.distribute.shard_runner import RunConfig, ShardRunner
 from toolkit.distribute.tally import News
 
 CONNECT_S: Final = 5.0
+HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HTTP2_SETTINGS: Final = b"\0\0\0\x04\0\0\0\0\0"
+"""An empty frame: u24 length, u8 type, u8 flags, u32 stream."""
 POLL_S: Final = 2.0
 """Time between two looks at the progress of the actors."""
 MAX_ATTEMPTS: Final = 3
@@ -114,7 +117,7 @@ class RayCluster:
 
 
 def _check_address(address: str) -> None:
-    """Check that an address answers: Ray tries for many minutes.
+    """Check that a gRPC server answers at an address: Ray tries for many minutes.
 
     Raises:
         UnavailableError: Nothing answers there.
@@ -123,9 +126,20 @@ def _check_address(address: str) -> None:
     if not port.isdigit():
         raise UnavailableError(f"{address}: is not the address of a Ray cluster; give HOST:PORT as `ray start` prints it")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S) as connection:
+            answers = os.environ.get("RAY_USE_TLS", "0") not in ("", "0") or _speaks_http2(connection)
     except (OSError, OverflowError) as error:
         raise UnavailableError(f"{address}: no Ray cluster answers: {first_line(error)}") from error
+    if not answers:
+        raise UnavailableError(f"{address}: no Ray cluster answers: another service does; give HOST:PORT as `ray start` prints it")
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """Return whether the peer answers the start of HTTP/2 as Ray's gRPC servers do: with a SETTINGS frame."""
+    connection.sendall(HTTP2_PREFACE + HTTP2_SETTINGS)
+    with connection.makefile("rb") as stream:
+        header = stream.read(len(HTTP2_SETTINGS))
+    return len(header) == len(HTTP2_SETTINGS) and header[3] == HTTP2_SETTINGS[3]
 
 
 class _Shards:

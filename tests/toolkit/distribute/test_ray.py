@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -38,6 +40,21 @@ def test_an_address_that_does_not_answer(address):
 def actors():
     """Return the processes of actors of this machine."""
     return [process for process in psutil.process_iter(["cmdline"]) if (process.info["cmdline"] or [""])[0].startswith("ray::ShardActor")]
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_another_service_answers(answer):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(answer)
+
+        threading.Thread(target=serve).start()
+        with pytest.raises(UnavailableError, match="another service"):
+            RayCluster(address=f"127.0.0.1:{listener.getsockname()[1]}", actors=1, threads=1).check()
 
 
 @pytest.fixture(scope="module")
