@@ -322,9 +322,16 @@ def find_recipes(names_or_files: Sequence[str], *, cuda: bool) -> list[Recipe]:
     return [recipe for name in names_or_files for recipe in (RECIPES if name == ALL else (find_recipe(name),))]
 
 
-def with_layouts(recipes: Sequence[Recipe], names: Collection[str], layouts: Collection[str]) -> list[Recipe]:
-    """Return the recipes that the user named and, of those that "all" added, the ones with a layout that the checkpoint's task has."""
-    return [recipe for recipe in recipes if recipe.layout in layouts or recipe.name in names]
+def for_task(recipes: Sequence[Recipe], names: Collection[str], layouts: Collection[str], left_out: Collection[str]) -> list[Recipe]:
+    """Return the recipes that a checkpoint's task can use.
+
+    Args:
+        recipes: From `find_recipes`.
+        names: Those that the user named. They are all returned.
+        layouts: Layouts that the task has.
+        left_out: Recipes that are exported by name only.
+    """
+    return [recipe for recipe in recipes if recipe.name in names or (recipe.layout in layouts and recipe.name not in left_out)]
 
 
 def find_recipe(name_or_file: str) -> Recipe:

@@ -3,7 +3,8 @@
     python -m tests.checkpoints base build/blip-base-random
 
 `tiny` (72 k parameters) captions in milliseconds: its weights are wide enough for captions to differ between images, and its end token
-is likely enough for some of them to end early. `base` has the shapes of BLIP-base (224 M parameters), for speed and memory.
+is likely enough for some of them to end early. `base` has the shapes of BLIP-base (224 M parameters), `large` those of
+BLIP-large (470 M), for speed and memory.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageT
 
 from tests.drawn import TINY_WORDS
 
-Shapes = Literal["tiny", "base"]
+Shapes = Literal["tiny", "base", "large"]
 Task = Literal["caption", "vqa", "matching"]
 MODELS = {"caption": BlipForConditionalGeneration, "vqa": BlipForQuestionAnswering, "matching": BlipForImageTextRetrieval}
 """Task → class of transformers."""
@@ -45,7 +46,7 @@ def write_random_checkpoint(directory: Path, shapes: Shapes, seed: int, task: Ta
 
     Args:
         directory: Where; made if it is not there.
-        shapes: "tiny" or "base".
+        shapes: "tiny", "base" or "large".
         seed: Of the weights.
         task: What the model is for.
 
@@ -55,7 +56,7 @@ def write_random_checkpoint(directory: Path, shapes: Shapes, seed: int, task: Ta
     if is_complete(directory):
         raise FileExistsError(f"{directory}: holds a checkpoint already")
     directory.mkdir(parents=True, exist_ok=True)
-    config = tiny_config() if shapes == "tiny" else base_config()
+    config = CONFIGS[shapes]()
     model = _random_model(config, seed, task, tiny=shapes == "tiny")
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in TIED}
     safetensors.torch.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
@@ -129,6 +130,18 @@ def base_config() -> BlipConfig:
     return BlipConfig(text_config={"num_attention_heads": 12, "encoder_hidden_size": 768}, vision_config={"initializer_range": 0.02})
 
 
+def large_config() -> BlipConfig:
+    """Return BLIP-large's shapes: those of BLIP-base with a larger vision encoder."""
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    return BlipConfig(
+        text_config={"num_attention_heads": 12, "encoder_hidden_size": 1024}, vision_config={**vision, "initializer_range": 0.02}
+    )
+
+
+CONFIGS = {"tiny": tiny_config, "base": base_config, "large": large_config}
+"""Shapes → function that returns the configuration."""
+
+
 def tiny_vocabulary() -> dict[str, int]:
     """Return word → id: 64 words."""
     return _vocabulary(64, SPECIAL, TINY_WORDS)
@@ -160,7 +173,7 @@ def processor_config(side_px: int) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a checkpoint from the command line; one that is there already stays as it is."""
     parser = argparse.ArgumentParser(prog="python -m tests.checkpoints", description="Write a BLIP checkpoint of random weights.")
-    parser.add_argument("shapes", choices=("tiny", "base"))
+    parser.add_argument("shapes", choices=tuple(CONFIGS))
     parser.add_argument("directory", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--task", choices=tuple(MODELS), default="caption")

@@ -41,7 +41,7 @@ class Dataset:
     @property
     def has_references(self) -> bool:
         """Whether every image has reference captions."""
-        return all(image.captions for image in self.images)
+        return all(image.texts for image in self.images)
 
     @property
     def sha256(self) -> str:
@@ -50,7 +50,7 @@ class Dataset:
             [
                 shown_name(image.path.name),
                 sha256_of(image.path) if image.path.is_file() else None,
-                list(image.captions),
+                list(image.texts),
                 *([] if image.question is None else [image.question]),
             ]
             for image in self.images
@@ -79,11 +79,11 @@ def load_dataset(name: str | None, images: Path | None = None, limit: int | None
     else:
         file = SAMPLES[task] if name == "sample" else Path(name) / "captions.json" if Path(name).is_dir() else Path(name)
         dataset = Dataset("sample" if name == "sample" else _short(file), tuple(_read(file, images)))
-        if dataset.images and not any(image.captions for image in dataset.images):
+        if dataset.images and not any(image.texts for image in dataset.images):
             raise DatasetError(dataset.name, "none of its images has captions or answers")
-        if missing := [image.path.name for image in dataset.images if not image.captions]:
+        if missing := [image.path.name for image in dataset.images if not image.texts]:
             logger.warning("%s: %d images have no captions or answers and are not used (first: %s)", dataset.name, len(missing), missing[0])
-            dataset = Dataset(dataset.name, tuple(image for image in dataset.images if image.captions))
+            dataset = Dataset(dataset.name, tuple(image for image in dataset.images if image.texts))
     if not dataset.images:
         raise DatasetError(dataset.name, "has no images")
     if limit is not None and limit < len(dataset.images):

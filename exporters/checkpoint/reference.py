@@ -30,7 +30,7 @@ def find_reference(checkpoint: Checkpoint, images: Sequence[LabelledImage], thre
         [checkpoint.family.family, checkpoint.family.task],
         [json_dataclass.dump(part) for part in (checkpoint.stored_model, checkpoint.image, checkpoint.tokenizer, checkpoint.defaults)],
         hashlib.sha256(checkpoint.tokenizer_json).hexdigest(),
-        [[sha256_of(image.path), image.question, list(image.captions)] for image in images],
+        [[sha256_of(image.path), image.question, list(image.texts)] for image in images],
     ]
 
     def run() -> Any:  # noqa: ANN401 - the family's reference

@@ -65,7 +65,8 @@ class Emulation:
         """Read images and tokenize their captions.
 
         An image without captions gets captions that the checkpoint samples. The mean of the drift on those is the Kullback-Leibler
-        divergence of the model's distribution from FP32's, per token.
+        divergence of the model's distribution from FP32's, per token. An image without a question gets one of the family's
+        questions, if its task has some.
 
         Args:
             images: Images, with or without captions.
@@ -76,11 +77,15 @@ class Emulation:
         self.model.use({})
         tokenizer = CaptionTokenizer(self._checkpoint.tokenizer_json, self._checkpoint.tokenizer)
         limit, examples = self._checkpoint.model.max_positions, []
-        for image in evenly_spaced(images, MAX_IMAGES):
+        for index, image in enumerate(evenly_spaced(images, MAX_IMAGES)):
             read = read_image(image.path)
-            question = {} if image.question is None else {"question_ids": np.array([tokenizer.encoder_ids(image.question)])}
+            question = (
+                self._checkpoint.family.calibration_inputs(tokenizer, index)
+                if image.question is None
+                else {"question_ids": np.array([tokenizer.encoder_ids(image.question)])}
+            )
             inputs = {"pixels": preprocess(read, self._checkpoint.image)[None], **question}
-            captions = tuple(tuple(tokenizer.text_ids(caption)[:limit]) for caption in image.captions)
+            captions = tuple(tuple(tokenizer.text_ids(caption)[:limit]) for caption in image.texts)
             captions = captions or self._sampled(inputs, tokenizer.prompt_ids(None))
             score = self._score(self._exact, inputs, captions)
             if self._exact is not self._session:

@@ -86,6 +86,8 @@ class FamilyAdapter:
     """Tables of word embeddings that no head shares."""
     own_parts: frozenset[str] = frozenset()
     """See `exporters.families.architectures.OWN_PARTS`."""
+    by_name_only: frozenset[str] = frozenset()
+    """Recipes that `toolkit export` makes only if the user names them, because they do not pass the gate with models of this task."""
     drafts: bool = True
     """Whether texts are long enough for a draft table."""
     read_config: Callable[[Mapping[str, Any]], CheckpointConfig]

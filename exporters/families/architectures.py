@@ -19,3 +19,10 @@ OWN_PARTS = {
     "matching": frozenset({"text_encoder.", "itm_head."}),
 }
 """Task → starts of names that mark checkpoints of other tasks (`exporters.checkpoint.refusals.MARKS`) and are this one's own."""
+
+BASELINES = {
+    "caption": "exporters.families.blip_reference:HfCaptioner",
+    "vqa": "exporters.families.blip_reference:HfAnswerer",
+    "matching": "exporters.families.blip_matching.reference:HfMatcher",
+}
+"""Task → "module:class" of transformers' model, the baseline of benchmarks. Without its adapter, which imports what exports need."""

@@ -1,8 +1,7 @@
-"""transformers' own BLIP captioner in FP32, and the reference run of a model of transformers on the gate's images."""
+"""transformers' own BLIP models that generate texts, in FP32, and the reference run of a model of transformers on the gate's images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,9 @@ from exporters.gate.gate import Reference
 from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.decoding.scoring import sequence_log_probability
-from runtimes.decoding.search import PhaseTimer
 from runtimes.decoding.session import Float32
-from runtimes.errors import ToolkitError
 from runtimes.images.reading import ImageInput
-from runtimes.tasks.results import Caption
+from runtimes.tasks.results import GeneratedText
 
 MAX_MARGIN_NAT = 1e6
 """Margin of a token if all others are banned, in place of infinity, which JSON does not have."""
@@ -29,41 +26,9 @@ class HfCaptioner(HfTextModel):
 
     MODEL = "BlipForConditionalGeneration"
 
-    @torch.inference_mode()
-    def caption(
-        self,
-        images: Sequence[ImageInput],
-        prompt: str | None = None,
-        batch_size: int = 1,
-        *,
-        timer: PhaseTimer | None = None,
-        **options: Any,  # noqa: ANN401 - fields of GenerationConfig
-    ) -> list[Caption]:
-        """Caption images; see `Captioner.caption`. Options that are left out have the defaults of `GenerationConfig`."""
-        config = GenerationConfig(**{name: value for name, value in options.items() if value is not None})
-        captions: list[Caption] = []
-        for start in range(0, len(images), batch_size):
-            started = perf_counter()
-            pixels: list[torch.Tensor] = []
-            errors: list[str | None] = []
-            for image in images[start : start + batch_size]:
-                try:
-                    pixels.append(self._pixels(image))
-                    errors.append(None)
-                except ToolkitError as error:
-                    errors.append(str(error))
-            if timer:
-                timer("read", perf_counter() - started)
-            readable = self._captions(torch.cat(pixels), prompt, config, timer) if pixels else iter(())
-            captions += [next(readable) if error is None else Caption(text="", token_ids=(), score=None, error=error) for error in errors]
-        return captions
-
-    def _captions(self, pixels: torch.Tensor, prompt: str | None, config: GenerationConfig, timer: PhaseTimer | None) -> Iterator[Caption]:
-        beams = config.num_beams > 1
-        output = self.generate(pixels, [prompt] * len(pixels), config, timer, scores=beams)
-        for row, sequence in enumerate(output.sequences.tolist()):
-            ids = self._trim(sequence)
-            yield Caption(text=self._text(ids), token_ids=tuple(ids), score=float(output.sequences_scores[row]) if beams else None)
+    def caption(self, images: Sequence[ImageInput], prompt: str | None = None, **arguments: Any) -> list[GeneratedText]:  # noqa: ANN401
+        """Caption images; see `HfTextModel.generate`."""
+        return self.generate(images, [None] * len(images), prompt=prompt, **arguments)
 
     def score(self, images: Sequence[ImageInput], *, captions: Sequence[Sequence[str]]) -> list[Float32]:
         """Return the teacher-forced log-probabilities f32[K] of each image's K captions; see `Captioner.score`."""
@@ -79,9 +44,15 @@ class HfCaptioner(HfTextModel):
         """Return the teacher-forced log-probabilities f32[T,V] of each caption; see `Captioner.token_log_probabilities`."""
         return self.reference_log_probabilities(image, None, captions)
 
-    def strip_prompt(self, caption: Caption, prompt: str | None) -> str:
-        """Return a caption's text without its prompt."""
-        return self._text(caption.token_ids[1 if prompt is None else len(self.text_ids(prompt)) - 1 :]).strip()
+
+class HfAnswerer(HfTextModel):
+    """transformers' `BlipForQuestionAnswering`."""
+
+    MODEL = "BlipForQuestionAnswering"
+
+    def _states(self, image: ImageInput, question: str | None) -> torch.Tensor:
+        ids = self._tokenizer([question], return_tensors="pt").input_ids.to(self._device)
+        return self.model.text_encoder(input_ids=ids, encoder_hidden_states=super()._states(image, None)).last_hidden_state
 
 
 def versions() -> dict[str, str]:
@@ -106,8 +77,8 @@ def run_reference(
         text, margin = text_with_margins(reference, image.path, image.question, defaults.deterministic())
         ids.append(tuple(text))
         margins.append(tuple(margin))
-        rows = reference.reference_log_probabilities(image.path, image.question, image.captions)
-        sequences = map(reference.text_ids, image.captions)
+        rows = reference.reference_log_probabilities(image.path, image.question, image.texts)
+        sequences = map(reference.text_ids, image.texts)
         scores.append(tuple(sequence_log_probability(row, sequence) for row, sequence in zip(rows, sequences, strict=True)))
     return Reference(
         transformers=transformers.__version__, token_ids=tuple(ids), margins_nat=tuple(margins), log_probabilities=tuple(scores)
@@ -126,7 +97,7 @@ def text_with_margins(model: HfTextModel, image: ImageInput, text: str | None, c
         Token ids, and for each generated token the margin: log-probability of the best token minus that of the second, in nat. Beam search
         has no margin per token, so its list is empty.
     """
-    output = model.generate(model._pixels(image), [text], config, scores=config.num_beams == 1)
+    output = model.output(model._pixels(image), [text], config, scores=config.num_beams == 1)
     ids = model._trim(output.sequences[0].tolist())
     if config.num_beams > 1:
         return ids, []

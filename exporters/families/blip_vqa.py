@@ -18,9 +18,9 @@ from exporters.families.architectures import OWN_PARTS
 from exporters.families.blip_calibration import TEXT, decoder_folds, keys_and_values, run_decoder, value_folds, vision_folds
 from exporters.families.blip_caption import BLIP_CAPTION, read_config
 from exporters.families.blip_graphs import IMAGES, ROWS, decoder_graph, encoder_graph, key_value_examples, prepare
-from exporters.families.blip_reference import run_reference
+from exporters.families.blip_reference import HfAnswerer, run_reference
 from exporters.families.folding import Fold
-from exporters.families.hf_text_model import HfTextModel, untied_model
+from exporters.families.hf_text_model import untied_model
 from runtimes.artifact.manifest import TokenizerSpec
 from runtimes.decoding.session import Inputs
 from runtimes.decoding.tokenizer import CaptionTokenizer
@@ -29,7 +29,6 @@ from runtimes.engines.pytorch.question_session import TorchQuestionSession
 from runtimes.families.blip import BlipSpec
 from runtimes.families.blip_vqa import BlipVqaSpec
 from runtimes.families.signature import QUESTION
-from runtimes.images.reading import ImageInput
 
 QUESTION_ENCODER = "text_encoder.encoder.layer"
 QUESTIONS = (
@@ -42,16 +41,6 @@ QUESTIONS = (
 )
 """Questions about calibration images, which have none of their own; image i has question i modulo their number. Each has at least as many
 tokens as `exporters.calibration.activations.ROWS`."""
-
-
-class HfAnswerer(HfTextModel):
-    """transformers' `BlipForQuestionAnswering`."""
-
-    MODEL = "BlipForQuestionAnswering"
-
-    def _states(self, image: ImageInput, question: str | None) -> torch.Tensor:
-        ids = self._tokenizer([question], return_tensors="pt").input_ids
-        return self.model.text_encoder(input_ids=ids, encoder_hidden_states=super()._states(image, None)).last_hidden_state
 
 
 class Question(nn.Module):

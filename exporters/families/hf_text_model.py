@@ -1,6 +1,6 @@
 """BLIP models of transformers in FP32 that generate texts: the reference of the gate and the baseline of benchmarks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -13,8 +13,9 @@ from exporters.families.tokenizer import load_tokenizer
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.decoding.search import PhaseTimer
 from runtimes.decoding.session import Float32
-from runtimes.errors import CheckpointError
+from runtimes.errors import CheckpointError, ToolkitError
 from runtimes.images.reading import ImageInput, read_image
+from runtimes.tasks.results import GeneratedText
 
 Weights = Mapping[str, torch.Tensor]
 BIAS, DECODER_BIAS = "text_decoder.cls.predictions.bias", "text_decoder.cls.predictions.decoder.bias"
@@ -57,6 +58,8 @@ class HfTextModel:
         # Settings of the checkpoint that artifacts do not apply must not change the comparison; the others are arguments of `generate`.
         self.model.text_decoder.generation_config = transformers.GenerationConfig()
         self.model.vision_model.register_forward_hook(lambda *_: self._timer and self._timer("encode"))
+        if hasattr(self.model, "text_encoder"):
+            self.model.text_encoder.register_forward_hook(lambda *_: self._timer and self._timer("question"))
         self.model.text_decoder.register_forward_hook(lambda *_: self._timer and self._timer.token())
 
     def _model(self, directory: Path, *, tied: bool) -> Any:  # noqa: ANN401 - transformers is untyped
@@ -65,6 +68,47 @@ class HfTextModel:
 
     @torch.inference_mode()
     def generate(
+        self,
+        images: Sequence[ImageInput],
+        questions: Sequence[str | None],
+        *,
+        prompt: str | None = None,
+        batch_size: int = 1,
+        timer: PhaseTimer | None = None,
+        **options: Any,  # noqa: ANN401 - fields of GenerationConfig
+    ) -> list[GeneratedText]:
+        """Generate one text for each pair of image and question; see `TextGenerator.generate`.
+
+        Options that are left out have the defaults of `GenerationConfig`. `prompt` is for captions.
+        """
+        config = GenerationConfig(**{name: value for name, value in options.items() if value is not None})
+        texts: list[GeneratedText] = []
+        for start in range(0, len(images), batch_size):
+            started, batch = perf_counter(), slice(start, start + batch_size)
+            pixels, errors = readable_pixels(images[batch], self._pixels)
+            asked = [question or prompt for question, error in zip(questions[batch], errors, strict=True) if error is None]
+            if timer:
+                timer("read", perf_counter() - started)
+            readable = self._texts(torch.cat(pixels), asked, config, timer) if pixels else iter(())
+            failed = (GeneratedText(text="", token_ids=(), score=None, error=error) for error in errors if error is not None)
+            texts += [next(readable if error is None else failed) for error in errors]
+        return texts
+
+    def _texts(
+        self, pixels: torch.Tensor, texts: Sequence[str | None], config: GenerationConfig, timer: PhaseTimer | None
+    ) -> Iterator[GeneratedText]:
+        beams = config.num_beams > 1
+        output = self.output(pixels, texts, config, timer, scores=beams)
+        for row, sequence in enumerate(output.sequences.tolist()):
+            ids = self._trim(sequence)
+            yield GeneratedText(text=self._text(ids), token_ids=tuple(ids), score=float(output.sequences_scores[row]) if beams else None)
+
+    def strip_prompt(self, text: GeneratedText, prompt: str | None) -> str:
+        """Return a text without its prompt."""
+        return self._text(text.token_ids[1 if prompt is None else len(self.text_ids(prompt)) - 1 :]).strip()
+
+    @torch.inference_mode()
+    def output(
         self,
         pixels: torch.Tensor,
         texts: Sequence[str | None],
@@ -77,13 +121,13 @@ class HfTextModel:
 
         Args:
             pixels: f32[B,3,S,S].
-            texts: Prompt or question of each image, or None for each.
+            texts: Prompt or question of each image, or None for each. Shorter ones are padded, as transformers' processor does.
             config: Settings of the search.
             timer: Called with the name and seconds of each phase.
             scores: Also return the scores of every step.
         """
         given = [text for text in texts if text is not None]
-        inputs = self._tokenizer(given, return_tensors="pt", return_token_type_ids=False).to(self._device) if given else {}
+        inputs = self._tokenizer(given, padding=True, return_tensors="pt", return_token_type_ids=False).to(self._device) if given else {}
         self._timer = _HookTimer(timer) if timer else None
         try:
             return self.model.generate(
@@ -137,6 +181,21 @@ class HfTextModel:
         end = self.model.config.text_config.sep_token_id
         first = 1  # the first token of a caption is never the end token
         return ids[: ids.index(end, first) + 1] if end in ids[first:] else ids
+
+
+def readable_pixels(
+    images: Sequence[ImageInput], read: Callable[[ImageInput], torch.Tensor]
+) -> tuple[list[torch.Tensor], list[str | None]]:
+    """Return the pixels of the images that can be read, and for each image its error or None."""
+    pixels: list[torch.Tensor] = []
+    errors: list[str | None] = []
+    for image in images:
+        try:
+            pixels.append(read(image))
+            errors.append(None)
+        except ToolkitError as error:
+            errors.append(str(error))
+    return pixels, errors
 
 
 def transformers_settings(config: GenerationConfig) -> dict[str, Any]:

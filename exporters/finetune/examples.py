@@ -49,14 +49,13 @@ def tokenized(images: Sequence[LabelledImage], checkpoint: Checkpoint) -> list[E
     Raises:
         DatasetError: An image has no captions, or there are fewer than `MIN_IMAGES` images.
     """
-    if bare := [image for image in images if not image.captions]:
+    if bare := [image for image in images if not image.texts]:
         raise DatasetError(str(bare[0].path), f"has no captions ({len(bare)} of {len(images)} images); fine-tuning needs them")
     check_count(len(images))
     tokenizer = CaptionTokenizer(checkpoint.tokenizer_json, checkpoint.tokenizer)
     limit = checkpoint.model.max_positions
     return [
-        Example(image.path, tuple(tuple(tokenizer.text_ids(caption)[:limit]) for caption in image.captions[:MAX_CAPTIONS]))
-        for image in images
+        Example(image.path, tuple(tuple(tokenizer.text_ids(caption)[:limit]) for caption in image.texts[:MAX_CAPTIONS])) for image in images
     ]
 
 

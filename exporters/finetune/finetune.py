@@ -205,7 +205,7 @@ def _rounded_weights(models: Models, state: TrainingState) -> dict[str, Tensor]:
 
 def _fingerprint(checkpoint: Checkpoint, recipe: Recipe, images: Sequence[LabelledImage], settings: TrainingSettings) -> str:
     """Return a hash of everything that the result depends on, except the machine."""
-    rows = [[sha256_of(image.path) if image.path.is_file() else None, list(image.captions)] for image in images]
+    rows = [[sha256_of(image.path) if image.path.is_file() else None, list(image.texts)] for image in images]
     content = [checkpoint.source.sha256, recipe.sha256, rows, asdict(settings)]
     return hashlib.sha256(json_dataclass.canonical_json(content)).hexdigest()
 

@@ -55,7 +55,7 @@ class Reference:
 
     def fits(self, images: Sequence[LabelledImage]) -> bool:
         """See `AnyReference.fits`."""
-        captions = [len(image.captions) for image in images]
+        captions = [len(image.texts) for image in images]
         return [len(row) for row in self.log_probabilities] == captions and len(self.token_ids) == len(self.margins_nat) == len(captions)
 
 
@@ -118,8 +118,8 @@ def evaluate(
     agreement = compare(ids, reference.token_ids, reference.margins_nat)
     scores, tokens = [], []
     for image in images:
-        rows = model.reference_log_probabilities(image.path, image.question, image.captions)
-        sequences = [model.text_ids(text) for text in image.captions]
+        rows = model.reference_log_probabilities(image.path, image.question, image.texts)
+        sequences = [model.text_ids(text) for text in image.texts]
         scores.append(sum(sequence_log_probability(row, sequence) for row, sequence in zip(rows, sequences, strict=True)))
         tokens.append(sum(len(sequence) - 1 for sequence in sequences))
     logprob_drops = [sum(expected) - actual for expected, actual in zip(reference.log_probabilities, scores, strict=True)]

@@ -9,6 +9,6 @@ class LabelledImage:
     """An image file and its reference texts, which people wrote: captions, or answers. There are none if only speed is measured."""
 
     path: Path
-    captions: tuple[str, ...]
+    texts: tuple[str, ...]
     question: str | None = None
     """What the texts answer; None for captions."""

@@ -14,32 +14,10 @@ from numpy.typing import NDArray
 
 from exporters.gate.gate import OnGateFailure, enforce
 from exporters.gate.labelled_image import LabelledImage
+from exporters.gate.matching_limits import EXACT, limits_of
 from exporters.gate.retrieval import TOP, ranks, recall
 from exporters.recipes import Recipe
 from runtimes.tasks.matcher import Matcher
-
-EXACT = 1e-4
-"""Largest difference of a score of an FP32 artifact. The rounding of FP32 changes scores by less than 1e-5."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchingLimits:
-    """What a recipe may change."""
-
-    score: float
-    """Mean difference of a score."""
-    agreement: Mapping[int, float]
-    """k → least share of texts whose best image by the checkpoint is among the k best of the artifact."""
-
-
-LIMITS = {
-    "fp16": MatchingLimits(score=0.005, agreement={1: 0.95, 5: 1.0}),
-    "int8": MatchingLimits(score=0.02, agreement={1: 0.85, 5: 0.98}),
-    "int4": MatchingLimits(score=0.05, agreement={1: 0.75, 5: 0.95}),
-}
-"""Precision of a recipe → its limits."""
-APPROXIMATE = MatchingLimits(score=0.1, agreement={1: 0.5, 5: 0.85})
-"""Limits of a recipe that is approximate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +42,13 @@ class MatchingReference:
 
 def all_captions(images: Sequence[LabelledImage]) -> tuple[list[str], list[int]]:
     """Return the captions of all images, and the index of each one's image."""
-    pairs = [(caption, index) for index, image in enumerate(images) for caption in image.captions]
+    pairs = [(caption, index) for index, image in enumerate(images) for caption in image.texts]
     return [caption for caption, _ in pairs], [index for _, index in pairs]
 
 
 def first_captions(images: Sequence[LabelledImage]) -> tuple[list[str], list[int]]:
     """Return the first caption of each image that has one, and the index of its image."""
-    pairs = [(image.captions[0], index) for index, image in enumerate(images) if image.captions]
+    pairs = [(image.texts[0], index) for index, image in enumerate(images) if image.texts]
     return [caption for caption, _ in pairs], [index for _, index in pairs]
 
 
@@ -81,7 +59,7 @@ def evaluate(
 
     Args:
         matcher: Matcher of the artifact.
-        recipe: The artifact's recipe. Without a drift limit, scores must be equal; with one, `LIMITS` of its precision apply.
+        recipe: The artifact's recipe. Without a drift limit, scores must be equal; with one, those of `limits_of` apply.
         images: The gate's images with their captions.
         reference: The checkpoint's results on the same images, in the same order.
         on_failure: "fail" raises GateError; "write" records the failure in the findings.
@@ -124,7 +102,7 @@ def _problem(recipe: Recipe, changes: Mapping[str, NDArray[np.float32]], agreeme
     if recipe.drift_limit_nat is None:
         wrong = [(name, float(change.max())) for name, change in changes.items() if not change.max() <= EXACT]
         return f"a {wrong[0][0]} differs by {wrong[0][1]:.2g} from transformers', more than {EXACT:g}" if wrong else None
-    limits = APPROXIMATE if recipe.approximate else LIMITS[recipe.precision]
+    limits = limits_of(recipe.precision, approximate=recipe.approximate)
     for name, change in changes.items():
         if not change.mean() <= limits.score:
             return f"a {name} changes by {change.mean():.4f} on average, the recipe allows {limits.score}"

@@ -75,6 +75,8 @@ class GoldenImage:
     captions: tuple[GoldenCaption, ...]
     question: str | None = None
     """What the captions answer; None for a captioner."""
+    question_ids: tuple[int, ...] | None = None
+    """Token ids of the question, for runtimes without a tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ PARAMETERS = 71_936
 @pytest.fixture(scope="module")
 def dataset(drawn_images, tmp_path_factory):
     """captions.json of three drawn images."""
-    entries = [{"file": str(image.path), "captions": list(image.captions)} for image in drawn_images[:3]]
+    entries = [{"file": str(image.path), "captions": list(image.texts)} for image in drawn_images[:3]]
     return _captions(tmp_path_factory.mktemp("drawn-set") / "captions.json", entries)
 
 

@@ -11,7 +11,7 @@ from toolkit.cli import main
 @pytest.fixture
 def captions(drawn_images, tmp_path):
     """A captions.json of the drawn images."""
-    entries = [{"file": str(image.path), "captions": list(image.captions)} for image in drawn_images]
+    entries = [{"file": str(image.path), "captions": list(image.texts)} for image in drawn_images]
     file = tmp_path / "captions.json"
     file.write_text(json.dumps({"images": entries}))
     return file

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from exporters.recipes import deployable_recipes
 from runtimes.artifact.manifest import MANIFEST_NAME
+from runtimes.host.facts import read_host
 from toolkit.cli import main
 
 pytestmark = pytest.mark.full
@@ -35,13 +38,20 @@ def test_a_matcher_is_exported_packaged_verified_and_used(recipe, trained_matche
     assert "toolkit match" in card
     assert "toolkit caption" not in card
     image, other = sample_images[0], sample_images[1]
-    row = json.loads(
-        run("match", tmp_path / "device", image.path, "--text", image.captions[0], "--text", other.captions[0], "--json").stdout
-    )
+    row = json.loads(run("match", tmp_path / "device", image.path, "--text", image.texts[0], "--text", other.texts[0], "--json").stdout)
     if trained_matcher.name == "blip-mini-itm":
         own, foreign = (match["similarity"] for match in row["matches"])
         assert own > foreign
     run("embed", tmp_path / "device", image.path.parent, "--output", tmp_path / "sample.npz")
+
+
+def test_the_default_export_makes_what_passes_the_gate(trained_matcher, tmp_path):
+    """Of the deployable recipes, pytorch-int8 is made by name only (decision 58)."""
+    gate = [] if trained_matcher.name == "blip-mini-itm" else ["--on-gate-failure", "write"]
+    paths = run("export", trained_matcher, "--output", tmp_path, *gate).stdout.split()
+    made = {json.loads((Path(path) / MANIFEST_NAME).read_text())["recipe"]["name"] for path in paths}
+    expected = {recipe.name for recipe in deployable_recipes(cuda=read_host().cuda)} - {"pytorch-int8"}
+    assert made == expected
 
 
 def test_changed_weights_and_changed_golden_scores_are_found(matcher_artifacts, tmp_path):

@@ -18,7 +18,7 @@ def run(*arguments):
 def dataset(folder: Path, images: list[LabelledImage]) -> Path:
     """Write a captions.json of images elsewhere."""
     folder.mkdir()
-    entries = [{"file": str(image.path), "captions": list(image.captions)} for image in images]
+    entries = [{"file": str(image.path), "captions": list(image.texts)} for image in images]
     (folder / "captions.json").write_text(json.dumps({"images": entries}))
     return folder
 

@@ -88,7 +88,7 @@ class TestGate:
 
     def test_drift_is_the_increase_in_negative_log_probability_per_token(self, checkpoint, images, tmp_path):
         first, second = make(checkpoint, tmp_path, images, FP32, replace(INT8, drift_limit_nat=0.1))
-        paths, captions = [image.path for image in images], [image.captions for image in images]
+        paths, captions = [image.path for image in images], [image.texts for image in images]
         before, after = (sum(float(row.sum()) for row in load(path).score(paths, captions=captions)) for path in (first, second))
         tokens = sum(
             len(caption.split()) + 1 for references in captions for caption in references
@@ -325,7 +325,7 @@ for recipe in recipes:
 
 def run_limited(source: Path, images: list[LabelledImage], output: Path, recipes: list[str]) -> list[dict[str, str]]:
     """Export each recipe in a process with a limit on file size, so that writes fail half-way, as on a full disk."""
-    rows = [[str(image.path), list(image.captions)] for image in images]
+    rows = [[str(image.path), list(image.texts)] for image in images]
     argument = json.dumps([str(source), str(output), recipes, LIMIT_BYTES, rows])
     done = subprocess.run([sys.executable, "-c", LIMITED, argument], capture_output=True, text=True, check=True)
     outcomes = [json.loads(line.removeprefix("outcome ")) for line in done.stdout.splitlines() if line.startswith("outcome ")]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporters.recipes import RECIPES, Component, Recipe, find_recipe, find_recipes, with_layouts
+from exporters.recipes import RECIPES, Component, Recipe, find_recipe, find_recipes, for_task
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import RecipeError, UnknownNameError
@@ -168,9 +168,9 @@ class TestRecipes:
             Recipe(name="m", runtime="ort", why="w", components={"encoder": Component(weights="qint8")})
 
 
-def test_all_leaves_out_layouts_that_the_task_does_not_have():
+def test_all_leaves_out_layouts_that_the_task_does_not_have_and_what_is_made_by_name():
     every = find_recipes(["all"], cuda=False)
-    names = [recipe.name for recipe in with_layouts(every, ["all"], {"split"})]
-    assert names == [recipe.name for recipe in every if recipe.name != "onnx-int8-single"]
+    names = [recipe.name for recipe in for_task(every, ["all"], {"split"}, {"pytorch-int8"})]
+    assert names == [recipe.name for recipe in every if recipe.name not in ("onnx-int8-single", "pytorch-int8")]
     named = find_recipes(["onnx-int8-single"], cuda=False)
-    assert with_layouts(named, ["onnx-int8-single"], {"split"}) == named  # refused later, by name
+    assert for_task(named, ["onnx-int8-single"], {"split"}, {"onnx-int8-single"}) == named  # refused later, by name

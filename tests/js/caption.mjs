@@ -1,8 +1,9 @@
 // A reference loop in another language. It captions resized images with an ONNX artifact, by docs/reference/graph-contract.md alone: a contract
-// `split/1` token by token, a contract `single/1` in one run. Greedy search, one image at a time; no prompt, no words (tokenizer.json has
-// them), no resizing: images are RGB PNG files of the artifact's size, as golden captions contain them, since no two libraries resize alike.
+// `split/1` token by token, a contract `single/1` in one run. With a contract `question/1` it answers a question about each image. Greedy
+// search, one image at a time; no prompt, no words (tokenizer.json has them: a question is given by its ids), no resizing: images are RGB PNG
+// files of the artifact's size, as golden captions contain them, since no two libraries resize alike.
 //
-//   node caption.mjs ARTIFACT [IMAGE.png...] [--threads N]
+//   node caption.mjs ARTIFACT [IMAGE.png...] [--question ID,...] [--threads N]
 //
 // With images: one JSON line each (image, token_ids, score). Without: the artifact's golden images, their ids compared with those that were
 // recorded where it was packaged; exit code 1 where they differ.
@@ -31,7 +32,11 @@ async function pixelsOf(path, spec) {
   return new ort.Tensor('float32', pixels, [1, 3, height, width])
 }
 
-const CONTRACTS = { 'split/1': [greedy, ['encoder', 'decoder']], 'single/1': [wholeLoop, ['captioner']] } // how to caption, with which graphs
+const CONTRACTS = { // how to find a text, with which graphs
+  'split/1': [greedy, ['encoder', 'decoder']],
+  'question/1': [greedy, ['encoder', 'question', 'decoder']],
+  'single/1': [wholeLoop, ['captioner']],
+}
 
 /** The artifact's manifest, its graphs by role, and the function that captions with them. */
 async function open(folder, threads) {
@@ -49,11 +54,15 @@ async function open(folder, threads) {
   return { manifest, graphs, search }
 }
 
-/** The most likely caption, token by token: all ids from bos_id to eos_id, and their log-probability per generated token. */
-async function greedy({ manifest, graphs: { encoder, decoder } }, pixels, maxLength) {
+/** The most likely caption or answer, token by token: all ids from bos_id to eos_id, and their log-probability per generated token. */
+async function greedy({ manifest, graphs: { encoder, question, decoder } }, pixels, maxLength, questionIds) {
   const { bos_id: bos, eos_id: eos } = manifest.tokenizer
   const { text_layers: layers, text_heads: heads, text_width: width } = manifest.model
-  const cross = await encoder.run({ pixels }) // cross_key_0, cross_value_0, ...: once per image
+  let cross = await encoder.run({ pixels }) // cross_key_0, cross_value_0, ...: once per image
+  if (question) { // the encoder gave image_key_0, image_value_0, ...; the decoder attends to the question
+    const question_ids = new ort.Tensor('int64', questionIds.map(BigInt), [1, questionIds.length])
+    cross = await question.run({ question_ids, ...cross })
+  }
   let past = {}
   for (let layer = 0; layer < layers; layer++) {
     for (const kind of ['key', 'value']) {
@@ -103,23 +112,28 @@ function verdict(ids, { token_ids: expected, margins_nat }, tieNat) {
   return margins_nat?.[at - 1] < tieNat ? `a tie at token ${at}` : `${ids} differ from ${expected}`
 }
 
-const { positionals, values } = parseArgs({ allowPositionals: true, options: { threads: { type: 'string', default: '1' } } })
+const options = { threads: { type: 'string', default: '1' }, question: { type: 'string' } }
+const { positionals, values } = parseArgs({ allowPositionals: true, options })
 const [folder, ...images] = positionals
 if (!folder) {
-  console.error('usage: node caption.mjs ARTIFACT [IMAGE.png...] [--threads N]')
+  console.error('usage: node caption.mjs ARTIFACT [IMAGE.png...] [--question ID,...] [--threads N]')
   process.exit(2)
 }
 try {
   const artifact = await open(folder, Number(values.threads))
   const { manifest, search } = artifact
-  const caption = async (path, maxLength) => search(artifact, await pixelsOf(path, manifest.image), maxLength)
+  const caption = async (path, maxLength, ids) => search(artifact, await pixelsOf(path, manifest.image), maxLength, ids)
+  const asked = values.question?.split(',').map(Number)
+  if (images.length && !asked === (manifest.contract === 'question/1')) {
+    throw new Error(`${folder}: ${asked ? 'answers no questions; leave out' : 'answers a question; name its ids with'} --question`)
+  }
   for (const image of images) {
-    console.log(JSON.stringify({ image, ...(await caption(image, manifest.defaults.max_length)) }))
+    console.log(JSON.stringify({ image, ...(await caption(image, manifest.defaults.max_length, asked)) }))
   }
   if (!images.length) {
     const golden = JSON.parse(await readFile(join(folder, 'golden.json'), 'utf8'))
-    for (const { resized, captions } of golden.images) {
-      const { token_ids } = await caption(join(folder, resized), golden.max_length)
+    for (const { resized, captions, question_ids } of golden.images) {
+      const { token_ids } = await caption(join(folder, resized), golden.max_length, question_ids)
       const said = verdict(token_ids, captions.find(({ num_beams }) => num_beams === 1), golden.tie_nat)
       console.log(`${resized}: ${said}`)
       if (said.includes('differ')) process.exitCode = 1

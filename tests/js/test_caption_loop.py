@@ -1,5 +1,7 @@
 """The reference loop in JavaScript: from resized images alone it finds the ids that Python finds, with every ONNX recipe for CPUs.
 
+With a model for questions, it is given the ids of a question.
+
 It needs Node and what `make test-full` installs beside it; a machine without them fails here.
 """
 
@@ -67,6 +69,33 @@ def test_the_shipped_model(mini_artifacts, sample_images, tmp_path, recipe):
     compare(mini_artifacts[recipe], sample_images[:6], tmp_path)
 
 
+@pytest.mark.parametrize("recipe", [name for name in RECIPES_OF_ORT if name != "onnx-int8-single"])
+def test_a_question_is_answered(tiny_vqa_artifacts, asked_images, tmp_path, recipe):
+    artifact, paths = tiny_vqa_artifacts[recipe], [image.path for image in asked_images]
+    files = resized(artifact, asked_images, tmp_path)
+    found = set()
+    with runtimes.load(artifact, task="vqa", threads=1) as answerer:
+        for question in (asked_images[0].question, asked_images[5].question):
+            ids = answerer.tokenizer.encoder_ids(question)
+            ended = loop(artifact, *files, "--question", ",".join(map(str, ids)))
+            assert (ended.returncode, ended.stderr) == (0, "")
+            rows = [json.loads(line) for line in ended.stdout.splitlines()]
+            answers = answerer.answer(paths, question)
+            assert [tuple(row["token_ids"]) for row in rows] == [answer.token_ids for answer in answers]
+            assert [row["score"] for row in rows] == pytest.approx([answer.score for answer in answers], abs=1e-5)
+            found |= {answer.token_ids for answer in answers}
+    assert len(found) > 1
+
+
+def test_golden_answers_are_replayed(tiny_vqa_artifacts, tmp_path):
+    package(tiny_vqa_artifacts["onnx-int8"], tmp_path / "package.tar.gz")
+    unpack(tmp_path / "package.tar.gz", tmp_path / "unpacked")
+    ended = loop(tmp_path / "unpacked")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    images = json.loads((tmp_path / "unpacked" / "golden.json").read_text())["images"]
+    assert ended.stdout.splitlines() == [f"{image['resized']}: same ids" for image in images]
+
+
 @pytest.fixture(scope="module", params=["onnx-int8", "onnx-int8-single"])
 def unpacked(request, tiny_artifacts, tmp_path_factory):
     """A package as it lies on a device."""
@@ -102,14 +131,21 @@ def test_another_golden_caption_is_a_difference_unless_it_was_a_tie(unpacked, tm
 def test_what_it_cannot_do_is_one_line(tiny_artifacts, drawn_images, tmp_path):
     ended = loop(tiny_artifacts["pytorch-fp32"], drawn_images[0].path)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert (
-        ended.stderr
-        == f"Error: {tiny_artifacts['pytorch-fp32']}: is for torch with contract split/1, this loop for ort with split/1,single/1\n"
-    )
+    known = "split/1,question/1,single/1"
+    assert ended.stderr == f"Error: {tiny_artifacts['pytorch-fp32']}: is for torch with contract split/1, this loop for ort with {known}\n"
     ended = loop(tiny_artifacts["onnx-fp32"], drawn_images[0].path)
     side = open_artifact(tiny_artifacts["onnx-fp32"]).manifest.image.width_px
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == f"Error: {drawn_images[0].path}: is 40x32; resize it to {side}x{side} first\n"
+
+
+def test_a_question_that_is_missing_or_unasked_is_one_line(tiny_artifacts, tiny_vqa_artifacts, drawn_images):
+    for artifact, options, problem in (
+        (tiny_vqa_artifacts["onnx-fp32"], [], "answers a question; name its ids with --question"),
+        (tiny_artifacts["onnx-fp32"], ["--question", "2,9,3"], "answers no questions; leave out --question"),
+    ):
+        ended = loop(artifact, drawn_images[0].path, *options)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Error: {artifact}: {problem}\n")
 
 
 def test_it_is_short_enough_to_read():

@@ -111,7 +111,7 @@ def _captions(
 ) -> Iterator[Counter[str]]:
     config = GenerationConfig(**settings)
     greedy = config.num_beams == 1
-    output = reference.generate(torch.cat([reference._pixels(image) for image in images]), [prompt] * len(images), config, scores=greedy)
+    output = reference.output(torch.cat([reference._pixels(image) for image in images]), [prompt] * len(images), config, scores=greedy)
     expected = [reference._trim(ids) for ids in output.sequences.tolist()]
     margins: list[list[float]] = [[] for _ in images]
     if greedy:
@@ -133,7 +133,7 @@ def _distributions(
     config = GenerationConfig(**settings)
     eos = reference.model.config.text_config.sep_token_id
     torch.manual_seed(0)
-    output = reference.generate(torch.cat([reference._pixels(image) for image in images]), [prompt] * len(images), config, scores=True)
+    output = reference.output(torch.cat([reference._pixels(image) for image in images]), [prompt] * len(images), config, scores=True)
     start = output.sequences.shape[1] - len(output.scores)
     processors = processors_of(config, eos, start)
     for row, image in enumerate(images):

@@ -49,7 +49,7 @@ def compare(folder: Path) -> int:
     """Compare all artifacts with their checkpoints; return the exit code."""
     images = load_dataset("sample").images[:IMAGES]
     paths = [image.path for image in images]
-    texts = [caption for image in images for caption in image.captions[:2]]
+    texts = [caption for image in images for caption in image.texts[:2]]
     failed = 0
     for checkpoint in sorted((folder / "matchers").iterdir()):
         expected = {head: reference(checkpoint, paths, texts, use_itm_head=head) for head in (True, False)}

@@ -173,7 +173,7 @@ def test_greedy_score_is_the_mean_log_probability_of_its_tokens(captioner_of, or
 @pytest.mark.parametrize("model", ["tiny", "mini"])
 def test_score_of_given_captions_equals_transformers(captioner_of, oracle_of, images_of, model, recipe):
     images = images_of[model][:4]
-    paths, captions = [image.path for image in images], [image.captions for image in images]
+    paths, captions = [image.path for image in images], [image.texts for image in images]
     actual, reference = captioner_of(model, recipe).score(paths, captions=captions), oracle_of(model).hf.score(paths, captions=captions)
     assert [len(row) for row in actual] == [len(texts) for texts in captions]
     np.testing.assert_allclose(np.concatenate(actual), np.concatenate(reference), rtol=0, atol=1e-3)
@@ -182,8 +182,8 @@ def test_score_of_given_captions_equals_transformers(captioner_of, oracle_of, im
 @pytest.mark.parametrize("recipe", RUNTIMES)
 def test_score_of_one_caption_is_that_of_the_same_caption_among_several(captioner_of, sample_images, recipe):
     captioner, image = captioner_of("mini", recipe), sample_images[0]
-    together = captioner.score([image.path], captions=[image.captions])[0]
-    alone = [captioner.score([image.path], captions=[texts])[0][0] for texts in image.captions]
+    together = captioner.score([image.path], captions=[image.texts])[0]
+    alone = [captioner.score([image.path], captions=[texts])[0][0] for texts in image.texts]
     np.testing.assert_allclose(alone, together, rtol=0, atol=1e-3)
 
 

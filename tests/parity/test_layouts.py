@@ -154,7 +154,7 @@ def test_the_benchmarks_baseline_has_the_renamed_weights(tiny_checkpoint, tiny_a
     files = {"opener": "", "path": str(case.checkpoint), "images": (), "references": ()}
     run = {"device": "cpu", "threads": 1, "batch_size": 1, "num_beams": 1, "warmup": 0, "score": False}
     job = CaseJob(**files, **run, **nothing, tied=case.tied, renamed=case.renamed)
-    captioner = transformers_opener(case.checkpoint, job)().captioner
+    captioner = transformers_opener(case.checkpoint, job)().model
     assert [caption.token_ids for caption in captioner.caption([image.path for image in drawn_images])] == expected[0]
 
 

@@ -78,7 +78,7 @@ def test_the_gate_and_the_manifest(artifacts, recipe):
 @pytest.mark.full
 def test_quantized_logits_are_close_to_those_of_the_untied_model(artifacts, drawn_images, recipe):
     """With the tied model's head, or without its embeddings, the log-probabilities would be nats away."""
-    paths, captions = [image.path for image in drawn_images], [image.captions for image in drawn_images]
+    paths, captions = [image.path for image in drawn_images], [image.texts for image in drawn_images]
     exact = np.concatenate(load(artifacts["onnx-fp32"]).score(paths, captions=captions))
     quantized = np.concatenate(load(artifacts[recipe]).score(paths, captions=captions))
     tokens = [len(load(artifacts["onnx-fp32"]).text_ids(caption)) - 1 for texts in captions for caption in texts]

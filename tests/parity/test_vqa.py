@@ -10,7 +10,7 @@ import transformers
 
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
-from exporters.families.blip_vqa import HfAnswerer
+from exporters.families.blip_reference import HfAnswerer
 from exporters.recipes import find_recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.generation import GenerationConfig
@@ -85,11 +85,11 @@ def test_scores_are_those_of_transformers(tiny_vqa_checkpoint, tiny_vqa_artifact
     """By the logits of transformers' text decoder on the states of its question encoder."""
     answerer, model = load(tiny_vqa_artifacts[recipe], task="vqa", device="cpu", threads=1), model_of(tiny_vqa_checkpoint)
     for image in asked_images[:4]:
-        (scores,) = answerer.score(image.path, image.question, answers=image.captions)
+        (scores,) = answerer.score(image.path, image.question, answers=image.texts)
         vision = model.vision_model(torch.from_numpy(answerer._pixels(image.path)[None])).last_hidden_state
         question = torch.tensor([answerer.tokenizer.encoder_ids(image.question)])
         states = model.text_encoder(input_ids=question, encoder_hidden_states=vision).last_hidden_state
-        for answer, score in zip(image.captions, scores, strict=True):
+        for answer, score in zip(image.texts, scores, strict=True):
             ids = torch.tensor([answerer.text_ids(answer)])
             logits = model.text_decoder(input_ids=ids[:, :-1], encoder_hidden_states=states).logits
             total = torch.log_softmax(logits[0], -1).gather(1, ids[0, 1:, None]).sum()
@@ -109,7 +109,7 @@ def test_answers_of_random_blip_base(tmp_path, sample_images):
     checkpoint = write_random_checkpoint(tmp_path / "base-vqa", "base", 0, "vqa")
     samples = ask_about(sample_images[:2])
     reference, beams = HfAnswerer(checkpoint, threads=1), GenerationConfig(num_beams=3)
-    output = [reference.generate(reference._pixels(image.path), [image.question], beams, scores=True) for image in samples]
+    output = [reference.output(reference._pixels(image.path), [image.question], beams, scores=True) for image in samples]
     expected = [float(each.sequences_scores[0]) for each in output]
     del reference, output  # 1.5 GB
     recipes = [find_recipe(name) for name in ENGINES]

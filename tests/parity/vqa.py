@@ -13,8 +13,7 @@ from pathlib import Path
 import transformers
 
 import runtimes
-from exporters.families.blip_reference import text_with_margins
-from exporters.families.blip_vqa import HfAnswerer
+from exporters.families.blip_reference import HfAnswerer, text_with_margins
 from exporters.gate import gate
 from exporters.gate.labelled_image import LabelledImage
 from runtimes.artifact.generation import GenerationConfig

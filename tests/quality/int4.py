@@ -171,7 +171,7 @@ def measure(checkpoint: Checkpoint, files: Mapping[str, Path], dataset: str) -> 
     sums: dict[str, list[list[float]]] = {name: [] for name in names}
     for image in load_dataset(dataset).images:
         inputs = {"pixels": preprocess(read_image(image.path), checkpoint.image)[None]}
-        ids = [tokenizer.text_ids(caption)[: checkpoint.model.max_positions] for caption in image.captions]
+        ids = [tokenizer.text_ids(caption)[: checkpoint.model.max_positions] for caption in image.texts]
         expected = token_log_probabilities(reference, reference.encode(inputs), ids, checkpoint.tokenizer.pad_id)
         for name, session in sessions.items():
             actual = token_log_probabilities(session, session.encode(inputs), ids, checkpoint.tokenizer.pad_id)

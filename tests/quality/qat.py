@@ -34,9 +34,9 @@ def measured(artifact: Path, reference: HfCaptioner, images: Sequence[LabelledIm
     captioner = load(artifact, threads=threads)
     sums = []
     for image in images:
-        expected = reference.token_log_probabilities(image.path, captions=image.captions)
-        actual = captioner.token_log_probabilities(image.path, captions=image.captions)
-        ids = [captioner.text_ids(caption)[1:] for caption in image.captions]
+        expected = reference.token_log_probabilities(image.path, captions=image.texts)
+        actual = captioner.token_log_probabilities(image.path, captions=image.texts)
+        ids = [captioner.text_ids(caption)[1:] for caption in image.texts]
         drops = [(a - b)[np.arange(len(row)), row].sum(dtype=np.float64) for a, b, row in zip(expected, actual, ids, strict=True)]
         kl = [kl_divergence(a, b).sum() for a, b in zip(expected, actual, strict=True)]
         sums.append((sum(kl), sum(drops), sum(map(len, ids))))

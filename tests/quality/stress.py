@@ -89,7 +89,7 @@ def _scores(checkpoint: Checkpoint, recipe: Recipe, dataset: Dataset, calibratio
     with tempfile.TemporaryDirectory() as output:
         (path,) = export(checkpoint, [recipe], Path(output), gate, calibration=calibration, on_gate_failure="write")
         captioner = load(path, device="cpu", threads=threads)
-        scores = captioner.score([image.path for image in dataset.images], captions=[image.captions for image in dataset.images])
+        scores = captioner.score([image.path for image in dataset.images], captions=[image.texts for image in dataset.images])
     return np.array([row.sum(dtype=np.float64) for row in scores])
 
 
@@ -98,7 +98,7 @@ def tokens_of(checkpoint: Checkpoint, dataset: Dataset) -> Float64:
     tokenizer, rules = Tokenizer.from_str(checkpoint.tokenizer_json.decode()), checkpoint.tokenizer
     added = rules.drop_left + rules.drop_right - 1
     longest = checkpoint.model.max_positions - 1
-    counts = [[min(len(tokenizer.encode(caption).ids) - added, longest) for caption in image.captions] for image in dataset.images]
+    counts = [[min(len(tokenizer.encode(caption).ids) - added, longest) for caption in image.texts] for image in dataset.images]
     return np.array([sum(count) for count in counts], dtype=np.float64)
 
 

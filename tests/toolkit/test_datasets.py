@@ -185,7 +185,7 @@ def test_the_sample_is_a_handful_of_images():
     assert 8 <= len(dataset.images) <= 25
     assert sorted(image.path.name for image in dataset.images) == sorted(path.name for path in SAMPLE.parent.glob("*.jpg"))
     assert len({hashlib.sha256(image.path.read_bytes()).hexdigest() for image in dataset.images}) == len(dataset.images)
-    assert len({caption for image in dataset.images for caption in image.captions}) == 5 * len(dataset.images)
+    assert len({caption for image in dataset.images for caption in image.texts}) == 5 * len(dataset.images)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry["file"] for entry in ENTRIES])
@@ -247,5 +247,5 @@ def test_an_image_of_a_question_that_is_missing(tmp_path):
 def test_the_sample_has_three_questions_with_ten_answers_for_each_image():
     questions = load_dataset("sample", task="vqa").images
     assert [image.path for image in questions] == [image.path for image in load_dataset("sample").images for _ in range(3)]
-    assert {len(image.captions) for image in questions} == {10}
+    assert {len(image.texts) for image in questions} == {10}
     assert len({(image.path, image.question) for image in questions}) == len(questions)

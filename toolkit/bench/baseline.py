@@ -1,4 +1,4 @@
-"""Find the baseline: transformers' FP32 `generate` on the checkpoint that the artifacts were exported from."""
+"""Find the baseline: transformers' FP32 model of the checkpoint that the artifacts were exported from."""
 
 import logging
 from pathlib import Path

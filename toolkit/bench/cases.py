@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runtimes.artifact.folder import Artifact
+from runtimes.engine_registry import load_target
 from toolkit.bench.job import CaseJob, Result
 from toolkit.bench.roofline.model_costs import arithmetic_of
 from toolkit.records.record import BASELINE, Arithmetic, Subject
@@ -27,8 +28,8 @@ def is_peer(path: Path) -> bool:
 class Opened:
     """A loaded case in the worker process."""
 
-    captioner: Any
-    """Has the methods `caption`, `token_log_probabilities`, `text_ids` and `strip_prompt` of `runtimes.tasks.captioner.Captioner`."""
+    model: Any
+    """Has the methods that `toolkit.bench.tasks` uses of a `TextGenerator` or a `Matcher` of `runtimes.tasks`."""
     versions: dict[str, str]
     providers: tuple[str, ...]
     scores: bool = True
@@ -112,6 +113,7 @@ class ArtifactCase:
             artifact_bytes=size,
             disk_bytes=size,
             components=self.artifact.component_bytes,
+            precision=manifest.target.precision,
             approximate=manifest.target.approximate,
             drift_limit_nat=manifest.recipe.get("drift_limit_nat"),
         )
@@ -123,7 +125,7 @@ class ArtifactCase:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformersCase:
-    """The baseline: transformers' FP32 `generate` on the checkpoint."""
+    """The baseline: transformers' FP32 model of the checkpoint."""
 
     checkpoint: Path
     checkpoint_sha256: str
@@ -172,15 +174,15 @@ def artifact_opener(path: Path, job: CaseJob) -> Opener:
     from runtimes.loading import load
 
     def opened() -> Opened:
-        captioner = load(path, device=job.device, threads=job.threads, draft=job.draft)
-        info = captioner.session.info()
+        model = load(path, task=job.task, device=job.device, threads=job.threads, draft=job.draft)
+        info = model.session.info()
         return Opened(
-            captioner=captioner,
+            model=model,
             versions=info.versions,
             providers=info.providers,
-            scores="score" in captioner.session.capabilities,
-            import_s=captioner.timings.import_s,  # `load` hashes the files while it imports the engine's library
-            hash_s=captioner.timings.hash_s,
+            scores="score" in model.session.capabilities,
+            import_s=model.timings.import_s,  # `load` hashes the files while it imports the engine's library
+            hash_s=model.timings.hash_s,
         )
 
     return opened
@@ -189,13 +191,15 @@ def artifact_opener(path: Path, job: CaseJob) -> Opener:
 def transformers_opener(path: Path, job: CaseJob) -> Opener:
     """Import transformers and return a function that loads the checkpoint."""
     from exporters.checkpoint.checkpoint import open_checkpoint
-    from exporters.families.blip_reference import HfCaptioner, versions
+    from exporters.families.architectures import BASELINES
+    from exporters.families.blip_reference import versions
 
+    baseline = load_target(BASELINES[job.task])
     weights = open_checkpoint(str(path), adapter=Path(job.adapter) if job.adapter else None).renamed_weights() if job.renamed else None
 
     def opened() -> Opened:
-        captioner = HfCaptioner(path, job.threads, tied=job.tied, weights=weights, device=job.device)
-        size = 4 * sum(parameter.numel() for parameter in captioner.model.parameters())
-        return Opened(captioner=captioner, versions=versions(), providers=(job.device,), parameter_bytes=size)
+        model = baseline(path, job.threads, tied=job.tied, weights=weights, device=job.device)
+        size = 4 * sum(parameter.numel() for parameter in model.model.parameters())
+        return Opened(model=model, versions=versions(), providers=(job.device,), parameter_bytes=size)
 
     return opened

@@ -1,8 +1,9 @@
-"""The request to a benchmark worker (`CaseJob`) and its response (`Result`)."""
+"""The request to a benchmark worker (`CaseJob`) and its response (`Result`). A sample is an image, or an image and a question about it."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.records.image_quality import Retrieval
 from toolkit.records.record import ImageTimes
 
 
@@ -10,6 +11,8 @@ from toolkit.records.record import ImageTimes
 class CaseJob:
     """One case, to be run in one process."""
 
+    task: str = "caption"
+    """Task of the model, a key of `toolkit.bench.tasks.requests.REQUESTS`."""
     opener: str
     """"module:function", see `toolkit.bench.cases.Case.open`."""
     path: str
@@ -25,7 +28,11 @@ class CaseJob:
     batch_size: int
     images: tuple[str, ...]
     references: tuple[tuple[str, ...], ...]
-    """Reference captions of each image; scored if there are any and `score` is true."""
+    """Reference texts of each sample; scored if there are any and `score` is true."""
+    questions: tuple[str | None, ...] = ()
+    """Question of each sample; None for captions. Empty: no sample has one."""
+    texts: int | None = None
+    """See `toolkit.records.record.Workload`."""
     prompt: str | None
     num_beams: int
     forced_tokens: int | None
@@ -41,20 +48,37 @@ class CaseJob:
     generation: dict[str, Any] = field(default_factory=dict)
     draft: bool | None = None
     streams: int = 1
-    """Threads that caption at once, in a throughput measurement."""
+    """Threads that run the model at once, in a throughput measurement."""
 
-    def decoding(self, captioner: Any) -> dict[str, Any]:  # noqa: ANN401 - see `toolkit.bench.cases.Opened`
-        """Return the arguments of `caption`. Forced tokens are counted after [DEC] and the prompt."""
+    def decoding(self, model: Any) -> dict[str, Any]:  # noqa: ANN401 - see `toolkit.bench.cases.Opened`
+        """Return the arguments of `generate`. Forced tokens are counted after [DEC] and the prompt."""
         lengths = {"min_length": self.min_length, "max_length": self.max_length}
         if self.forced_tokens is not None:
-            lengths = dict.fromkeys(lengths, prompt_tokens(captioner, self.prompt) + self.forced_tokens)
+            lengths = dict.fromkeys(lengths, prompt_tokens(model, self.prompt) + self.forced_tokens)
         generation = {name: value for name, value in self.generation.items() if name != "max_new_tokens" or self.forced_tokens is None}
-        return {"prompt": self.prompt, "num_beams": self.num_beams, **lengths, **generation}
+        prompt = {} if self.prompt is None else {"prompt": self.prompt}
+        return {**prompt, "num_beams": self.num_beams, **lengths, **generation}
 
 
-def prompt_tokens(captioner: Any, prompt: str | None) -> int:  # noqa: ANN401
+def prompt_tokens(model: Any, prompt: str | None) -> int:  # noqa: ANN401
     """Return the number of tokens that are not generated: [DEC] and the prompt."""
-    return len(captioner.text_ids(prompt)) - 1 if prompt else 1
+    return len(model.text_ids(prompt)) - 1 if prompt else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What the case returned for one sample, and its scores; see `toolkit.records.image_quality.ImageQuality`."""
+
+    text: str
+    without_prompt: str
+    """The text without the prompt, as it is scored."""
+    tokens: int
+    error: str | None
+    log_probability: float | None = None
+    """None if the case cannot score."""
+    scored_tokens: int | None = None
+    kl_divergence: float | None = None
+    retrieval: Retrieval | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +99,7 @@ class Result:
     warmup_s: tuple[float, ...]
     times: tuple[ImageTimes, ...]
     """One entry per batch."""
-    captions: tuple[str, ...]
-    without_prompt: tuple[str, ...]
-    """The captions without the prompt, as they are scored."""
-    tokens: tuple[int, ...]
-    errors: tuple[str | None, ...]
+    samples: tuple[Sample, ...]
     hash_s: float | None = None
     energy_j: float | None = None
     throttled_s: float | None = None
-    log_probabilities: tuple[float | None, ...] = ()
-    """One entry per image: the sum over its references. None if the case cannot score."""
-    scored_tokens: tuple[int | None, ...] = ()
-    kl_divergences: tuple[float | None, ...] = ()
-    """One entry per image, see `toolkit.records.record.ImageQuality`."""

@@ -22,11 +22,11 @@ from toolkit.bench.cases import PEER_NAME, ArtifactCase, Case, TransformersCase,
 from toolkit.bench.distributions import temporary_folder
 from toolkit.bench.job import CaseJob, Result
 from toolkit.bench.roofline.machine_limits import measure_limits
-from toolkit.bench.roofline.model_costs import baseline_arithmetic, blip_sizes
+from toolkit.bench.roofline.model_costs import arithmetic_of, baseline_arithmetic, blip_sizes
+from toolkit.bench.tasks.metrics import Metrics
 from toolkit.datasets import Dataset, shown_name
-from toolkit.metrics.captions import score_captions
-from toolkit.metrics.ngrams import Counter
-from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, ImageQuality, Record, Workload
+from toolkit.records.image_quality import ImageQuality
+from toolkit.records.record import BASELINE, SCHEMA, Arithmetic, HostFacts, Record, Workload
 from toolkit.records.source_commit import source_commit
 
 logger = logging.getLogger(__name__)
@@ -76,11 +76,8 @@ def plan(artifacts: Sequence[Path], baseline: Case | None) -> list[Case]:
 def _artifact_cases(paths: Sequence[Path]) -> list[Case]:
     """Name cases by recipe; by artifact if two artifacts have the same recipe."""
     artifacts = [open_artifact(path) for path in paths]
-    if other := [artifact for artifact in artifacts if artifact.manifest.task != "caption"]:
-        task = other[0].manifest.task
-        raise RequestError(
-            f"{other[0].path}: its task is '{task}'; the benchmark measures captioners. The gate's findings are in `toolkit info`"
-        )
+    if len(tasks := sorted({artifact.manifest.task for artifact in artifacts})) > 1:
+        raise RequestError(f"these artifacts have different tasks ({', '.join(tasks)}), so they cannot be compared; name those of one task")
     names = [artifact.manifest.recipe.get("name", artifact.path.name) for artifact in artifacts]
     if len(set(names)) < len(names):
         names = [artifact.manifest.name for artifact in artifacts]
@@ -102,8 +99,8 @@ def run(
     cases: Sequence[Case],
     dataset: Dataset,
     workloads: Sequence[Workload],
-    counter: Counter | None,
-    on_captions: Callable[[str, int], None],
+    metrics: Metrics | None,
+    on_samples: Callable[[str, int], None],
 ) -> Iterator[Record]:
     """Run all cases with each workload, `repeats` times; yield each record as soon as it exists.
 
@@ -111,8 +108,8 @@ def run(
         cases: From `plan`.
         dataset: The images and their references.
         workloads: One per setting. All cases of one workload run before the next workload.
-        counter: Counts n-grams; None if the images have no references.
-        on_captions: Called with the case's name and the number of new captions, to show progress.
+        metrics: Those of the task; None: nothing is scored.
+        on_samples: Called with the case's name and the number of new results, to show progress.
 
     Raises:
         RequestError: A batch size is larger than the number of images.
@@ -122,12 +119,13 @@ def run(
     host, arithmetic, limits = host_facts(), {}, {}
     if workloads[0].device is None:
         arithmetic = _arithmetic(cases)
+    if arithmetic:
         limits = {threads: measure_limits(threads) for threads in dict.fromkeys(workload.threads for workload in workloads)}
     with temporary_folder() as distributions:
         for repeat in range(workloads[0].repeats):
             for workload in workloads:
                 for case in cases:
-                    record = _run_case(case, repeat, dataset, workload, host, counter, distributions, on_captions)
+                    record = _run_case(case, repeat, dataset, workload, host, metrics, distributions, on_samples)
                     work = arithmetic.get(case.name)
                     yield record if record.error else replace(record, limits=limits.get(workload.threads), arithmetic=work)
 
@@ -137,7 +135,7 @@ def _arithmetic(cases: Sequence[Case]) -> dict[str, Arithmetic]:
     known = {case.name: work for case in cases if (work := case.arithmetic())}
     # Not from an approximate artifact: its images are smaller than the baseline's.
     manifests = [case.artifact.manifest for case in cases if isinstance(case, ArtifactCase)]
-    exact = next((manifest for manifest in manifests if not manifest.target.approximate), None)
+    exact = next((manifest for manifest in manifests if arithmetic_of(manifest) and not manifest.target.approximate), None)
     return known | ({BASELINE: baseline_arithmetic(blip_sizes(exact))} if exact else {})
 
 
@@ -161,14 +159,14 @@ def _run_case(
     dataset: Dataset,
     workload: Workload,
     host: HostFacts,
-    counter: Counter | None,
+    metrics: Metrics | None,
     distributions: Path | None,
-    on_captions: Callable[[str, int], None],
+    on_samples: Callable[[str, int], None],
 ) -> Record:
-    job = job_of(case, dataset, workload, score=repeat == 0 and counter is not None, distributions=distributions)
+    job = job_of(case, dataset, workload, score=repeat == 0 and metrics is not None, distributions=distributions)
     began = datetime.now(UTC)
     problem = _device_problem(case, workload.device or "cpu")
-    result, error = (None, problem) if problem else _work(job, partial(on_captions, case.name))
+    result, error = (None, problem) if problem else _work(job, partial(on_samples, case.name))
     if result is not None and (failure := _failure(dataset, result)):
         error, result = failure, None
     record = Record(
@@ -204,7 +202,7 @@ def _run_case(
         peak_gpu_bytes=result.peak_gpu_bytes,
         warmup_s=result.warmup_s,
         times=result.times,
-        quality=_quality(dataset, result, counter) if repeat == 0 else (),
+        quality=_quality(dataset, result, metrics) if repeat == 0 else (),
     )
 
 
@@ -227,6 +225,7 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool, dis
     """
     opener, path = case.open()
     return CaseJob(
+        task=workload.task,
         opener=opener,
         path=path,
         device=workload.device or "cpu",
@@ -236,7 +235,9 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool, dis
         threads=workload.threads,
         batch_size=workload.batch_size,
         images=tuple(str(image.path) for image in dataset.images),
-        references=tuple(image.captions for image in dataset.images),
+        references=tuple(image.texts for image in dataset.images),
+        questions=tuple(image.question for image in dataset.images),
+        texts=workload.texts,
         prompt=workload.prompt,
         num_beams=workload.num_beams,
         generation=workload.generation,
@@ -251,45 +252,45 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool, dis
     )
 
 
-def _work(job: CaseJob, on_captions: Callable[[int], None]) -> tuple[Result | None, str | None]:
+def _work(job: CaseJob, on_samples: Callable[[int], None]) -> tuple[Result | None, str | None]:
     """Run a job in a worker process; return the result, or None and the error."""
-    return request_once("toolkit.bench.case_worker", job, Result, threads=job.threads, on_progress=on_captions)
+    return request_once("toolkit.bench.case_worker", job, Result, threads=job.threads, on_progress=on_samples)
 
 
 def _failure(dataset: Dataset, result: Result) -> str | None:
-    """Return the error of a result without captions or with a NaN or infinite score, which a record (strict JSON) cannot store."""
-    if all(result.errors):
-        return f"no image could be captioned: {result.errors[0]}"
-    for image, score in zip(dataset.images, result.log_probabilities, strict=False):  # without references there are no scores
-        if score is not None and not math.isfinite(score):
-            return f"the log-probability of the references of {image.path.name} is {score}: check the checkpoint's weights, export again"
+    """Return the error of a result without any text or with a NaN or infinite score, which a record (strict JSON) cannot store."""
+    if all(sample.error for sample in result.samples):
+        return f"every image failed: {result.samples[0].error}"
+    for image, sample in zip(dataset.images, result.samples, strict=True):
+        scores: dict[str, tuple[float, ...]] = {"log-probability of the references": (sample.log_probability or 0.0,)}
+        if sample.retrieval is not None:
+            scores = {"score of a text": (*sample.retrieval.similarities, *sample.retrieval.probabilities)}
+        for name, values in scores.items():
+            if wrong := [value for value in values if not math.isfinite(value)]:
+                return f"the {name} of {image.path.name} is {wrong[0]}: check the checkpoint's weights, export again"
     return None
 
 
-def _quality(dataset: Dataset, result: Result, counter: Counter | None) -> tuple[ImageQuality, ...]:
+def _quality(dataset: Dataset, result: Result, metrics: Metrics | None) -> tuple[ImageQuality, ...]:
     images = [
-        ImageQuality(file=shown_name(image.path.name), caption=caption, tokens=tokens, error=error)
-        for image, caption, tokens, error in zip(dataset.images, result.captions, result.tokens, result.errors, strict=True)
+        ImageQuality(
+            file=shown_name(image.path.name), caption=sample.text, tokens=sample.tokens, error=sample.error, question=image.question
+        )
+        for image, sample in zip(dataset.images, result.samples, strict=True)
     ]
-    if counter is None:
+    if metrics is None:
         return tuple(images)
-    scores = score_captions(result.without_prompt, [image.captions for image in dataset.images], counter.count)
+    fields = metrics(result.samples, dataset.images)
     return tuple(
         replace(
             image,
-            matches=score.ngrams.matches,
-            totals=score.ngrams.totals,
-            hypothesis_length=score.ngrams.hypothesis_length,
-            reference_length=score.ngrams.reference_length,
-            cider=score.cider,
-            rouge_l=score.rouge_l,
-            log_probability=log_probability,
-            scored_tokens=scored,
-            kl_divergence=divergence,
+            log_probability=sample.log_probability,
+            scored_tokens=sample.scored_tokens,
+            kl_divergence=sample.kl_divergence,
+            retrieval=sample.retrieval,
+            **fields_of_image,
         )
         if image.error is None
         else image
-        for image, score, log_probability, scored, divergence in zip(
-            images, scores, result.log_probabilities, result.scored_tokens, result.kl_divergences, strict=True
-        )
+        for image, sample, fields_of_image in zip(images, result.samples, fields, strict=True)
     )

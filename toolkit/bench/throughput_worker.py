@@ -1,6 +1,6 @@
-"""Caption the batches of a throughput measurement in this process (a worker of `runtimes.workers`).
+"""Run the batches of a throughput measurement in this process (a worker of `runtimes.workers`).
 
-The request is the job of a case with its images, which are captioned first as a warm-up, as many as fit into a batch. Then it is fed
+The request is the job of a case with its images, which are run first as a warm-up, as many as fit into a batch. Then it is fed
 lists of indices into the images.
 """
 
@@ -12,25 +12,25 @@ from threading import Lock
 from runtimes.engine_registry import load_target
 from runtimes.workers.child import Feed, Send, serve_feed
 from toolkit.bench.job import CaseJob
+from toolkit.bench.tasks.requests import REQUESTS, Requests
 
 
 def run(job: CaseJob, send: Send, feed: Feed) -> None:
-    """Caption what is fed, in `job.streams` threads; send the number of images of each batch and the first error."""
-    captioner = load_target(job.opener)(Path(job.path), job)().captioner
-    options = {**job.decoding(captioner), "batch_size": job.batch_size}
+    """Run the model on what is fed, in `job.streams` threads; send the number of images of each batch and the first error."""
+    requests: Requests = load_target(REQUESTS[job.task])(load_target(job.opener)(Path(job.path), job)(), job)
     for _ in range(job.warmup):
-        captioner.caption(job.images[: job.batch_size], **options)
+        requests.run(range(min(job.batch_size, len(job.images))))
     send(0)
     batches = _Locked(feed)
 
-    def caption() -> None:
+    def work() -> None:
         for indices, _ in batches:
-            captions = captioner.caption([job.images[index] for index in indices], **options)
-            errors = [each.error for each in captions if each.error]
-            send({"images": len(captions), "error": errors[0] if errors else None})
+            responses = requests.run(indices)
+            errors = [each.error for each in responses if each.error]
+            send({"images": len(responses), "error": errors[0] if errors else None})
 
     with ThreadPoolExecutor(job.streams) as pool:
-        for future in [pool.submit(caption) for _ in range(job.streams)]:
+        for future in [pool.submit(work) for _ in range(job.streams)]:
             future.result()
 
 

@@ -45,9 +45,11 @@ if TYPE_CHECKING:
 @click.option("--checkpoint", help="Checkpoint of the baseline.  [default: that of the artifacts, found in models/, here or on the hub]")
 @revision_option
 @adapter_option
-@click.option("--dataset", help="'sample', a captions.json, or COCO's captions file with --images.  [default: sample, or only --images]")
+@click.option(
+    "--dataset", help="'sample', a captions.json, COCO's captions or VQAv2's questions with --images.  [default: sample, or only --images]"
+)
 @click.option("--images", type=FOLDER, help="Folder of images; without --dataset there are no reference captions.")
-@click.option("--limit", type=POSITIVE, help="Measure only this many images, chosen with a fixed seed.")
+@click.option("--limit", type=POSITIVE, help="Measure only this many images or questions, chosen with a fixed seed.")
 @click.option("--repeat", type=POSITIVE, default=3, show_default=True, help="Rounds; each round runs every case once.")
 @click.option("--warmup", type=POSITIVE, default=2, show_default=True, help="Captions before timing starts, including the first one.")
 @search_options
@@ -104,8 +106,9 @@ def command(
 ) -> None:
     """Benchmark artifacts against the FP32 model.
 
-    ARTIFACT is an artifact, or a folder whose artifacts are all measured; all must be exported from one checkpoint.
-    [default: build/artifacts] --tokens natural generates until the end token. A sweep measures each value.
+    ARTIFACT is an artifact of any task, or a folder whose artifacts are all measured; all must be exported from one checkpoint.
+    [default: build/artifacts] Questions are measured one by one. A matcher compares each image with 8 texts. --tokens natural generates
+    until the end token. A sweep measures each value.
     """
     from runtimes.artifact.folder import open_artifact
     from runtimes.host.facts import read_host
@@ -114,6 +117,8 @@ def command(
     from toolkit.bench.profiling.profile import profile_cases
     from toolkit.bench.profiling.profile_tables import RENDERERS as PROFILE_RENDERERS
     from toolkit.bench.runner import artifacts_in, plan, run
+    from toolkit.bench.tasks.metrics import caption_metrics
+    from toolkit.bench.tasks.table import BENCH_TASKS, check_options, check_samples
     from toolkit.datasets import load_dataset
     from toolkit.metrics.ngrams import pick_counter
     from toolkit.records.record import Workload, write_records
@@ -136,14 +141,26 @@ def command(
     guard_file(report, overwrite=overwrite)
     if report is not None:
         require_report_extra()
-    measured = load_dataset(dataset or (None if images else "sample"), images, limit)
     paths = artifacts_in(artifacts or (default_artifacts(),))
+    artifact = open_artifact(paths[0])
+    task = artifact.manifest.task
+    given = {
+        "search": any(value not in (None, ()) for value in search.values()),
+        "tokens": tokens,
+        "prompt": prompt is not None,
+        "profile": profile,
+        "no-draft": no_draft,
+    }
+    check_options(task, frozenset(name for name, value in given.items() if value))
+    measured = load_dataset(dataset or (None if images else "sample"), images, limit, task)
+    check_samples(task, measured)
     baseline = None if profile else find_baseline(checkpoint, revision, paths[0], adapter)
     if baseline is not None and checkpoint is None:
         announce(f"No --checkpoint given: the baseline is transformers with {baseline.checkpoint}")
     cases = plan(paths, baseline)
-    counter = pick_counter() if measured.has_references and not profile else None
-    artifact = open_artifact(paths[0])
+    measures, scored = BENCH_TASKS[task], measured.has_references and not profile
+    counter = pick_counter() if scored and measures.metrics is None else None
+    metrics = (caption_metrics(counter) if counter else measures.metrics) if scored else None
     config = _generation_config(artifact, search, forced=None not in (tokens or (None,)))
     workload = Workload(
         dataset=measured.name,
@@ -164,6 +181,8 @@ def command(
         checkpoint=baseline.named if baseline else checkpoint,
         device=None if device == "cpu" else device,
         draft=False if no_draft else None,
+        task=task,
+        texts=measures.texts,
     )
     if throughput:
         from toolkit.bench.throughput import settings
@@ -183,7 +202,7 @@ def command(
     total = len(workloads) * len(cases) * repeat * len(measured.images)
     records = []
     with progress("bench", total) as bar, locked(output) if output else nullcontext():
-        for record in run(cases, measured, workloads, counter, lambda case, count: bar.update(count, case)):
+        for record in run(cases, measured, workloads, metrics, lambda case, count: bar.update(count, case)):
             records.append(record)
             if output is not None:
                 write_records(output, records)

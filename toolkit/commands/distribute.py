@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtimes.engines.ort.providers import PROVIDERS
+from toolkit.commands.model_options import device_option, max_pixels_option, reduce_large_option
 from toolkit.commands.options import ANY_PATH, POSITIVE, announce, decoding_options, error_codes, json_option
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ def _max_errors(context: click.Context, option: click.Parameter, value: str | No
     help="An image that takes longer becomes an error row.",
 )
 @click.option("--batch-size", type=POSITIVE, default=1, show_default=True, help="Images per run of the model.")
-@click.option("--max-pixels", type=POSITIVE, help="Refuse images with more pixels before decoding them.  [default: 50 million]")
-@click.option("--reduce-large", is_flag=True, help="Decode a JPEG above that limit at 1/2, 1/4 or 1/8 of its size.")
+@max_pixels_option
+@reduce_large_option
 @click.option("--strip-prompt", is_flag=True, help="Remove the prompt from the captions.")
-@click.option("--device", type=click.Choice(["auto", *PROVIDERS]), default="auto", show_default=True, help="See `toolkit caption`.")
+@device_option
 @click.option(
     "--s3-endpoint", metavar="URL", help="Address of an S3 server.  [default: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else Amazon's]"
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from exporters.recipes import RECIPES, deployable_recipes, find_recipes, with_layouts
+from exporters.recipes import RECIPES, deployable_recipes, find_recipes, for_task
 from runtimes.artifact import json_dataclass
 from runtimes.errors import ExportError, MissingDependencyError, RequestError, ToolkitError
 from runtimes.host.facts import read_host
@@ -125,7 +125,7 @@ def command(
         merged_name(name_of(checkpoint), adapter), chosen, output, overwrite=overwrite
     )  # fails before the checkpoint is downloaded or read
     source = open_checkpoint(checkpoint, revision, safetensors_only=safetensors_only, like=like, adapter=adapter)
-    chosen = with_layouts(chosen, recipes, source.family.contracts)
+    chosen = for_task(chosen, recipes, source.family.contracts, source.family.by_name_only)
     with progress("export", len(chosen)) as bar:
         finished = export(
             source,

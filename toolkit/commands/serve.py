@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from runtimes.engines.ort.providers import PROVIDERS, read_options
+from runtimes.engines.ort.providers import read_options
 from runtimes.errors import MissingDependencyError, RequestError
+from toolkit.commands.model_options import device_option, max_pixels_option, provider_options_option
 from toolkit.commands.options import ANY_PATH, FILE, POSITIVE, announce, default_artifacts, threads_option
 
 SECONDS = click.FloatRange(min=0, min_open=True)
@@ -34,9 +35,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 )
 @click.option("--timeout", type=SECONDS, default=30.0, show_default=True, help="Seconds from the first byte of a request to its answer.")
 @click.option("--max-body", type=POSITIVE, default=20, show_default=True, metavar="MB", help="Largest body of a request.")
-@click.option(
-    "--max-pixels", type=POSITIVE, default=50_000_000, show_default=True, help="Refuse images with more pixels before decoding them."
-)
+@max_pixels_option
 @click.option("--max-images", type=POSITIVE, default=16, show_default=True, help="Images of a request.")
 @click.option("--max-rows", type=POSITIVE, default=16, show_default=True, help="Beams, captions, questions or texts per image.")
 @click.option(
@@ -54,8 +53,8 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     help="Seconds between a signal and its effect: /readyz fails, requests are answered.",
 )
 @click.option("--drain", type=SECONDS, default=30.0, show_default=True, help="Seconds that requests in flight have at the end.")
-@click.option("--device", type=click.Choice(["auto", *PROVIDERS]), default="auto", show_default=True, help="See toolkit caption.")
-@click.option("--provider-options", type=FILE, help="See toolkit caption.")
+@device_option
+@provider_options_option
 @threads_option
 def command(
     artifact: Path | None,
@@ -67,7 +66,7 @@ def command(
     max_wait: float,
     timeout: float,
     max_body: int,
-    max_pixels: int,
+    max_pixels: int | None,
     max_images: int,
     max_rows: int,
     max_batch: int,
@@ -98,7 +97,7 @@ def command(
         max_wait_s=max_wait,
         timeout_s=timeout,
         body_bytes=max_body * MEGABYTE,
-        max_pixels=max_pixels,
+        max_pixels=max_pixels or Limits.max_pixels,
         max_images=max_images,
         max_rows=max_rows,
     )

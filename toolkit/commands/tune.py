@@ -37,7 +37,8 @@ EPILOG = "Example: toolkit tune models/blip-mini-coco --budget 'drift<=0.02' --b
 @click.option(
     "--dataset",
     metavar="FILE",
-    help="Images of the search: a captions.json or its folder, or a folder of images.  [default: half of the toolkit's calibration images]",
+    help="Images of the search: a captions.json or its folder, a file of questions, or a folder of images.  [default: half of "
+    "the toolkit's calibration images]",
 )
 @click.option(
     "--confirm", default="sample", show_default=True, metavar="FILE", help="Other images with captions, which confirm the result."
@@ -88,9 +89,7 @@ def command(
     source = open_checkpoint(checkpoint, revision)
     confirmation = load_dataset(confirm, task=source.family.task)
     if not confirmation.has_references:
-        raise DatasetError(confirmation.name, "has no captions; --confirm needs images with captions")
-    if source.family.task == "vqa" and dataset is None:
-        raise DatasetError("tune", "calibration images have no questions; name a file of questions with --dataset")
+        raise DatasetError(confirmation.name, "has no captions or answers; --confirm needs images with captions, or questions with answers")
     if dataset is None:
         calibration, search = SHIPPED[::2], [LabelledImage(path, ()) for path in SHIPPED[1::2]]
     else:

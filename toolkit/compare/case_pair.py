@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from exporters.gate.intervals import Float64
-from toolkit.records.record import ImageQuality, ImageTimes, Record
+from toolkit.records.image_quality import ImageQuality
+from toolkit.records.record import ImageTimes, Record
 from toolkit.stats.quality import changes
 from toolkit.stats.rows import Row
 

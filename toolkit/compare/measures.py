@@ -6,11 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporters.gate.intervals import Change, Float64, Statistic, change_of_images, change_of_repeats, medians, relative
+from exporters.gate.retrieval import TOP
+from runtimes.tasks.registry import TASKS
 from toolkit.compare.case_pair import CasePair
 from toolkit.records.record import ImageTimes
 from toolkit.stats.figures import FIGURES, speedups
 
 NOT_COMPARED = Change(None, None, None)
+TEXTS, CAPTIONS, ANSWERS, MATCHES = ("caption", "vqa"), ("caption",), ("vqa",), ("matching",)
+"""Tasks of a measure."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Measure:
     """Whether the change is a difference; for values that may be 0."""
     shown: bool = True
     """Whether the Markdown table shows it; JSON and limits have every measure."""
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Tasks whose cases have it."""
 
 
 def _images(values: Callable[[ImageTimes], tuple[float, ...]], statistic: Statistic) -> Callable[[CasePair], Change]:
@@ -127,8 +133,9 @@ MEASURES = (
     Measure("images_per_second", "images/s", "{:.2f}", _RATE, _images(lambda t: (1.0, t.total_s), _rate), shown=False),
     Measure("speedup", "speed-up", "{:.2f}", _RATE, _speedup),
     Measure("encode_seconds", "encode ms", "{:.2f}", _TIME, _stage(lambda t: t.encode_s), scale=1e3),
-    Measure("first_token_seconds", "first token ms", "{:.2f}", _TIME, _stage(lambda t: t.first_token_s), scale=1e3),
-    Measure("tokens_per_second", "tokens/s", "{:.1f}", _RATE, _TOKEN_RATE),
+    Measure("text_seconds", "texts ms", "{:.2f}", _TIME, _stage(lambda t: t.text_s), scale=1e3, tasks=(*ANSWERS, *MATCHES)),
+    Measure("first_token_seconds", "first token ms", "{:.2f}", _TIME, _stage(lambda t: t.first_token_s), scale=1e3, tasks=TEXTS),
+    Measure("tokens_per_second", "tokens/s", "{:.1f}", _RATE, _TOKEN_RATE, tasks=TEXTS),
     _process("cpu_seconds_per_image", "CPU s/image", _USE, "{:.3f}"),
     _process("joules_per_image", "J/image", _USE),
     _process("import_seconds", "import s", shown=False),
@@ -140,11 +147,27 @@ MEASURES = (
     _bytes("peak_rss_bytes", "peak MB", _repeats("peak_rss_bytes")),
     _bytes("artifact_bytes", "size MB", _exact("artifact_bytes")),
     _bytes("disk_bytes", "disk MB", _exact("disk_bytes"), shown=False),
-    Measure("drift", "drift nat/token", "{:+.4f}", _LOSS, _score("drift"), absolute=True),
-    Measure("kl", "KL nat/token", "{:.4f}", _LOSS, _difference("kl"), absolute=True),
-    Measure("bleu4", "BLEU-4", "{:.3f}", _SCORE, _score("bleu4")),
-    Measure("cider", "CIDEr-D", "{:.3f}", _SCORE, _score("cider")),
-    Measure("rouge_l", "ROUGE-L", "{:.3f}", _SCORE, _score("rouge_l")),
+    Measure("drift", "drift nat/token", "{:+.4f}", _LOSS, _score("drift"), absolute=True, tasks=TEXTS),
+    Measure("kl", "KL nat/token", "{:.4f}", _LOSS, _difference("kl"), absolute=True, tasks=TEXTS),
+    Measure("bleu4", "BLEU-4", "{:.3f}", _SCORE, _score("bleu4"), tasks=CAPTIONS),
+    Measure("cider", "CIDEr-D", "{:.3f}", _SCORE, _score("cider"), tasks=CAPTIONS),
+    Measure("rouge_l", "ROUGE-L", "{:.3f}", _SCORE, _score("rouge_l"), tasks=CAPTIONS),
+    Measure("vqa_accuracy", "VQA accuracy", "{:.3f}", _SCORE, _score("vqa_accuracy"), tasks=ANSWERS),
+    Measure("similarity_change", "change of similarity", "{:.4f}", _LOSS, _difference("similarity_change"), absolute=True, tasks=MATCHES),
+    Measure(
+        "probability_change", "change of probability", "{:.4f}", _LOSS, _difference("probability_change"), absolute=True, tasks=MATCHES
+    ),
+    *(
+        Measure(
+            f"agreement_{k}", f"FP32's best image among {k}", "{:.3f}", _SCORE, _difference(f"agreement_{k}"), absolute=True, tasks=MATCHES
+        )
+        for k in TOP
+    ),
+    *(
+        Measure(f"{what}_recall_{k}", f"{what} R@{k}", "{:.3f}", _SCORE, _score(f"{what}_recall_{k}"), tasks=MATCHES)
+        for what in ("image", "text")
+        for k in TOP
+    ),
     Measure("exact_match", "same captions as FP32", "{:.3f}", _SCORE, _difference("exact_match"), absolute=True, shown=False),
 )
 """In the order of the Markdown table."""

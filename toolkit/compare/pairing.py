@@ -14,7 +14,7 @@ from toolkit.stats.rows import Row, check_comparable, group, make_rows
 HOST = ("cpu", "cpu_features", "cores", "system")
 """Fields that must be equal for the same machine. Versions of Python and libraries may differ, because comparing them is a purpose."""
 
-WORKLOAD = ("dataset_sha256", "images", "prompt", "num_beams", "generation", "warmup")
+WORKLOAD = ("task", "texts", "dataset_sha256", "images", "prompt", "num_beams", "generation", "warmup")
 """Fields that must be equal for comparable figures, in addition to the setting."""
 
 HASH_LENGTH = 64

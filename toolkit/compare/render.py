@@ -15,6 +15,7 @@ from toolkit.records.source_commit import shown_commit
 from toolkit.tables.columns import Column
 from toolkit.tables.footnotes import versions_of
 from toolkit.tables.markdown import table
+from toolkit.tables.words import Words, words_of
 
 SCHEMA = 1
 """Version of the JSON format. 1 (2026-11): first version."""
@@ -60,12 +61,13 @@ def line_of(paired: Paired, limits: Sequence[Limit], *, strict: bool) -> Line:
 
 def render_markdown(a: Run, b: Run, lines: Sequence[Line]) -> str:
     """Return a table for each pair of cases, then unmeasured measures, unstable cases, cases without a pair, and violated limits."""
-    parts = ["\n".join([_run("A", a), _run("B", b), *_versions(a, b)])]
+    parts, words = ["\n".join([_run("A", a), _run("B", b), *_versions(a, b)])], words_of(a.records)
     for line in lines:
         if line.paired.pair is not None:
             shown = [change for change in line.compared if change.measure.shown and not (change.a is None and change.b is None)]
-            parts += [f"{line.name}:", table(COLUMNS, [_cells(change) for change in shown]) + _agreement(line) + _verdicts(line)]
-    parts.append(_unmeasured(lines))
+            cells = [_cells(change, words) for change in shown]
+            parts += [f"{line.name}:", table(COLUMNS, cells) + _agreement(line, words) + _verdicts(line)]
+    parts.append(_unmeasured(lines, a.records[0].workload.task))
     parts.append(_section("Unstable:", [f"- {line.name} in {name}: {reason}" for line in lines for name, reason in _unstable(line)]))
     parts.append(_section("Not compared:", [f"- {line.name}: {line.paired.problem}" for line in lines if line.paired.problem]))
     violations = [(line.name, violation) for line in lines for violation in line.violations]
@@ -104,16 +106,16 @@ def _measured(compared: Compared) -> dict[str, Any]:
     return figures | asdict(compared.change) | {"clear": compared.clear, "text": compared.text}
 
 
-def _cells(compared: Compared) -> dict[str, Any]:
+def _cells(compared: Compared, words: Words) -> dict[str, Any]:
     measure = compared.measure
     a, b = ("-" if value is None else measure.pattern.format(value * measure.scale) for value in (compared.a, compared.b))
-    return {"title": measure.title, "a": a, "b": b, "text": compared.text}
+    return {"title": words.of_task(measure.title), "a": a, "b": b, "text": compared.text}
 
 
-def _agreement(line: Line) -> str:
+def _agreement(line: Line, words: Words) -> str:
     assert line.paired.pair is not None
     share = line.paired.pair.quality.get("exact_match")
-    return "" if share is None else f"\n\nThe captions of A and B are equal for {share:.0%} of the images."
+    return "" if share is None else f"\n\nThe {words.text}s of A and B are equal for {share:.0%} of the {words.sample}s."
 
 
 def _verdicts(line: Line) -> str:
@@ -124,10 +126,10 @@ def _verdicts(line: Line) -> str:
     return f"\n\nQuality against FP32: {'; '.join(known)}." if known else ""
 
 
-def _unmeasured(lines: Sequence[Line]) -> str:
-    """Return a sentence that names the measures which neither run has."""
+def _unmeasured(lines: Sequence[Line], task: str) -> str:
+    """Return a sentence that names the measures of a task which neither run has."""
     measured = {change.measure.key for line in lines for change in line.compared if change.a is not None or change.b is not None}
-    missing = [measure.title for measure in MEASURES if measure.shown and measure.key not in measured]
+    missing = [measure.title for measure in MEASURES if measure.shown and task in measure.tasks and measure.key not in measured]
     return f"Not measured: {', '.join(missing)}." if missing else ""
 
 

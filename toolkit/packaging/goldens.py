@@ -136,7 +136,13 @@ def record(model: Model, path: Path) -> Recording:
             if problem is not None and not tie:
                 raise GoldenError(path, f"{name}: {problem} as at export")
         recorded_images.append(
-            GoldenImage(original=golden_image.original, resized=golden_image.resized, captions=captions, question=question)
+            GoldenImage(
+                original=golden_image.original,
+                resized=golden_image.resized,
+                captions=captions,
+                question=question,
+                question_ids=None if question is None else tuple(model.tokenizer.encoder_ids(question)),
+            )
         )
         logits += [row] if (row := first_logits(model, image, question)) is not None else []
     golden = Golden(

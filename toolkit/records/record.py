@@ -12,6 +12,8 @@ from typing import Any
 from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, RecordError
 from runtimes.storage.atomic_write import write_atomically
+from runtimes.tasks.registry import TASKS
+from toolkit.records.image_quality import ImageQuality, require_at_least
 
 SCHEMA = 2
 # Schema history; it may change until the first release tag. 1 (2026-11): first. 2 (2026-11): forced tokens instead of a minimum length;
@@ -22,13 +24,11 @@ MAX_BYTES = 1 << 30
 MAX_NUMBER = 1e18
 """Larger numbers are refused, because no measurement reaches them."""
 
+SIGNED = ("log_probability", "similarities")
+"""Names of numbers that may be negative."""
+
 BASELINE = "hf-fp32"
 """Name of the baseline case: transformers' `generate` in FP32."""
-
-
-def _require_at_least(minimum: int, value: object, *names: str) -> None:
-    if too_small := [name for name in names if (number := getattr(value, name)) is not None and number < minimum]:
-        raise ValueError(f"{', '.join(too_small)} must be {minimum} or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +95,16 @@ class Workload:
     """Device of all cases, the baseline included: "cuda"; None for the CPU."""
     draft: bool | None = None
     """False: artifacts caption without drafts; None: as their manifests say."""
+    task: str = "caption"
+    """Task of the cases, see `runtimes.tasks.registry`. With "vqa", an image is an image and one question about it."""
+    texts: int | None = None
+    """Number of texts that a matcher compares each image with; None for other tasks."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError if a count is below 1."""
-        _require_at_least(1, self, "images", "threads", "repeats", "batch_size", "forced_tokens", "limit")
+        """Raise ValueError if a count is below 1 or the task is unknown."""
+        require_at_least(1, self, "images", "threads", "repeats", "batch_size", "forced_tokens", "limit", "texts")
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task!r}; known: {', '.join(TASKS)}")
 
     @property
     def runs(self) -> int:
@@ -126,6 +132,8 @@ class Subject:
     """Size on disk; for the baseline, of its weight files."""
     components: dict[str, int] = field(default_factory=dict)
     """Role of an artifact's file → its bytes."""
+    precision: str | None = None
+    """Precision of the recipe, for example int8; None if there is no recipe."""
     approximate: bool | None = None
     """Whether the recipe is approximate, that is, trades quality for speed on purpose; None if there is no recipe."""
     drift_limit_nat: float | None = None
@@ -148,54 +156,13 @@ class ImageTimes:
     """One entry for each token after the first. Tokens of one step have equal shares of its time."""
     steps: int | None = None
     """Number of steps of the decoder; None if they were not counted."""
+    text_s: float | None = None
+    """Reading given texts: the question encoder, or a matcher's text encoder with the image; None for captions."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if the total is not positive."""
         if self.total_s <= 0:
             raise ValueError("total_s must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageQuality:
-    """The caption of one image, and the counts that scores are computed from."""
-
-    file: str
-    """Name of the image file."""
-    caption: str
-    """Generated text."""
-    tokens: int
-    """Number of generated tokens."""
-    error: str | None = None
-    """Why the image has no caption; None if it has a caption."""
-    matches: tuple[int, int, int, int] | None = None
-    """BLEU: matching n-grams, clipped, for n = 1 to 4."""
-    totals: tuple[int, int, int, int] | None = None
-    """BLEU: n-grams of the caption, for n = 1 to 4."""
-    hypothesis_length: int | None = None
-    """BLEU: words of the caption."""
-    reference_length: int | None = None
-    """BLEU: words of the closest reference."""
-    cider: float | None = None
-    """CIDEr-D of the image."""
-    rouge_l: float | None = None
-    """ROUGE-L of the image, 0 to 1."""
-    log_probability: float | None = None
-    """Teacher-forced log-probability of the references, summed, in nat."""
-    scored_tokens: int | None = None
-    """Number of tokens in `log_probability`."""
-    kl_divergence: float | None = None
-    """KL(FP32 || case) of the next-token distributions at the references' tokens, summed, in nat; None if it was not measured."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError if only some of the scores are given."""
-        counts = (self.matches, self.totals, self.hypothesis_length, self.reference_length)
-        if len({count is None for count in counts}) > 1:
-            raise ValueError("matches, totals and both lengths must be given together")
-        if self.log_probability is not None and self.scored_tokens is None:
-            raise ValueError("log_probability needs scored_tokens")
-        if self.kl_divergence is not None and self.scored_tokens is None:
-            raise ValueError("kl_divergence needs scored_tokens")
-        _require_at_least(1, self, "scored_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,12 +318,12 @@ def read_records(path: Path) -> list[Record]:
 
 
 def _out_of_range(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield name and value of each number in a JSON value that is negative or too large. Only log-probabilities may be negative."""
+    """Yield name and value of each number in a JSON value that is negative or too large, unless it may be negative."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _out_of_range(item, key)
     elif isinstance(value, list):
         for item in value:
             yield from _out_of_range(item, name)
-    elif isinstance(value, int | float) and not (-MAX_NUMBER if name == "log_probability" else 0) <= value <= MAX_NUMBER:
+    elif isinstance(value, int | float) and not (-MAX_NUMBER if name in SIGNED else 0) <= value <= MAX_NUMBER:
         yield name, value

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal, TypeAlias
 
-from toolkit.records.record import BASELINE, ImageQuality, Record
+from toolkit.records.image_quality import ImageQuality
+from toolkit.records.record import BASELINE, Record
 
 DiffSpan: TypeAlias = tuple[str, Literal["same", "new", "gone"]]
 """Consecutive words: the same as in the baseline's caption, new (inserted or replaced), or gone (only in the baseline's caption)."""
@@ -27,6 +28,8 @@ class ImageComparison:
     index: int
     """Index of the image in its dataset."""
     file: str
+    question: str | None
+    """What the captions answer; None if they are no answers."""
     groups: tuple[CaptionGroup, ...]
     """The baseline's group first, then by increasing distance."""
     distances: dict[str, float]
@@ -87,4 +90,4 @@ def _compare(index: int, images: dict[str, ImageQuality], base: str) -> ImageCom
         groups.append((-1.0 if base in cases else distance, CaptionGroup(cases=tuple(cases), spans=spans, error=error)))
         distances |= {case: distance for case in cases if case != base}
     ordered = tuple(group for _, group in sorted(groups, key=lambda pair: pair[0]))
-    return ImageComparison(index=index, file=images[base].file, groups=ordered, distances=distances)
+    return ImageComparison(index=index, file=images[base].file, question=images[base].question, groups=ordered, distances=distances)

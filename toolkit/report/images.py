@@ -30,7 +30,7 @@ def images_of(records: Sequence[Record], dataset: str | None, images: Path | Non
             logger.warning("the page has no thumbnails; give the images of %s with --dataset or --images", work.dataset)
             return None
         dataset = SHIPPED
-    loaded = load_dataset(dataset, images, work.limit)
+    loaded = load_dataset(dataset, images, work.limit, work.task)
     if loaded.sha256 != work.dataset_sha256:
         problem = f"is not the dataset of these records ({work.dataset}); give that dataset, or omit images with --no-images"
         raise DatasetError(str(dataset or images), problem)

@@ -22,6 +22,7 @@ from toolkit.tables.columns import shown_case
 from toolkit.tables.footnotes import facts
 from toolkit.tables.markdown import marked
 from toolkit.tables.report_tables import Sheet, sheets
+from toolkit.tables.words import Words, words_of
 
 MAX_CARDS = 200
 """Maximum number of images with captions; a larger page is slow."""
@@ -47,7 +48,8 @@ def render_html(records: Sequence[Record], dataset: Dataset | None = None, histo
         history: A table of this run and of earlier ones, shown first.
     """
     rows = make_rows(records)
-    advice = recommend(rows)
+    words = words_of(records)
+    advice = recommend(rows, words)
     of_setting = [record for record in records if _has_setting(record, advice.chosen or rows[0])]
     compared = comparisons(of_setting)
     cards = compared[:MAX_CARDS]
@@ -57,9 +59,10 @@ def render_html(records: Sequence[Record], dataset: Dataset | None = None, histo
     return page.render(
         advice=advice,
         headline=(headline[0].upper() + headline[1:], rest),
-        subject=_subject(records),
-        sections=[(anchor, name) for anchor, name in SECTIONS.items() if cards or anchor != "captions"],
-        tiles=_tiles(advice.chosen),
+        subject=_subject(records, words),
+        words=words,
+        sections=[(anchor, words.of_task(name)) for anchor, name in SECTIONS.items() if cards or anchor != "captions"],
+        tiles=_tiles(advice.chosen, words),
         notices=_notices(rows),
         sheets=[_texts(sheet, advice.chosen) for sheet in (*([history] if history else []), *sheets(records, rows))],
         plots=make_plots(records, rows, advice.chosen),
@@ -68,7 +71,7 @@ def render_html(records: Sequence[Record], dataset: Dataset | None = None, histo
         base=base_case(of_setting),
         compared=list(cards[0].distances) if cards else [],
         images=thumbnails(dataset, indices) if dataset else {},
-        references={index: dataset.images[index].captions for index in indices} if dataset else {},
+        references={index: dataset.images[index].texts for index in indices} if dataset else {},
         facts=facts(records).splitlines(),
         checkpoint=next((record.subject.checkpoint_sha256 for record in records if record.subject), None),
         commands=commands(records),
@@ -89,12 +92,12 @@ def _has_setting(record: Record, row: Row) -> bool:
     return tuple(vars(setting_of(record)).values()) == (row["batch_size"], row["threads"], row["forced_tokens"])
 
 
-def _subject(records: Sequence[Record]) -> str:
+def _subject(records: Sequence[Record], words: Words) -> str:
     host, work = records[0].host, records[0].workload
-    return f"{work.images} images of {work.dataset}, {host.cpu}, {host.cores} cores"
+    return f"{work.images} {words.sample}s of {work.dataset}, {host.cpu}, {host.cores} cores"
 
 
-def _tiles(row: Row | None) -> list[Tile]:
+def _tiles(row: Row | None, words: Words) -> list[Tile]:
     """Return the measured figures of the chosen row."""
     if row is None:
         return []
@@ -104,15 +107,23 @@ def _tiles(row: Row | None) -> list[Tile]:
         if row["speedup"] is None
         else f"{row['speedup']:.2f}x [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}] of {BASELINE}'s speed"
     )
-    tiles = [Tile("time per image", shown_time(row["seconds_per_image"]), speed or f"{shown_time(low)} to {shown_time(high)} over repeats")]
+    tiles = [
+        Tile(
+            f"time per {words.sample}",
+            shown_time(row["seconds_per_image"]),
+            speed or f"{shown_time(low)} to {shown_time(high)} over repeats",
+        )
+    ]
     for name, key, ratio in (("size", "artifact_bytes", "size_ratio"), ("peak memory", "peak_rss_bytes", "peak_rss_ratio")):
         if row[key] is not None:
             tiles.append(Tile(name, f"{row[key] / 1e6:.0f} MB", "" if row[ratio] is None else f"{row[ratio]:.0%} of {BASELINE}'s"))
     if row["drift"] is not None:
         ends = "" if row["drift_low"] is None else f"[{row['drift_low']:+.4f}, {row['drift_high']:+.4f}] "
         tiles.append(Tile("drift", f"{row['drift']:+.4f}", f"{ends}nat/token: {row['verdict_text']}"))
+    elif row["probability_change"] is not None:
+        tiles.append(Tile("change of probability", f"{row['probability_change']:.4f}", f"mean: {row['verdict_text']}"))
     elif row["exact_match"] is not None:
-        tiles.append(Tile("same captions", f"{row['exact_match']:.0%}", f"as {BASELINE}"))
+        tiles.append(Tile(f"same {words.text}s", f"{row['exact_match']:.0%}", f"as {BASELINE}"))
     return tiles
 
 

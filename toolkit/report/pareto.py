@@ -34,6 +34,8 @@ class PlotMeasure:
 
 MEASURES = (
     PlotMeasure(key="drift", name="drift", unit="nat/token", scale=1.0, pattern="{:+.4f}", lower_is_better=True),
+    PlotMeasure(key="vqa_accuracy_change", name="change of VQA accuracy", unit="%", scale=100.0, pattern="{:+.1f}", lower_is_better=False),
+    PlotMeasure(key="probability_change", name="change of probability", unit="mean", scale=1.0, pattern="{:.4f}", lower_is_better=True),
     PlotMeasure(key="cider_change", name="change of CIDEr-D", unit="%", scale=100.0, pattern="{:+.1f}", lower_is_better=False),
 )
 SIZE = PlotMeasure(key="artifact_bytes", name="size", unit="MB", scale=1e-6, pattern="{:.0f}", lower_is_better=True, intervals=False)

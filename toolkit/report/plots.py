@@ -8,14 +8,16 @@ from toolkit.report.bars import Bars, Part, bars_plot, stack_plot
 from toolkit.report.pareto import MEASURES, SIZE, pareto_plot
 from toolkit.report.recommendation import recommend
 from toolkit.report.spread import spread_plot
-from toolkit.report.svg import FIRST, FOURTH, SECOND, THIRD, Plot
+from toolkit.report.svg import FIFTH, FIRST, FOURTH, SECOND, THIRD, Plot
 from toolkit.report.throughput import throughput_plot
 from toolkit.stats.rows import Row, group, make_rows
 from toolkit.tables.columns import shown_case
+from toolkit.tables.words import words_of
 
 STAGES: tuple[tuple[str, str, Callable[[ImageTimes], float | None]], ...] = (
     ("read", FIRST, lambda time: time.read_s),
     ("encode", SECOND, lambda time: time.encode_s),
+    ("texts", FIFTH, lambda time: time.text_s),
     ("first token", THIRD, lambda time: time.first_token_s),
     ("further tokens", FOURTH, lambda time: sum(time.token_s)),
 )
@@ -64,7 +66,7 @@ def make_plots(records: Sequence[Record], rows: Sequence[Row], chosen: Row | Non
 def first_plot(records: Sequence[Record]) -> Plot | None:
     """Return the most important plot: quality, or size, against time; None if there is nothing to compare."""
     rows = make_rows(records)
-    return next(iter(make_plots(records, rows, recommend(rows).chosen)), None)
+    return next(iter(make_plots(records, rows, recommend(rows, words_of(records)).chosen)), None)
 
 
 def _stages_plot(rows: Sequence[Row], times: Sequence[Sequence[ImageTimes]], mark: str | None) -> Plot | None:
@@ -73,6 +75,7 @@ def _stages_plot(rows: Sequence[Row], times: Sequence[Sequence[ImageTimes]], mar
     parts = [
         Part(title=title, colour=colour, values=[fmean(stage(time) or 0.0 for time in row_times) * 1e3 for _, row_times in staged])
         for title, colour, stage in STAGES
+        if any(stage(time) is not None for _, row_times in staged for time in row_times)
     ]
     cases, note = [case for case, _ in staged], "Means over images and repeats."
     return stack_plot("stages", "Time by stage, ms per image", note, cases, mark, parts, "{:.1f}") if staged else None

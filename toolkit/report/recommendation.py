@@ -8,6 +8,7 @@ from exporters.gate.verdict import LOSS, NO_LOSS
 from toolkit.records.record import BASELINE
 from toolkit.stats.rows import Row
 from toolkit.tables.columns import shown_case
+from toolkit.tables.words import WORDS, Words
 
 RULE = (
     f"Candidates are artifacts that are not approximate, have stable times and have the verdict {NO_LOSS!r}. If there are none, candidates "
@@ -34,11 +35,12 @@ class Recommendation:
     """(Case with setting, why it was chosen or not), in the order of the rows."""
 
 
-def recommend(rows: Sequence[Row]) -> Recommendation:
+def recommend(rows: Sequence[Row], words: Words = WORDS["caption"]) -> Recommendation:
     """Choose a row by `RULE`.
 
     Args:
         rows: From `make_rows`. Only rows with the same forced tokens as the first row are candidates.
+        words: Those of the task.
     """
     rows = [row for row in rows if row["forced_tokens"] == rows[0]["forced_tokens"]]
     judged = any(row["verdict_text"] for row in rows)
@@ -59,7 +61,7 @@ def recommend(rows: Sequence[Row]) -> Recommendation:
     for row in stable:
         reasons[id(row)] = _comparison(row, chosen, fastest, tied=any(row is candidate for candidate in tied))
     by_case = tuple((shown_case(row), reasons[id(row)]) for row in rows)
-    return Recommendation(chosen=chosen, sentence=f"ship {shown_case(chosen)}: {_figures(chosen)}", rule=rule, reasons=by_case)
+    return Recommendation(chosen=chosen, sentence=f"ship {shown_case(chosen)}: {_figures(chosen, words)}", rule=rule, reasons=by_case)
 
 
 def _exclusion(row: Row, *, judged: bool) -> str | None:
@@ -87,15 +89,14 @@ def _comparison(row: Row, chosen: Row, fastest: Row, *, tied: bool) -> str:
     return f"slower: {row['seconds_per_image'] / fastest['seconds_per_image']:.2f}x the time of {shown_case(fastest)}"
 
 
-def _figures(row: Row) -> str:
-    parts = [_speed(row)]
+def _figures(row: Row, words: Words) -> str:
+    parts = [_speed(row, words)]
     if row["size_ratio"] is not None:
         parts.append(f"{(row['size_ratio'] - 1) * 100:+.0f} % size")
     if row["verdict_text"]:
-        drift = drift_text(row["drift"], row["drift_low"], row["drift_high"])
-        parts.append(f"quality: {row['verdict_text']}, drift {drift} nat/token")
+        parts.append(f"quality: {row['verdict_text']}, {judged_figure(row)}")
     elif row["exact_match"] is not None:
-        parts.append(f"{row['exact_match']:.0%} of captions unchanged, quality not measured")
+        parts.append(f"{row['exact_match']:.0%} of {words.text}s unchanged, quality not measured")
     else:
         parts.append("quality not measured")
     if row[UNSTABLE]:
@@ -103,7 +104,14 @@ def _figures(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _speed(row: Row) -> str:
+def judged_figure(row: Row) -> str:
+    """Return the figure that the verdict of a row rests on: its drift, or the change of a matcher's scores."""
+    if row["drift"] is None:
+        return f"similarity changes by {row['similarity_change']:.4f}, probability by {row['probability_change']:.4f}"
+    return f"drift {drift_text(row['drift'], row['drift_low'], row['drift_high'])} nat/token"
+
+
+def _speed(row: Row, words: Words) -> str:
     if row["speedup"] is None:
-        return f"{row['seconds_per_image']:.3f} s per image (no baseline was measured)"
+        return f"{row['seconds_per_image']:.3f} s per {words.sample} (no baseline was measured)"
     return f"{row['speedup']:.1f}x faster" if row["speedup"] >= 1 else f"{1 / row['speedup']:.1f}x slower"

@@ -27,11 +27,13 @@ def commands(records: Sequence[Record]) -> list[str]:
     bench = ["toolkit", "bench", ARTIFACTS, "--checkpoint", checkpoint, *images]
     bench += ["--limit", str(work.limit)] if work.limit else []
     bench += ["--prompt", work.prompt] if work.prompt else []
-    bench += ["--num-beams", str(work.num_beams), "--warmup", str(work.warmup), "--repeat", str(work.repeats)]
-    natural = next((record.workload for record in records if record.workload.forced_tokens is None), None)
+    bench += [] if work.texts else ["--num-beams", str(work.num_beams)]
+    bench += ["--warmup", str(work.warmup), "--repeat", str(work.repeats)]
+    natural = next((record.workload for record in records if record.workload.forced_tokens is None and not work.texts), None)
     bench += ["--min-length", str(natural.min_length), "--max-length", str(natural.max_length)] if natural else []
     bench += [part for name, value in work.generation.items() if name not in SAMPLING_SETTINGS for part in _option(name, value)]
-    for option, axis in (("--batch-size", "batch_size"), ("--threads", "threads"), ("--tokens", "tokens")):
+    tokens = () if work.texts else (("--tokens", "tokens"),)
+    for option, axis in (("--batch-size", "batch_size"), ("--threads", "threads"), *tokens):
         bench += [option, ",".join(NATURAL if value is None else str(value) for value in values(records, axis))]
     export = ["toolkit", "export", checkpoint, *(part for recipe in recipes for part in ("--recipe", recipe)), "--output", ARTIFACTS]
     bench += ["--no-draft"] if work.draft is False else []

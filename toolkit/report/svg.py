@@ -20,10 +20,10 @@ LINKS = "http://www.w3.org/1999/xlink"
 WIDTH_IN = 5.2
 """Width of all figures: 374 units. Text of 10 units is then 14 px high in a column of 540 px, and about 10 px on a phone."""
 
-COLOURS = ("paper", "ink", "muted", "rule", "accent", "first", "second", "third", "fourth")
+COLOURS = ("paper", "ink", "muted", "rule", "accent", "first", "second", "third", "fourth", "fifth")
 """Names of the colours that a figure may use; the page defines them for both themes."""
 
-PAPER, INK, MUTED, RULE, ACCENT, FIRST, SECOND, THIRD, FOURTH = (f"#0100{index:02x}" for index in range(len(COLOURS)))
+PAPER, INK, MUTED, RULE, ACCENT, FIRST, SECOND, THIRD, FOURTH, FIFTH = (f"#0100{index:02x}" for index in range(len(COLOURS)))
 """Placeholder colours; matplotlib's defaults do not contain them."""
 
 SETTINGS: dict[Any, Any] = {

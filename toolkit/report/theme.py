@@ -14,6 +14,7 @@ LIGHT = {
     "second": "#0072b2",
     "third": "#b46a00",
     "fourth": "#008a64",
+    "fifth": "#a8507f",
     "mark": "#ffe9a8",
 }
 DARK = {
@@ -26,6 +27,7 @@ DARK = {
     "second": "#56b4e9",
     "third": "#e69f00",
     "fourth": "#2fbf91",
+    "fifth": "#d68ab3",
     "mark": "#5a4708",
 }
 """Name → colour. Both themes have the same names; `mark` is the background of words that differ."""

@@ -34,4 +34,5 @@ def _share(time: ImageTimes, captioned: int) -> ImageTimes:
         first_token_s=None if time.first_token_s is None else time.first_token_s / captioned,
         token_s=tuple(seconds / captioned for seconds in time.token_s),
         steps=time.steps,
+        text_s=None if time.text_s is None else time.text_s / captioned,
     )

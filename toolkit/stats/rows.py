@@ -10,16 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from exporters.gate.retrieval import TOP
 from runtimes.errors import RecordError
 from toolkit.records.record import BASELINE, ImageTimes, Record
 from toolkit.records.settings import SWEPT, Setting, setting_of, settings_of
 from toolkit.stats.figures import FIGURES, Figure, joules_per_image, ratios, seconds_per_image, speedups
 from toolkit.stats.per_image import per_image
-from toolkit.stats.quality import changes, scores
+from toolkit.stats.quality import SCORES, changes, scores
 from toolkit.stats.roofline import encode_limit_s, token_bytes, token_limit_s
 from toolkit.stats.stability import instability_reasons
 
 Row = dict[str, Any]
+
+LATER_SCORES = tuple(key for key in SCORES if key not in ("bleu4", "cider", "rouge_l"))
+"""Scores whose keys are the last ones."""
 
 KEYS = (
     "case",
@@ -100,13 +104,23 @@ KEYS = (
     "tokens_per_step",
     "device",
     "peak_gpu_bytes",
+    "text_seconds",
+    "similarity_change",
+    "similarity_change_low",
+    "similarity_change_high",
+    "probability_change",
+    "probability_change_low",
+    "probability_change_high",
+    "score_limit",
+    *(f"agreement_{k}{end}" for k in TOP for end in ("", "_low", "_high")),
+    *(f"{score}{end}" for score in LATER_SCORES for end in ("", "_change", "_change_low", "_change_high")),
 )
 """Keys of a row, in this order; the value is null if a figure was not measured.
 
 - Ratios, speed-ups and changes are relative to the baseline with the same setting.
 - `setting` is a label with the fields that differ between the settings of a run; null if there is one setting.
 - `forced_tokens` is null for natural caption lengths.
-- Times are seconds per image.
+- Times are seconds per image, and for questions per image and question. `text_seconds` is the time of a question, or of a matcher's texts.
 - `*_limit_seconds` is the minimum time on this machine with these threads; `*_limit_share` is this minimum divided by the measured time.
 - `startup_seconds` is the sum of import, load (which includes hashing) and first caption.
 - `tokens_per_second` does not count the first token of a caption.
@@ -115,6 +129,10 @@ KEYS = (
 - `approximate` and `drift_limit` (nat per token) are properties of the recipe.
 - `verdict` is one of `exporters.gate.verdict` or null; `verdict_text` adds the reason or `images_needed`.
 - `kl` is the mean divergence from the baseline, in nat per token.
+- `exact_match` is the share of equal captions or answers; of matchers, of images with the same best text.
+- `image_recall_<k>` is the share of texts that rank their image among the k best, `text_recall_<k>` that of images that rank one of their
+  texts among the k best. `agreement_<k>` is the share of texts whose best image by the baseline is among the k best.
+- `similarity_change` and `probability_change` are mean differences of a score; `score_limit` is the limit of both.
 """
 
 
@@ -183,7 +201,7 @@ def _row(case: str, setting: Setting, label: str | None, records: Sequence[Recor
     row |= scores(quality)
     if baseline:
         row |= _ratios(row, good, baseline)
-        row |= changes(quality, next((record.quality for record in baseline if record.quality), ()), subject.drift_limit_nat)
+        row |= changes(quality, next((record.quality for record in baseline if record.quality), ()), subject)
     return row
 
 
@@ -201,6 +219,7 @@ def _times(good: Sequence[Record]) -> Row:
         "images_per_second": len(totals) / sum(totals),
         "read_seconds": median(image.read_s for image in images),
         "encode_seconds": _median_of_measured(image.encode_s for image in images),
+        "text_seconds": _median_of_measured(image.text_s for image in images),
         "first_token_seconds": _median_of_measured(image.first_token_s for image in images),
         "step_seconds": median(steps) if steps else None,
         "tokens_per_second": len(steps) / sum(steps) if steps else None,

@@ -90,6 +90,18 @@ def _divergence(row: Row) -> str:
     return f"{row['kl']:.4f}{ends}"
 
 
+def _measured(key: str, pattern: str) -> Callable[[Row], str]:
+    """Return a cell with a figure and its interval."""
+
+    def cell(row: Row) -> str:
+        figure, *ends = (row[f"{key}{end}"] for end in ("", "_low", "_high"))
+        if figure is None or row["case"] == BASELINE:
+            return NOT_MEASURED if figure is None else pattern.format(figure)
+        return pattern.format(figure) + ("" if None in ends else f" [{pattern.format(ends[0])}, {pattern.format(ends[1])}]")
+
+    return cell
+
+
 def _same_captions(row: Row) -> str:
     share, low, high = (row[f"exact_match{end}"] for end in ("", "_low", "_high"))
     if share is None:
@@ -160,6 +172,31 @@ SCORES = (
     Column("ROUGE-L, change %", _change("rouge_l")),
 )
 
+ANSWER_SCORES = (CASE, Column("VQA accuracy, change %", _change("vqa_accuracy")))
+
+MATCHING_QUALITY = (
+    CASE,
+    Column("change of similarity", _measured("similarity_change", "{:.4f}")),
+    Column("change of probability", _measured("probability_change", "{:.4f}")),
+    Column("limit", number("score_limit", "{:g}")),
+    Column("verdict", lambda row: row["verdict_text"] or NOT_MEASURED),
+)
+
+RANKS = (
+    CASE,
+    Column("FP32's best image first", _measured("agreement_1", "{:.0%}")),
+    Column("among 5", _measured("agreement_5", "{:.0%}")),
+    Column("same best text", _same_captions),
+)
+
+RETRIEVAL = (
+    CASE,
+    Column("image R@1, change %", _change("image_recall_1")),
+    Column("image R@5, change %", _change("image_recall_5")),
+    Column("text R@1, change %", _change("text_recall_1")),
+    Column("text R@5, change %", _change("text_recall_5")),
+)
+
 AGREEMENT = (CASE, Column("same captions", _same_captions))
 """Replaces QUALITY, BESIDE and SCORES if the images have no references."""
 
@@ -180,6 +217,9 @@ STAGES = (
     Column("first token ms", number("first_token_seconds", "{:.2f}", 1e3), lowest="first_token_seconds"),
     Column("token ms", number("step_seconds", "{:.2f}", 1e3), lowest="step_seconds"),
 )
+
+TEXT_STAGE = Column("texts ms", number("text_seconds", "{:.2f}", 1e3), lowest="text_seconds")
+"""Added to STAGES if a case reads given texts: questions, or the texts of a matcher."""
 
 LIMITS = (  # share: the limit divided by the measured time
     CASE,

@@ -7,11 +7,12 @@ from toolkit.records.settings import setting_of, settings_of, values
 from toolkit.records.source_commit import shown_commit
 from toolkit.tables.columns import UNSTABLE
 from toolkit.tables.markdown import BEST
+from toolkit.tables.words import words_of
 
 
 def facts(records: Sequence[Record]) -> str:
     """Return the footnotes, one per line."""
-    host, work = records[0].host, records[0].workload
+    host, work, words = records[0].host, records[0].workload, words_of(records)
     versions = ", ".join(f"{name} {version}" for name, version in versions_of(records).items())
     search = "greedy search" if work.num_beams == 1 else f"beam search with {work.num_beams} beams"
     search += "".join(f", {name} {value}" for name, value in work.generation.items())
@@ -20,11 +21,12 @@ def facts(records: Sequence[Record]) -> str:
     lines = [
         f"Host: {host.cpu} ({', '.join(host.cpu_features)}), {host.cores} cores{memory}{gpu}, {host.system}, Python {host.python}; "
         f"{versions}.",
-        f"Workload: {work.images} images of {work.dataset} (sha256 {work.dataset_sha256[:12]}), {_settings(records, search)}.",
-        f"Repeats: {work.repeats}; each repeat runs all cases. Each case has its own process and {_count(work.warmup, 'warm-up caption')}.",
-        "Time: the median over images and repeats ± half the range of the repeats' medians.",
+        f"Workload: {work.images} {words.sample}s of {work.dataset} (sha256 {work.dataset_sha256[:12]}), {_settings(records, search)}.",
+        f"Repeats: {work.repeats}; each repeat runs all cases. Each case has its own process and "
+        f"{_count(work.warmup, f'warm-up {words.request}')}.",
+        f"Time: the median over {words.sample}s and repeats ± half the range of the repeats' medians.",
         f"Speed-up: the time of {BASELINE} divided by the time of the case; the median over repeats [lowest, highest].",
-        "Peak memory: the highest resident memory from process start to the last caption.",
+        f"Peak memory: the highest resident memory from process start to the last {words.request}.",
         _energy(records),
     ]
     if len({(record.case, setting_of(record)) for record in records}) > 1:
@@ -32,11 +34,31 @@ def facts(records: Sequence[Record]) -> str:
     if records[0].measured_at:
         lines.insert(1, f"Measured: {records[0].measured_at}, {_source(records[0].commit)}.")
     if len(settings_of(records)) > 1:
-        lines.append("Case names: b is the batch size, t the number of threads, tok the number of forced tokens. Times are per image.")
+        lines.append(
+            f"Case names: b is the batch size, t the number of threads, tok the number of forced tokens. Times are per {words.sample}."
+        )
     if work.metric_counter:
+        lines.append(
+            f"BLEU: as in COCO's evaluation (closest reference length, no smoothing). N-grams are counted by {work.metric_counter}."
+        )
+    quality = [image for record in records for image in record.quality]
+    answered, ranked = (any(getattr(image, field) is not None for image in quality) for field in ("vqa_accuracy", "retrieval"))
+    if answered:
+        lines.append(
+            "VQA accuracy: as VQAv2 defines it: min(n / 3, 1) for an answer that n people gave, leaving out each of the ten in turn."
+        )
+    if ranked:
         lines += [
-            f"BLEU: as in COCO's evaluation (closest reference length, no smoothing). N-grams are counted by {work.metric_counter}.",
-            f"Changes: relative to {BASELINE}, with a paired bootstrap 95 % confidence interval over images. It is wider for few images.",
+            "Image R@k: share of texts that rank their image among the k best by similarity. "
+            "Text R@k: share of images that rank one of their texts among the k best.",
+            f"Change of a score: mean difference from {BASELINE}'s, over each image with its own texts and {work.texts} others.",
+        ]
+    if work.metric_counter or answered or ranked:
+        lines.append(
+            f"Changes: relative to {BASELINE}, with a paired bootstrap 95 % confidence interval over images. It is wider for few images."
+        )
+    if work.metric_counter or answered:
+        lines += [
             f"Drift: the increase over {BASELINE} of the references' negative log-probability per token.",
             f"KL: the mean divergence of the next-token distributions from {BASELINE}'s at the references' tokens.",
         ]
@@ -66,13 +88,17 @@ def _count(number: int, noun: str) -> str:
 def _settings(records: Sequence[Record], search: str) -> str:
     """Return batch size, search, caption length and threads in words."""
     batches, threads, tokens = (values(records, axis) for axis in ("batch_size", "threads", "tokens"))
+    if (texts := records[0].workload.texts) is not None:
+        return f"batch size {_either(batches)}, each image is compared with {texts} texts, {_threads(threads)}"
     forced = [count for count in tokens if count is not None]
     lengths = [f"{_either(forced)} forced tokens"] if forced else []
     longest = [record.workload.max_length for record in records if setting_of(record).tokens is None]
     lengths += [f"at most {longest[0]} tokens with [DEC]"] if longest else []
-    return (
-        f"batch size {_either(batches)}, {search}, {' or '.join(lengths)}, {_either(threads)} {'thread' if threads == [1] else 'threads'}"
-    )
+    return f"batch size {_either(batches)}, {search}, {' or '.join(lengths)}, {_threads(threads)}"
+
+
+def _threads(threads: Sequence[int | None]) -> str:
+    return f"{_either(threads)} {'thread' if threads == [1] else 'threads'}"
 
 
 def _either(values: Sequence[int | None]) -> str:

@@ -39,6 +39,7 @@ BLIP_MATCHING = replace(
     head_tables={},
     lookup_tables=("text_encoder.embeddings.word_embeddings.weight",),
     own_parts=OWN_PARTS["matching"],
+    by_name_only=frozenset({"pytorch-int8"}),  # decision 58
     drafts=False,
     read_config=read_matching_config,
     component_of=component_of,

@@ -55,7 +55,7 @@ def test_a_damaged_file_is_replaced(folder, runs, damaged):
 
 def test_a_file_of_other_images_is_replaced(folder, runs):
     cached_reference("x", IMAGES, Reference, runs)
-    for others in (IMAGES[:1], [IMAGES[0], replace(IMAGES[1], captions=("a dog", "two"))]):
+    for others in (IMAGES[:1], [IMAGES[0], replace(IMAGES[1], texts=("a dog", "two"))]):
         cached_reference("x", others, Reference, runs)
     assert runs.count == 3
 

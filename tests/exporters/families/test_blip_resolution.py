@@ -86,7 +86,7 @@ def test_captions_equal_those_of_transformers_on_the_smaller_image(small_artifac
 
 
 def test_the_reference_of_the_gate_has_the_full_image_size(small_artifacts, hf, sample_images):
-    paths, captions = [image.path for image in sample_images[:6]], [image.captions for image in sample_images[:6]]
+    paths, captions = [image.path for image in sample_images[:6]], [image.texts for image in sample_images[:6]]
     before, after = (np.concatenate(model.score(paths, captions=captions)).sum() for model in (hf, load(small_artifacts[0])))
     tokens = sum(len(hf.text_ids(caption)) - 1 for references in captions for caption in references)
     drift = open_artifact(small_artifacts[0]).manifest.gate["drift_nat_per_token"]

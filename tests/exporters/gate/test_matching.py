@@ -8,7 +8,8 @@ import pytest
 import runtimes
 from exporters.families.blip_matching.reference import run_reference
 from exporters.gate.findings import card_text, findings_line
-from exporters.gate.matching import LIMITS, evaluate
+from exporters.gate.matching import evaluate
+from exporters.gate.matching_limits import LIMITS
 from exporters.recipes import find_recipe
 from runtimes.artifact.generation import GenerationConfig
 from runtimes.errors import GateError
@@ -31,7 +32,7 @@ def moved(rows, by):
 def test_an_fp32_artifact_has_the_scores_and_ranks_of_transformers(matcher, drawn_images, expected):
     findings = evaluate(matcher, find_recipe("onnx-fp32"), drawn_images, expected, "fail")
     assert findings["passed"]
-    assert findings["texts"] == sum(len(image.captions) for image in drawn_images)
+    assert findings["texts"] == sum(len(image.texts) for image in drawn_images)
     assert max(findings["similarity_change_max"], findings["probability_change_max"]) < 1e-5
     assert findings["agreement_at_1"] == findings["agreement_at_5"] == 1
     assert findings["recall_at_1"] == findings["reference_recall_at_1"]

@@ -78,7 +78,7 @@ def test_a_peer_has_the_captions_of_transformers(peers, reference, drawn_images,
 def test_the_recompute_layout_scores_as_transformers_does(peers, drawn_images, tiny_checkpoint):
     """Several captions of one image share no cross K/V in this layout: each row has the image's hidden states."""
     captioner, info = opener(peers["ort-recompute-fp32"])(peers["ort-recompute-fp32"], 1)
-    paths, captions = [p.path for p in drawn_images], [p.captions for p in drawn_images]
+    paths, captions = [p.path for p in drawn_images], [p.texts for p in drawn_images]
     expected = HfCaptioner(tiny_checkpoint, 1).score(paths, captions=captions)
     np.testing.assert_allclose(captioner.score(paths, captions=captions), expected, atol=1e-4)
     assert (info.runtime, info.providers) == ("ort", ("CPUExecutionProvider",))

@@ -22,13 +22,14 @@ from toolkit.bench import runner
 from toolkit.bench.cases import TransformersCase
 from toolkit.bench.job import CaseJob
 from toolkit.bench.runner import NO_GPU, OTHER_DEVICE, artifacts_in, host_facts, plan
+from toolkit.bench.tasks.metrics import caption_metrics
 from toolkit.datasets import Dataset
 from toolkit.metrics.ngrams import Counter, own_counter
 from toolkit.metrics.ptb_words import words
 from toolkit.records.record import Workload, read_records, write_records
 from toolkit.stats.rows import make_rows
 
-OWN = Counter("own", own_counter())
+OWN = caption_metrics(Counter("own", own_counter()))
 
 
 def workload(images, **changes):
@@ -45,9 +46,9 @@ def workload(images, **changes):
     return Workload(dataset="drawn", dataset_sha256="0" * 64, images=images, **usual | changes)
 
 
-def run(artifacts, images, counter=OWN, on_captions=lambda case, count: None, **changes):
+def run(artifacts, images, metrics=OWN, on_captions=lambda case, count: None, **changes):
     dataset = Dataset("drawn", tuple(images))
-    return list(runner.run(plan(artifacts, None), dataset, [workload(len(dataset.images), **changes)], counter, on_captions))
+    return list(runner.run(plan(artifacts, None), dataset, [workload(len(dataset.images), **changes)], metrics, on_captions))
 
 
 def changed(artifact, to, **fields):
@@ -105,6 +106,11 @@ def test_artifacts_of_different_checkpoints_are_an_error(tiny_artifacts, tmp_pat
         plan([first], TransformersCase(checkpoint=first, checkpoint_sha256="0" * 64))
 
 
+def test_artifacts_of_different_tasks_are_an_error(tiny_artifacts, tiny_vqa_artifacts):
+    with pytest.raises(RequestError, match=r"different tasks \(caption, vqa\)"):
+        plan([tiny_artifacts["onnx-fp32"], tiny_vqa_artifacts["onnx-fp32"]], None)
+
+
 def test_a_record_has_the_captions_scores_and_times_of_the_run(tiny_artifacts, drawn_images):
     images, artifact = drawn_images[:4], tiny_artifacts["onnx-int8"]
     progress = []
@@ -118,9 +124,9 @@ def test_a_record_has_the_captions_scores_and_times_of_the_run(tiny_artifacts, d
     assert [image.caption for image in first.quality] == [caption.text for caption in captions]
     assert [image.tokens for image in first.quality] == [len(caption.token_ids) - 1 for caption in captions], "all tokens but [DEC]"
     assert [image.hypothesis_length for image in first.quality] == [len(words(caption.text)) for caption in captions]
-    scores = captioner.score([image.path for image in images], captions=[image.captions for image in images])
+    scores = captioner.score([image.path for image in images], captions=[image.texts for image in images])
     assert [image.log_probability for image in first.quality] == pytest.approx([float(score.sum()) for score in scores], rel=1e-5)
-    ids = [[captioner.text_ids(caption) for caption in image.captions] for image in images]
+    ids = [[captioner.text_ids(caption) for caption in image.texts] for image in images]
     assert [image.scored_tokens for image in first.quality] == [sum(len(caption_ids) - 1 for caption_ids in image_ids) for image_ids in ids]
     assert second.quality == (), "later repeats do not store captions"
 
@@ -140,8 +146,8 @@ def test_a_record_has_the_captions_scores_and_times_of_the_run(tiny_artifacts, d
     assert first.subject.artifact_bytes == first.subject.disk_bytes == sum(file.stat().st_size for file in artifact.iterdir())
 
 
-def test_without_a_counter_nothing_is_scored(tiny_artifacts, drawn_images):
-    (record,) = run([tiny_artifacts["onnx-fp32"]], drawn_images[:2], counter=None)
+def test_without_metrics_nothing_is_scored(tiny_artifacts, drawn_images):
+    (record,) = run([tiny_artifacts["onnx-fp32"]], drawn_images[:2], metrics=None)
     assert [image.caption != "" for image in record.quality] == [True, True]
     assert {(image.matches, image.cider, image.log_probability, image.scored_tokens) for image in record.quality} == {(None,) * 4}
 
@@ -156,7 +162,7 @@ def test_an_unreadable_image_has_an_error_and_the_others_are_scored(tiny_artifac
     assert record.quality[1].error.startswith(f"{tmp_path / 'bad.jpg'}: is not an image")
     assert [image.scored_tokens is None for image in record.quality] == [False, True, False]
     (alone,) = run([tiny_artifacts["onnx-fp32"]], [bad])
-    assert alone.error == f"no image could be captioned: {record.quality[1].error}"
+    assert alone.error == f"every image failed: {record.quality[1].error}"
     assert (alone.times, alone.quality, alone.subject) == ((), (), None)
 
 
@@ -166,7 +172,7 @@ def test_a_log_probability_that_is_not_finite_fails_the_case(tiny_checkpoint, dr
     """Records are strict JSON: a file with such a number could not be read again."""
     checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
     weights = load_file(checkpoint / "model.safetensors")
-    (word,) = words(drawn_images[1].captions[0])[-1:]
+    (word,) = words(drawn_images[1].texts[0])[-1:]
     vocabulary = json.loads((checkpoint / "tokenizer.json").read_text())["model"]["vocab"]
     weights["text_decoder.cls.predictions.bias"][vocabulary[word]] = bias
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})

@@ -146,17 +146,20 @@ def test_a_file_has_one_line_per_record_in_utf8(tmp_path):
 
 
 def test_reading_and_writing_keeps_the_golden_records(tmp_path):
-    """Fields that are newer than these records are null."""
+    """Fields that are newer than these records are null; the task is that of all older records."""
     write_records(tmp_path / "r.jsonl", read_records(RECORDS))
     golden = [json.loads(line) for line in RECORDS.read_bytes().splitlines()]
-    kinds = (Record, HostFacts, Workload, ImageTimes, ImageQuality)
-    newer, of_host, of_workload, of_times, of_image = ({field.name: None for field in dataclasses.fields(kind)} for kind in kinds)
+    kinds = (Record, HostFacts, Workload, Subject, ImageTimes, ImageQuality)
+    newer, of_host, of_workload, of_subject, of_times, of_image = (
+        {field.name: None for field in dataclasses.fields(kind)} for kind in kinds
+    )
     expected = [
         {
             **newer,
             **record,
             "host": {**of_host, **record["host"]},
-            "workload": {**of_workload, **record["workload"]},
+            "workload": {**of_workload, "task": "caption", **record["workload"]},
+            "subject": record["subject"] and {**of_subject, **record["subject"]},
             "times": [{**of_times, **times} for times in record["times"]],
             "quality": [{**of_image, **image} for image in record["quality"]],
         }

@@ -111,7 +111,7 @@ def test_the_shipped_images_need_no_option():
     images = page.all("img")
     assert len(images) == 4
     assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in images)
-    assert SAMPLE.images[0].captions[0] in "".join(page.texts)
+    assert SAMPLE.images[0].texts[0] in "".join(page.texts)
 
 
 def test_missing_images_are_a_warning(caplog):

@@ -91,7 +91,16 @@ def test_without_quality_the_size_is_drawn_against_time():
         replace(
             record,
             quality=tuple(
-                replace(image, matches=None, totals=None, hypothesis_length=None, reference_length=None, cider=None)
+                replace(
+                    image,
+                    matches=None,
+                    totals=None,
+                    hypothesis_length=None,
+                    reference_length=None,
+                    cider=None,
+                    rouge_l=None,
+                    log_probability=None,
+                )
                 for image in record.quality
             ),
         )

@@ -1,6 +1,7 @@
 """Records of short runs, for tests of statistics."""
 
-from toolkit.records.record import BASELINE, SCHEMA, HostFacts, ImageQuality, ImageTimes, Record, Subject, Workload
+from toolkit.records.image_quality import ImageQuality
+from toolkit.records.record import BASELINE, SCHEMA, HostFacts, ImageTimes, Record, Subject, Workload
 from toolkit.stats.rows import make_rows
 
 HOST = HostFacts(cpu="one", cpu_features=("avx2",), cores=2, memory_bytes=2**34, system="Linux x86_64", python="3.11.9")

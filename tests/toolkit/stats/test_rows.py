@@ -55,8 +55,9 @@ def test_times_are_pooled_over_images_and_repeats():
         ),
     )["onnx-int8"]
     # pooled: 0.5 0.8 1.0 1.5 1.6 2.4
+    of_captions = KEYS[: KEYS.index("text_seconds")]
     assert {
-        key: row[key] for key in KEYS if key.endswith(("seconds", "_image", "_p90", "_second", "_bytes", "_low", "_high"))
+        key: row[key] for key in of_captions if key.endswith(("seconds", "_image", "_p90", "_second", "_bytes", "_low", "_high"))
     } == pytest.approx(
         {
             "seconds_per_image": 1.25,

@@ -57,7 +57,7 @@ def peer_opener(path: Path, job: CaseJob) -> Opener:
     open_peer = opener(path)
 
     def opened() -> Opened:
-        captioner, info = open_peer(path, job.threads)
-        return Opened(captioner=captioner, versions=info.versions, providers=info.providers)
+        model, info = open_peer(path, job.threads)
+        return Opened(model=model, versions=info.versions, providers=info.providers)
 
     return opened

@@ -86,7 +86,7 @@ def _plain(job: CaseJob, runs: list[float], send: Send) -> tuple[_PassTimer, lis
             readable.append(image)
         error = error or caption.error
     if not readable:
-        raise RequestError(f"no image could be captioned: {error}")
+        raise RequestError(f"every image failed: {error}")
     return timer, readable
 
 

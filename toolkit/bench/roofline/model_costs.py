@@ -20,8 +20,10 @@ SCALE_BYTES = 4
 """Scales are float32."""
 
 
-def arithmetic_of(manifest: Manifest) -> Arithmetic:
-    """Return the minimum work of an artifact."""
+def arithmetic_of(manifest: Manifest) -> Arithmetic | None:
+    """Return the minimum work of an artifact; None if it is not a captioner, because only its work is counted."""
+    if manifest.task != "caption":
+        return None
     shape, float_bytes = blip_sizes(manifest), 2 if manifest.target.precision == "fp16" else 4
     encoder, decoder = (_component(manifest, name) for name in ("encoder", "decoder"))
     if float_bytes == 2:

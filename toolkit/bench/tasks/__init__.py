@@ -1,0 +1,1 @@
+"""What the benchmark does with the artifacts of each task."""
