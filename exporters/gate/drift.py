@@ -1,6 +1,7 @@
 """Drift: how much less likely the captions that people wrote become, compared with the FP32 model, in nat per token."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,14 @@ class Drift:
 def drift_of_sums(sums: Float64) -> Float64:
     """Return the drift f64[R], in nat per token, of sums f64[R,2]: decrease in log-probability, number of tokens."""
     return np.asarray(sums[:, 0] / sums[:, 1])
+
+
+def summed_by(units: Sequence[object], rows: Float64) -> Float64:
+    """Return the sums of rows f64[N,K] of equal units, f64[M,K]: the questions about one image are one unit of an interval over images."""
+    numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+    sums = np.zeros((len(numbers), rows.shape[1]))
+    np.add.at(sums, [numbers[unit] for unit in units], rows)
+    return sums
 
 
 def measure_drift(decreases: Float64, tokens: Float64) -> Drift:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from exporters.gate.drift import drift_text, measure_drift
+from exporters.gate.drift import drift_text, measure_drift, summed_by
 from exporters.gate.labelled_image import LabelledImage
 from exporters.gate.verdict import judge, within
 from exporters.recipes import Recipe
@@ -123,7 +123,7 @@ def evaluate(
         scores.append(sum(sequence_log_probability(row, sequence) for row, sequence in zip(rows, sequences, strict=True)))
         tokens.append(sum(len(sequence) - 1 for sequence in sequences))
     logprob_drops = [sum(expected) - actual for expected, actual in zip(reference.log_probabilities, scores, strict=True)]
-    drift = measure_drift(np.array(logprob_drops), np.array(tokens))
+    drift = measure_drift(*summed_by([image.path for image in images], np.array([logprob_drops, tokens], dtype=np.float64).T).T)
     judgement = judge(drift, recipe.drift_limit_nat)
     problem = None
     if recipe.drift_limit_nat is None:

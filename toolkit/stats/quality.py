@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.gate.drift import measure_drift
+from exporters.gate.drift import measure_drift, summed_by
 from exporters.gate.intervals import Change, Float64, Score, paired_change, share_interval, total
 from exporters.gate.retrieval import TOP
 from exporters.gate.verdict import judge
@@ -132,10 +132,7 @@ def _per_image(samples: Sequence[ImageQuality], rows: Float64) -> Float64:
     """Return the sums of rows f64[N,K] over the questions about each image; captions are one row per image already."""
     if all(image.question is None for image in samples):
         return rows
-    files = {file: index for index, file in enumerate(dict.fromkeys(image.file for image in samples))}
-    sums = np.zeros((len(files), rows.shape[1]))
-    np.add.at(sums, [files[image.file] for image in samples], rows)
-    return sums
+    return summed_by([image.file for image in samples], rows)
 
 
 def _divergence(case: Sequence[ImageQuality]) -> dict[str, Any]:

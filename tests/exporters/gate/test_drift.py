@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from exporters.gate.drift import measure_drift
+from exporters.gate.drift import measure_drift, summed_by
 
 
 def test_drift_is_the_decrease_per_token_of_all_images_together():
@@ -26,3 +26,9 @@ def test_one_image_has_a_drift_without_an_interval():
     drift = measure_drift(np.array([1.0]), np.array([10.0]))
     assert (drift.nat, drift.low, drift.high) == (0.1, -math.inf, math.inf)
     assert math.isnan(drift.spread)
+
+
+def test_rows_of_one_unit_are_summed_in_the_order_of_the_units():
+    rows = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
+    assert summed_by(["b", "a", "b"], rows).tolist() == [[5.0, 50.0], [2.0, 20.0]]
+    assert summed_by([1, 2, 3], rows).tolist() == rows.tolist()
