@@ -33,4 +33,4 @@ def ask_about(images: list[LabelledImage]) -> list[LabelledImage]:
     word = np.random.default_rng(2)
     lengths = word.integers(1, 31, size=len(images))
     texts = (" ".join(word.choice(TINY_WORDS[:40], size=size)) for size in lengths)
-    return [LabelledImage(image.path, image.captions, text) for image, text in zip(images, texts, strict=True)]
+    return [LabelledImage(image.path, image.texts, text) for image, text in zip(images, texts, strict=True)]
