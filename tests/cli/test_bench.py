@@ -157,7 +157,7 @@ def test_successful_cases_have_every_figure(bench):
         row = bench.rows[case]
         measured = [
             key
-            for key in KEYS
+            for key in KEYS[: KEYS.index("text_seconds")]  # what follows is of other tasks
             if not key.endswith(("_change", "_low", "_high"))
             and key
             not in (
