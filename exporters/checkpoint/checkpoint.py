@@ -20,7 +20,7 @@ from exporters.checkpoint.files import (
     sha256_of_files,
 )
 from exporters.checkpoint.generation_settings import read_defaults
-from exporters.checkpoint.image_settings import RESAMPLE, read_image_settings
+from exporters.checkpoint.image_settings import image_spec, read_image_settings
 from exporters.checkpoint.refusals import (
     ADAPTER,
     is_weight_file,
@@ -195,7 +195,7 @@ def open_checkpoint(
         raise CheckpointError(source, f"config.json cannot be exported: {first_line(error)}") from error
     settings = read_image_settings(directory, source)
     try:
-        image = _image_spec(family.image_processor().from_dict(settings))
+        image = image_spec(family.image_processor().from_dict(settings))
         config.model.check_image(image.height_px, image.width_px)
     except ValueError as error:
         raise CheckpointError(source, f"its image processor does not fit the model: {error}") from error
@@ -295,15 +295,3 @@ def _vocabulary_problem(tokenizer: Tokenizer, config: CheckpointConfig) -> str |
             "use the tokenizer that the model was trained with"
         )
     return None
-
-
-def _image_spec(processor: Any) -> ImageSpec:  # noqa: ANN401
-    """Convert the settings of transformers' image processor, which has its own values for those that are missing."""
-    return ImageSpec(
-        height_px=processor.size["height"],
-        width_px=processor.size["width"],
-        resample=RESAMPLE[int(processor.resample)],  # type: ignore[arg-type]
-        mean=tuple(processor.image_mean),
-        std=tuple(processor.image_std),
-        rescale=processor.rescale_factor,
-    )

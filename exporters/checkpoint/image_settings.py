@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.checkpoint.weight_files import first_line, load_json
-from runtimes.artifact.manifest import MAX_SCALE
+from runtimes.artifact.manifest import MAX_SCALE, ImageSpec
 from runtimes.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,18 @@ def read_image_settings(directory: Path, source: str) -> dict[str, Any]:
         if key in settings and not isinstance(settings[key], list):
             settings[key] = [settings[key]] * 3
     return settings
+
+
+def image_spec(processor: Any) -> ImageSpec:  # noqa: ANN401
+    """Convert the settings of transformers' image processor, which has its own values for those that are missing."""
+    return ImageSpec(
+        height_px=processor.size["height"],
+        width_px=processor.size["width"],
+        resample=RESAMPLE[int(processor.resample)],  # type: ignore[arg-type]
+        mean=tuple(processor.image_mean),
+        std=tuple(processor.image_std),
+        rescale=processor.rescale_factor,
+    )
 
 
 def _problems(settings: Mapping[str, Any]) -> Iterator[str]:
