@@ -2,18 +2,17 @@
 
 import argparse
 import json
-import os
-import platform
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import runtimes
-from runtimes.host.facts import read_host
 from tests.load import bars
 from tests.load.campaign import CLIENTS, KILLS, MAX_GROWTH, Load, described, growth, measure, row
+from tests.load.host import described_host
 from tests.load.servers import plain_server, toolkit_server
 from toolkit.datasets import load_dataset
 from toolkit.records.source_commit import source_commit
@@ -35,10 +34,10 @@ def main() -> int:
     options = parser.parse_args()
     images = [image.path.read_bytes() for image in load_dataset("sample").images]
     record: dict[str, object] = json.loads(options.output.read_bytes()) if options.output.exists() else {}
-    record |= {"date": datetime.now(UTC).date().isoformat(), "commit": source_commit(), "host": _host()}
+    record |= {"date": datetime.now(UTC).date().isoformat(), "commit": source_commit(), "host": described_host()}
     problems: list[str] = []
     if options.requests:
-        record["load"] = _campaign(options.artifact, images, options.requests, problems)
+        record["load"], record["memory"] = _campaign(options.artifact, images, options.requests, problems)
     if options.checkpoint:
         record["plain"] = _plain(shlex.split(options.plain_python), options.checkpoint, images, problems)
     if options.base:
@@ -52,7 +51,8 @@ def main() -> int:
     return bool(problems)
 
 
-def _campaign(artifact: Path, images: list[bytes], requests: int, problems: list[str]) -> dict[str, object]:
+def _campaign(artifact: Path, images: list[bytes], requests: int, problems: list[str]) -> tuple[dict[str, object], dict[str, object]]:
+    """Return what is known of the answers, and of memory."""
     with runtimes.load(artifact) as captioner:
         captions = [captioner.caption(image)[0].text for image in images]
     with toolkit_server(artifact, "--max-body", str(BODY_MB)) as (port, process):
@@ -64,34 +64,28 @@ def _campaign(artifact: Path, images: list[bytes], requests: int, problems: list
         print(described(outcome))
     print(dict(load.answered))
     problems += load.problems
-    grown = growth(load.memory) if requests >= MIN_REQUESTS else None
+    grown = growth(load) if requests >= MIN_REQUESTS else None
     if grown is not None and grown > MAX_GROWTH:
-        problems.append(f"memory grew to {grown:.3f} of what it was after the first requests")
-    return {
+        problems.append(f"memory grew to {grown:.3f} of what it was after the first round")
+    answers = {
         "artifact": artifact.name,
         "requests": requests,
         "seconds": seconds,
         "answers": dict(load.answered),
         "problems": load.problems,
-        "memory_growth": grown,
-        "resident_bytes": load.memory[-1],
         "rows": [row(outcome) for outcome in outcomes],
     }
+    return answers, {"requests": requests, "growth": grown, "rounds": [asdict(memory) for memory in load.rounds]}
 
 
 def _plain(python: list[str], checkpoint: Path, images: list[bytes], problems: list[str]) -> dict[str, object]:
     with plain_server(python, checkpoint) as (port, process):
         load = Load(port, process, images, [None] * len(images), b"", kills=[])
         load_rows = []
-        for outcome in measure(load, PLAIN_REQUESTS, CLIENTS, share=0):
+        for outcome in measure(load, PLAIN_REQUESTS, CLIENTS, rounds=1, share=0):
             print(described(outcome))
             load_rows.append(row(outcome))
-    return {"requests": PLAIN_REQUESTS, "resident_bytes": load.memory[-1], "rows": load_rows}
-
-
-def _host() -> dict[str, object]:
-    host = read_host()
-    return {"cpu": host.cpu, "cores": os.cpu_count(), "cpu_features": sorted(host.cpu_features), "system": platform.platform()}
+    return {"requests": PLAIN_REQUESTS, "resident_bytes": load.rounds[-1].total, "rows": load_rows}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Send the planned requests from 1, 4, 16 and 64 clients, kill the model process twice, and check every answer, memory and latency."""
+"""Send the planned requests from 1, 4, 16 and 64 clients in turns, kill the model process twice, and check answers, memory and latency."""
 
 import asyncio
 import statistics
@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import psutil
 
@@ -16,11 +17,11 @@ from tests.load.servers import resident_bytes
 CLIENTS = (1, 4, 16, 64)
 KILLS = (0.15, 0.2)
 """Shares of all requests after which the model process is killed."""
-SETTLED = 500
-"""Requests after which memory may not grow."""
+ROUNDS = 4
+"""Each round has all numbers of clients. The bodies of waiting requests are in memory, so only ends of rounds can be compared."""
 MAX_GROWTH = 1.03
 WINDOW = 50
-"""Answers whose median of resident memory is compared."""
+"""Answers at the end of a round whose median of resident memory is compared."""
 BAD = b"no image"
 WAIT_S = 60
 PROBE_S = 0.1
@@ -41,6 +42,19 @@ class Outcome:
     """Seconds of `/healthz` meanwhile."""
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Resident bytes of the processes of a server."""
+
+    server: float
+    model: float
+
+    @property
+    def total(self) -> float:
+        """Of both."""
+        return self.server + self.model
+
+
 @dataclass
 class Load:
     """State of a run against one server."""
@@ -53,16 +67,17 @@ class Load:
     oversized: bytes
     kills: list[int]
     problems: list[str] = field(default_factory=list)
-    memory: list[int] = field(default_factory=list)
-    """Resident bytes of all processes of the server after each good answer."""
+    memory: list[Memory] = field(default_factory=list)
+    """After each good answer."""
+    rounds: list[Memory] = field(default_factory=list)
+    """Medians of the ends of the rounds."""
     answered: Counter[str] = field(default_factory=Counter)
     sent: int = 0
 
 
-async def run(load: Load, clients: int, requests: Sequence[Planned]) -> Outcome:
-    """Send requests from several clients at once, each one when its last one is answered."""
-    outcome, pending = Outcome(clients=clients), iter(requests)
-    begun = time.perf_counter()
+async def run(load: Load, outcome: Outcome, requests: Sequence[Planned]) -> None:
+    """Send requests from several clients at once, each one when its last one is answered; add to the outcome."""
+    pending, begun = iter(requests), time.perf_counter()
     probing = asyncio.create_task(_probe(load, outcome))
 
     async def client() -> None:
@@ -75,10 +90,9 @@ async def run(load: Load, clients: int, requests: Sequence[Planned]) -> Outcome:
             await _send(load, connection, request, outcome)
         await connection.close()
 
-    await asyncio.gather(*(client() for _ in range(clients)))
-    outcome.seconds = time.perf_counter() - begun
+    await asyncio.gather(*(client() for _ in range(outcome.clients)))
+    outcome.seconds += time.perf_counter() - begun
     probing.cancel()
-    return outcome
 
 
 async def _send(load: Load, client: Client, request: Planned, outcome: Outcome) -> None:
@@ -102,7 +116,9 @@ async def _send(load: Load, client: Client, request: Planned, outcome: Outcome) 
     load.answered[f"{request.kind} {reply.status}"] += 1
     if request.kind == "good":
         outcome.latencies.append(time.perf_counter() - begun)
-        load.memory.append(sum(resident_bytes(load.process).values()))
+        sizes = resident_bytes(load.process)
+        server = sizes.pop(load.process.pid)
+        load.memory.append(Memory(server, sum(sizes.values())))
         row = reply.json["rows"][0] if "rows" in reply.json else reply.json
         if reply.status != 200 or load.captions[request.image] not in (None, row.get("caption")):
             load.problems.append(f"image {request.image}: {reply.status} {row}")
@@ -125,16 +141,22 @@ def _kill_model(load: Load) -> None:
         child.kill()
 
 
-def measure(load: Load, count: int, clients: Sequence[int], share: float = SHARE) -> list[Outcome]:
-    """Send `count` requests in equal parts from each number of clients."""
-    part = count // len(clients)
-    requests = plan(part * len(clients), len(load.images), share)
-    return [asyncio.run(run(load, each, requests[i * part : (i + 1) * part])) for i, each in enumerate(clients)]
+def measure(load: Load, count: int, clients: Sequence[int], rounds: int = ROUNDS, share: float = SHARE) -> list[Outcome]:
+    """Send `count` requests in rounds, each in equal parts from each number of clients."""
+    part = count // (rounds * len(clients))
+    requests = iter(plan(part * rounds * len(clients), len(load.images), share))
+    outcomes = [Outcome(clients=each) for each in clients]
+    for _ in range(rounds):
+        for outcome in outcomes:
+            asyncio.run(run(load, outcome, list(islice(requests, part))))
+        end = load.memory[-WINDOW:]
+        load.rounds.append(Memory(statistics.median(each.server for each in end), statistics.median(each.model for each in end)))
+    return outcomes
 
 
-def growth(memory: Sequence[int]) -> float:
-    """Return the resident memory at the end as a multiple of that after the first `SETTLED` answers."""
-    return statistics.median(memory[-WINDOW:]) / statistics.median(memory[SETTLED : SETTLED + WINDOW])
+def growth(load: Load) -> float:
+    """Return the resident memory at the end of the last round as a multiple of that at the end of the first one."""
+    return load.rounds[-1].total / load.rounds[0].total
 
 
 def row(outcome: Outcome) -> dict[str, float]:

@@ -27,8 +27,14 @@ def _load(load: dict[str, Any]) -> list[str]:
         *_table(load["rows"]),
         "",
         f"- Answers: {answers}. Wrong or missing: {len(load['problems'])}.",
-        f"- Resident memory of both processes at the end: {load['resident_bytes'] / 1e6:.0f} MB, {load['memory_growth']:.3f} of that after "
-        "500 answers.",
+    ]
+
+
+def _memory(memory: dict[str, Any]) -> list[str]:
+    rounds = ", ".join(f"{each['server'] / 1e6:.1f} + {each['model'] / 1e6:.1f} MB" for each in memory["rounds"])
+    return [
+        f"Resident memory of server and model process at the end of each round of {memory['requests'] // len(memory['rounds'])} requests: "
+        f"{rounds}. The last sum is {memory['growth']:.3f} of the first."
     ]
 
 
@@ -52,7 +58,7 @@ def _bars(bars: dict[str, Any]) -> list[str]:
     ]
 
 
-PARTS = {"load": _load, "plain": _plain, "bars": _bars}
+PARTS = {"load": _load, "memory": _memory, "plain": _plain, "bars": _bars}
 """Part of a record → function that renders it."""
 
 
