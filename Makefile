@@ -90,7 +90,8 @@ distribute-soak: setup ## Caption 10,000 images on a local S3 server with two Ra
 	@test -d build/tiny || $(BIN)/python -m tests.checkpoints tiny build/tiny
 	$(BIN)/toolkit export build/tiny --recipe onnx-int8 --output build/artifacts-tiny --overwrite --on-gate-failure write
 	@$(MAKE) --no-print-directory artifacts RECIPES=onnx-int8
-	$(BIN)/python -m tests.scale build/artifacts-tiny/tiny-onnx-int8 --rate $(ARTIFACTS)/$(NAME)-onnx-int8 --output build/distribute.json
+	$(BIN)/python -m tests.scale build/artifacts-tiny/tiny-onnx-int8 --rate $(ARTIFACTS)/$(NAME)-onnx-int8 --output build/distribute.json \
+		$(SCALE_ARGS)
 
 export: setup ## Export CHECKPOINT to ARTIFACTS with the default recipes or RECIPES (names or "all"); up-to-date artifacts are kept
 	@$(MAKE) --no-print-directory artifacts RECIPES="$(CHOSEN)"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="record; parts that are not measured now are kept")
     options = parser.parse_args()
     record: dict[str, Any] = json.loads(options.output.read_bytes()) if options.output.exists() else {}
-    record |= {"date": datetime.now(UTC).date().isoformat(), "commit": source_commit(), "host": described_host()}
+    versions = {name: version(name) for name in ("pyarrow", "ray", "onnxruntime")}
+    record |= {"date": datetime.now(UTC).date().isoformat(), "commit": source_commit(), "host": described_host(), "versions": versions}
     problems: list[str] = []
     for part in options.parts.split(","):
         record[part] = _measure(part, options, problems)

@@ -12,7 +12,8 @@ def render(file: Path) -> str:
     """Return the Markdown of a record."""
     record = json.loads(file.read_bytes())
     host = record["host"]
-    head = f"{host['cpu']}, {host['cores']} cores, measured {record['date']} at commit `{record['commit'][:7]}`."
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    head = f"{host['cpu']}, {host['cores']} cores, {versions}, measured {record['date']} at commit `{record['commit'][:7]}`."
     notes = [head, *filter(None, [record.get("note")])]
     rows = [row for part, rows_of in PARTS.items() if part in record for row in rows_of(record[part])]
     return "\n\n".join([*notes, table(("what", "measured"), rows)])

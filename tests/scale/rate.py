@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROCESSES = 2
-SMALL, LARGE = 200, 600
+SMALL, LARGE = 100, 500
 SHARD_SIZE = 50
 TURNS = 2
 MIN_RATIO = 0.9
