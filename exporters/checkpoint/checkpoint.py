@@ -198,7 +198,7 @@ def open_checkpoint(
         image = image_spec(family.image_processor().from_dict(settings))
         config.model.check_image(image.height_px, image.width_px)
     except ValueError as error:
-        raise CheckpointError(source, f"its image processor does not fit the model: {error}") from error
+        raise CheckpointError(source, f"its image processor does not fit the model: {error}; write the model's size") from error
     if problem := refuse_tokenizer(directory):
         raise CheckpointError(source, problem)
     try:
