@@ -52,7 +52,7 @@ MODELS = {
 }
 """Fixtures that are, or are made with, a model; a test that uses one, or a fixture that does, is not fast."""
 SLOW_IMPORTS = re.compile(
-    r"^(?:from|import) (?:torch|transformers|safetensors|nltk|selenium|exporters\.(?:checkpoint|onnx|pytorch|families\.blip\w*)|"
+    r"^(?:from|import) (?:torch|hypothesis|transformers|safetensors|nltk|selenium|exporters\.(?:checkpoint|onnx|pytorch|families\.blip\w*)|"
     r"toolkit\.report\.(?:page|plots|sensitivity|svg|throughput)|tests\.(?:docs\.tables|fuzz|parity\.matching))\b",
     re.MULTILINE,
 )
