@@ -15,7 +15,7 @@ def fit_problem(weights: Mapping[str, Tensor], expected: Mapping[str, tuple[int,
         weights: Name → tensor.
         expected: Name → shape of each parameter of the model.
     """
-    quantized = [f"{name} has the type {tensor.dtype}" for name, tensor in weights.items() if name in expected and not _is_float(tensor)]
+    quantized = [f"{name} has the type {tensor.dtype}" for name, tensor in weights.items() if name in expected and not _is_plain(tensor)]
     if quantized:
         return f"{_summary(quantized)}; export the FP32, FP16 or BF16 weights that it was quantized from"
     problems = _missing(weights, expected)
@@ -46,5 +46,6 @@ def _summary(problems: list[str]) -> str:
     return "; ".join(problems[:NAMED]) + (f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else "")
 
 
-def _is_float(tensor: Tensor) -> bool:
-    return tensor.is_floating_point()
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor has a number format that transformers computes with: not integers and not FP8."""
+    return tensor.is_floating_point() and tensor.itemsize > 1

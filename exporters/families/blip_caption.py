@@ -96,7 +96,7 @@ def named_weights(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         target = ALIASES.get(name, _renamed(name))
         if target is None:
             continue
-        plain = tensor.float() if tensor.is_floating_point() else tensor
+        plain = tensor.float() if tensor.is_floating_point() and tensor.itemsize > 1 else tensor  # FP8 and integers are refused later
         if target in weights and not torch.equal(weights[target], plain):
             raise ValueError(f"{name} and {target} differ, although they are one tensor of the model")
         weights[target] = plain

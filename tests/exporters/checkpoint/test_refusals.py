@@ -99,9 +99,9 @@ class TestNotACaptioner:
         edit_config(checkpoint, "text_config", vocab_size=value)
         assert f"text_config.vocab_size is {value!r}" in problem_of(checkpoint)
 
-    @pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
-    def test_tensors_that_are_not_floating_point_are_refused(self, checkpoint, dtype):
-        write_tensors(checkpoint, {**read_tensors(checkpoint), QUERY: torch.zeros(32, 32, dtype=dtype)})
+    @pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.float8_e4m3fn])
+    def test_tensors_in_other_number_formats_are_refused(self, checkpoint, dtype):
+        write_tensors(checkpoint, {**read_tensors(checkpoint), QUERY: torch.zeros(32, 32).to(dtype)})
         assert f"{QUERY} has the type {dtype}" in problem_of(checkpoint)
 
     def test_a_folder_in_place_of_config_or_weights_is_refused(self, checkpoint):
