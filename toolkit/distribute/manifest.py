@@ -67,18 +67,26 @@ class _Hashes:
             self._rows.append(row)
 
     def first(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Return i64[stop-start]: for each of these rows, the first row with the same bytes if it is an earlier one, else -1."""
+        """Return i64[stop-start]: for each of these rows, the first row with the same bytes if it is an earlier one, else -1.
+
+        The hashes are dropped, and arrays are made late, so that less memory is needed at once.
+        """
         words, rows = np.frombuffer(self._words, np.uint64).reshape(-1, 2), np.frombuffer(self._rows, np.int64)
-        first = np.full(stop - start, -1, np.int64)
         order = np.lexsort((words[:, 1], words[:, 0]))  # stable: equal hashes keep the order of their rows
         same = np.zeros(len(rows), bool)  # as the hash before it
         same[1:] = True
-        for word in words.T:  # one after the other, to save memory
-            same[1:] &= np.diff(word[order]) == 0
+        for column in (0, 1):
+            word = words[order, column]
+            same[1:] &= word[1:] == word[:-1]
+        del words, word
+        self._words = array("Q")
         rows = rows[order]
-        begins = np.where(same, 0, np.arange(len(rows)))
+        del order
+        begins = np.arange(len(rows))
+        begins[same] = 0
         np.maximum.accumulate(begins, out=begins)
         repeated = np.flatnonzero(same & (rows >= start))
+        first = np.full(stop - start, -1, np.int64)
         first[rows[repeated] - start] = rows[begins[repeated]]
         return first
 
