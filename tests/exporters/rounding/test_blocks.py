@@ -38,7 +38,7 @@ def test_8_bits_of_a_hand_made_matrix():
     )
     codes, scales = quantize_blocks(weight, 8, 4)
     assert codes.dtype == np.uint8
-    assert (codes - np.int64(128)).tolist() == [
+    assert (codes.astype(int) - 128).tolist() == [
         [[-128, 127, -2, 127], [0, -128, 64, -1]],
         [[-128, 127, 2, -1], [-64, -128, 127, 0]],
         [[0, 0, 0, 0], [-128, 64, 0, 127]],
