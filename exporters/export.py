@@ -2,10 +2,9 @@
 
 The steps are the same for all recipes:
 1. Refuse to replace existing output, unless `overwrite` is true.
-2. Fold scales of activations into the weights, if the recipe smooths them, and build the graphs or weights, quantized as it says.
+2. If the recipe smooths activations, fold their scales into the weights. Build the graphs or weights in the recipe's number formats.
 3. Run the gate: compare the artifact with the checkpoint. If it fails, repeat 2 and 3 with other formats for single layers.
-4. For a recipe with the split layout: make the draft table. For one with the single layout: join the graphs into one and compare it with
-   the split graphs.
+4. With the split layout, make the draft table. With the single layout, join the graphs into one, and compare it with the split graphs.
 5. Write the artifact, its manifest last.
 
 All files are made in a working folder beside the output. An artifact that is replaced stays unchanged until the new one is complete.
@@ -60,7 +59,7 @@ UNWRITABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
     *(errno.EMFILE, errno.ENFILE),
 }
-"""Error numbers of an output that cannot be written. The user can mend these; any other OSError is a defect of the toolkit."""
+"""Error numbers of an output that cannot be written. The user can correct these; any other OSError is a bug of the toolkit."""
 
 WORKING_COPIES = 4
 """Disk space for an export, in FP32 copies of the weights: the graphs, their quantized form, and the quantizer's temporary file."""
@@ -119,7 +118,7 @@ def export(
     try:
         output.mkdir(parents=True, exist_ok=True)
         _check_room(checkpoint, output)
-        checkpoint.load_weights()  # transformers replaces missing tensors by random values, so they are checked before it runs
+        checkpoint.load_weights()  # transformers replaces missing tensors by random values, so check the weights before it runs
         threads = read_host().cores
         on_step("reference captions (transformers, FP32)")
         reference = find_reference(checkpoint, images, threads)

@@ -59,7 +59,7 @@ class Component(Layer):
     """How the weights of one component are stored. BLIP has an encoder and a decoder, and for questions the component `question`."""
 
     layers: Mapping[str, Layer] = field(default_factory=dict)
-    """Exceptions: name of a layer, or glob pattern of names → format. A name applies before patterns, a longer pattern before others."""
+    """Exceptions: name of a layer, or glob pattern of names → format. An exact name comes before patterns, the longest pattern first."""
     smooth: Literal["auto"] | float | None = None
     """SmoothQuant: move scales of activations into weights before quantization. "auto", or its alpha from 0 (none) to 1 for all layers."""
 
@@ -196,7 +196,7 @@ class Recipe:
 
     @property
     def precision(self) -> Literal["fp32", "fp16", "int8", "int4"]:
-        """The smallest precision among the components and the integer formats of single layers."""
+        """The lowest precision of any component, or of a single layer with an integer format."""
         weights = {part.weights for part in self.components.values()} | {each.weights for each in self._formats if each.quantized}
         for precision, names in PRECISIONS.items():
             if weights & names:
@@ -211,7 +211,7 @@ class Recipe:
             precision=self.precision,
             cpu_features=self.cpu_features,
             approximate=self.approximate,
-            # Other kernels multiply weights in blocks, and torch's activations have 7 bits (`runtimes.engines.pytorch.int8_layers`).
+            # Only these products can saturate: weights in blocks have other kernels, and in torch, activations have 7 bits.
             full_range=self.runtime == "ort"
             and any(each.weights == "qint8" and not each.reduce_range and not each.block_size for each in self._formats),
         )
@@ -226,7 +226,7 @@ _INT8 = Component(weights="qint8", per_channel=True, smooth="auto")
 _INT7 = Component(weights="qint8", per_channel=True, reduce_range=True, smooth="auto")
 _BLOCKS8 = Component(weights="qint8", block_size=64)
 _BLOCKS4 = Component(weights="qint4", block_size=32)
-"""The largest blocks with which a row alone and among others has equal bits on x86 with AVX-512 (decision 44)."""
+"""The largest blocks with which an image has the same bits alone and in a batch, on x86 with AVX-512 (decision 44)."""
 _FP16 = Component(weights="fp16")
 
 RECIPES = (

@@ -96,7 +96,7 @@ class ArtifactCrashError(ToolkitError, RuntimeError):
 
 
 class GraphRefusedError(ToolkitError, ValueError):
-    """A graph equals its manifest entry, and contains something that no exporter of the toolkit writes."""
+    """A graph matches its manifest entry, but contains an operator or attribute that no exporter of the toolkit writes."""
 
     code = "GRAPH_REFUSED"
 
@@ -216,13 +216,13 @@ class ImageReadError(ToolkitError, ValueError):
 
 
 class ImageTooLargeError(ImageReadError, ValueError):
-    """An image has more pixels than are decoded."""
+    """An image has more pixels than `max_pixels` allows."""
 
     code = "IMAGE_TOO_LARGE"
 
 
 class ImageChangedError(ToolkitError, ValueError):
-    """The bytes of an image differ from those that were listed."""
+    """The bytes of an image have changed since the inputs were listed."""
 
     code = "IMAGE_CHANGED"
 
@@ -242,7 +242,7 @@ class EnvironmentFailedError(ToolkitError, OSError):
 
 
 class ImageCrashError(ToolkitError, RuntimeError):
-    """The process that captions an image crashes, also if it captions that image alone."""
+    """The process that captioned an image crashed twice, the second time with this image alone."""
 
     code = "IMAGE_CRASH"
 
@@ -251,7 +251,7 @@ class ImageCrashError(ToolkitError, RuntimeError):
 
 
 class ImageTimeoutError(ToolkitError, TimeoutError):
-    """An image takes longer than the time limit, also if it is captioned alone."""
+    """An image exceeded the time limit twice, the second time when it was captioned alone."""
 
     code = "IMAGE_TIMEOUT"
 
@@ -281,7 +281,7 @@ class GateError(ToolkitError, ValueError):
 
 
 class BudgetError(ToolkitError, ValueError):
-    """No formats of a checkpoint's layers meet a budget."""
+    """No choice of number formats for the layers of a checkpoint meets the budget."""
 
     code = "BUDGET_NOT_MET"
 

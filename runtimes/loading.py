@@ -48,7 +48,7 @@ DEVICES = ("auto", *PROVIDERS)
 
 
 class LoadArguments(TypedDict, total=False):
-    """Keyword arguments of `load` beside the task."""
+    """Keyword arguments of `load`, without the task."""
 
     device: str
     threads: int | None
@@ -102,19 +102,19 @@ def load(
     threads and the quantized engine are settings of the process: they are set for the duration of a call and restored.
 
     Args:
-        path: Folder of an artifact, or of several artifacts of one checkpoint. Of several, the best one that works on this machine is
-            loaded; a warning is logged for each better one that is damaged or does not work.
+        path: Folder of an artifact, or folder of several artifacts of one checkpoint. From several, the best one that works on this machine
+            is loaded. If a better one is damaged or does not work, a warning is logged.
         task: Task of the artifact, which determines the class of the result, see `runtimes.tasks.registry`. "caption": `Captioner`;
             "vqa": `Answerer`; "matching": `Matcher`.
         device: "auto": the GPU if the artifact targets a GPU and the GPU works, otherwise the CPU. "cpu", "cuda" or another name of
             `runtimes.engines.ort.providers`: this device is required; an error is raised if it is unavailable or runs no part of the model.
         threads: CPU threads of this model. None: the physical cores in the CPU affinity and CPU quota of the process.
         max_pixels: Images with more pixels are refused before they are decoded.
-        reduce_large: Decode JPEG files with more pixels at 1/2, 1/4 or 1/8 of their size instead.
+        reduce_large: Decode JPEG files with more than `max_pixels` pixels at 1/2, 1/4 or 1/8 of their size instead of refusing them.
         verify: False skips the hashes of the files. Sizes are always checked.
         tune_allocator: True lowers peak memory with glibc: its mmap threshold is 256 kB during the load and 32 MB afterwards, for the
             whole process. False does not change the allocator.
-        draft: How greedy search of one image drafts tokens, which makes it faster. None: as the artifact says. False: not at all. True:
+        draft: How greedy search of one image drafts tokens, which makes it faster. None: as the manifest says. False: not at all. True:
             from the artifact's draft table. "learn": also from the texts that this model generates; for FP32 artifacts only.
         provider_options: Options of the device's execution provider, name → text, number or boolean. They override its defaults.
 
@@ -276,7 +276,7 @@ def load_tokenizer(files: VerifiedFiles) -> CaptionTokenizer:
     """Return the tokenizer of an artifact.
 
     Raises:
-        ArtifactCorruptError: The file is not that of the manifest, or is no tokenizer.
+        ArtifactCorruptError: The file differs from the manifest, or is not a tokenizer.
     """
     content, path = files.read("tokenizer"), files.artifact.path_of("tokenizer")
     with translate_errors(lambda problem: ArtifactCorruptError(path, f"is not a valid tokenizer file: {problem}")):

@@ -51,7 +51,7 @@ USAGE_CODE = "USAGE"
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM was received. It ends the command as SIGINT does: unfinished output is kept or removed."""
+    """SIGTERM was received. Commands handle it like Ctrl-C (SIGINT)."""
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -72,7 +72,7 @@ def _accept_all_characters(stream: object) -> None:
 
 
 def _discard_stdout() -> None:
-    """Write what is left in the buffer of stdout to the null device: a second failure at exit would print a traceback."""
+    """Redirect the rest of stdout's buffer to the null device. Otherwise, the flush at exit fails too and prints a traceback."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -85,7 +85,7 @@ class LazyCommands(click.Group):
         self.commands = {name: click.Command(name) for name in COMMANDS}  # click suggests these names for a mistyped command
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - see click
-        """Run the command line with a handler of SIGTERM, which a service manager or a container sends, also to process 1."""
+        """Run the command line with a handler of SIGTERM, which service managers and containers send. Process 1 has none by default."""
         _accept_all_characters(sys.stdout)
         _accept_all_characters(sys.stderr)
         handles_sigterm = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -129,7 +129,7 @@ class LazyCommands(click.Group):
             raise click.ClickException(str(error)) from error
         except OSError as error:  # the system refuses a call that no command expects to fail, for example a write to a full stdout
             if error.errno == errno.EPIPE:
-                raise  # click ends quietly: the reader of the pipe has enough
+                raise  # the reader closed the pipe; click then exits without a message
             message = (
                 f"{error.filename or 'a file or an output stream'}: {error.strerror or error}; correct this on the machine and try again"
             )

@@ -78,8 +78,8 @@ class FamilyAdapter:
     components: tuple[str, ...]
     """Components that a recipe can configure."""
     per_token: frozenset[str]
-    """Components that run once per token; the others run once per image, question or text. Empty: the model generates no texts, so what
-    needs them is left out or refused: GPTQ, retries of the gate, drafts, tuning, sensitivity and fine-tuning."""
+    """Components that run once per token; the others run once per image, question or text. Empty if the model generates no texts:
+    then there are no GPTQ, gate retries and drafts, and tuning, sensitivity and fine-tuning are refused."""
     head_tables: Mapping[str, str]
     """Head → word embeddings of the torch module. They are one tensor, stored under the latter name, unless the checkpoint is untied."""
     lookup_tables: tuple[str, ...] = ()
@@ -97,9 +97,9 @@ class FamilyAdapter:
     scaled: Callable[[Any, ImageSpec, float], tuple[ModelSpec, ImageSpec]]
     """(model, image, scale) → model and image for `scale` times the patches per side."""
     named_weights: "Callable[[Mapping[str, Tensor]], dict[str, Tensor]]"
-    """Converts a checkpoint's tensors by name to the torch module's, f32. Raises ValueError if the module cannot represent them."""
+    """(tensors of a checkpoint by name) → tensors of the torch module, f32. Raises ValueError if it cannot represent them."""
     saved_weights: "Callable[[Mapping[str, Tensor]], dict[str, Tensor]]"
-    """Converts the torch module's tensors to the shapes that they have in a checkpoint of transformers."""
+    """(tensors of the torch module by name) → tensors with the shapes of a checkpoint of transformers."""
     fitted_weights: "Callable[[dict[str, Tensor], Any], dict[str, Tensor]]"
     """(weights by name, model) → weights by name, resized to a model from `scaled`."""
     component_of: Callable[[str], str]
@@ -120,7 +120,7 @@ class FamilyAdapter:
     torch_session: "type[TorchSession]"
     """Session that runs the torch module."""
     calibration_inputs: Callable[[CaptionTokenizer, int], Inputs] = lambda tokenizer, index: {}
-    """(tokenizer, index of a calibration image) → inputs beside its pixels, for `runtimes.decoding.session.begin`."""
+    """(tokenizer, index of a calibration image) → inputs besides its pixels, for `runtimes.decoding.session.begin`."""
     reference: Callable[..., Any]
     """(directory, images, defaults, threads, *, tied, weights) → reference run of the checkpoint, or of the weights if given."""
     reference_class: type[AnyReference] = Reference

@@ -29,7 +29,7 @@ raise GateError, or write the artifact with the failure recorded in its manifest
 TIE_NAT = 1e-3
 """If the two best tokens of the reference differ by less than this log-probability, rounding alone can swap them: a tie."""
 
-REMEDY = "--on-gate-failure write writes it all the same and records the failure in its manifest."
+REMEDY = "--on-gate-failure write writes the artifact anyway and records the failure in its manifest."
 
 
 class AnyReference(Protocol):

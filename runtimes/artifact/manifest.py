@@ -168,9 +168,9 @@ class Manifest:
     name: str
     """Name of the artifact: <checkpoint>-<recipe>."""
     task: str
-    """Task of the model: "caption"."""
+    """Task of the model: "caption", "vqa" or "matching"."""
     family: str
-    """Model family: "blip". Family and task determine the class of `model` and the graphs."""
+    """Model family, for example "blip". Family and task determine the class of `model` and the graphs."""
     runtime: str
     """Engine that runs the artifact: "ort" or "torch"."""
     contract: str

@@ -1,4 +1,4 @@
-"""Greedy search, and the choice of the search that the settings ask for: greedy, beams or sampling, in numpy.
+"""Generate texts with the search that the settings select: greedy search, which is in this module, beam search or sampling. In numpy.
 
 On equal logits, greedy and beam search return the token ids of transformers' `generate` (4.57). Length counts, end of a caption, ranking
 of beams and the stopping rule follow that function.
@@ -26,7 +26,8 @@ from runtimes.decoding.session import FIRST_POSITION, Float32, Inputs, Int64, Lo
 PhaseTimer: TypeAlias = Callable[[str, float], None]
 """Callback with a phase and its seconds. Phases: "read", "encode", "first_token", "token"; with a `LoopSession`: "read", "loop".
 
-"step" has the seconds of one step of the decoder, which are also part of those of its tokens: one per text, or with drafts any number.
+The phase "step" has the seconds of one step of the decoder. They are also counted in the phases of its tokens. A step makes one token per
+text; with drafts, it may make any number.
 """
 
 
@@ -45,13 +46,13 @@ def generate(
     Args:
         session: A session with the capability "step", and "beams" for a beam search.
         state: From `session.encode`; it must not be used afterwards.
-        prompts: i64[B,T], the ids that each image's caption starts with, start token included. For prompts of different lengths see
-            `by_length`.
+        prompts: i64[B,T], the ids that each image's caption starts with, start token included. Use `by_length` for prompts of different
+            lengths.
         spec: Ids of the special tokens.
         config: Settings of the search.
         timer: Called with "first_token", "token" and "step".
         image_keys: Sampling: a number per image that determines its random numbers, together with the seed.
-        drafter: Its drafts are verified in greedy search of one image.
+        drafter: Proposes tokens in greedy search of one image; the search verifies them. None: no drafts.
     """
     token_timer = _TokenTimer(timer, perf_counter())
     if config.num_beams > 1:
@@ -131,7 +132,7 @@ def _greedy(session: Session, state: State, logits: Float32, texts: Texts, spec:
     processors, max_length = processors_of(config, spec.eos_id, start), config.max_length_after(start)
     for length in range(start + 1, max_length + 1):
         chosen_from = logits
-        if processors:  # the score is the model's own probability, so its logits stay
+        if processors:  # scores are probabilities of the model itself, so processors change a copy
             chosen_from = logits.copy()
             process(processors, [texts.ids[image] for image in active], chosen_from)
         best = chosen_from.argmax(axis=-1)
@@ -148,7 +149,7 @@ def _greedy(session: Session, state: State, logits: Float32, texts: Texts, spec:
 
 
 def by_length(sequences: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Int64]]:
-    """Yield the indices of n sequences of one length and their ids i64[n,T], for each length. Equal lengths need no attention mask."""
+    """Group sequences by length: yield the indices and the ids i64[n,T] of each group. Equal lengths need no attention mask."""
     for length in sorted({len(ids) for ids in sequences}):
         indices = [index for index, ids in enumerate(sequences) if len(ids) == length]
         yield indices, np.array([sequences[index] for index in indices], dtype=np.int64)
@@ -184,7 +185,7 @@ def run_loop(
 
 
 class _TokenTimer:
-    """Report the seconds of each token. Those of the first token start when the prompt is fed."""
+    """Report the seconds of each token. The time of the first token includes the prompt."""
 
     def __init__(self, timer: PhaseTimer, started: float) -> None:
         self._report, self._started, self._step_started, self._phase = timer, started, started, "first_token"

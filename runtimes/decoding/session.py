@@ -88,7 +88,7 @@ class QuestionSession(Session, Protocol):
     """A session with the capability "ask". Its `encode` returns encoded images, which `ask` turns into states of the decoder."""
 
     def ask(self, encoded: State, images: Int64, question_ids: Int64) -> State:
-        """Start the texts of R questions of one length.
+        """Encode R questions of one length, and return the state from which their answers are generated.
 
         Args:
             encoded: From `encode`. It stays valid, so that questions of other lengths share it.
@@ -96,7 +96,7 @@ class QuestionSession(Session, Protocol):
             question_ids: i64[R,T], with the special tokens of the encoder.
 
         Returns:
-            The state of R rows without tokens. The `images` of `select` are then these questions.
+            The state of R rows without tokens. For this state, the argument `images` of `select` has indices of questions.
         """
         ...
 
@@ -134,7 +134,7 @@ def begin(session: Session, inputs: Inputs) -> State:
 
     Args:
         session: Any session that runs token by token.
-        inputs: {"pixels": f32[B,3,S,S]}, and for a session that asks {"question_ids": i64[B,T]}, one question about each image.
+        inputs: {"pixels": f32[B,3,S,S]}; with the capability "ask" also {"question_ids": i64[B,T]}, one question about each image.
     """
     if "ask" not in session.capabilities:
         return session.encode(inputs)

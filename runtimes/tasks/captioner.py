@@ -17,7 +17,7 @@ from runtimes.tasks.text_generator import Run, TextGenerator
 
 
 class Captioner(TextGenerator[list[int], Caption]):
-    """A loaded artifact that captions images. A query is the ids of an image's prompt.
+    """A loaded artifact that captions images. In the terms of `TextGenerator`, a query is the token ids of a prompt.
 
     Several threads may use it at once. As a context manager, it is closed at the end of the block.
     """
@@ -52,7 +52,8 @@ class Captioner(TextGenerator[list[int], Caption]):
             log_probabilities: Whether captions have the log-probability of each token, see `Caption.log_probabilities`.
             timer: Callback for benchmarks, see `PhaseTimer`. "read" is the time that the model waited for images.
             options: Single settings of the search, by the names of `GenerationConfig`: `num_beams`, `max_length`, `repetition_penalty` and
-                so on. A `max_length` without `max_new_tokens` replaces that setting of the artifact.
+                so on. If only `max_length` is given, the artifact's `max_new_tokens`
+                does not apply.
 
         Returns:
             One `Caption` per image, in order; a list of one for a single image.
@@ -60,7 +61,8 @@ class Captioner(TextGenerator[list[int], Caption]):
         Raises:
             RequestError: An argument is invalid or exceeds a limit of the artifact, or the model is closed.
             EngineError: The engine failed during a run.
-            OutOfMemoryError, UnavailableError: One image does not fit in memory (CPU, other devices).
+            OutOfMemoryError: One image does not fit in the CPU's memory.
+            UnavailableError: One image does not fit in the memory of another device.
         """
         return list(
             self.stream(

@@ -1,6 +1,6 @@
 """The base of tasks that generate texts about images: batches, the search, scores, and errors of single images.
 
-An image has one or several queries: what a text is generated from beside the pixels. A caption's query is its prompt.
+A query is the input of a text besides the pixels: the prompt of a caption, or a question. An image has one or more queries.
 Axes: B images, S pixels per side, Q queries, T tokens of a prompt, V vocabulary.
 """
 
@@ -32,7 +32,7 @@ from runtimes.tasks.results import FinishReason, GeneratedText, GeneratedToken
 logger = logging.getLogger(__name__)
 
 Query = TypeVar("Query")
-"""What a text is generated from beside the pixels of its image."""
+"""The input of a text besides the pixels of its image."""
 Text = TypeVar("Text", bound=GeneratedText)
 """The class of the results."""
 
@@ -46,7 +46,7 @@ class Run:
     prompts: Int64
     """i64[Q,T], the ids that each text starts with."""
     begin: Callable[[], State]
-    """Returns the state before the prompts. The caller must not store it, so that its memory is free when the search drops it."""
+    """Returns the state before the prompts. The caller must not store the state, so that the search can free its memory."""
 
 
 class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
@@ -98,7 +98,7 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
 
         Args:
             pixels: f32[B,3,S,S].
-            queries: Index of an image, and a query about it. The queries of an image are adjacent, and each image has one.
+            queries: Index of an image, and a query about it. Every image has at least one query; the queries of an image are adjacent.
             timer: Called with "encode".
         """
 
@@ -120,7 +120,7 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
         *,
         log_probabilities: bool,
     ) -> GenerationConfig:
-        """Return the settings of a request; raise RequestError if an argument is invalid. `prompts` are the lengths of prompts."""
+        """Return the settings of a request; raise RequestError if an argument is invalid. `prompts`: length of each prompt in tokens."""
         for length in set(prompts):
             config = checked_config(self.manifest, self.session, length, base or self.manifest.defaults, options)
         require_steps(self.manifest, self.session, ("log_probabilities",) if log_probabilities else ())
@@ -153,7 +153,7 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
         *,
         log_probabilities: bool,
     ) -> Generator[Text, None, None]:
-        """Yield the texts of each image. `queries` has the queries of each image; a `repeat` for any number of images."""
+        """Yield the texts of each image. `queries` yields those of one image after another; a `repeat` serves any number of images."""
         with closing(read_ahead(self._read, images, workers, ahead=batch_size + workers)) as reading:
             while True:
                 started = perf_counter()
@@ -176,7 +176,7 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
         *,
         log_probabilities: bool,
     ) -> Iterator[Text]:
-        """Yield the texts of the results of `_read`; errors become texts. The list is cleared, so that the pixels are in memory once."""
+        """Yield the texts of images from `_read`. The error of an image becomes the `error` of its texts. Empty `read` to free memory."""
         errors = [each if isinstance(each, ToolkitError) else None for each in read]
         pixels = [each for each in read if not isinstance(each, ToolkitError)]
         read.clear()

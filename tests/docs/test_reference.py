@@ -12,6 +12,7 @@ from toolkit.cli import COMMANDS, main
 
 MAX_README_LINES = 200
 LANGUAGES = {"sh", "python", "text", "json"}
+COMMAND = re.compile(r"^(?:toolkit|make|pip|python|docker|ray) ", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 OTHER_OPTIONS = {
     *("--help", "--version", "--extra-index-url", "--no-index", "--find-links", "--require-hashes", "--task", "--head"),
@@ -28,6 +29,7 @@ NOT_RUN = {
     "docs/guides/package-and-verify.md": 1,
     "docs/guides/ray-serve.md": 1,
     "docs/guides/serve.md": 1,
+    "docs/guides/tune.md": 2,
     "docs/results/amd-epyc-vnni/quality.md": 1,
 }
 """Page → number of blocks that a test does not execute."""
@@ -65,6 +67,8 @@ def test_every_decision_is_in_the_index_under_its_title():
 def test_blocks_have_a_language_and_few_are_not_run():
     every_block = [block for page in pages() for block in blocks(page)]
     assert {block.language for block in every_block} <= LANGUAGES, [str(block) for block in every_block if block.language not in LANGUAGES]
+    commands = [block for block in every_block if block.language not in ("sh", "python") and COMMAND.search(block.text)]
+    assert not commands, [str(block) for block in commands]
     assert {tag for block in every_block for tag in block.tags} == {"not-run"}
     not_run = [block for block in every_block if block.tags]
     print(*(f"not run: {block}: {block.text.splitlines()[0]}" for block in not_run), sep="\n")

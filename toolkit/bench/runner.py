@@ -74,7 +74,7 @@ def plan(artifacts: Sequence[Path], baseline: Case | None) -> list[Case]:
 
 
 def _artifact_cases(paths: Sequence[Path]) -> list[Case]:
-    """Name cases by recipe; by artifact if two artifacts have the same recipe."""
+    """Return the cases of artifacts. A case is named after its recipe, or after its artifact if two artifacts have the same recipe."""
     artifacts = [open_artifact(path) for path in paths]
     if len(tasks := sorted({artifact.manifest.task for artifact in artifacts})) > 1:
         raise RequestError(f"these artifacts have different tasks ({', '.join(tasks)}), so they cannot be compared; name those of one task")
@@ -133,7 +133,7 @@ def run(
 def _arithmetic(cases: Sequence[Case]) -> dict[str, Arithmetic]:
     """Return the minimum work of each case by name; cases whose work is unknown are left out."""
     known = {case.name: work for case in cases if (work := case.arithmetic())}
-    # Not from an approximate artifact: its images are smaller than the baseline's.
+    # The images of an approximate artifact are smaller than the baseline's, so its sizes do not apply.
     manifests = [case.artifact.manifest for case in cases if isinstance(case, ArtifactCase)]
     exact = next((manifest for manifest in manifests if arithmetic_of(manifest) and not manifest.target.approximate), None)
     return known | ({BASELINE: baseline_arithmetic(blip_sizes(exact))} if exact else {})
@@ -207,7 +207,7 @@ def _run_case(
 
 
 def _device_problem(case: Case, device: str) -> str | None:
-    """Return why a case cannot run on the device of the run, as far as that is known before."""
+    """Return why a case cannot run on a device, if this is known before it starts; else None."""
     if "cuda" in (device, case.device) and not read_host().cuda:
         return NO_GPU
     return OTHER_DEVICE if case.device == "cuda" != device else None

@@ -13,8 +13,8 @@ CAPTIONS_ONLY = frozenset({"prompt", "strip_prompt", "draft", "no_draft"})
 def _ask(questions: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401 - the parameters of `toolkit caption`
     """Answer questions about images with an artifact.
 
-    ARTIFACT and IMAGE are those of `toolkit caption`. The questions about an image share a run of the vision encoder. A line has the
-    image, the question and the answer; with --json it is an object with these and token_ids, score and finish_reason.
+    ARTIFACT and IMAGE are as in `toolkit caption`. Questions about the same image share one run of the vision encoder. Each line of the
+    output has the image, the question and the answer. With --json, it also has token_ids, score and finish_reason.
     """
     assert caption.callback is not None
     caption.callback(questions=questions, prompt=None, strip_prompt=False, draft=None, no_draft=False, **options)

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 @click.option(
     "--throughput",
     is_flag=True,
-    help="Measure images/s of a job instead, by --processes, --threads (of each process) and --batch-size; records have another format.",
+    help="Measure images/s of a whole job for each --processes, --threads (per process) and --batch-size. Records have another format.",
 )
 @click.option("--processes", type=numbers, help="With --throughput: captioners, or a sweep like 1,2.  [default: 1 and the cores]")
 @click.option(
@@ -75,7 +75,9 @@ if TYPE_CHECKING:
 @click.option("--report", type=FILE, help="Also write an HTML page to this file (.html).")
 @overwrite_option
 @quiet_option
-@click.option("--profile", is_flag=True, help="Print the time per stage and operator instead: a slower run without baseline and records.")
+@click.option(
+    "--profile", is_flag=True, help="Print only the time per stage and operator. The run is slower, and has no baseline and no records."
+)
 @click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
 @click.option("--format", "layout", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True, help="Output format.")
 def command(
@@ -107,8 +109,8 @@ def command(
     """Benchmark artifacts against the FP32 model.
 
     ARTIFACT is an artifact of any task, or a folder whose artifacts are all measured; all must be exported from one checkpoint.
-    [default: build/artifacts] Questions are measured one by one. A matcher compares each image with 8 texts. --tokens natural generates
-    until the end token. A sweep measures each value.
+    [default: build/artifacts] Questions are measured one by one. A matcher compares each image with 8 texts. A list like 1,2,4 is a sweep:
+    each value is measured. With --tokens natural, texts end as usual.
     """
     from runtimes.artifact.folder import open_artifact
     from runtimes.host.facts import read_host

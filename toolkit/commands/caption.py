@@ -124,9 +124,9 @@ def command(
 ) -> None:
     """Caption images with an artifact.
 
-    ARTIFACT is an artifact's folder, or a folder of artifacts: the best one for this machine runs. Any other first path is an image.
-    [default: build/artifacts] IMAGE is a file, a folder or a glob pattern. If an image cannot be captioned, the others are, and the exit
-    code is 1.
+    ARTIFACT is an artifact's folder, or a folder of artifacts, of which the best one for this machine is used. [default: build/artifacts]
+    If the first path is something else, it is an image. IMAGE is a file, a folder or a glob pattern. If an image cannot be captioned, the
+    other images are still captioned, and the exit code is 1.
     """
     from runtimes.pool.job import CaptionJob, Request
     from toolkit.image_paths import expand, read_list

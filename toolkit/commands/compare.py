@@ -34,7 +34,9 @@ def _names(text: str) -> tuple[str, str]:
 @click.option(
     "--fail-if", "limits", type=_limit, multiple=True, metavar="LIMIT", help="Exit with code 1 if a case meets LIMIT (repeatable)."
 )
-@click.option("--strict", is_flag=True, help="Let the change itself decide, not its interval: noise may then fail a limit.")
+@click.option(
+    "--strict", is_flag=True, help="Apply limits to the change itself instead of its interval. Noise alone may then meet a limit."
+)
 @click.option("--allow-different-hosts", is_flag=True, help="Compare runs of different machines.")
 @click.option("--allow-different-workloads", is_flag=True, help="Compare runs with different images (not their quality) or settings.")
 @click.option("--allow-different-checkpoints", is_flag=True, help="Compare artifacts of different checkpoints.")
@@ -54,8 +56,9 @@ def command(
     """Compare two benchmark runs.
 
     A and B are .jsonl files of `toolkit bench`: A is the run before, B the run after. NAME_IN_B is the name of the case in B if it differs.
-    LIMIT is the condition that fails. With a percent sign it is the change from A to B, and its whole 95 % confidence interval must meet
-    the condition: seconds_per_image>+5%, cider<-1%. Without, it is B's value: drift>0.02. --json prints the names of the measures.
+    LIMIT is a condition. If a case meets it, the exit code is 1. With a percent sign, the condition is about the change from A to B, and
+    the whole 95 % confidence interval must meet it: seconds_per_image>+5%, cider<-1%. Without a percent sign, it is about B's value:
+    drift>0.02. --json prints the names of the measures.
     """
     from toolkit.compare.pairing import AllowedDifferences, check_comparable_runs, pair_up, read_run
     from toolkit.compare.render import line_of, render_json, render_markdown

@@ -26,8 +26,9 @@ def command(paths: tuple[str, ...], texts: tuple[str, ...], batch_size: int, wor
     """Compare images with texts.
 
     ARTIFACT is the folder of an artifact with the task matching, or a folder of such artifacts. [default: build/artifacts] IMAGE is a file,
-    a folder or a glob pattern. The table ranks the images of each text, or the texts of a single image, by the probability of the matching
-    head; beside it is the cosine of the embeddings. If an image cannot be read, the others are compared, and the exit code is 1.
+    a folder or a glob pattern. The table ranks the images for each text, or the texts for a single image. It is sorted by the probability
+    of the matching head, and also shows the cosine of the embeddings. If an image cannot be read, the others are compared, and the exit
+    code is 1.
     """
     from runtimes.loading import load
     from runtimes.pool.rows import match_row

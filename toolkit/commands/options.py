@@ -184,21 +184,21 @@ def search_options(command: F) -> F:
             "--suppress-tokens",
             metavar="ID,...",
             callback=token_ids,
-            help='Token ids that must not be generated; "" turns off those of the artifact.',
+            help='Token ids that must not be generated; "" turns off the artifact\'s.',
         ),
-        click.option("--bad-words", metavar="TEXT", multiple=True, help="A text that must not be generated; may be repeated."),
+        click.option("--bad-words", metavar="TEXT", multiple=True, help="A text that must not be generated (repeatable)."),
         click.option(
             "--bad-words-ids",
             metavar="ID,...",
             multiple=True,
             callback=words_ids,
-            help='Like --bad-words, as token ids; "" turns off those of the artifact.',
+            help='Sequence of token ids that must not be generated (repeatable); "" turns off the artifact\'s.',
         ),
         click.option(
             "--early-stopping",
             type=click.Choice(list(EARLY_STOPPING)),
             callback=lambda context, option, value: EARLY_STOPPING.get(value),
-            help="When a beam search stops: at enough finished beams, when an improvement is unlikely, or when it is impossible.  "
+            help="When beam search stops: if enough beams are finished (true), if a better text is unlikely (false) or impossible.  "
             "[default: the artifact's]",
         ),
         click.option("--no-repeat-ngram-size", type=int, help="No sequence of this many tokens occurs twice.  [default: the artifact's]"),
@@ -206,7 +206,7 @@ def search_options(command: F) -> F:
             "--repetition-penalty", type=float, help="Above 1, tokens of the text so far are less likely.  [default: the artifact's]"
         ),
         click.option("--length-penalty", type=float, help="Above 0, beam search prefers longer texts.  [default: the artifact's]"),
-        click.option("--max-new-tokens", type=int, help="Maximum tokens after the prompt, in place of the maximum length."),
+        click.option("--max-new-tokens", type=int, help="Maximum tokens after the prompt; replaces --max-length."),
         num_beams_option,
     ):
         command = option(command)
@@ -218,7 +218,11 @@ def decoding_options(command: F) -> F:
     for option in (
         click.option("--num-return-sequences", type=POSITIVE, help="Texts per image, with beams or --do-sample; needs --json."),
         click.option("--seed", type=click.IntRange(min=0), help="Sampling: the same seed gives the same texts."),
-        click.option("--top-p", type=float, help="Sampling: draw from the most probable tokens up to this sum.  [default: the artifact's]"),
+        click.option(
+            "--top-p",
+            type=float,
+            help="Sampling: draw from the most probable tokens whose probabilities add up to this.  [default: the artifact's]",
+        ),
         click.option("--top-k", type=int, help="Sampling: draw from this many most probable tokens.  [default: the artifact's]"),
         click.option("--temperature", type=float, help="Sampling: divide the logits by it.  [default: the artifact's]"),
         click.option(

@@ -43,8 +43,8 @@ def command(
 ) -> None:
     """Measure how much each layer of a recipe contributes to its drift.
 
-    Each quantized layer is measured twice: only this layer is quantized, then every layer except it. The formats are emulated, so no layer
-    needs an export. A stopped measurement continues with the same command.
+    Each quantized layer is measured twice: once only this layer is quantized, and once every layer except it. The formats are emulated, so
+    no layer needs an export. If a measurement is stopped, the same command continues it.
     """
     chosen = find_recipe(recipe)
     try:

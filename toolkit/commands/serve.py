@@ -21,38 +21,40 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     context_settings={"auto_envvar_prefix": "TOOLKIT_SERVE"},
 )
 @click.argument("artifact", type=ANY_PATH, required=False)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at. Another one than loopback needs a token.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on. Addresses other than loopback need a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 chooses a free one.")
 @click.option("--token-file", type=FILE, help="File with accepted tokens, one per line. Probes and the page need none.")
-@click.option("--no-token", is_flag=True, help="Listen at another address than loopback without a token.")
+@click.option("--no-token", is_flag=True, help="Allow addresses other than loopback without a token.")
 @click.option("--allowed-host", metavar="NAME", multiple=True, help="Accept this name in the header Host; may be repeated.")
 @click.option(
     "--max-wait",
     type=SECONDS,
     default=10.0,
     show_default=True,
-    help="Refuse requests (429) while the queued work takes longer, in seconds.",
+    help="Refuse requests (429) if they would wait longer than this many seconds.",
 )
 @click.option("--timeout", type=SECONDS, default=30.0, show_default=True, help="Seconds from the first byte of a request to its answer.")
 @click.option("--max-body", type=POSITIVE, default=20, show_default=True, metavar="MB", help="Largest body of a request.")
 @max_pixels_option
-@click.option("--max-images", type=POSITIVE, default=16, show_default=True, help="Images of a request.")
-@click.option("--max-rows", type=POSITIVE, default=16, show_default=True, help="Beams, captions, questions or texts per image.")
+@click.option("--max-images", type=POSITIVE, default=16, show_default=True, help="Most images of a request.")
+@click.option("--max-rows", type=POSITIVE, default=16, show_default=True, help="Most beams, captions, questions or texts per image.")
 @click.option(
     "--max-batch",
     type=POSITIVE,
     default=1,
     show_default=True,
-    help="Images of waiting requests per run of the model. Above 1 only for artifacts whose captions do not depend on it.",
+    help="Run up to this many waiting images together. Above 1 only for artifacts whose captions do not depend on it.",
 )
 @click.option(
     "--drain-delay",
     type=click.FloatRange(min=0),
     default=0.0,
     show_default=True,
-    help="Seconds between a signal and its effect: /readyz fails, requests are answered.",
+    help="Seconds after a signal in which /readyz fails and requests are still accepted.",
 )
-@click.option("--drain", type=SECONDS, default=30.0, show_default=True, help="Seconds that requests in flight have at the end.")
+@click.option(
+    "--drain", type=SECONDS, default=30.0, show_default=True, help="Seconds in which requests in flight can finish before the server ends."
+)
 @device_option
 @provider_options_option
 @threads_option
@@ -78,9 +80,9 @@ def command(
 ) -> None:
     """Serve an artifact over HTTP.
 
-    The command runs until SIGTERM or Ctrl-C. ARTIFACT is an artifact's folder, or a folder of artifacts: the best one for this machine
-    runs. [default: build/artifacts] GET / is a page to try it; GET /openapi.json describes all paths. Every option can be set by an
-    environment variable: --max-wait by TOOLKIT_SERVE_MAX_WAIT.
+    The command runs until SIGTERM or Ctrl-C. ARTIFACT is an artifact's folder, or a folder of artifacts, of which the best one for this
+    machine is used. [default: build/artifacts] GET / is a page to try it; GET /openapi.json describes all paths. Every option can also be
+    set by an environment variable, for example --max-wait by TOOLKIT_SERVE_MAX_WAIT.
     """
     try:
         from toolkit.serve.http.access import read_tokens

@@ -65,9 +65,10 @@ def command(
 ) -> None:
     """Search for the formats of a checkpoint's layers that meet a budget.
 
-    The result is a recipe file for `toolkit export --recipe`. It is confirmed once on other images: `met` if the upper bound of drift is
-    within the budget, `met on average` if the drift itself is, else `not met`, and no recipe is written. All candidates are stored beside
-    the recipe. A stopped search continues with the same command. Results for one budget are used again for another.
+    The result is a recipe file for `toolkit export --recipe`. It is confirmed once on other images. The verdict is `met` if the upper bound
+    of drift is within the budget, and `met on average` if only the drift itself is. Otherwise it is `not met`, and no recipe is written.
+    All candidates are stored beside the recipe. If a search is stopped, the same command continues it. A search with another budget uses
+    the stored results again.
     """
     chosen = find_recipe(recipe)
     try:

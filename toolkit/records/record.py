@@ -66,15 +66,15 @@ class Workload:
     num_beams: int
     """Beams of the search; 1 is greedy."""
     min_length: int | None
-    """See `max_length`."""
+    """Minimum caption length in tokens, including [DEC] and the prompt; None with forced tokens."""
     max_length: int | None
-    """Minimum and maximum caption length in tokens, including [DEC] and the prompt; None with forced tokens."""
+    """Maximum caption length in tokens, including [DEC] and the prompt; None with forced tokens."""
     threads: int
     """Threads of the engine."""
     warmup: int
     """Captions before the measurement."""
     repeats: int
-    """Processes per case."""
+    """How many times each case ran, each time in a fresh process."""
     metric_counter: str | None
     """The backend that counted n-grams: evaluate, nltk or own; None without references."""
     batch_size: int = 1
@@ -90,7 +90,7 @@ class Workload:
     checkpoint: str | None = None
     """The baseline's checkpoint as the user or the artifact names it; None if unknown."""
     generation: dict[str, Any] = field(default_factory=dict)
-    """Settings of the search besides beams and lengths that differ from transformers' defaults or the artifact's."""
+    """Other settings of the search, if they differ from transformers' defaults or the artifact's."""
     device: str | None = None
     """Device of all cases, the baseline included: "cuda"; None for the CPU."""
     draft: bool | None = None
@@ -135,7 +135,7 @@ class Subject:
     precision: str | None = None
     """Precision of the recipe, for example int8; None if there is no recipe."""
     approximate: bool | None = None
-    """Whether the recipe is approximate, that is, trades quality for speed on purpose; None if there is no recipe."""
+    """Whether the recipe changes the computation to gain speed (smaller images); None without a recipe."""
     drift_limit_nat: float | None = None
     """Maximum drift that the recipe allows, in nat per token; None without a limit or a recipe."""
 
@@ -180,7 +180,7 @@ class Limits:
     library: str
     """The library that computed the products: onnxruntime, or numpy without it."""
     bandwidth_problem: str | None = None
-    """Why `bytes_per_s` must not be compared with anything, in a few words; None if it was reproducible."""
+    """Why `bytes_per_s` is unreliable, in a few words; None if its measurements agree."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if a rate is not positive."""

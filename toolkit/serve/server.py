@@ -91,14 +91,14 @@ def serve(
 
     Args:
         settings: Artifact, limits and access.
-        host: Address or name to listen at.
+        host: Address or name to listen on.
         port: Port; 0 chooses one.
         drain_delay_s: See `DrainingServer`.
         drain_s: See `DrainingServer`.
         report: Called with a line when the server listens, and one for each start of the model.
 
     Raises:
-        UnavailableError: The address cannot be listened at, or requests were not answered when the server shut down.
+        UnavailableError: The server cannot listen on the address, or requests were not answered when the server shut down.
         ToolkitError: The model cannot be started, see `runtimes.load` and `toolkit.serve.model.process.check_model`.
     """
     listener = listen(host, port)
@@ -153,14 +153,16 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise UnavailableError(f"{host}: cannot be listened at: {error}; use another --host") from error
+        raise UnavailableError(f"{host}: the server cannot listen on this address: {error}; use another --host") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise UnavailableError(f"{host}:{port}: cannot be listened at: {error.strerror}; use another --port or --host") from error
+        raise UnavailableError(
+            f"{host}:{port}: the server cannot listen on this address: {error.strerror}; use another --port or --host"
+        ) from error
     return listener
 
 

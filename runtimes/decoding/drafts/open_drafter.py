@@ -1,4 +1,4 @@
-"""Open the draft table of an artifact, as the artifact or the caller asks."""
+"""Open the draft table of an artifact, as the manifest or the caller's argument requires."""
 
 import logging
 from typing import Literal, TypeAlias
