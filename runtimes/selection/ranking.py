@@ -74,7 +74,7 @@ def rank_candidates(candidates: Mapping[str, Runnable], host: Host, device: str 
             rank, where, why = 1, "cuda", "FP32 on the GPU, as there is no FP16 artifact"
         elif target.precision == "int8":
             tuned = ", ".join(feature for feature in target.cpu_features if feature in host.cpu_features)
-            rank, where, why = 1, "cpu", f"INT8 tuned for this CPU ({tuned})" if tuned else "INT8 that is right on every CPU"
+            rank, where, why = 1, "cpu", f"INT8 tuned for this CPU ({tuned})" if tuned else "INT8 that is correct on every CPU"
         elif target.precision == "int4":
             rank, where, why = 2, "cpu", "INT4, as there is no INT8 artifact that this machine can run"
         elif target.precision == "fp32":

@@ -117,7 +117,7 @@ def test_the_text_has_aligned_blocks():
         "Engines\n"
         "  onnxruntime  does not work: crash\n"
         "\n"
-        "Recipes that fit, best first\n"
+        "Best recipes for this machine\n"
         "  none\n"
         "\n"
         "Artifacts that fit, best first\n"

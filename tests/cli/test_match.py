@@ -51,14 +51,14 @@ def test_the_table_ranks_images_for_each_text(artifact, paths, matcher):
     for index, text in enumerate(TEXTS):
         title, _, *rows = lines[index * (len(paths) + 2) :][: len(paths) + 2]
         assert title == text
-        assert [row.split()[2] for row in rows] == [paths[place] for place in np.argsort(-expected[:, index])]
+        assert [row.split()[2] for row in rows] == [paths[image] for image in np.argsort(-expected[:, index])]
         assert [float(row.split()[0]) for row in rows] == pytest.approx(sorted(expected[:, index], reverse=True), abs=1e-4)
 
 
 def test_one_image_ranks_the_texts(artifact, paths, matcher):
     title, _, *rows = run("match", artifact, paths[0], *options(TEXTS)).stdout.splitlines()
     assert title == paths[0]
-    assert [row.split(maxsplit=2)[2] for row in rows] == [TEXTS[place] for place in np.argsort(-matcher.match(paths[0], TEXTS)[0])]
+    assert [row.split(maxsplit=2)[2] for row in rows] == [TEXTS[text] for text in np.argsort(-matcher.match(paths[0], TEXTS)[0])]
 
 
 def test_json_has_a_line_per_image_and_its_errors(artifact, paths, matcher, bad):

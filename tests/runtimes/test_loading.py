@@ -85,7 +85,7 @@ def test_the_best_artifact_of_a_folder_is_loaded_and_the_reason_is_logged(folder
     caplog.set_level(logging.INFO, "runtimes")
     captioner = runtimes.load(folder("pytorch-int8", "onnx-fp32", "onnx-int8", "pytorch-fp32"))
     assert captioner.manifest.recipe["name"] == "onnx-int8"
-    assert messages(caplog) == [("INFO", "using onnx-int8: INT8 that is right on every CPU")]
+    assert messages(caplog) == [("INFO", "using onnx-int8: INT8 that is correct on every CPU")]
 
 
 def test_unfinished_artifacts_are_not_chosen(folder, caplog):
@@ -213,7 +213,7 @@ def test_a_gpu_that_no_library_can_use_is_one_warning_per_artifact(folder):
     assert first.startswith("WARNING onnx-fp16: onnxruntime ")
     assert first.endswith("; trying the next best")
     assert second == "WARNING pytorch-fp16: torch finds no CUDA device here; use --device cpu; trying the next best"
-    assert rest == ["INFO using onnx-int8: INT8 that is right on every CPU", "loaded onnx-int8"]
+    assert rest == ["INFO using onnx-int8: INT8 that is correct on every CPU", "loaded onnx-int8"]
 
 
 @pytest.mark.parametrize("recipe", ["onnx-fp16", "pytorch-fp16"])

@@ -28,11 +28,11 @@ def test_a_missing_library_is_one_warning_and_the_next_best_artifact_is_loaded(f
     show = "show(sys.argv[1])"
     assert python(WITHOUT.format(names=["onnxruntime"]) + show, path) == [
         "WARNING onnxruntime is needed for onnx-int8 (runtime 'ort'): pip install 'blip-toolkit[ort]'; trying the next best",
-        "INFO using pytorch-int8: INT8 that is right on every CPU",
+        "INFO using pytorch-int8: INT8 that is correct on every CPU",
         "loaded pytorch-int8",
     ]
     assert python(WITHOUT.format(names=["torch"]) + show, path) == [
-        "INFO using onnx-int8: INT8 that is right on every CPU",  # no warning: torch was not needed for the best one
+        "INFO using onnx-int8: INT8 that is correct on every CPU",  # no warning: torch was not needed for the best one
         "loaded onnx-int8",
     ]
     assert python(WITHOUT.format(names=["onnxruntime", "torch"]) + show, path) == [

@@ -25,7 +25,7 @@ def render(examination: Examination) -> str:
         _block("Machine", _machine(examination.machine)),
         _block("Packages", examination.packages.items()),
         _block("Engines", [*engines, *selftests]),
-        _block("Recipes that fit, best first", [(choice.name, choice.why) for choice in examination.recipes[:SHOWN_RECIPES]]),
+        _block("Best recipes for this machine", [(choice.name, choice.why) for choice in examination.recipes[:SHOWN_RECIPES]]),
     ]
     if examination.artifacts is not None:
         blocks.append(

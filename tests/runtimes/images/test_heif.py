@@ -12,10 +12,10 @@ from runtimes.errors import ImageReadError
 from tests.images import RGB, exif, in_mode, photo, pixels
 from tests.paths import ROOT
 
-PICTURE = Image.fromarray(photo(120, 160))
+PHOTO = Image.fromarray(photo(120, 160))
 
 
-def heic(image=PICTURE, **options):
+def heic(image=PHOTO, **options):
     import pillow_heif  # in functions, so that the module is collected without it
 
     file = io.BytesIO()
@@ -40,7 +40,7 @@ def test_path_bytes_and_pillow_image_are_the_same_image(tmp_path):
     path.write_bytes(data)
     for source in (path, data, Image.open(path)):
         np.testing.assert_array_equal(pixels(source), decoded(data))
-    assert np.abs(pixels(data).astype(int) - np.asarray(PICTURE)).mean() < 6
+    assert np.abs(pixels(data).astype(int) - np.asarray(PHOTO)).mean() < 6
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])

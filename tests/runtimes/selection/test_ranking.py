@@ -134,8 +134,8 @@ def test_reasons():
     assert rank_candidates(MANIFESTS, host(VNNI, ORT, cuda=True)) == [
         Choice(name="onnx-fp16", device="cuda", why="FP16 on the GPU"),
         Choice(name="onnx-int8-full", device="cpu", why="INT8 tuned for this CPU (vnni)"),
-        Choice(name="onnx-int8", device="cpu", why="INT8 that is right on every CPU"),
-        Choice(name="onnx-int8-single", device="cpu", why="INT8 that is right on every CPU"),
+        Choice(name="onnx-int8", device="cpu", why="INT8 that is correct on every CPU"),
+        Choice(name="onnx-int8-single", device="cpu", why="INT8 that is correct on every CPU"),
         Choice(name="onnx-int4", device="cpu", why="INT4, as there is no INT8 artifact that this machine can run"),
         Choice(name="onnx-fp32", device="cpu", why="FP32, as there is no INT8 or INT4 artifact that this machine can run"),
     ]
