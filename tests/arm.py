@@ -2,7 +2,7 @@
 
 The root of the emulated machine is made of Debian's arm64 packages, which are only unpacked. `qemu-aarch64` runs its Python with the wheels
 of the package. onnxruntime reads the CPU's features from /proc/cpuinfo, and qemu 7.2 shows the file of the host; so the root has its own.
-Token ids and logits of an artifact are compared with those of this machine. Times under emulation say nothing.
+Token ids and logits of an artifact are compared with those of this machine. Times under emulation have no meaning.
 """
 
 import argparse

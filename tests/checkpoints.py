@@ -1,4 +1,4 @@
-"""Random-weight BLIP checkpoints in Hugging Face's layout: a size and a seed go in, a directory comes out. No network.
+"""Write BLIP checkpoints with random weights in Hugging Face's layout, from a size and a seed. No network is used.
 
     python -m tests.checkpoints base build/blip-base-random
 
@@ -26,35 +26,35 @@ Task = Literal["caption", "vqa", "matching"]
 MODELS = {"caption": BlipForConditionalGeneration, "vqa": BlipForQuestionAnswering, "matching": BlipForImageTextRetrieval}
 """Task → class of transformers."""
 END_BIAS = {"caption": 0.4, "vqa": 0.0}
-"""Task → what the end token of a tiny model gets, so that a part of the texts end early."""
+"""Task → bias that is added to the end token of a tiny model, so that some texts end early."""
 
 FILES = ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "config.json")
-"""In the order of writing: a directory with a config.json is complete."""
+"""Files in the order of writing: a directory with a config.json is complete."""
 
 SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "[DEC]": 62, "[ENC]": 63}
 BASE_SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, "[DEC]": 30522, "[ENC]": 30523}
-"""Ids as in BERT's vocabulary with BLIP's two tokens behind it."""
+"""Ids of BERT's vocabulary, followed by BLIP's two tokens."""
 
 MINI_VOCABULARY = Path(__file__).parents[1] / "models" / "blip-mini-coco" / "vocab.txt"
 
 TIED = ("text_decoder.cls.predictions.decoder.weight", "text_decoder.cls.predictions.decoder.bias")
-"""Second names of tensors that a file holds once."""
+"""Second names of tensors that the file contains once."""
 
 
 def write_random_checkpoint(directory: Path, shapes: Shapes, seed: int, task: Task = "caption") -> Path:
     """Write a checkpoint of random weights; the same shapes and seed give the same bytes.
 
     Args:
-        directory: Where; made if it is not there.
+        directory: Folder of the checkpoint; it is made if it is missing.
         shapes: "tiny", "base" or "large".
-        seed: Of the weights.
-        task: What the model is for.
+        seed: Seed of the weights.
+        task: Task of the model.
 
     Raises:
-        FileExistsError: A complete checkpoint is there already.
+        FileExistsError: The folder contains a complete checkpoint.
     """
     if is_complete(directory):
-        raise FileExistsError(f"{directory}: holds a checkpoint already")
+        raise FileExistsError(f"{directory}: contains a checkpoint already")
     directory.mkdir(parents=True, exist_ok=True)
     config = CONFIGS[shapes]()
     model = _random_model(config, seed, task, tiny=shapes == "tiny")
@@ -110,7 +110,7 @@ def save_as_transformers_5(checkpoint: Path, directory: Path, tokenizer_class: s
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether all files of a checkpoint are there."""
+    """Return whether a directory contains all files of a checkpoint."""
     return all((directory / name).is_file() for name in FILES)
 
 
@@ -171,7 +171,7 @@ def processor_config(side_px: int) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write a checkpoint from the command line; one that is there already stays as it is."""
+    """Write a checkpoint from the command line; an existing one is not changed."""
     parser = argparse.ArgumentParser(prog="python -m tests.checkpoints", description="Write a BLIP checkpoint of random weights.")
     parser.add_argument("shapes", choices=tuple(CONFIGS))
     parser.add_argument("directory", type=Path)
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--task", choices=tuple(MODELS), default="caption")
     options = parser.parse_args(arguments)
     if is_complete(options.directory):
-        print(f"{options.directory}: holds a checkpoint already; left as it is")
+        print(f"{options.directory}: contains a checkpoint already; it was not changed")
         return 0
     print(write_random_checkpoint(options.directory, options.shapes, options.seed, options.task))
     return 0
@@ -191,7 +191,7 @@ def _random_model(config: BlipConfig, seed: int, task: Task, *, tiny: bool) -> A
         model = MODELS[task](config)
         if tiny:
             for name, parameter in model.named_parameters():
-                # Norms too: where all are 1 and 0, a swapped pair would not be seen.
+                # Norms too: if all were 1 and 0, a test could not see that two were swapped.
                 parameter.normal_(1.0 if "norm" in name.lower() and name.endswith(".weight") else 0.0, 0.1)
             if task in END_BIAS:
                 model.text_decoder.cls.predictions.bias[config.text_config.sep_token_id] += END_BIAS[task]
@@ -199,7 +199,7 @@ def _random_model(config: BlipConfig, seed: int, task: Task, *, tiny: bool) -> A
 
 
 def _vocabulary(size: int, special: dict[str, int], words: Sequence[str]) -> dict[str, int]:
-    """Put special tokens at their ids and words at the others in order, made-up ones where the words end."""
+    """Give special tokens their ids and words the other ids in order; invented words fill the rest."""
     by_id = {number: token for token, number in special.items()}
     fill = iter([*words, *(f"filler{number}" for number in range(size - len(words) - len(special)))])
     vocabulary = {by_id.get(number) or next(fill): number for number in range(size)}

@@ -1,7 +1,7 @@
-"""Thousands of images with the tiny artifact: nothing grows, and kills lose and change nothing. `python -m tests.soak`, `make soak`.
+"""Caption thousands of images with the tiny artifact; check that memory does not grow and that kills lose nothing: `make soak`.
 
-An unbroken run is watched (memory, descriptors, threads of its two processes); a second one is killed at random moments and resumed, its
-captioning processes now and then as well; it has two of them. One image in a hundred is corrupt, in 25 ways.
+The first run is not killed; memory, descriptors and threads of its two processes are recorded. The second run has two captioning processes.
+It is killed at random moments and resumed, and its captioning processes are killed too. One image in a hundred is corrupt, in 25 ways.
 """
 
 import argparse
@@ -161,7 +161,7 @@ def _worker_of(process: subprocess.Popen[bytes]) -> psutil.Process | None:
 
 
 def _kill_when(process: subprocess.Popen[bytes], output: Path, done: int, whom: Callable[[subprocess.Popen[bytes]], Any]) -> bool:
-    """Kill somebody when so many images are done; whether there was somebody."""
+    """Kill a process when `done` images are done; return whether the process existed."""
     while process.poll() is None:
         if _done(output) >= done:
             if (victim := whom(process)) is None:
@@ -174,7 +174,7 @@ def _kill_when(process: subprocess.Popen[bytes], output: Path, done: int, whom: 
 
 
 def _watched(process: subprocess.Popen[bytes], output: Path) -> Iterator[dict[str, float]]:
-    """Yield figures of both processes as the images go by."""
+    """Yield the figures of both processes while the run continues."""
     while process.poll() is None:
         try:
             both = {"supervisor": psutil.Process(process.pid), "worker": _worker_of(process)}
@@ -198,7 +198,7 @@ def _medians(samples: list[dict[str, float]], low: int, high: int) -> dict[str, 
 
 
 def main() -> None:
-    """Say what was seen; exit code 1 if it is not as promised."""
+    """Run the soak test and print the results; exit code 1 if a check failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--images", type=int, default=10_000)

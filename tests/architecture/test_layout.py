@@ -24,7 +24,7 @@ MAX_LINES = 400
 MAX_MODULES = 16
 """In one folder; `commands` has one module per verb."""
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "base_utils"}
-"""Names that say nothing of what a module holds."""
+"""Names that do not describe the contents of a module."""
 
 MACHINE_PATHS = tuple(f"/{folder}/" for folder in ("tmp", "work", "root", "home", "Users"))
 UNTRUSTED_DATA = ("allow_pickle=True", "trust_remote_code=True")

@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: make tiny artifacts, run the campaign, print what was found; exit code 1 if anything was not as promised."""
+"""`python -m tests.faults`: make tiny artifacts, run the commands with faults, print the results; exit code 1 if a check failed."""
 
 import os
 
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tests.faults.campaign import run_campaign
-from tests.faults.deeds import DEEDS, DISTRIBUTE, Stage
+from tests.faults.commands import DISTRIBUTE, WRITERS, Inputs
 from tests.faults.disks import can_mount
 from tests.faults.injection import can_trace
 
@@ -31,8 +31,8 @@ def _toolkit(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "toolkit.cli", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
-def make_stage(folder: Path) -> Stage:
-    """Make two tiny artifacts, their packages and eight images, in other processes: this one forks, so it must not run any."""
+def make_inputs(folder: Path) -> Inputs:
+    """Make two tiny artifacts, their packages and eight images, in other processes, because this one forks and must not run a model."""
     subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True)
     images, packages = folder / "images", folder / "packages"
     images.mkdir()
@@ -48,7 +48,7 @@ def make_stage(folder: Path) -> Stage:
         _toolkit("package", artifact, "-o", packages / f"{package}.tar.gz")
     _toolkit("unpack", packages / "artifact.tar.gz", "-o", packages / "unpacked")
     _toolkit("distribute", artifacts["one"], images, "-o", folder / "shards", *DISTRIBUTE)
-    return Stage(
+    return Inputs(
         checkpoint=folder / "one" / "tiny",
         artifact=artifacts["one"],
         other=artifacts["two"],
@@ -59,11 +59,11 @@ def make_stage(folder: Path) -> Stage:
 
 
 def main() -> None:
-    """Run what the options say."""
+    """Run the campaign that the options select."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
-    parser.add_argument("--deeds", default=",".join(DEEDS))
+    parser.add_argument("--commands", default=",".join(WRITERS))
     parser.add_argument("--actions", default="kill,fail,full,disk")
-    parser.add_argument("--most", type=int, help="points for each deed and action  [default: every call]")
+    parser.add_argument("--most", type=int, help="points for each command and action  [default: every call]")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     actions = options.actions.split(",")
@@ -74,7 +74,7 @@ def main() -> None:
         if "fail" in actions and not can_trace():
             print("no refused calls here: they need strace, and the right to attach it")
             actions.remove("fail")
-        tally = run_campaign(make_stage(Path(folder)), options.deeds.split(","), actions, options.most, options.seed)
+        tally = run_campaign(make_inputs(Path(folder)), options.commands.split(","), actions, options.most, options.seed)
     print("\n".join([*tally.lines(), *(f"FAULT {fault}" for fault in tally.faults)]))
     print(f"{sum(tally.points.values())} points, seed {options.seed}: {len(tally.faults)} faults")
     sys.exit(bool(tally.faults))

@@ -1,7 +1,8 @@
-"""A campaign: for each deed, stop it at calls to the file system in turn; look at what is there; do it again without a fault.
+"""Run each writing command with one fault at a time: at every call to the file system, kill it or let the call fail.
 
-Each attempt is a fork of this process, which has imported the libraries and run nothing. What must hold after each: the output is as the
-deed allows, the input is untouched, an error was one line and exit code 1, and doing it again succeeds and leaves nothing beside.
+Each attempt is a fork of this process, which has imported the libraries and run nothing. After each attempt, the output must be in a state
+that the command allows, the inputs must be unchanged, and an error must be one line with exit code 1. The command is then repeated
+without a fault. It must succeed and leave no other files.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import click
 
-from tests.faults.deeds import DEEDS, Deed, Stage
+from tests.faults.commands import WRITERS, Inputs, Writer
 from tests.faults.disks import SIZES, change, mounted
 from tests.faults.injection import ERRORS, Point, points_below, stop_until_traced, trace
 from tests.faults.stops import Stops
@@ -55,14 +56,14 @@ class Ended:
 
 @dataclass
 class Tally:
-    """What was found."""
+    """The results of a campaign."""
 
-    stage: str
-    """Digest of what the deeds read, which none may change."""
+    inputs: str
+    """Digest of the inputs, which no command may change."""
     points: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """(deed, action, what was there afterwards) → how often."""
+    """(command, action, state of the output afterwards) → number of attempts."""
     calls: dict[str, int] = field(default_factory=dict)
-    """Deed → how many there are to be stopped at."""
+    """Command → number of its calls to the file system."""
     faults: list[str] = field(default_factory=list)
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(system call, error) → how often it was refused."""
@@ -70,17 +71,17 @@ class Tally:
     """Attempts in which the call did not happen again."""
 
     def lines(self) -> list[str]:
-        """Return the counts, a line for each deed and action."""
+        """Return the counts, one line for each command and action."""
         rows: dict[tuple[str, str], list[str]] = {}
-        for (deed, action, outcome), count in sorted(self.points.items()):
-            rows.setdefault((deed, action), []).append(f"{count} {outcome}")
+        for (command, action, outcome), count in sorted(self.points.items()):
+            rows.setdefault((command, action), []).append(f"{count} {outcome}")
         totals = Counter[tuple[str, str]]()
-        for (deed, action, _), count in self.points.items():
-            totals[deed, action] += count
+        for (command, action, _), count in self.points.items():
+            totals[command, action] += count
         calls = {key: self.calls.get(" ".join(key), self.calls[key[0]]) for key in rows}
         lines = [
-            f"{deed:<8} {action:<6} {totals[deed, action]:>5} of {calls[deed, action]} calls: {', '.join(outcome)}"
-            for (deed, action), outcome in rows.items()
+            f"{command:<8} {action:<6} {totals[command, action]:>5} of {calls[command, action]} calls: {', '.join(outcome)}"
+            for (command, action), outcome in rows.items()
         ]
         return [*lines, *self._refused_lines()]
 
@@ -93,24 +94,24 @@ class Tally:
         )
 
 
-def run_campaign(stage: Stage, names: list[str], actions: list[str], most: int | None, seed: int) -> Tally:
-    """Try deeds.
+def run_campaign(inputs: Inputs, names: list[str], actions: list[str], most: int | None, seed: int) -> Tally:
+    """Run commands with faults, and return the results.
 
     Args:
-        stage: What they work on.
-        names: Of deeds.
+        inputs: What the commands read.
+        names: Names of `WRITERS`.
         actions: "kill", "fail" (each system call about the output, with each error of `ERRORS`), "full" (the disk, from a call on), "disk"
-            (real small disks).
-        most: Points for each deed and action; None: every call.
-        seed: Draws the points.
+            (disks that are too small or read-only).
+        most: Points for each command and action; None: every call.
+        seed: Seed of the choice of points.
     """
     for module in (*WARM, *(COMMANDS[name][0] for name in names)):
         import_module(module)
-    tally, draw = Tally(stage=_digest(stage)), random.Random(seed)
+    tally, draw = Tally(inputs=_digest(inputs)), random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         for name in names:
-            ended = _attempt(DEEDS[name], stage, _fresh(DEEDS[name], stage, scratch / name), NEVER, "kill")
+            ended = _attempt(WRITERS[name], inputs, _fresh(WRITERS[name], inputs, scratch / name), NEVER, "kill")
             if ended.status != 0:
                 tally.faults.append(f"{name}: undisturbed it ended with {ended.status}: {ended.output}")
                 continue
@@ -118,97 +119,99 @@ def run_campaign(stage: Stage, names: list[str], actions: list[str], most: int |
             every = list(range(1, ended.calls + 1))
             for action in actions:
                 if action == "disk":
-                    _on_disks(tally, name, stage, scratch / name)
+                    _on_disks(tally, name, inputs, scratch / name)
                     continue
                 if action == "fail":
-                    _refused(tally, name, stage, scratch / name, most, draw)
+                    _refused(tally, name, inputs, scratch / name, most, draw)
                     continue
                 for at in every if most is None or most >= len(every) else sorted(draw.sample(every, most)):
-                    _at_a_call(tally, name, stage, scratch / name, at, action)
+                    _at_a_call(tally, name, inputs, scratch / name, at, action)
     return tally
 
 
-def _at_a_call(tally: Tally, name: str, stage: Stage, place: Path, at: int, action: str) -> None:
-    _fresh(DEEDS[name], stage, place)
-    ended = _attempt(DEEDS[name], stage, place, at, action)
-    _judge(tally, name, stage, place, ended, action, f"call {at}")
+def _at_a_call(tally: Tally, name: str, inputs: Inputs, target: Path, at: int, action: str) -> None:
+    _fresh(WRITERS[name], inputs, target)
+    ended = _attempt(WRITERS[name], inputs, target, at, action)
+    _judge(tally, name, inputs, target, ended, action, f"call {at}")
 
 
-def _refused(tally: Tally, name: str, stage: Stage, place: Path, most: int | None, draw: random.Random) -> None:
+def _refused(tally: Tally, name: str, inputs: Inputs, target: Path, most: int | None, draw: random.Random) -> None:
     """Refuse each system call about the output with each error."""
-    log = place.parent / "trace"
-    _attempt(DEEDS[name], stage, _fresh(DEEDS[name], stage, place), NEVER, "kill", log=log)
-    points = [replace(point, error=error) for point in points_below(log, place) for error in ERRORS]
+    log = target.parent / "trace"
+    _attempt(WRITERS[name], inputs, _fresh(WRITERS[name], inputs, target), NEVER, "kill", log=log)
+    points = [replace(point, error=error) for point in points_below(log, target) for error in ERRORS]
     tally.calls[f"{name} fail"] = len(points)
     for point in points if most is None or most >= len(points) else draw.sample(points, most):
-        _fresh(DEEDS[name], stage, place)
-        ended = _attempt(DEEDS[name], stage, place, NEVER, "kill", log=log, point=point)
+        _fresh(WRITERS[name], inputs, target)
+        ended = _attempt(WRITERS[name], inputs, target, NEVER, "kill", log=log, point=point)
         if "(INJECTED)" not in log.read_text(encoding="utf-8", errors="replace"):
             tally.missed += 1
         tally.refused[point.call, point.error] += 1
-        _judge(tally, name, stage, place, ended, "fail", f"{point.call} {point.number} {point.error}")
+        _judge(tally, name, inputs, target, ended, "fail", f"{point.call} {point.number} {point.error}")
 
 
-def _on_disks(tally: Tally, name: str, stage: Stage, place: Path) -> None:
-    """On disks with more and more room, and on one that is read-only."""
-    shutil.rmtree(place)
+def _on_disks(tally: Tally, name: str, inputs: Inputs, target: Path) -> None:
+    """Run a command on disks of growing size, and on one that is read-only."""
+    shutil.rmtree(target)
     for room in (*SIZES, None):
-        with mounted(place, ROOMY):
-            DEEDS[name].prepare(stage, place)
-            disk = os.statvfs(place)
-            change(place, "ro" if room is None else f"size={(disk.f_blocks - disk.f_bfree) * disk.f_frsize + room}")
-            ended = _attempt(DEEDS[name], stage, place, NEVER, "disk")
-            _judge(tally, name, stage, place, ended, "disk", f"{room} bytes of room", lambda: change(place, f"rw,size={ROOMY}"))
+        with mounted(target, ROOMY):
+            WRITERS[name].prepare(inputs, target)
+            disk = os.statvfs(target)
+            change(target, "ro" if room is None else f"size={(disk.f_blocks - disk.f_bfree) * disk.f_frsize + room}")
+            ended = _attempt(WRITERS[name], inputs, target, NEVER, "disk")
+            _judge(tally, name, inputs, target, ended, "disk", f"{room} bytes of room", lambda: change(target, f"rw,size={ROOMY}"))
 
 
 def _judge(
-    tally: Tally, name: str, stage: Stage, place: Path, ended: Ended, action: str, what: str, cure: Callable[[], None] = lambda: None
+    tally: Tally, name: str, inputs: Inputs, target: Path, ended: Ended, action: str, what: str, cure: Callable[[], None] = lambda: None
 ) -> None:
-    """Look at what an attempt left, do it again, and look at that."""
-    deed, faults = DEEDS[name], []
-    outcome = _found(deed, stage, place)
+    """Check the output of an attempt, repeat the command without a fault, and check again."""
+    command, faults = WRITERS[name], []
+    outcome = _found(command, inputs, target)
     tally.points[name, action, outcome] += 1
-    if outcome not in deed.allowed:
+    if outcome not in command.allowed:
         faults.append(f"found {outcome}")
     if action == "kill" and ended.status != -signal.SIGKILL:
-        faults.append(f"was to be killed and ended with {ended.status}")
+        faults.append(f"was not killed and ended with {ended.status}")
     if action != "kill" and (ended.status not in (0, 1) or "Traceback" in ended.output):
         faults.append(f"ended with {ended.status}: {ended.output[-1500:]}")
     if action != "kill" and ended.status == 1 and not any(line.startswith("Error: ") for line in ended.output.splitlines()):
-        faults.append(f"failed and did not say why: {ended.output!r}")
+        faults.append(f"failed without an error line: {ended.output!r}")
     cure()
     if not (outcome == "new" and name == "unpack"):  # a second time is refused
-        again = _attempt(deed, stage, place, NEVER, "kill")
-        left = {file.name for file in place.iterdir()}
-        if (again.status, _found(deed, stage, place), left) != (0, "new", deed.left):
-            faults.append(f"again: {again.status}, {_found(deed, stage, place)}, {sorted(left)}: {again.output[-1500:]}")
-    if _digest(stage) != tally.stage:
+        again = _attempt(command, inputs, target, NEVER, "kill")
+        left = {file.name for file in target.iterdir()}
+        if (again.status, _found(command, inputs, target), left) != (0, "new", command.left):
+            faults.append(f"again: {again.status}, {_found(command, inputs, target)}, {sorted(left)}: {again.output[-1500:]}")
+    if _digest(inputs) != tally.inputs:
         faults.append("the input was changed")
     tally.faults += [f"{name}, {what}, {action}: {fault}" for fault in faults]
 
 
-def _found(deed: Deed, stage: Stage, place: Path) -> str:
+def _found(command: Writer, inputs: Inputs, target: Path) -> str:
     try:
-        return deed.look(stage, place)
-    except Exception as error:  # whatever it is, what is there cannot be read
+        return command.look(inputs, target)
+    except Exception as error:  # any error means that the output cannot be read
         return repr(error)
 
 
-def _fresh(deed: Deed, stage: Stage, place: Path) -> Path:
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    deed.prepare(stage, place)
-    return place
+def _fresh(command: Writer, inputs: Inputs, target: Path) -> Path:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    command.prepare(inputs, target)
+    return target
 
 
-def _attempt(deed: Deed, stage: Stage, place: Path, at: int, action: str, *, log: Path | None = None, point: Point | None = None) -> Ended:
-    """Run the command in a fork, disturbed at a call; with a log, traced by strace, which refuses the call of a point."""
-    (output, write_output), (counted, count) = os.pipe(), os.pipe()  # pipes: a full disk does not concern them
+def _attempt(
+    command: Writer, inputs: Inputs, target: Path, at: int, action: str, *, log: Path | None = None, point: Point | None = None
+) -> Ended:
+    """Run a command in a fork with a fault at one of its calls. With a log, strace traces it and lets the call of a point fail."""
+    (output, write_output), (counted, count) = os.pipe(), os.pipe()  # pipes, because they work on a full disk
     child = os.fork()
     if child == 0:
         if log is not None:
             stop_until_traced()
-        _run(deed.arguments(stage, place), Stops(place.parent, at, action), write_output, count)
+        _run(command.arguments(inputs, target), Stops(target.parent, at, action), write_output, count)
     os.close(write_output)
     os.close(count)
     tracer = None if log is None else trace(child, log, point)
@@ -220,7 +223,7 @@ def _attempt(deed: Deed, stage: Stage, place: Path, at: int, action: str, *, log
 
 
 def _run(arguments: list[str], stops: Stops, write_output: int, count: int) -> None:
-    """Be the command; never return."""
+    """Run the command in this fork, and end the process."""
     code = 70
     try:
         os.dup2(write_output, 1)
@@ -253,10 +256,10 @@ def _wait(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _digest(stage: Stage) -> str:
-    """Of every file that the deeds read."""
+def _digest(inputs: Inputs) -> str:
+    """Return the digest of every file that the commands read."""
     digest = hashlib.sha256()
-    for folder in (stage.checkpoint, stage.artifact, stage.images, stage.packages, stage.shards):
+    for folder in (inputs.checkpoint, inputs.artifact, inputs.images, inputs.packages, inputs.shards):
         for file in sorted(folder.rglob("*")):
             digest.update(f"{file.relative_to(folder)}\0".encode() + (file.read_bytes() if file.is_file() else b""))
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Disks that are too small or cannot be written: real ones, of memory, where the system lets this process mount them."""
+"""Disks that are too small or read-only: file systems in memory, where this process may mount them."""
 
 import contextlib
 import subprocess
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SIZES = [4096 << step for step in range(11)]
-"""Bytes, from a page to 4 MiB: each writing deed fails on the first and has room on the last."""
+"""Sizes in bytes, from a page to 4 MiB: each command fails on the first and has enough space on the last."""
 
 
 def can_mount(folder: Path) -> bool:
-    """Whether this process may mount: as root, or in a namespace of its own (`unshare -rm`)."""
+    """Return whether this process may mount: as root, or in a namespace of its own (`unshare -rm`)."""
     try:
         with mounted(folder, SIZES[0]):
             return True
@@ -20,7 +20,7 @@ def can_mount(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def mounted(folder: Path, size: int) -> Iterator[None]:
-    """Be on a disk of that size."""
+    """Mount a disk of this size for the duration of the block."""
     folder.mkdir(exist_ok=True)
     _run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
     try:

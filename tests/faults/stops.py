@@ -1,7 +1,7 @@
-"""Faults at the operating system's seam: a process counts its calls to the file system; at one of them it is killed, or the disk is full.
+"""Faults at calls to the file system: a process counts its calls, and at one of them it is killed, or the disk is full.
 
-Calls are seen by an audit hook (opening, renaming, removing, listing, locking), and `os.fsync`, which tells no hook, is wrapped. A write
-cannot be seen; a disk that is full from a call on is a limit of zero bytes for every file from then on, of native code's files as well.
+An audit hook counts the calls (open, rename, remove, list, lock). `os.fsync` has no audit event, so it is wrapped. Writes have none either:
+a full disk is a limit of zero bytes for every file from that call on, also for files of native code.
 """
 
 import os
@@ -15,14 +15,14 @@ BY_DESCRIPTOR = {"fcntl.flock", "os.scandir", "os.truncate"}
 
 
 class Stops:
-    """Count calls about anything under a folder; do something at one of them."""
+    """Count the calls about files under a folder, and cause the fault at one of them."""
 
     def __init__(self, root: Path, at: int, action: str) -> None:
         self.calls = 0
         self._root, self._at, self._action, self._fsync = str(root), at, action, os.fsync
 
     def install(self) -> None:
-        """From now on, for the rest of this process: hooks cannot be taken away."""
+        """Start to count, for the rest of this process: audit hooks cannot be removed."""
         sys.addaudithook(self._hook)
         os.fsync = self._synced
 

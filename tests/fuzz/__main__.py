@@ -1,6 +1,6 @@
-"""Try everything and keep the counts: `make fuzz`, or `python -m tests.fuzz [--seed N] [--scale F] [--output FILE]`.
+"""Run all parts and write the counts: `make fuzz`, or `python -m tests.fuzz [--seed N] [--scale F] [--output FILE]`.
 
-Exit code 1 if a promise was broken; the cases are printed with the seed that makes them again.
+Exit code 1 if a promise was broken. Those cases are printed with the seed that repeats them.
 """
 
 import argparse
@@ -36,7 +36,7 @@ COUNTS = {
 
 
 def tallies(folder: Path, seed: int, scale: float, crashes: list[str]) -> Iterator[Tally]:
-    """Make the tiny artifacts and run every part."""
+    """Write the tiny artifacts and run all parts."""
     counts = {part: int(count * scale) for part, count in COUNTS.items()}
     drawn = draw_images(folder)
     made = export_tiny(write_tiny_checkpoint(folder / "tiny"), drawn, folder / "artifacts")
@@ -60,7 +60,7 @@ def tallies(folder: Path, seed: int, scale: float, crashes: list[str]) -> Iterat
 
 
 def forge_goldens(artifact: Path, count: int, seed: int, folder: Path, image: Path) -> tuple[Tally, list[str]]:
-    """Try an unpacked package with forged golden captions, images and logits."""
+    """Verify an unpacked package with forged golden captions, images and logits."""
     package(artifact, folder.with_name("package.tar.gz"))
     unpack(folder.with_name("package.tar.gz"), folder.with_name("package"))
     seeds = [folder.with_name("package")]
@@ -68,14 +68,14 @@ def forge_goldens(artifact: Path, count: int, seed: int, folder: Path, image: Pa
 
 
 def forge_drafts(artifact: Path, count: int, seed: int, folder: Path, image: Path) -> tuple[Tally, list[str]]:
-    """Try an artifact with forged draft tables."""
+    """Load an artifact with forged draft tables."""
     captions = runtimes.load(artifact, threads=1).caption(image)
     drafted = drafted_copy(artifact, folder.with_name("drafted"), certain_table(caption.token_ids for caption in captions))
     return forge.run([drafted], count, seed, folder, image, role="drafts", name="forged draft tables")
 
 
 def main() -> int:
-    """Run, print and keep."""
+    """Run all parts, print the counts and write them."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Try hostile input; exit code 1 if a promise was broken.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="times the usual counts")

@@ -1,4 +1,4 @@
-"""Hand-made hostile archives and damaged honest ones: each is a named error, and nothing of it is left anywhere."""
+"""Hostile archives made by hand, and damaged valid archives: each must be a named error and leave no file."""
 
 import io
 import random
@@ -21,10 +21,10 @@ UNDAMAGED = "unpacked as if undamaged"
 
 
 def hostile(artifact: Path, folder: Path, bomb_bytes: int = BOMB_BYTES) -> Tally:
-    """Try every hand-made archive; they differ in one thing each from one that unpacks."""
+    """Unpack every archive made by hand. Each differs in one detail from a valid archive."""
     tally = Tally("hand-made hostile archives", "a named error, nothing written, under 5 s and 100 MB")
     files = files_in(artifact)
-    for name, content in [("the honest one", hostile_tar.honest_archive(files)), *hostile_tar.harmless(files)]:
+    for name, content in [("the valid one", hostile_tar.valid_archive(files)), *hostile_tar.harmless(files)]:
         same = Tally("harmless", "unpacks")
         attempt(same, folder, content, name, files)
         if same.outcomes != {UNDAMAGED: 1}:
@@ -38,24 +38,24 @@ def hostile(artifact: Path, folder: Path, bomb_bytes: int = BOMB_BYTES) -> Tally
 
 
 def damage(artifact: Path, count: int, seed: int, folder: Path) -> Tally:
-    """Try honest archives that were damaged."""
+    """Unpack damaged copies of valid archives."""
     tally = Tally("damaged archives", "a named error, nothing written")
-    chance, honest, files = random.Random(seed), packed(artifact), files_in(artifact)
+    chance, valid, files = random.Random(seed), packed(artifact), files_in(artifact)
     for number in range(count):
-        how, content = damaged(honest, chance)
+        how, content = damaged(valid, chance)
         attempt(tally, folder, content, f"archive {number}, seed {seed}: {how}", files)
     return tally
 
 
-def attempt(tally: Tally, folder: Path, content: bytes, case: str, honest: Mapping[str, bytes] | None = None) -> None:
-    """Unpack an archive in a folder of its own, beside which nothing may appear.
+def attempt(tally: Tally, folder: Path, content: bytes, case: str, valid: Mapping[str, bytes] | None = None) -> None:
+    """Unpack an archive in its own folder. No file may appear outside of the output.
 
     Args:
         tally: Where to note it.
         folder: Where to try.
         content: Of the archive.
         case: What to call it.
-        honest: Files that may come out: damage to bits that carry nothing leaves them as they were.
+        valid: Files of the valid archive. Unpacking them is right if the damage hit unused bits.
     """
     yard = folder / "yard"
     (yard / "inner").mkdir(parents=True)
@@ -73,10 +73,10 @@ def attempt(tally: Tally, folder: Path, content: bytes, case: str, honest: Mappi
         outcome, fault = "another exception", f"{case}: {error!r}"
     else:
         unpacked = {file.name: file.read_bytes() for file in (yard / "inner" / "out").iterdir()}
-        outcome, fault = (UNDAMAGED, None) if unpacked == honest else ("unpacked", f"{case}: unpacked")
+        outcome, fault = (UNDAMAGED, None) if unpacked == valid else ("unpacked", f"{case}: unpacked")
     if (took := time.perf_counter() - started) > MAX_SECONDS:
         fault = f"{case}: took {took:.1f} s"
-    kept = {"inner", "inner/out", archive.name} | ({f"inner/out/{name}" for name in honest} if honest else set())
+    kept = {"inner", "inner/out", archive.name} | ({f"inner/out/{name}" for name in valid} if valid else set())
     left = sorted(str(file.relative_to(yard)) for file in yard.rglob("*"))
     if set(left) - kept or (outcome not in (UNDAMAGED, "unpacked") and left != [archive.name, "inner"]):
         fault = f"{case}: left {left}"
@@ -85,14 +85,14 @@ def attempt(tally: Tally, folder: Path, content: bytes, case: str, honest: Mappi
 
 
 def remove(yard: Path) -> None:
-    """Remove a tree without following what may be links."""
+    """Remove a tree without following links."""
     for file in sorted(yard.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
     yard.rmdir()
 
 
 def packed(artifact: Path) -> bytes:
-    """The honest archive of an artifact."""
+    """Return the valid archive of an artifact."""
     manifest, stream = open_artifact(artifact).manifest, io.BytesIO()
-    write_archive(stream, Path(f"honest{SUFFIX}"), manifest, iter([iter([(artifact / name).read_bytes()]) for name in manifest.files]))
+    write_archive(stream, Path(f"valid{SUFFIX}"), manifest, iter([iter([(artifact / name).read_bytes()]) for name in manifest.files]))
     return stream.getvalue()

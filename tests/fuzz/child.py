@@ -1,10 +1,10 @@
-"""Loads forged artifacts and captions with them, each in a process of its own: paths come in by standard input, what happened goes out.
+"""Load forged artifacts and caption with them, each in its own process. Paths are read from stdin, results are written to stdout.
 
     python -m tests.fuzz.child IMAGE
 
-Everything is imported first and each case is a fork, so a case costs milliseconds. A line of JSON per path: `outcome` (our code,
-"captioned", "exception ..." or the name of the signal that ended it), `seconds`, `grown_kb` and `deeds`, which holds whatever the case did
-that loading and captioning must not do.
+All libraries are imported first and each case is a fork, so a case costs milliseconds. The result is a line of JSON per path: `outcome`
+(an error code of the toolkit, "captioned", "exception ..." or the name of the signal that ended the process), `seconds`, `grown_kb`, and
+`forbidden`: the events of the case that loading and captioning must not cause.
 """
 
 import json
@@ -31,10 +31,10 @@ from runtimes.verification.golden import read_golden
 from runtimes.verification.replay import replay
 
 MEMORY_BYTES = 2 << 30
-"""A case may take so much more than what is imported; what wants more is received that there is none."""
+"""Memory that a case may use in addition to the imported libraries. Larger requests fail."""
 SECONDS = 20
 STATM = Path("/proc/self/statm")
-DEEDS = (
+FORBIDDEN = (
     "pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn",
     "socket.connect", "socket.bind", "socket.getaddrinfo", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink",
     "os.truncate", "shutil.rmtree",
@@ -42,13 +42,13 @@ DEEDS = (
 
 
 def attempt(path: str, image: str) -> dict[str, Any]:
-    """Load an artifact and caption an image with it; Python's audit events tell what else was done."""
-    deeds: list[str] = []
+    """Load an artifact and caption an image with it. Audit events of Python record what else happened."""
+    forbidden: list[str] = []
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        if event in DEEDS or writes or (event == "ctypes.dlopen" and arguments[0] not in ("libc.so.6", *CUDA_DRIVERS)):
-            deeds.append(f"{event} {arguments!r}")
+        if event in FORBIDDEN or writes or (event == "ctypes.dlopen" and arguments[0] not in ("libc.so.6", *CUDA_DRIVERS)):
+            forbidden.append(f"{event} {arguments!r}")
 
     sys.addaudithook(watch)
     try:
@@ -65,7 +65,7 @@ def attempt(path: str, image: str) -> dict[str, Any]:
         outcome, message = error.code, str(error)
     except BaseException as error:
         outcome, message = f"exception {type(error).__name__}", repr(error)
-    return {"outcome": outcome, "message": message[:500], "deeds": deeds}
+    return {"outcome": outcome, "message": message[:500], "forbidden": forbidden}
 
 
 def in_fork(path: str, image: str) -> dict[str, Any]:
@@ -84,22 +84,22 @@ def in_fork(path: str, image: str) -> dict[str, Any]:
     with os.fdopen(reader, "rb") as stream:
         received = stream.read()
     _, status, used = os.wait4(child, 0)
-    row = json.loads(received) if received else {"outcome": ended(status), "message": "", "deeds": []}
+    row = json.loads(received) if received else {"outcome": ended(status), "message": "", "forbidden": []}
     return {**row, "seconds": time.perf_counter() - started, "grown_kb": used.ru_maxrss - before}
 
 
 def ended(status: int) -> str:
-    """How a process ended that received nothing."""
+    """Return how a process without a result ended."""
     return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
 
 
 def mapped_bytes() -> int:
-    """Address space of this process."""
+    """Return the address space of this process in bytes."""
     return int(STATM.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
 
 
 def resident_kb() -> int:
-    """Resident memory of this process."""
+    """Return the resident memory of this process in kB."""
     return int(STATM.read_text(encoding="ascii").split()[1]) * resource.getpagesize() // 1024
 
 

@@ -1,6 +1,6 @@
-"""Artifacts that a bad disk, a bad download or a careless copy has damaged: every one is a named error, and no parser sees a bad byte.
+"""Artifacts with the damage of bad disks, downloads or copies: each must be a named error, and no parser may read a damaged byte.
 
-Hashes are left as they were. Damage is done to a copy of each seed, one file at a time, and undone.
+Hashes stay unchanged. One file at a time of a copy is damaged and restored.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from tests.fuzz.tally import Tally
 
 RIGHT_CODES = {"ARTIFACT_CORRUPT", "ARTIFACT_MISSING", "MANIFEST_INVALID", "MANIFEST_TOO_NEW"}
 BY_HASH = re.compile(r"has \d+ bytes|sha256 is|is missing|is not a regular file|cannot be read")
-"""What is said of a payload file before a parser sees it."""
+"""Messages about a payload file that is refused before it is parsed."""
 
 
 def run(seeds: Sequence[Path], count: int, seed: int, folder: Path) -> Tally:
-    """Try damaged artifacts.
+    """Load damaged artifacts.
 
     Args:
         seeds: Artifacts of different recipes.
@@ -46,7 +46,7 @@ def run(seeds: Sequence[Path], count: int, seed: int, folder: Path) -> Tally:
 
 
 def every_bit(seed: Path, folder: Path, bits: range | None = None) -> Tally:
-    """Try every single-bit flip of one manifest."""
+    """Load an artifact with every single-bit flip of its manifest."""
     tally = Tally("single-bit flips of one manifest", "a named error, or another digest; no parser is given a damaged byte")
     copy = Path(shutil.copytree(seed, folder / "bits"))
     content = (copy / MANIFEST_NAME).read_bytes()
@@ -58,12 +58,12 @@ def every_bit(seed: Path, folder: Path, bits: range | None = None) -> Tally:
             attempt(tally, copy, f"bit {bit} of {MANIFEST_NAME}", seed)
             stream.seek(place)
             stream.write(content[place : place + 1])
-    runtimes.load(copy, threads=1)  # all was undone, so what was refused was refused for its bit
+    runtimes.load(copy, threads=1)  # the manifest is restored: it was refused because of the flipped bits only
     return tally
 
 
 def attempt(tally: Tally, path: Path, case: str, seed: Path) -> None:
-    """Load a damaged copy of `seed`. Only a damaged manifest may load, and then its digest is another."""
+    """Load a damaged copy of `seed`. Only damage to the manifest may load, and then with another digest."""
     manifest, known = path / MANIFEST_NAME, hashes(seed)
     other = manifest.is_file() and manifest.read_bytes() != (seed / MANIFEST_NAME).read_bytes()
     with watched() as seen:
@@ -84,7 +84,7 @@ def attempt(tally: Tally, path: Path, case: str, seed: Path) -> None:
 
 @contextlib.contextmanager
 def one_damage(path: Path, other: Path, chance: random.Random) -> Iterator[str]:
-    """Damage one file of an artifact; undo it afterwards."""
+    """Damage one file of an artifact for the duration of the block."""
     manifest = open_artifact(path).manifest
     name = chance.choice([MANIFEST_NAME, *manifest.files])
     file, content = path / name, (path / name).read_bytes()
@@ -130,7 +130,7 @@ def one_damage(path: Path, other: Path, chance: random.Random) -> Iterator[str]:
 
 
 def with_twin(content: bytes, chance: random.Random) -> bytes:
-    """Repeat one line of a manifest that holds a key and its whole value, so that the last would win."""
+    """Repeat a line of a manifest with a key and its whole value, so that the last value would apply."""
     lines = content.decode().splitlines()
     place = chance.choice([number for number, line in enumerate(lines) if re.fullmatch(r' *".*": [^{\[]*[^{\[,]?,?', line)])
     line = lines[place].rstrip(",")
@@ -138,7 +138,7 @@ def with_twin(content: bytes, chance: random.Random) -> bytes:
 
 
 def same_document(changed: bytes, content: bytes) -> bool:
-    """Whether only the layout of a JSON text has changed, which is no damage to what it says."""
+    """Return whether only the layout of a JSON text has changed, and not its values."""
     try:
         return changed != content and json.loads(changed) == json.loads(content)
     except (ValueError, RecursionError):
@@ -147,5 +147,5 @@ def same_document(changed: bytes, content: bytes) -> bool:
 
 @cache  # of a seed, which nothing changes
 def hashes(path: Path) -> set[str]:
-    """The sha256 of every file of an artifact."""
+    """Return the sha256 of every file of an artifact."""
     return {sha256(file.read_bytes()) for file in path.iterdir() if file.is_file()}

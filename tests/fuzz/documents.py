@@ -1,6 +1,6 @@
-"""Damaged and forged records and peers' files: a named error, or what was read makes every table.
+"""Damaged and forged records and files of peers: each must be a named error, or give all tables.
 
-The promise covers what is done with a document, not its reading alone: a value that is read and breaks a table later is a traceback too.
+Reading is not enough: a value that is accepted by the reader and breaks a table later also gives a traceback.
 """
 
 import json
@@ -25,7 +25,7 @@ PROMISE = "a named error, or every table; never over 200 MB"
 
 
 def records(files: Sequence[Path], count: int, seed: int, folder: Path) -> Tally:
-    """Try record files, of which one line is damaged or forged; those that are read go through every renderer."""
+    """Read record files with one damaged or forged line, and render those that are accepted with every renderer."""
     path = folder / "records.jsonl"
     seeds = [file.read_bytes().splitlines(keepends=True) for file in files]
 
@@ -38,7 +38,7 @@ def records(files: Sequence[Path], count: int, seed: int, folder: Path) -> Tally
 
 
 def peers(artifact: Path, count: int, seed: int, folder: Path) -> Tally:
-    """Try a peer's peer.json that was damaged or forged."""
+    """Read damaged and forged files peer.json."""
     written = PeerFolder(name=next(iter(PEERS)).name, checkpoint_sha256="0" * 64, manifest=open_artifact(artifact).manifest)
     seeds = [[json_dataclass.canonical_json(json_dataclass.dump(written))]]
     tally = Tally("damaged and forged peer.json", "a named error, or it is read; never over 200 MB")
@@ -46,7 +46,7 @@ def peers(artifact: Path, count: int, seed: int, folder: Path) -> Tally:
 
 
 def _tried(tally: Tally, seeds: Sequence[Sequence[bytes]], count: int, seed: int, path: Path, attempt: Callable[[], object]) -> Tally:
-    """Change one line of a seed at a time, write it to `path` and note what `attempt` makes of it."""
+    """Change one line of a seed at a time, write it to `path`, and count the result of `attempt`."""
     chance = random.Random(seed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(count):

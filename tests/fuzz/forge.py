@@ -1,6 +1,6 @@
-"""Artifacts forged with right hashes: edited fields, shapes, dtypes, operators and tensors, sealed again so that they reach the parsers.
+"""Forged artifacts with correct hashes: fields, shapes, types, operators and tensors are changed, and hashed again to reach the parsers.
 
-Each is loaded and captions in a process of its own. It is a named error or it captions; it writes nothing, starts nothing, and stays within
+Each is loaded and captions in its own process. It must end with a named error or a caption, write nothing, start nothing, and stay within
 time and memory. A crash of onnxruntime itself ends only that process: it is counted and listed, not forbidden.
 """
 
@@ -41,7 +41,7 @@ PROMISE = "no write, no code, under 10 s and 512 MB; a named error, a caption, o
 def run(
     seeds: Sequence[Path], count: int, seed: int, folder: Path, image: Path, *, role: str = "", name: str = "forged artifacts"
 ) -> tuple[Tally, list[str]]:
-    """Try forged artifacts; return the tally and the list of crashes.
+    """Load forged artifacts; return the counts and the list of crashes.
 
     Args:
         seeds: Artifacts, or unpacked packages, whose golden captions are replayed too.
@@ -82,9 +82,9 @@ def run(
 
 
 def broken(row: dict[str, Any], case: str) -> str | None:
-    """Say which promise a case broke."""
-    if row["deeds"]:
-        return f"{case}: {row['deeds']}"
+    """Return which promise a case broke; None if it broke none."""
+    if row["forbidden"]:
+        return f"{case}: {row['forbidden']}"
     if row["outcome"].startswith(("exception", "exit", "SIGALRM", "SIGXCPU", "SIGKILL")):
         return f"{case}: {row['outcome']} {row['message']}"
     if row["seconds"] > MAX_SECONDS or row["grown_kb"] > MAX_GROWN_KB:
@@ -93,7 +93,7 @@ def broken(row: dict[str, Any], case: str) -> str | None:
 
 
 def forged(source: Path, path: Path, chance: random.Random, role: str = "") -> str:
-    """Write a forged copy of an artifact and say what was done."""
+    """Write a forged copy of an artifact and return what was changed."""
     manifest = open_artifact(source).manifest
     content = {name: (source / name).read_bytes() for name in manifest.files}
     files = [name for name, entry in manifest.files.items() if entry.role.startswith(role)]
@@ -131,7 +131,7 @@ def write(path: Path, manifest: Manifest, content: dict[str, bytes], parsed: Any
             try:
                 graphs[entry.role] = read_graph(path, content[name]).spec
             except ToolkitError:
-                continue  # what cannot be read stays as it was declared
+                continue  # an unreadable graph keeps its declaration
     path.mkdir()
     for name, data in content.items():
         (path / name).write_bytes(data)
@@ -141,7 +141,7 @@ def write(path: Path, manifest: Manifest, content: dict[str, bytes], parsed: Any
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key) of JSON values."""
+    """Return every (container, key) of JSON values."""
     for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
         yield value, key
         if isinstance(item, dict | list):
@@ -209,7 +209,7 @@ def other_domain(model: onnx.ModelProto, chance: random.Random) -> str:
 
 
 def other_input(model: onnx.ModelProto, chance: random.Random) -> str:
-    """A node reads something else, which may be its own output, or nothing."""
+    """Change an input of a node to another tensor, to its own output, or to none."""
     node = chance.choice([node for node in model.graph.node if node.input])
     place = chance.randrange(len(node.input))
     names = [name for other in model.graph.node for name in (*other.input, *other.output)]
@@ -246,12 +246,12 @@ def no_attribute(model: onnx.ModelProto, chance: random.Random) -> str:
 
 
 def inline(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Tensors whose bytes are in the graph's own file."""
+    """Return the tensors whose bytes are in the file of the graph."""
     return [tensor for tensor in model.graph.initializer if tensor.data_location != TensorProto.EXTERNAL]
 
 
 def other_place(model: onnx.ModelProto, chance: random.Random) -> str:
-    """A tensor of the weights' file lies elsewhere, in it or beside it."""
+    """Change the offset or length of a tensor in the file of weights, also beyond its end."""
     tensors = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
     if not tensors:
         return no_node(model, chance)
@@ -262,7 +262,7 @@ def other_place(model: onnx.ModelProto, chance: random.Random) -> str:
 
 
 def other_dims(model: onnx.ModelProto, chance: random.Random) -> str:
-    """The same bytes under another shape, or fewer or more bytes that fit it."""
+    """Change the shape of a tensor, and in some cases its bytes to fit it."""
     tensor = chance.choice(inline(model))
     was = list(tensor.dims)
     tensor.dims[:] = chance.choice((was[::-1], [*was, 1], [0, *was], was[1:], [2 * side for side in was], [1 << 31, *was]))
@@ -276,7 +276,7 @@ def other_dims(model: onnx.ModelProto, chance: random.Random) -> str:
 
 
 def other_type(model: onnx.ModelProto, chance: random.Random) -> str:
-    """Another element type with as many bytes as it needs."""
+    """Change the element type of a tensor, and its bytes to fit it."""
     tensor = chance.choice(inline(model))
     tensor.data_type = chance.choice([*ELEMENTS, TensorProto.DOUBLE, TensorProto.STRING, TensorProto.BFLOAT16])
     if tensor.data_type in ELEMENTS and tensor.HasField("raw_data"):
@@ -288,7 +288,7 @@ def other_type(model: onnx.ModelProto, chance: random.Random) -> str:
 
 
 def other_numbers(model: onnx.ModelProto, chance: random.Random) -> str:
-    """Extreme values in the tensors that say shapes and places."""
+    """Write extreme values to tensors of shapes and indices."""
     small = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT64]
     small += [a.t for node in model.graph.node for a in node.attribute if a.name == "value" and a.t.data_type == TensorProto.INT64]
     tensor = chance.choice(small)

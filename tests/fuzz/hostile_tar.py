@@ -1,4 +1,4 @@
-"""Hand-made tar.gz files of an artifact: hostile ones that must be refused, and harmless ones that unpack as the honest one does."""
+"""tar.gz files made by hand: hostile ones, which must be refused, and harmless ones, which unpack like the valid archive."""
 
 import gzip
 import io
@@ -30,14 +30,14 @@ NAMES = {
 
 
 def patched(header: bytes, at: int, value: bytes) -> bytes:
-    """A header with other bytes at a place and a checksum that is right."""
+    """Return a header with other bytes at an offset, and with a correct checksum."""
     header = header[:at] + value + header[at + len(value) :]
     header = header[:148] + b" " * 8 + header[156:]
     return header[:148] + b"%06o\0 " % sum(header) + header[156:]
 
 
 def files_in(artifact: Path) -> dict[str, bytes]:
-    """An artifact's files, the manifest first."""
+    """Return the files of an artifact, the manifest first."""
     return {name: (artifact / name).read_bytes() for name in (MANIFEST_NAME, *open_artifact(artifact).manifest.files)}
 
 
@@ -48,43 +48,43 @@ def tar_header(name: str, size: int) -> bytes:
 
 
 def member(name: str, content: bytes, *, at: int = 0, value: bytes = b"", header: bytes | None = None, size: int | None = None) -> bytes:
-    """A member; `value` overwrites its header from `at` on."""
+    """Return a member; `value` overwrites its header from the offset `at` on."""
     header = tar_header(name, len(content) if size is None else size) if header is None else header
     return (patched(header, at, value) if value else header) + content + bytes(-len(content) % BLOCK)
 
 
 def packed(tar: bytes, header: bytes = GZIP_HEADER) -> bytes:
-    """A gzip file as ours are."""
+    """Return a gzip file as the toolkit writes it."""
     deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
     body = deflate.compress(tar) + deflate.flush()
     return header + body + zlib.crc32(tar).to_bytes(4, "little") + (len(tar) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def honest_archive(files: Mapping[str, bytes]) -> bytes:
-    """What all others differ from; it unpacks."""
+def valid_archive(files: Mapping[str, bytes]) -> bytes:
+    """Return the valid archive, from which all others differ."""
     return packed(b"".join(member(*each) for each in files.items()) + END)
 
 
 def archives(files: Mapping[str, bytes], bomb_bytes: int) -> Iterator[tuple[str, bytes]]:
-    """Yield every hostile archive with its name. `files` is an honest package: the manifest first."""
+    """Yield every hostile archive with its name. `files` are those of a valid package, the manifest first."""
     members = list(files.items())
     (_, manifest), *payload = members
     first, last = payload[0], payload[-1]
     start = member(MANIFEST_NAME, manifest)
-    honest = b"".join(member(*each) for each in members)
+    valid = b"".join(member(*each) for each in members)
     for kind, flag in KINDS.items():
         yield f"{kind} in place of a file", packed(start + member(first[0], b"", at=156, value=flag + b"/etc/passwd") + END)
-        yield f"{kind} behind the last file", packed(honest + member("evil", b"", at=156, value=flag + b"../../evil") + END)
+        yield f"{kind} behind the last file", packed(valid + member("evil", b"", at=156, value=flag + b"../../evil") + END)
     yield "link, then a file through it", packed(start + member("a", b"", at=156, value=b"2/etc") + member("a", b"x") + END)
     for kind, name in NAMES.items():
-        yield f"name: {kind}", packed(honest + member(name, b"evil") + END)
+        yield f"name: {kind}", packed(valid + member(name, b"evil") + END)
         yield f"manifest's first file renamed: {kind}", packed(start + member(name, first[1]) + END)
-    yield "name: NUL inside", packed(honest + member("x", b"", at=0, value=b"evil\0.onnx") + END)
-    yield "name: not ASCII", packed(honest + member("x", b"", at=0, value="év".encode()) + END)
-    yield "name: path prefix", packed(honest + member("evil", b"x", at=345, value=b"../..") + END)
-    yield "case twin", packed(honest + member(first[0].upper(), first[1]) + END)
-    yield "the same file twice", packed(honest + member(*first) + END)
-    yield "the manifest twice", packed(start + honest + END)
+    yield "name: NUL inside", packed(valid + member("x", b"", at=0, value=b"evil\0.onnx") + END)
+    yield "name: not ASCII", packed(valid + member("x", b"", at=0, value="év".encode()) + END)
+    yield "name: path prefix", packed(valid + member("evil", b"x", at=345, value=b"../..") + END)
+    yield "case twin", packed(valid + member(first[0].upper(), first[1]) + END)
+    yield "the same file twice", packed(valid + member(*first) + END)
+    yield "the manifest twice", packed(start + valid + END)
     yield "a file is missing", packed(start + b"".join(member(*each) for each in payload[1:]) + END)
     yield "another order", packed(start + b"".join(member(*each) for each in payload[::-1]) + END)
     yield "no manifest", packed(b"".join(member(*each) for each in payload) + END)
@@ -104,30 +104,30 @@ def archives(files: Mapping[str, bytes], bomb_bytes: int) -> Iterator[tuple[str,
         yield f"size: {kind}", packed(start + member(first[0], b"x", at=124, value=size) + END)
     wrong = tar_header(*(first[0], len(first[1])))
     yield "header: wrong checksum", packed(start + member(*first, header=wrong[:148] + b"000000\0 " + wrong[156:]) + END)
-    yield "something behind the end", packed(honest + END + member("evil", b"x"))
-    yield "one end block", packed(honest + END[:BLOCK])
-    yield "no end", packed(honest)
-    yield "cut inside a header", packed(honest[: len(start) + 100])
-    yield "cut inside a file", packed(honest[:-BLOCK])
-    yield "gzip: cut", packed(honest + END)[:-20]
-    yield "gzip: wrong checksum", packed(honest + END)[:-8] + bytes(8)
-    yield "gzip: wrong length", packed(honest + END)[:-4] + bytes(4)
-    yield "gzip: a second member", packed(honest + END) + packed(member("evil", b"x"))
-    yield "gzip: something behind", packed(honest + END) + b"x"
-    yield "gzip: reserved flags", packed(honest + END, b"\x1f\x8b\x08\xe0" + GZIP_HEADER[4:])
-    yield "gzip: another method", packed(honest + END, b"\x1f\x8b\x07\0" + GZIP_HEADER[4:])
-    yield "gzip: twice", packed(packed(honest + END))
-    yield "xz", lzma.compress(honest + END)
-    yield "no compression", honest + END
+    yield "something behind the end", packed(valid + END + member("evil", b"x"))
+    yield "one end block", packed(valid + END[:BLOCK])
+    yield "no end", packed(valid)
+    yield "cut inside a header", packed(valid[: len(start) + 100])
+    yield "cut inside a file", packed(valid[:-BLOCK])
+    yield "gzip: cut", packed(valid + END)[:-20]
+    yield "gzip: wrong checksum", packed(valid + END)[:-8] + bytes(8)
+    yield "gzip: wrong length", packed(valid + END)[:-4] + bytes(4)
+    yield "gzip: a second member", packed(valid + END) + packed(member("evil", b"x"))
+    yield "gzip: something behind", packed(valid + END) + b"x"
+    yield "gzip: reserved flags", packed(valid + END, b"\x1f\x8b\x08\xe0" + GZIP_HEADER[4:])
+    yield "gzip: another method", packed(valid + END, b"\x1f\x8b\x07\0" + GZIP_HEADER[4:])
+    yield "gzip: twice", packed(packed(valid + END))
+    yield "xz", lzma.compress(valid + END)
+    yield "no compression", valid + END
     yield "empty", b""
     yield "two bytes", GZIP_HEADER[:2]
     yield "text", b"<html>404 Not Found</html>"
-    yield "bomb behind the end", packed(honest + END + bytes(bomb_bytes))
+    yield "bomb behind the end", packed(valid + END + bytes(bomb_bytes))
     yield "bomb in place of a file", packed(start + member(first[0], bytes(bomb_bytes)) + END)
     yield "manifest that is a bomb", packed(member(MANIFEST_NAME, bytes(bomb_bytes)) + END)
     yield "manifest of 2 MB of open brackets", packed(member(MANIFEST_NAME, b"[" * (2 << 20)) + END)
     yield "manifest of open brackets", packed(member(MANIFEST_NAME, b"[" * 100_000) + END)
-    yield "archive in an archive", packed(start + member(first[0], packed(honest + END)) + END)
+    yield "archive in an archive", packed(start + member(first[0], packed(valid + END)) + END)
     for kind, headers in {
         "path": {"path": "../evil"},
         "linkpath": {"linkpath": "/etc/passwd"},
@@ -140,7 +140,7 @@ def archives(files: Mapping[str, bytes], bomb_bytes: int) -> Iterator[tuple[str,
 
 
 def harmless(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield archives that differ from the honest one in what nobody takes from them."""
+    """Yield archives that differ from the valid one in fields that the reader ignores."""
     first, *others = list(files.items())[1:]
     start, rest = member(MANIFEST_NAME, files[MANIFEST_NAME]), b"".join(member(*each) for each in others) + END
     for kind, (at, value) in {
@@ -171,7 +171,7 @@ def gzip_named(tar: bytes) -> bytes:
 
 
 def library(files: list[tuple[str, bytes]], marked: str, headers: dict[str, str], layout: int, everywhere: Any = None) -> bytes:
-    """What `tarfile` writes, with PAX records at one member or for all."""
+    """Return an archive of `tarfile` with PAX records for one member or for all."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=layout, pax_headers=everywhere) as archive:
         for name, content in files:

@@ -1,6 +1,6 @@
-"""Mutated images of every format: `read_image` gives what Pillow's `convert("RGB")` gives of the same bytes, or `ImageReadError`.
+"""Mutated images of every format: `read_image` must return the pixels of Pillow's `convert("RGB")`, or raise `ImageReadError`.
 
-Where Pillow's own value is not ours on purpose, the oracle says so: EXIF turns an image, greys of more than 8 bits are scaled and not
+The oracle differs from Pillow where the toolkit does on purpose: EXIF turns an image, greys of more than 8 bits are scaled and not
 clipped. An image of which only the EXIF block is broken, so that Pillow itself gives up, must still be one of its seed's eight turns.
 """
 
@@ -35,7 +35,7 @@ PILLOW_FORMATS = [name for name in ENDINGS if name != "HEIF"]
 
 
 def run(count: int, seed: int) -> Tally:
-    """Try mutated images, each kind of file equally often."""
+    """Read mutated images of each format equally often."""
     tally = Tally("mutated images", "Pillow's pixels of the same bytes, or a named error; never over 10 s or 400 MB")
     chance, kinds = random.Random(seed), list(SEEDS)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -59,12 +59,12 @@ def run(count: int, seed: int) -> Tally:
 
 
 def matches(pixels):
-    """A function that compares pixels with these."""
+    """Return a function that compares pixels with these."""
     return lambda wanted: np.array_equal(pixels, wanted)
 
 
 def expected(data, seed):
-    """Every array that a right answer may be: as it lies, and as its EXIF turns it."""
+    """Return all correct arrays: the image as stored, and rotated by its EXIF orientation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -85,7 +85,7 @@ def expected(data, seed):
 
 
 def rgb(image):
-    """Pillow's conversion, with greys of more than 8 bits scaled."""
+    """Return Pillow's conversion, with greys of more than 8 bits scaled."""
     image.load()
     if image.mode.startswith("I;16"):
         bits = image.tag_v2.get(258, (16,))[0] if isinstance(image, TiffImagePlugin.TiffImageFile) else 16

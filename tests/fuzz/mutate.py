@@ -1,4 +1,4 @@
-"""Damage to bytes, as disks, downloads and people make it: bytes and a seeded source of chance go in, other bytes come out."""
+"""Functions that damage bytes as disks, downloads and editors do. Arguments are the bytes and a seeded random generator."""
 
 import random
 from collections.abc import Callable
@@ -7,7 +7,7 @@ EXTREMES = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", 
 
 
 def flip(data: bytes, chance: random.Random) -> bytes:
-    """One to sixteen flipped bits."""
+    """Flip one to sixteen bits."""
     damaged = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 4, 16))):
         damaged[_place(data, chance)] ^= 1 << chance.randrange(8)
@@ -15,35 +15,35 @@ def flip(data: bytes, chance: random.Random) -> bytes:
 
 
 def overwrite(data: bytes, chance: random.Random) -> bytes:
-    """Bytes set to extremes, as lengths and counts would have to be to overflow something."""
+    """Set bytes to extreme values, which overflow lengths and counts."""
     place, value = _place(data, chance), chance.choice((*EXTREMES, chance.randbytes(chance.choice((1, 2, 4, 8)))))
     return data[:place] + value + data[place + len(value) :]
 
 
 def truncate(data: bytes, chance: random.Random) -> bytes:
-    """The end is missing."""
+    """Remove the end."""
     return data[: _place(data, chance)]
 
 
 def extend(data: bytes, chance: random.Random) -> bytes:
-    """Something follows the end."""
+    """Append bytes."""
     return data + chance.choice((b"\0", b"\n", data[:64], chance.randbytes(chance.randrange(1, 64))))
 
 
 def drop(data: bytes, chance: random.Random) -> bytes:
-    """A piece is missing."""
+    """Remove a piece."""
     place = _place(data, chance)
     return data[:place] + data[place + chance.randrange(1, 33) :]
 
 
 def repeat(data: bytes, chance: random.Random) -> bytes:
-    """A piece comes twice."""
+    """Repeat a piece."""
     place = _place(data, chance)
     return data[: place + chance.randrange(1, 33)] + data[place:]
 
 
 def swap(data: bytes, chance: random.Random) -> bytes:
-    """Two pieces have changed places."""
+    """Swap two pieces."""
     size = chance.randrange(1, 17)
     first, second = sorted((_place(data, chance), _place(data, chance)))
     if second < first + size:
@@ -52,7 +52,7 @@ def swap(data: bytes, chance: random.Random) -> bytes:
 
 
 def zero(data: bytes, chance: random.Random) -> bytes:
-    """A block of a disk reads as zeros."""
+    """Set a block of a disk to zeros."""
     place = _place(data, chance)
     size = min(len(data) - place, chance.choice((8, 64, 512, 4096)))
     return data[:place] + bytes(size) + data[place + size :]
@@ -64,7 +64,7 @@ KINDS: dict[str, Callable[[bytes, random.Random], bytes]] = {
 
 
 def damaged(data: bytes, chance: random.Random) -> tuple[str, bytes]:
-    """Return a kind of damage and other bytes than were given."""
+    """Return the kind of a random damage and the damaged bytes, which differ from the input."""
     while True:
         kind = chance.choice(list(KINDS))
         mutated = KINDS[kind](data, chance)
@@ -73,5 +73,5 @@ def damaged(data: bytes, chance: random.Random) -> tuple[str, bytes]:
 
 
 def _place(data: bytes, chance: random.Random) -> int:
-    """Anywhere, the start more often: headers are where parsers go wrong."""
+    """Return a random offset. The start is more likely, because most errors of parsers are in headers."""
     return chance.randrange(len(data) if chance.random() < 0.5 else min(len(data), 256))

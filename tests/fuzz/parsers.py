@@ -1,4 +1,4 @@
-"""What the libraries that parse an artifact are given: nothing of a damaged file may reach one."""
+"""Record which bytes the libraries parse: no byte of a damaged file may reach them."""
 
 import contextlib
 import hashlib

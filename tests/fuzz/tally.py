@@ -1,4 +1,4 @@
-"""What a part of the fuzzing tried and how it ended: counts for people, and every case that broke a promise."""
+"""The counts of one part of the fuzzing, and the cases that broke its promise."""
 
 import json
 from collections import Counter
@@ -9,15 +9,15 @@ from pathlib import Path
 
 @dataclass
 class Tally:
-    """One part."""
+    """The counts of one part."""
 
     name: str
     promise: str
     tried: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    """Our error's code, or another word → how often."""
+    """Error code of the toolkit, or another outcome → number of cases."""
     broken: list[str] = field(default_factory=list)
-    """Cases that broke the promise: what was done, and what came of it."""
+    """Cases that broke the promise, with their outcome."""
 
     def note(self, outcome: str, broken: str | None = None) -> None:
         """Count a case."""
@@ -28,14 +28,14 @@ class Tally:
 
 
 def write(tallies: Iterable[Tally], path: Path, **facts: object) -> None:
-    """Keep the counts as JSON."""
+    """Write the counts as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     parts = [{**asdict(tally), "outcomes": dict(tally.outcomes.most_common())} for tally in tallies]
     path.write_text(json.dumps({**facts, "parts": parts}, indent=1) + "\n", encoding="utf-8")
 
 
 def render(path: Path) -> str:
-    """Return the kept counts as a Markdown table."""
+    """Return the counts as a Markdown table."""
     kept = json.loads(path.read_text(encoding="utf-8"))
     lines = ["| tried | how many | promise | kept | how they ended |", "|---|---|---|---|---|"]
     for part in kept["parts"]:

@@ -1,4 +1,4 @@
-"""A short part of the fuzzing, with every test run; `make fuzz` tries thousands."""
+"""A small sample of the fuzzing in every test run; `make fuzz` runs thousands of cases."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_damaged_artifacts(tiny_artifacts, tmp_path):
 
 @pytest.mark.full
 def test_flipped_bits_of_a_manifest(tiny_artifacts, tmp_path):
-    """A sample of the bits. test_manifest_damage.py flips every bit of a small manifest, and `make fuzz` every bit of this one."""
+    """Flips a sample of the bits. test_manifest_damage.py flips every bit of a small manifest, and `make fuzz` every bit of this one."""
     size = (tiny_artifacts["onnx-int8"] / "manifest.json").stat().st_size
     assert damage.every_bit(tiny_artifacts["onnx-int8"], tmp_path, range(0, 8 * size, 160)).broken == []
 
@@ -62,7 +62,7 @@ def test_forged_golden_captions(tiny_artifacts, drawn_images, tmp_path):
 
 
 def test_the_fuzzing_can_fail(tiny_artifacts):
-    """What is not damaged loads, and that is noted as a broken promise."""
+    """An undamaged artifact loads, which counts as a broken promise."""
     tally = Tally("x", "x")
     damage.attempt(tally, tiny_artifacts["onnx-int8"], "nothing was done", seed=tiny_artifacts["onnx-int8"])
     assert tally.broken == ["nothing was done: loaded"]

@@ -42,19 +42,19 @@ OUR_NAMES = {"num_beams": "num_beams"}
 
 
 class Oracle:
-    """transformers' FP32 model of a checkpoint; what it said once is kept, since several tests ask the same."""
+    """transformers' FP32 model of a checkpoint. Captions are cached, because several tests need the same ones."""
 
     def __init__(self, checkpoint: Path) -> None:
         self.hf = HfCaptioner(checkpoint, threads=usable_cores())
-        self._said: dict[tuple, tuple[list[int], float | None]] = {}
+        self._captions: dict[tuple, tuple[list[int], float | None]] = {}
         self.greedy = cache(lambda path, prompt: greedy_with_margins(self.hf, path, prompt))
 
-    def say(self, image: LabelledImage, prompt: str | None, **search: float) -> tuple[list[int], float | None]:
+    def caption(self, image: LabelledImage, prompt: str | None, **search: float) -> tuple[list[int], float | None]:
         """Return token ids to the end token and, of beam search, its score."""
         if search == {"num_beams": 1}:
             return self.greedy(image.path, prompt)[0], None
         key = (image.path, prompt, *sorted(search.items()))
-        if key not in self._said:
+        if key not in self._captions:
             text = {} if prompt is None else self.hf._tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
             pixels = self.hf._images(read_image(image.path), return_tensors="pt").pixel_values
             options = {"max_length": 20, **search}
@@ -64,8 +64,8 @@ class Oracle:
                 )
             ids, end = output.sequences[0].tolist(), self.hf.model.config.text_config.sep_token_id
             ids = ids[: ids.index(end) + 1] if end in ids else ids
-            self._said[key] = ids, float(output.sequences_scores[0]) if search["num_beams"] > 1 else None
-        return self._said[key]
+            self._captions[key] = ids, float(output.sequences_scores[0]) if search["num_beams"] > 1 else None
+        return self._captions[key]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def caption(captioner: Captioner, images: list[LabelledImage], prompt: str | Non
 
 def assert_same(captioner: Captioner, oracle: Oracle, images: list[LabelledImage], prompt: str | None, **search: float) -> None:
     """Ids equal on every image; scores of beam search equal to 1e-4; words equal transformers' decode."""
-    expected = [oracle.say(image, prompt, **search) for image in images]
+    expected = [oracle.caption(image, prompt, **search) for image in images]
     captions = caption(captioner, images, prompt, **search)
     assert [list(result.token_ids) for result in captions] == [ids for ids, _ in expected]
     if search["num_beams"] > 1:
@@ -109,7 +109,7 @@ def greedy_agreement(captioner: Captioner, oracle: Oracle, images: list[Labelled
 
 def test_captions_of_the_tiny_checkpoint_vary_and_some_end_early(oracle_of, drawn_images):
     for num_beams in (1, 3):
-        captions = [oracle_of("tiny").say(image, None, num_beams=num_beams)[0] for image in drawn_images]
+        captions = [oracle_of("tiny").caption(image, None, num_beams=num_beams)[0] for image in drawn_images]
         assert len(set(map(tuple, captions))) >= 12
         assert sum(len(ids) < 20 for ids in captions) >= 4
         assert len(set(map(len, captions))) >= 3
@@ -153,7 +153,7 @@ def test_forced_length_gives_exactly_that_many_tokens(captioner_of, oracle_of, d
     captions = caption(captioner_of("tiny", recipe), drawn_images, num_beams=num_beams, **length)
     assert {len(result.token_ids) - 1 for result in captions} == {tokens}
     assert not any(3 in result.token_ids for result in captions)
-    expected = [oracle_of("tiny").say(image, None, num_beams=num_beams, **length)[0] for image in drawn_images]
+    expected = [oracle_of("tiny").caption(image, None, num_beams=num_beams, **length)[0] for image in drawn_images]
     assert [list(result.token_ids) for result in captions] == expected
 
 
@@ -206,7 +206,7 @@ def test_captions_do_not_depend_on_batch_size(captioner_of, drawn_images, num_be
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_captions_of_the_shipped_model_do_not_depend_on_batch_size(captioner_of, oracle_of, sample_images, num_beams, recipe):
     together = caption(captioner_of("mini", recipe), sample_images[:6], batch_size=6, num_beams=num_beams)
-    alone = [oracle_of("mini").say(image, None, num_beams=num_beams)[0] for image in sample_images[:6]]
+    alone = [oracle_of("mini").caption(image, None, num_beams=num_beams)[0] for image in sample_images[:6]]
     assert [list(result.token_ids) for result in together] == alone
 
 

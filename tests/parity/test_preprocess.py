@@ -19,7 +19,7 @@ MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LA
 
 
 def processor_and_spec(name):
-    """A slow image processor and the spec that says the same."""
+    """A slow image processor and the spec with the same settings."""
     if name == "mini":
         config = json.loads((CHECKPOINT / "preprocessor_config.json").read_text())
         processor = BlipImageProcessor.from_pretrained(CHECKPOINT)

@@ -191,5 +191,5 @@ class TestRandomCheckpoints:
         before = (tmp_path / "new" / "model.safetensors").read_bytes()
         capsys.readouterr()
         assert main([*arguments, "--seed", "2"]) == 0
-        assert capsys.readouterr().out == f"{tmp_path / 'new'}: holds a checkpoint already; left as it is\n"
+        assert capsys.readouterr().out == f"{tmp_path / 'new'}: contains a checkpoint already; it was not changed\n"
         assert (tmp_path / "new" / "model.safetensors").read_bytes() == before

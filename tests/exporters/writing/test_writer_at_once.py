@@ -88,7 +88,7 @@ print(json.dumps([written, refused]))
 
 
 def crowd(path, sources, scratch, count, pause=0.0, stop=None):
-    """A process that writes one artifact after the other, so often, and on until a file is there."""
+    """A process that writes artifacts one after the other, a number of times and until a file exists."""
     return python(CROWD, json.dumps([str(path), [str(source) for source in sources], str(scratch), count, pause, stop and str(stop)]))
 
 

@@ -1,4 +1,4 @@
-"""`manifest.json`: a real one goes round, and whatever is wrong with one is a named error that says where."""
+"""`manifest.json`: reading and writing a real one changes nothing, and every problem is a named error with its position."""
 
 import hashlib
 import json

@@ -110,4 +110,4 @@ def test_a_broken_exif_block_never_costs_an_avif():
     if data:
         header = max(data.rfind(b"II*\0"), data.rfind(b"MM\0*"))
         broken = data[:header] + b"XXXX" + data[header + 4 :]
-        np.testing.assert_array_equal(pixels(broken), pixels(data))  # an AVIF says apart from its EXIF how it is turned
+        np.testing.assert_array_equal(pixels(broken), pixels(data))  # an AVIF stores its rotation also outside of its EXIF data

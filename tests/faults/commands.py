@@ -1,4 +1,4 @@
-"""What is disturbed: commands that write, each with the state it finds, and what may be there afterwards."""
+"""The commands that write, each with the state before it and the states of its output that are allowed after a fault."""
 
 import hashlib
 import json
@@ -14,13 +14,13 @@ from toolkit.records.record import read_records
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What all deeds share: made once, never written to by a deed that behaves."""
+class Inputs:
+    """The inputs of all commands. No command may change them."""
 
     checkpoint: Path
     artifact: Path
     other: Path
-    """Of another checkpoint: what is overwritten."""
+    """Artifact of another checkpoint, which the commands overwrite."""
     images: Path
     packages: Path
     """artifact.tar.gz, other.tar.gz, and unpacked, which is the first of them."""
@@ -29,21 +29,21 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deed:
-    """One command."""
+class Writer:
+    """A command that writes."""
 
-    prepare: Callable[[Stage, Path], object]
-    """Put into the empty folder of the output what was there before."""
-    arguments: Callable[[Stage, Path], list[str]]
-    look: Callable[[Stage, Path], str]
-    """Say what is at the output: "old", "new", "nothing", "part" (allowed where a deed keeps what it has), else what is wrong."""
+    prepare: Callable[[Inputs, Path], object]
+    """Write the state before the command to the empty folder of the output."""
+    arguments: Callable[[Inputs, Path], list[str]]
+    look: Callable[[Inputs, Path], str]
+    """Return the state of the output: "old", "new", "nothing", "part" (some results are kept), or the problem."""
     allowed: frozenset[str]
     left: frozenset[str]
-    """Names in the folder after the deed was done again, besides hidden references of exports."""
+    """Names in the folder after the command was repeated, besides hidden references of exports."""
 
 
 def artifact_at(path: Path, old: Path, new: Path) -> str:
-    """Which artifact is there, every byte of it checked."""
+    """Return which artifact is at a path, after a check of all its bytes."""
     if not path.exists():
         return "nothing"
     try:
@@ -51,7 +51,7 @@ def artifact_at(path: Path, old: Path, new: Path) -> str:
         with open_verified(opened) as payload:
             for entry in opened.manifest.files.values():
                 payload.read(entry.role)
-    except Exception as error:  # whatever it is, it is what is wrong
+    except Exception as error:  # any error is the problem to return
         return repr(error)
     files = opened.manifest.files
     return next((name for name, candidate in (("old", old), ("new", new)) if open_artifact(candidate).manifest.files == files), "a mixture")
@@ -63,16 +63,16 @@ def _look_at_bytes(path: Path, old: bytes | None, new: bytes) -> str:
     return {old: "old", new: "new"}.get(path.read_bytes(), "other bytes")
 
 
-def _look_at_records(stage: Stage, place: Path) -> str:
-    file = place / "records.jsonl"
+def _look_at_records(inputs: Inputs, target: Path) -> str:
+    file = target / "records.jsonl"
     if file.read_bytes() == b"old\n":
         return "old"
     return "new" if len(read_records(file)) == 2 else "part"
 
 
-def _look_at_captions(stage: Stage, place: Path) -> str:
-    file = place / "captions.jsonl"
-    names = sorted(str(image) for image in stage.images.iterdir())
+def _look_at_captions(inputs: Inputs, target: Path) -> str:
+    file = target / "captions.jsonl"
+    names = sorted(str(image) for image in inputs.images.iterdir())
     if file.exists():
         rows = [json.loads(line) for line in file.read_bytes().splitlines()]
         return "new" if [row["image"] for row in rows] == names else "other rows"
@@ -85,88 +85,88 @@ def _look_at_captions(stage: Stage, place: Path) -> str:
 DISTRIBUTE = ("--part", "1/1", "--actors", "1", "--shard-size", "3")
 
 
-def _look_at_shards(stage: Stage, place: Path) -> str:
+def _look_at_shards(inputs: Inputs, target: Path) -> str:
     """Compare with the finished run: files under their final names are whole, and a stats file has its shard."""
-    files = {file.relative_to(place / "out"): file for file in (place / "out").rglob("*") if file.is_file()}
+    files = {file.relative_to(target / "out"): file for file in (target / "out").rglob("*") if file.is_file()}
     final = {name: file for name, file in files.items() if not name.name.startswith(".")}
     for name, file in final.items():
         if name.parent.name == "shards" and name.suffix == ".json":
             stats = json.loads(file.read_bytes())
             if stats["sha256"] != hashlib.sha256(final[name.with_suffix(".parquet")].read_bytes()).hexdigest():
                 return f"{name} is of other rows"
-        elif file.read_bytes() != (stage.shards / name).read_bytes():
+        elif file.read_bytes() != (inputs.shards / name).read_bytes():
             return f"{name} has other bytes"
     if not final:
         return "nothing"
-    return "new" if files.keys() == {file.relative_to(stage.shards) for file in stage.shards.rglob("*") if file.is_file()} else "part"
+    return "new" if files.keys() == {file.relative_to(inputs.shards) for file in inputs.shards.rglob("*") if file.is_file()} else "part"
 
 
-def _an_export_of_another_checkpoint(stage: Stage, place: Path) -> None:
-    shutil.copytree(stage.other, place / stage.artifact.name)
+def _an_export_of_another_checkpoint(inputs: Inputs, target: Path) -> None:
+    shutil.copytree(inputs.other, target / inputs.artifact.name)
 
 
-DEEDS = {
-    "export": Deed(
+WRITERS = {
+    "export": Writer(
         prepare=_an_export_of_another_checkpoint,
-        arguments=lambda stage, place: (
+        arguments=lambda inputs, target: (
             [
                 "export",
                 "--no-draft",
-                str(stage.checkpoint),
+                str(inputs.checkpoint),
                 "--recipe",
                 "onnx-int8",
                 "-o",
-                str(place),
+                str(target),
                 "--on-gate-failure",
                 "write",
                 "--overwrite",
             ]
         ),
-        look=lambda stage, place: artifact_at(place / stage.artifact.name, stage.other, stage.artifact),
+        look=lambda inputs, target: artifact_at(target / inputs.artifact.name, inputs.other, inputs.artifact),
         allowed=frozenset({"old", "new"}),
         left=frozenset({"tiny-onnx-int8"}),
     ),
-    "package": Deed(
-        prepare=lambda stage, place: shutil.copy(stage.packages / "other.tar.gz", place / "package.tar.gz"),
-        arguments=lambda stage, place: ["package", str(stage.artifact), "-o", str(place / "package.tar.gz"), "--overwrite"],
-        look=lambda stage, place: _look_at_bytes(
-            place / "package.tar.gz", (stage.packages / "other.tar.gz").read_bytes(), (stage.packages / "artifact.tar.gz").read_bytes()
+    "package": Writer(
+        prepare=lambda inputs, target: shutil.copy(inputs.packages / "other.tar.gz", target / "package.tar.gz"),
+        arguments=lambda inputs, target: ["package", str(inputs.artifact), "-o", str(target / "package.tar.gz"), "--overwrite"],
+        look=lambda inputs, target: _look_at_bytes(
+            target / "package.tar.gz", (inputs.packages / "other.tar.gz").read_bytes(), (inputs.packages / "artifact.tar.gz").read_bytes()
         ),
         allowed=frozenset({"old", "new"}),
         left=frozenset({"package.tar.gz"}),
     ),
-    "unpack": Deed(
-        prepare=lambda stage, place: None,
-        arguments=lambda stage, place: ["unpack", str(stage.packages / "artifact.tar.gz"), "-o", str(place / "unpacked")],
-        look=lambda stage, place: artifact_at(place / "unpacked", stage.other, stage.packages / "unpacked"),
+    "unpack": Writer(
+        prepare=lambda inputs, target: None,
+        arguments=lambda inputs, target: ["unpack", str(inputs.packages / "artifact.tar.gz"), "-o", str(target / "unpacked")],
+        look=lambda inputs, target: artifact_at(target / "unpacked", inputs.other, inputs.packages / "unpacked"),
         allowed=frozenset({"nothing", "new"}),
         left=frozenset({"unpacked"}),
     ),
-    "bench": Deed(
-        prepare=lambda stage, place: (place / "records.jsonl").write_bytes(b"old\n"),
-        arguments=lambda stage, place: [
-            *("bench", str(stage.artifact), "--images", str(stage.images), "--limit", "2", "--repeat", "2", "--warmup", "1"),
-            *("--threads", "1", "-o", str(place / "records.jsonl"), "--overwrite"),
+    "bench": Writer(
+        prepare=lambda inputs, target: (target / "records.jsonl").write_bytes(b"old\n"),
+        arguments=lambda inputs, target: [
+            *("bench", str(inputs.artifact), "--images", str(inputs.images), "--limit", "2", "--repeat", "2", "--warmup", "1"),
+            *("--threads", "1", "-o", str(target / "records.jsonl"), "--overwrite"),
         ],
         look=_look_at_records,
         allowed=frozenset({"old", "part", "new"}),
         left=frozenset({"records.jsonl"}),
     ),
-    "caption": Deed(
-        prepare=lambda stage, place: None,
-        arguments=lambda stage, place: [
-            *("caption", str(stage.artifact), str(stage.images), "--json", "-o", str(place / "captions.jsonl"), "--resume"),
+    "caption": Writer(
+        prepare=lambda inputs, target: None,
+        arguments=lambda inputs, target: [
+            *("caption", str(inputs.artifact), str(inputs.images), "--json", "-o", str(target / "captions.jsonl"), "--resume"),
         ],
         look=_look_at_captions,
         allowed=frozenset({"nothing", "part", "new"}),
         left=frozenset({"captions.jsonl", "captions.jsonl.meta"}),
     ),
-    "distribute": Deed(
-        prepare=lambda stage, place: None,
-        arguments=lambda stage, place: ["distribute", str(stage.artifact), str(stage.images), "-o", str(place / "out"), *DISTRIBUTE],
+    "distribute": Writer(
+        prepare=lambda inputs, target: None,
+        arguments=lambda inputs, target: ["distribute", str(inputs.artifact), str(inputs.images), "-o", str(target / "out"), *DISTRIBUTE],
         look=_look_at_shards,
         allowed=frozenset({"nothing", "part", "new"}),
         left=frozenset({"out"}),
     ),
 }
-"""Command → how it is tried."""
+"""Name of the command → how it is run."""
