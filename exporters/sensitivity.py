@@ -14,7 +14,7 @@ from exporters.emulation.drift import Emulation
 from exporters.emulation.model import formats_of
 from exporters.gate.drift import Drift
 from exporters.gate.labelled_image import LabelledImage
-from exporters.mixed_precision.journal import Journal
+from exporters.mixed_precision.journal import DriftJournal
 from exporters.mixed_precision.layer_costs import layer_cost
 from exporters.mixed_precision.local_error import LocalErrors
 from exporters.recipes import Layer, Recipe
@@ -41,24 +41,24 @@ class LayerSensitivity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sensitivity:
+class LayerSensitivities:
     """The contributions of all quantized layers, and the drift of the whole recipe."""
 
     whole: Drift
     layers: tuple[LayerSensitivity, ...]
-    """In descending order of `only - rest`: the layers first that another format would help most."""
+    """In descending order of `only - rest`: the layers that gain most from another format come first."""
 
 
 def measure_sensitivity(
     checkpoint: Checkpoint,
     recipe: Recipe,
     images: Sequence[LabelledImage],
-    journal: Journal,
+    journal: DriftJournal,
     *,
     calibration: Calibration,
     threads: int,
     on_step: Callable[[str], None] = lambda step: None,
-) -> Sensitivity:
+) -> LayerSensitivities:
     """Measure every quantized layer of a recipe.
 
     Args:
@@ -116,4 +116,4 @@ def measure_sensitivity(
                 **journal.result(f"cost {layer}", costs),
             )
         )
-    return Sensitivity(whole=whole, layers=tuple(sorted(found, key=lambda each: (each.rest.nat - each.only.nat, each.layer))))
+    return LayerSensitivities(whole=whole, layers=tuple(sorted(found, key=lambda each: (each.rest.nat - each.only.nat, each.layer))))

@@ -27,8 +27,8 @@ from exporters.gate.labelled_image import LabelledImage
 from exporters.mixed_precision.budget import Budget, Verdict
 from exporters.mixed_precision.candidates import candidates, with_formats
 from exporters.mixed_precision.exceptions import smallest
-from exporters.mixed_precision.frontier import Assignment, Choice, Objective, frontier
-from exporters.mixed_precision.journal import Journal
+from exporters.mixed_precision.frontier import Assignment, FormatChoice, Objective, frontier
+from exporters.mixed_precision.journal import DriftJournal
 from exporters.mixed_precision.layer_costs import layer_cost
 from exporters.mixed_precision.local_error import LocalErrors
 from exporters.onnx.storage import LARGE
@@ -67,7 +67,7 @@ def tune(
     objective: Objective,
     search: Sequence[LabelledImage],
     confirmation: Sequence[LabelledImage],
-    journal: Journal,
+    journal: DriftJournal,
     *,
     calibration: Calibration,
     threads: int,
@@ -142,7 +142,7 @@ class Search:
         checkpoint: Checkpoint,
         recipe: Recipe,
         images: Sequence[LabelledImage],
-        journal: Journal,
+        journal: DriftJournal,
         *,
         calibration: Calibration,
         threads: int,
@@ -154,16 +154,16 @@ class Search:
         self.evaluations = 0
         self._emulated: tuple[Recipe, Emulation, list[Example]] | None = None
         self.recipe = self._with_better_smoothing(recipe)
-        self._choices: dict[str, list[Choice]] | None = None
+        self._choices: dict[str, list[FormatChoice]] | None = None
 
-    def choices(self) -> dict[str, list[Choice]]:
+    def choices(self) -> dict[str, list[FormatChoice]]:
         """Return layer → its formats with estimates of drift, bytes and time."""
         if self._choices is None:
             self._on_step("estimate the drift of each layer")
             rows = self._journal.result("estimates", self._estimates)
             self._choices = {
                 layer: [
-                    Choice(layer_format=each, drift=row["drift"], stored=row["bytes"], seconds=row["seconds"])
+                    FormatChoice(layer_format=each, drift=row["drift"], stored=row["bytes"], seconds=row["seconds"])
                     for each, row in zip(candidates(self.recipe, component), rows[layer], strict=True)
                 ]
                 for component, layers in self._layers.items()

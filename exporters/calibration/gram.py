@@ -41,7 +41,7 @@ def gram_matrices(checkpoint: Checkpoint, layers: Collection[str], threads: int,
     model = checkpoint.load_model()
     session = family.torch_session(model, device="cpu", threads=threads, precision="fp32")
     tokenizer = CaptionTokenizer(checkpoint.tokenizer_json, tokens)
-    recorder = _Recorder()
+    recorder = _GramRecorder()
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and (layer := family.layer_of(name)) in layers and layer not in recorder.grams:
             recorder.watch(layer, module)
@@ -73,7 +73,7 @@ def _captions(session: Session, state: State, number: int, checkpoint: Checkpoin
     return captions
 
 
-class _Recorder:
+class _GramRecorder:
     """Forward hooks that add the inputs of layers to Gram matrices, in the body of a `with` statement only."""
 
     def __init__(self) -> None:

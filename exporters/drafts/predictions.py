@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from runtimes.decoding.drafts.draft_table import MAX_ENTRIES
 from runtimes.decoding.drafts.drafter import MIN_CONFIDENCE
-from runtimes.decoding.drafts.ngrams import MAX_CONTEXT, Context, NgramCounts, Prediction, longest_match
+from runtimes.decoding.drafts.ngrams import MAX_CONTEXT, Context, ContextCounts, Prediction, longest_match
 
 MAX_COUNTED = 1_000_000
 """Largest number of contexts that are counted, about 400 MB."""
@@ -53,8 +53,8 @@ def measure_reliability(texts: Sequence[Sequence[int]], eos_id: int) -> float:
     return min(1.0, right / expected) if expected else 0.0
 
 
-def _count(texts: Sequence[Sequence[int]]) -> NgramCounts:
-    counts = NgramCounts(max_contexts=MAX_COUNTED)
+def _count(texts: Sequence[Sequence[int]]) -> ContextCounts:
+    counts = ContextCounts(max_contexts=MAX_COUNTED)
     for ids in texts:
         counts.add(ids)
     return counts

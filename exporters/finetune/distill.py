@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exporters.finetune.examples import Example, Rows, batches, rows_of
+from exporters.finetune.examples import Rows, TrainingExample, batches, rows_of
 from exporters.finetune.image_states import ImageStates
 from exporters.finetune.models import Models
 from exporters.finetune.training_state import TrainingState
@@ -80,7 +80,7 @@ class Distiller:
     def __init__(
         self,
         models: Models,
-        examples: Sequence[Example],
+        examples: Sequence[TrainingExample],
         pixels: Callable[[Sequence[int]], Tensor],
         stored: tuple[ImageStates, ImageStates | None],
         settings: TrainingSettings,

@@ -26,7 +26,7 @@ MAX_CAPTIONS = 5
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingExample:
     """One image and the token ids of its captions, from the start token to the end token."""
 
     path: Path
@@ -43,7 +43,7 @@ class Rows:
     """bool[R,T]: whether the next token belongs to the caption."""
 
 
-def tokenized(images: Sequence[LabelledImage], checkpoint: Checkpoint) -> list[Example]:
+def tokenized(images: Sequence[LabelledImage], checkpoint: Checkpoint) -> list[TrainingExample]:
     """Return the examples of a dataset.
 
     Raises:
@@ -55,7 +55,7 @@ def tokenized(images: Sequence[LabelledImage], checkpoint: Checkpoint) -> list[E
     tokenizer = CaptionTokenizer(checkpoint.tokenizer_json, checkpoint.tokenizer)
     limit = checkpoint.model.max_positions
     return [
-        Example(image.path, tuple(tuple(tokenizer.text_ids(caption)[:limit]) for caption in image.texts[:MAX_CAPTIONS])) for image in images
+        TrainingExample(image.path, tuple(tuple(tokenizer.text_ids(caption)[:limit]) for caption in image.texts[:MAX_CAPTIONS])) for image in images
     ]
 
 
@@ -73,7 +73,7 @@ def split(count: int, seed: int) -> tuple[list[int], list[int]]:
     return sorted(order[held_out:]), sorted(order[:held_out])
 
 
-def batches(examples: Sequence[Example], chosen: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
+def batches(examples: Sequence[TrainingExample], chosen: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
     """Return the batches of an epoch as indices of examples. A batch has images with similar numbers of captions, to save padding."""
     generator = random.Random(f"{seed} {epoch}")  # noqa: S311 - a reproducible order
     order = list(chosen)
@@ -84,7 +84,7 @@ def batches(examples: Sequence[Example], chosen: Sequence[int], size: int, seed:
     return parts
 
 
-def rows_of(examples: Sequence[Example], pad_id: int) -> Rows:
+def rows_of(examples: Sequence[TrainingExample], pad_id: int) -> Rows:
     """Return the captions of examples as rows. An image with fewer captions than another gets empty rows."""
     count = max(len(example.captions) for example in examples)
     width = max(len(caption) for example in examples for caption in example.captions) - 1

@@ -27,7 +27,7 @@ from exporters.calibration.smoothing import smoothed
 from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.finetune.checkpoint_writer import check_output, write_checkpoint
 from exporters.finetune.distill import Distiller, Progress, TrainingSettings
-from exporters.finetune.examples import Example, check_count, split, tokenized
+from exporters.finetune.examples import TrainingExample, check_count, split, tokenized
 from exporters.finetune.image_states import ImageStates
 from exporters.finetune.models import Models
 from exporters.finetune.training_state import TrainingState, read_state
@@ -46,7 +46,7 @@ STATES_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class FinetuneResult:
     """Result of a run."""
 
     path: Path
@@ -69,7 +69,7 @@ def finetune(
     resume: bool = False,
     on_image: Callable[[], None] = lambda: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
-) -> Result:
+) -> FinetuneResult:
     """Fine-tune a checkpoint for a recipe and write the result.
 
     Args:
@@ -117,7 +117,7 @@ def finetune(
         if isinstance(error, ToolkitError):
             raise
         raise OutputError(output, error.strerror or str(error)) from error
-    return Result(
+    return FinetuneResult(
         path=output,
         before=state.history[0][1],
         after=state.best_kl,
@@ -129,7 +129,7 @@ def finetune(
 
 def _train(
     models: Models,
-    examples: Sequence[Example],
+    examples: Sequence[TrainingExample],
     folder: Path,
     state: TrainingState,
     settings: TrainingSettings,
@@ -147,7 +147,7 @@ def _train(
     distiller.train(training, held_out, state, lambda current: current.write(folder), on_step)
 
 
-def _compute_states(models: Models, examples: Sequence[Example], folder: Path, on_image: Callable[[], None]) -> list[int]:
+def _compute_states(models: Models, examples: Sequence[TrainingExample], folder: Path, on_image: Callable[[], None]) -> list[int]:
     """Store the image states of all images; return the indices of those that can be read."""
     for name in ("teacher.npy", "student.npy"):
         (folder / name).unlink(missing_ok=True)
@@ -185,7 +185,7 @@ def _opened(models: Models, path: Path, images: int) -> ImageStates:
     return ImageStates(path, images, shape)
 
 
-def _pixels(checkpoint: Checkpoint, examples: Sequence[Example]) -> Tensor:
+def _pixels(checkpoint: Checkpoint, examples: Sequence[TrainingExample]) -> Tensor:
     """Return the pixels f32[B,3,S,S] of images.
 
     Raises:

@@ -20,7 +20,7 @@ HALVINGS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class FormatChoice:
     """A format of a layer with its estimates."""
 
     layer_format: Layer
@@ -32,11 +32,11 @@ class Choice:
     """Time of the layer per image."""
 
 
-Assignment = dict[str, Choice]
+Assignment = dict[str, FormatChoice]
 """Layer → its choice."""
 
 
-def frontier(choices: Mapping[str, Sequence[Choice]], objective: Objective, layer_bytes: float) -> list[Assignment]:
+def frontier(choices: Mapping[str, Sequence[FormatChoice]], objective: Objective, layer_bytes: float) -> list[Assignment]:
     """Return the assignments on the frontier, from the least cost to the least estimated drift.
 
     Args:

@@ -14,7 +14,7 @@ from runtimes.errors import OutputError, RequestError
 from runtimes.storage.atomic_write import locked, write_atomically
 
 
-class Journal:
+class DriftJournal:
     """Results by key, in a file."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
@@ -71,20 +71,20 @@ class Journal:
 
 
 @contextlib.contextmanager
-def open_journal(path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[Journal]:
+def open_journal(path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[DriftJournal]:
     """Lock a journal's file against other processes and yield the journal.
 
     Args:
         path: The file.
-        settings: See `Journal`.
-        overwrite: See `Journal`.
+        settings: See `DriftJournal`.
+        overwrite: See `DriftJournal`.
 
     Raises:
-        RequestError: See `Journal`.
-        OutputError: See `Journal`, or another process has the lock.
+        RequestError: See `DriftJournal`.
+        OutputError: See `DriftJournal`, or another process has the lock.
     """
     with locked(path):
-        yield Journal(path, settings, overwrite=overwrite)
+        yield DriftJournal(path, settings, overwrite=overwrite)
 
 
 def _parsed(line: bytes) -> Any:  # noqa: ANN401 - a JSON value

@@ -48,7 +48,7 @@ def fixed_schedule(job: CaptionJob, processes: int, reason: str) -> Schedule:
     return Schedule(processes=processes, threads=threads, batch_size=job.request.batch_size, reason=reason)
 
 
-class Calibration:
+class ScheduleSearch:
     """Captions the images of a job, and chooses a schedule on the way.
 
     Args:

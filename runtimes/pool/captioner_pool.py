@@ -13,7 +13,7 @@ from runtimes.artifact.generation import GenerationOptions
 from runtimes.decoding.drafts.open_drafter import DraftMode
 from runtimes.errors import RequestError
 from runtimes.images.reading import MAX_PIXELS, Images, each_image, image_name
-from runtimes.pool.calibration import Calibration, fixed_schedule, in_batches, with_schedule
+from runtimes.pool.calibration import ScheduleSearch, fixed_schedule, in_batches, with_schedule
 from runtimes.pool.exchange import Done
 from runtimes.pool.job import DRAFT_MODES, CaptionJob, Item, Request, Schedule
 from runtimes.pool.rows import Row, caption_of
@@ -151,7 +151,7 @@ class CaptionerPool:
         if self.schedule is None and self._processes != "auto":
             self.schedule = fixed_schedule(job, self._processes, "as requested")
         if self.schedule is None:
-            yield from Calibration(job, count, raise_batch=False).run(items, lambda ready: None, self._choose)
+            yield from ScheduleSearch(job, count, raise_batch=False).run(items, lambda ready: None, self._choose)
             return
         self._supervisor = self._supervisor or Supervisor(self.schedule.processes)
         size = job.request.batch_size

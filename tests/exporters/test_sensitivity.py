@@ -8,7 +8,7 @@ import safetensors.torch
 from exporters.calibration.activations import Calibration
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.gate.labelled_image import LabelledImage
-from exporters.mixed_precision.journal import Journal
+from exporters.mixed_precision.journal import DriftJournal
 from exporters.recipes import Component, Recipe, find_recipe
 from exporters.sensitivity import measure_sensitivity
 from runtimes.errors import RecipeError
@@ -35,7 +35,7 @@ def outlier_checkpoint(tiny_checkpoint, tmp_path_factory):
 
 
 def measure(checkpoint, recipe, images, path):
-    return measure_sensitivity(checkpoint, recipe, images, Journal(path, {}), calibration=Calibration([images[0].path]), threads=1)
+    return measure_sensitivity(checkpoint, recipe, images, DriftJournal(path, {}), calibration=Calibration([images[0].path]), threads=1)
 
 
 @pytest.mark.full

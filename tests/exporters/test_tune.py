@@ -9,7 +9,7 @@ from exporters.calibration.activations import Calibration
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
 from exporters.mixed_precision.budget import Budget
-from exporters.mixed_precision.journal import Journal
+from exporters.mixed_precision.journal import DriftJournal
 from exporters.recipes import find_recipe
 from exporters.tune import GRAPH_BYTES, check_disjoint, paths_of, tune, write_recipe
 from runtimes.artifact.folder import open_artifact
@@ -25,7 +25,7 @@ def run(checkpoint, images, folder, budget, objective="size"):
         objective,
         images[4:8],
         images[8:],
-        Journal(folder / "search.jsonl", {}),
+        DriftJournal(folder / "search.jsonl", {}),
         calibration=Calibration(paths_of(images[:4])),
         threads=1,
     )

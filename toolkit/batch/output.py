@@ -14,7 +14,7 @@ from typing import Any, Literal
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import OutputError, OutputExistsError
-from runtimes.pool.calibration import Calibration, fixed_schedule, in_batches, with_schedule
+from runtimes.pool.calibration import ScheduleSearch, fixed_schedule, in_batches, with_schedule
 from runtimes.pool.exchange import Done
 from runtimes.pool.job import CaptionJob, Item, Ready, Request, Schedule
 from runtimes.pool.rows import Row, json_lines, text_lines
@@ -128,7 +128,7 @@ class _Rest:
             CHOICE.info("%s, as in the stopped run: %s", self._schedule, self._schedule.reason)
             done = self._run(items, self._schedule, proven=proven)
         else:
-            calibration = Calibration(self._job, len(items), raise_batch=raise_batch)
+            calibration = ScheduleSearch(self._job, len(items), raise_batch=raise_batch)
             done = calibration.run(items, self._begin, self._choose, proven=proven)
         try:
             with closing(done):  # ends the subprocesses and their threads

@@ -13,7 +13,7 @@ from runtimes.host.facts import read_host
 from toolkit.commands.options import FILE, announce, guard_file, json_option, overwrite_option, revision_option, threads_option
 
 if TYPE_CHECKING:
-    from exporters.sensitivity import Sensitivity
+    from exporters.sensitivity import LayerSensitivities
 
 HEAD = f"{'only it':>27}  {'all except it':>27}  {'kB saved':>9}  {'ms saved':>8}  format, layer"
 
@@ -85,7 +85,7 @@ def command(
         announce(f"{page}")
 
 
-def _rows(sensitivity: "Sensitivity") -> dict[str, Any]:
+def _rows(sensitivity: "LayerSensitivities") -> dict[str, Any]:
     """Return the results as JSON values."""
 
     def of(drift: Any) -> dict[str, Any]:  # noqa: ANN401 - Drift, which needs numpy

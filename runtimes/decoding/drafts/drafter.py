@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtimes.decoding.drafts.ngrams import NgramCounts, Prediction, Predictions, longest_match
+from runtimes.decoding.drafts.ngrams import ContextCounts, Prediction, Predictions, longest_match
 
 MIN_CONFIDENCE = 0.4
 """No draft is longer than the tokens that are all right with this probability: below it, a draft saves less time than timing noise."""
@@ -60,7 +60,7 @@ class Drafter:
         """
         self._predictions: dict[tuple[int, ...], Prediction] = dict(predictions)
         self.step_costs, self.tolerance, self._eos = tuple(step_costs), tolerance, eos_id
-        self._counts = NgramCounts(predictions) if learning else None
+        self._counts = ContextCounts(predictions) if learning else None
         self._lock = threading.Lock()
 
     def propose(self, ids: Sequence[int], limit: int) -> list[int]:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 MAX_CONTEXT = 3
 """Largest number of tokens in a context."""
 MAX_CONTEXTS = 20_000
-"""Default of the largest number of contexts in `NgramCounts`, about 8 MB."""
+"""Default of the largest number of contexts in `ContextCounts`, about 8 MB."""
 
 Context: TypeAlias = tuple[int, ...]
 """1 to `MAX_CONTEXT` consecutive token ids."""
@@ -47,7 +47,7 @@ class _Followers:
         return count
 
 
-class NgramCounts:
+class ContextCounts:
     """Counts of the token after each context in the texts added so far."""
 
     def __init__(self, prior: Predictions | None = None, max_contexts: int = MAX_CONTEXTS) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.finetune.distill import TrainingSettings, rate, sum_of_kl
-from exporters.finetune.examples import MIN_IMAGES, Example, batches, rows_of, split
+from exporters.finetune.examples import MIN_IMAGES, TrainingExample, batches, rows_of, split
 from exporters.finetune.finetune import finetune
 from exporters.finetune.models import Models, trained_components
 from exporters.gate.labelled_image import LabelledImage
@@ -178,7 +178,7 @@ def test_kl_is_the_sum_over_counted_tokens():
 
 
 def test_rows_of_a_batch():
-    examples = [Example(None, ((9, 1, 2, 3), (9, 4, 3))), Example(None, ((9, 5, 3),))]
+    examples = [TrainingExample(None, ((9, 1, 2, 3), (9, 4, 3))), TrainingExample(None, ((9, 5, 3),))]
     rows = rows_of(examples, pad_id=0)
     assert rows.token_ids.tolist() == [[9, 1, 2], [9, 4, 0], [9, 5, 0], [0, 0, 0]]
     assert rows.counted.tolist() == [[True, True, True], [True, True, False], [True, True, False], [False, False, False]]
@@ -189,7 +189,7 @@ def test_the_parts_are_disjoint_and_batches_contain_every_image_once():
     assert sorted(training + held_out) == list(range(50))
     assert len(held_out) == 5
     assert split(50, seed=3) == (training, held_out) != split(50, seed=4)
-    examples = [Example(None, ((1, 2),) * (1 + index % 3)) for index in range(50)]
+    examples = [TrainingExample(None, ((1, 2),) * (1 + index % 3)) for index in range(50)]
     order = batches(examples, training, 8, seed=0, epoch=1)
     assert sorted(index for batch in order for index in batch) == training
     assert order == batches(examples, training, 8, seed=0, epoch=1) != batches(examples, training, 8, seed=0, epoch=2)

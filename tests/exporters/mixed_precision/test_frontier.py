@@ -6,20 +6,20 @@ import math
 import numpy as np
 import pytest
 
-from exporters.mixed_precision.frontier import Choice, frontier
+from exporters.mixed_precision.frontier import FormatChoice, frontier
 from exporters.recipes import Layer
 
 FORMATS = (Layer(weights="qint4", block_size=32), Layer(weights="qint8", block_size=64), Layer(weights="fp16"), Layer())
 
 
-def random_choices(layers: int, seed: int) -> dict[str, list[Choice]]:
+def random_choices(layers: int, seed: int) -> dict[str, list[FormatChoice]]:
     """Return layers of random size and sensitivity: more bytes have less drift."""
     random = np.random.default_rng(seed)
     choices = {}
     for number in range(layers):
         size, sensitivity = random.integers(1, 100) * 1000, 10 ** random.uniform(-5, -2)
         choices[f"layer{number}"] = [
-            Choice(layer_format=each, drift=sensitivity * loss, stored=int(size * part), seconds=float(random.uniform(1e-4, 1e-2)))
+            FormatChoice(layer_format=each, drift=sensitivity * loss, stored=int(size * part), seconds=float(random.uniform(1e-4, 1e-2)))
             for each, loss, part in zip(FORMATS, (1, 0.05, 1e-4, 0), (0.5, 1, 2, 4), strict=True)
         ]
     return choices

@@ -1,4 +1,4 @@
-"""`Calibration`: every image has one row, and the chosen schedule is one that was measured."""
+"""`ScheduleSearch`: every image has one row, and the chosen schedule is one that was measured."""
 
 import logging
 from itertools import islice
@@ -7,7 +7,7 @@ import pytest
 
 from runtimes.host.facts import read_host
 from runtimes.pool import calibration
-from runtimes.pool.calibration import Calibration, in_batches
+from runtimes.pool.calibration import ScheduleSearch, in_batches
 from runtimes.pool.job import CaptionJob, Item, Request
 
 REQUEST = Request(
@@ -45,7 +45,7 @@ def captioned(calibration, items):
 
 
 def test_a_short_job_runs_in_one_process_without_a_choice(job, items):
-    chosen, indices = captioned(Calibration(job, 40, raise_batch=True), items[:40])
+    chosen, indices = captioned(ScheduleSearch(job, 40, raise_batch=True), items[:40])
     assert (chosen, indices) == ([], list(range(40)))
 
 
@@ -55,7 +55,7 @@ def test_a_short_job_runs_in_one_process_without_a_choice(job, items):
 def test_the_choice_of_a_long_job_is_a_measured_schedule(job, items, raise_batch, monkeypatch):
     monkeypatch.setattr(calibration, "BUDGET_S", 20.0)
     monkeypatch.setattr(calibration, "WINDOW_SHARE", 0.002)
-    measured = Calibration(job, len(items), raise_batch=raise_batch)
+    measured = ScheduleSearch(job, len(items), raise_batch=raise_batch)
     (chosen,), indices = captioned(measured, items)
     assert sorted(indices) == list(range(700))
     rates = {(each.processes, each.batch_size): rate for each, rate in measured._rates.items()}
@@ -71,7 +71,7 @@ def test_the_choice_of_a_long_job_is_a_measured_schedule(job, items, raise_batch
 @pytest.mark.usefixtures("hasty")
 def test_without_memory_for_a_second_process_there_is_one(job, items, monkeypatch):
     monkeypatch.setattr(calibration, "MEMORY_SHARE", 0.0)
-    (chosen,), indices = captioned(Calibration(job, None, raise_batch=True), items[:200])
+    (chosen,), indices = captioned(ScheduleSearch(job, None, raise_batch=True), items[:200])
     assert (chosen.processes, chosen.batch_size, indices) == (1, 1, list(range(200)))
     assert "memory" in chosen.reason
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from runtimes.decoding.drafts.ngrams import NgramCounts, longest_match
+from runtimes.decoding.drafts.ngrams import ContextCounts, longest_match
 
 BOS, EOS, A, MAN, DOG, RUNS = 1, 2, 3, 4, 5, 6
 
 
 def counted(*texts, **options):
-    counts = NgramCounts(**options)
+    counts = ContextCounts(**options)
     for text in texts:
         counts.add(text)
     return counts
@@ -53,7 +53,7 @@ def test_a_prior_takes_the_place_of_shorter_contexts_and_gives_way_to_counts():
 
 
 def test_only_tokens_from_the_start_are_counted():
-    counts = NgramCounts()
+    counts = ContextCounts()
     assert counts.add([BOS, A, MAN, EOS], start=2) == [(A,), (BOS, A), (MAN,), (A, MAN), (BOS, A, MAN)]
     assert counts.predict((BOS,)) is None
 
