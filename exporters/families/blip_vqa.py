@@ -43,7 +43,7 @@ QUESTIONS = (
 tokens as `exporters.calibration.activations.ROWS`."""
 
 
-class Question(nn.Module):
+class QuestionGraph(nn.Module):
     """The graph from a question and an image's keys and values to keys and values of the decoder's cross-attention."""
 
     def __init__(self, model: BlipVqa) -> None:
@@ -62,7 +62,7 @@ def vqa_graphs(model: BlipVqa) -> list[GraphExport]:
     cross, _, cross_axes = key_value_examples(model, "cross", 1, 1)
     question = GraphExport(
         role="question",
-        module=Question(model),
+        module=QuestionGraph(model),
         attention=model.text_encoder,
         example=(torch.zeros(ROWS, 3, dtype=torch.int64), *example),
         inputs=["question_ids", *image],

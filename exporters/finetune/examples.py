@@ -55,7 +55,8 @@ def tokenized(images: Sequence[LabelledImage], checkpoint: Checkpoint) -> list[T
     tokenizer = CaptionTokenizer(checkpoint.tokenizer_json, checkpoint.tokenizer)
     limit = checkpoint.model.max_positions
     return [
-        TrainingExample(image.path, tuple(tuple(tokenizer.text_ids(caption)[:limit]) for caption in image.texts[:MAX_CAPTIONS])) for image in images
+        TrainingExample(image.path, tuple(tuple(tokenizer.text_ids(caption)[:limit]) for caption in image.texts[:MAX_CAPTIONS]))
+        for image in images
     ]
 
 

@@ -15,7 +15,7 @@ from runtimes.errors import RequestError
 from runtimes.images.reading import ImageInput, Images, each_image, is_image
 from runtimes.tasks.questions import Question, Questions, questions_of
 from runtimes.tasks.results import Answer
-from runtimes.tasks.text_generator import Run, TextGenerator
+from runtimes.tasks.text_generator import DecoderRun, TextGenerator
 
 
 class Answerer(TextGenerator[Question, Answer]):
@@ -165,12 +165,12 @@ class Answerer(TextGenerator[Question, Answer]):
     def _key(self, pixels: Float32, query: Question) -> int:
         return zlib.crc32(np.array(query.ids).tobytes(), super()._key(pixels, query))
 
-    def _runs(self, pixels: Float32, queries: Sequence[tuple[int, Question]], timer: PhaseTimer) -> Iterator[Run]:
+    def _runs(self, pixels: Float32, queries: Sequence[tuple[int, Question]], timer: PhaseTimer) -> Iterator[DecoderRun]:
         encoded = self._encode(pixels, timer)
         images = np.array([image for image, _ in queries])
         for indices, ids in by_length([question.ids for _, question in queries]):
             prompts = np.array([self.tokenizer.prompt_ids(None)] * len(indices))
-            yield Run(queries=indices, prompts=prompts, begin=partial(self._ask, encoded, images[indices], ids, timer))
+            yield DecoderRun(queries=indices, prompts=prompts, begin=partial(self._ask, encoded, images[indices], ids, timer))
 
     def _ask(self, encoded: State, images: Int64, ids: Int64, timer: PhaseTimer = lambda phase, seconds: None) -> State:
         started = perf_counter()

@@ -13,7 +13,7 @@ from runtimes.decoding.session import Float32, LoopSession
 from runtimes.errors import RequestError
 from runtimes.images.reading import ImageInput, Images, each_image, is_image
 from runtimes.tasks.results import Caption, GeneratedToken
-from runtimes.tasks.text_generator import Run, TextGenerator
+from runtimes.tasks.text_generator import DecoderRun, TextGenerator
 
 
 class Captioner(TextGenerator[list[int], Caption]):
@@ -190,10 +190,10 @@ class Captioner(TextGenerator[list[int], Caption]):
     def _result(self, query: list[int], **fields: Any) -> Caption:  # noqa: ANN401
         return Caption(**fields)
 
-    def _runs(self, pixels: Float32, queries: Sequence[tuple[int, list[int]]], timer: PhaseTimer) -> Iterator[Run]:
+    def _runs(self, pixels: Float32, queries: Sequence[tuple[int, list[int]]], timer: PhaseTimer) -> Iterator[DecoderRun]:
         for indices, prompts in by_length([prompt for _, prompt in queries]):
             images = pixels if len(indices) == len(pixels) else pixels[indices]
-            yield Run(queries=indices, prompts=prompts, begin=partial(self._encode, images, timer))
+            yield DecoderRun(queries=indices, prompts=prompts, begin=partial(self._encode, images, timer))
 
     def _search(
         self, pixels: Float32, queries: Sequence[Sequence[list[int]]], config: GenerationConfig, timer: PhaseTimer

@@ -38,7 +38,7 @@ Text = TypeVar("Text", bound=GeneratedText)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class DecoderRun:
     """Queries whose texts are generated together."""
 
     queries: Sequence[int]
@@ -93,7 +93,7 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
         """
 
     @abstractmethod
-    def _runs(self, pixels: Float32, queries: Sequence[tuple[int, Query]], timer: PhaseTimer) -> Iterator[Run]:
+    def _runs(self, pixels: Float32, queries: Sequence[tuple[int, Query]], timer: PhaseTimer) -> Iterator[DecoderRun]:
         """Divide queries among runs of the decoder.
 
         Args:

@@ -18,7 +18,7 @@ from exporters.families.blip_graphs import IMAGES, ROWS, join_text, key_value_ex
 from runtimes.engines.pytorch.blip_matching import BlipMatching
 
 
-class Encoder(nn.Module):
+class MatchingEncoder(nn.Module):
     """The graph from pixels to image embeddings and cross-attention K/V."""
 
     def __init__(self, model: BlipMatching) -> None:
@@ -30,7 +30,7 @@ class Encoder(nn.Module):
         return tuple(self.model.encode(pixels))
 
 
-class Text(nn.Module):
+class TextGraph(nn.Module):
     """The graph from token ids to text embeddings and probabilities."""
 
     def __init__(self, model: BlipMatching) -> None:
@@ -52,7 +52,7 @@ def matching_graphs(model: BlipMatching) -> list[GraphExport]:
     return [
         GraphExport(
             role="encoder",
-            module=Encoder(model),
+            module=MatchingEncoder(model),
             attention=model.vision_model,
             example=(torch.zeros(IMAGES, 3, shape.image_px, shape.image_px),),
             inputs=["pixels"],
@@ -62,7 +62,7 @@ def matching_graphs(model: BlipMatching) -> list[GraphExport]:
         ),
         GraphExport(
             role="text",
-            module=Text(model),
+            module=TextGraph(model),
             attention=model.text_encoder,
             example=(torch.zeros(ROWS, 3, dtype=torch.int64), torch.tensor(1), *example),
             inputs=["token_ids", "with_image", *cross],
