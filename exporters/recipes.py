@@ -345,7 +345,7 @@ def find_recipe(name_or_file: str) -> Recipe:
     if name_or_file in by_name:
         return by_name[name_or_file]
     if not name_or_file.endswith(".json"):
-        raise UnknownNameError("recipe", name_or_file, [*by_name, ALL])
+        raise UnknownNameError("recipe", name_or_file, [*by_name, ALL, "a .json file"])
     try:
         parsed = json.loads(Path(name_or_file).read_bytes())
     except (OSError, ValueError, RecursionError) as error:

@@ -41,10 +41,10 @@ def check_suffix(path: Path) -> None:
     """Check that an archive's name ends in `SUFFIX`.
 
     Raises:
-        ArchiveError: The name has another ending.
+        RequestError: The name has another ending.
     """
     if not path.name.endswith(SUFFIX):
-        raise ArchiveError(path, f"an archive's name must end in {SUFFIX}")
+        raise RequestError(f"{path}: is not the name of a package; name a file that ends in {SUFFIX}")
 
 
 def write_archive(stream: BinaryIO, path: Path, manifest: Manifest, content: Iterator[Iterator[bytes]]) -> None:

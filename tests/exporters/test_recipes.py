@@ -80,7 +80,7 @@ class TestRecipes:
         with pytest.raises(UnknownNameError) as caught:
             find_recipe("onnx-int3")
         names = ["fp16", "fp32", "int4", "int8", "int8-fast", "int8-full", "int8-single"]
-        known = ", ".join(["all", *(f"onnx-{name}" for name in names), "pytorch-fp16, pytorch-fp32, pytorch-int8"])
+        known = ", ".join(["a .json file", "all", *(f"onnx-{name}" for name in names), "pytorch-fp16, pytorch-fp32, pytorch-int8"])
         assert str(caught.value) == f"unknown recipe 'onnx-int3'; known: {known}"
 
     def test_unknown_key_is_named_with_the_known_ones(self, tmp_path):

@@ -62,7 +62,7 @@ def package(
         The digest of the package's manifest (sha256, hexadecimal).
 
     Raises:
-        OutputExistsError, ArchiveError: The path exists or has another suffix; raised before the artifact is run.
+        OutputExistsError, RequestError: The path exists or has another suffix; raised before the artifact is run.
         OutputError: The archive cannot be written.
         ToolkitError: `runtimes.verification.verify.verify` raised it.
     """

@@ -14,7 +14,7 @@ import runtimes
 from exporters.checkpoint.checkpoint import open_checkpoint
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact, sha256_of
-from runtimes.errors import ArchiveError, ArtifactCorruptError, GoldenError, OutputExistsError, RecordError
+from runtimes.errors import ArtifactCorruptError, GoldenError, OutputExistsError, RecordError, RequestError
 from runtimes.storage.archive import unpack
 from runtimes.verification.verify import verify
 from tests.paths import GOLDEN, ROOT
@@ -115,7 +115,7 @@ def test_the_card_describes_the_artifact(packed, tiny_artifacts):
 
 def test_an_invalid_artifact_or_output_is_refused_and_nothing_is_written(tiny_artifacts, tmp_path):
     artifact = shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "a")
-    with pytest.raises(ArchiveError, match=r"\.tar\.gz"):
+    with pytest.raises(RequestError, match=r"a\.zip: .* ends in \.tar\.gz"):
         package(artifact, tmp_path / "a.zip")
     (tmp_path / "there.tar.gz").write_text("mine")
     with pytest.raises(OutputExistsError):
