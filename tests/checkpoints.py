@@ -4,7 +4,7 @@
 
 `tiny` (72 k parameters) captions in milliseconds: its weights are wide enough for captions to differ between images, and its end token
 is likely enough for some of them to end early. `base` has the shapes of BLIP-base (224 M parameters), `large` those of
-BLIP-large (470 M), for speed and memory.
+BLIP-large (446 M), for speed and memory.
 """
 
 import argparse
