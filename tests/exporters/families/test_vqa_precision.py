@@ -14,7 +14,7 @@ from exporters.emulation.drift import Emulation
 from exporters.export import export
 from exporters.gate.labelled_image import LabelledImage
 from exporters.mixed_precision.budget import Budget
-from exporters.mixed_precision.journal import Journal
+from exporters.mixed_precision.journal import DriftJournal
 from exporters.recipes import DEFAULT, Component, Recipe, find_recipe
 from exporters.sensitivity import measure_sensitivity
 from exporters.tune import paths_of, tune
@@ -74,7 +74,7 @@ def test_images_without_a_question_get_one(checkpoint, asked_images):
 @pytest.mark.full
 def test_the_sensitivity_of_every_layer_is_measured(checkpoint, asked_images, tmp_path):
     recipe = Recipe(name="plain", runtime="ort", why="x", components={DEFAULT: INT8}, drift_limit_nat=1.0)
-    journal = Journal(tmp_path / "layers.jsonl", {})
+    journal = DriftJournal(tmp_path / "layers.jsonl", {})
     calibration = Calibration([image.path for image in asked_images[:4]])
     result = measure_sensitivity(checkpoint, recipe, asked_images[:4], journal, calibration=calibration, threads=1)
     assert {each.component for each in result.layers} == {"encoder", "question", "decoder"}
@@ -119,7 +119,7 @@ def test_formats_within_a_budget_are_found_and_confirmed(checkpoint, own_answers
         "size",
         [LabelledImage(image.path, ()) for image in own_answers[4:8]],
         own_answers[8:],
-        Journal(tmp_path / "search.jsonl", {}),
+        DriftJournal(tmp_path / "search.jsonl", {}),
         calibration=Calibration(paths_of(own_answers[:4])),
         threads=1,
     )
