@@ -153,10 +153,19 @@ def load(
 
 
 def _choose(path: Path, options: LoadOptions) -> "LoadedModel":
-    """Open the best artifact of a folder. Log a warning for one that is damaged or does not work, and open the next best."""
+    """Open the best artifact of a folder. Log a warning for one that is damaged or does not work, and open the next best.
+
+    Raises:
+        RequestError: The artifacts have another task.
+        ToolkitError: No artifact works; see `load`.
+    """
     candidates = find_candidates(path, options.device)
+    ranked = [choice for choice in candidates.ranked if candidates.manifests[choice.name].task == options.task]
+    if candidates.ranked and not ranked:
+        best = candidates.ranked[0].name
+        raise RequestError(wrong_task(path / best, candidates.manifests[best].task, options.task))
     unusable = list(candidates.unusable)
-    for choice in candidates.ranked:
+    for choice in ranked:
         try:
             model = _open_with_retry(path / choice.name, replace(options, device=choice.device))
         except ToolkitError as error:

@@ -168,7 +168,7 @@ def test_an_unknown_contract_and_a_newer_schema(tiny_artifacts, tmp_path):
         runtimes.load(path)
 
 
-def test_an_artifact_of_another_task_is_an_error_that_names_the_command(tiny_artifacts, tmp_path, monkeypatch, image):
+def test_an_artifact_of_another_task_is_an_error_that_names_the_command(tiny_artifacts, tmp_path, monkeypatch, image, caplog):
     """A task of a later version has one entry for its family and one for its command."""
     monkeypatch.setitem(FAMILIES, ("blip", "matching"), FAMILIES["blip", "caption"])
     monkeypatch.setitem(TASKS, "matching", TaskSpec(name="matching", model="runtimes.tasks.captioner:Captioner", command="match", text=""))
@@ -179,6 +179,7 @@ def test_an_artifact_of_another_task_is_an_error_that_names_the_command(tiny_art
             runtimes.load(given)
         assert str(path) in str(caught.value)
         assert all(part in str(caught.value) for part in ("'matching'", "task='matching'", "toolkit match"))
+    assert messages(caplog) == []
     shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "all" / "captions")
     assert runtimes.load(tmp_path / "all").caption(image)[0].error is None
     with pytest.raises(UnknownNameError) as unknown:
