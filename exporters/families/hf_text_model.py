@@ -48,7 +48,7 @@ class HfTextModel:
         try:
             self.model = self._model(directory, tied=tied).eval().to(self._device)
             self._images = pillow_processor().from_pretrained(directory)
-            self._tokenizer = load_tokenizer(directory)
+            self._tokenizer = load_tokenizer(directory, self.model.config.text_config.pad_token_id)
         except Exception as error:  # transformers passes on the exceptions of its parsers
             raise CheckpointError(
                 str(directory), f"transformers cannot load it: {next(iter(str(error).splitlines()), type(error).__name__)}"

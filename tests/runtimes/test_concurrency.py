@@ -42,7 +42,7 @@ def test_one_captioner_scores_from_eight_threads(tiny_artifacts, drawn_images, r
     captioner = runtimes.load(tiny_artifacts[recipe], threads=1)
 
     def scores(image):
-        return captioner.score([image.path], captions=[image.captions])[0].tolist()
+        return captioner.score([image.path], captions=[image.texts])[0].tolist()
 
     alone = [scores(image) for image in drawn_images]
     with ThreadPoolExecutor(8) as pool:

@@ -49,7 +49,7 @@ class HfMatcher:
         try:
             self.model = transformers_matcher(directory, weights).eval().to(device)
             self._images = pillow_processor().from_pretrained(directory)
-            self._tokenizer = load_tokenizer(directory)
+            self._tokenizer = load_tokenizer(directory, self.model.config.text_config.pad_token_id)
         except Exception as error:  # transformers passes on the exceptions of its parsers
             raise CheckpointError(str(directory), f"transformers cannot load it: {first_line(error)}") from error
 

@@ -23,7 +23,7 @@ FC2, QKV = "vision_model.encoder.layers.1.mlp.fc2", "text_decoder.bert.encoder.l
 def scores_of_artifact(path, images):
     """Return the sum of log-probabilities of each image's captions, f64[N]."""
     captioner = load(path, device="cpu", threads=1)
-    return np.array([scores.sum() for scores in captioner.score([i.path for i in images], captions=[i.captions for i in images])])
+    return np.array([scores.sum() for scores in captioner.score([i.path for i in images], captions=[i.texts for i in images])])
 
 
 def scores_of_emulation(checkpoint, recipe, images):
