@@ -75,7 +75,7 @@ def test_layers_are_printed_and_a_page_is_written(tiny_checkpoint, drawn_images,
     head, titles, *rows = result.stdout.splitlines()
     assert head.startswith("onnx-int8 on 2 images")
     assert "all except it" in titles
-    assert len(rows) == 26
+    assert len(rows) == 27
     assert "<svg" in (tmp_path / "layers.html").read_text()
     again = json.loads(run("sensitivity", tiny_checkpoint, *options, "--json").stdout)
     assert {row["layer"] for row in again["layers"]} == {row.rsplit(", ", 1)[1] for row in rows}

@@ -78,7 +78,7 @@ def test_a_recipe_that_fails_with_every_exception_is_an_error_that_lists_the_tri
     with pytest.raises(GateError) as caught:
         list(export(open_checkpoint(str(tiny_checkpoint)), [impossible], tmp_path, drawn_images[:2]))
     assert "drift is " in str(caught.value)
-    assert "Tried again with other formats for 26 layers: " in str(caught.value)
+    assert "Tried again with other formats for 27 layers: " in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
