@@ -50,14 +50,6 @@ USAGE_CODE = "USAGE"
 """`code` of an error in the command line."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM was received. Commands handle it like Ctrl-C (SIGINT)."""
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated
-
-
 def _escape(error: UnicodeError) -> tuple[str, int]:
     r"""Encode characters that an output stream cannot encode as JSON does: \uXXXX."""
     assert isinstance(error, UnicodeEncodeError)
@@ -83,19 +75,27 @@ class LazyCommands(click.Group):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the arguments of click.Group
         super().__init__(*args, **kwargs)
         self.commands = {name: click.Command(name) for name in COMMANDS}  # click suggests these names for a mistyped command
+        self._signal = signal.SIGINT
+        """The signal of a KeyboardInterrupt. It is not a class of its own, because Ray replaces subclasses by KeyboardInterrupt."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - see click
         """Run the command line with a handler of SIGTERM, which service managers and containers send. Process 1 has none by default."""
         _accept_all_characters(sys.stdout)
         _accept_all_characters(sys.stderr)
+        self._signal = signal.SIGINT
         handles_sigterm = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         if handles_sigterm:
-            signal.signal(signal.SIGTERM, _terminate)
+            signal.signal(signal.SIGTERM, self._terminate)
         try:
             return super().main(*args, **kwargs)
         finally:
             if handles_sigterm:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _terminate(self, number: int, frame: object) -> None:
+        """Handle SIGTERM: commands end as with Ctrl-C."""
+        self._signal = signal.SIGTERM
+        raise KeyboardInterrupt
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the command names in the order of the data flow."""
@@ -137,10 +137,9 @@ class LazyCommands(click.Group):
                 _discard_stdout()
             self._report(ctx, message, EnvironmentFailedError.code)
             raise click.ClickException(message) from error
-        except KeyboardInterrupt as error:
-            number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-            click.echo(f"Stopped by {number.name}.", err=True)
-            ctx.exit(128 + number)
+        except KeyboardInterrupt:
+            click.echo(f"Stopped by {self._signal.name}.", err=True)
+            ctx.exit(128 + self._signal)
         except click.UsageError as error:  # other click errors are raised after a complete result was printed
             self._report(ctx, error.format_message(), USAGE_CODE)
             raise

@@ -5,7 +5,6 @@ log-probability per token of fixed captions, teacher-forced. Drift shows small l
 The only library used is numpy.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -13,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from exporters.gate.drift import drift_text, measure_drift, summed_by
+from exporters.gate.intervals import finite
 from exporters.gate.labelled_image import LabelledImage
 from exporters.gate.verdict import judge, within
 from exporters.recipes import Recipe
@@ -146,8 +146,8 @@ def evaluate(
         "exact_captions": agreement.equal,
         "ties": agreement.ties,
         "drift_nat_per_token": round(drift.nat, 6),
-        "drift_low": _finite(drift.low),
-        "drift_high": _finite(drift.high),
+        "drift_low": finite(drift.low, 6),
+        "drift_high": finite(drift.high, 6),
         "drift_limit": recipe.drift_limit_nat,
         "verdict": judgement.text,
         "device": model.session.info().device,
@@ -210,11 +210,6 @@ def text_key(image_sha256: str, question: str | None) -> str:
 def key_of(image: LabelledImage) -> str:
     """Return the name of an image's text in the findings."""
     return text_key(sha256_of(image.path), image.question)
-
-
-def _finite(bound: float) -> float | None:
-    """Return a bound as a JSON value; None if there is none."""
-    return round(bound, 6) if math.isfinite(bound) else None
 
 
 def enforce(recipe: Recipe, problem: str | None, on_failure: OnGateFailure) -> None:

@@ -97,6 +97,13 @@ def interval(values: Float64, score: Score | None = None, resamples: int = RESAM
     return _ends(means, float(origin + differences.mean()), images)
 
 
+def finite(bound: float, digits: int | None = None) -> float | None:
+    """Return a bound of an interval as a JSON value, rounded to `digits` if given; None if it is infinite."""
+    if not np.isfinite(bound):
+        return None
+    return bound if digits is None else round(bound, digits)
+
+
 def share_interval(count: int, total: int) -> tuple[float, float]:
     """Return the 95 % Wilson score interval of a share. A bootstrap of a share of 0 or 1 has width 0; this interval does not.
 
@@ -141,7 +148,8 @@ def paired_change(case: Float64, baseline: Float64, score: Score = total, resamp
     # The change of a resample with a baseline of 0 is unknown: it counts as lowest for the lower end and as highest for the upper end.
     changes = np.divide(cases, baselines, out=np.full_like(cases, np.inf), where=known) - 1
     low, high = _ends(changes, change, len(case))
-    return Change(change, max(low, -1.0) if np.isfinite(low) else None, high if np.isfinite(high) else None)
+    lowest = finite(low)
+    return Change(change, None if lowest is None else max(lowest, -1.0), finite(high))
 
 
 def _ends(resampled: Float64, estimate: float, images: int) -> tuple[float, float]:

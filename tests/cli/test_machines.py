@@ -97,6 +97,29 @@ def test_signals_end_a_run_with_their_exit_code(artifact, images, tmp_path, numb
         assert partial.exists()
 
 
+LIBRARY = """
+import os, signal, sys, time, click
+from toolkit import cli
+
+@click.command()
+def command():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None
+
+cli.COMMANDS["doctor"] = (__name__, "")
+sys.exit(cli.main(["doctor"]))
+"""
+
+
+def test_sigterm_in_a_library_that_raises_an_interrupt_of_its_own():
+    """Ray replaces the exception of a signal handler by KeyboardInterrupt."""
+    done = subprocess.run([sys.executable, "-c", LIBRARY], env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "Stopped by SIGTERM.\n")
+
+
 def test_sigterm_as_process_1(artifact, images):
     """The kernel ignores SIGTERM for a process 1 without a handler, as a container has it."""
     os.mkfifo(images / "z.png")

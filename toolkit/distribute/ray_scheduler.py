@@ -100,20 +100,25 @@ class RayCluster:
         os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")  # Ray's handler of SIGTERM would wait for 30 s
         import ray
 
-        handler, terminated = signal.getsignal(signal.SIGTERM), False
+        handler = signal.getsignal(signal.SIGTERM)
         options: dict[str, Any] = {"address": self.address} if self.address else {"address": "local", "include_dashboard": False}
         try:
-            ray.init(**options, logging_level="ERROR", log_to_driver=False)
-        except SystemExit:  # raised by Ray's handler
-            terminated = True
+            try:
+                ray.init(**options, logging_level="ERROR", log_to_driver=False)
+            finally:  # before any of the lines below: Ray's handler would hide the exit code of the command line
+                _handle_sigterm(handler)
+        except SystemExit:  # raised by Ray's handler, at the latest in the line above
+            _handle_sigterm(handler)
+            signal.raise_signal(signal.SIGTERM)
         except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
             raise UnavailableError(f"{self.address or 'Ray on this machine'}: no Ray cluster answers: {first_line(error)}") from error
-        finally:
-            with suppress(ValueError):  # not in the main thread
-                signal.signal(signal.SIGTERM, handler)  # Ray's handler would hide the exit code of the command line
-        if terminated:
-            signal.raise_signal(signal.SIGTERM)
         return ray
+
+
+def _handle_sigterm(handler: Any) -> None:  # noqa: ANN401 - a function or a constant, see `signal.getsignal`
+    """Install a handler of SIGTERM, if this is the main thread."""
+    with suppress(ValueError):
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _check_address(address: str) -> None:

@@ -4,7 +4,6 @@ Intervals of changes are paired bootstrap 95 % confidence intervals over images;
 decides on the verdict, and for a matcher the change of its scores and ranks.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from exporters.gate.drift import measure_drift, summed_by
-from exporters.gate.intervals import Change, Float64, Score, paired_change, share_interval, total
+from exporters.gate.intervals import Change, Float64, Score, finite, paired_change, share_interval, total
 from exporters.gate.retrieval import TOP
 from exporters.gate.verdict import judge
 from toolkit.metrics.bleu import NgramCounts, bleu, bleu4_of_sums, count_matrix
@@ -120,7 +119,7 @@ def changes(quality: Sequence[ImageQuality], baseline: Sequence[ImageQuality], s
     case, base = [a for a, _ in both], [b for _, b in both]
     decreases = _values(base, "log_probability") - _values(case, "log_probability")
     drift = measure_drift(*_per_image(case, np.stack([decreases, _values(base, "scored_tokens")], axis=1)).T)
-    row |= {"drift": drift.nat, "drift_low": _finite(drift.low), "drift_high": _finite(drift.high)}
+    row |= {"drift": drift.nat, "drift_low": finite(drift.low), "drift_high": finite(drift.high)}
     if quality is not baseline:
         row |= _divergence(case)
         judgement = judge(drift, subject.drift_limit_nat if subject else None)
@@ -142,11 +141,7 @@ def _divergence(case: Sequence[ImageQuality]) -> dict[str, Any]:
         return {}
     rows = np.stack([_values(known, "kl_divergence"), _values(known, "scored_tokens")], axis=1)
     mean = measure_drift(*_per_image(known, rows).T)
-    return {"kl": mean.nat, "kl_low": _finite(mean.low), "kl_high": _finite(mean.high)}
-
-
-def _finite(bound: float) -> float | None:
-    return bound if math.isfinite(bound) else None
+    return {"kl": mean.nat, "kl_low": finite(mean.low), "kl_high": finite(mean.high)}
 
 
 def _change(name: str, change: Change) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.gate.intervals import Float64, interval, share_interval
+from exporters.gate.intervals import Float64, finite, interval, share_interval
 from exporters.gate.matching_limits import Measured, judge_matching, limits_of
 from exporters.gate.retrieval import TOP
 from toolkit.records.image_quality import ImageQuality, Retrieval
@@ -50,7 +50,7 @@ def matching_changes(pairs: Sequence[tuple[ImageQuality, ImageQuality]], subject
         *((f"{name}_change", each) for name, each in changes.items()),
         *((f"agreement_{k}", each) for k, each in agreement.items()),
     ):
-        row |= {name: each.value, f"{name}_low": _finite(each.low), f"{name}_high": _finite(each.high)}
+        row |= {name: each.value, f"{name}_low": finite(each.low), f"{name}_high": finite(each.high)}
     if subject is None:
         return row
     limits = limits_of(subject.precision, approximate=subject.approximate)
@@ -77,7 +77,3 @@ def _agreement(pairs: Sequence[tuple[Retrieval, Retrieval]], k: int) -> Measured
     share = float(np.mean(agree))
     low, high = share_interval(round(share * len(pairs)), len(pairs))  # the texts of an image are not independent
     return Measured(value=share, low=low, high=high)
-
-
-def _finite(bound: float) -> float | None:
-    return bound if np.isfinite(bound) else None

@@ -100,6 +100,12 @@ class TestSingleGraph:
         assert any(line.startswith("  WEAK") for line in summary(report)) != report.sensitivity.noticed
         assert not (single / "golden-logits.f32").exists()
 
+    @pytest.mark.full
+    def test_its_ids_and_scores_detect_damage_of_the_shipped_model(self, mini_artifacts, tmp_path):
+        package(mini_artifacts["onnx-int8-single"], tmp_path / "a.tar.gz")
+        report = verify(tmp_path / "a.tar.gz", untrusted=True)
+        assert (report.golden.equal, report.sensitivity.noticed) == (3, True)
+
     def test_its_ids_are_those_of_the_split_graphs(self, single, tiny_artifacts, tmp_path):
         package(tiny_artifacts["onnx-int8"], tmp_path / "a.tar.gz")
         unpack(tmp_path / "a.tar.gz", tmp_path / "split")

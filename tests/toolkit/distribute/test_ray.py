@@ -122,17 +122,9 @@ def test_an_actor_is_killed(artifact, images, whole, tmp_path):
     assert sum(pq.read_metadata(file).num_rows for file in output.glob("shards/*.parquet")) == ROWS
 
 
-@pytest.mark.parametrize(
-    ("moment", "number", "send"),
-    [
-        ("Ray starts", signal.SIGTERM, os.kill),
-        ("Ray starts", signal.SIGINT, os.killpg),
-        ("shards are captioned", signal.SIGTERM, os.kill),
-        ("shards are captioned", signal.SIGTERM, os.killpg),
-        ("shards are captioned", signal.SIGINT, os.killpg),
-    ],
-)
-def test_a_signal_ends_the_command_and_its_processes(artifact, images, whole, tmp_path, moment, number, send):
+@pytest.mark.parametrize("moment", ["Ray starts", "shards are captioned"])
+@pytest.mark.parametrize(("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGTERM, os.killpg), (signal.SIGINT, os.killpg)])
+def test_a_signal_ends_the_command_and_its_processes(artifact, images, whole, tmp_path, number, send, moment):
     """A service manager sends SIGTERM to all processes, and a terminal SIGINT. The exit code is that of all commands."""
     output = tmp_path / "out"
     process = start(artifact, images, output)
