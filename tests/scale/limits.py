@@ -17,7 +17,7 @@ from toolkit.distribute.entry import Entry
 from toolkit.distribute.manifest import write_manifest
 from toolkit.distribute.run_folder import SCHEMA, Listing, Run, RunFolder
 from toolkit.distribute.shard import SUFFIX, encode_shard, shard_name, stats_of, write_stats
-from toolkit.distribute.stores import Stores
+from toolkit.distribute.stores.stores import Stores
 
 SHARD_SIZE = 1000
 PER_FOLDER = 10_000

@@ -125,7 +125,7 @@ def _order(artifact: Path, part: "Part | None", options: dict[str, Any]) -> "Ord
     from toolkit.distribute.distribute import Order
     from toolkit.distribute.part import Part
     from toolkit.distribute.sources.inputs import Inputs
-    from toolkit.distribute.stores import S3
+    from toolkit.distribute.stores.s3 import S3
 
     output, threads = options["output"], options["threads_per_actor"]
     request = Request(**{field.name: options[field.name] for field in fields(Request) if field.name in options})

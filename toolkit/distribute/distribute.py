@@ -16,7 +16,8 @@ from toolkit.distribute.run_folder import Run, RunFolder
 from toolkit.distribute.shard import Stats
 from toolkit.distribute.shard_runner import RunConfig, ShardRunner
 from toolkit.distribute.sources.inputs import Inputs
-from toolkit.distribute.stores import S3, Stores
+from toolkit.distribute.stores.s3 import S3
+from toolkit.distribute.stores.stores import Stores
 from toolkit.distribute.summary import summarize
 from toolkit.distribute.tally import EVERY_S, MaxErrors, News, Tally
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from runtimes.errors import DatasetError, OutputError, first_line
 from toolkit.distribute.entry import Entry
-from toolkit.distribute.stores import Store, import_pyarrow
+from toolkit.distribute.stores.s3 import import_pyarrow
+from toolkit.distribute.stores.store import Store
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile

@@ -8,7 +8,7 @@ from runtimes.images.prefetch import read_ahead
 from toolkit.distribute.run_folder import Run
 from toolkit.distribute.shard import Origin, Stats, read_shard, read_stats, settings_digest, shard_name, stats_of, write_stats
 from toolkit.distribute.shard_runner import RunConfig
-from toolkit.distribute.stores import Store
+from toolkit.distribute.stores.store import Store
 
 READERS = 16
 """Threads that read stats files: each request to an object store waits for an answer."""

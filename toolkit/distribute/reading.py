@@ -11,7 +11,9 @@ from runtimes.images.prefetch import read_ahead
 from runtimes.images.reading import error_of
 from toolkit.distribute.entry import Entry
 from toolkit.distribute.sources.parquet import read_cells
-from toolkit.distribute.stores import S3, Store, Stores
+from toolkit.distribute.stores.s3 import S3
+from toolkit.distribute.stores.store import Store
+from toolkit.distribute.stores.stores import Stores
 
 MAX_IMAGE_BYTES: Final = 512 << 20
 """Larger files are refused before memory is taken: an uncompressed image of 50 million pixels has 400 MB at most."""

@@ -16,7 +16,8 @@ from toolkit.distribute.entry import Entry
 from toolkit.distribute.manifest import ManifestFile, shards_of, write_manifest
 from toolkit.distribute.shard import SUFFIX, shard_name
 from toolkit.distribute.sources.inputs import Inputs, list_inputs
-from toolkit.distribute.stores import Store, Stores
+from toolkit.distribute.stores.store import Store
+from toolkit.distribute.stores.stores import Stores
 
 SCHEMA: Final = 1
 RUN_FILE: Final = "run.json"

@@ -15,7 +15,8 @@ from typing import Any, Final
 from runtimes.artifact import json_dataclass
 from runtimes.errors import DatasetError, first_line
 from runtimes.pool.rows import Row
-from toolkit.distribute.stores import Store, import_pyarrow
+from toolkit.distribute.stores.s3 import import_pyarrow
+from toolkit.distribute.stores.store import Store
 
 METADATA_KEY: Final = b"blip-toolkit"
 """Key of the metadata of a Parquet file: JSON with the fields of `Origin`."""

@@ -19,7 +19,7 @@ from toolkit.distribute.manifest import ManifestFile, ManifestReader
 from toolkit.distribute.reading import read_entries
 from toolkit.distribute.shard import SUFFIX, Origin, Stats, encode_shard, read_shard, shard_name, stats_of, write_stats
 from toolkit.distribute.shard_rows import ShardRows
-from toolkit.distribute.stores import Stores
+from toolkit.distribute.stores.stores import Stores
 from toolkit.distribute.tally import News
 
 READ_SHARDS = 8

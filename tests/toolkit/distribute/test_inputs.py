@@ -13,7 +13,7 @@ import pytest
 from runtimes.errors import DatasetError, ImageReadError
 from toolkit.distribute.reading import read_entries
 from toolkit.distribute.sources.inputs import Inputs, list_inputs
-from toolkit.distribute.stores import Stores
+from toolkit.distribute.stores.stores import Stores
 
 STORES = Stores()
 

@@ -9,7 +9,7 @@ import pytest
 from runtimes.errors import DatasetError
 from toolkit.distribute.entry import Entry
 from toolkit.distribute.manifest import ManifestReader, shards_of, write_manifest
-from toolkit.distribute.stores import LocalStore
+from toolkit.distribute.stores.local import LocalStore
 
 STORE = LocalStore()
 

@@ -11,7 +11,7 @@ from tests.toolkit.distribute.s3_server import BUCKET, KEYS, files, s3_server
 from tests.toolkit.distribute.test_tar import write_tar
 from toolkit.distribute.entry import Entry
 from toolkit.distribute.reading import read_entries
-from toolkit.distribute.stores import Stores
+from toolkit.distribute.stores.stores import Stores
 
 pytestmark = pytest.mark.full  # a server process
 

@@ -9,7 +9,8 @@ import pytest
 from runtimes.errors import DatasetError, ImageReadError
 from toolkit.distribute.reading import read_entries
 from toolkit.distribute.sources.tar import list_tar
-from toolkit.distribute.stores import LocalStore, Stores
+from toolkit.distribute.stores.local import LocalStore
+from toolkit.distribute.stores.stores import Stores
 
 
 def write_tar(path, members, format=tarfile.PAX_FORMAT):

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from runtimes.errors import DatasetError
-from toolkit.distribute.stores import S3, Store
+from toolkit.distribute.stores.s3 import S3
+from toolkit.distribute.stores.store import Store
 
 NAME_FIELDS: Final = ("file_name", "file")
 """Fields with the name of an image, in COCO's files and in those of `toolkit bench`."""

@@ -8,7 +8,8 @@ from typing import Final
 from runtimes.errors import DatasetError, first_line
 from runtimes.images.prefetch import read_ahead
 from toolkit.distribute.entry import Entry, printable
-from toolkit.distribute.stores import Store, Stores
+from toolkit.distribute.stores.store import Store
+from toolkit.distribute.stores.stores import Stores
 
 BLOCK_BYTES: Final = 1 << 20
 READERS: Final = 16

@@ -10,7 +10,7 @@ from toolkit.distribute.sources.coco import list_captions_file
 from toolkit.distribute.sources.files import file_entries, list_folder
 from toolkit.distribute.sources.parquet import COLUMN, list_parquet
 from toolkit.distribute.sources.tar import list_tar
-from toolkit.distribute.stores import Stores, expand
+from toolkit.distribute.stores.stores import Stores, expand
 from toolkit.image_paths import read_list
 
 

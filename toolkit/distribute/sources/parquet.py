@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from runtimes.errors import DatasetError, ImageReadError, ToolkitError, first_line
 from toolkit.distribute.entry import Entry, printable
-from toolkit.distribute.stores import S3, Store, import_pyarrow
+from toolkit.distribute.stores.s3 import S3, import_pyarrow
+from toolkit.distribute.stores.store import Store
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile

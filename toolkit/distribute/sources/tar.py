@@ -10,7 +10,7 @@ from typing import BinaryIO, Final, cast
 
 from runtimes.errors import DatasetError, first_line
 from toolkit.distribute.entry import Entry, printable
-from toolkit.distribute.stores import Store
+from toolkit.distribute.stores.store import Store
 from toolkit.image_paths import SUFFIXES
 
 BLOCK_BYTES: Final = 1 << 20
