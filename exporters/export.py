@@ -11,37 +11,28 @@ All files are made in a working folder beside the output. An artifact that is re
 """
 
 import errno
-import importlib.metadata
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from exporters.building import build, builder_module, check_layout, join_graphs, without_hash
 from exporters.drafts.make_drafts import make_drafts
-from exporters.recipes import Recipe
+from exporters.recipe import Recipe
 from exporters.writing.artifact_writer import write_artifact
 from exporters.writing.output_paths import output_paths
 from runtimes.artifact import json_dataclass
-from runtimes.artifact.folder import Artifact, open_artifact
-from runtimes.artifact.manifest import SCHEMA, GraphSpec, Manifest
+from runtimes.artifact.folder import open_artifact
 from runtimes.decoding.drafts.draft_table import ROLE
-from runtimes.engine_registry import find_engine
-from runtimes.engines.ort.graph_check import read_graph
 from runtimes.errors import (
     CheckpointError,
     DatasetError,
     ExportError,
-    MissingDependencyError,
     OutputError,
-    RecipeError,
     ToolkitError,
-    UnavailableError,
 )
-from runtimes.families.signature import SINGLE
 from runtimes.host.facts import read_host
 from runtimes.loading import load
 from runtimes.storage.atomic_write import free_bytes, working_folder
@@ -112,7 +103,7 @@ def export(
     for recipe in recipes:
         recipe.check_components(checkpoint.family.components)
         recipe.check_layers(checkpoint.layers())
-        _contract(checkpoint, recipe)
+        check_layout(checkpoint, recipe)
     paths = output_paths(checkpoint.name, recipes, output, overwrite=overwrite)
     failures: list[ToolkitError] = []
     try:
@@ -173,7 +164,7 @@ def _export_one(
             folder.mkdir()
             if number:  # other formats need other scales
                 prepared = smoothed(scaled, attempt, calibration, threads)
-            staged = _build(exporter, prepared, attempt, calibration, folder, path.name)
+            staged = build(exporter, prepared, attempt, calibration, folder, path.name)
             model: Any = load(staged, task=checkpoint.family.task, device="cpu", threads=threads)
             findings = checkpoint.family.evaluate(model, recipe, images, reference, at_once)
             findings |= {"exceptions": _exceptions(scaled, attempt, recipe)}
@@ -191,13 +182,13 @@ def _export_one(
             drafts[ROLE], optional[ROLE] = working / "drafts.npy", json_dataclass.dump(spec)
             drafts[ROLE].write_bytes(content)
         if recipe.layout == "single":
-            staged = _joined(open_artifact(staged), recipe, working)
+            staged = join_graphs(open_artifact(staged), recipe, working)
             captioner = load(staged, device="cpu", threads=threads)
             findings = checkpoint.family.evaluate_joined(
                 captioner, recipe, images, findings, "write" if on_gate_failure == "write" else "fail"
             )
         built = open_artifact(staged)
-        payload = {entry.role: _renamed(staged / name, entry.role) for name, entry in built.manifest.files.items()}
+        payload = {entry.role: without_hash(staged / name, entry.role) for name, entry in built.manifest.files.items()}
         manifest = replace(built.manifest, gate=findings, optional={**built.manifest.optional, **optional})
         write_artifact(path, manifest, {**payload, **drafts}, overwrite=overwrite)
 
@@ -233,88 +224,6 @@ def _fitted(checkpoint: "Checkpoint", recipe: Recipe) -> "Checkpoint":
     if defaults != checkpoint.defaults:
         logger.warning("%s: a single graph captions greedily and does not apply the checkpoint's beams, bans and penalties", recipe.name)
     return replace(checkpoint, defaults=defaults)
-
-
-def builder_module(runtime: str) -> ModuleType:
-    """Import the builder module of an engine."""
-    builder = find_engine(runtime).builder
-    if builder is None:
-        raise UnavailableError(f"this toolkit has no exporter for the engine '{runtime}'")
-    try:
-        return import_module(builder)
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(error.name or "a package", f"exporting for the runtime '{runtime}'", "export") from error
-
-
-def _contract(checkpoint: "Checkpoint", recipe: Recipe) -> str:
-    """Return the contract of an artifact's graphs.
-
-    Raises:
-        RecipeError: The task has no graphs of the recipe's layout.
-    """
-    contracts = checkpoint.family.contracts
-    if recipe.layout not in contracts:
-        raise RecipeError(
-            f"{recipe.name}: layout '{recipe.layout}' is not for the task '{checkpoint.family.task}'; choose a recipe of layout "
-            f"{' or '.join(contracts)}"
-        )
-    return contracts[recipe.layout]
-
-
-def _build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, calibration: "Calibration", working: Path, name: str) -> Path:
-    """Build and quantize; return a complete artifact in the working folder, without gate findings."""
-    payload, applied = exporter.build(checkpoint, recipe, working, calibration.images)
-    tokenizer = working / "tokenizer.json"
-    tokenizer.write_bytes(checkpoint.tokenizer_json)
-    manifest = Manifest(
-        schema=SCHEMA,
-        name=name,
-        task=checkpoint.family.task,
-        family=checkpoint.family.family,
-        runtime=recipe.runtime,
-        contract=checkpoint.family.contracts["split"],
-        toolkit=importlib.metadata.version("blip-toolkit"),
-        source=checkpoint.source,
-        recipe={**json_dataclass.dump(recipe), "sha256": recipe.sha256},
-        applied=applied,
-        target=recipe.target,
-        model=checkpoint.model,
-        image=checkpoint.image,
-        tokenizer=checkpoint.tokenizer,
-        defaults=checkpoint.defaults,
-        graphs=_graphs(payload),
-        files={},
-        requires=exporter.REQUIRES,
-        gate={},
-        optional=_smoothing(checkpoint),
-    )
-    return write_artifact(working / name, manifest, {**payload, "tokenizer": tokenizer}, overwrite=False).path
-
-
-def _smoothing(checkpoint: "Checkpoint") -> dict[str, Any]:
-    """Return the entry `smoothing` of the manifest's section `optional`, if there is one."""
-    if checkpoint.smoothing is None:
-        return {}
-    return {"smoothing": {"images": checkpoint.smoothing.images, "alphas": dict(checkpoint.smoothing.alphas)}}
-
-
-def _joined(split: Artifact, recipe: Recipe, working: Path) -> Path:
-    """Join the graphs of an artifact into one; return a complete artifact in the working folder."""
-    from exporters.onnx.single_graph import join
-
-    payload = join(split, working)
-    manifest = replace(split.manifest, contract=SINGLE, graphs=_graphs(payload))
-    tokenizer = _renamed(split.path_of("tokenizer"), "tokenizer")
-    return write_artifact(working / recipe.layout, manifest, {**payload, "tokenizer": tokenizer}, overwrite=False).path
-
-
-def _graphs(payload: Mapping[str, Path]) -> dict[str, GraphSpec]:
-    return {role: read_graph(file, file.read_bytes()).spec for role, file in payload.items() if file.suffix == ".onnx"}
-
-
-def _renamed(path: Path, role: str) -> Path:
-    """Remove the hash from a staged file's name; `write_artifact` adds it again."""
-    return path.rename(path.with_name(role + path.suffix))
 
 
 def _check_room(checkpoint: "Checkpoint", output: Path) -> None:

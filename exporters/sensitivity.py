@@ -17,7 +17,7 @@ from exporters.gate.labelled_image import LabelledImage
 from exporters.mixed_precision.journal import DriftJournal
 from exporters.mixed_precision.layer_costs import layer_cost
 from exporters.mixed_precision.local_error import LocalErrors
-from exporters.recipes import Layer, Recipe
+from exporters.recipe import Layer, Recipe
 from runtimes.errors import RecipeError
 
 

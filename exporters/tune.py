@@ -32,7 +32,7 @@ from exporters.mixed_precision.journal import DriftJournal
 from exporters.mixed_precision.layer_costs import layer_cost
 from exporters.mixed_precision.local_error import LocalErrors
 from exporters.onnx.storage import LARGE
-from exporters.recipes import Recipe
+from exporters.recipe import Recipe
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact, sha256_of
 from runtimes.errors import BudgetError, DatasetError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from runtimes.errors import UnknownNameError
+from runtimes.errors import MissingDependencyError, UnknownNameError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +96,9 @@ def load_target(target: str) -> Any:  # noqa: ANN401 - a class or function
     """Import and return the function or class of a "module:name" string."""
     module, _, name = target.partition(":")
     return getattr(import_module(module), name)
+
+
+def missing_library(artifact: str, runtime: str, package: str | None = None) -> MissingDependencyError:
+    """Return the error of an artifact whose engine, or a package that the engine needs, is not installed."""
+    engine = ENGINES[runtime]
+    return MissingDependencyError(package or engine.library, f"{artifact} (runtime '{runtime}')", engine.extra)

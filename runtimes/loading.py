@@ -1,7 +1,6 @@
 """`load`: open an artifact, or the best artifact of a folder for this machine, and return the class of its task."""
 
 import logging
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,11 +14,10 @@ from runtimes.artifact.verified_files import VerifiedFiles, open_verified
 from runtimes.decoding.drafts.open_drafter import DraftMode, open_drafter
 from runtimes.decoding.session import LoopSession, Session
 from runtimes.decoding.tokenizer import CaptionTokenizer
-from runtimes.engine_registry import ENGINES, load_target
+from runtimes.engine_registry import ENGINES, load_target, missing_library
 from runtimes.engines.ort.providers import PROVIDERS, Options, check_options
 from runtimes.errors import (
     ArtifactCorruptError,
-    ArtifactMissingError,
     DigestError,
     MissingDependencyError,
     RequestError,
@@ -31,12 +29,11 @@ from runtimes.errors import (
 from runtimes.host.facts import read_host
 from runtimes.host.malloc import returning_freed_memory
 from runtimes.images.reading import MAX_PIXELS
-from runtimes.selection.fitness import check_cpu, drop_incorrect, int8_selftest_for
+from runtimes.selection.fitness import check_cpu, int8_selftest_for
 from runtimes.tasks.registry import find_task, wrong_task
 from runtimes.tasks.results import LoadTimings
 
 if TYPE_CHECKING:
-    from runtimes.selection.ranking import Choice
     from runtimes.tasks.answerer import Answerer
     from runtimes.tasks.captioner import Captioner
     from runtimes.tasks.loaded_model import LoadedModel
@@ -159,6 +156,8 @@ def _choose(path: Path, options: LoadOptions) -> "LoadedModel":
         RequestError: The artifacts have another task.
         ToolkitError: No artifact works; see `load`.
     """
+    from runtimes.selection.candidates import find_candidates  # only folders need it; a global import would slow down every start
+
     candidates = find_candidates(path, options.device)
     ranked = [choice for choice in candidates.ranked if candidates.manifests[choice.name].task == options.task]
     if candidates.ranked and not ranked:
@@ -178,48 +177,6 @@ def _choose(path: Path, options: LoadOptions) -> "LoadedModel":
     if unusable:
         raise unusable[0]
     raise UnavailableError(f"{path}: none of {', '.join(candidates.manifests)} can run here with device '{options.device}'")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidates:
-    """The artifacts of a folder, ranked for this machine."""
-
-    manifests: Mapping[str, Manifest]
-    ranked: Sequence["Choice"]
-    """Artifacts that can run on this machine, best first."""
-    unusable: Sequence[ToolkitError]
-    """Errors of the artifacts that cannot be read."""
-
-
-def find_candidates(path: Path, device: str = "auto") -> Candidates:
-    """Read the manifests of a folder and rank them for this machine. Log a warning for each unreadable one.
-
-    Raises:
-        ArtifactMissingError: The folder contains no artifact.
-        RequestError: The folder contains artifacts of different checkpoints.
-    """
-    from runtimes.selection.ranking import rank_candidates  # only folders need it; a global import would slow down every start
-
-    names = sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}"))  # hidden folders are not finished
-    if not names:
-        raise ArtifactMissingError(path)
-    manifests: dict[str, Manifest] = {}
-    unusable: list[ToolkitError] = []
-    for name in names:
-        try:
-            manifests[name] = open_artifact(path / name).manifest
-        except ToolkitError as error:
-            logger.warning("%s; trying the others", error)
-            unusable.append(error)
-    if len({manifest.source.sha256 for manifest in manifests.values()}) > 1:
-        raise RequestError(f"{path}: contains artifacts of different checkpoints; name one of {', '.join(manifests)}")
-    host = read_host()
-    correct = drop_incorrect(manifests, host, int8_selftest_for(manifests.values()))
-    ranked = rank_candidates(correct, host, device)
-    best = next(iter(rank_candidates(correct, replace(host, libraries=frozenset(ENGINES)), device)), None)
-    if best is not None and best not in ranked:
-        logger.warning("%s; trying the next best", _missing_library(best.name, manifests[best.name].runtime))
-    return Candidates(manifests=manifests, ranked=ranked, unusable=unusable)
 
 
 def _for_task(artifact: Artifact, task: str) -> Artifact:
@@ -299,7 +256,7 @@ def _session_opener(artifact: str, manifest: Manifest) -> Any:  # noqa: ANN401 -
     try:
         return load_target(targets[name])
     except ModuleNotFoundError as error:
-        raise _missing_library(artifact, manifest.runtime, error.name) from error
+        raise missing_library(artifact, manifest.runtime, error.name) from error
     except ImportError as error:  # the library is installed, and one that it links to is not
         raise UnavailableError(f"{ENGINES[manifest.runtime].library} is installed but cannot be imported: {error}") from error
 
@@ -318,8 +275,3 @@ def _open_session(open_engine: Any, files: VerifiedFiles, options: LoadOptions) 
             logger.warning("%s is made for a GPU and this machine has none; running it on the CPU, which is slow", name)
     device = "cpu" if options.device == "auto" else options.device
     return open_engine(files, device, options.threads, options.provider_options)  # type: ignore[no-any-return]
-
-
-def _missing_library(artifact: str, runtime: str, package: str | None = None) -> MissingDependencyError:
-    engine = ENGINES[runtime]
-    return MissingDependencyError(package or engine.library, f"{artifact} (runtime '{runtime}')", engine.extra)

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.paths import GOLDEN
-from toolkit.records.record import BASELINE, Record, Workload, read_records
+from toolkit.records.record import BASELINE, Record, Workload
+from toolkit.records.record_file import read_records
 from toolkit.stats.rows import check_comparable, make_rows
 
 PUBLISHED = GOLDEN / "published"

@@ -6,7 +6,8 @@ import pytest
 
 from tests.perf_gate import NAME, check
 from tests.toolkit.stats.run_records import failed, record
-from toolkit.records.record import BASELINE, write_records
+from toolkit.records.record import BASELINE
+from toolkit.records.record_file import write_records
 
 
 def runs(seconds, base=4.0):

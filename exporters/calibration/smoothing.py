@@ -13,7 +13,7 @@ from torch import Tensor
 from exporters.calibration.activations import Activations, Calibration
 from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.families.folding import Smoothing
-from exporters.recipes import Recipe
+from exporters.recipe import Recipe
 from exporters.rounding.schemes import Scheme, scheme_of
 from runtimes.engines.pytorch.threads import CpuThreads
 

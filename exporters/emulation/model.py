@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exporters.checkpoint.checkpoint import Checkpoint
-from exporters.recipes import Layer, Recipe
+from exporters.recipe import Layer, Recipe
 from exporters.rounding.schemes import Scheme, scheme_of
 from runtimes.engines.pytorch.session import TorchSession
 

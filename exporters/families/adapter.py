@@ -12,7 +12,7 @@ from exporters.families.architectures import FAMILIES
 from exporters.families.folding import Fold
 from exporters.gate.gate import AnyReference, OnGateFailure, Reference
 from exporters.gate.labelled_image import LabelledImage
-from exporters.recipes import Recipe
+from exporters.recipe import Recipe
 from runtimes.artifact.manifest import ImageSpec, TokenizerSpec
 from runtimes.decoding.session import Inputs
 from runtimes.decoding.tokenizer import CaptionTokenizer

@@ -32,7 +32,7 @@ from exporters.finetune.image_states import ImageStates
 from exporters.finetune.models import Models
 from exporters.finetune.training_state import TrainingState, read_state
 from exporters.gate.labelled_image import LabelledImage
-from exporters.recipes import Recipe
+from exporters.recipe import Recipe
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import DatasetError, ImageReadError, OutputError, OutputExistsError, ToolkitError

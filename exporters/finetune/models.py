@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.finetune.fake_quantize import FakeWeight, fake_quantize
 from exporters.finetune.quantized_layers import quantized_layers, stored_as_fp16, tie_heads
-from exporters.recipes import Recipe
+from exporters.recipe import Recipe
 from runtimes.errors import RecipeError
 
 

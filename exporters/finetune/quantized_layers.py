@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from exporters.checkpoint.checkpoint import Checkpoint
 from exporters.onnx.storage import LARGE, optimized
-from exporters.recipes import Layer, Recipe
+from exporters.recipe import Layer, Recipe
 from exporters.rounding.schemes import Scheme, scheme_of
 from runtimes.errors import RecipeError
 

@@ -15,7 +15,7 @@ from exporters.gate.drift import drift_text, measure_drift, summed_by
 from exporters.gate.intervals import finite
 from exporters.gate.labelled_image import LabelledImage
 from exporters.gate.verdict import judge, within
-from exporters.recipes import Recipe
+from exporters.recipe import Recipe
 from runtimes.artifact.folder import sha256_of
 from runtimes.decoding.scoring import sequence_log_probability
 from runtimes.errors import GateError

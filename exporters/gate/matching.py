@@ -16,7 +16,7 @@ from exporters.gate.gate import OnGateFailure, enforce
 from exporters.gate.labelled_image import LabelledImage
 from exporters.gate.matching_limits import EXACT, limits_of
 from exporters.gate.retrieval import TOP, ranks, recall
-from exporters.recipes import Recipe
+from exporters.recipe import Recipe
 from runtimes.tasks.matcher import Matcher
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from exporters.recipes import Component, Layer, Recipe
+from exporters.recipe import Component, Layer, Recipe
 from exporters.rounding.blocks import BITS, SMALLEST_BLOCK
 
 FORMATS: Mapping[str, tuple[Layer, ...]] = {

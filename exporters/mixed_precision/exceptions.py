@@ -14,7 +14,7 @@ from exporters.gate.drift import Drift
 from exporters.gate.labelled_image import LabelledImage
 from exporters.mixed_precision.candidates import candidates, stored_bytes, with_formats
 from exporters.mixed_precision.local_error import LocalErrors
-from exporters.recipes import Layer, Recipe
+from exporters.recipe import Layer, Recipe
 
 IMAGES = 24
 """Calibration images in use: every third for the estimates, the others to measure drift."""

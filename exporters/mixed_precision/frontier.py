@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from exporters.recipes import Layer
+from exporters.recipe import Layer
 
 Objective = Literal["size", "time"]
 PRICES = 400

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from exporters.emulation.drift import Emulation
 from exporters.mixed_precision.candidates import stored_bytes
 from exporters.mixed_precision.layer_times import layer_seconds
-from exporters.recipes import Layer
+from exporters.recipe import Layer
 
 TOKENS = 11
 """Tokens per caption: the mean length of COCO's captions."""

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.onnx import blockwise, optimum_int8
 from exporters.onnx.storage import optimize
-from exporters.recipes import Component, Layer
+from exporters.recipe import Component, Layer
 from runtimes.engines.pytorch.int8_layers import Int8Linear, packing_engine, quantize_rows
 from runtimes.engines.pytorch.threads import CpuThreads
 

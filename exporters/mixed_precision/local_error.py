@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from exporters.emulation.drift import Emulation, Example
 from exporters.emulation.model import EmulatedLinear
-from exporters.recipes import Layer
+from exporters.recipe import Layer
 from runtimes.engines.pytorch.threads import CpuThreads
 
 ROWS = 48

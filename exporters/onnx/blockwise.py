@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from exporters.onnx.graphs import layer_of_table, lookup_tables, weight_products
-from exporters.recipes import Component
+from exporters.recipe import Component
 from exporters.rounding.blocks import BITS, Blocks, Float32, Rounding, blocks_of, round_to_nearest
 
 DOMAIN = "com.microsoft"

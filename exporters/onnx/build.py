@@ -14,7 +14,7 @@ from exporters.onnx import blockwise, optimum_int8
 from exporters.onnx.fused_attention import fuse_self_attention
 from exporters.onnx.graphs import export_graph
 from exporters.onnx.storage import optimized, store
-from exporters.recipes import Recipe
+from exporters.recipe import Recipe
 from exporters.rounding.blocks import round_to_nearest
 from exporters.rounding.gptq import gptq_rounding
 from runtimes.host.facts import read_host

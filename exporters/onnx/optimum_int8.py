@@ -20,7 +20,7 @@ from optimum.onnxruntime.configuration import QuantizationConfig
 from transformers import PretrainedConfig
 
 from exporters.onnx.graphs import layer_of_table, lookup_tables, weight_products
-from exporters.recipes import Component, Layer
+from exporters.recipe import Component, Layer
 
 WEIGHT_TYPES = {"qint8": QuantType.QInt8, "quint8": QuantType.QUInt8}
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.onnx.graphs import layer_of_table, lookup_tables, weight_products
-from exporters.recipes import Component
+from exporters.recipe import Component
 from exporters.writing.artifact_writer import payload_name
 from runtimes.artifact.folder import sha256_of
 from runtimes.errors import OutputError

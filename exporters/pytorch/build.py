@@ -14,7 +14,7 @@ import safetensors.torch
 from torch import nn
 
 from exporters.checkpoint.checkpoint import Checkpoint
-from exporters.recipes import Recipe
+from exporters.recipe import Recipe
 from runtimes.engines.pytorch.int8_layers import quantize_rows
 from runtimes.engines.pytorch.session import SCALES
 

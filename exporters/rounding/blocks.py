@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.recipes import Layer
+from exporters.recipe import Layer
 
 BITS = {"qint4": 4, "qint8": 8}
 SMALLEST_BLOCK = 16

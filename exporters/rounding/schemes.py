@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from exporters.recipes import Layer
+from exporters.recipe import Layer
 from exporters.rounding.blocks import blocks_of, quantize_blocks, ranges
 from runtimes.engines.pytorch.int8_layers import quantize_rows
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporters.recipes import Recipe
+from exporters.recipe import Recipe
 from exporters.writing.artifact_writer import guard_output
 from runtimes.errors import RecipeError
 

@@ -10,8 +10,8 @@ machine (memory, file descriptors, disk, network share) is an `EnvironmentFailed
 One rule applies to paths, bytes and Pillow images: the image is rotated by the EXIF orientation that it carries, and alpha is dropped, as
 transformers does. Metadata is used for nothing else: broken or oversized metadata is ignored.
 
-`preprocess` returns the same bits as the slow BlipImageProcessor of transformers, with which the checkpoints were trained. Greys of 16 bits
-and of type float differ on purpose: `convert("RGB")` clips nearly all of them to white.
+`preprocess` returns the same bits as the slow BlipImageProcessor of transformers, with which the checkpoints were trained, except
+for greys of more than 8 bits; see `colors`.
 """
 
 import contextlib
@@ -32,6 +32,7 @@ from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedI
 
 from runtimes.artifact.manifest import ImageSpec
 from runtimes.errors import EnvironmentFailedError, ImageReadError, ImageTooLargeError, RequestError, ToolkitError
+from runtimes.images.colors import TRANSPOSE, to_rgb, upright_rgb
 from runtimes.images.formats import HEAD_BYTES, webp_size, without_metadata
 from runtimes.images.opening import FORMATS, TooLargeError, UnfitError, open_image
 
@@ -61,17 +62,6 @@ ENVIRONMENT_ERRORS: Final = frozenset(
     if hasattr(errno, name)
 )
 """Values of `OSError.errno` that the machine causes, not the image."""
-TRANSPOSE: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation to the operation that makes the image upright."""
-
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # otherwise a program without logging prints Pillow's errors
 
 
@@ -144,8 +134,8 @@ def read_image(source: ImageInput, name: str | None = None, max_pixels: int = MA
                 return _decode(io.BytesIO(source), max_pixels, reduce_large)
             if isinstance(source, Image.Image):
                 _check_size(*source.size, max_pixels)
-                return _upright_rgb(source)
-            return _to_rgb(_from_array(source, max_pixels))
+                return upright_rgb(source)
+            return to_rgb(_from_array(source, max_pixels))
     except Exception as error:  # Pillow promises no closed set: OSError, ValueError, SyntaxError, struct.error, ...
         raise error_of(error, image_name(source, name)) from error
 
@@ -190,7 +180,7 @@ def preprocess(image: Image.Image, spec: ImageSpec) -> NDArray[np.float32]:
     Returns:
         Pixels f32[3,S,S], bit for bit those of the slow BlipImageProcessor of transformers.
     """
-    resized = np.asarray(_to_rgb(image).resize((spec.width_px, spec.height_px), Image.Resampling[spec.resample.upper()]))
+    resized = np.asarray(to_rgb(image).resize((spec.width_px, spec.height_px), Image.Resampling[spec.resample.upper()]))
     # A u8 has 256 values, so each channel needs a table of 256 results, computed in the order and precision of transformers.
     rescaled = (np.arange(256, dtype=np.float64) * spec.rescale).astype(np.float32)
     pixels = np.empty((3, spec.height_px, spec.width_px), np.float32)
@@ -240,7 +230,7 @@ def _decode_once(file: BinaryIO, max_pixels: int, reduce_large: bool) -> Image.I
         if sorted(image._tile_size) == sorted(image.size):  # the size is checked: load() would compare it with Pillow's limit
             image.im = Image.new(image.mode, image._tile_size).im
     image.load()
-    return _upright_rgb(image)
+    return upright_rgb(image)
 
 
 def _reduce(image: JpegImagePlugin.JpegImageFile, max_pixels: int) -> None:
@@ -270,35 +260,6 @@ def _from_array(array: object, max_pixels: int) -> Image.Image:
         raise UnfitError(f"is an array {array.dtype}[{','.join(map(str, array.shape))}]; {accepted}")
     _check_size(array.shape[1], array.shape[0], max_pixels)
     return Image.fromarray(array)
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB and rotate it by its EXIF orientation. The given image is not changed."""
-    rgb, orientation = _to_rgb(image), None
-    with contextlib.suppress(Exception):  # a broken EXIF block: the image is captioned without rotation
-        orientation = TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return rgb if orientation is None else rgb.transpose(orientation)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB. Greys of more than 8 bits are scaled first, which `convert` does not do."""
-    image.load()
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        # Keep the upper byte, as Pillow does for 16-bit colours. Some TIFFs declare 12 bits.
-        bits = image.tag_v2.get(258, (16,))[0] if isinstance(image, TiffImagePlugin.TiffImageFile) else 16
-        image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        low, high = cast("tuple[float, float]", image.getextrema())
-        top = 65535 if image.mode == "I" else 255
-        if not 0 <= low <= high <= top:
-            raise UnfitError(f"has grey values from {low} to {high}, outside 0 to {top}; save it with 8 bits")
-        if image.mode == "F" and high <= 1:
-            image = image.point(lambda value: value * 255.0 + 0.5).convert("L")
-        elif image.mode == "I" and (high > 255 or image.format == "PPM"):  # Pillow scales every PPM of more than 8 bits to 16 bits
-            image = image.point(lambda value: value / 256.0).convert("L")
-    return image.convert("RGB")
 
 
 def image_name(source: object, name: str | None = None) -> str:

@@ -31,7 +31,7 @@ def is_batch_invariant(captioner: "TextGenerator[Any, Any]", request: "Request")
 
 
 def _equal_rows(layer: Mapping[str, Any]) -> bool:
-    """Return whether a layer's products give a row the same bits in every batch; see `exporters.recipes.Layer` for the fields."""
+    """Return whether a layer's products give a row the same bits in every batch; see `exporters.recipe.Layer` for the fields."""
     weights, block = layer.get("weights", "fp32"), layer.get("block_size")
     if weights == "fp32":
         return True

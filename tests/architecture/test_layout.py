@@ -20,7 +20,11 @@ from toolkit.cli import COMMANDS
 from toolkit.metrics.ngrams import COUNTERS
 
 PACKAGES = ("runtimes", "exporters", "toolkit")
-MAX_LINES = 400
+MAX_LINES = 300
+LONG = {
+    "runtimes/errors.py": "a table: one class per error code, so that codes are found in one place",
+}
+"""Longer modules, and why they are not divided. None has over 400 lines."""
 MAX_MODULES = 16
 """In one folder; `commands` has one module per verb."""
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "base_utils"}
@@ -55,7 +59,9 @@ def test_a_module_says_what_it_is():
 
 
 def test_a_module_is_short_and_named_for_what_it_holds():
-    assert {name: lines for name, text in MODULES.items() if (lines := len(text.splitlines())) > MAX_LINES} == {}
+    lines = {name: len(text.splitlines()) for name, text in MODULES.items()}
+    assert {name for name, count in lines.items() if count > MAX_LINES} == set(LONG)
+    assert max(lines.values()) <= 400
     assert [name for name in MODULES if Path(name).stem in NAMELESS] == []
 
 

@@ -20,7 +20,7 @@ from tests.paths import ROOT
 from toolkit.bench.runner import NO_GPU, OTHER_DEVICE
 from toolkit.cli import main
 from toolkit.datasets import load_dataset
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 from toolkit.records.source_commit import source_commit
 from toolkit.report.page import render_html
 from toolkit.report.reproduction import commands

@@ -7,7 +7,7 @@ import pytest
 
 import runtimes
 from tests.cli.run_bench import PROMPT, run
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 from toolkit.tables.render import RENDERERS
 
 

@@ -15,7 +15,7 @@ from exporters.gate.retrieval import ranks, recall
 from runtimes.decoding.scoring import sequence_log_probability
 from toolkit.cli import main
 from toolkit.metrics.vqa_accuracy import vqa_accuracy
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 
 TEXTS = 8
 

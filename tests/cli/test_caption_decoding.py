@@ -12,7 +12,7 @@ from runtimes.artifact.generation import SAMPLING_SETTINGS, GenerationConfig
 from tests.cli.test_caption import errors_of, run
 from toolkit.cli import main
 from toolkit.commands import bench, caption
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 from toolkit.report.reproduction import commands
 
 OPTIONS = [

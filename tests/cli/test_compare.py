@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from tests.golden.__main__ import LIMITS, before_and_after, compared
 from tests.paths import GOLDEN
 from toolkit.cli import main
-from toolkit.records.record import write_records
+from toolkit.records.record_file import write_records
 
 NUMBER = re.compile(r"(-?\d+\.\d+(?:e[-+]?\d+)?)")
 """Fractions, which may differ in the last bit between versions of the C library's logarithm."""

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from tests.paths import GOLDEN
 from toolkit.cli import main
 from toolkit.compare.history import history_sheet
-from toolkit.compare.pairing import Run
-from toolkit.records.record import read_records, write_records
+from toolkit.compare.pairing import BenchRun
+from toolkit.records.record_file import read_records, write_records
 from toolkit.report.page import render_html
 from toolkit.tables.render import RENDERERS
 
@@ -48,7 +48,7 @@ def test_a_page_of_several_files_shows_the_newest_one_and_the_history(tmp_path):
     write_records(later, records)
     result = run(later, RECORDS, "--format", "html", "--no-images")
     assert (result.exit_code, result.stderr) == (0, "")
-    history = history_sheet([Run(name=str(file), records=read_records(file)) for file in (RECORDS, later)])
+    history = history_sheet([BenchRun(name=str(file), records=read_records(file)) for file in (RECORDS, later)])
     assert result.stdout == render_html(records, None, history)
     assert "<summary>Change over time</summary>" in result.stdout
 

@@ -11,7 +11,8 @@ from types import ModuleType
 
 from click.testing import CliRunner
 
-from exporters.recipes import DEFAULT, DEPLOYABLE, RECIPES, Recipe
+from exporters.recipe import DEFAULT, Recipe
+from exporters.recipes import DEPLOYABLE, RECIPES
 from runtimes import errors
 from runtimes.engine_registry import load_target
 from runtimes.engines.ort.providers import PROVIDERS

@@ -17,7 +17,8 @@ from tests.paths import GOLDEN
 from tests.quality import page as quality_page
 from tests.scale import page as scale
 from toolkit.bench.peers.table import render_peers
-from toolkit.records.record import Record, read_records
+from toolkit.records.record import Record
+from toolkit.records.record_file import read_records
 from toolkit.report.plots import first_plot
 from toolkit.report.svg import Plot, standalone
 from toolkit.report.theme import DARK, LIGHT

@@ -15,7 +15,7 @@ import pytest
 from tests.docs.pages import blocks, name_of, pages
 from tests.golden.__main__ import before_and_after
 from tests.paths import ROOT
-from toolkit.records.record import write_records
+from toolkit.records.record_file import write_records
 
 QUICK = {"docs/reference/python-api.md"}
 """Pages that take seconds; the others export, package or measure."""

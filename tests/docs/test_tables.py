@@ -4,7 +4,7 @@ import pytest
 
 from tests.docs.pages import kinds, name_of, pages, rendered
 from tests.docs.tables import PUBLISHED, RENDERERS, file_of, images, plot, texts
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if kinds(page) & set(RENDERERS)], ids=name_of)

@@ -14,7 +14,8 @@ from exporters.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from exporters.export import export
 from exporters.gate.gate import Agreement, compare
 from exporters.gate.labelled_image import LabelledImage
-from exporters.recipes import RECIPES, Layer, Recipe, find_recipe
+from exporters.recipe import Layer, Recipe
+from exporters.recipes import RECIPES, find_recipe
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import ExportError, GateError, OutputError, OutputExistsError

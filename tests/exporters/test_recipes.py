@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from exporters.recipes import RECIPES, Component, Recipe, find_recipe, find_recipes, for_task
+from exporters.recipe import Component, Recipe
+from exporters.recipes import RECIPES, find_recipe, find_recipes, for_task
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import RecipeError, UnknownNameError

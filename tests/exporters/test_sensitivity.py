@@ -9,7 +9,8 @@ from exporters.calibration.activations import Calibration
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.gate.labelled_image import LabelledImage
 from exporters.mixed_precision.journal import DriftJournal
-from exporters.recipes import Component, Recipe, find_recipe
+from exporters.recipe import Component, Recipe
+from exporters.recipes import find_recipe
 from exporters.sensitivity import measure_sensitivity
 from runtimes.errors import RecipeError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.verified_files import open_verified
 from toolkit.batch.journal import partial_of
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from tests.fuzz.mutate import damaged
 from tests.fuzz.tally import Tally
 from toolkit.bench.peers.catalogue import PEERS
 from toolkit.bench.peers.folder import PEER_NAME, PeerFolder, read_folder
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 from toolkit.tables.render import RENDERERS
 
 MAX_GROWN_KB = 200_000

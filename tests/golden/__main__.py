@@ -10,15 +10,16 @@ from pathlib import Path
 
 from toolkit.compare import history, render
 from toolkit.compare.limits import read_limit
-from toolkit.compare.pairing import AllowedDifferences, Run, pair_up
-from toolkit.records.record import Record, read_records
+from toolkit.compare.pairing import AllowedDifferences, BenchRun, pair_up
+from toolkit.records.record import Record
+from toolkit.records.record_file import read_records
 from toolkit.tables.render import RENDERERS
 
 HERE = Path(__file__).parent
 LIMITS = ("seconds_per_image>+5%", "drift>0.01", "joules_per_image>+5%")
 
 
-def before_and_after() -> tuple[Run, Run]:
+def before_and_after() -> tuple[BenchRun, BenchRun]:
     """Return the records, and a copy in which one case has a slower encoder and another case is smaller."""
     records = read_records(HERE / "records.jsonl")
     moments = ("2026-11-20T09:30:00Z", "2026-11-24T09:30:00Z")
@@ -26,7 +27,7 @@ def before_and_after() -> tuple[Run, Run]:
     before, after = (
         [replace(record, measured_at=moment, commit=commit) for record in records] for moment, commit in zip(moments, commits, strict=True)
     )
-    return Run(name="before.jsonl", records=before), Run(name="after.jsonl", records=[_changed(record) for record in after])
+    return BenchRun(name="before.jsonl", records=before), BenchRun(name="after.jsonl", records=[_changed(record) for record in after])
 
 
 def _changed(record: Record) -> Record:

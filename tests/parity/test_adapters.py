@@ -21,7 +21,7 @@ from runtimes.errors import CheckpointError
 from runtimes.loading import load
 from tests.checkpoints import untie
 from toolkit.cli import main
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 
 ATTENTION = ["query", "value", "qkv"]
 HEAD = "text_decoder.cls.predictions.decoder"

@@ -39,7 +39,8 @@ from exporters.onnx.build import layers_in_4_bits
 from exporters.onnx.fused_attention import fuse_self_attention
 from exporters.onnx.graphs import export_graph, weight_products
 from exporters.onnx.storage import optimize, store_as_fp16
-from exporters.recipes import Component, find_recipe
+from exporters.recipe import Component
+from exporters.recipes import find_recipe
 from exporters.rounding.blocks import Blocks, Float32, Rounding, quantize_blocks, round_to_nearest
 from exporters.rounding.gptq import gptq_rounding
 from runtimes.decoding.scoring import token_log_probabilities

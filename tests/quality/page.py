@@ -14,7 +14,7 @@ from exporters.gate.verdict import judge
 from tests.docs.pages import DOCS, rendered
 from tests.docs.reference import table
 from tests.quality.sections import Row, Section, read_section
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 from toolkit.records.source_commit import shown_commit
 from toolkit.stats.rows import check_comparable, make_rows
 from toolkit.tables.columns import BESIDE, QUALITY, SCORES

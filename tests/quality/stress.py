@@ -25,7 +25,8 @@ from exporters.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from exporters.export import export
 from exporters.gate.drift import measure_drift
 from exporters.gate.intervals import Float64
-from exporters.recipes import Recipe, find_recipe
+from exporters.recipe import Recipe
+from exporters.recipes import find_recipe
 from runtimes.loading import load
 from tests.paths import ROOT
 from tests.quality.sections import write_section

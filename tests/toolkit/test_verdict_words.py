@@ -10,7 +10,7 @@ from exporters.gate.gate import findings_line
 from exporters.gate.verdict import CANNOT_TELL, LOSS, NO_LOSS
 from tests.paths import ROOT
 from tests.toolkit.stats.run_records import WORKLOAD, quality, record
-from toolkit.compare.pairing import AllowedDifferences, Run, pair_up
+from toolkit.compare.pairing import AllowedDifferences, BenchRun, pair_up
 from toolkit.compare.render import line_of
 from toolkit.compare.render import render_markdown as render_comparison
 from toolkit.records.record import BASELINE
@@ -35,7 +35,7 @@ def records(losses):
 
 @pytest.mark.parametrize("verdict", LOSSES)
 def test_tables_page_comparison_card_and_gate_have_the_same_words(verdict):
-    run = Run(name="run.jsonl", records=records(LOSSES[verdict]))
+    run = BenchRun(name="run.jsonl", records=records(LOSSES[verdict]))
     row = next(row for row in make_rows(run.records) if row["case"] == "case")
     text = row["verdict_text"]
     assert (row["verdict"], text.split(" (")[0]) == (verdict, verdict)

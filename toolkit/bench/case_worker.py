@@ -13,7 +13,7 @@ from typing import Any  # noqa: E402
 from runtimes.engine_registry import load_target  # noqa: E402
 from runtimes.workers.child import Send, serve  # noqa: E402
 from toolkit.bench.cases import Opened  # noqa: E402
-from toolkit.bench.job import CaseJob, Result  # noqa: E402
+from toolkit.bench.job import CaseJob, CaseResult  # noqa: E402
 from toolkit.bench.meters.gpu_memory import peak_gpu_bytes  # noqa: E402
 from toolkit.bench.meters.rapl import EnergyMeter  # noqa: E402
 from toolkit.bench.meters.rss import peak_bytes, resident_bytes  # noqa: E402
@@ -25,7 +25,7 @@ TEXT_PHASES = ("question", "match")
 """Phases whose seconds are `toolkit.records.record.ImageTimes.text_s`."""
 
 
-def run(job: CaseJob, send: Send) -> Result:
+def run(job: CaseJob, send: Send) -> CaseResult:
     """Load the case, run the model on all samples, then score the references."""
     open_case = load_target(job.opener)(Path(job.path), job)
     import_s = time.perf_counter() - started
@@ -52,7 +52,7 @@ def run(job: CaseJob, send: Send) -> Result:
         send(len(of_batch))
     cpu, throttled = time.process_time() - cpu, throttling.seconds()
     peak, gpu = peak_bytes(), peak_gpu_bytes(job.device)
-    return Result(
+    return CaseResult(
         versions=opened.versions,
         providers=opened.providers,
         parameter_bytes=opened.parameter_bytes,

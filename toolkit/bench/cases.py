@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from runtimes.artifact.folder import Artifact
 from runtimes.engine_registry import load_target
-from toolkit.bench.job import CaseJob, Result
+from toolkit.bench.job import CaseJob, CaseResult
 from toolkit.bench.roofline.model_costs import arithmetic_of
 from toolkit.records.record import BASELINE, Arithmetic, Subject
 
@@ -70,7 +70,7 @@ class Case(Protocol):
         """Return "module:function" and a path. In the worker, `function(path, job)` imports libraries and returns an `Opener`."""
         ...
 
-    def subject(self, result: Result) -> Subject:
+    def subject(self, result: CaseResult) -> Subject:
         """Return a description of what ran, with its size in bytes."""
         ...
 
@@ -101,7 +101,7 @@ class ArtifactCase:
         """See `Case`."""
         return "toolkit.bench.cases:artifact_opener", str(self.artifact.path)
 
-    def subject(self, result: Result) -> Subject:
+    def subject(self, result: CaseResult) -> Subject:
         """See `Case`."""
         manifest, size = self.artifact.manifest, self.artifact.total_bytes
         return Subject(
@@ -145,7 +145,7 @@ class TransformersCase:
         """See `Case`."""
         return "toolkit.bench.cases:transformers_opener", str(self.checkpoint)
 
-    def subject(self, result: Result) -> Subject:
+    def subject(self, result: CaseResult) -> Subject:
         """See `Case`."""
         assert result.parameter_bytes is not None
         disk_bytes = sum(file.stat().st_size for file in self.weight_files)

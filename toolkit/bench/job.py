@@ -1,4 +1,4 @@
-"""The request to a benchmark worker (`CaseJob`) and its response (`Result`). A sample is an image, or an image and a question about it."""
+"""Request of a benchmark worker (`CaseJob`) and its response (`CaseResult`). A sample is an image, or an image and a question about it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,7 +82,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class CaseResult:
     """The worker's measurements."""
 
     versions: dict[str, str]

@@ -20,7 +20,7 @@ from runtimes.host.facts import gpu_name, memory_bytes, read_host
 from runtimes.workers.parent import request_once
 from toolkit.bench.cases import PEER_NAME, ArtifactCase, Case, TransformersCase, is_peer
 from toolkit.bench.distributions import temporary_folder
-from toolkit.bench.job import CaseJob, Result
+from toolkit.bench.job import CaseJob, CaseResult
 from toolkit.bench.roofline.machine_limits import measure_limits
 from toolkit.bench.roofline.model_costs import arithmetic_of, baseline_arithmetic, blip_sizes
 from toolkit.bench.tasks.metrics import Metrics
@@ -252,12 +252,12 @@ def job_of(case: Case, dataset: Dataset, workload: Workload, *, score: bool, dis
     )
 
 
-def _work(job: CaseJob, on_samples: Callable[[int], None]) -> tuple[Result | None, str | None]:
+def _work(job: CaseJob, on_samples: Callable[[int], None]) -> tuple[CaseResult | None, str | None]:
     """Run a job in a worker process; return the result, or None and the error."""
-    return request_once("toolkit.bench.case_worker", job, Result, threads=job.threads, on_progress=on_samples)
+    return request_once("toolkit.bench.case_worker", job, CaseResult, threads=job.threads, on_progress=on_samples)
 
 
-def _failure(dataset: Dataset, result: Result) -> str | None:
+def _failure(dataset: Dataset, result: CaseResult) -> str | None:
     """Return the error of a result without any text or with a NaN or infinite score, which a record (strict JSON) cannot store."""
     if all(sample.error for sample in result.samples):
         return f"every image failed: {result.samples[0].error}"
@@ -271,7 +271,7 @@ def _failure(dataset: Dataset, result: Result) -> str | None:
     return None
 
 
-def _quality(dataset: Dataset, result: Result, metrics: Metrics | None) -> tuple[ImageQuality, ...]:
+def _quality(dataset: Dataset, result: CaseResult, metrics: Metrics | None) -> tuple[ImageQuality, ...]:
     images = [
         ImageQuality(
             file=shown_name(image.path.name), caption=sample.text, tokens=sample.tokens, error=sample.error, question=image.question

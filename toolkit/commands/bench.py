@@ -123,7 +123,8 @@ def command(
     from toolkit.bench.tasks.table import BENCH_TASKS, check_options, check_samples
     from toolkit.datasets import load_dataset
     from toolkit.metrics.ngrams import pick_counter
-    from toolkit.records.record import Workload, write_records
+    from toolkit.records.record import Workload
+    from toolkit.records.record_file import write_records
     from toolkit.records.settings import sweep
     from toolkit.report.file import require_report_extra, write_text
     from toolkit.tables.render import RENDERERS

@@ -64,7 +64,7 @@ def default_artifact() -> Path:
         RequestError, ArtifactMissingError: There is no such folder, or no artifact in it.
         UnavailableError: No artifact of the folder can run here.
     """
-    from runtimes.loading import find_candidates
+    from runtimes.selection.candidates import find_candidates
 
     folder = _artifacts_folder()
     candidates = find_candidates(folder)

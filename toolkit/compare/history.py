@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from runtimes.errors import RequestError
-from toolkit.compare.pairing import Run, differences
+from toolkit.compare.pairing import BenchRun, differences
 from toolkit.records.source_commit import shown_commit
 from toolkit.stats.rows import Row, make_rows
 from toolkit.tables.columns import NOT_MEASURED, Column, shown_case
@@ -55,7 +55,7 @@ UNCHANGED = "="
 """Shown instead of a change of less than 0.05 %."""
 
 
-def history_rows(runs: Sequence[Run]) -> list[Row]:
+def history_rows(runs: Sequence[BenchRun]) -> list[Row]:
     """Return the rows, grouped by case and sorted by time of measurement. Runs without a time come first, in the given order.
 
     Raises:
@@ -64,18 +64,18 @@ def history_rows(runs: Sequence[Run]) -> list[Row]:
     if len({run.name for run in runs}) < len(runs):
         raise RequestError("a file of records is given twice")
     ordered = sorted(runs, key=_measured_at)
-    groups: dict[tuple[str, int, int, int | None], list[tuple[Run, Row]]] = {}
+    groups: dict[tuple[str, int, int, int | None], list[tuple[BenchRun, Row]]] = {}
     for run in ordered:
         for row in make_rows(run.records):
             groups.setdefault((row["case"], row["batch_size"], row["threads"], row["forced_tokens"]), []).append((run, row))
     return [_row(index, entries) for entries in groups.values() for index in range(len(entries))]
 
 
-def _measured_at(run: Run) -> str:
+def _measured_at(run: BenchRun) -> str:
     return run.records[0].measured_at or ""
 
 
-def _row(index: int, entries: Sequence[tuple[Run, Row]]) -> Row:
+def _row(index: int, entries: Sequence[tuple[BenchRun, Row]]) -> Row:
     run, report = entries[index]
     row: Row = dict.fromkeys(KEYS)
     row |= {key: report[key] for key in ("case", "setting", "batch_size", "threads", "forced_tokens", *FIGURES)}
@@ -119,17 +119,17 @@ LEGEND = (
 )
 
 
-def history_sheet(runs: Sequence[Run]) -> Sheet:
+def history_sheet(runs: Sequence[BenchRun]) -> Sheet:
     """Return the table, without failed rows."""
     return Sheet("Change over time", COLUMNS, [row for row in history_rows(runs) if row["seconds_per_image"] is not None], LEGEND)
 
 
-def newest(runs: Sequence[Run]) -> Run:
+def newest(runs: Sequence[BenchRun]) -> BenchRun:
     """Return the run that was measured last."""
     return sorted(runs, key=_measured_at)[-1]
 
 
-def render_markdown(runs: Sequence[Run]) -> str:
+def render_markdown(runs: Sequence[BenchRun]) -> str:
     """Return the table, and below it the rows that are not comparable, unstable or failed."""
     rows = history_rows(runs)
     notes = {
@@ -146,7 +146,7 @@ def render_markdown(runs: Sequence[Run]) -> str:
     return "\n\n".join([*parts, LEGEND]) + "\n"
 
 
-def render_csv(runs: Sequence[Run]) -> str:
+def render_csv(runs: Sequence[BenchRun]) -> str:
     """Return the rows as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, KEYS, lineterminator="\n")
@@ -155,15 +155,15 @@ def render_csv(runs: Sequence[Run]) -> str:
     return text.getvalue()
 
 
-def render_json(runs: Sequence[Run]) -> str:
+def render_json(runs: Sequence[BenchRun]) -> str:
     """Return the rows as JSON."""
     return json.dumps(history_rows(runs), indent=1, ensure_ascii=False) + "\n"
 
 
-RENDERERS: dict[str, Callable[[Sequence[Run]], str]] = {"md": render_markdown, "csv": render_csv, "json": render_json}
+RENDERERS: dict[str, Callable[[Sequence[BenchRun]], str]] = {"md": render_markdown, "csv": render_csv, "json": render_json}
 
 
-def render_history(runs: Sequence[Run], layout: str, table_name: str | None) -> str:
+def render_history(runs: Sequence[BenchRun], layout: str, table_name: str | None) -> str:
     """Return the history in a layout of RENDERERS.
 
     Raises:

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 from runtimes.errors import RecordError, RequestError
 from toolkit.compare.case_pair import CasePair, CaseRun
-from toolkit.records.record import BASELINE, Record, read_records
+from toolkit.records.record import BASELINE, Record
+from toolkit.records.record_file import read_records
 from toolkit.records.settings import AXES, NATURAL, Setting, setting_of, settings_of
 from toolkit.stats.rows import Row, check_comparable, group, make_rows
 
@@ -22,7 +23,7 @@ HASH_LENGTH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class BenchRun:
     """One file of records."""
 
     name: str
@@ -61,7 +62,7 @@ class Paired:
     """The reason why there is no pair."""
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> BenchRun:
     """Read the records of one run.
 
     Raises:
@@ -69,10 +70,10 @@ def read_run(path: Path) -> Run:
     """
     records = read_records(path)
     check_comparable(records, str(path))
-    return Run(name=str(path), records=records)
+    return BenchRun(name=str(path), records=records)
 
 
-def differences(a: Run, b: Run) -> list[Difference]:
+def differences(a: BenchRun, b: BenchRun) -> list[Difference]:
     """Return the differences that make the figures of two runs incomparable, except settings."""
     result = []
     for kind, part, fields in (("hosts", "host", HOST), ("workloads", "workload", WORKLOAD)):
@@ -91,7 +92,7 @@ def _short(value: object) -> str:
     return value[:12] if isinstance(value, str) and len(value) == HASH_LENGTH else repr(value)
 
 
-def check_comparable_runs(a: Run, b: Run, allowed: AllowedDifferences) -> None:
+def check_comparable_runs(a: BenchRun, b: BenchRun, allowed: AllowedDifferences) -> None:
     """Raise an error if two runs differ in a way that is not allowed.
 
     Raises:
@@ -102,11 +103,11 @@ def check_comparable_runs(a: Run, b: Run, allowed: AllowedDifferences) -> None:
             _refuse(a, b, difference)
 
 
-def _refuse(a: Run, b: Run, difference: Difference) -> NoReturn:
+def _refuse(a: BenchRun, b: BenchRun, difference: Difference) -> NoReturn:
     raise RecordError(f"{a.name} and {b.name}", f"{difference.text}; compare them anyway with --allow-different-{difference.kind}")
 
 
-def pair_up(a: Run, b: Run, names: Sequence[tuple[str, str]], allowed: AllowedDifferences) -> list[Paired]:
+def pair_up(a: BenchRun, b: BenchRun, names: Sequence[tuple[str, str]], allowed: AllowedDifferences) -> list[Paired]:
     """Pair cases of two runs, for each setting that both ran.
 
     Args:
@@ -133,7 +134,7 @@ def pair_up(a: Run, b: Run, names: Sequence[tuple[str, str]], allowed: AllowedDi
     ]
 
 
-def _settings(a: Run, b: Run, allowed: AllowedDifferences) -> dict[tuple[Setting, Setting], str]:
+def _settings(a: BenchRun, b: BenchRun, allowed: AllowedDifferences) -> dict[tuple[Setting, Setting], str]:
     """Return (setting of A, setting of B) → label for the settings to compare; they differ only if that is allowed and each run has one."""
     in_a, in_b = (settings_of(run.records) for run in (a, b))
     common = {
@@ -147,17 +148,17 @@ def _settings(a: Run, b: Run, allowed: AllowedDifferences) -> dict[tuple[Setting
     return common
 
 
-def _length(run: Run, setting: Setting) -> int | None:
+def _length(run: BenchRun, setting: Setting) -> int | None:
     return next(record.workload.max_length for record in run.records if setting_of(record) == setting)
 
 
-def _setting_text(run: Run, setting: Setting) -> str:
+def _setting_text(run: BenchRun, setting: Setting) -> str:
     """Return a setting as text: "b1 t2 20tok", or "b1 t2 natural to 20" with the maximum length."""
     words = [NATURAL if value is None else AXES[axis].format(value) for axis, value in vars(setting).items()]
     return " ".join(words) + (f" to {_length(run, setting)}" if setting.tokens is None else "")
 
 
-def _case_runs(run: Run) -> dict[tuple[str, Setting], CaseRun]:
+def _case_runs(run: BenchRun) -> dict[tuple[str, Setting], CaseRun]:
     rows: dict[tuple[str, Setting], Row] = {
         (row["case"], Setting(batch_size=row["batch_size"], threads=row["threads"], tokens=row["forced_tokens"])): row
         for row in make_rows(run.records)

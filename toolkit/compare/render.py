@@ -9,7 +9,7 @@ from runtimes.artifact import json_dataclass
 from toolkit.compare.comparison import Compared, compare
 from toolkit.compare.limits import Limit, Violation, find_violations
 from toolkit.compare.measures import MEASURES
-from toolkit.compare.pairing import Paired, Run
+from toolkit.compare.pairing import BenchRun, Paired
 from toolkit.records.record import BASELINE
 from toolkit.records.source_commit import shown_commit
 from toolkit.tables.columns import Column
@@ -59,7 +59,7 @@ def line_of(paired: Paired, limits: Sequence[Limit], *, strict: bool) -> Line:
     return Line(paired=paired, compared=(), violations=[Violation(limit=limit, reason=lost) for limit in limits if lost])
 
 
-def render_markdown(a: Run, b: Run, lines: Sequence[Line]) -> str:
+def render_markdown(a: BenchRun, b: BenchRun, lines: Sequence[Line]) -> str:
     """Return a table for each pair of cases, then unmeasured measures, unstable cases, cases without a pair, and violated limits."""
     parts, words = ["\n".join([_run("A", a), _run("B", b), *_versions(a, b)])], words_of(a.records)
     for line in lines:
@@ -75,7 +75,7 @@ def render_markdown(a: Run, b: Run, lines: Sequence[Line]) -> str:
     return "\n\n".join(filter(None, [*parts, LEGEND])) + "\n"
 
 
-def render_json(a: Run, b: Run, lines: Sequence[Line]) -> str:
+def render_json(a: BenchRun, b: BenchRun, lines: Sequence[Line]) -> str:
     """Return the comparison as JSON. A change is a fraction of A's value, or a difference if `absolute`."""
     report = {
         "schema": SCHEMA,
@@ -142,20 +142,20 @@ def _section(title: str, lines: Sequence[str]) -> str:
     return "\n".join([title, *lines]) if lines else ""
 
 
-def _run(letter: str, run: Run) -> str:
+def _run(letter: str, run: BenchRun) -> str:
     first = run.records[0]
     known = [first.measured_at, first.commit and f"commit {shown_commit(first.commit)}", first.host.cpu]
     return f"{letter}: {', '.join([run.name, *filter(None, known)])}"
 
 
-def _versions(a: Run, b: Run) -> list[str]:
+def _versions(a: BenchRun, b: BenchRun) -> list[str]:
     """Return a line that lists the versions that differ; empty if none differs."""
     old, new = ({"Python": run.records[0].host.python, **versions_of(run.records)} for run in (a, b))
     changed = [f"{name} {old[name]} → {new[name]}" for name in old if name in new and old[name] != new[name]]
     return [f"Versions: {', '.join(changed)}"] if changed else []
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def _facts(run: BenchRun) -> dict[str, Any]:
     first = run.records[0]
     return {
         "file": run.name,

@@ -31,7 +31,7 @@ _PROBE_COUNTS = NgramCounts(matches=(5, 3, 1, 0), totals=(5, 4, 3, 2), hypothesi
 
 
 @dataclass(frozen=True)
-class Counter:
+class NgramCounter:
     """A backend that works on this machine."""
 
     name: str
@@ -39,7 +39,7 @@ class Counter:
     count: Count
 
 
-def pick_counter(names: Sequence[str] = tuple(COUNTERS)) -> Counter:
+def pick_counter(names: Sequence[str] = tuple(COUNTERS)) -> NgramCounter:
     """Return the first backend that works on this machine; log why the others do not.
 
     Args:
@@ -64,7 +64,7 @@ def pick_counter(names: Sequence[str] = tuple(COUNTERS)) -> Counter:
             continue
         if counts == _PROBE_COUNTS:
             logger.info("BLEU: n-grams are counted with %s", name)
-            return Counter(name, count)
+            return NgramCounter(name, count)
         logger.warning("BLEU: cannot count n-grams with %s (wrong counts: %s instead of %s)", name, counts, _PROBE_COUNTS)
     raise LookupError(f"no BLEU counter works among: {', '.join(names)}")
 

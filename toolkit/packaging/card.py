@@ -9,7 +9,7 @@ from exporters.gate.findings import card_text
 from runtimes.artifact.manifest import Manifest
 from runtimes.errors import RecordError
 from toolkit.packaging.goldens import IMAGES
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 from toolkit.stats.rows import check_comparable
 from toolkit.tables.render import render_markdown
 

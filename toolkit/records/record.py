@@ -4,28 +4,15 @@ Records contain no statistics; a report is computed from records alone.
 """
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from runtimes.artifact import json_dataclass
-from runtimes.errors import OutputError, RecordError
-from runtimes.storage.atomic_write import write_atomically
 from runtimes.tasks.registry import TASKS
 from toolkit.records.image_quality import ImageQuality, require_at_least
 
 SCHEMA = 2
 # Schema history; it may change until the first release tag. 1 (2026-11): first. 2 (2026-11): forced tokens instead of a minimum length;
 # names of the images and the checkpoint; the limits of the recipe.
-
-MAX_BYTES = 1 << 30
-"""Size limit of a file. A line has a few kB, so this is enough for hundreds of thousands of cases."""
-MAX_NUMBER = 1e18
-"""Larger numbers are refused, because no measurement reaches them."""
-
-SIGNED = ("log_probability", "similarities")
-"""Names of numbers that may be negative."""
 
 BASELINE = "hf-fp32"
 """Name of the baseline case: transformers' `generate` in FP32."""
@@ -166,7 +153,7 @@ class ImageTimes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class MachineLimits:
     """Maximum throughput of the machine: the best of several measurements."""
 
     threads: int
@@ -244,7 +231,7 @@ class Record:
     """One entry per batch."""
     quality: tuple[ImageQuality, ...] = ()
     """One entry per image in the first repeat of each setting; later repeats have the same captions."""
-    limits: Limits | None = None
+    limits: MachineLimits | None = None
     """Limits of the machine with the workload's threads, measured before the first case."""
     arithmetic: Arithmetic | None = None
     """Minimum work of the case."""
@@ -259,71 +246,3 @@ class Record:
     """Start of the case in UTC, as 2026-11-24T09:30:00Z."""
     commit: str | None = None
     """Commit of the toolkit's source tree, with +dirty if it has changes; None for an installed wheel."""
-
-
-def to_lines(records: Sequence[Record]) -> bytes:
-    """Return the content of a records file: one line of JSON per record."""
-    return b"".join(json_dataclass.canonical_json(json_dataclass.dump(record)) + b"\n" for record in records)
-
-
-def write_records(path: Path, records: Sequence[Record]) -> None:
-    """Write records with an atomic rename, so that the file is complete at any time.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    try:
-        write_atomically(path, to_lines(records))
-    except OSError as error:
-        raise OutputError(path, error.strerror or str(error)) from error
-
-
-def read_records(path: Path) -> list[Record]:
-    """Read and check a records file.
-
-    Raises:
-        RecordError: The file or a line is invalid. The message has the line's number and the reason.
-    """
-    try:
-        with path.open("rb") as stream:
-            lines = stream.read(MAX_BYTES).splitlines()
-    except OSError as error:
-        raise RecordError(str(path), f"cannot be read: {error.strerror}") from error
-    records: list[Record] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            parsed = json_dataclass.parse(line)
-        except ValueError as error:
-            raise RecordError(f"{path}:{number}", f"not JSON ({error})") from error
-        if isinstance(parsed, dict) and isinstance(parsed.get("schema"), int) and parsed["schema"] != SCHEMA:
-            remedy = "update blip-toolkit" if parsed["schema"] > SCHEMA else "measure again"
-            raise RecordError(f"{path}:{number}", f"has record schema {parsed['schema']}, but this toolkit reads {SCHEMA}; {remedy}")
-        record, problems = json_dataclass.load(Record, parsed)
-        if record is None:
-            raise RecordError(f"{path}:{number}", "; ".join(problems))
-        if wrong := next(_out_of_range(parsed), None):
-            raise RecordError(f"{path}:{number}", f"{wrong[0]} is {wrong[1]}, which is out of range")
-        images = record.workload.images
-        if record.error is None and (
-            record.subject is None
-            or len(record.times) != record.workload.runs
-            or len(record.quality) not in (0, images)
-            or (record.quality and all(image.error is not None for image in record.quality))
-        ):
-            raise RecordError(f"{path}:{number}", f"has neither an error nor the measurements of {images} images")
-        records.append(record)
-    if not records:
-        raise RecordError(str(path), "contains no records")
-    return records
-
-
-def _out_of_range(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield name and value of each number in a JSON value that is negative or too large, unless it may be negative."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _out_of_range(item, key)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _out_of_range(item, name)
-    elif isinstance(value, int | float) and not (-MAX_NUMBER if name in SIGNED else 0) <= value <= MAX_NUMBER:
-        yield name, value

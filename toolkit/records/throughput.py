@@ -7,7 +7,8 @@ from pathlib import Path
 from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, RecordError
 from runtimes.storage.atomic_write import write_atomically
-from toolkit.records.record import MAX_BYTES, HostFacts
+from toolkit.records.record import HostFacts
+from toolkit.records.record_file import MAX_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)

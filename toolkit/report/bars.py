@@ -26,7 +26,7 @@ class Bars:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Segment:
     """One part of stacked bars."""
 
     title: str
@@ -54,7 +54,7 @@ def bars_plot(name: str, title: str, note: str, cases: Sequence[str], chosen: st
     return to_themed_svg(figure, name=name, title=title, note=note, description=description)
 
 
-def stack_plot(name: str, title: str, note: str, cases: Sequence[str], chosen: str | None, parts: Sequence[Part], pattern: str) -> Plot:
+def stack_plot(name: str, title: str, note: str, cases: Sequence[str], chosen: str | None, parts: Sequence[Segment], pattern: str) -> Plot:
     """Draw one stacked bar per case, with a legend above and the sum at the end."""
     figure, (axes,) = new_figure(HEAD_IN + ROW_IN * (len(cases) + 1))
     _rows(axes, cases, chosen)
@@ -91,7 +91,7 @@ def _write_value(axes: Axes, x: float, y: float, text: str, *, bold: bool) -> No
     )
 
 
-def _legend(axes: Axes, parts: Sequence[Part]) -> None:
+def _legend(axes: Axes, parts: Sequence[Segment]) -> None:
     """Write the names of the parts above the bars, each in its colour."""
     previous = axes.annotate("", (0, 1), xycoords="axes fraction", xytext=(0, 8), textcoords="offset points")
     for part in parts:

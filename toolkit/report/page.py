@@ -8,7 +8,8 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 from toolkit.datasets import Dataset
-from toolkit.records.record import BASELINE, Record, to_lines
+from toolkit.records.record import BASELINE, Record
+from toolkit.records.record_file import to_lines
 from toolkit.records.settings import setting_of
 from toolkit.report.axes import shown_time
 from toolkit.report.captions import base_case, comparisons

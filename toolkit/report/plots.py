@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from toolkit.records.record import ImageTimes, Record
-from toolkit.report.bars import Bars, Part, bars_plot, stack_plot
+from toolkit.report.bars import Bars, Segment, bars_plot, stack_plot
 from toolkit.report.pareto import MEASURES, SIZE, pareto_plot
 from toolkit.report.recommendation import recommend
 from toolkit.report.spread import spread_plot
@@ -56,7 +56,7 @@ def make_plots(records: Sequence[Record], rows: Sequence[Row], chosen: Row | Non
     ]
     started = [row for row in shown if all(row[key] is not None for _, _, key in START)]
     if started:
-        parts = [Part(title=title, colour=colour, values=[row[key] for row in started]) for title, colour, key in START]
+        parts = [Segment(title=title, colour=colour, values=[row[key] for row in started]) for title, colour, key in START]
         note = "Measured in a fresh process, to the end of the first caption."
         plots.append(stack_plot("start", "Start-up, s", note, [shown_case(row) for row in started], mark, parts, "{:.2f}"))
     plots.append(throughput_plot(measured, chosen))
@@ -73,7 +73,7 @@ def _stages_plot(rows: Sequence[Row], times: Sequence[Sequence[ImageTimes]], mar
     """Draw the stages of a caption, without single-graph artifacts, whose stages cannot be timed."""
     staged = [(shown_case(row), row_times) for row, row_times in zip(rows, times, strict=True) if row["encode_seconds"] is not None]
     parts = [
-        Part(title=title, colour=colour, values=[fmean(stage(time) or 0.0 for time in row_times) * 1e3 for _, row_times in staged])
+        Segment(title=title, colour=colour, values=[fmean(stage(time) or 0.0 for time in row_times) * 1e3 for _, row_times in staged])
         for title, colour, stage in STAGES
         if any(stage(time) is not None for _, row_times in staged for time in row_times)
     ]

@@ -24,7 +24,7 @@ from toolkit.serve.http.page import page_response
 from toolkit.serve.http.responses import NO_STORE, error_response, json_response
 from toolkit.serve.metrics import CONTENT_TYPE
 from toolkit.serve.model.supervisor import ModelObserver
-from toolkit.serve.service import Answer, ClientGoneError, Service
+from toolkit.serve.service import ClientGoneError, Service, TaskResponse
 from toolkit.serve.settings import Settings
 from toolkit.serve.tasks import TASKS
 
@@ -102,7 +102,7 @@ def _task_endpoint(service: Service, task: str) -> Callable[[Request], Any]:
     return endpoint
 
 
-def _answer_response(answer: Answer) -> Response:
+def _answer_response(answer: TaskResponse) -> Response:
     """Return the rows of a request. If all images failed, the response is that of the first error."""
     failed = [row for row in answer.rows if "error" in row]
     timing = ", ".join(f"{name.removesuffix('_s')};dur={1000 * seconds:.1f}" for name, seconds in answer.timings.items())

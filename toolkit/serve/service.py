@@ -14,7 +14,7 @@ from runtimes.errors import ToolkitError
 from toolkit.serve.admission import Admission, Buffer
 from toolkit.serve.errors import BodyTooLargeError, DeadlineError, NotFoundError, NotReadyError, SlowRequestError
 from toolkit.serve.http.request_body import OptionForms, RequestBody, parse_request
-from toolkit.serve.model.messages import Result, WorkItem
+from toolkit.serve.model.messages import ItemResult, WorkItem
 from toolkit.serve.model.supervisor import ModelObserver, ModelSupervisor, Work
 from toolkit.serve.service_metrics import ServiceMetrics
 from toolkit.serve.settings import Settings
@@ -29,7 +29,7 @@ class ClientGoneError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class TaskResponse:
     """The rows of a request, and where its time went."""
 
     rows: list[dict[str, Any]]
@@ -84,7 +84,7 @@ class Service:
         if self.model.stage != "ready":
             raise NotReadyError(f"the model is {self.model.stage}", self.model.wait_s())
 
-    async def answer(self, request: Request, task: str, received_at: float) -> Answer:
+    async def answer(self, request: Request, task: str, received_at: float) -> TaskResponse:
         """Answer a request to run a task.
 
         Args:
@@ -116,7 +116,7 @@ class Service:
                 raise NotReadyError("it is shutting down", 1) from error
             raise DeadlineError(limit_s) if arrival.received else SlowRequestError(limit_s) from error
 
-    async def _answer(self, request: Request, task: str, received_at: float, buffer: Buffer, arrival: Arrival) -> Answer:
+    async def _answer(self, request: Request, task: str, received_at: float, buffer: Buffer, arrival: Arrival) -> TaskResponse:
         self.admission.check()
         self._check_task(task)
         body = await self._read_body(request, buffer)
@@ -168,7 +168,7 @@ class Service:
             for name, content in parsed.images
         ]
 
-    async def _results(self, request: Request, works: list[Work]) -> list[Result]:
+    async def _results(self, request: Request, works: list[Work]) -> list[ItemResult]:
         """Wait for the results of all images, or until the client is gone."""
         gone = asyncio.create_task(_disconnected(request))
         waiting: set[asyncio.Future[Any]] = {work.result for work in works}
@@ -182,7 +182,7 @@ class Service:
         finally:
             gone.cancel()
 
-    def _answer_of(self, results: list[Result], works: list[Work], received_at: float) -> Answer:
+    def _answer_of(self, results: list[ItemResult], works: list[Work], received_at: float) -> TaskResponse:
         if any(result.row is None for result in results):  # the model process found the deadline passed before this process did
             raise TimeoutError
         rows = [result.row for result in results if result.row is not None]
@@ -194,7 +194,7 @@ class Service:
             "total_s": asyncio.get_running_loop().time() - received_at,
         }
         self.metrics.add_images(results)
-        return Answer(rows=rows, timings={name: round(seconds, 6) for name, seconds in timings.items()})
+        return TaskResponse(rows=rows, timings={name: round(seconds, 6) for name, seconds in timings.items()})
 
     @contextmanager
     def counted(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.serve.metrics import Counter, Gauge, Histogram, Labels, exposition
-from toolkit.serve.model.messages import Result
+from toolkit.serve.model.messages import ItemResult
 
 if TYPE_CHECKING:
     from toolkit.serve.admission import Admission
@@ -43,7 +43,7 @@ class ServiceMetrics:
             Gauge("blip_resident_bytes", "Resident memory by process.", self._resident_bytes),
         )
 
-    def add_images(self, results: Sequence[Result]) -> None:
+    def add_images(self, results: Sequence[ItemResult]) -> None:
         """Count the results of a request."""
         for result in results:
             row = result.row or {}

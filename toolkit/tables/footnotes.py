@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from toolkit.records.record import BASELINE, Limits, Record
+from toolkit.records.record import BASELINE, MachineLimits, Record
 from toolkit.records.settings import setting_of, settings_of, values
 from toolkit.records.source_commit import shown_commit
 from toolkit.tables.columns import UNSTABLE
@@ -110,12 +110,12 @@ def versions_of(records: Sequence[Record]) -> dict[str, str]:
     return dict(sorted(item for record in records for item in record.versions.items()))
 
 
-def limits_of(records: Sequence[Record]) -> list[Limits]:
+def limits_of(records: Sequence[Record]) -> list[MachineLimits]:
     """Return the machine's limits, one per number of threads."""
     return list({record.limits.threads: record.limits for record in records if record.limits}.values())
 
 
-def _rates(limits: Limits) -> str:
+def _rates(limits: MachineLimits) -> str:
     int8 = "" if limits.int8_macs_per_s is None else f" and {limits.int8_macs_per_s / 1e9:.0f} GMAC/s in INT8"
     problem = "" if limits.bandwidth_problem is None else f" (not reproducible: {limits.bandwidth_problem}; no share of it is shown)"
     return (

@@ -9,7 +9,8 @@ from exporters.calibration.activations import Activations, Calibration
 from exporters.calibration.smoothing import ALPHAS, SCALE_RANGE, channel_scales, smoothed, squared_errors
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
-from exporters.recipes import Component, Layer, Recipe, find_recipe
+from exporters.recipe import Component, Layer, Recipe
+from exporters.recipes import find_recipe
 from exporters.rounding.schemes import scheme_of
 from runtimes.artifact.folder import open_artifact
 from tests.stress import write_stressed

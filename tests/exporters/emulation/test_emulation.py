@@ -12,7 +12,8 @@ from exporters.emulation.drift import Emulation
 from exporters.emulation.model import formats_of
 from exporters.export import export
 from exporters.families.blip_caption import layer_of
-from exporters.recipes import Component, Layer, find_recipe
+from exporters.recipe import Component, Layer
+from exporters.recipes import find_recipe
 from exporters.rounding.schemes import scheme_of
 from runtimes.loading import load
 

@@ -11,7 +11,8 @@ from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
 from exporters.families.adapter import find_family
 from exporters.families.architectures import FAMILIES
-from exporters.recipes import Component, find_recipe
+from exporters.recipe import Component
+from exporters.recipes import find_recipe
 from runtimes.errors import RecipeError
 from runtimes.families import registry
 from tests.exporters.families.other_family import OtherSpec

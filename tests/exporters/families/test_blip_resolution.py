@@ -13,7 +13,8 @@ from exporters.export import export
 from exporters.families.blip_caption import POSITIONS
 from exporters.families.blip_reference import HfCaptioner
 from exporters.families.blip_resolution import resized
-from exporters.recipes import RECIPES, Recipe
+from exporters.recipe import Recipe
+from exporters.recipes import RECIPES
 from runtimes.artifact.folder import open_artifact
 from runtimes.host.facts import usable_cores
 from runtimes.images.reading import read_image

@@ -15,7 +15,8 @@ from exporters.export import export
 from exporters.gate.labelled_image import LabelledImage
 from exporters.mixed_precision.budget import Budget
 from exporters.mixed_precision.journal import DriftJournal
-from exporters.recipes import DEFAULT, Component, Recipe, find_recipe
+from exporters.recipe import DEFAULT, Component, Recipe
+from exporters.recipes import find_recipe
 from exporters.sensitivity import measure_sensitivity
 from exporters.tune import paths_of, tune
 from runtimes.artifact.folder import open_artifact

@@ -19,7 +19,8 @@ from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
 from exporters.finetune.fake_quantize import fake_quantize
 from exporters.finetune.quantized_layers import quantized_layers, stored_as_fp16, tie_heads
-from exporters.recipes import Component, Recipe, find_recipe
+from exporters.recipe import Component, Recipe
+from exporters.recipes import find_recipe
 from exporters.rounding.schemes import BlockScheme
 from runtimes import load
 from runtimes.artifact.folder import open_artifact

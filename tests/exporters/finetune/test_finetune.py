@@ -15,7 +15,8 @@ from exporters.finetune.examples import MIN_IMAGES, TrainingExample, batches, ro
 from exporters.finetune.finetune import finetune
 from exporters.finetune.models import Models, trained_components
 from exporters.gate.labelled_image import LabelledImage
-from exporters.recipes import Component, Recipe, find_recipe
+from exporters.recipe import Component, Recipe
+from exporters.recipes import find_recipe
 from runtimes.errors import DatasetError, OutputExistsError, RecipeError, RequestError
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from exporters.mixed_precision.frontier import FormatChoice, frontier
-from exporters.recipes import Layer
+from exporters.recipe import Layer
 
 FORMATS = (Layer(weights="qint4", block_size=32), Layer(weights="qint8", block_size=64), Layer(weights="fp16"), Layer())
 

@@ -13,7 +13,8 @@ from exporters.calibration.activations import SHIPPED
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.families.blip_caption import TABLE
 from exporters.onnx.blockwise import packed, quantize
-from exporters.recipes import Component, Layer, find_recipe
+from exporters.recipe import Component, Layer
+from exporters.recipes import find_recipe
 from runtimes.host.facts import read_host
 from runtimes.images.reading import read_image
 from runtimes.loading import load

@@ -13,7 +13,8 @@ from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
 from exporters.families.blip_caption import TABLE
 from exporters.onnx.graphs import weight_products
-from exporters.recipes import Component, Layer, Recipe, find_recipe
+from exporters.recipe import Component, Layer, Recipe
+from exporters.recipes import find_recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import RecipeError
 from runtimes.loading import load

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from exporters.onnx.optimum_int8 import quantize
-from exporters.recipes import Component, Layer
+from exporters.recipe import Component, Layer
 from tests.exporters.onnx.onnx_files import ENCODER_PRODUCTS, graph_of, initializers, one_product
 
 

@@ -8,7 +8,8 @@ import pytest
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
 from exporters.gate.gate import evaluate_joined, findings_line
-from exporters.recipes import Recipe, find_recipe
+from exporters.recipe import Recipe
+from exporters.recipes import find_recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.errors import GateError
 from runtimes.loading import load

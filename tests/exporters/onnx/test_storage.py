@@ -8,7 +8,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.onnx.storage import duplicate_lookup_names, externalize_weights, optimize, store, store_as_fp16
-from exporters.recipes import Component
+from exporters.recipe import Component
 from runtimes.artifact.folder import open_artifact
 from tests.exporters.onnx.onnx_files import initializers, one_product
 

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.onnx.blockwise import packed
 from exporters.onnx.optimum_int8 import quantize
-from exporters.recipes import Component, Layer
+from exporters.recipe import Component, Layer
 from exporters.rounding.blocks import quantize_blocks, ranges
 from exporters.rounding.schemes import BlockScheme, HalfScheme, scheme_of
 from runtimes.engines.pytorch.int8_layers import Int8Linear, packing_engine, quantize_rows

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from exporters.recipes import RECIPES, Component, Recipe
+from exporters.recipe import Component, Recipe
+from exporters.recipes import RECIPES
 from runtimes.engines.offer import Int8SelfTest
 from runtimes.engines.ort.int8_selftest import run_int8_selftest
 from runtimes.host.facts import Host, read_host

@@ -13,10 +13,10 @@ from runtimes.engines.ort.matmul_model import FP32_MATMUL, INT8_MATMUL, matmul_m
 from toolkit.bench.roofline import machine_limits_worker
 from toolkit.bench.roofline.machine_limits import measure_limits
 from toolkit.bench.roofline.machine_limits_worker import largest_cache_bytes
-from toolkit.records.record import Arithmetic, Limits
+from toolkit.records.record import Arithmetic, MachineLimits
 from toolkit.stats.roofline import encode_limit_s, token_limit_s
 
-LIMITS = Limits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
+LIMITS = MachineLimits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
 WORK = Arithmetic(
     encode_float_macs=5_000_000_000, encode_int8_macs=40_000_000_000, token_weight_bytes=90_000_000, token_cross_bytes=30_000_000
 )
@@ -30,7 +30,7 @@ def test_minimum_times_follow_from_limits_and_work():
 
 
 def test_without_an_int8_rate_only_float_work_has_a_minimum_time():
-    numpy_only = Limits(threads=1, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=None, library="numpy")
+    numpy_only = MachineLimits(threads=1, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=None, library="numpy")
     floats = Arithmetic(encode_float_macs=5_000_000_000, encode_int8_macs=0, token_weight_bytes=1, token_cross_bytes=0)
     assert encode_limit_s(numpy_only, WORK) is None
     assert encode_limit_s(numpy_only, floats) == pytest.approx(0.1)

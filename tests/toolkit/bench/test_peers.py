@@ -23,7 +23,7 @@ from toolkit.bench.peers.catalogue import PEERS, find_peer
 from toolkit.bench.peers.folder import PEER_NAME, Sources, folder_bytes, opener, prepare, read_folder
 from toolkit.bench.peers.table import render_peers
 from toolkit.bench.runner import artifacts_in, plan
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 
 NEEDS_NO_EXTRA = ("hf-int8", "hf-bf16", "ort-recompute-fp32")
 TYPES = {"hf-bf16": torch.bfloat16, "ort-recompute-fp32": torch.float32}

@@ -24,12 +24,13 @@ from toolkit.bench.job import CaseJob
 from toolkit.bench.runner import NO_GPU, OTHER_DEVICE, artifacts_in, host_facts, plan
 from toolkit.bench.tasks.metrics import caption_metrics
 from toolkit.datasets import Dataset
-from toolkit.metrics.ngrams import Counter, own_counter
+from toolkit.metrics.ngrams import NgramCounter, own_counter
 from toolkit.metrics.ptb_words import words
-from toolkit.records.record import Workload, read_records, write_records
+from toolkit.records.record import Workload
+from toolkit.records.record_file import read_records, write_records
 from toolkit.stats.rows import make_rows
 
-OWN = caption_metrics(Counter("own", own_counter()))
+OWN = caption_metrics(NgramCounter("own", own_counter()))
 
 
 def workload(images, **changes):

@@ -10,14 +10,14 @@ from exporters.gate.intervals import Change, interval, paired_change
 from tests.toolkit.stats.run_records import WORKLOAD, image, quality, record, unscored
 from toolkit.compare.comparison import Compared, compare
 from toolkit.compare.measures import MEASURES
-from toolkit.compare.pairing import AllowedDifferences, Run, pair_up
+from toolkit.compare.pairing import AllowedDifferences, BenchRun, pair_up
 from toolkit.records.record import BASELINE
 
 MEASURE_OF = {measure.key: measure for measure in MEASURES}
 
 
 def run(*records):
-    return Run(name="run.jsonl", records=records)
+    return BenchRun(name="run.jsonl", records=records)
 
 
 def lines(a, b, names=(), allowed=AllowedDifferences()):  # noqa: B008 - frozen

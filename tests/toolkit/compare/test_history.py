@@ -11,13 +11,13 @@ from runtimes.errors import RequestError
 from tests.golden.__main__ import before_and_after
 from tests.toolkit.stats.run_records import HOST, failed, record
 from toolkit.compare.history import KEYS, RENDERERS, history_rows, history_sheet, newest, render_history
-from toolkit.compare.pairing import Run
+from toolkit.compare.pairing import BenchRun
 from toolkit.records.record import BASELINE
 
 
 def run(name, *records, day=None, host=HOST, commit=None):
     moment = None if day is None else f"2026-11-{day}T10:00:00Z"
-    return Run(name=name, records=[replace(record, measured_at=moment, commit=commit, host=host) for record in records])
+    return BenchRun(name=name, records=[replace(record, measured_at=moment, commit=commit, host=host) for record in records])
 
 
 def both(baseline, artifact, size=1000):

@@ -7,14 +7,14 @@ import pytest
 from runtimes.errors import RecordError, RequestError
 from tests.toolkit.stats.run_records import HOST, WORKLOAD, failed, record
 from tests.toolkit.stats.test_growth import swept
-from toolkit.compare.pairing import AllowedDifferences, Run, check_comparable_runs, pair_up
+from toolkit.compare.pairing import AllowedDifferences, BenchRun, check_comparable_runs, pair_up
 from toolkit.records.record import BASELINE
 
 NONE_ALLOWED = AllowedDifferences()
 
 
 def run(*records, name="a.jsonl"):
-    return Run(name=name, records=records)
+    return BenchRun(name=name, records=records)
 
 
 A = run(record(BASELINE, 0, [4.0]), record("int8", 0, [1.0]))

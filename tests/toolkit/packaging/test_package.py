@@ -22,7 +22,7 @@ from toolkit.cli import main
 from toolkit.packaging.card import measured_table
 from toolkit.packaging.package import package
 from toolkit.packaging.wheels import compatible
-from toolkit.records.record import read_records, write_records
+from toolkit.records.record_file import read_records, write_records
 from toolkit.tables.render import render_markdown
 
 CAT = ROOT / "toolkit" / "sample" / "cat.jpg"

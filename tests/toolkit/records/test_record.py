@@ -11,19 +11,8 @@ import pytest
 from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, RecordError
 from tests.paths import GOLDEN, ROOT
-from toolkit.records.record import (
-    SCHEMA,
-    Arithmetic,
-    HostFacts,
-    ImageQuality,
-    ImageTimes,
-    Limits,
-    Record,
-    Subject,
-    Workload,
-    read_records,
-    write_records,
-)
+from toolkit.records.record import SCHEMA, Arithmetic, HostFacts, ImageQuality, ImageTimes, MachineLimits, Record, Subject, Workload
+from toolkit.records.record_file import read_records, write_records
 
 RECORDS = GOLDEN / "records.jsonl"
 
@@ -94,7 +83,7 @@ FULL = Record(
         ),
         ImageQuality(file="b.jpg", caption="", tokens=0, error="b.jpg: is empty"),
     ),
-    limits=Limits(
+    limits=MachineLimits(
         threads=2,
         bytes_per_s=2e10,
         float_macs_per_s=5e10,
@@ -239,7 +228,7 @@ WRITE = """
 import resource, sys
 from pathlib import Path
 from runtimes.errors import OutputError
-from toolkit.records.record import read_records, write_records
+from toolkit.records.record_file import read_records, write_records
 file, golden = Path(sys.argv[1]), read_records(Path(sys.argv[2]))
 write_records(file, golden[:1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 100,) * 2)
@@ -266,7 +255,7 @@ def test_a_missing_folder_is_an_output_error(tmp_path):
 KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
-from toolkit.records.record import read_records, write_records
+from toolkit.records.record_file import read_records, write_records
 file, golden = Path(sys.argv[1]), read_records(Path(sys.argv[2]))
 write_records(file, golden)
 print(flush=True)

@@ -18,7 +18,7 @@ from tests.paths import ROOT
 from tests.toolkit.report.browser import emulate, opened
 from tests.toolkit.report.test_theme import TEXT, contrast
 from toolkit.datasets import load_dataset
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 from toolkit.report.captions import comparisons
 from toolkit.report.page import render_html
 from toolkit.report.theme import DARK, LIGHT

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.paths import GOLDEN
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 from toolkit.report.captions import base_case, comparisons, difference
 
 RECORD = read_records(GOLDEN / "records.jsonl")[0]

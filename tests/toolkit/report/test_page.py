@@ -12,7 +12,7 @@ from markupsafe import escape
 from runtimes.errors import DatasetError
 from tests.paths import GOLDEN
 from toolkit.datasets import load_dataset
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 from toolkit.report.images import images_of
 from toolkit.report.page import render_html
 from toolkit.report.recommendation import recommend

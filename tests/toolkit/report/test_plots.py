@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.paths import GOLDEN
-from toolkit.records.record import read_records
+from toolkit.records.record_file import read_records
 from toolkit.report.axes import shown_time
 from toolkit.report.pareto import MEASURES, front, pareto_plot
 from toolkit.report.plots import make_plots

@@ -11,7 +11,8 @@ import pytest
 from runtimes.errors import RecordError
 from tests.paths import GOLDEN
 from tests.toolkit.stats.run_records import WORKLOAD, failed, image, quality, record
-from toolkit.records.record import BASELINE, read_records
+from toolkit.records.record import BASELINE
+from toolkit.records.record_file import read_records
 from toolkit.records.settings import setting_of, settings_of, sweep
 from toolkit.stats.components import component_rows
 from toolkit.stats.growth import KEYS, growth_rows

@@ -9,7 +9,7 @@ import pytest
 
 from runtimes.errors import RecordError
 from tests.toolkit.stats.run_records import HOST, WORKLOAD, failed, image, quality, record, rows_of, unscored
-from toolkit.records.record import BASELINE, Arithmetic, Limits
+from toolkit.records.record import BASELINE, Arithmetic, MachineLimits
 from toolkit.stats.rows import KEYS, check_comparable, make_rows
 
 STABLE_KEYS = (
@@ -95,7 +95,7 @@ def test_times_are_pooled_over_images_and_repeats():
 
 def test_limits_and_their_share_of_the_measured_time():
     measured = record("onnx-int8", 0, [image(1.0, 0.5, (0.02, 0.02))])
-    limits = Limits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
+    limits = MachineLimits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
     work = Arithmetic(encode_float_macs=5 * 10**9, encode_int8_macs=30 * 10**9, token_weight_bytes=90_000_000, token_cross_bytes=10_000_000)
     row = rows_of(replace(measured, limits=limits, arithmetic=work))["onnx-int8"]
     figures = {key: row[key] for key in KEYS if key.startswith(("encode_limit", "token_limit", "encode_macs", "token_bytes"))}

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from tests.paths import GOLDEN
-from toolkit.records.record import Arithmetic, Limits, read_records
+from toolkit.records.record import Arithmetic, MachineLimits
+from toolkit.records.record_file import read_records
 from toolkit.stats.rows import KEYS, make_rows
 from toolkit.tables.render import RENDERERS, SCHEMA
 
@@ -78,7 +79,7 @@ def test_all_tables_are_valid_and_aligned():
 
 
 def test_limits_have_a_table_and_a_line_where_they_were_measured():
-    limits = Limits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
+    limits = MachineLimits(threads=2, bytes_per_s=20e9, float_macs_per_s=50e9, int8_macs_per_s=200e9, library="onnxruntime")
     work = Arithmetic(encode_float_macs=5 * 10**9, encode_int8_macs=4 * 10**9, token_weight_bytes=90_000_000, token_cross_bytes=10_000_000)
     measured = [replace(record, limits=limits, arithmetic=work) if record.case == "onnx-int8" else record for record in RECORDS]
     text = RENDERERS["md"](measured)

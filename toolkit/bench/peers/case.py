@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.bench.cases import Opened, Opener, foreign_subject
-from toolkit.bench.job import CaseJob, Result
+from toolkit.bench.job import CaseJob, CaseResult
 from toolkit.bench.peers.catalogue import find_peer
 from toolkit.bench.peers.folder import folder_bytes, opener, read_folder
 from toolkit.records.record import Arithmetic, Subject
@@ -28,7 +28,7 @@ class PeerCase:
         """See `Case`."""
         return "toolkit.bench.peers.case:peer_opener", str(self.path)
 
-    def subject(self, result: Result) -> Subject:
+    def subject(self, result: CaseResult) -> Subject:
         """See `Case`."""
         size = folder_bytes(self.path)
         return foreign_subject(find_peer(self.name).runtime, self.checkpoint_sha256, size, size)

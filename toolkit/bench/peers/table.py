@@ -13,7 +13,8 @@ import click
 
 from runtimes.errors import ToolkitError
 from toolkit.bench.peers.catalogue import PEERS, TRANSFORMERS
-from toolkit.records.record import BASELINE, Record, read_records
+from toolkit.records.record import BASELINE, Record
+from toolkit.records.record_file import read_records
 from toolkit.stats.rows import Row, check_comparable, make_rows
 from toolkit.tables.columns import BESIDE, CASE_WITH_MARK, COST, NOT_MEASURED, QUALITY, SCORES, SPEED, Column
 from toolkit.tables.footnotes import facts

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 
 from runtimes.workers.parent import request_once
-from toolkit.records.record import Limits
+from toolkit.records.record import MachineLimits
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +19,11 @@ class LimitsRequest:
     threads: int
 
 
-def measure_limits(threads: int) -> Limits | None:
+def measure_limits(threads: int) -> MachineLimits | None:
     """Measure in a separate process, for about two seconds. Log a warning and return None if that fails."""
-    limits, error = request_once("toolkit.bench.roofline.machine_limits_worker", LimitsRequest(threads=threads), Limits, threads=threads)
+    limits, error = request_once(
+        "toolkit.bench.roofline.machine_limits_worker", LimitsRequest(threads=threads), MachineLimits, threads=threads
+    )
     if limits is None:
         logger.warning("no hardware limits: %s", error)
     elif limits.int8_macs_per_s is None:

@@ -19,7 +19,7 @@ from runtimes.engines.ort.matmul_model import FP32_MATMUL, INT8_MATMUL, Product,
 from runtimes.host.memory import available_bytes
 from runtimes.workers.child import Send, serve
 from toolkit.bench.roofline.machine_limits import LimitsRequest
-from toolkit.records.record import Limits
+from toolkit.records.record import MachineLimits
 
 MIN_BUFFER_BYTES = 256 << 20
 """Size of the buffer where no cache is larger than a quarter of it."""
@@ -37,7 +37,7 @@ SECONDS = 0.4
 """Measuring time for each limit, and twice for the bandwidth, without preparation."""
 
 
-def measure(request: LimitsRequest, send: Send) -> Limits:
+def measure(request: LimitsRequest, send: Send) -> MachineLimits:
     """Measure the bandwidth and the throughput in FP32 and in INT8."""
     threads, products = request.threads, ROWS * INPUTS * OUTPUTS
     random = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def measure(request: LimitsRequest, send: Send) -> Limits:
     bytes_per_s, problem = bandwidth(threads)
     if importlib.util.find_spec("onnxruntime") is None:
         float_s = best_seconds(lambda: floats[0] @ floats[1])
-        return Limits(
+        return MachineLimits(
             threads=threads,
             bytes_per_s=bytes_per_s,
             bandwidth_problem=problem,
@@ -55,7 +55,7 @@ def measure(request: LimitsRequest, send: Send) -> Limits:
         )
     # 7-bit weights, as in portable recipes. With VNNI, 8-bit weights take the same time.
     integers = random.integers(0, 256, (ROWS, INPUTS), np.uint8), random.integers(-64, 64, (INPUTS, OUTPUTS), np.int8)
-    return Limits(
+    return MachineLimits(
         threads=threads,
         bytes_per_s=bytes_per_s,
         bandwidth_problem=problem,

@@ -6,14 +6,14 @@ from typing import Any
 from exporters.gate.labelled_image import LabelledImage
 from toolkit.bench.job import Sample
 from toolkit.metrics.captions import score_captions
-from toolkit.metrics.ngrams import Counter
+from toolkit.metrics.ngrams import NgramCounter
 from toolkit.metrics.vqa_accuracy import vqa_accuracy
 
 Metrics = Callable[[Sequence[Sample], Sequence[LabelledImage]], Sequence[Mapping[str, Any]]]
 """(results, samples of the data set) → fields of each sample's `toolkit.records.image_quality.ImageQuality`."""
 
 
-def caption_metrics(counter: Counter) -> Metrics:
+def caption_metrics(counter: NgramCounter) -> Metrics:
     """Return the function that computes BLEU's counts, CIDEr-D and ROUGE-L, with a counter of n-grams."""
 
     def metrics(samples: Sequence[Sample], images: Sequence[LabelledImage]) -> list[Mapping[str, Any]]:

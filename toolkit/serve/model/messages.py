@@ -50,7 +50,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class ItemResult:
     """The row of an item, or nothing if it was abandoned."""
 
     id: int
@@ -68,4 +68,4 @@ class Result:
 class Done:
     """The results of the items of one run of the model."""
 
-    results: tuple[Result, ...] = field(default=())
+    results: tuple[ItemResult, ...] = field(default=())

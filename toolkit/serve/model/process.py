@@ -25,7 +25,7 @@ from runtimes.loading import load
 from runtimes.pool.rows import Row
 from runtimes.workers.child import Feed, Send, serve_feed
 from runtimes.workers.logs import log_to_stderr
-from toolkit.serve.model.messages import Check, Done, Loaded, Result, WorkItem
+from toolkit.serve.model.messages import Check, Done, ItemResult, Loaded, WorkItem
 from toolkit.serve.settings import ModelJob
 from toolkit.serve.tasks import CAPTION, TASKS
 
@@ -192,7 +192,7 @@ class ModelLoop:
                 batch.append(self._prepared.popleft())
             return batch
 
-    def _results(self, batch: list[Prepared]) -> list[Result]:
+    def _results(self, batch: list[Prepared]) -> list[ItemResult]:
         started, seconds = time.monotonic(), {"encode": 0.0, "decode": 0.0}
 
         def timer(phase: str, elapsed: float) -> None:
@@ -212,7 +212,9 @@ class ModelLoop:
             self._unfinished.discard(each.item.id)
             self._cancelled.discard(each.item.id)
         return [
-            Result(id=each.item.id, row=row, read_s=each.read_s, started=started, encode_s=seconds["encode"], decode_s=seconds["decode"])
+            ItemResult(
+                id=each.item.id, row=row, read_s=each.read_s, started=started, encode_s=seconds["encode"], decode_s=seconds["decode"]
+            )
             for each, row in zip(batch, rows, strict=True)
         ]
 
@@ -233,7 +235,7 @@ class ModelLoop:
 
 
 PHASES = {"encode": "encode", "first_token": "decode", "token": "decode", "loop": "decode"}
-"""Phase of `PhaseTimer` → field of a `Result`."""
+"""Phase of `PhaseTimer` → field of an `ItemResult`."""
 
 
 def _same_run(a: Prepared, b: Prepared) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 from runtimes.artifact import json_dataclass
 from runtimes.errors import ArtifactCrashError, ImageCrashError, ToolkitError
 from runtimes.workers.parent import Worker
-from toolkit.serve.model.messages import Done, Loaded, Result, WorkItem
+from toolkit.serve.model.messages import Done, ItemResult, Loaded, WorkItem
 from toolkit.serve.model.usual_times import UsualTimes
 from toolkit.serve.settings import ModelJob
 
@@ -51,7 +51,7 @@ class Work:
     content: bytes
     rows: int
     """Decoder rows of the image, see `UsualTimes`."""
-    result: "asyncio.Future[Result]"
+    result: "asyncio.Future[ItemResult]"
     queued: float = field(default_factory=time.monotonic)
     sent: float = 0.0
     crashes: int = 0
@@ -249,7 +249,7 @@ class ModelSupervisor:
             if not work.result.done():
                 error = ImageCrashError(work.message.name, reason)
                 row = {"image": work.message.name, "error": str(error), "code": error.code}
-                work.result.set_result(Result(id=work.message.id, row=row, started=work.sent))
+                work.result.set_result(ItemResult(id=work.message.id, row=row, started=work.sent))
         self._in_flight.clear()
 
     def _fail(self, error: ToolkitError) -> None:

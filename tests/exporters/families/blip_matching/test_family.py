@@ -11,7 +11,8 @@ from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.checkpoint.summary import summarize
 from exporters.export import export
 from exporters.finetune.finetune import TrainingSettings, finetune
-from exporters.recipes import DEFAULT, Component, Recipe, find_recipe
+from exporters.recipe import DEFAULT, Component, Recipe
+from exporters.recipes import find_recipe
 from exporters.sensitivity import measure_sensitivity
 from runtimes.errors import CheckpointError, RecipeError, RequestError
 
