@@ -27,6 +27,8 @@ SIZES = {
     ),
 }
 """Section of config.json → its keys that give the model's sizes."""
+DIVIDED = (("hidden_size", "num_attention_heads", "a multiple of"), ("image_size", "patch_size", "at least"))
+"""Two keys of a section, and how the first relates to the second."""
 KINDS = {
     "blip-2": "BLIP-2, another architecture than BLIP",
     "blip_2": "BLIP-2, another architecture than BLIP",
@@ -60,6 +62,8 @@ QUANTIZED_PARTS = (
     *("qweight", "qzeros", "g_idx"),  # GPTQ, AWQ
 )
 """Parts of the names of tensors that belong to quantized weights."""
+QUANTIZED_DTYPES = re.compile(r"(?i)(f|float|i|u|int|uint)[48]")
+"""Starts of the names of dtypes, in safetensors and in torch, in which weights are quantized."""
 REPARAMETRIZED_PARTS = {
     "weight_orig": 'torch.nn.utils.prune.remove(module, "weight")',
     "parametrizations": 'torch.nn.utils.parametrize.remove_parametrizations(module, "weight")',
@@ -92,6 +96,8 @@ def refuse_config(config: Mapping[str, Any]) -> str | None:
             return f"{section} in config.json is not a JSON object; copy config.json from the base model"
         if wrong := [key for key in SIZES[section] if type(values.get(key, 0)) is not int]:
             return f"{section}.{wrong[0]} is {values[wrong[0]]!r} in config.json, not a number; write the model's"
+        if problem := _sizes_problem(section, values):
+            return problem
     if any(name in FAMILIES for name in names) or (not names and model_type == "blip"):
         return None
     if not names and "model_type" not in config:
@@ -101,6 +107,22 @@ def refuse_config(config: Mapping[str, Any]) -> str | None:
     kind = ", ".join(names) or f"model type {model_type!r}"
     what = next((CLASSES[name] for name in names if name in CLASSES), KINDS.get(model_type))
     return f"this is {kind}{f' ({what})' if what else ''}, which cannot be exported; export a {SUPPORTED}, such as {EXAMPLE}"
+
+
+def _sizes_problem(section: str, values: Mapping[str, Any]) -> str | None:
+    """Return which sizes of a section contradict each other, or None. Sizes that are missing have transformers' values."""
+    for whole, part, relation in DIVIDED:
+        size, divisor = values.get(whole), values.get(part)
+        if size is not None and divisor is not None and (divisor < 1 or size < divisor or (relation == "a multiple of" and size % divisor)):
+            return f"{section}.{whole} is {size} in config.json, and must be {relation} {part}, which is {divisor}; write the model's"
+    return None
+
+
+def refuse_dtypes(dtypes: Collection[str]) -> str | None:
+    """Return why weights with these number formats cannot be exported, or None."""
+    if quantized := next((dtype for dtype in dtypes if QUANTIZED_DTYPES.match(dtype)), None):
+        return f"its weights are quantized ({quantized}); export the FP32, FP16 or BF16 weights that it was quantized from"
+    return None
 
 
 def refuse_names(names: Collection[str], own_parts: Collection[str] = ()) -> str | None:

@@ -15,6 +15,7 @@ from exporters.checkpoint.refusals import (
     SIZES,
     refuse_both,
     refuse_config,
+    refuse_dtypes,
     refuse_names,
     refuse_tokenizer,
     refuse_weights,
@@ -67,7 +68,7 @@ def summarize(directory: Path) -> dict[str, Any]:
     problems = [
         refuse_config(config),
         refuse_both(directory) or refuse_shards(files, weights.stored, str(directory)) if shards_in_layout else refuse_weights(directory),
-        refuse_names(weights.names, OWN_PARTS.get(task_of(config), ())),
+        refuse_names(weights.names, OWN_PARTS.get(task_of(config), ())) or refuse_dtypes(weights.dtypes),
         refuse_rows(TABLE, weights.table_rows, text.get("vocab_size", VOCABULARY)) if text else None,
         _image_problem(directory),
         _defaults_problem(directory, config),
@@ -119,7 +120,7 @@ def summarize_file(file: Path) -> dict[str, Any]:
         CheckpointError: The file is damaged.
     """
     weights = summarize_weights((file,))
-    problem = refuse_names(weights.names, OWN_PARTS["caption"])
+    problem = refuse_names(weights.names, OWN_PARTS["caption"]) or refuse_dtypes(weights.dtypes)
     other = other_states(file) if weights.names and file.suffix != ".safetensors" else ()
     if weights.names and TABLE not in weights.names:
         problem = problem or f"has no tensor {TABLE}: this is no captioner; export a captioner, such as {EXAMPLE}"

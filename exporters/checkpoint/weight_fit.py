@@ -15,9 +15,10 @@ def fit_problem(weights: Mapping[str, Tensor], expected: Mapping[str, tuple[int,
         weights: Name → tensor.
         expected: Name → shape of each parameter of the model.
     """
-    quantized = [f"{name} has the type {tensor.dtype}" for name, tensor in weights.items() if name in expected and not _is_plain(tensor)]
-    if quantized:
-        return f"{_summary(quantized)}; export the FP32, FP16 or BF16 weights that it was quantized from"
+    if quantized := [name for name, tensor in weights.items() if name in expected and not _is_plain(tensor)]:
+        others = f" (and so {len(quantized) - 1} more tensors)" if len(quantized) > 1 else ""
+        cure = "export the FP32, FP16 or BF16 weights that it was quantized from"
+        return f"{quantized[0]} has the type {weights[quantized[0]].dtype}{others}; {cure}"
     problems = _missing(weights, expected)
     problems += [f"unknown tensor {name}" for name in sorted(set(weights) - set(expected))]
     problems += [

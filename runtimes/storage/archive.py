@@ -198,16 +198,14 @@ def _extract(source: _Inflated, folder: Path, digest: str | None) -> Manifest:
 
 def _manifest(source: _Inflated) -> Manifest:
     """Read the first member, which is the manifest."""
-    name, size = _header(source)
-    if name != MANIFEST_NAME:
-        raise source.wrong(f"does not start with {MANIFEST_NAME}")
+    _, size = _header(source, first=True)
     if size > MAX_MANIFEST_BYTES:
         raise source.wrong(f"its {MANIFEST_NAME} has {size:,} bytes, more than {MAX_MANIFEST_BYTES:,}")
     return parse_manifest(b"".join(source.blocks(size)), source.path / MANIFEST_NAME)
 
 
-def _header(source: _Inflated) -> tuple[str, int]:
-    """Read the header of a regular file; return its name and size."""
+def _header(source: _Inflated, *, first: bool = False) -> tuple[str, int]:
+    """Read the header of a regular file; return its name and size. The first file has to be the manifest."""
     block = source.exactly(tarfile.BLOCKSIZE)
     if not any(block):
         raise source.wrong("it ends before the last file that its manifest declares")
@@ -215,6 +213,8 @@ def _header(source: _Inflated) -> tuple[str, int]:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         raise source.wrong(f"a member's header is damaged ({error})") from error
+    if first and header.name != MANIFEST_NAME:
+        raise source.wrong(f"does not start with {MANIFEST_NAME}, as packages do; if it contains a checkpoint, unpack it")
     if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.size < 0:
         raise source.wrong(f"member {header.name!r} is not a regular file")
     return header.name, header.size

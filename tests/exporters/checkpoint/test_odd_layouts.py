@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 
 import pytest
 import torch
@@ -257,9 +258,31 @@ def test_a_file_of_a_checkpoint_or_around_it_is_named_with_the_cure(checkpoint, 
     assert cure in shown_problems(checkpoint / name) or name == "all.tar.gz"  # a package has this suffix
 
 
+def test_an_archive_of_a_checkpoint_is_no_package(checkpoint, tmp_path):
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
+        archive.add(checkpoint, "folder")
+    assert "does not start with manifest.json" in shown_problems(tmp_path / "all.tar.gz")
+    assert "unpack it" in shown_problems(tmp_path / "all.tar.gz")
+
+
 def test_a_quantized_weight_without_other_marks_is_named(checkpoint):
     write_tensors(checkpoint, read_tensors(checkpoint) | {QUERY: torch.zeros(32, 32, dtype=torch.int8)})
-    assert f"{QUERY} has the type torch.int8" in problem_of(checkpoint)
+    assert f"{QUERY} has the type torch.int8; " in problem_of(checkpoint)
+    assert "quantized (I8)" in shown_problems(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("section", "sizes", "named"),
+    [
+        ("vision_config", {"num_attention_heads": 5}, "vision_config.hidden_size is 32"),
+        ("text_config", {"num_attention_heads": 0}, "num_attention_heads, which is 0"),
+        ("vision_config", {"patch_size": 64}, "vision_config.image_size is 32"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_named(checkpoint, section, sizes, named):
+    edit_config(checkpoint, section, **sizes)
+    assert named in problem_of(checkpoint)
+    assert named in shown_problems(checkpoint)
 
 
 def test_sizes_of_the_vocabulary_are_compared_before_the_tokenizer(checkpoint):
