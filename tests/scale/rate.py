@@ -17,7 +17,7 @@ from pathlib import Path
 PROCESSES = 2
 SMALL, LARGE = 100, 500
 SHARD_SIZE = 50
-TURNS = 2
+TURNS = 5
 MIN_RATIO = 0.9
 TOOLKIT = (sys.executable, "-m", "toolkit.cli", "-q")
 DISTRIBUTE = ("--shard-size", str(SHARD_SIZE), "--actors", str(PROCESSES), "--no-hash")
