@@ -49,7 +49,7 @@ test: setup ## Run the tests, without those of test-full
 	$(BIN)/python -m pytest -m "not full" $(WORKERS)
 
 test-fast: setup ## Run the tests that need neither an export nor a model (seconds)
-	$(BIN)/python -m pytest -m fast -q
+	$(BIN)/python -m pytest -m fast -q $(WORKERS)
 
 # A separate environment with the lowest versions that pyproject.toml allows. The second command compares exports with transformers.
 LOWEST := .venv-lowest

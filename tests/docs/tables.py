@@ -19,10 +19,12 @@ from tests.scale import page as scale
 from toolkit.bench.peers.table import render_peers
 from toolkit.records.record import Record
 from toolkit.records.record_file import read_records
+from toolkit.records.throughput import read_throughput
 from toolkit.report.plots import first_plot
 from toolkit.report.svg import Plot, standalone
 from toolkit.report.theme import DARK, LIGHT
 from toolkit.stats.rows import check_comparable, make_rows
+from toolkit.tables import throughput
 from toolkit.tables.footnotes import facts
 from toolkit.tables.render import render_markdown, render_table
 
@@ -30,6 +32,8 @@ PUBLISHED = GOLDEN / "published"
 RESULTS = DOCS / "results"
 PEERS = "peers"
 """This table joins two files of records: its own and `peers-quality`."""
+THROUGHPUT = "throughput"
+"""Name of the table of images/s, whose records have a format of their own."""
 GROWTH = "growth"
 """Prefix of the names of sweeps, and the table that is shown of each, with the facts."""
 FILES = {"distribute": scale.render, "fuzz": tally.render, "serving": serving.render}
@@ -43,6 +47,8 @@ def table(name: str, page: Path) -> str:
     if name in FILES:
         return FILES[name](PUBLISHED / f"{name}.json")
     host = page.parent.name
+    if name == THROUGHPUT:
+        return throughput.render_markdown(read_throughput(PUBLISHED / host / f"{name}.jsonl"))
     records = published(host, name)
     if name.startswith(f"{GROWTH}-"):
         return f"{render_table(records, GROWTH, 'md')}\n{facts(records)}\n"

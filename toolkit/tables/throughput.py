@@ -18,11 +18,11 @@ KEYS = ("case", "processes", "threads", "batch_size", "images_per_s", "images_pe
 COLUMNS = (
     Column("case", lambda row: str(row["case"])),
     Column("processes", lambda row: str(row["processes"])),
-    Column("threads each", lambda row: str(row["threads"])),
-    Column("images per run", lambda row: str(row["batch_size"])),
-    Column("images/s", number("images_per_s", "{:.2f}"), highest="images_per_s"),
-    Column("lowest", number("images_per_s_low", "{:.2f}")),
-    Column("highest", number("images_per_s_high", "{:.2f}")),
+    Column("threads", lambda row: str(row["threads"])),
+    Column("batch", lambda row: str(row["batch_size"])),
+    Column(
+        "images/s", lambda row: "{images_per_s:.2f} [{images_per_s_low:.2f}, {images_per_s_high:.2f}]".format(**row), highest="images_per_s"
+    ),
     Column("PSS MB", number("pss_bytes", "{:.0f}", 1e-6)),
 )
 
@@ -48,7 +48,8 @@ def render_markdown(records: Sequence[ThroughputRecord]) -> str:
     failures = dict.fromkeys(f"- {row['case']}: {row['error']}" for row in rows if row["error"])
     tokens = "natural length" if first.forced_tokens is None else f"{first.forced_tokens} tokens"
     facts = (
-        f"Median, lowest and highest of {max(record.repeat for record in records) + 1} repeats. "
+        "Threads: of each process. Batch: images per run. "
+        f"Images/s: median [lowest, highest] of {max(record.repeat for record in records) + 1} repeats. "
         f"A job is {first.images} images of {first.dataset}, {tokens}. "
         f"{first.host.cpu} ({', '.join(first.host.cpu_features)}), {first.host.cores} cores. "
         "PSS: memory of all processes; pages that they share count once."
