@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROCESSES = 2
-SMALL, LARGE = 100, 500
-SHARD_SIZE = 50
-TURNS = 5
+SMALL, LARGE = 400, 1200
+SHARD_SIZE = 200
+TURNS = 3
 MIN_RATIO = 0.9
 TOOLKIT = (sys.executable, "-m", "toolkit.cli", "-q")
 DISTRIBUTE = ("--shard-size", str(SHARD_SIZE), "--actors", str(PROCESSES), "--no-hash")
