@@ -8,6 +8,7 @@ import contextlib
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -347,6 +348,18 @@ class RecordError(ToolkitError, ValueError):
 
     def __init__(self, source: str, problem: str) -> None:
         super().__init__(f"{source}: {problem}")
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Check an argument that counts something.
+
+    Raises:
+        RequestError: It is not an integer, or below `least`.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise RequestError(f"{name} must be an integer, not {value!r}")
+    if value < least:
+        raise RequestError(f"{name} must {f'be at least {least}' if least else 'not be negative'}")
 
 
 def error_from_code(code: str, message: str) -> ToolkitError:

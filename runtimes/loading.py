@@ -24,6 +24,7 @@ from runtimes.errors import (
     ToolkitError,
     UnavailableError,
     UnknownNameError,
+    check_count,
     translate_errors,
 )
 from runtimes.host.facts import read_host
@@ -129,8 +130,8 @@ def load(
     find_task(task)
     if device not in DEVICES:
         raise UnknownNameError("device", device, DEVICES)
-    if threads is not None and threads < 1:
-        raise RequestError("threads must be at least 1")
+    if threads is not None:
+        check_count("threads", threads)
     if provider_options and device == "auto":
         raise RequestError("provider_options belong to one device; name it")
     options = LoadOptions(

@@ -1,7 +1,9 @@
 """The settings of a search: the `defaults` of a manifest, overridden by the arguments of a caller."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Literal, TypedDict
 
 STEPWISE_SETTINGS = (
@@ -13,6 +15,15 @@ STEPWISE_SETTINGS = (
 
 SAMPLING_SETTINGS = ("do_sample", "temperature", "top_k", "top_p", "seed", "num_return_sequences")
 """Settings of sampling, and the number of captions. A benchmark has none of them, see `GenerationConfig.deterministic`."""
+
+
+PLAIN_TYPES: Mapping[object, tuple[type, type, str]] = {
+    int: (Integral, int, "an integer"),
+    int | None: (Integral, int, "an integer"),
+    float: (Real, float, "a number"),
+    bool: (bool, bool, "True or False"),
+}
+"""Type of a field → the values that are accepted (those of numpy, too), what they become, and its words in messages."""
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -78,6 +89,13 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         """Check the settings; raise ValueError."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in PLAIN_TYPES and not (value is None and field.type == (int | None)):
+                accepted, plain, words = PLAIN_TYPES[field.type]
+                if not isinstance(value, accepted) or isinstance(value, bool) != (plain is bool):
+                    raise ValueError(f"{field.name} must be {words}, not {value!r}")
+                object.__setattr__(self, field.name, plain(value))
         if self.num_beams < 1:
             raise ValueError("num_beams must be at least 1")
         if self.min_length < 0 or self.max_length < 2 or (self.max_new_tokens is None and self.min_length > self.max_length):
@@ -100,6 +118,9 @@ class GenerationConfig:
             raise ValueError("temperature must be above 0 and finite, top_k at least 0, and top_p above 0 and at most 1")
         if self.seed is not None and self.seed < 0:
             raise ValueError("seed must not be negative")
+        lists = (self.suppress_tokens, self.bad_words_ids, *(self.bad_words_ids if isinstance(self.bad_words_ids, Iterable) else ()))
+        if not all(isinstance(each, Iterable) for each in lists):
+            raise ValueError("suppress_tokens must be a list of token ids, and bad_words_ids a list of such lists")
         object.__setattr__(self, "bad_words_ids", tuple(tuple(map(_token, word)) for word in self.bad_words_ids))
         object.__setattr__(self, "suppress_tokens", tuple(map(_token, self.suppress_tokens)))
         if not all(self.bad_words_ids):

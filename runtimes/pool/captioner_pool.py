@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, Unpack
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.generation import GenerationOptions
 from runtimes.decoding.drafts.open_drafter import DraftMode
-from runtimes.errors import RequestError
+from runtimes.errors import RequestError, check_count
 from runtimes.images.reading import MAX_PIXELS, Images, each_image, image_name
 from runtimes.pool.calibration import ScheduleSearch, fixed_schedule, in_batches, with_schedule
 from runtimes.pool.exchange import Done
@@ -59,10 +59,10 @@ class CaptionerPool:
         Raises:
             RequestError: `processes` or `threads` is below 1.
         """
-        if processes != "auto" and processes < 1:
-            raise RequestError("processes must be 'auto' or at least 1")
-        if threads is not None and threads < 1:
-            raise RequestError("threads must be at least 1")
+        if processes != "auto":
+            check_count("processes", processes)
+        if threads is not None:
+            check_count("threads", threads)
         self._path, self._device, self._threads, self._timeout_s = Path(path), device, threads, timeout_s
         self._provider_options = dict(provider_options or {})
         self._max_pixels, self._reduce_large = max_pixels, reduce_large
@@ -115,8 +115,7 @@ class CaptionerPool:
         """
         if self._running:
             raise RequestError(BUSY)
-        if batch_size < 1:
-            raise RequestError("batch_size must be at least 1")
+        check_count("batch_size", batch_size)
         items = _items(images)
         job = CaptionJob(
             artifact=str(self._path),

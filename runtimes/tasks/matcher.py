@@ -15,7 +15,7 @@ import numpy as np
 from runtimes.decoding.match_session import MatchSession
 from runtimes.decoding.search import PhaseTimer, by_length
 from runtimes.decoding.session import Float32, Int64
-from runtimes.errors import RequestError, ToolkitError
+from runtimes.errors import RequestError, ToolkitError, check_count
 from runtimes.images.prefetch import read_ahead
 from runtimes.images.reading import Images, each_image
 from runtimes.tasks.loaded_model import LoadedModel
@@ -168,10 +168,8 @@ class Matcher(LoadedModel):
             workers: See `match`.
             timer: Called with "read".
         """
-        if batch_size < 1:
-            raise RequestError("batch_size must be at least 1")
-        if workers < 0:
-            raise RequestError("workers must not be negative")
+        check_count("batch_size", batch_size)
+        check_count("workers", workers, least=0)
         self.session  # noqa: B018 - raises if the matcher is closed
         return self._run_each(images, run, batch_size, workers, timer)
 

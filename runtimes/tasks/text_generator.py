@@ -22,7 +22,7 @@ from runtimes.decoding.request import checked_config, require_steps
 from runtimes.decoding.scoring import sequence_log_probability, token_log_probabilities
 from runtimes.decoding.search import PhaseTimer, generate, generate_tokens
 from runtimes.decoding.session import Float32, Int64, Session, State, require
-from runtimes.errors import RequestError, ToolkitError
+from runtimes.errors import RequestError, ToolkitError, check_count
 from runtimes.images.prefetch import read_ahead
 from runtimes.images.reading import ImageInput
 from runtimes.tasks.loaded_model import LoadedModel
@@ -124,10 +124,8 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
         for length in set(prompts):
             config = checked_config(self.manifest, self.session, length, base or self.manifest.defaults, options)
         require_steps(self.manifest, self.session, ("log_probabilities",) if log_probabilities else ())
-        if batch_size < 1:
-            raise RequestError("batch_size must be at least 1")
-        if workers < 0:
-            raise RequestError("workers must not be negative")
+        check_count("batch_size", batch_size)
+        check_count("workers", workers, least=0)
         return config
 
     def _log_probabilities(self, begin: Callable[[], State], texts: Sequence[str]) -> list[Float32]:

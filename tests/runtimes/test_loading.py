@@ -13,6 +13,7 @@ import pytest
 
 import runtimes
 import runtimes.loading
+import runtimes.selection.candidates
 from exporters.writing.artifact_writer import write_artifact
 from runtimes.artifact.folder import open_artifact
 from runtimes.artifact.manifest import SCHEMA
@@ -43,7 +44,8 @@ def host(monkeypatch):
 
     def change(**facts):
         changed = replace(read_host(), **facts)
-        monkeypatch.setattr(runtimes.loading, "read_host", lambda: changed)
+        for module in (runtimes.loading, runtimes.selection.candidates):
+            monkeypatch.setattr(module, "read_host", lambda: changed)
 
     return change
 
@@ -208,8 +210,9 @@ def test_a_folder_without_an_artifact_for_cuda(folder, host):
 
 def test_a_gpu_that_no_library_can_use_is_one_warning_per_artifact(folder):
     """The driver is reported as installed, but onnxruntime and torch are builds without CUDA or find no device."""
-    pretend = "import runtimes.loading, dataclasses\nfacts = dataclasses.replace(runtimes.loading.read_host(), cuda=True)\n"
-    pretend += "runtimes.loading.read_host = lambda: facts\nshow(sys.argv[1])"
+    pretend = "import runtimes.loading, runtimes.selection.candidates, dataclasses\n"
+    pretend += "facts = dataclasses.replace(runtimes.loading.read_host(), cuda=True)\n"
+    pretend += "runtimes.loading.read_host = runtimes.selection.candidates.read_host = lambda: facts\nshow(sys.argv[1])"
     first, second, *rest = python(pretend, folder("onnx-fp16", "pytorch-fp16", "onnx-int8"), CUDA_VISIBLE_DEVICES="-1")
     assert first.startswith("WARNING onnx-fp16: onnxruntime ")
     assert first.endswith("; trying the next best")

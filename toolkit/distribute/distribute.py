@@ -71,7 +71,7 @@ def distribute(order: Order, scheduler: Scheduler, show: Callable[[str], None]) 
         config = config_of(order, run)
         shards, ready = order.part.shards(run), folder.finished_shards()
         folder.remove_leftovers(shards, alone=order.part.count == 1)
-        done = dict(finished_stats(run, config, [number for number in shards if number in ready], stores.of(order.output)))
+        done = dict(finished_stats(run, config, {number: ready[number] for number in shards if number in ready}, stores.of(order.output)))
         todo = [number for number in shards if number not in done or order.retry_errors & done[number].errors.keys()]
         tally = _tally(order, run, done, show)
         started = time.monotonic()

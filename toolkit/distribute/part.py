@@ -1,6 +1,6 @@
 """A part of a run: every n-th shard, for machines that share no scheduler."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runtimes.errors import RequestError
@@ -38,8 +38,14 @@ class Part:
         return range(self.number - 1, run.shards, self.count)
 
 
-def finished_stats(run: Run, config: RunConfig, shards: Sequence[int], store: Store) -> Mapping[int, Stats]:
-    """Return the stats of finished shards. A missing stats file is made from its shard.
+def finished_stats(run: Run, config: RunConfig, shards: Mapping[int, int], store: Store) -> Mapping[int, Stats]:
+    """Return the stats of finished shards. A stats file that is missing, or declares another size, is made from its shard.
+
+    Args:
+        run: The run.
+        config: How it captions.
+        shards: Number → size of the shard's file in bytes.
+        store: The store of the output folder.
 
     Raises:
         RequestError: A shard belongs to another run.
@@ -48,9 +54,10 @@ def finished_stats(run: Run, config: RunConfig, shards: Sequence[int], store: St
 
     def stats(number: int) -> Stats:
         stats, origin = read_stats(config.shards, number, store), config.origin(number)
-        if stats is None:
+        file_name = f"{config.shards}/{shard_name(number)}.parquet"
+        if stats is None or stats.bytes != shards[number]:  # a damaged shard, or one that was replaced before its stats
             rows, found = read_shard(config.shards, number, store)
-            with store.open(f"{config.shards}/{shard_name(number)}.parquet") as file:
+            with store.open(file_name) as file:
                 content = file.read()
             stats = stats_of(rows, Origin(**found), content)
             write_stats(config.shards, stats, store)
@@ -60,9 +67,7 @@ def finished_stats(run: Run, config: RunConfig, shards: Sequence[int], store: St
             settings_digest(origin),
             run.rows_of(number),
         ):
-            raise RequestError(
-                f"{config.shards}/{shard_name(number)}.parquet: is a shard of another run; move it away, or choose another --output"
-            )
+            raise RequestError(f"{file_name}: is a shard of another run; move it away, or choose another --output")
         return stats
 
     return dict(zip(shards, read_ahead(stats, shards, READERS, ahead=4 * READERS), strict=True))

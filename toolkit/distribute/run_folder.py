@@ -80,17 +80,17 @@ class RunFolder:
     def _store(self) -> Store:
         return self.stores.of(self.path)
 
-    def finished_shards(self) -> frozenset[int]:
-        """Return the numbers of the shards that are complete.
+    def finished_shards(self) -> Mapping[int, int]:
+        """Return number → size in bytes of the shards that are complete.
 
         Raises:
             DatasetError: The folder cannot be read.
         """
         try:
-            names = self._store.sizes(f"{self.path}/shards")
+            sizes = self._store.sizes(f"{self.path}/shards")
         except OSError as error:
             raise DatasetError(self.path, f"cannot be read: {first_line(error)}") from error
-        return frozenset(number for name in names if name.endswith(SUFFIX) and (number := _number(name)) is not None)
+        return {number: size for name, size in sizes.items() if name.endswith(SUFFIX) and (number := _number(name)) is not None}
 
     def remove_leftovers(self, shards: range, *, alone: bool) -> None:
         """Remove the temporary files of killed processes.

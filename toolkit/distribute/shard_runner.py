@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from runtimes.artifact import json_dataclass
-from runtimes.errors import DigestError
+from runtimes.errors import DigestError, RequestError
 from runtimes.pool.job import CaptionJob, Item, Ready
 from runtimes.pool.rows import Row
 from runtimes.pool.supervisor import Supervisor
@@ -120,6 +120,8 @@ class ShardRunner:
     def _on_ready(self, ready: Ready) -> None:
         if ready.artifact != self._config.artifact:
             raise DigestError(Path(self._config.job.artifact), ready.artifact, self._config.artifact)
+        if self._config.job.request.batch_size > 1 and not ready.batch_invariant:  # rows would depend on which shards are finished
+            raise RequestError(f"{self._config.job.artifact}: its captions depend on the number of images per run; use --batch-size 1")
         threads, processes = self._config.job.threads, self._config.processes
         self._machine = {
             "host": platform.node(),

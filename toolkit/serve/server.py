@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -126,12 +127,32 @@ def serve(
     servers.append(server)
     address, actual_port = listener.getsockname()[:2]
     report(f"Listening at http://{f'[{address}]' if ':' in address else address}:{actual_port}")
-    with asyncio.Runner() as runner:
-        runner.run(server.serve([listener]))
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+    try:
+        with asyncio.Runner() as runner:
+            runner.get_loop().set_exception_handler(_log_system_error)
+            runner.run(server.serve([listener]))
+    except OSError as error:  # the event loop cannot be made, or cannot listen
+        raise UnavailableError(f"the server cannot run: {error.strerror or error}; correct this on the machine and try again") from error
+    finally:
+        listener.close()
     if server.failure is not None:
         raise server.failure
     if server.unanswered:
         raise UnavailableError(f"{server.unanswered} requests were not answered within {drain_s:g} s of the shutdown; use a longer --drain")
+
+
+def _log_system_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log one line if a system call of a connection failed; for another error, log its traceback."""
+    if isinstance(error := context.get("exception"), OSError):
+        logger.error("%s: %s", context["message"], error.strerror or error)
+    else:
+        loop.default_exception_handler(context)
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Leave out the traceback of a startup that was cancelled: the error that cancelled it is raised."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def start_line(loaded: Loaded) -> str:

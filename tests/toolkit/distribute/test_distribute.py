@@ -199,3 +199,19 @@ def test_nothing_is_written_for_a_missing_input(artifact, tmp_path):
     with pytest.raises(DatasetError):
         run(artifact, tmp_path / "out", tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_that_was_cut_is_not_skipped(artifact, images, tmp_path):
+    run(artifact, tmp_path / "out", images)
+    shard = tmp_path / "out" / "shards" / "000001.parquet"
+    shard.write_bytes(shard.read_bytes()[:300])
+    with pytest.raises(DatasetError, match=r"000001\.parquet: is no shard"):
+        run(artifact, tmp_path / "out", images)
+    shard.unlink()
+    assert run(artifact, tmp_path / "out", images)["unfinished_shards"] == []
+
+
+def test_batches_are_refused_if_captions_depend_on_them(tiny_artifacts, images, tmp_path):
+    """Which images share a batch depends on the shards that are finished."""
+    with pytest.raises(RequestError, match="--batch-size 1"):
+        run(tiny_artifacts["pytorch-int8"], tmp_path / "out", images, batch_size=2)

@@ -23,14 +23,14 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Close the longest idle connection if there are too many; without an idle one, refuse this one."""
-        self._opened = self._head_since = self.loop.time()
+        self._head_since = self.loop.time()
         self._closing: asyncio.TimerHandle | None = None
         super().connection_made(transport)
         self._close_after(self.limits.head_s)
         if len(self.connections) > self.limits.connections:
             idle = [each for each in self.connections if isinstance(each, Connection) and each is not self and each.is_idle]
             if idle:
-                min(idle, key=lambda each: each._opened).transport.abort()
+                min(idle, key=lambda each: each._head_since).transport.abort()
             else:
                 self._refuse(OverloadedError("too many connections are open", 1))
 
