@@ -152,7 +152,7 @@ def _log_system_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
     """Leave out the traceback of a startup that was cancelled: the error that cancelled it is raised."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+    return not record.getMessage().rstrip().endswith("CancelledError")  # Starlette passes tracebacks as text
 
 
 def start_line(loaded: Loaded) -> str:
