@@ -1,4 +1,7 @@
-"""Messages between the server and its model process. A `ModelJob` starts the process; it replies with a `Loaded`, then with `Done`s."""
+"""Messages between the server and its model process.
+
+A `ModelJob` starts the process. It replies with a `Loaded`, then with a `Done` for each run, and with `Alive` while a run takes long.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +65,14 @@ class ItemResult:
     encode_s: float = 0.0
     decode_s: float = 0.0
     """Steps of the decoder, or the whole loop of a single graph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alive:
+    """A run continues: it has generated a token since the last message."""
+
+    runs: int
+    """Number of its items."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from runtimes.loading import load
 from runtimes.pool.rows import Row
 from runtimes.workers.child import Feed, Send, serve_feed
 from runtimes.workers.logs import log_to_stderr
-from toolkit.serve.model.messages import Check, Done, ItemResult, Loaded, WorkItem
+from toolkit.serve.model.messages import Alive, Check, Done, ItemResult, Loaded, WorkItem
 from toolkit.serve.settings import ModelJob
 from toolkit.serve.tasks import CAPTION, TASKS
 
@@ -38,6 +38,10 @@ logger = logging.getLogger(__name__)
 
 SAMPLE = "cat.jpg"
 """The image of `toolkit.sample` that checks an artifact without golden results."""
+
+
+ALIVE_EVERY_S = 0.5
+"""Seconds between two signs of life of a run, which are sent between its tokens."""
 
 
 class Abandoned(Exception):  # noqa: N818 - a signal from the timer to the caller of the search, not an error
@@ -193,10 +197,15 @@ class ModelLoop:
             return batch
 
     def _results(self, batch: list[Prepared]) -> list[ItemResult]:
-        started, seconds = time.monotonic(), {"encode": 0.0, "decode": 0.0}
+        alive = started = time.monotonic()
+        seconds = {"encode": 0.0, "decode": 0.0}
 
         def timer(phase: str, elapsed: float) -> None:
+            nonlocal alive
             self._require_waiting(batch)
+            if (now := time.monotonic()) - alive >= ALIVE_EVERY_S:
+                alive = now
+                self._send(json_dataclass.dump(Alive(runs=len(batch))))
             if phase in PHASES:
                 seconds[PHASES[phase]] += elapsed
 

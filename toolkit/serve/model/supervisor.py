@@ -31,7 +31,7 @@ READ_AHEAD = 2
 """Images that the model process reads or has read, besides those of a run."""
 MAX_FAILED_STARTS = 3
 STALL_FACTOR = 10
-"""A run that takes this many times its usual time is a stall."""
+"""A run that generates no token for this many times the usual time of a run is a stall."""
 MIN_STALL_S = 2.0
 """A shorter run is no stall: the machine may have other work."""
 PATIENCE_S = 10.0
@@ -99,6 +99,7 @@ class ModelSupervisor:
         self._worker: Worker | None = None
         self._start_s, self._starting_since = FIRST_START_S, time.monotonic()
         self._progress = time.monotonic()  # when the process replied last, or got its first item
+        self._alive = self._progress  # when a run sent its last sign of life
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="to-model")
 
     @property
@@ -129,12 +130,12 @@ class ModelSupervisor:
         return starting + work
 
     def stalled(self) -> bool:
-        """Return whether the current run takes `STALL_FACTOR` times its usual time."""
+        """Return whether the current run has generated no token for `STALL_FACTOR` times the usual time of a run."""
         if not self._in_flight or self._usual is None:
             return False
         head = next(iter(self._in_flight.values()))
         usual = self._usual.of(head.rows) * self._job.max_batch
-        return time.monotonic() - self._progress > max(MIN_STALL_S, STALL_FACTOR * usual)
+        return time.monotonic() - max(self._progress, self._alive) > max(MIN_STALL_S, STALL_FACTOR * usual)
 
     def submit(self, works: Iterable[Work]) -> None:
         """Add items to the queue."""
@@ -188,6 +189,8 @@ class ModelSupervisor:
             while not isinstance(message := await messages.get(), _Ended):
                 if isinstance(message, Worker):
                     self._worker = message
+                elif ready and "runs" in message:
+                    self._alive = time.monotonic()
                 elif ready:
                     self._finish(_parsed(Done, message))
                 else:
