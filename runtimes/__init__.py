@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from runtimes.tasks.answerer import Answerer
     from runtimes.tasks.captioner import Captioner
     from runtimes.tasks.matcher import Matcher
-    from runtimes.tasks.results import Answer, Caption, Match
+    from runtimes.tasks.results import Answer, Caption, Embedding, Match
 
 # ONNX Runtime 1.29 and newer writes an identifier of the device to the user's cache and sends events over the network, unless this is set
 # before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["Answer", "Answerer", "Caption", "Captioner", "CaptionerPool", "Match", "Matcher", "ToolkitError", "load"]
+__all__ = ["Answer", "Answerer", "Caption", "Captioner", "CaptionerPool", "Embedding", "Match", "Matcher", "ToolkitError", "load"]
 
 _MODULES = {
     "Answer": "tasks.results",
@@ -31,6 +31,7 @@ _MODULES = {
     "Caption": "tasks.results",
     "Captioner": "tasks.captioner",
     "CaptionerPool": "pool.captioner_pool",
+    "Embedding": "tasks.results",
     "Match": "tasks.results",
     "Matcher": "tasks.matcher",
     "ToolkitError": "errors",

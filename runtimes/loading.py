@@ -112,7 +112,7 @@ def load(
         verify: False skips the hashes of the files. Sizes are always checked.
         tune_allocator: True lowers peak memory with glibc: its mmap threshold is 256 kB during the load and 32 MB afterwards, for the
             whole process. False does not change the allocator.
-        draft: How greedy search of one image drafts tokens, which makes it faster. None: as the manifest says. False: not at all. True:
+        draft: How greedy search of one image drafts tokens, which makes it faster. None: the manifest's setting. False: not at all. True:
             from the artifact's draft table. "learn": also from the texts that this model generates; for FP32 artifacts only.
         provider_options: Options of the device's execution provider, name → text, number or boolean. They override its defaults.
 

@@ -1,5 +1,6 @@
 """Read the decoding settings of a checkpoint: generation_config.json, and the older places in config.json."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ UNSUPPORTED: Mapping[str, Any] = {
     "begin_suppress_tokens": None,
     "constraints": None,
     "diversity_penalty": 0.0,
+    "dola_layers": None,
     "encoder_no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0,
     "epsilon_cutoff": 0.0,
@@ -23,6 +25,7 @@ UNSUPPORTED: Mapping[str, Any] = {
     "exponential_decay_length_penalty": None,
     "force_words_ids": None,
     "forced_bos_token_id": None,
+    "forced_decoder_ids": None,
     "forced_eos_token_id": None,
     "guidance_scale": None,
     "max_time": None,
@@ -35,10 +38,18 @@ UNSUPPORTED: Mapping[str, Any] = {
     "renormalize_logits": False,
     "sequence_bias": None,
     "stop_strings": None,
+    "token_healing": False,
+    "top_h": None,
     "typical_p": 1.0,
     "watermarking_config": None,
 }
 """Settings of transformers that `GenerationConfig` lacks → value without effect."""
+
+WITHOUT_EFFECT = re.compile(
+    r"_from_model_config|transformers_version|seed|low_memory|is_assistant|generation_kwargs|compile_config|disable_compile|"
+    r".*_token_id|output_.*|return_.*|.*cache.*|assistant_.*|num_assistant_tokens.*|.*lookup.*|target_lookbehind|max_matching_ngram_size|prefill_chunk_size"
+)
+"""Names in generation_config.json that are no settings of captions: bookkeeping, ids of BLIP's text model, outputs, memory and speed."""
 
 
 def read_defaults(
@@ -66,12 +77,18 @@ def read_defaults(
     }
     settings |= {name: value for name, value in own.items() if value is not None}
     left_out = tuple(f"{name} {settings[name]!r}" for name, neutral in UNSUPPORTED.items() if settings.get(name, neutral) != neutral)
+    unknown = {name for name, value in own.items() if value not in (None, False) and not WITHOUT_EFFECT.fullmatch(name)}
+    left_out += tuple(f"{name} {own[name]!r}" for name in sorted(unknown - UNSUPPORTED.keys() - set(SUPPORTED)))
+    if settings.get("temperature") == 0 and not settings.get("do_sample"):  # greedy search, which its author meant
+        left_out += (f"temperature {settings.pop('temperature')!r} without do_sample",)
     if settings.get("do_sample") and settings.get("num_beams", 1) != 1:
         left_out += (f"do_sample {settings.pop('do_sample')!r} with num_beams {settings['num_beams']!r}",)
     supported = {name: settings[name] for name in SUPPORTED if name in settings}
     defaults, problems = json_dataclass.load(GenerationConfig, {"max_length": min(GenerationConfig.max_length, max_positions), **supported})
-    if defaults is not None and max(2 * defaults.num_beams, defaults.largest_token) >= vocabulary:
-        problems = ["num_beams or a token id is too large for the vocabulary"]
+    if defaults is not None and defaults.largest_token >= vocabulary:
+        problems = [f"token id {defaults.largest_token} in bad_words_ids or suppress_tokens is not in the vocabulary of {vocabulary}"]
+    elif defaults is not None and 2 * defaults.num_beams >= vocabulary:
+        problems = [f"num_beams {defaults.num_beams} is too large for a vocabulary of {vocabulary}"]
     elif defaults is not None and defaults.max_length_after(1) > max_positions:
         new = None if defaults.max_new_tokens is None else max_positions - 1
         return replace(defaults, max_length=min(defaults.max_length, max_positions), max_new_tokens=new), left_out

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.checkpoint.adapter_files import find_adapter
-from exporters.checkpoint.generation_settings import UNSUPPORTED, read_defaults
+from exporters.checkpoint.generation_settings import read_defaults
 from exporters.checkpoint.image_settings import FILES, read_image_settings
 from exporters.checkpoint.refusals import (
     EXAMPLE,
@@ -65,13 +65,14 @@ def summarize(directory: Path) -> dict[str, Any]:
     image_file = next((name for name in FILES if (directory / name).is_file()), None)
     processor = read_object(directory / image_file) if image_file else {}
     processor = _section(processor, "image_processor") or processor
+    defaults_problem, left_out = _defaults(directory, config)
     problems = [
         refuse_config(config),
         refuse_both(directory) or refuse_shards(files, weights.stored, str(directory)) if shards_in_layout else refuse_weights(directory),
         refuse_names(weights.names, OWN_PARTS.get(task_of(config), ())) or refuse_dtypes(weights.dtypes),
         refuse_rows(TABLE, weights.table_rows, text.get("vocab_size", VOCABULARY)) if text else None,
         _image_problem(directory),
-        _defaults_problem(directory, config),
+        defaults_problem,
         refuse_tokenizer(directory),
     ]
     ignored = _wrappers(weights)
@@ -83,10 +84,7 @@ def summarize(directory: Path) -> dict[str, Any]:
         for key, value in processor.items()
         if key not in (*IMAGE, *IMAGE_BOOKKEEPING) and not (key.startswith("do_") and value)
     ]
-    settings = config | text | generation
-    ignored += [
-        f"{key} {settings[key]!r}: not a setting of artifacts" for key in UNSUPPORTED if settings.get(key) not in (None, UNSUPPORTED[key])
-    ]
+    ignored += [f"{setting}: the toolkit does not implement it" for setting in left_out]
     ignored += [
         f"generation_config.json: {key} {generation[key]!r}: BLIP uses those of text_config in config.json"
         for key in OWN_IDS
@@ -181,17 +179,16 @@ def _is_weights(file: Path) -> bool:
     return file.suffix in WEIGHT_SUFFIXES and file.is_file()
 
 
-def _defaults_problem(directory: Path, config: Mapping[str, Any]) -> str | None:
-    """Return why the decoding settings cannot be defaults of artifacts, or None."""
+def _defaults(directory: Path, config: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+    """Return why the decoding settings cannot be defaults of artifacts, or None; and the settings that artifacts do not apply."""
     text = {"max_position_embeddings": POSITIONS, "vocab_size": VOCABULARY} | _section(config, "text_config")
     sizes = (text["max_position_embeddings"], text["vocab_size"])
     if any(type(size) is not int for size in sizes):  # refused for this reason
-        return None
+        return None, ()
     try:
-        read_defaults(directory, {**config, "text_config": text}, *sizes, "")
+        return None, read_defaults(directory, {**config, "text_config": text}, *sizes, "")[1]
     except CheckpointError as error:
-        return str(error).removeprefix(": ")
-    return None
+        return str(error).removeprefix(": "), ()
 
 
 def _image_problem(directory: Path) -> str | None:

@@ -46,7 +46,7 @@ class Request:
     bad_words: tuple[str, ...] = ()
     """Texts whose tokens are added to `bad_words_ids`; with any, those of the artifact do not apply."""
     draft: Literal["off", "table", "learn"] | None = None
-    """How greedy search drafts tokens; None: as the artifact says. See `runtimes.load`."""
+    """How greedy search drafts tokens; None: the artifact's setting. See `runtimes.load`."""
     log_probabilities: bool = False
     """Whether rows have the log-probability of each token."""
     questions: tuple[str, ...] = ()

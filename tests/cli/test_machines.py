@@ -120,8 +120,9 @@ def test_sigterm_in_a_library_that_raises_an_interrupt_of_its_own():
     assert (done.returncode, done.stderr) == (143, "Stopped by SIGTERM.\n")
 
 
-def test_sigterm_as_process_1(artifact, images):
-    """The kernel ignores SIGTERM for a process 1 without a handler, as a container has it."""
+@pytest.mark.parametrize(("number", "last", "code"), [(signal.SIGTERM, "Stopped by SIGTERM.", 143), (signal.SIGINT, "", 130)])
+def test_a_signal_to_process_1(artifact, images, number, last, code):
+    """The kernel ignores signals to a process 1 without a handler, as a container has it."""
     os.mkfifo(images / "z.png")
     process = subprocess.Popen(
         [
@@ -146,10 +147,11 @@ def test_sigterm_as_process_1(artifact, images):
     for _ in range(3):
         process.stdout.readline()
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True)
-    os.kill(int(children.stdout), signal.SIGTERM)
+    os.kill(int(children.stdout), number)
     _, errors = process.communicate(timeout=60)
-    assert errors.splitlines()[-1] == "Stopped by SIGTERM."
-    assert process.returncode == 143
+    assert errors.splitlines()[-1].startswith(last)
+    assert "Traceback" not in errors
+    assert process.returncode == code
 
 
 def test_a_closed_pipe_ends_a_run_without_a_traceback(artifact, images):

@@ -43,7 +43,7 @@ heavy = [name for name in ("numpy", "PIL", "tokenizers", "onnxruntime", "torch")
 print(sorted(runtimes.__all__), heavy, [getattr(runtimes, name).__name__ for name in sorted(runtimes.__all__)])
 """
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    names = ["Answer", "Answerer", "Caption", "Captioner", "CaptionerPool", "Match", "Matcher", "ToolkitError", "load"]
+    names = ["Answer", "Answerer", "Caption", "Captioner", "CaptionerPool", "Embedding", "Match", "Matcher", "ToolkitError", "load"]
     assert output == f"{names} [] {names}\n"
     with pytest.raises(AttributeError, match="nothing"):
         runtimes.nothing  # noqa: B018

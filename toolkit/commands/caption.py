@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     "--draft",
     type=click.Choice(["table", "learn"]),
     help="How greedy search of one image per run drafts tokens, which makes it faster: from the artifact's table, or also from "
-    "the captions of this run.  [default: as the artifact says]",
+    "the captions of this run.  [default: the artifact's setting]",
 )
 @click.option("--no-draft", is_flag=True, help="Caption without drafts.")
 @click.option("--strip-prompt", is_flag=True, help="Remove the prompt from the captions.")

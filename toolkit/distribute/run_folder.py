@@ -6,7 +6,7 @@ machine, so folders of several parts of a run can be copied into one.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -139,6 +139,11 @@ class RunFolder:
         if extend:
             return self._add_listing(run, inputs, on_listed)
         if all(listing.inputs != inputs for listing in run.listings):
+            same = next((listing.inputs for listing in run.listings if str(listing.inputs) == str(inputs)), None)
+            if same is not None:
+                changed = [field.name for field in fields(inputs) if getattr(same, field.name) != getattr(inputs, field.name)]
+                was = ", ".join(f"{name} was {getattr(same, name)!r} and is {getattr(inputs, name)!r}" for name in changed)
+                raise RequestError(f"{self.path}: its inputs were listed with other options: {was}. Use the same, or another --output.")
             listed = "; ".join(str(listing.inputs) for listing in run.listings)
             raise RequestError(
                 f"{self.path}: has captions of other inputs ({listed}). Add {inputs} with --extend, or choose another --output."

@@ -1,5 +1,6 @@
 """Describe an artifact, a package or a checkpoint from its metadata. Weights are not hashed."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ def describe(path: Path, adapter: Path | None = None) -> dict[str, Any]:
     if path.is_dir() and (problem := refuse_folder(path)):
         raise RequestError(f"{path}: {problem}")
     if not path.exists():
-        raise RequestError(f"{path}: no such file or folder")
+        hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path))
+        cure = "; info reads files only: for a model of a hub, download it first, or run toolkit export" if hub_id else ""
+        raise RequestError(f"{path}: no such file or folder{cure}")
     if names := sorted(child.parent.name for child in path.glob(f"[!.]*/{MANIFEST_NAME}")):
         raise RequestError(f"{path}: contains several artifacts; name one of {', '.join(names)}")
     if path.is_file() and (problem := refuse_file(path)):

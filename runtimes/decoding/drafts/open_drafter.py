@@ -13,7 +13,7 @@ from runtimes.errors import RequestError
 logger = logging.getLogger(__name__)
 
 DraftMode: TypeAlias = bool | Literal["learn"] | None
-"""None: as the manifest says. False: no drafts. True: drafts from the table. "learn": also from the captions that are finished."""
+"""None: the manifest's setting. False: no drafts. True: drafts from the table. "learn": also from the captions that are finished."""
 
 
 def open_drafter(files: VerifiedFiles, mode: DraftMode, *, stepwise: bool) -> Drafter | None:

@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 import torch
+import transformers
 from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipImageProcessor
 
 from exporters.checkpoint.checkpoint import open_checkpoint
+from exporters.checkpoint.generation_settings import SUPPORTED, UNSUPPORTED, WITHOUT_EFFECT
 from exporters.checkpoint.reference import find_reference
 from exporters.export import export
 from exporters.recipes import find_recipe
@@ -16,6 +18,7 @@ from runtimes.artifact.generation import GenerationConfig
 from runtimes.errors import CheckpointError
 from runtimes.images.reading import read_image
 from runtimes.loading import load
+from toolkit.info.describe import describe
 from toolkit.packaging.goldens import record
 
 OWN = {"num_beams": 3, "no_repeat_ngram_size": 2, "max_length": 12}
@@ -61,13 +64,31 @@ def test_unsupported_settings_are_named_in_one_line(copy, caplog):
     assert defaults == GenerationConfig()
 
 
+def test_a_setting_that_nobody_knows_is_named(copy, caplog):
+    own = {"token_healing": True, "temperature": 0.0, "new_in_transformers_9": 1, "use_cache": True, "output_scores": True}
+    with caplog.at_level(logging.WARNING):
+        directory = copy("generation_config", **own)
+        assert open_checkpoint(str(directory)).defaults == GenerationConfig()
+    (message,) = [record.getMessage() for record in caplog.records]
+    named = ["token_healing True", "new_in_transformers_9 1", "temperature 0.0 without do_sample"]
+    assert message.endswith(f"decoding settings of the checkpoint: {', '.join(named)}")
+    assert [line for line in describe(directory)["ignored"] if "does not implement" in line] == [
+        f"{name}: the toolkit does not implement it" for name in named
+    ]
+
+
+def test_every_setting_of_transformers_is_known():
+    names = transformers.GenerationConfig().to_dict().keys()
+    assert [name for name in names if name not in {*SUPPORTED, *UNSUPPORTED} and not WITHOUT_EFFECT.fullmatch(name)] == []
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
         ({"num_beams": 0}, "num_beams must be at least 1"),
         ({"num_beams": "three"}, "num_beams: expected int, got str"),
-        ({"num_beams": 32}, "too large for the vocabulary"),
-        ({"suppress_tokens": [64]}, "too large for the vocabulary"),
+        ({"num_beams": 32}, "num_beams 32 is too large for a vocabulary of 64"),
+        ({"suppress_tokens": [64]}, "token id 64 in bad_words_ids or suppress_tokens"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
         ({"bad_words_ids": [[]]}, "empty sequence"),
     ],

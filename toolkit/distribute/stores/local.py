@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from glob import glob
 from pathlib import Path
@@ -22,7 +23,7 @@ class LocalStore:
     """
 
     def __init__(self, base: str = "") -> None:
-        self._base = base
+        self._base, self._reading = base, threading.Lock()
 
     def images(self, folder: str) -> Iterator[str]:
         """See `Store`."""
@@ -56,6 +57,10 @@ class LocalStore:
 
     def read_range(self, file: BinaryIO, offset: int, size: int) -> bytes:
         """See `Store`."""
+        if not hasattr(os, "pread"):  # not on Windows
+            with self._reading:
+                file.seek(offset)
+                return file.read(size)
         parts, descriptor = [], file.fileno()
         while size and (part := os.pread(descriptor, size, offset)):
             parts.append(part)
