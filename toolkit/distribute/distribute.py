@@ -115,15 +115,16 @@ def _output(order: Order, stores: Stores) -> Iterator[None]:
         store.prepare(order.output)
         yield
         return
-    is_new = store.kind(order.output) is None
+    folder = Path(order.output)
+    new = [each for each in (folder, *folder.parents) if not each.exists()]  # the deepest first
     store.prepare(order.output)
     try:
-        with locked(Path(order.output) / f"part-{order.part.number}-of-{order.part.count}"):
+        with locked(folder / f"part-{order.part.number}-of-{order.part.count}"):
             yield
     finally:
-        if is_new:
-            with suppress(OSError):
-                Path(order.output).rmdir()
+        with suppress(OSError):
+            for each in new:
+                each.rmdir()
 
 
 def settings_of(order: Order) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from runtimes.errors import ToolkitError
-from toolkit.serve.errors import InternalError, MethodError, NotFoundError, status_of
+from toolkit.serve.errors import InternalError, MethodError, NotFoundError, NotReadyError, status_of
 from toolkit.serve.http.access import AccessCheck
 from toolkit.serve.http.openapi import openapi_document
 from toolkit.serve.http.page import page_response
@@ -46,7 +46,6 @@ def create_app(settings: Settings, observer: ModelObserver | None = None) -> Sta
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         running = asyncio.create_task(service.model.run())
-        running.add_done_callback(_log_failure)
         try:
             yield
         finally:
@@ -58,7 +57,7 @@ def create_app(settings: Settings, observer: ModelObserver | None = None) -> Sta
         routes=[
             *(Route(task.path, _task_endpoint(service, name), methods=["POST"]) for name, task in TASKS.items()),
             Route("/healthz", _get(lambda: _health(service))),
-            Route("/readyz", _get(lambda: _ready(service))),
+            Route("/readyz", _ready_endpoint(service)),
             Route("/metrics", _get(lambda: Response(service.metrics.exposition(), headers=NO_STORE | {"content-type": CONTENT_TYPE}))),
             Route("/v1/info", _get(lambda: json_response(_info(service)))),
             Route("/openapi.json", _get(lambda: json_response(openapi_document(settings)))),
@@ -70,11 +69,6 @@ def create_app(settings: Settings, observer: ModelObserver | None = None) -> Sta
     )
     app.state.service = service
     return app
-
-
-def _log_failure(running: "asyncio.Task[None]") -> None:
-    if not running.cancelled() and (error := running.exception()) is not None:
-        logger.critical("the supervisor of the model failed", exc_info=error)
 
 
 def _task_endpoint(service: Service, task: str) -> Callable[[Request], Any]:
@@ -126,9 +120,15 @@ def _health(service: Service) -> Response:
     return json_response({"alive": alive, "stage": service.model.stage}, 200 if alive else 503)
 
 
-def _ready(service: Service) -> Response:
-    service.check_ready()
-    return json_response({"ready": True})
+def _ready_endpoint(service: Service) -> Callable[[Request], Any]:
+    async def endpoint(request: Request) -> Response:
+        service.check_ready()
+        wait_s, most_s = service.model.wait_s(), service.settings.limits.max_wait_s
+        if request.query_params.get("fail_if_full") == "1" and wait_s > most_s:
+            raise NotReadyError(f"the queued work takes {wait_s:.1f} s", wait_s - most_s)
+        return json_response({"ready": True})
+
+    return endpoint
 
 
 def _info(service: Service) -> dict[str, Any]:

@@ -215,3 +215,9 @@ def test_batches_are_refused_if_captions_depend_on_them(tiny_artifacts, images, 
     """Which images share a batch depends on the shards that are finished."""
     with pytest.raises(RequestError, match="--batch-size 1"):
         run(tiny_artifacts["pytorch-int8"], tmp_path / "out", images, batch_size=2)
+
+
+def test_a_run_that_cannot_begin_leaves_no_folders(artifact, tmp_path):
+    with pytest.raises(DatasetError):
+        run(artifact, tmp_path / "one" / "two" / "out", tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []

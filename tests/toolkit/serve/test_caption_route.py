@@ -181,8 +181,8 @@ def test_answers_of_many_clients_are_their_own(server, captioner, contents):
     server.until(lambda service: (service.metrics.in_flight, service.model.items, service.admission.buffered) == (0, 0, 0))
 
 
-def test_a_killed_model_process_costs_no_request_and_a_crash_costs_one(server, captioner, contents):
-    """A request whose process ends twice is an error; the ones beside it are answered."""
+def test_a_killed_model_process_costs_no_request(server, captioner, contents):
+    """Its images are captioned in the next process, also if that one is killed while it is loading."""
     texts = [row["caption"] for row in expected_rows(captioner, "abcd", contents)]
     replies = {}
     threads = [threading.Thread(target=lambda i=i: replies.update({i: server.post(contents[i])})) for i in range(4)]
@@ -192,7 +192,6 @@ def test_a_killed_model_process_costs_no_request_and_a_crash_costs_one(server, c
             server.until(lambda service, count=count: service.model.items == count)
         first = server.service.model.process_id
         os.kill(first, signal.SIGKILL)
-    # The second process is killed while it has the first image again, alone.
     server.until(lambda service: service.model.process_id not in (None, first))
     os.kill(second := server.service.model.process_id, signal.SIGSTOP)
     server.until(lambda service: service.model.process_id == second)
@@ -200,6 +199,24 @@ def test_a_killed_model_process_costs_no_request_and_a_crash_costs_one(server, c
     for thread in threads:
         thread.join()
     assert {i: reply.json["rows"][0]["caption"] for i, reply in replies.items()} == dict(enumerate(texts))
+
+
+def test_an_image_whose_process_ends_twice_costs_one_request(artifact, contents):
+    """The image is large enough that reading it takes longer than the test needs to kill the process."""
+    large = encode(Image.new("RGB", (7000, 7000)), "PNG")
+    with served(Settings(job=ModelJob(artifact=str(artifact), threads=1))) as server:
+        replies = []
+        client = threading.Thread(target=lambda: replies.append(server.post(large)))
+        client.start()
+        for number in range(2):
+            server.until(lambda service: service.model.stage == "ready" and service.model.items == 1)
+            os.kill(ended := server.service.model.process_id, signal.SIGKILL)
+            server.until(lambda service, ended=ended: service.model.process_id not in (None, ended))
+            assert server.service.model.starts == number + 2
+        neighbour = server.post(contents[0])
+        client.join()
+    assert [(reply.status, reply.code) for reply in replies] == [(500, "IMAGE_CRASH")]
+    assert neighbour.status == 200
 
 
 def test_hosts_origins_and_tokens(artifact, contents):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from runtimes.artifact import json_dataclass
-from runtimes.errors import ArtifactCrashError, ImageCrashError, ToolkitError
+from runtimes.errors import ArtifactCrashError, ImageCrashError, ToolkitError, first_line
 from runtimes.workers.parent import Worker
 from toolkit.serve.model.messages import Done, ItemResult, Loaded, WorkItem
 from toolkit.serve.model.usual_times import UsualTimes
@@ -171,6 +171,9 @@ class ModelSupervisor:
                 logger.warning("the model process ended (%s); starting it again", ended.error or ended.reason)
                 self._requeue(ended.reason)
                 await asyncio.sleep(failed_starts)
+        except Exception as error:
+            logger.critical("the supervisor of the model failed", exc_info=True)
+            self._fail(ArtifactCrashError(Path(self._job.artifact), f"its supervisor failed ({first_line(error)})"))
         finally:
             watching.cancel()
             self._writer.shutdown(wait=False, cancel_futures=True)
