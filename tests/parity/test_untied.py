@@ -14,12 +14,13 @@ from filelock import FileLock
 
 from exporters.checkpoint.checkpoint import open_checkpoint
 from exporters.export import export
+from exporters.recipes import RECIPES as SHIPPED
 from exporters.recipes import find_recipe
 from runtimes.artifact.folder import open_artifact
 from runtimes.loading import load
 from tests.checkpoints import untie
 
-RECIPES = ("pytorch-fp32", "onnx-fp32", "onnx-int8", "onnx-int8-single", "onnx-int4", "pytorch-int8")
+RECIPES = tuple(recipe.name for recipe in SHIPPED)
 HEAD = "text_decoder.cls.predictions.decoder.weight"
 TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
 
@@ -74,7 +75,7 @@ def test_the_gate_and_the_manifest(artifacts, recipe):
     assert (manifest.model.tied, manifest.gate["passed"]) == (False, True)
 
 
-@pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4", "pytorch-int8"])
+@pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int8-full", "onnx-int4", "pytorch-int8", "pytorch-fp16", "onnx-fp16"])
 @pytest.mark.full
 def test_quantized_logits_are_close_to_those_of_the_untied_model(artifacts, drawn_images, recipe):
     """With the tied model's head, or without its embeddings, the log-probabilities would be nats away."""
@@ -104,3 +105,9 @@ def test_the_dequantized_embedding_is_the_checkpoints_own(artifacts, untied):
     table = safetensors.torch.load_file(untied / "model.safetensors")[TABLE]
     restored = stored[TABLE].float() * stored[f"{TABLE}.scales"][:, None]
     assert (restored - table).abs().max() <= table.abs().max() / 127
+
+
+def test_a_single_graph_generates_the_ids_of_the_split_graphs(artifacts, drawn_images):
+    paths = [image.path for image in drawn_images]
+    split, single = (load(artifacts[recipe], draft=False).caption(paths) for recipe in ("onnx-int8", "onnx-int8-single"))
+    assert [caption.token_ids for caption in single] == [caption.token_ids for caption in split]
