@@ -97,7 +97,7 @@ def measure_sensitivity(
     for number, layer in enumerate(quantized, start=1):  # a loop of its own, so that all layers of the decoder have the same image states
         on_step(f"layer {number} of {len(quantized)}: all except {layer}")
         rest[layer] = drift(f"except {layer}", {name: each for name, each in own.items() if name != layer})
-    found = []
+    layers = []
     for layer in quantized:
 
         def costs(layer: str = layer) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def measure_sensitivity(
             return {**saved, "estimate": errors.drift(layer, own[layer])}
 
         component = checkpoint.family.component_of(layer)
-        found.append(
+        layers.append(
             LayerSensitivity(
                 layer=layer,
                 component=component,
@@ -116,4 +116,4 @@ def measure_sensitivity(
                 **journal.result(f"cost {layer}", costs),
             )
         )
-    return LayerSensitivities(whole=whole, layers=tuple(sorted(found, key=lambda each: (each.rest.nat - each.only.nat, each.layer))))
+    return LayerSensitivities(whole=whole, layers=tuple(sorted(layers, key=lambda each: (each.rest.nat - each.only.nat, each.layer))))

@@ -102,9 +102,9 @@ def tune(
     if not ordered:
         least = other + sum(min(choice.stored for choice in each) for each in searching.choices().values())
         raise BudgetError(f"no formats meet {budget}: the smallest artifact has {least / 1e6:.1f} MB")
-    found = searching.cheapest(ordered, budget, objective)
+    cheapest = searching.cheapest(ordered, budget, objective)
     tuned = replace(
-        with_formats(searching.recipe, {layer: choice.layer_format for layer, choice in found.items()}, checkpoint.layers()),
+        with_formats(searching.recipe, {layer: choice.layer_format for layer, choice in cheapest.items()}, checkpoint.layers()),
         name=f"{recipe.name}-tuned",
         why=f"Found by toolkit tune: {budget}, least {objective}.",
         drift_limit_nat=max(budget.drift_nat, recipe.drift_limit_nat or 0),
@@ -129,7 +129,7 @@ def tune(
         size_bytes=result["bytes"],
         evaluations=searching.evaluations,
         formats={
-            component: {layer: str(found[layer].layer_format) for layer in layers} for component, layers in checkpoint.layers().items()
+            component: {layer: str(cheapest[layer].layer_format) for layer in layers} for component, layers in checkpoint.layers().items()
         },
     )
 
@@ -178,23 +178,23 @@ class Search:
             BudgetError: The most exact assignment is not within the budget.
         """
         index = smallest(0, len(ordered) - 1, lambda number: self.drift(ordered[number]).high <= budget.drift_nat)
-        found, drift = ordered[index], self.drift(ordered[index])
+        formats, drift = ordered[index], self.drift(ordered[index])
         if drift.high > budget.drift_nat:
-            stored = self.size_of_the_rest() + sum(choice.stored for choice in found.values())
+            stored = self.size_of_the_rest() + sum(choice.stored for choice in formats.values())
             raise BudgetError(
                 f"no formats meet {budget}; the nearest has a drift of {drift_text(drift.nat, drift.low, drift.high)} nat/token on "
                 f"the search images and about {stored / 1e6:.1f} MB"
             )
         cost = {"size": lambda choice: choice.stored, "time": lambda choice: choice.seconds}[objective]
-        saved = {layer: cost(found[layer]) - cost(cheap) for layer, cheap in ordered[0].items()}
-        added = {layer: max(cheap.drift - found[layer].drift, 1e-12) for layer, cheap in ordered[0].items()}
+        saved = {layer: cost(formats[layer]) - cost(cheap) for layer, cheap in ordered[0].items()}
+        added = {layer: max(cheap.drift - formats[layer].drift, 1e-12) for layer, cheap in ordered[0].items()}
         for layer in sorted((layer for layer in saved if saved[layer] > 0), key=lambda layer: -saved[layer] / added[layer]):
             if self.evaluations >= MAX_EVALUATIONS:
                 break
-            smaller = found | {layer: ordered[0][layer]}
+            smaller = formats | {layer: ordered[0][layer]}
             if budget.size_bytes is None or sum(c.stored for c in smaller.values()) + self.size_of_the_rest() <= budget.size_bytes:
-                found = smaller if self.drift(smaller).high <= budget.drift_nat else found
-        return found
+                formats = smaller if self.drift(smaller).high <= budget.drift_nat else formats
+        return formats
 
     def drift(self, assignment: Assignment) -> Drift:
         """Return the emulated drift of an assignment on the search images."""

@@ -73,6 +73,6 @@ def frontier(choices: Mapping[str, Sequence[FormatChoice]], objective: Objective
         return tuple(with_bytes(high))
 
     prices = largest * np.geomspace(1e-4, 1e10, PRICES)
-    found = dict.fromkeys(chosen(price) for price in (0.0, *prices))
-    ordered = sorted(found, key=lambda indices: -sum(d[index] for d, index in zip(drift, indices, strict=True)))
+    candidates = dict.fromkeys(chosen(price) for price in (0.0, *prices))
+    ordered = sorted(candidates, key=lambda indices: -sum(d[index] for d, index in zip(drift, indices, strict=True)))
     return [{name: choices[name][index] for name, index in zip(names, indices, strict=True)} for indices in ordered]

@@ -56,10 +56,10 @@ def finished_stats(run: Run, config: RunConfig, shards: Mapping[int, int], store
         stats, origin = read_stats(config.shards, number, store), config.origin(number)
         file_name = f"{config.shards}/{shard_name(number)}.parquet"
         if stats is None or stats.bytes != shards[number]:  # a damaged shard, or one that was replaced before its stats
-            rows, found = read_shard(config.shards, number, store)
+            rows, origin_fields = read_shard(config.shards, number, store)
             with store.open(file_name) as file:
                 content = file.read()
-            stats = stats_of(rows, Origin(**found), content)
+            stats = stats_of(rows, Origin(**origin_fields), content)
             write_stats(config.shards, stats, store)
         if (stats.shard, stats.manifest, stats.settings, stats.rows) != (
             number,

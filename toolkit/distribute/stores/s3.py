@@ -78,8 +78,8 @@ class S3Store:
         """See `Store`."""
         from pyarrow.fs import FileSelector
 
-        found = self._files.get_file_info(FileSelector(_key(folder), allow_not_found=True))
-        return {info.base_name: info.size for info in found if info.is_file}
+        infos = self._files.get_file_info(FileSelector(_key(folder), allow_not_found=True))
+        return {info.base_name: info.size for info in infos if info.is_file}
 
     def open(self, path: str) -> BinaryIO:
         """See `Store`."""
@@ -126,8 +126,8 @@ class S3Store:
         """Return (name, whether it is a folder) of the entries of a folder without hidden ones, sorted."""
         from pyarrow.fs import FileSelector
 
-        found = self._files.get_file_info(FileSelector(_key(folder)))
-        return sorted((S3 + info.path, not info.is_file) for info in found if not info.base_name.startswith("."))
+        infos = self._files.get_file_info(FileSelector(_key(folder)))
+        return sorted((S3 + info.path, not info.is_file) for info in infos if not info.base_name.startswith("."))
 
     def _expand(self, folder: str, parts: list[str]) -> Iterator[str]:
         """Yield the objects below a folder that the parts of a pattern match."""
