@@ -20,7 +20,9 @@ from toolkit.records.source_commit import source_commit
 BODY_MB = 20
 PLAIN_REQUESTS = 200
 MIN_REQUESTS = 1_000
-"""Fewer requests do not show whether memory grows."""
+"""Fewer requests do not show whether memory grows, or how long probes take."""
+MAX_PROBE_S = 0.05
+"""Of 99 in 100 probes."""
 
 
 def main() -> int:
@@ -67,6 +69,9 @@ def _campaign(artifact: Path, images: list[bytes], requests: int, problems: list
     grown = growth(load) if requests >= MIN_REQUESTS else None
     if grown is not None and grown > MAX_GROWTH:
         problems.append(f"memory grew to {grown:.3f} of what it was after the first round")
+    slow = [outcome for outcome in outcomes if row(outcome)["probe_p99_s"] > MAX_PROBE_S]
+    if requests >= MIN_REQUESTS and slow:
+        problems.append(f"probes take more than {MAX_PROBE_S} s with {', '.join(str(outcome.clients) for outcome in slow)} clients")
     answers = {
         "artifact": artifact.name,
         "requests": requests,
