@@ -20,7 +20,8 @@ from runtimes.artifact.folder import open_artifact
 from runtimes.loading import load
 from tests.checkpoints import untie
 
-RECIPES = tuple(recipe.name for recipe in SHIPPED)
+RECIPES = ("pytorch-fp32", "onnx-fp32", "onnx-int8", "onnx-int8-single", "onnx-int4", "pytorch-int8")
+OTHERS = tuple(recipe.name for recipe in SHIPPED if recipe.name not in RECIPES)
 HEAD = "text_decoder.cls.predictions.decoder.weight"
 TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
 
@@ -75,7 +76,17 @@ def test_the_gate_and_the_manifest(artifacts, recipe):
     assert (manifest.model.tied, manifest.gate["passed"]) == (False, True)
 
 
-@pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int8-full", "onnx-int4", "pytorch-int8", "pytorch-fp16", "onnx-fp16"])
+@pytest.mark.full
+def test_the_other_recipes(untied, artifacts, drawn_images, tmp_path):
+    paths, captions = [image.path for image in drawn_images], [image.texts for image in drawn_images]
+    exact = np.concatenate(load(artifacts["onnx-fp32"]).score(paths, captions=captions))
+    checkpoint, recipes = open_checkpoint(str(untied)), [find_recipe(name) for name in OTHERS]
+    for path in export(checkpoint, recipes, tmp_path, drawn_images[:6], on_gate_failure="write"):
+        assert open_artifact(path).manifest.model.tied is False
+        assert abs(np.concatenate(load(path).score(paths, captions=captions)) - exact).mean() < 1
+
+
+@pytest.mark.parametrize("recipe", ["onnx-int8", "onnx-int4", "pytorch-int8"])
 @pytest.mark.full
 def test_quantized_logits_are_close_to_those_of_the_untied_model(artifacts, drawn_images, recipe):
     """With the tied model's head, or without its embeddings, the log-probabilities would be nats away."""

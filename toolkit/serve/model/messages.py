@@ -6,6 +6,8 @@ A `ModelJob` starts the process. It replies with a `Loaded`, then with a `Done` 
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtimes.artifact import json_dataclass
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkItem:
@@ -80,3 +82,10 @@ class Done:
     """The results of the items of one run of the model."""
 
     results: tuple[ItemResult, ...] = field(default=())
+
+
+def parsed(kind: Any, message: Any) -> Any:  # noqa: ANN401 - a dataclass and JSON values
+    """Return the message of a process of this server as its dataclass."""
+    value, problems = json_dataclass.load(kind, message)
+    assert value is not None, problems
+    return value

@@ -17,10 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from runtimes.artifact import json_dataclass
 from runtimes.errors import ArtifactCrashError, ImageCrashError, ToolkitError, first_line
 from runtimes.workers.parent import Worker
-from toolkit.serve.model.messages import Done, ItemResult, Loaded, WorkItem
+from toolkit.serve.model.messages import Done, ItemResult, Loaded, WorkItem, parsed
 from toolkit.serve.model.usual_times import UsualTimes
 from toolkit.serve.settings import ModelJob
 
@@ -195,10 +194,10 @@ class ModelSupervisor:
                 elif ready and "runs" in message:
                     self._alive = time.monotonic()
                 elif ready:
-                    self._finish(_parsed(Done, message))
+                    self._finish(parsed(Done, message))
                 else:
                     ready = True
-                    self._become_ready(_parsed(Loaded, message))
+                    self._become_ready(parsed(Loaded, message))
             return message, ready
         finally:
             if self._worker is not None:
@@ -277,12 +276,6 @@ class ModelSupervisor:
             if self._worker is not None and any(work.message.deadline < late for work in self._in_flight.values()) and self.stalled():
                 logger.warning("the model process does not end a run whose time is over; killing it")
                 self._worker.kill()
-
-
-def _parsed(kind: Any, message: Any) -> Any:  # noqa: ANN401 - a dataclass and JSON values
-    value, problems = json_dataclass.load(kind, message)
-    assert value is not None, problems
-    return value
 
 
 def _read_messages(job: ModelJob, loop: asyncio.AbstractEventLoop, messages: "asyncio.Queue[Any]") -> None:
