@@ -85,10 +85,8 @@ def read_defaults(
         left_out += (f"do_sample {settings.pop('do_sample')!r} with num_beams {settings['num_beams']!r}",)
     supported = {name: settings[name] for name in SUPPORTED if name in settings}
     defaults, problems = json_dataclass.load(GenerationConfig, {"max_length": min(GenerationConfig.max_length, max_positions), **supported})
-    if defaults is not None and defaults.largest_token >= vocabulary:
-        problems = [f"token id {defaults.largest_token} in bad_words_ids or suppress_tokens is not in the vocabulary of {vocabulary}"]
-    elif defaults is not None and 2 * defaults.num_beams >= vocabulary:
-        problems = [f"num_beams {defaults.num_beams} is too large for a vocabulary of {vocabulary}"]
+    if defaults is not None and (problem := defaults.vocabulary_problem(vocabulary)):
+        problems = [problem]
     elif defaults is not None and defaults.max_length_after(1) > max_positions:
         new = None if defaults.max_new_tokens is None else max_positions - 1
         return replace(defaults, max_length=min(defaults.max_length, max_positions), max_new_tokens=new), left_out

@@ -1,8 +1,9 @@
 """Name what a checkpoint is if it cannot be exported, and what to do; without torch or transformers."""
 
 import json
+import operator
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ SIZES = {
     ),
 }
 """Section of config.json → its keys that give the model's sizes."""
-DIVIDED = (("hidden_size", "num_attention_heads", "a multiple of"), ("image_size", "patch_size", "at least"))
-"""Two keys of a section, and how the first relates to the second."""
+DIVIDED: tuple[tuple[str, str, str, Callable[[int, int], bool]], ...] = (
+    ("hidden_size", "num_attention_heads", "a multiple of", lambda width, heads: width % heads == 0),
+    ("image_size", "patch_size", "at least", operator.ge),
+)
+"""Two keys of a section, how the first relates to the second, and the test of this relation."""
 KINDS = {
     "blip-2": "BLIP-2, another architecture than BLIP",
     "blip_2": "BLIP-2, another architecture than BLIP",
@@ -110,10 +114,10 @@ def refuse_config(config: Mapping[str, Any]) -> str | None:
 
 
 def _sizes_problem(section: str, values: Mapping[str, Any]) -> str | None:
-    """Return which sizes of a section contradict each other, or None. Sizes that are missing have transformers' values."""
-    for whole, part, relation in DIVIDED:
+    """Return which sizes of a section contradict each other, or None. A pair is compared if config.json has both."""
+    for whole, part, relation, holds in DIVIDED:
         size, divisor = values.get(whole), values.get(part)
-        if size is not None and divisor is not None and (divisor < 1 or size < divisor or (relation == "a multiple of" and size % divisor)):
+        if size is not None and divisor is not None and not (min(size, divisor) > 0 and holds(size, divisor)):
             return f"{section}.{whole} is {size} in config.json, and must be {relation} {part}, which is {divisor}; write the model's"
     return None
 

@@ -16,7 +16,7 @@ def fit_problem(weights: Mapping[str, Tensor], expected: Mapping[str, tuple[int,
         expected: Name → shape of each parameter of the model.
     """
     if quantized := [name for name, tensor in weights.items() if name in expected and not _is_plain(tensor)]:
-        others = f" (and so {len(quantized) - 1} more tensors)" if len(quantized) > 1 else ""
+        others = f", and {len(quantized) - 1} more tensors are quantized" if len(quantized) > 1 else ""
         cure = "export the FP32, FP16 or BF16 weights that it was quantized from"
         return f"{quantized[0]} has the type {weights[quantized[0]].dtype}{others}; {cure}"
     problems = _missing(weights, expected)

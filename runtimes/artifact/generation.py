@@ -144,6 +144,14 @@ class GenerationConfig:
         neutral = GenerationConfig()
         return tuple(name for name in STEPWISE_SETTINGS if getattr(self, name) != getattr(neutral, name))
 
+    def vocabulary_problem(self, vocabulary: int) -> str | None:
+        """Return which setting does not fit a vocabulary of that many words, or None."""
+        if 2 * self.num_beams >= vocabulary:
+            return f"{self.num_beams} beams are too many for a vocabulary of {vocabulary}"
+        if self.largest_token >= vocabulary:
+            return f"token id {self.largest_token} in bad_words_ids or suppress_tokens is not in the vocabulary of {vocabulary}"
+        return None
+
     @property
     def largest_token(self) -> int:
         """The largest token id in `bad_words_ids` and `suppress_tokens`; -1 without any."""

@@ -63,10 +63,8 @@ def checked_config(
         raise RequestError(f"the prompt takes {prompt} tokens, so max_length must be more than that; it is {max_length}")
     if config.min_length > max_length:
         raise RequestError(f"min_length {config.min_length} is more than the greatest length, {max_length}")
-    if 2 * config.num_beams >= vocabulary:
-        raise RequestError(f"{config.num_beams} beams are too many for a vocabulary of {vocabulary}")
-    if config.largest_token >= vocabulary:
-        raise RequestError(f"token id {config.largest_token} in bad_words_ids or suppress_tokens is not in the vocabulary of {vocabulary}")
+    if problem := config.vocabulary_problem(vocabulary):
+        raise RequestError(problem)
     require(session, *(("beams",) if config.num_beams > 1 else ()))
     require_steps(manifest, session, config.beyond_greedy())
     return config

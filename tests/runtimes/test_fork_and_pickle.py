@@ -11,10 +11,11 @@ import pytest
 import runtimes
 from runtimes.errors import DigestError, RequestError
 from runtimes.tasks.captioner import Captioner
+from tests.drafted import certain_table, drafted_copy
 
 
 def unpickled(content):
-    return pickle.loads(content)  # noqa: S301 - a captioner may be pickled (multiprocessing does); the bytes are made by this test
+    return pickle.loads(content)  # noqa: S301 - multiprocessing unpickles captioners like this; the bytes are made by these tests
 
 
 @pytest.fixture(scope="module", params=["onnx-fp32", "pytorch-fp32"])
@@ -79,3 +80,9 @@ def test_what_cannot_be_pickled(tiny_artifacts, tmp_path):
     shutil.copytree(tiny_artifacts["onnx-int8"], folder)
     with pytest.raises(DigestError):
         unpickled(pickled)
+
+
+def test_a_pickled_captioner_keeps_its_setting_of_drafts(tiny_artifacts, tmp_path):
+    drafted = drafted_copy(tiny_artifacts["onnx-fp32"], tmp_path / "drafted", certain_table([[62, 5, 6, 7, 3]]))
+    kept = {draft: unpickled(pickle.dumps(runtimes.load(drafted, threads=1, draft=draft))).drafter is not None for draft in (None, False)}
+    assert kept == {None: True, False: False}

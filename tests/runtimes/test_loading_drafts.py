@@ -1,7 +1,6 @@
 """How `load` uses a draft table: by the manifest, by the caller, and with files and entries that cannot be used."""
 
 import logging
-import pickle
 
 import pytest
 
@@ -112,9 +111,3 @@ def test_right_drafts_give_the_same_captions_in_fewer_steps(tiny_artifacts, draw
     assert phases.count("first_token") == len(paths)
     assert phases.count("first_token") + phases.count("token") == sum(len(caption.token_ids) - 1 for caption in expected)
     assert phases.count("step") < share * (phases.count("first_token") + phases.count("token"))
-
-
-def test_a_captioner_with_drafts_is_pickled_with_its_setting(copy):
-    content = pickle.dumps(runtimes.load(copy(content=TABLE), threads=1, draft=False))
-    captioner = pickle.loads(content)  # noqa: S301 - pickling is what is tested; the bytes are made by this test
-    assert captioner.drafter is None

@@ -116,7 +116,7 @@ def _output(order: Order, stores: Stores) -> Iterator[None]:
         yield
         return
     folder = Path(order.output)
-    new = [each for each in (folder, *folder.parents) if not each.exists()]  # the deepest first
+    new = [each for each in (folder, *folder.parents) if store.kind(str(each)) is None]  # the deepest first
     store.prepare(order.output)
     try:
         with locked(folder / f"part-{order.part.number}-of-{order.part.count}"):

@@ -87,7 +87,7 @@ def test_every_setting_of_transformers_is_known():
     [
         ({"num_beams": 0}, "num_beams must be at least 1"),
         ({"num_beams": "three"}, "num_beams: expected int, got str"),
-        ({"num_beams": 32}, "num_beams 32 is too large for a vocabulary of 64"),
+        ({"num_beams": 32}, "32 beams are too many for a vocabulary of 64"),
         ({"suppress_tokens": [64]}, "token id 64 in bad_words_ids or suppress_tokens"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
         ({"bad_words_ids": [[]]}, "empty sequence"),

@@ -33,5 +33,5 @@ def test_signs_of_life_come_before_the_result(tiny_artifacts, drawn_images, monk
         process.ModelLoop(model, ModelJob(artifact=str(artifact), threads=1), messages.append).run(feed())
     *before, done = messages
     assert [result["id"] for result in done["results"]] == [7]
-    assert before == [{"runs": 1}] * len(before)
+    assert before == [{"alive": 1}] * len(before)
     assert (len(before) > 3) is signs

@@ -73,7 +73,7 @@ class ItemResult:
 class Alive:
     """A run continues: it has generated a token since the last message."""
 
-    runs: int
+    alive: int
     """Number of its items."""
 
 

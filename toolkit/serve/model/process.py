@@ -205,7 +205,7 @@ class ModelLoop:
             self._require_waiting(batch)
             if (now := time.monotonic()) - alive >= ALIVE_EVERY_S:
                 alive = now
-                self._send(json_dataclass.dump(Alive(runs=len(batch))))
+                self._send(json_dataclass.dump(Alive(alive=len(batch))))
             if phase in PHASES:
                 seconds[PHASES[phase]] += elapsed
 

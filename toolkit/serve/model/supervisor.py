@@ -191,7 +191,7 @@ class ModelSupervisor:
             while not isinstance(message := await messages.get(), _Ended):
                 if isinstance(message, Worker):
                     self._worker = message
-                elif ready and "runs" in message:
+                elif ready and "alive" in message:
                     self._alive = time.monotonic()
                 elif ready:
                     self._finish(parsed(Done, message))
