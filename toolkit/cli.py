@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -67,6 +67,13 @@ def _discard_stdout() -> None:
     """Redirect the rest of stdout's buffer to the null device. Otherwise, the flush at exit fails too and prints a traceback."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _follows_interrupt(error: BaseException | None) -> bool:
+    """Return whether an error was raised while a KeyboardInterrupt was handled, for example because a second one cut the clean-up short."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 class LazyCommands(click.Group):
@@ -138,11 +145,18 @@ class LazyCommands(click.Group):
             self._report(ctx, message, EnvironmentFailedError.code)
             raise click.ClickException(message) from error
         except KeyboardInterrupt:
-            click.echo(f"Stopped by {self._signal.name}.", err=True)
-            ctx.exit(128 + self._signal)
+            self._stop(ctx)
         except click.UsageError as error:  # other click errors are raised after a complete result was printed
             self._report(ctx, error.format_message(), USAGE_CODE)
             raise
+        except Exception as error:
+            if not _follows_interrupt(error):
+                raise
+            self._stop(ctx)
+
+    def _stop(self, ctx: click.Context) -> NoReturn:
+        click.echo(f"Stopped by {self._signal.name}.", err=True)
+        ctx.exit(128 + self._signal)
 
     def _report(self, ctx: click.Context, message: str, code: str) -> None:
         if self._json_requested(ctx):

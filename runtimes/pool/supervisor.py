@@ -68,9 +68,9 @@ class Supervisor:
         self._proven = self._proven or proven
         run = _Run(job, Exchange(batches, len(self._lanes), AHEAD * len(self._lanes)), proven=self._proven)
         threads = [threading.Thread(target=run.drive, args=(lane,), daemon=True) for lane in self._lanes]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for message in run.exchange.messages():
                 if isinstance(message, Ready):
                     on_ready(message)
@@ -81,10 +81,11 @@ class Supervisor:
             yield from run.crashed()
         finally:
             run.exchange.stop()
-            if any(thread.is_alive() for thread in threads):
+            alive = [thread for thread in threads if thread.is_alive()]  # Ctrl-C may come before a thread starts; it ends itself then
+            if alive:
                 for lane in self._lanes:
                     lane.kill()
-            for thread in threads:
+            for thread in alive:
                 thread.join()
 
     def open(self, job: CaptionJob) -> Ready:

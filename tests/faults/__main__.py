@@ -62,7 +62,7 @@ def main() -> None:
     """Run the campaign that the options select."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--commands", default=",".join(WRITERS))
-    parser.add_argument("--actions", default="kill,fail,full,disk")
+    parser.add_argument("--actions", default="kill,fail,full,disk,signal")
     parser.add_argument("--most", type=int, help="points for each command and action  [default: every call]")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -29,6 +29,12 @@ from tests.faults.stops import Stops
 from toolkit.cli import COMMANDS, main
 
 NEVER = 0
+MOMENTS = 100
+"""Signals for each command."""
+FIRST_SIGNAL_S = 0.05
+"""Before that, the fork may not have called the command."""
+ENDS = {"fail": (0, 1), "full": (0, 1), "disk": (0, 1), "signal": (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)}
+"""Action → exit codes that it allows."""
 TIMEOUT_S = 120
 ROOMY = 1 << 26
 WARM = (
@@ -101,7 +107,7 @@ def run_campaign(inputs: Inputs, names: list[str], actions: list[str], most: int
         inputs: What the commands read.
         names: Names of `WRITERS`.
         actions: "kill", "fail" (each system call about the output, with each error of `ERRORS`), "full" (the disk, from a call on), "disk"
-            (disks that are too small or read-only).
+            (disks that are too small or read-only), "signal" (SIGINT or SIGTERM at any moment).
         most: Points for each command and action; None: every call.
         seed: Seed of the choice of points.
     """
@@ -123,6 +129,9 @@ def run_campaign(inputs: Inputs, names: list[str], actions: list[str], most: int
                     continue
                 if action == "fail":
                     _refused(tally, name, inputs, scratch / name, most, draw)
+                    continue
+                if action == "signal":
+                    _signalled(tally, name, inputs, scratch / name, most or MOMENTS, draw)
                     continue
                 for at in every if most is None or most >= len(every) else sorted(draw.sample(every, most)):
                     _at_a_call(tally, name, inputs, scratch / name, at, action)
@@ -150,6 +159,18 @@ def _refused(tally: Tally, name: str, inputs: Inputs, target: Path, most: int | 
         _judge(tally, name, inputs, target, ended, "fail", f"{point.call} {point.number} {point.error}")
 
 
+def _signalled(tally: Tally, name: str, inputs: Inputs, target: Path, moments: int, draw: random.Random) -> None:
+    """Send a signal that ends the command at moments of its run."""
+    started = time.monotonic()
+    _attempt(WRITERS[name], inputs, _fresh(WRITERS[name], inputs, target), NEVER, "signal")
+    seconds = time.monotonic() - started
+    for _ in range(moments):
+        moment, number = draw.uniform(FIRST_SIGNAL_S, seconds), draw.choice((signal.SIGINT, signal.SIGTERM))
+        _fresh(WRITERS[name], inputs, target)
+        ended = _attempt(WRITERS[name], inputs, target, NEVER, "signal", interrupt=(moment, number))
+        _judge(tally, name, inputs, target, ended, "signal", f"{number.name} after {moment:.3f} s")
+
+
 def _on_disks(tally: Tally, name: str, inputs: Inputs, target: Path) -> None:
     """Run a command on disks of growing size, and on one that is read-only."""
     shutil.rmtree(target)
@@ -173,7 +194,7 @@ def _judge(
         faults.append(f"found {outcome}")
     if action == "kill" and ended.status != -signal.SIGKILL:
         faults.append(f"was not killed and ended with {ended.status}")
-    if action != "kill" and (ended.status not in (0, 1) or "Traceback" in ended.output):
+    if action != "kill" and (ended.status not in ENDS[action] or "Traceback" in ended.output):
         faults.append(f"ended with {ended.status}: {ended.output[-1500:]}")
     if action != "kill" and ended.status == 1 and not any(line.startswith("Error: ") for line in ended.output.splitlines()):
         faults.append(f"failed without an error line: {ended.output!r}")
@@ -203,9 +224,20 @@ def _fresh(command: Writer, inputs: Inputs, target: Path) -> Path:
 
 
 def _attempt(
-    command: Writer, inputs: Inputs, target: Path, at: int, action: str, *, log: Path | None = None, point: Point | None = None
+    command: Writer,
+    inputs: Inputs,
+    target: Path,
+    at: int,
+    action: str,
+    *,
+    log: Path | None = None,
+    point: Point | None = None,
+    interrupt: tuple[float, signal.Signals] | None = None,
 ) -> Ended:
-    """Run a command in a fork with a fault at one of its calls. With a log, strace traces it and lets the call of a point fail."""
+    """Run a command in a fork with a fault at one of its calls. With a log, strace traces it and lets the call of a point fail.
+
+    `interrupt` is a signal, and the seconds after which it is sent.
+    """
     (output, write_output), (counted, count) = os.pipe(), os.pipe()  # pipes, because they work on a full disk
     child = os.fork()
     if child == 0:
@@ -215,7 +247,7 @@ def _attempt(
     os.close(write_output)
     os.close(count)
     tracer = None if log is None else trace(child, log, point)
-    status = _wait(child)
+    status = _wait(child, interrupt)
     if tracer is not None:
         tracer.communicate(timeout=TIMEOUT_S)
     with os.fdopen(output, errors="replace") as words, os.fdopen(counted) as number:
@@ -231,8 +263,7 @@ def _run(arguments: list[str], stops: Stops, write_output: int, count: int) -> N
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         stops.install()
         try:
-            main(arguments, standalone_mode=False)
-            code = 0
+            code = main(arguments, standalone_mode=False) or 0
         except click.ClickException as error:
             error.show()
             code = 1
@@ -245,12 +276,15 @@ def _run(arguments: list[str], stops: Stops, write_output: int, count: int) -> N
         os._exit(code)
 
 
-def _wait(child: int) -> int:
-    until = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < until:
+def _wait(child: int, interrupt: tuple[float, signal.Signals] | None) -> int:
+    started = time.monotonic()
+    while (now := time.monotonic()) < started + TIMEOUT_S:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
+        if interrupt is not None and now >= started + interrupt[0]:
+            os.kill(child, interrupt[1])
+            interrupt = None
         time.sleep(0.002)
     os.kill(child, signal.SIGABRT)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

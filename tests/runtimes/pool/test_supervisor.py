@@ -2,6 +2,9 @@
 
 import logging
 import signal
+import threading
+import time
+from contextlib import closing
 
 import onnxruntime
 import pytest
@@ -36,6 +39,27 @@ def test_without_sigkill(tiny_artifacts, drawn_images, monkeypatch):
         (image, caption.text) for image, caption in zip(images, expected, strict=True)
     ]
     assert len(ready) == 1
+
+
+def test_an_interrupt_while_a_thread_starts(tiny_artifacts, drawn_images, monkeypatch):
+    """Ctrl-C at that moment must not leave a thread that reads the batches, because the caller closes their source."""
+    entered, start = threading.Event(), threading.Thread.start
+
+    def batches():
+        entered.set()
+        time.sleep(0.3)
+        yield [Item(str(drawn_images[0].path))]
+
+    def interrupted(thread):
+        start(thread)
+        entered.wait()
+        raise KeyboardInterrupt
+
+    source = batches()
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Supervisor() as supervisor, closing(source):
+        next(supervisor.run(job_of(tiny_artifacts["onnx-fp32"]), source))
+    assert source.gi_frame is None
 
 
 def test_an_engine_that_fails_ends_the_process_so_that_the_image_is_tried_alone(tiny_artifacts, drawn_images, monkeypatch):
