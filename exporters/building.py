@@ -49,7 +49,16 @@ def check_layout(checkpoint: "Checkpoint", recipe: Recipe) -> None:
 
 
 def build(exporter: ModuleType, checkpoint: "Checkpoint", recipe: Recipe, calibration: "Calibration", working: Path, name: str) -> Path:
-    """Build and quantize; return a complete artifact in the working folder, without gate findings."""
+    """Build and quantize; return a complete artifact in the working folder, without gate findings.
+
+    Args:
+        exporter: The exporter of the recipe's runtime.
+        checkpoint: The checkpoint.
+        recipe: The recipe.
+        calibration: Images for the recipes that need them.
+        working: Existing folder for the artifact.
+        name: Name of the artifact.
+    """
     payload, applied = exporter.build(checkpoint, recipe, working, calibration.images)
     tokenizer = working / "tokenizer.json"
     tokenizer.write_bytes(checkpoint.tokenizer_json)

@@ -73,7 +73,7 @@ def read_defaults(
     file = directory / "generation_config.json"
     own = read_object(file) if file.is_file() else {}
     settings = {
-        name: value for place in (config, config.get("text_config") or {}) for name, value in place.items() if _has_effect(name, value)
+        name: value for section in (config, config.get("text_config") or {}) for name, value in section.items() if _has_effect(name, value)
     }
     settings |= {name: value for name, value in own.items() if value is not None}
     left_out = tuple(f"{name} {settings[name]!r}" for name, neutral in UNSUPPORTED.items() if settings.get(name, neutral) != neutral)

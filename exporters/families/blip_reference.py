@@ -93,6 +93,12 @@ def greedy_with_margins(captioner: HfTextModel, image: ImageInput, text: str | N
 def text_with_margins(model: HfTextModel, image: ImageInput, text: str | None, config: GenerationConfig) -> tuple[list[int], list[float]]:
     """Generate a text with transformers from an image and a prompt or question.
 
+    Args:
+        model: The model of transformers.
+        image: The image.
+        text: Prompt or question; None for neither.
+        config: Settings of the search.
+
     Returns:
         Token ids, and for each generated token the margin: log-probability of the best token minus that of the second, in nat. Beam search
         has no margin per token, so its list is empty.

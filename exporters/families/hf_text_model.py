@@ -231,6 +231,13 @@ def load_transformers_model(
     """Load transformers' model of a checkpoint, from its files or from weights by transformers' names.
 
     transformers 4.57 replaces an untied head by the word embeddings when it loads a checkpoint, unless the configuration forbids it.
+
+    Args:
+        directory: Folder of the checkpoint, with its configuration.
+        dtype: Precision of the model.
+        tied: False: the head keeps its own weights.
+        weights: Weights by transformers' names; None: those of the folder.
+        model: Name of the class in transformers.
     """
     config = transformers.BlipConfig.from_pretrained(directory)
     if not tied:

@@ -75,7 +75,15 @@ def split(count: int, seed: int) -> tuple[list[int], list[int]]:
 
 
 def batches(examples: Sequence[TrainingExample], chosen: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Return the batches of an epoch as indices of examples. A batch has images with similar numbers of captions, to save padding."""
+    """Return the batches of an epoch as indices of examples. A batch has images with similar numbers of captions, to save padding.
+
+    Args:
+        examples: All examples.
+        chosen: Indices of the examples of the epoch.
+        size: Images per batch; the last batch may have fewer.
+        seed: Seed of the order.
+        epoch: Number of the epoch; each has its own order.
+    """
     generator = random.Random(f"{seed} {epoch}")  # noqa: S311 - a reproducible order
     order = list(chosen)
     generator.shuffle(order)

@@ -78,7 +78,7 @@ class Item:
     content: bytes | None = None
     """The bytes of its file."""
     index: int = 0
-    """Place in the job, for the caller."""
+    """Position in the job, for the caller."""
 
     @property
     def source(self) -> str | bytes:

@@ -17,7 +17,14 @@ Row = Mapping[str, Any]
 
 
 def row_of(image: str, texts: "Sequence[GeneratedText]", model: "TextGenerator[Any, Any]", prompt: str | None) -> Row:
-    """Return the row of an image: its caption, or the answers to its questions. If `prompt` is given, it is removed from the text."""
+    """Return the row of an image: its caption, or the answers to its questions. If `prompt` is given, it is removed from the text.
+
+    Args:
+        image: Name of the image.
+        texts: The caption, or one answer per question.
+        model: The model that generated the texts.
+        prompt: Prompt to remove; None keeps it.
+    """
     if (first := texts[0]).error is not None:
         return {"image": image, "error": first.error, "code": first.code}
     rows = [_fields(text, model, prompt) for text in texts]

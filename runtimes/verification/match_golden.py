@@ -112,7 +112,14 @@ def tolerance(matcher: Matcher, golden: GoldenMatches) -> float:
 
 
 def score_errors(matcher: Matcher, image: Image.Image, golden: GoldenMatches, index: int) -> NDArray[np.float64]:
-    """Return the differences f[2T] of an image's probabilities and similarities from the recorded ones."""
+    """Return the differences f[2T] of an image's probabilities and similarities from the recorded ones.
+
+    Args:
+        matcher: The matcher.
+        image: The golden image.
+        golden: Texts and recorded scores.
+        index: Number of the image in `golden.images`.
+    """
     recorded = golden.images[index]
     with translate_errors(lambda problem: EngineError(matcher.manifest.name, problem)):
         (match,) = matcher.stream([image], golden.texts)

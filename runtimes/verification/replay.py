@@ -38,7 +38,15 @@ def searches_of(model: Model) -> tuple[int, ...]:
 
 
 def golden_caption(model: Model, image: Image.Image, question: str | None, num_beams: int, max_length: int) -> GeneratedText:
-    """Generate the text of one RGB image with the settings of golden captions."""
+    """Generate the text of one RGB image with the settings of golden captions.
+
+    Args:
+        model: The captioner or answerer.
+        image: An RGB image.
+        question: The question; None for captions.
+        num_beams: 1 for greedy search.
+        max_length: As in `GenerationConfig`.
+    """
     config = GenerationConfig(num_beams=num_beams, max_length=max_length)
     return model.generate([image], [question], generation_config=config)[0]  # type: ignore[no-any-return]
 
@@ -63,6 +71,12 @@ def first_logits(model: Model, image: Image.Image, question: str | None) -> Floa
 def teacher_force(model: Model, image: Image.Image, question: str | None, token_ids: Sequence[int]) -> tuple[tuple[float, ...], float]:
     """Feed the tokens of a caption one by one, as greedy search does.
 
+    Args:
+        model: The captioner or answerer.
+        image: An RGB image.
+        question: The question; None for captions.
+        token_ids: Tokens of the text, the start token first.
+
     Returns:
         For each token but the last, the margin in nat between the two best next tokens; and the log-probability of the caption per
         generated token.
@@ -85,6 +99,14 @@ def compare_caption(
     A difference is a tie if the recorded margin at the first different token is below `tie_nat`. A beam search ranks whole captions, so a
     difference is also a tie if the scores of both captions on this machine differ by less than `tie_nat`. Without recorded margins there
     are no ties.
+
+    Args:
+        model: The captioner or answerer.
+        image: The golden image.
+        question: The question; None for captions.
+        recorded: The recorded text.
+        actual: The text of this machine.
+        tie_nat: Margin in nat below which a difference is a tie.
 
     Returns:
         Whether the difference is a tie, and a description of it; None for equal captions.

@@ -86,7 +86,7 @@ class Tally:
             totals[command, action] += count
         calls = {key: self.calls.get(" ".join(key), self.calls[key[0]]) for key in rows}
         lines = [
-            f"{command:<8} {action:<6} {totals[command, action]:>5} of {calls[command, action]} calls: {', '.join(outcome)}"
+            f"{command:<10} {action:<6} {totals[command, action]:>5} points, {calls[command, action]} calls: {', '.join(outcome)}"
             for (command, action), outcome in rows.items()
         ]
         return [*lines, *self._refused_lines()]
@@ -106,8 +106,8 @@ def run_campaign(inputs: Inputs, names: list[str], actions: list[str], most: int
     Args:
         inputs: What the commands read.
         names: Names of `WRITERS`.
-        actions: "kill", "fail" (each system call about the output, with each error of `ERRORS`), "full" (the disk, from a call on), "disk"
-            (disks that are too small or read-only), "signal" (SIGINT or SIGTERM at any moment).
+        actions: "kill", "fail" (each system call about the inputs or the output, with each error of `ERRORS`), "full" (the disk, from a
+            call on), "disk" (disks that are too small or read-only), "signal" (SIGINT or SIGTERM at any moment).
         most: Points for each command and action; None: every call.
         seed: Seed of the choice of points.
     """
@@ -145,10 +145,10 @@ def _at_a_call(tally: Tally, name: str, inputs: Inputs, target: Path, at: int, a
 
 
 def _refused(tally: Tally, name: str, inputs: Inputs, target: Path, most: int | None, draw: random.Random) -> None:
-    """Refuse each system call about the output with each error."""
+    """Refuse each system call about the inputs or the output with each error."""
     log = target.parent / "trace"
     _attempt(WRITERS[name], inputs, _fresh(WRITERS[name], inputs, target), NEVER, "kill", log=log)
-    points = [replace(point, error=error) for point in points_below(log, target) for error in ERRORS]
+    points = [replace(point, error=error) for point in points_below(log, target, inputs.checkpoint.parents[1]) for error in ERRORS]
     tally.calls[f"{name} fail"] = len(points)
     for point in points if most is None or most >= len(points) else draw.sample(points, most):
         _fresh(WRITERS[name], inputs, target)

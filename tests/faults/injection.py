@@ -17,8 +17,10 @@ CALLS = (
     *("openat", "write", "pwrite64", "writev", "ftruncate", "fallocate", "copy_file_range", "sendfile", "mmap"),
     *("rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat"),
     *("fsync", "fdatasync", "flock", "chmod", "fchmod", "fchmodat", "statfs", "fstatfs", "utimensat"),
+    *("read", "pread64", "readv", "preadv", "lseek", "getdents64", "readlink", "readlinkat"),
+    *("stat", "lstat", "fstat", "newfstatat", "statx", "access", "faccessat", "faccessat2"),
 )
-"""System calls of writing commands. Those that a command does not make have no points."""
+"""System calls about files. Those that a command does not make have no points."""
 ERRORS = ("EPERM", "ENOSYS", "ENOSPC", "EIO", "EMFILE", "ESTALE", "EACCES", "EROFS")
 LINE = re.compile(r"([a-z_0-9]+)\(")
 
@@ -73,13 +75,13 @@ def trace(child: int, log: Path, point: Point | None) -> subprocess.Popen[str]:
     return tracer
 
 
-def points_below(log: Path, folder: Path) -> list[Point]:
-    """Return the calls of a trace that are about files below a folder."""
+def points_below(log: Path, *folders: Path) -> list[Point]:
+    """Return the calls of a trace that are about files below one of some folders."""
     counts: Counter[str] = Counter()
     points = []
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         if match := LINE.match(line):
             counts[match[1]] += 1
-            if f"{folder}/" in line and match[1] in CALLS:
+            if match[1] in CALLS and any(f"{folder}/" in line for folder in folders):
                 points.append(Point(call=match[1], number=counts[match[1]]))
     return points

@@ -157,7 +157,14 @@ class TransformersCase:
 
 
 def foreign_subject(runtime: str, checkpoint_sha256: str, artifact_bytes: int, disk_bytes: int) -> Subject:
-    """Return the subject of a case that was not exported by this toolkit."""
+    """Return the subject of a case that was not exported by this toolkit.
+
+    Args:
+        runtime: Name of the runtime.
+        checkpoint_sha256: Digest of the checkpoint's weights.
+        artifact_bytes: Bytes that a device needs.
+        disk_bytes: Bytes of the weight files on disk.
+    """
     return Subject(
         runtime=runtime,
         checkpoint_sha256=checkpoint_sha256,

@@ -42,7 +42,14 @@ class Shares:
 
 
 def settings(cores: int, processes: Sequence[int], threads: Sequence[int] | None, batch_sizes: Sequence[int]) -> list[Shares]:
-    """Return all settings; without `threads`, the processes share the cores."""
+    """Return all settings; without `threads`, the processes share the cores.
+
+    Args:
+        cores: Cores that the processes share.
+        processes: Numbers of processes.
+        threads: Threads per process; None: the cores divided by the processes.
+        batch_sizes: Images per run of the model.
+    """
     return [
         Shares(processes=count, threads=each, batch_size=size)
         for count in processes

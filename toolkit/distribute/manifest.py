@@ -120,8 +120,8 @@ def write_manifest(
     digest, rows = hashlib.sha256(), 0
     try:
         with tempfile.TemporaryDirectory(prefix="blip-toolkit-") as folder:
-            listed, final = Path(folder) / "listed", Path(folder) / "final"
-            with ParquetWriter(listed, _schema(), compression="zstd") as writer:
+            entries_file, final = Path(folder) / "entries", Path(folder) / "final"
+            with ParquetWriter(entries_file, _schema(), compression="zstd") as writer:
                 while chunk := list(islice(new, shard_size)):
                     for entry in chunk:
                         digest.update(json.dumps([_json(getattr(entry, name)) for name in FIELDS]).encode() + b"\n")
@@ -130,8 +130,8 @@ def write_manifest(
                     writer.write_table(_table(chunk), row_group_size=shard_size)
             if not rows:
                 return None
-            _add_first(listed, final, hashes.first(start, start + rows), digest.hexdigest())
-            listed.unlink()
+            _add_first(entries_file, final, hashes.first(start, start + rows), digest.hexdigest())
+            entries_file.unlink()
             store.put(path, final)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -219,13 +219,13 @@ def _table(entries: Sequence[Entry]) -> Any:  # noqa: ANN401
     return pa.table({name: [getattr(entry, name) for entry in entries] for name in FIELDS}, schema=_schema())
 
 
-def _add_first(listed: Path, final: Path, first: NDArray[np.int64], digest: str) -> None:
+def _add_first(entries_file: Path, final: Path, first: NDArray[np.int64], digest: str) -> None:
     """Copy a file of entries and add the column `first` and the digest."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile, ParquetWriter
 
     with (
-        ParquetFile(listed) as source,
+        ParquetFile(entries_file) as source,
         ParquetWriter(final, _schema(("first", pa.int64())).with_metadata({DIGEST_KEY: digest}), compression="zstd") as writer,
     ):
         done = 0

@@ -144,9 +144,9 @@ class RunFolder:
                 changed = [field.name for field in fields(inputs) if getattr(same, field.name) != getattr(inputs, field.name)]
                 was = ", ".join(f"{name} was {getattr(same, name)!r} and is {getattr(inputs, name)!r}" for name in changed)
                 raise RequestError(f"{self.path}: its inputs were listed with other options: {was}. Use the same, or another --output.")
-            listed = "; ".join(str(listing.inputs) for listing in run.listings)
+            inputs_before = "; ".join(str(listing.inputs) for listing in run.listings)
             raise RequestError(
-                f"{self.path}: has captions of other inputs ({listed}). Add {inputs} with --extend, or choose another --output."
+                f"{self.path}: has captions of other inputs ({inputs_before}). Add {inputs} with --extend, or choose another --output."
             )
         return run
 

@@ -96,9 +96,9 @@ class ShardRunner:
             ToolkitError: The artifact or the request is invalid.
         """
         started, config = perf_counter(), self._config
-        listed = self._manifest(config.manifest_of(number)).shard(number)
-        kept = {place: row for place, row in enumerate(self._finished_rows(number) or ()) if row["code"] not in config.retry_errors}
-        rows = ShardRows(listed, kept, self._earlier_row)
+        shard = self._manifest(config.manifest_of(number)).shard(number)
+        kept = {position: row for position, row in enumerate(self._finished_rows(number) or ()) if row["code"] not in config.retry_errors}
+        rows = ShardRows(shard, kept, self._earlier_row)
         contents = read_entries(rows.missing(), self._stores, config.column, config.job.readers)
         with closing(contents), closing(self._supervisor.run(config.job, self._batches(rows.items(contents)), self._on_ready)) as done:
             for batch, captions in done:
@@ -142,6 +142,6 @@ class ShardRunner:
     def _earlier_row(self, index: int) -> Row | None:
         """Return a row of an earlier shard by its index, if that shard is finished."""
         file = next(file for file in reversed(self._config.manifests) if file.start <= index)
-        shard, place = divmod(index - file.start, self._config.shard_size)
+        shard, position = divmod(index - file.start, self._config.shard_size)
         rows = self._finished_rows(file.first_shard + shard)
-        return None if rows is None else rows[place]
+        return None if rows is None else rows[position]

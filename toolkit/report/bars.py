@@ -36,7 +36,16 @@ class Segment:
 
 
 def bars_plot(name: str, title: str, note: str, cases: Sequence[str], chosen: str | None, panels: Sequence[Bars]) -> Plot:
-    """Draw one panel of bars per measure, with the cases from top to bottom; the chosen case is highlighted."""
+    """Draw one panel of bars per measure, with the cases from top to bottom; the chosen case is highlighted.
+
+    Args:
+        name: Id of the plot on its page.
+        title: Heading.
+        note: How to read the plot.
+        cases: Names of the cases.
+        chosen: The case to highlight; None for none.
+        panels: One measure each, with one value per case.
+    """
     figure, all_axes = new_figure(HEAD_IN + ROW_IN * len(cases), len(panels))
     for axes, panel in zip(all_axes, panels, strict=True):
         _rows(axes, cases, chosen)
@@ -55,7 +64,17 @@ def bars_plot(name: str, title: str, note: str, cases: Sequence[str], chosen: st
 
 
 def stack_plot(name: str, title: str, note: str, cases: Sequence[str], chosen: str | None, parts: Sequence[Segment], pattern: str) -> Plot:
-    """Draw one stacked bar per case, with a legend above and the sum at the end."""
+    """Draw one stacked bar per case, with a legend above and the sum at the end.
+
+    Args:
+        name: Id of the plot on its page.
+        title: Heading.
+        note: How to read the plot.
+        cases: Names of the cases.
+        chosen: The case whose name is bold; None for none.
+        parts: What the bars consist of, from left to right.
+        pattern: Format of the sums.
+    """
     figure, (axes,) = new_figure(HEAD_IN + ROW_IN * (len(cases) + 1))
     _rows(axes, cases, chosen)
     totals = [sum(part.values[index] for part in parts) for index in range(len(cases))]

@@ -79,7 +79,15 @@ def new_figure(height_in: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def to_themed_svg(figure: Figure, *, name: str, title: str, note: str, description: str) -> Plot:
-    """Convert a figure to a plot; see `Plot` for the texts."""
+    """Convert a figure to a plot; see `Plot` for the texts.
+
+    Args:
+        figure: The figure, with the placeholder colours of this module.
+        name: Id of the plot on its page.
+        title: Heading.
+        note: How to read the plot.
+        description: Text alternative with all figures.
+    """
     text = io.StringIO()
     with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": name}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

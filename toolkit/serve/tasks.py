@@ -51,7 +51,15 @@ class ServedTask:
 def caption_rows(
     model: "LoadedModel", names: Sequence[str], images: Sequence["PreparedImage"], request: Request, timer: "PhaseTimer"
 ) -> list[Row]:
-    """Caption images in one run of the model."""
+    """Caption images in one run of the model.
+
+    Args:
+        model: The captioner.
+        names: Names of the images, for the rows.
+        images: Decoded images.
+        request: Settings that all images share.
+        timer: Gets the seconds of each phase.
+    """
     captioner = cast("Captioner", model)
     captions = captioner.caption(
         images,
@@ -68,7 +76,15 @@ def caption_rows(
 def answer_rows(
     model: "LoadedModel", names: Sequence[str], images: Sequence["PreparedImage"], request: Request, timer: "PhaseTimer"
 ) -> list[Row]:
-    """Answer the same questions about each image."""
+    """Answer the same questions about each image.
+
+    Args:
+        model: The answerer.
+        names: Names of the images, for the rows.
+        images: Decoded images.
+        request: The questions, and settings that all images share.
+        timer: Gets the seconds of each phase.
+    """
     answerer, count = cast("Answerer", model), len(request.questions)
     answers = answerer.answer(
         images,
@@ -84,7 +100,15 @@ def answer_rows(
 def match_rows(
     model: "LoadedModel", names: Sequence[str], images: Sequence["PreparedImage"], request: MatchRequest, timer: "PhaseTimer"
 ) -> list[Row]:
-    """Compare the same texts with each image."""
+    """Compare the same texts with each image.
+
+    Args:
+        model: The matcher.
+        names: Names of the images, for the rows.
+        images: Decoded images.
+        request: The texts.
+        timer: Gets the seconds of each phase.
+    """
     matches = cast("Matcher", model).stream(images, request.texts, batch_size=len(images), timer=timer)
     return [match_row(name, request.texts, match) for name, match in zip(names, matches, strict=True)]
 

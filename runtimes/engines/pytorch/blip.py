@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from runtimes.engines.pytorch.layers import ACTIVATIONS, Attend, Embedding, LayerNorm, Linear, SelfAttend, split_heads
+from runtimes.engines.pytorch.layers import ACTIVATIONS, Attend, EmbeddingTable, LayerNorm, Linear, SelfAttend, split_heads
 from runtimes.engines.pytorch.vision import VisionModel
 from runtimes.families.blip import BlipSpec
 
@@ -126,8 +126,8 @@ class TextEmbeddings(nn.Module):
 
     def __init__(self, shape: BlipSpec) -> None:
         super().__init__()
-        self.word_embeddings: nn.Module = Embedding(shape.vocabulary, shape.text_width)
-        self.position_embeddings = Embedding(shape.max_positions, shape.text_width)
+        self.word_embeddings: nn.Module = EmbeddingTable(shape.vocabulary, shape.text_width)
+        self.position_embeddings = EmbeddingTable(shape.max_positions, shape.text_width)
         self.LayerNorm = LayerNorm(shape.text_width, eps=shape.text_norm_eps)
 
     def forward(self, token_ids: Tensor, past: int) -> Tensor:

@@ -32,7 +32,7 @@ class Linear(_Uninitialized, nn.Linear):
     """Linear without initialization."""
 
 
-class Embedding(_Uninitialized, nn.Embedding):
+class EmbeddingTable(_Uninitialized, nn.Embedding):
     """Embedding without initialization."""
 
 

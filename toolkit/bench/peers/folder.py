@@ -48,6 +48,12 @@ class PeerFolder:
 def prepare(peer: Peer, sources: Sources, output: Path, *, overwrite: bool) -> Path:
     """Write a peer's folder by atomic rename and return its path.
 
+    Args:
+        peer: The tool to prepare.
+        sources: The checkpoint and the artifact to prepare it from.
+        output: Folder in which the peer's folder is written.
+        overwrite: Replace an existing folder.
+
     Raises:
         OutputExistsError: The folder exists, and `overwrite` is false.
         MissingDependencyError: A package of the extra `peers` is not installed.

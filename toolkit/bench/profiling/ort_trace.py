@@ -77,7 +77,14 @@ class OrtTracer:
 
 
 def add_events(trace: Trace, component: str, file: Path, skipped: int) -> None:
-    """Add a component's profile to a trace, without its first `skipped` runs."""
+    """Add a component's profile to a trace, without its first `skipped` runs.
+
+    Args:
+        trace: Gets the seconds per operator.
+        component: Name of the component, a key of `trace.operators`.
+        file: ONNX Runtime's profile, JSON.
+        skipped: Number of first runs that are left out, as warm-up.
+    """
     events = json.loads(file.read_bytes())
     runs = sorted((event["ts"], event["dur"]) for event in events if event["name"] == RUN)[skipped:]
     operators = trace.operators[component]

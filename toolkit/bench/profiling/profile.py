@@ -52,7 +52,14 @@ class Profiled:
 def profile_cases(
     cases: Sequence[Case], dataset: Dataset, workload: Workload, on_captions: Callable[[str, int], None]
 ) -> Iterator[Profiled]:
-    """Profile each artifact in a fresh process; any other case gets an error."""
+    """Profile each artifact in a fresh process; any other case gets an error.
+
+    Args:
+        cases: From `toolkit.bench.runner.plan`.
+        dataset: The images.
+        workload: Images, threads and settings of the search.
+        on_captions: Called with the name of the case and the number of its captions so far.
+    """
     for case in cases:
         job = job_of(case, dataset, workload, score=False)
         profile: Profile | None = None

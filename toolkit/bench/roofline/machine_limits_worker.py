@@ -92,7 +92,14 @@ def largest_cache_bytes(root: Path = Path("/")) -> int:
 
 
 def ort_product(product: Product, rows: Any, weights: Any, threads: int) -> Callable[[], object]:  # noqa: ANN401 - arrays of either kind
-    """Return a function that computes the product once with ONNX Runtime."""
+    """Return a function that computes the product once with ONNX Runtime.
+
+    Args:
+        product: Kind and size of the matrix product.
+        rows: The left matrix; its dtype is that of the product.
+        weights: The right matrix, which becomes a constant of the graph.
+        threads: Threads of the session.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -32,7 +32,7 @@ def list_folder(path: str, store: Store) -> Iterator[str]:
         raise DatasetError(path, "no images here; name tar or Parquet files by a pattern, for example '*.tar'")
 
 
-def file_entries(listed: Iterable[str | Entry], stores: Stores, *, hashed: bool) -> Iterator[Entry]:
+def file_entries(inputs: Iterable[str | Entry], stores: Stores, *, hashed: bool) -> Iterator[Entry]:
     """Yield the entries of image files; entries pass unchanged, and the order is kept.
 
     A file that cannot be read is an entry without a hash: reading it later makes an error row.
@@ -44,8 +44,8 @@ def file_entries(listed: Iterable[str | Entry], stores: Stores, *, hashed: bool)
         return Entry(image=printable(item), path=os.fsencode(item), sha256=_sha256(item, stores.of(item)) if hashed else None)
 
     if hashed:
-        return read_ahead(entry, listed, READERS, ahead=4 * READERS)
-    return map(entry, listed)
+        return read_ahead(entry, inputs, READERS, ahead=4 * READERS)
+    return map(entry, inputs)
 
 
 def _sha256(path: str, store: Store) -> bytes | None:

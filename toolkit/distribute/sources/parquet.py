@@ -55,6 +55,12 @@ def list_parquet(path: str, store: Store, column: str, *, hashed: bool) -> Itera
 def read_cells(path: str, store: Store, column: str, rows: Iterable[int]) -> Iterator[bytes | ToolkitError]:
     """Yield the bytes of an increasing sequence of rows, or the error of a row.
 
+    Args:
+        path: Name of the file.
+        store: The store of the file.
+        column: Column of the images.
+        rows: Increasing row numbers, from 0.
+
     Raises:
         DatasetError: The file is no Parquet file, or has no such column.
         OSError: The file cannot be read.
