@@ -1,15 +1,17 @@
 """Find images by name: files, folders, glob patterns and lists of paths."""
 
+import errno
 import glob
 import logging
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from runtimes.errors import RequestError
 from runtimes.images.formats import ENDINGS, UNREADABLE_ENDINGS
@@ -19,10 +21,36 @@ logger = logging.getLogger(__name__)
 SUFFIXES = frozenset(chain.from_iterable(ENDINGS.values()))
 """Suffixes of images in a folder. A file that is named itself may have any suffix."""
 LEFT_OUT_SUFFIXES = frozenset(chain.from_iterable(UNREADABLE_ENDINGS.values()))
+NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+"""Errors that mean that a name has no file."""
+
+
+def is_folder(name: str) -> bool:
+    """Return whether a name is a folder; False for a name that the system refuses.
+
+    Raises:
+        RequestError: The system fails to tell, and the name has no suffix of an image.
+    """
+    try:
+        return stat.S_ISDIR(os.stat(name).st_mode)  # noqa: PTH116 - a Path for each name would take most of the time
+    except ValueError:  # a NUL byte in the name
+        return False
+    except OSError as error:
+        if error.errno in NO_FILE or _suffix(name) in SUFFIXES:
+            return False
+        raise RequestError(f"{name}: cannot be listed: {error.strerror}; correct this and try again") from error
+
+
+def is_input(name: str) -> bool:
+    """Return whether a name that exists is a file, or one that fails to be examined, so that reading it makes an error row."""
+    try:
+        return stat.S_ISREG(os.stat(name).st_mode)  # noqa: PTH116 - see is_folder
+    except OSError as error:
+        return error.errno not in NO_FILE
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """Return the images of a folder and its subfolders, sorted by path; see `walk`."""
+    """Return the images of a folder and its subfolders, sorted by path; see `walk` for the errors."""
     return sorted(walk(folder))
 
 
@@ -30,8 +58,11 @@ def walk(folder: Path) -> Iterator[Path]:
     """Yield the images of a folder and its subfolders, sorted by path; those of linked folders follow.
 
     Hidden files and folders are left out. A linked folder is read once, and a folder is read by its own path rather than by a link's. A
-    subfolder that cannot be read is yielded itself, so that reading it makes an error row. The number of image files of other formats is
-    logged as a warning. The names of one folder are in memory at once.
+    subfolder that cannot be read, or an image that cannot be examined, is yielded itself, so that reading it makes an error row. The number
+    of image files of other formats is logged as a warning. The names of one folder are in memory at once.
+
+    Raises:
+        OSError: The folder cannot be read.
     """
     left_out: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
@@ -42,6 +73,10 @@ def walk(folder: Path) -> Iterator[Path]:
     if left_out:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(left_out.items()))
         logger.warning("%s: %d image files are left out, because their formats are not read: %s", folder, left_out.total(), kinds)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a `Path` for each name would take most of the time
 
 
 def _walk(root: Path, seen: set[tuple[int, int]], links: list[Path], left_out: Counter[str]) -> Iterator[Path]:
@@ -61,6 +96,8 @@ def _walk(root: Path, seen: set[tuple[int, int]], links: list[Path], left_out: C
                     seen.add((status.st_dev, status.st_ino))
                     levels.append((path, *_contents(path, links, left_out)))
             except OSError:
+                if path == root and root not in links:
+                    raise
                 yield path
 
 
@@ -71,21 +108,29 @@ def _contents(folder: Path, links: list[Path], left_out: Counter[str]) -> tuple[
     linked: list[Path] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a `Path` for each name would take most of the time
+            suffix = _suffix(entry.name)
             if entry.name.startswith("."):
                 continue
-            if os.path.isdir(entry):  # noqa: PTH112 - False for an error
-                if entry.is_symlink():
-                    linked.append(folder / entry.name)
-                else:
-                    folders.add(entry.name)
-                    names.append(entry.name)
-            elif suffix in SUFFIXES and os.path.isfile(entry):  # noqa: PTH113 - likewise
+            kind = _kind(entry)
+            if kind == "folder" and entry.is_symlink():
+                linked.append(folder / entry.name)
+            elif kind == "folder":
+                folders.add(entry.name)
+                names.append(entry.name)
+            elif suffix in SUFFIXES and kind != "other":
                 names.append(entry.name)
             elif suffix in LEFT_OUT_SUFFIXES:
                 left_out[suffix] += 1
     links += sorted(linked)
     return iter(sorted(names)), folders
+
+
+def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other", "unknown"]:
+    """Return what an entry is. A link to nothing, a pipe or a device is "other"; "unknown" is one that cannot be examined."""
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
+    except OSError as error:
+        return "other" if error.errno in NO_FILE else "unknown"
 
 
 def expand(names: Sequence[str]) -> list[str]:
@@ -95,21 +140,28 @@ def expand(names: Sequence[str]) -> list[str]:
     to a name that the system refuses, for example because it is too long.
 
     Raises:
-        RequestError: A folder or a glob pattern has no image.
+        RequestError: A folder or a glob pattern has no image, or a folder cannot be read.
     """
     paths: list[str] = []
     for name in names:
-        if os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises an error for a name that is too long
-            images = [str(path) for path in in_folder(Path(name))]
-        elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - likewise
+        if is_folder(name):
+            images = _images_in(name)
+        elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path.exists raises an error for a name that is too long
             matches = glob.glob(name, recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
-            images = sorted(match for match in matches if os.path.isfile(match))  # noqa: PTH113 - likewise
+            images = sorted(filter(is_input, matches))
         else:
             images = [name]
         if not images:
             raise RequestError(f"{name}: no images here")
         paths += images
     return list(dict.fromkeys(paths))
+
+
+def _images_in(folder: str) -> list[str]:
+    try:
+        return [str(path) for path in in_folder(Path(folder))]
+    except OSError as error:
+        raise RequestError(f"{folder}: cannot be listed: {error.strerror}; correct this and try again") from error
 
 
 BLOCK_BYTES = 1 << 16

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import metadata_load, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from yaml import YAMLError
 
 from exporters.checkpoint.refusals import CONFIG, is_weight_file, refuse_folder, refuse_source, refuse_weights
@@ -23,6 +30,16 @@ CARD = "README.md"
 DATA, PICKLED = ["*.json", "*.safetensors", "vocab.txt", CARD], ["*.bin"]
 """Patterns of the files to download from the hub: always, and if there is no safetensors file."""
 SETTINGS = ["*.json", "vocab.txt"]
+LOG_IN = "log in by `hf auth login` or HF_TOKEN"
+NOT_CACHED = "it is not in the cache, and the hub cannot be reached; connect and try again, or give a folder"
+HUB_PROBLEMS: tuple[tuple[type[Exception], str], ...] = (
+    (GatedRepoError, f"its owner gives access on request; ask for it on the repository's page, then {LOG_IN}"),
+    (RepositoryNotFoundError, f"the hub has no such repository, or it is private; correct the name, or {LOG_IN}"),
+    (RevisionNotFoundError, "the repository has no such revision; --revision takes a branch, a tag or a commit"),
+    (LocalEntryNotFoundError, NOT_CACHED),
+    (OfflineModeIsEnabled, NOT_CACHED),
+)
+"""Error of a download → what is wrong and what to do; a subclass before its base class."""
 CLASS_TOKENS = ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding")
 PUBLISHED = {768: "Salesforce/blip-image-captioning-base", 1024: "Salesforce/blip-image-captioning-large"}
 """Width of the vision encoder → captioner with the settings of the original authors."""
@@ -52,7 +69,7 @@ def find_folder(source: str, revision: str | None, *, safetensors_only: bool) ->
     except CheckpointError:
         raise
     except Exception as error:  # offline, unknown id, no access: huggingface_hub raises many kinds
-        raise CheckpointError(source, f"no such directory, and the download from the hub failed: {first_line(error)}") from error
+        raise CheckpointError(source, f"no such directory, and the download from the hub failed: {_hub_problem(error)}") from error
     if not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
         raise CheckpointError(
             source, "its weights are not in the cache; connect to the hub and try again, or check that the repository has them"
@@ -84,8 +101,12 @@ def find_settings(file: Path, like: str | None) -> Path:
         return Path(snapshot_download(like, allow_patterns=SETTINGS))
     except Exception as error:  # offline, unknown id, no access: huggingface_hub raises many kinds
         raise CheckpointError(
-            str(file), f"cannot get the settings of {like}: {first_line(error)}; name a folder with its config.json by --like"
+            str(file), f"cannot get the settings of {like}: {_hub_problem(error)}; or name a folder with its config.json by --like"
         ) from error
+
+
+def _hub_problem(error: Exception) -> str:
+    return next((problem for kind, problem in HUB_PROBLEMS if isinstance(error, kind)), first_line(error))
 
 
 def _download(source: str, revision: str | None, patterns: list[str]) -> Path:

@@ -102,12 +102,12 @@ def set_mode(path: Path, mode: int) -> None:
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Return the free space of a folder's file system; None if the file system does not report it."""
+    """Return the free space of a folder's file system; None if the file system does not report it, or reports no size or less than 0."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:
         return None
-    return usage.free if usage.total else None
+    return usage.free if usage.total > 0 and usage.free >= 0 else None
 
 
 def sync_folder(path: Path) -> None:

@@ -286,3 +286,8 @@ def test_another_path_is_a_one_line_error(artifact, package, checkpoint, tmp_pat
     assert (result.exit_code, error["code"], result.stderr) == (1, code, f"Error: {error['error']}\n")
     assert error["error"].startswith(str(path))
     assert fact in error["error"]
+
+
+def test_a_hub_id_names_the_cure():
+    result = info("people/captioner")
+    assert (result.exit_code, "toolkit export" in result.stderr) == (1, True)

@@ -267,6 +267,8 @@ def _run(arguments: list[str], stops: Stops, write_output: int, count: int) -> N
         except click.ClickException as error:
             error.show()
             code = 1
+        except SystemExit as error:
+            code = error.code
         except BaseException:
             traceback.print_exc()
         sys.stdout.flush()

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.errors import RequestError
+from runtimes.errors import DatasetError, RequestError
 from tests.paths import ROOT
+from toolkit.distribute.sources.files import list_folder
+from toolkit.distribute.stores.local import LocalStore
 from toolkit.image_paths import LEFT_OUT_SUFFIXES, MAX_PATH_BYTES, SUFFIXES, expand, in_folder, read_list
 
 FILES = ("b.jpg", "a.PNG", "c.txt", "noend", "deep/d.webp", "deep/er/e.Jpeg", "deep/f.json", "g[1].jpg", "empty/x.md")
@@ -161,6 +163,29 @@ def test_a_folder_that_may_not_be_read_becomes_an_error_row(here):
         images = in_folder(Path())
         assert expand(["closed/x.jpg"]) == ["closed/x.jpg"]
     assert images == [Path(name) for name in ("a.PNG", "b.jpg", "closed", "deep/d.webp", "deep/er/e.Jpeg", "g[1].jpg")]
+
+
+def test_what_cannot_be_examined_is_not_left_out(here):
+    """An image that is silently missing in the output is worse than an error row."""
+    here.chmod(0o755)
+    (here / "closed").mkdir()
+    (here / "closed" / "x.jpg").touch()
+    (here / "link.jpg").symlink_to("closed/x.jpg")
+    (here / "nowhere.jpg").symlink_to("nothing.jpg")
+    (here / "closed").chmod(0)
+    with ordinary_user():
+        images = in_folder(Path())
+        matches = expand(["*.jpg"])
+        stored = LocalStore().matches("*.jpg")
+        for folder in ("closed", "closed/inner"):
+            with pytest.raises(RequestError, match=f"^{folder}: cannot be listed: Permission denied"):
+                expand([folder])
+        with pytest.raises(DatasetError, match="cannot be listed"):
+            list(list_folder("closed", LocalStore()))
+    assert {Path("link.jpg"), Path("closed")} <= set(images)
+    assert Path("nowhere.jpg") not in images
+    assert "link.jpg" in matches
+    assert stored == matches
 
 
 @pytest.mark.parametrize(

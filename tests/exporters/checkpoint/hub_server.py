@@ -47,6 +47,8 @@ def running_hub(**revisions: Path) -> Iterator[Hub]:
             parts = [unquote(part) for part in self.path.split("?")[0].strip("/").split("/")]
             if any("missing" in part for part in parts):
                 return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            if any("gated" in part for part in parts):
+                return self.answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
             if parts[:2] == ["api", "models"]:
                 folder = hub.revisions.get(parts[5]) if len(parts) > 5 else hub.revisions["main"]
                 if folder is None:

@@ -110,12 +110,21 @@ def test_a_download_that_breaks_off_is_resumed(repository, opened):
     assert second != "bytes=0-"
 
 
-@pytest.mark.parametrize(("source", "options"), [("people/missing", {}), ("people/captioner", {"revision": "v9"})])
-def test_a_repository_or_revision_that_does_not_exist(repository, opened, source, options):
+@pytest.mark.parametrize(
+    ("source", "options", "cures"),
+    [
+        ("people/missing", {}, ("correct the name", "HF_TOKEN")),
+        ("people/captioner", {"revision": "v9"}, ("no such revision", "--revision")),
+        ("people/gated", {}, ("ask for it", "HF_TOKEN")),
+        ("people/captioner", {"offline": True}, ("not in the cache", "give a folder")),
+    ],
+)
+def test_a_download_that_is_refused_names_the_cure(repository, opened, source, options, cures):
     with running_hub(main=repository) as hub:
         result, _ = opened(hub, source, **options)
     assert result["error"].startswith(f"{source}: no such directory, and the download from the hub failed: ")
     assert "\n" not in result["error"]
+    assert all(cure in result["error"] for cure in cures), result["error"]
 
 
 def test_offline_with_a_full_a_partial_and_no_cache(repository, opened, tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtimes.errors import OutputError
-from runtimes.storage.atomic_write import locked, move_or_copy, working_folder, write_atomically
+from runtimes.storage.atomic_write import free_bytes, locked, move_or_copy, working_folder, write_atomically
 from tests.paths import ROOT
 
 MAKER = """
@@ -145,3 +146,11 @@ def test_a_file_that_cannot_be_moved_leaves_the_target_unchanged(moved, monkeypa
     with pytest.raises(OSError, match=os.strerror(number)):
         move_or_copy(source, target)
     assert target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(("size", "free", "known"), [(100, 40, 40), (100, 0, 0), (0, 0, None), (100, -1, None), (-1, -1, None)])
+def test_free_space_that_a_file_system_does_not_report(tmp_path, monkeypatch, size, free, known):
+    """Network file systems report a size of 0, or the largest number, which arrives as -1."""
+    usage = shutil.disk_usage(tmp_path)._replace(total=size, free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    assert free_bytes(tmp_path) == known

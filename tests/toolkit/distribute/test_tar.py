@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tarfile
 
 import pytest
@@ -111,3 +112,11 @@ def test_what_is_no_tar_file_is_refused(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
     with pytest.raises(DatasetError, match=r"a\.tar"):
         listed(str(tmp_path / "a.tar"))
+
+
+def test_members_are_read_in_threads_without_pread(tmp_path, monkeypatch):
+    """Windows has no `os.pread`: the position of the file is shared, so one thread reads at a time."""
+    members = [(f"{number}.jpg", os.urandom(100_000)) for number in range(40)]
+    path = write_tar(tmp_path / "a.tar", members)
+    monkeypatch.delattr(os, "pread")
+    assert list(read_entries(listed(path), Stores(), "image", readers=8)) == [content for _, content in members]

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 from runtimes.errors import OutputError
 from runtimes.storage.atomic_write import move_or_copy, remove_temporaries, write_atomically
 from toolkit.distribute.stores.store import Kind
-from toolkit.image_paths import walk
+from toolkit.image_paths import is_input, walk
 
 
 class LocalStore:
@@ -31,7 +31,7 @@ class LocalStore:
 
     def matches(self, pattern: str) -> list[str]:
         """See `Store`."""
-        return sorted(filter(os.path.isfile, glob(pattern, recursive=True)))  # noqa: PTH207 - Path.glob refuses absolute patterns
+        return sorted(filter(is_input, glob(pattern, recursive=True)))  # noqa: PTH207 - Path.glob refuses absolute patterns
 
     def kind(self, path: str) -> Kind:
         """See `Store`."""
