@@ -36,7 +36,7 @@ from exporters.recipe import Recipe
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.folder import open_artifact, sha256_of
 from runtimes.errors import BudgetError, DatasetError
-from runtimes.storage.atomic_write import write_atomically
+from runtimes.storage.atomic_write import locked, write_atomically
 
 ESTIMATE_IMAGES = 16
 """Calibration images for the estimates. PTQ4ViT (Yuan et al. 2022) found that 32 images are enough to choose scales."""
@@ -292,4 +292,5 @@ def paths_of(images: Sequence[LabelledImage]) -> list[Path]:
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write a recipe file for `toolkit export --recipe`."""
-    write_atomically(path, (json.dumps(json_dataclass.dump(recipe), indent=1) + "\n").encode())
+    with locked(path):
+        write_atomically(path, (json.dumps(json_dataclass.dump(recipe), indent=1) + "\n").encode())

@@ -17,7 +17,7 @@ import numpy as np
 from runtimes.artifact.manifest import Manifest
 from runtimes.decoding.session import Float32
 from runtimes.errors import MissingDependencyError, OutputError, RequestError
-from runtimes.storage.atomic_write import write_atomically
+from runtimes.storage.atomic_write import locked, write_atomically
 from runtimes.tasks.results import Embedding
 
 FORMATS = (".npz", ".parquet")
@@ -55,10 +55,11 @@ def write_embeddings(output: Path, manifest: Manifest, images: Sequence[str], re
     names = [image for image, result in pairs if result.vector is not None]
     vectors = np.stack([result.vector for _, result in pairs if result.vector is not None])
     failed = {image: result.error for image, result in pairs if result.error is not None}
-    try:
-        write_atomically(output, (_npz if output.suffix == ".npz" else _parquet)(manifest, names, vectors, failed))
-    except OSError as error:
-        raise OutputError(output, error.strerror or str(error)) from error
+    with locked(output):
+        try:
+            write_atomically(output, (_npz if output.suffix == ".npz" else _parquet)(manifest, names, vectors, failed))
+        except OSError as error:
+            raise OutputError(output, error.strerror or str(error)) from error
 
 
 def _npz(manifest: Manifest, names: Sequence[str], vectors: Float32, failed: dict[str, str]) -> bytes:

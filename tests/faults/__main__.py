@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tests.faults.campaign import run_campaign
-from tests.faults.commands import DISTRIBUTE, WRITERS, Inputs
+from tests.faults.commands import BENCH, DISTRIBUTE, WRITERS, Inputs, embed_arguments, report_arguments
 from tests.faults.disks import can_mount
 from tests.faults.injection import can_trace
 
@@ -22,8 +22,8 @@ MAKE = """
 import sys
 from pathlib import Path
 from tests.checkpoints import write_random_checkpoint
-for name, seed in (("one", 11), ("two", 12)):
-    write_random_checkpoint(Path(sys.argv[1]) / name / "tiny", "tiny", seed=seed)
+for name, seed, task in (("one", 11, "caption"), ("two", 12, "caption"), ("three", 13, "matching")):
+    write_random_checkpoint(Path(sys.argv[1]) / name / "tiny", "tiny", seed=seed, task=task)
 """
 
 
@@ -32,30 +32,37 @@ def _toolkit(*arguments: object) -> None:
 
 
 def make_inputs(folder: Path) -> Inputs:
-    """Make two tiny artifacts, their packages and eight images, in other processes, because this one forks and must not run a model."""
+    """Make three tiny artifacts, packages, images and results, in other processes, because this one forks and must not run a model."""
     subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True)
-    images, packages = folder / "images", folder / "packages"
-    images.mkdir()
-    packages.mkdir()
+    images, packages, results = folder / "images", folder / "packages", folder / "results"
+    for made in (images, packages, results):
+        made.mkdir()
     colour = np.random.default_rng(0)
     for number in range(8):
         Image.fromarray(colour.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(images / f"{number}.png")
-    artifacts = {name: folder / f"{name}-artifacts" / "tiny-onnx-int8" for name in ("one", "two")}
-    for (name, artifact), package in zip(artifacts.items(), ("artifact", "other"), strict=True):
+    artifacts = {name: folder / f"{name}-artifacts" / "tiny-onnx-int8" for name in ("one", "two", "three")}
+    for name, artifact in artifacts.items():
         _toolkit(
             "export", folder / name / "tiny", "--recipe", "onnx-int8", "--no-draft", "-o", artifact.parent, "--on-gate-failure", "write"
         )
-        _toolkit("package", artifact, "-o", packages / f"{package}.tar.gz")
+    _toolkit("package", artifacts["one"], "-o", packages / "artifact.tar.gz")
+    _toolkit("package", artifacts["two"], "-o", packages / "other.tar.gz")
     _toolkit("unpack", packages / "artifact.tar.gz", "-o", packages / "unpacked")
     _toolkit("distribute", artifacts["one"], images, "-o", folder / "shards", *DISTRIBUTE)
-    return Inputs(
+    _toolkit("bench", artifacts["one"], "--images", images, *BENCH, "-o", results / "records.jsonl")
+    inputs = Inputs(
         checkpoint=folder / "one" / "tiny",
         artifact=artifacts["one"],
         other=artifacts["two"],
         images=images,
         packages=packages,
         shards=folder / "shards",
+        matcher=artifacts["three"],
+        results=results,
     )
+    _toolkit(*embed_arguments(inputs), "-o", results / "embeddings.npz")
+    _toolkit(*report_arguments(inputs), "-o", results / "report.html")
+    return inputs
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtimes.artifact.folder import open_artifact
@@ -26,6 +26,10 @@ class Inputs:
     """artifact.tar.gz, other.tar.gz, and unpacked, which is the first of them."""
     shards: Path
     """Folder of a finished run of `toolkit distribute`."""
+    matcher: Path
+    """Artifact of a matcher."""
+    results: Path
+    """Results of commands that were not disturbed: records.jsonl, report.html, and embeddings.npz."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +87,7 @@ def _look_at_captions(inputs: Inputs, target: Path) -> str:
 
 
 DISTRIBUTE = ("--part", "1/1", "--actors", "1", "--shard-size", "3")
+BENCH = ("--limit", "2", "--repeat", "2", "--warmup", "1", "--threads", "1")
 
 
 def _look_at_shards(inputs: Inputs, target: Path) -> str:
@@ -99,6 +104,34 @@ def _look_at_shards(inputs: Inputs, target: Path) -> str:
     if not final:
         return "nothing"
     return "new" if files.keys() == {file.relative_to(inputs.shards) for file in inputs.shards.rglob("*") if file.is_file()} else "part"
+
+
+def _result(name: str, arguments: Callable[[Inputs], list[str]]) -> Writer:
+    """Return a command that replaces a file by the file of this name in `Inputs.results`."""
+    return Writer(
+        prepare=lambda inputs, target: (target / name).write_bytes(b"old"),
+        arguments=lambda inputs, target: [*arguments(inputs), "-o", str(target / name), "--overwrite"],
+        look=lambda inputs, target: _look_at_bytes(target / name, b"old", (inputs.results / name).read_bytes()),
+        allowed=frozenset({"old", "new"}),
+        left=frozenset({name}),
+    )
+
+
+def embed_arguments(inputs: Inputs) -> list[str]:
+    """Return the arguments of `toolkit embed`, without its output."""
+    return ["embed", str(inputs.matcher), str(inputs.images)]
+
+
+def report_arguments(inputs: Inputs) -> list[str]:
+    """Return the arguments of `toolkit report`, without its output."""
+    return ["report", str(inputs.results / "records.jsonl"), "--format", "html", "--images", str(inputs.images)]
+
+
+def _look_at_page(inputs: Inputs, target: Path) -> str:
+    page, new = (target / "report.html").read_bytes(), (inputs.results / "report.html").read_bytes()
+    if page.rstrip().endswith(b"</html>") and page.count(b"<img") < new.count(b"<img"):
+        return "a page without a thumbnail"
+    return {b"old": "old", new: "new"}.get(page, "other bytes")
 
 
 def _an_export_of_another_checkpoint(inputs: Inputs, target: Path) -> None:
@@ -145,8 +178,8 @@ WRITERS = {
     "bench": Writer(
         prepare=lambda inputs, target: (target / "records.jsonl").write_bytes(b"old\n"),
         arguments=lambda inputs, target: [
-            *("bench", str(inputs.artifact), "--images", str(inputs.images), "--limit", "2", "--repeat", "2", "--warmup", "1"),
-            *("--threads", "1", "-o", str(target / "records.jsonl"), "--overwrite"),
+            *("bench", str(inputs.artifact), "--images", str(inputs.images), *BENCH),
+            *("-o", str(target / "records.jsonl"), "--overwrite"),
         ],
         look=_look_at_records,
         allowed=frozenset({"old", "part", "new"}),
@@ -167,6 +200,10 @@ WRITERS = {
         look=_look_at_shards,
         allowed=frozenset({"nothing", "part", "new"}),
         left=frozenset({"out"}),
+    ),
+    "embed": _result("embeddings.npz", embed_arguments),
+    "report": replace(
+        _result("report.html", report_arguments), look=_look_at_page, allowed=frozenset({"old", "new", "a page without a thumbnail"})
     ),
 }
 """Name of the command → how it is run."""

@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 from runtimes.errors import MissingDependencyError, OutputError
-from runtimes.storage.atomic_write import write_atomically
+from runtimes.storage.atomic_write import locked, write_atomically
 
 
 def require_report_extra() -> None:
@@ -25,7 +25,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    try:
-        write_atomically(path, text.encode("utf-8", "replace"))
-    except OSError as error:
-        raise OutputError(path, error.strerror or str(error)) from error
+    with locked(path):
+        try:
+            write_atomically(path, text.encode("utf-8", "replace"))
+        except OSError as error:
+            raise OutputError(path, error.strerror or str(error)) from error
