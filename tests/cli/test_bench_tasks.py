@@ -63,7 +63,7 @@ class Bench:
     def __init__(self, artifacts, checkpoint, dataset, folder):
         self.output, self.page = folder / "r.jsonl", folder / "r.html"
         paths = [artifacts[recipe] for recipe in ("onnx-fp32", "onnx-int8")]
-        arguments = ("--checkpoint", checkpoint, "--dataset", dataset, "--repeat", 2, "--warmup", 1, "--threads", 1)
+        arguments = ("--checkpoint", checkpoint, "--dataset", dataset, "--repeat", 1, "--warmup", 1, "--threads", 1)
         self.result = run(*paths, *arguments, "--output", self.output, "--report", self.page)
         assert self.result.exit_code == 0, self.result.output
         self.records = read_records(self.output)

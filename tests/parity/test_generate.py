@@ -117,7 +117,7 @@ def test_captions_of_the_tiny_checkpoint_vary_and_some_end_early(oracle_of, draw
 
 @pytest.mark.parametrize("recipe", RUNTIMES)
 @pytest.mark.parametrize("prompt", PROMPTS)
-@pytest.mark.parametrize("model", ["tiny", "mini"])
+@pytest.mark.parametrize("model", ["tiny", pytest.param("mini", marks=pytest.mark.full)])
 def test_greedy_ids_equal_without_a_tie(captioner_of, oracle_of, images_of, model, prompt, recipe):
     images = images_of[model] if prompt is None else images_of[model][:8]
     agreement = greedy_agreement(captioner_of(model, recipe), oracle_of(model), images, prompt)
