@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from runtimes.errors import RequestError
 from runtimes.images.formats import ENDINGS, UNREADABLE_ENDINGS
+from runtimes.storage.blocks import BLOCK_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,6 @@ def _images_in(folder: str) -> list[str]:
         raise RequestError(f"{folder}: cannot be listed: {error.strerror}; correct this and try again") from error
 
 
-BLOCK_BYTES = 1 << 16
 MAX_PATH_BYTES = 1 << 16
 """More than the longest path of any system: a file with a longer line is no list of paths."""
 
@@ -188,11 +188,10 @@ def read_list(source: str) -> Iterator[str]:
             while block := stream.read1(BLOCK_BYTES):  # read1 returns the available bytes: the list may still be written
                 rest += block
                 separator = separator or next((byte for byte in (b"\0", b"\n") if byte in rest), b"")
-                if separator:
-                    *paths, rest = rest.split(separator)
-                    yield from map(_decoded, filter(bytes.strip, paths))
-                if len(rest) > MAX_PATH_BYTES:
-                    raise RequestError(f"{source}: is not a list of paths: {len(rest):,} bytes without a line end")
+                *paths, rest = rest.split(separator) if separator else (rest,)
+                if (longest := max(map(len, (*paths, rest)))) > MAX_PATH_BYTES:
+                    raise RequestError(f"{source}: is not a list of paths: {longest:,} bytes without a line end")
+                yield from map(_decoded, filter(bytes.strip, paths))
     except OSError as error:
         raise RequestError(f"{source}: cannot be read: {error.strerror}") from error
     if rest.strip():

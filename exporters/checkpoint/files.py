@@ -20,6 +20,7 @@ from exporters.checkpoint.refusals import CONFIG, is_weight_file, refuse_folder,
 from exporters.checkpoint.tensor_files import read_tensors
 from exporters.checkpoint.weight_files import PICKLES, WEIGHTS, find_shards, first_line, load_json
 from runtimes.errors import CheckpointError
+from runtimes.storage.blocks import read_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def sha256_of_files(files: tuple[Path, ...], source: str) -> str:
     for file in files:
         try:
             with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
+                for block in read_blocks(stream):
                     digest.update(block)
         except OSError as error:
             raise CheckpointError(source, f"cannot read {file.name}: {first_line(error)}") from error

@@ -8,11 +8,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from exporters.checkpoint.weight_files import find_prefix, plain_name
 from runtimes.errors import CheckpointError
+from runtimes.storage.blocks import read_blocks
 
 TABLE = "text_decoder.bert.embeddings.word_embeddings.weight"
 HEAD = "text_decoder.cls.predictions.decoder.weight"
@@ -22,7 +24,6 @@ KNOWN = (TABLE, HEAD, ENCODER_TABLE)
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64", "int64": "I64", "int8": "I8"}
 """Name of a dtype in torch → in safetensors."""
 MAX_HEADER_BYTES = 1 << 24
-BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +123,15 @@ def _tied(tensors: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> bool | None:
     (_, table), (_, head) = tensors[TABLE], tensors[HEAD]
     if (table["dtype"], table["shape"]) != (head["dtype"], head["shape"]):
         return False
-    return all(a == b for a, b in zip(_blocks(*tensors[TABLE]), _blocks(*tensors[HEAD]), strict=True))
+    return all(a == b for a, b in zip_longest(_blocks(*tensors[TABLE]), _blocks(*tensors[HEAD])))
 
 
 def _blocks(file: Path, entry: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield the bytes of a tensor in blocks of `BLOCK_BYTES`."""
+    """Yield the bytes of a tensor in blocks."""
     try:
         begin, end = entry["data_offsets"]
         with file.open("rb") as stream:
             stream.seek(entry["start"] + begin)
-            for left in range(end - begin, 0, -BLOCK_BYTES):
-                yield stream.read(min(left, BLOCK_BYTES))
+            yield from read_blocks(stream, end - begin)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(str(file), "its header has wrong data_offsets") from error

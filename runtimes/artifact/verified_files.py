@@ -25,7 +25,7 @@ from runtimes.artifact.folder import Artifact
 from runtimes.artifact.manifest import FileEntry
 from runtimes.errors import ArtifactCorruptError
 
-BLOCK_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 20
 
 FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_NONBLOCK"))
 """A named pipe is refused after it is opened; without O_NONBLOCK, `open` would wait for a writer."""
@@ -146,7 +146,7 @@ class VerifiedFiles:
             return content, hashlib.sha256(content).hexdigest()
         if not self._verify:
             return None, ""
-        digest, block = hashlib.sha256(), bytearray(BLOCK_BYTES)
+        digest, block = hashlib.sha256(), bytearray(BUFFER_BYTES)
         while count := stream.readinto(block):
             digest.update(memoryview(block)[:count])
         return None, digest.hexdigest()

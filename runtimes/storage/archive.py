@@ -22,6 +22,7 @@ from typing import BinaryIO
 from runtimes.artifact.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from runtimes.errors import ArchiveError, DigestError, OutputError, OutputExistsError, RequestError, ToolkitError
 from runtimes.storage.atomic_write import free_bytes, locked, set_mode, sync_file, sync_folder, working_folder
+from runtimes.storage.blocks import BLOCK_BYTES
 
 SUFFIX = ".tar.gz"
 MAX_MEMBERS = 64
@@ -33,7 +34,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{,99}")
 """File names that every system accepts: ASCII, no separator, not hidden, short enough for a tar header."""
 RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.")
 """Names that Windows reserves for devices, and names whose trailing dot it drops."""
-BLOCK_BYTES = 1 << 20
 END = bytes(2 * tarfile.BLOCKSIZE)
 
 

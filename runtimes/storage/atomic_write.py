@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runtimes.errors import OutputError
+from runtimes.storage.blocks import read_blocks
 
 try:
     import fcntl
@@ -25,7 +26,6 @@ except ModuleNotFoundError:  # Windows: no advisory locks in the standard librar
 
 logger = logging.getLogger(__name__)
 
-BLOCK_BYTES = 1 << 20
 UNSUPPORTED = frozenset(
     getattr(errno, name)
     for name in ("EPERM", "EACCES", "EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOTTY", "ENOLCK", "EROFS")
@@ -74,7 +74,7 @@ def move_or_copy(source: Path, target: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         with source.open("rb") as reader:
-            write_atomically(target, iter(lambda: reader.read(BLOCK_BYTES), b""))
+            write_atomically(target, read_blocks(reader))
     else:
         set_mode(target, 0o644)
 

@@ -11,8 +11,9 @@ from runtimes.artifact.manifest import FileEntry, Manifest
 from runtimes.engine_registry import load_target
 from runtimes.errors import ArtifactCorruptError, OutputError, OutputExistsError, ToolkitError
 from runtimes.loading import load
-from runtimes.storage.archive import BLOCK_BYTES, SUFFIX, check_suffix, write_archive
+from runtimes.storage.archive import SUFFIX, check_suffix, write_archive
 from runtimes.storage.atomic_write import locked, open_atomic, working_folder
+from runtimes.storage.blocks import read_blocks
 from runtimes.verification.golden import FILE, Sensitivity
 from runtimes.verification.verify import verify
 from toolkit.packaging.card import CARD, CARD_ROLE, card
@@ -116,7 +117,7 @@ def _hashed(path: Path, entry: FileEntry, on_bytes: Callable[[int], None]) -> It
     digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:
-            while block := stream.read(BLOCK_BYTES):
+            for block in read_blocks(stream):
                 digest.update(block)
                 yield block
                 on_bytes(len(block))

@@ -7,11 +7,11 @@ from typing import Final
 
 from runtimes.errors import DatasetError, first_line
 from runtimes.images.prefetch import read_ahead
+from runtimes.storage.blocks import read_blocks
 from toolkit.distribute.entry import Entry, printable
 from toolkit.distribute.stores.store import Store
 from toolkit.distribute.stores.stores import Stores
 
-BLOCK_BYTES: Final = 1 << 20
 READERS: Final = 16
 """Threads that hash files: each request to an object store waits for an answer."""
 
@@ -52,7 +52,7 @@ def _sha256(path: str, store: Store) -> bytes | None:
     digest = hashlib.sha256()
     try:
         with store.open(path) as file:
-            while block := file.read(BLOCK_BYTES):
+            for block in read_blocks(file):
                 digest.update(block)
     except (OSError, ValueError):  # ValueError: a NUL byte in the name
         return None

@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, Final, cast
 
 from runtimes.errors import DatasetError, first_line
+from runtimes.storage.blocks import read_blocks
 from toolkit.distribute.entry import Entry, printable
 from toolkit.distribute.stores.store import Store
 from toolkit.image_paths import SUFFIXES
 
-BLOCK_BYTES: Final = 1 << 20
 BUFFER_BYTES: Final = 8 << 20
 """Objects are read in ranges of this size: each request costs milliseconds."""
 MAX_HEADER_BYTES: Final = 1 << 20
@@ -93,7 +93,6 @@ def _sha256(file: BinaryIO, offset: int, size: int) -> bytes:
     """Return the hash of a range of a file."""
     digest = hashlib.sha256()
     file.seek(offset)
-    while size and (block := file.read(min(size, BLOCK_BYTES))):
+    for block in read_blocks(file, size):
         digest.update(block)
-        size -= len(block)
     return digest.digest()
