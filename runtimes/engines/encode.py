@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtimes.decoding.session import Inputs
+from runtimes.decoding.session import Inputs, Int64
 from runtimes.engines.engine import Engine, Value
 
 
@@ -23,14 +23,29 @@ def encode(engine: Engine, inputs: Inputs, outputs: Sequence[str], *, image_per_
     images = len(next(iter(inputs.values())))
     if not image_per_run or images == 1:
         return _run(engine, inputs, outputs)
-    stacked: dict[str, NDArray[Any]] = {}  # only one image's outputs exist twice
+    stacked: dict[str, NDArray[Any]] = {}
     for image, single in enumerate(one_by_one(inputs, images)):
-        for name, value in _run(engine, single, outputs).items():
-            array = engine.to_numpy(value)
-            if not image:
-                stacked[name] = np.empty((images, *array.shape[1:]), array.dtype)
-            stacked[name][image] = array[0]
+        copy_rows(engine, _run(engine, single, outputs), stacked, slice(image, image + 1), images)
     return {name: engine.to_engine(array) for name, array in stacked.items()}
+
+
+def copy_rows(engine: Engine, values: dict[str, Value], stacked: dict[str, NDArray[Any]], rows: slice | Int64, total: int) -> None:
+    """Copy the outputs of one run to rows of arrays.
+
+    It is a function of its own, because ONNX Runtime keeps all outputs of a run while a variable refers to one of them.
+
+    Args:
+        engine: The engine of the outputs.
+        values: Name → output of the run.
+        stacked: Name → array of `total` rows. The first run adds the arrays.
+        rows: Where the outputs belong.
+        total: Number of rows of all runs.
+    """
+    for name, value in values.items():
+        array = engine.to_numpy(value)
+        if name not in stacked:
+            stacked[name] = np.empty((total, *array.shape[1:]), array.dtype)
+        stacked[name][rows] = array
 
 
 def one_by_one(inputs: Inputs, images: int) -> Iterator[Inputs]:

@@ -6,10 +6,10 @@ The encoder runs once per image and the question graph once per question. Axes a
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from runtimes.decoding.session import ASKING, Capability, Inputs, Int64
+from runtimes.engines.encode import copy_rows
 from runtimes.engines.engine import Engine, Value
 from runtimes.engines.question_rows import question_runs
 from runtimes.engines.step_session import StepSession, StepState, keeps_all
@@ -52,9 +52,7 @@ class EngineQuestionSession(StepSession):
             return self._start(len(images), self._ask(encoded, runs[0][0], question_ids))
         stacked: dict[str, NDArray[Any]] = {}
         for chosen, questions in runs:
-            for name, value in self._ask(encoded, chosen, question_ids[questions]).items():
-                array = self._engine.to_numpy(value)
-                stacked.setdefault(name, np.empty((len(images), *array.shape[1:]), array.dtype))[questions] = array
+            copy_rows(self._engine, self._ask(encoded, chosen, question_ids[questions]), stacked, questions, len(images))
         return self._start(len(images), {name: self._engine.to_engine(array) for name, array in stacked.items()})
 
     def _ask(self, encoded: EncodedImages, images: Int64, question_ids: Int64) -> dict[str, Value]:
