@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from tests.toolkit.distribute.s3_server import KEYS, s3_server
 from toolkit.cli import main
 
 
@@ -73,6 +75,49 @@ def test_bad_input_is_one_line_and_leaves_nothing(artifact, tmp_path, monkeypatc
     assert (result.exit_code, json.loads(result.stdout)["code"]) == (1, code)
     assert len(result.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def refused(*arguments):
+    """Return the code of the only line of stderr; stdout has the same message as JSON."""
+    result = run(*arguments, "--json")
+    error = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr) == (1, f"Error: {error['error']}\n")
+    return error["code"], error["error"]
+
+
+def test_a_column_that_is_not_there(artifact, drawn_images, tmp_path):
+    table = pa.table({"picture": [image.path.read_bytes() for image in drawn_images[:2]]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    code, problem = refused(artifact, tmp_path / "a.parquet", "--output", tmp_path / "out", "--part", "1/1")
+    assert (code, "picture" in problem, "--column" in problem) == ("DATASET_UNUSABLE", True, True)
+    assert not (tmp_path / "out").exists()
+    assert run(artifact, tmp_path / "a.parquet", "--output", tmp_path / "out", "--part", "1/1", "--column", "picture").exit_code == 0
+
+
+def test_a_folder_of_another_run(artifact, images, tmp_path):
+    command = [artifact, images, "--output", tmp_path / "out", "--part", "1/1", "--actors", "1"]
+    assert run(*command).exit_code == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    (tmp_path / "more").mkdir()
+    shutil.copy(images / "0.png", tmp_path / "more" / "9.png")
+    for change in (["--max-length", "5"], ["--shard-size", "2"], [tmp_path / "more"]):
+        code, problem = refused(*command, *change)
+        assert code == "REQUEST_INVALID", problem
+        assert str(tmp_path / "out") in problem
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.full  # a server process
+def test_a_bucket_that_is_not_there(artifact, images, tmp_path, monkeypatch):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    with s3_server() as endpoint:
+        options = ["--part", "1/1", "--s3-endpoint", endpoint]
+        code, problem = refused(artifact, "s3://none/images", "--output", tmp_path / "out", *options)
+        assert (code, "none" in problem) == ("DATASET_UNUSABLE", True)
+        code, problem = refused(artifact, images, "--output", "s3://none/out", *options)
+        assert (code, "none" in problem) == ("OUTPUT_UNWRITABLE", True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_artifact(images, tmp_path):
