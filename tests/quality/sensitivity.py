@@ -26,12 +26,14 @@ def main() -> None:
         for row in result["layers"]
         for mode, costs in (("only", {"bytes": row["bytes"], "seconds": row["seconds"]}), ("except", {}))
     ]
+    dataset, _, part = result["dataset"].partition(" (")  # such as "sample (8 of 21)"
+    limit = f" --limit {result['images']}" if part else ""
     write_section(
         arguments.output,
         checkpoint=result["checkpoint"],
-        dataset=result["dataset"],
+        dataset=dataset,
         images=result["images"],
-        command=f"toolkit sensitivity models/{result['checkpoint']} --recipe {result['recipe']} --dataset {result['dataset']}",
+        command=f"toolkit sensitivity models/{result['checkpoint']} --recipe {result['recipe']} --dataset {dataset}{limit}",
         rows=rows,
         notes=NOTES,
     )
