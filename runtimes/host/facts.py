@@ -95,6 +95,12 @@ def usable_cores(root: Path = Path("/")) -> int:
     return max(1, min(cores, quota_cores(root) or cores))
 
 
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Return the number of logical CPUs that this process may use: those of its affinity, limited by its CPU quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, quota_cores(root) or cpus))
+
+
 def _physical_cores(root: Path, cpus: list[int]) -> int:
     """Return the number of cores of logical CPUs. A CPU with unknown siblings counts as a core."""
     cores = set()

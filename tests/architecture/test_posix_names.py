@@ -28,7 +28,6 @@ GUARDED = {
     ("runtimes/storage/atomic_write.py", "fcntl"),  # ImportError
     ("runtimes/verification/sandbox.py", "resource"),  # ImportError
     ("runtimes/workers/parent.py", "os.memfd_create"),  # sys.platform
-    ("toolkit/commands/serve.py", "os.sched_getaffinity"),  # hasattr
     ("toolkit/distribute/stores/local.py", "os.pread"),  # hasattr
     ("toolkit/serve/server.py", "resource"),  # ImportError
 }

@@ -1,7 +1,6 @@
 """`toolkit serve`: serve an artifact over HTTP."""
 
 import logging
-import os
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 
 from runtimes.engines.ort.providers import read_options
 from runtimes.errors import MissingDependencyError, RequestError
+from runtimes.host.facts import usable_cpus
 from toolkit.commands.model_options import device_option, max_pixels_option, provider_options_option
 from toolkit.commands.options import ANY_PATH, FILE, POSITIVE, announce, default_artifacts, threads_option
 
@@ -93,7 +93,7 @@ def command(
 
     if not (_is_loopback(host) or token_file or no_token):
         raise RequestError(f"--host {host} can be reached from other machines: give a --token-file, or --no-token to let everyone in")
-    if threads is not None and threads > (cpus := _usable_cpus()):
+    if threads is not None and threads > (cpus := usable_cpus()):
         raise RequestError(f"--threads {threads} is more than the {cpus} CPUs of this process, which makes the model slower")
     limits = Limits(
         max_wait_s=max_wait,
@@ -123,7 +123,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtimes.host.cgroups import memory_limit_bytes, quota_cores
-from runtimes.host.facts import CUDA_DRIVERS, Host, gpu_name, memory_bytes, read_host, usable_cores
+from runtimes.host.facts import CUDA_DRIVERS, Host, gpu_name, memory_bytes, read_host, usable_cores, usable_cpus
 from tests.paths import ROOT
 
 ZEN = "fpu sse sse2 ssse3 fma sse4_2 popcnt avx f16c avx2 avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni avx512_bf16"
@@ -109,7 +109,7 @@ def test_the_quota_of_a_container(tmp_path, files, cores):
     root = machine(tmp_path, {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
     assert quota_cores(root) == cores
     granted = len(os.sched_getaffinity(0))
-    assert usable_cores(root) == min(granted, cores or granted)
+    assert usable_cores(root) == usable_cpus(root) == min(granted, cores or granted)
     assert read_host(root).cores == usable_cores(root)
 
 
@@ -191,7 +191,7 @@ def test_threads_that_share_a_core_count_once(tmp_path, siblings, cores):
     shared = {cpu: siblings and (siblings.format(cpu) if "{" in siblings else f"{number // 2}") for number, cpu in enumerate(cpus)}
     topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     root = machine(tmp_path, {topology.format(cpu): f"{text}\n" for cpu, text in shared.items() if text})
-    assert usable_cores(root) == math.ceil(len(cpus) * cores)
+    assert (usable_cores(root), usable_cpus(root)) == (math.ceil(len(cpus) * cores), len(cpus))
 
 
 def test_affinity_bounds_the_cores(tmp_path):
