@@ -58,6 +58,23 @@ def test_sigterm_lets_requests_finish(artifact, drawn_images):
     assert not model.is_running()
 
 
+@pytest.mark.full
+def test_a_load_balancer_may_take_its_time(artifact, drawn_images):
+    """During --drain-delay, `/readyz` fails and requests are answered; then the server ends with code 0."""
+    content = drawn_images[0].path.read_bytes()
+    serve = Process(artifact, "--threads", "1", "--drain-delay", "3").until_ready()
+    expected = serve.server.post(content).json["rows"]
+    serve.process.send_signal(signal.SIGTERM)
+    while (reply := serve.server.get("/readyz")).status == 200:
+        time.sleep(0.01)
+    answered = [serve.server.post(content) for _ in range(10)]
+    health = serve.server.get("/healthz").status
+    code, lines = serve.end()
+    assert (reply.status, reply.code, health) == (503, "NOT_READY", 200)
+    assert [(each.status, each.json["rows"]) for each in answered] == [(200, expected)] * 10
+    assert (code, [line.partition(":")[0] for line in lines]) == (0, ["Ready"])
+
+
 def serve_is_closed(port):
     while True:
         try:
