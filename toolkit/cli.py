@@ -44,6 +44,9 @@ COMMANDS = {
 }
 """Command name → (module with an attribute `command`, one line of help), in the order of the data flow."""
 
+DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+"""The signals that end a command, with Python's handlers. Other handlers, and signals that are ignored, stay as they are."""
+
 SUBCOMMAND = "toolkit.subcommand"
 """Key in the click context's `meta`. Its value is the rest of the command line, from the subcommand's name on."""
 USAGE_CODE = "USAGE"
@@ -86,22 +89,25 @@ class LazyCommands(click.Group):
         """The signal of a KeyboardInterrupt. It is not a class of its own, because Ray replaces subclasses by KeyboardInterrupt."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - see click
-        """Run the command line with a handler of SIGTERM, which service managers and containers send. Process 1 has none by default."""
+        """Run the command line with handlers of SIGINT and SIGTERM. Process 1, as a container has it, has none of SIGTERM by default."""
         _accept_all_characters(sys.stdout)
         _accept_all_characters(sys.stderr)
         self._signal = signal.SIGINT
-        handles_sigterm = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        if handles_sigterm:
-            signal.signal(signal.SIGTERM, self._terminate)
+        replaced = {}
+        if threading.current_thread() is threading.main_thread():
+            replaced = {number: default for number, default in DEFAULT_HANDLERS.items() if signal.getsignal(number) is default}
+        for number in replaced:
+            signal.signal(number, self._interrupt)
         try:
             return super().main(*args, **kwargs)
         finally:
-            if handles_sigterm:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number, default in replaced.items():
+                signal.signal(number, default)
 
-    def _terminate(self, number: int, frame: object) -> None:
-        """Handle SIGTERM: commands end as with Ctrl-C."""
-        self._signal = signal.SIGTERM
+    def _interrupt(self, number: int, frame: object) -> None:
+        """Handle a signal that ends the command. A thread that is being started may fail because of it; this is not reported."""
+        self._signal = signal.Signals(number)
+        sys.unraisablehook = lambda failure: None
         raise KeyboardInterrupt
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -101,6 +101,12 @@ LIBRARY = """
 import os, signal, sys, time, click
 from toolkit import cli
 
+class Thread:
+    error = KeyboardInterrupt
+
+    def __del__(self):
+        raise KeyError("of a thread that was about to start")
+
 @click.command()
 def command():
     try:
@@ -114,7 +120,7 @@ sys.exit(cli.main(["doctor"]))
 """
 
 
-@pytest.mark.parametrize("error", ["KeyboardInterrupt from None", "ValueError('generator already executing')"])
+@pytest.mark.parametrize("error", ["KeyboardInterrupt from None", "ValueError('generator already executing')", "Thread().error"])
 def test_sigterm_in_a_library_that_raises_another_error(error):
     """Ray replaces the exception of a signal handler by KeyboardInterrupt; a clean-up that is interrupted may fail with any error."""
     command = [sys.executable, "-c", LIBRARY.format(error=error)]
