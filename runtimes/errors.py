@@ -338,7 +338,8 @@ class TooManyErrorsError(ToolkitError, RuntimeError):
 
     def __init__(self, errors: int, limit: int | None) -> None:
         problem = f"all of the first {errors:,} images failed" if limit is None else f"{errors:,} images failed, and {limit:,} are allowed"
-        super().__init__(f"stopped: {problem}. Correct the inputs or the settings, and run the command again")
+        cure = "Correct the inputs or the settings, and run the command again"
+        super().__init__(f"stopped: {problem}. {cure}{', or go on with --max-errors 100%' if limit is None else ''}")
 
 
 class RecordError(ToolkitError, ValueError):

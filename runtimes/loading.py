@@ -1,6 +1,7 @@
 """`load`: open an artifact, or the best artifact of a folder for this machine, and return the class of its task."""
 
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 from runtimes.artifact.folder import Artifact, open_artifact
 from runtimes.artifact.manifest import MANIFEST_NAME, Manifest
 from runtimes.artifact.verified_files import VerifiedFiles, open_verified
-from runtimes.decoding.drafts.open_drafter import DraftMode, open_drafter
+from runtimes.decoding.drafts.open_drafter import DraftMode, check_draft, open_drafter
 from runtimes.decoding.session import LoopSession, Session
 from runtimes.decoding.tokenizer import CaptionTokenizer
 from runtimes.engine_registry import ENGINES, load_target, missing_library
@@ -122,16 +123,20 @@ def load(
         GraphRefusedError: A graph contains an operator or attribute that no exporter writes.
         UnavailableError, MissingDependencyError: The device or the engine's library is not available.
         UnknownNameError: The task, the device or the manifest's runtime is unknown.
-        RequestError: The artifact has another task, `threads` is below 1, `provider_options` are given without a device, the folder
-            contains artifacts of different checkpoints, or the artifact cannot draft as `draft` requires.
+        RequestError: An argument has a wrong type, the artifact has another task, `threads` is below 1, `provider_options` are given
+            without a device, the folder contains artifacts of different checkpoints, or the artifact cannot draft as `draft` requires.
         OutOfMemoryError: The model does not fit in memory.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise RequestError(f"the path of an artifact must be a str or a Path, not {type(path).__name__}")
     path = Path(path)
     find_task(task)
     if device not in DEVICES:
         raise UnknownNameError("device", device, DEVICES)
     if threads is not None:
         check_count("threads", threads)
+    check_count("max_pixels", max_pixels)
+    check_draft(draft)
     if provider_options and device == "auto":
         raise RequestError("provider_options belong to one device; name it")
     options = LoadOptions(

@@ -107,6 +107,7 @@ class LazyCommands(click.Group):
     def _interrupt(self, number: int, frame: object) -> None:
         """Handle a signal that ends the command. A thread that is being started may fail because of it; this is not reported."""
         self._signal = signal.Signals(number)
+        signal.signal(number, signal.SIG_DFL)  # the second signal ends the process at once, also in a clean-up that waits forever
         sys.unraisablehook = lambda failure: None
         raise KeyboardInterrupt
 

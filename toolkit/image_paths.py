@@ -1,5 +1,6 @@
 """Find images by name: files, folders, glob patterns and lists of paths."""
 
+import codecs
 import errno
 import glob
 import logging
@@ -59,8 +60,8 @@ def walk(folder: Path) -> Iterator[Path]:
     """Yield the images of a folder and its subfolders, sorted by path; those of linked folders follow.
 
     Hidden files and folders are left out. A linked folder is read once, and a folder is read by its own path rather than by a link's. A
-    subfolder that cannot be read, or an image that cannot be examined, is yielded itself, so that reading it makes an error row. The number
-    of image files of other formats is logged as a warning. The names of one folder are in memory at once.
+    subfolder that cannot be read, and an image that is a broken link or cannot be examined, are yielded themselves, so that reading them
+    makes an error row. The number of image files of other formats is logged as a warning. The names of one folder are in memory at once.
 
     Raises:
         OSError: The folder cannot be read.
@@ -118,7 +119,7 @@ def _contents(folder: Path, links: list[Path], left_out: Counter[str]) -> tuple[
             elif kind == "folder":
                 folders.add(entry.name)
                 names.append(entry.name)
-            elif suffix in SUFFIXES and kind != "other":
+            elif suffix in SUFFIXES and (kind != "other" or _leads_nowhere(entry)):
                 names.append(entry.name)
             elif suffix in LEFT_OUT_SUFFIXES:
                 left_out[suffix] += 1
@@ -127,11 +128,15 @@ def _contents(folder: Path, links: list[Path], left_out: Counter[str]) -> tuple[
 
 
 def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other", "unknown"]:
-    """Return what an entry is. A link to nothing, a pipe or a device is "other"; "unknown" is one that cannot be examined."""
+    """Return what an entry is. A broken link, a pipe or a device is "other"; "unknown" is one that cannot be examined."""
     try:
         return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
     except OSError as error:
         return "other" if error.errno in NO_FILE else "unknown"
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry)  # noqa: PTH110 - False for an error
 
 
 def expand(names: Sequence[str]) -> list[str]:
@@ -182,11 +187,13 @@ def read_list(source: str) -> Iterator[str]:
         RequestError: The list cannot be read, or a line is longer than MAX_PATH_BYTES.
     """
     rest, separator = b"", b""
+    first = True
     try:
         opened: Any = nullcontext(sys.stdin.buffer) if source == "-" else Path(source).open("rb")  # noqa: SIM115 - the with statement closes it
         with opened as stream:
             while block := stream.read1(BLOCK_BYTES):  # read1 returns the available bytes: the list may still be written
-                rest += block
+                rest += block.removeprefix(codecs.BOM_UTF8) if first else block
+                first = False
                 separator = separator or next((byte for byte in (b"\0", b"\n") if byte in rest), b"")
                 *paths, rest = rest.split(separator) if separator else (rest,)
                 if (longest := max(map(len, (*paths, rest)))) > MAX_PATH_BYTES:

@@ -1,7 +1,7 @@
 """The prompts and the settings of a request, checked against the images, the model and the abilities of the session."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, TypeAlias
 
 from runtimes.artifact.generation import GenerationConfig, GenerationOptions
@@ -48,6 +48,12 @@ def checked_config(
     Raises:
         RequestError: The settings are invalid, exceed a limit of the model, or need a capability that the session lacks.
     """
+    if not isinstance(base, GenerationConfig):
+        kind = f"{type(base).__module__}.{type(base).__qualname__}"
+        raise RequestError(f"generation_config must be a GenerationConfig of runtimes.artifact.generation, not {kind}")
+    known = {field.name for field in fields(base)}
+    if unknown := [name for name in options if name not in known]:
+        raise RequestError(f"unknown setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}")
     requested: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if "max_length" in requested:
         requested.setdefault("max_new_tokens", None)

@@ -102,7 +102,7 @@ def each_image(images: Images) -> Iterable[ImageInput]:
     """
     if is_image(images):
         return (cast("ImageInput", images),)
-    if not isinstance(images, Iterable):
+    if not isinstance(images, Iterable) or isinstance(images, (bytearray, memoryview, io.IOBase)):  # the last ones yield numbers or lines
         raise RequestError(f"images must be an image (a path, bytes, a PIL image, an array) or several, not {type(images).__qualname__}")
     return cast("Iterable[ImageInput]", images)
 

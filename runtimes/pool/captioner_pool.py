@@ -5,12 +5,13 @@ import os
 from collections.abc import Generator, Iterator, Mapping, Sized
 from contextlib import closing
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
 from runtimes.artifact import json_dataclass
 from runtimes.artifact.generation import GenerationOptions
-from runtimes.decoding.drafts.open_drafter import DraftMode
+from runtimes.decoding.drafts.open_drafter import DraftMode, check_draft
 from runtimes.errors import RequestError, check_count
 from runtimes.images.reading import MAX_PIXELS, Images, each_image, image_name
 from runtimes.pool.calibration import ScheduleSearch, fixed_schedule, in_batches, with_schedule
@@ -20,6 +21,8 @@ from runtimes.pool.rows import Row, caption_of
 from runtimes.pool.supervisor import Supervisor
 from runtimes.tasks.results import Caption
 
+MAX_TIMEOUT_S = 1e7
+"""About 115 days. Clocks of the system do not take longer waits."""
 BUSY = "a call of this pool is running; finish it or close its iterator first, or make another pool"
 
 
@@ -57,12 +60,16 @@ class CaptionerPool:
             timeout_s: Time limit per image; None: no limit.
 
         Raises:
-            RequestError: `processes` or `threads` is below 1.
+            RequestError: An argument has a wrong type or is out of range.
         """
         if processes != "auto":
             check_count("processes", processes)
         if threads is not None:
             check_count("threads", threads)
+        check_count("max_pixels", max_pixels)
+        check_draft(draft)
+        if timeout_s is not None and not (isinstance(timeout_s, Real) and 0 < timeout_s <= MAX_TIMEOUT_S):
+            raise RequestError(f"timeout_s must be a number above 0 and at most {MAX_TIMEOUT_S:,.0f}, or None, not {timeout_s!r}")
         self._path, self._device, self._threads, self._timeout_s = Path(path), device, threads, timeout_s
         self._provider_options = dict(provider_options or {})
         self._max_pixels, self._reduce_large = max_pixels, reduce_large

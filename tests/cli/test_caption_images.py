@@ -181,3 +181,12 @@ def test_samples_of_an_image_are_alternatives(artifact, captioner, drawn_images)
     assert [other["token_ids"] for other in row["alternatives"]] == [list(other.token_ids) for other in best.alternatives]
     assert [list(other) for other in row["alternatives"]] == [["caption", "token_ids", "score", "finish_reason"]] * 2
     assert "needs --json" in errors_of(run(artifact, path, *options))[0]
+
+
+def test_repeated_names_are_counted(artifact, images, tmp_path):
+    """A file has one row for each image, so that it can be resumed."""
+    names = sorted(str(path) for path in images.glob("*.png"))[:2]
+    (tmp_path / "list").write_text("\n".join([names[0], names[0], names[1], names[0]]))
+    result = run(artifact, "--from-file", tmp_path / "list", "--output", tmp_path / "captions.txt", "--processes", "1")
+    assert (result.exit_code, len((tmp_path / "captions.txt").read_text().splitlines())) == (0, 2)
+    assert "2 of 4 names are repeated" in result.stderr

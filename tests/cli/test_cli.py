@@ -98,3 +98,13 @@ def test_with_json_an_error_is_also_an_object_with_a_code(tmp_path):
     error = json.loads(result.stdout)
     assert (result.exit_code, error["code"]) == (1, "ARTIFACT_MISSING")
     assert result.stderr == f"Error: {error['error']}\n"
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e300", "-1", "long"])
+@pytest.mark.parametrize(
+    "command", [("caption", "--timeout"), ("distribute", "--timeout"), ("serve", "--drain"), ("serve", "--drain-delay")]
+)
+def test_numbers_of_seconds(command, seconds):
+    name, option = command
+    result = CliRunner().invoke(main, [name, "artifact", "image.png", option, seconds])
+    assert (result.exit_code, option in result.stderr) == (2, True)

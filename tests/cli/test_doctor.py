@@ -77,6 +77,26 @@ def test_an_artifact_with_an_unmet_requirement_is_a_problem(tiny_artifacts, tmp_
     assert json.loads(run(artifact, "--json").stdout)["healthy"] is False
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("damage", ["a missing tokenizer", "a changed byte"])
+def test_an_artifact_whose_files_are_damaged_is_a_problem(tiny_artifacts, tmp_path, damage):
+    artifact = shutil.copytree(tiny_artifacts["onnx-int8"], tmp_path / "folder" / "damaged")
+    (file,) = artifact.glob("tokenizer*" if damage == "a missing tokenizer" else "encoder-*.onnx")
+    if damage == "a missing tokenizer":
+        file.unlink()
+    else:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    result = run(artifact)
+    assert (result.exit_code, file.name in result.stdout) == (1, True)
+    shutil.copytree(tiny_artifacts["onnx-fp32"], tmp_path / "folder" / "sound")
+    folder = json.loads(run(tmp_path / "folder", "--json").stdout)
+    assert [choice["name"] for choice in folder["artifacts"]] == ["sound"]
+    assert [finding["level"] for finding in folder["findings"] if file.name in finding["text"]] == ["warning"]
+    assert folder["healthy"] is True
+
+
 def test_a_folder_without_artifact_is_a_one_line_error(tmp_path):
     result = run(tmp_path, "--json")
     error = json.loads(result.stdout)

@@ -97,6 +97,22 @@ def test_signals_end_a_run_with_their_exit_code(artifact, images, tmp_path, numb
         assert partial.exists()
 
 
+def test_a_second_signal_ends_a_clean_up_that_waits_forever(artifact, images):
+    """A thread reads a pipe to which nobody writes."""
+    os.mkfifo(images / "z.png")
+    process = subprocess.Popen(
+        [*COMMAND, "caption", artifact, str(images / "z.png"), "--json"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    reader = os.open(images / "z.png", os.O_WRONLY)  # waits until the command reads
+    for _ in range(2):
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    process.communicate(timeout=60)
+    os.close(reader)
+    assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+
+
 LIBRARY = """
 import os, signal, sys, time, click
 from toolkit import cli

@@ -9,7 +9,7 @@ from tests.paths import ROOT
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-MARKED = re.compile(r"(?P<start><!-- (?P<kind>[a-z]+)(?: (?P<name>[\w.:-]+))? -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(?P<start><!-- (?P<kind>[a-z-]+)(?: (?P<name>[\w.:-]+))? -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 
 Renderer = Callable[[str, Path], str]

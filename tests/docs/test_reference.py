@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 
 from tests.docs import links
-from tests.docs.pages import DOCS, README, blocks, kinds, name_of, pages, rendered
+from tests.docs.pages import DOCS, MARKED, README, blocks, kinds, name_of, pages, rendered
 from tests.docs.reference import RENDERERS
 from toolkit.cli import COMMANDS, main
 
@@ -92,3 +92,10 @@ def test_make_targets_that_pages_name_are_there():
     for page in pages():
         for target in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), (name_of(page), target)
+
+
+def test_generated_parts_have_content():
+    """A mark that no renderer fits would leave its part empty."""
+    parts = [match for page in pages() for match in MARKED.finditer(page.read_text(encoding="utf-8"))]
+    assert len(parts) > 30
+    assert [match["start"] for match in parts if match[0] == match["start"] + match["end"]] == []

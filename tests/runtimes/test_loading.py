@@ -340,3 +340,17 @@ def test_the_number_of_threads_follows_the_affinity_at_each_load(tiny_artifacts)
         "    print(runtimes.load(sys.argv[1]).session.info().threads)"
     )
     assert python(script, tiny_artifacts["onnx-int8"], *cpus) == [str(read_host().cores), "1"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"max_pixels": "5"}, {"max_pixels": 0}, {"max_pixels": 1.5}, {"draft": "x"}, {"threads": 1.5}], ids=str
+)
+def test_arguments_of_a_wrong_kind(tiny_artifacts, arguments):
+    with pytest.raises(RequestError, match=next(iter(arguments))):
+        runtimes.load(tiny_artifacts["onnx-fp32"], **arguments)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"/tmp"])
+def test_a_path_of_a_wrong_kind(path):
+    with pytest.raises(RequestError, match="path"):
+        runtimes.load(path)

@@ -19,6 +19,8 @@ from toolkit.commands.model_options import (
 )
 from toolkit.commands.options import (
     POSITIVE,
+    SECONDS,
+    announce,
     decoding_options,
     default_artifacts,
     error_codes,
@@ -79,7 +81,7 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Continue an --output whose run was stopped: only images without a line are processed.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     metavar="SECONDS",
     help="With --output: an image that takes longer becomes an error row. The time to load the artifact does not count.",
 )
@@ -177,7 +179,10 @@ def command(
     if output is None:
         failed, total = _echo(job, files, as_json=as_json)
     else:
-        unique = tuple(dict.fromkeys(files))
+        named = list(files)
+        unique = tuple(dict.fromkeys(named))
+        if len(unique) < len(named):
+            announce(f"{len(named) - len(unique)} of {len(named)} names are repeated: the file has one row for each image")
         failed, total = (
             _write(
                 output,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.commands.model_options import device_option, max_pixels_option, reduce_large_option
-from toolkit.commands.options import ANY_PATH, POSITIVE, announce, decoding_options, error_codes, json_option
+from toolkit.commands.options import ANY_PATH, POSITIVE, SECONDS, announce, decoding_options, error_codes, json_option
 
 if TYPE_CHECKING:
     from toolkit.distribute.distribute import Order, Scheduler
@@ -73,7 +73,7 @@ def _max_errors(context: click.Context, option: click.Parameter, value: str | No
 @click.option("--max-errors", metavar="N|P%", callback=_max_errors, help="Stop when more images fail, as a number or as a share of all.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     default=DEFAULT_TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",

@@ -21,6 +21,22 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
+MAX_SECONDS = 1e7
+"""About 115 days. Clocks of the system do not take longer waits."""
+
+
+class SecondsRange(click.FloatRange):
+    """A number of seconds that the system can wait for."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - see click
+        """Parse a number."""
+        seconds = float(super().convert(value, param, ctx))
+        if not seconds <= MAX_SECONDS:  # also for "nan"
+            self.fail(f"{value} is not a number of seconds up to {MAX_SECONDS:,.0f}.", param, ctx)
+        return seconds
+
+
+SECONDS = SecondsRange(min=0, min_open=True)
 
 
 def apply_quiet(context: click.Context, option: click.Parameter, quiet: bool) -> None:

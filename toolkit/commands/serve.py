@@ -11,9 +11,7 @@ from runtimes.engines.ort.providers import read_options
 from runtimes.errors import MissingDependencyError, RequestError
 from runtimes.host.facts import usable_cpus
 from toolkit.commands.model_options import device_option, max_pixels_option, provider_options_option
-from toolkit.commands.options import ANY_PATH, FILE, POSITIVE, announce, default_artifacts, threads_option
-
-SECONDS = click.FloatRange(min=0, min_open=True)
+from toolkit.commands.options import ANY_PATH, FILE, POSITIVE, SECONDS, SecondsRange, announce, default_artifacts, threads_option
 
 
 @click.command(
@@ -47,7 +45,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 )
 @click.option(
     "--drain-delay",
-    type=click.FloatRange(min=0),
+    type=SecondsRange(min=0),
     default=0.0,
     show_default=True,
     help="Seconds after a signal in which /readyz fails and requests are still accepted.",

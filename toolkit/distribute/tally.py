@@ -69,7 +69,7 @@ class Tally:
         self.total, self.done, self.failed = total, done, failed
         self.added = 0
         """Rows of this run."""
-        self._limit, self._show = limit.allowed(total), show
+        self._limit, self._show, self._limited = limit.allowed(total), show, limit != MaxErrors()
         self._started = self._shown = time.monotonic()
         self._samples = deque([(self._started, 0)])
         self._codes: set[str] = set()
@@ -95,7 +95,7 @@ class Tally:
             self._show(self.line())
         if self.failed > self._limit:
             raise TooManyErrorsError(self.failed, self._limit)
-        if self.done >= FIRST_ROWS and self.failed == self.done:
+        if not self._limited and self.done >= FIRST_ROWS and self.failed == self.done:
             raise TooManyErrorsError(self.failed, None)
 
     @property

@@ -7,8 +7,10 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from runtimes.artifact.folder import Artifact
+from runtimes.artifact.verified_files import open_verified
 from runtimes.engine_registry import ENGINES
 from runtimes.engines.offer import Int8SelfTest
+from runtimes.errors import ToolkitError
 from runtimes.host.facts import Host
 from runtimes.selection.fitness import check_cpu
 from runtimes.selection.ranking import Choice
@@ -81,6 +83,24 @@ def check_int8_selftest(host: Host, selftest: Int8SelfTest | None) -> list[Findi
     text = f"{sums} although the CPU reports VNNI, as in an emulator" if emulated else f"{sums}, as on every x86 CPU without VNNI"
     remedy = f"use portable recipes, for example {PORTABLE}: they do not saturate"
     return [Finding(level=WARNING if emulated else NOTE, text=text, remedy=remedy)]
+
+
+def check_files(artifacts: Sequence[Artifact]) -> tuple[list[Artifact], list[Finding]]:
+    """Compare the files of artifacts with their manifests; return the artifacts whose files are right, and findings about the others."""
+    sound: list[Artifact] = []
+    problems: list[str] = []
+    for artifact in artifacts:
+        try:
+            with open_verified(artifact) as files:
+                for entry in artifact.manifest.files.values():
+                    if not entry.optional:
+                        files.open(entry.role)
+        except ToolkitError as error:
+            problems.append(str(error))
+        else:
+            sound.append(artifact)
+    level = WARNING if sound else PROBLEM  # `load` takes another artifact of the folder
+    return sound, [Finding(level=level, text=problem, remedy="copy or unpack the artifact again") for problem in problems]
 
 
 def check_artifacts(

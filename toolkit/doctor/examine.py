@@ -12,7 +12,7 @@ from runtimes.errors import ArtifactMissingError
 from runtimes.host.facts import Host, read_host
 from runtimes.selection.fitness import drop_incorrect
 from runtimes.selection.ranking import Choice, Runnable, rank_candidates
-from toolkit.doctor.checks import check_artifacts, check_engines, check_floors, check_int8_selftest
+from toolkit.doctor.checks import check_artifacts, check_engines, check_files, check_floors, check_int8_selftest
 from toolkit.doctor.engines import ProbedEngine, probe_engines
 from toolkit.doctor.finding import LEVELS, PROBLEM, Finding
 from toolkit.doctor.machine import MachineFacts, installed, read_machine, requirements
@@ -45,7 +45,7 @@ def examine(path: Path | None) -> Examination:
     Raises:
         ArtifactMissingError, ManifestError, ManifestVersionError: The path has no artifact, or its manifest cannot be read.
     """
-    artifacts = None if path is None else _artifacts(path)
+    artifacts, damages = (None, []) if path is None else check_files(_artifacts(path))
     machine, packages, installed_host = read_machine(), installed(), read_host()
     engines = probe_engines(installed_host)
     host = replace(installed_host, libraries=frozenset(runtime for runtime, engine in engines.items() if engine.offer))
@@ -53,6 +53,7 @@ def examine(path: Path | None) -> Examination:
     recipes = _ranked({recipe.name: recipe for recipe in RECIPES}, host, selftest)
     chosen = None if artifacts is None else _ranked({artifact.path.name: artifact.manifest for artifact in artifacts}, host, selftest)
     findings = [
+        *damages,
         *check_floors(packages, requirements()),
         *check_engines(machine, engines),
         *check_int8_selftest(host, selftest),

@@ -34,13 +34,14 @@ class DrainingServer(uvicorn.Server):
     """A server that drains on SIGTERM and SIGINT.
 
     First `/readyz` fails while requests are still accepted, for `drain_delay_s`. Then the server stops listening, and requests have
-    `drain_s` to be answered. A second signal ends it at once.
+    `drain_s` to be answered. At a second signal, they get an error at once.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, drain_delay_s: float, drain_s: float) -> None:
         super().__init__(config)
         self._service, self._drain_delay_s, self._drain_s = service, drain_delay_s, drain_s
-        self._exit_at = float("inf")
+        self._exit_at, self._hurried = float("inf"), False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.failure: ToolkitError | None = None
         """The error that ended the server."""
         self.unanswered = 0
@@ -65,13 +66,16 @@ class DrainingServer(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; at the second signal, end."""
-        if self._exit_at < float("inf"):
-            self.should_exit = self.force_exit = True
+        """Begin to drain; at the second signal, answer the requests in flight with an error; at the third, end."""
+        if self._exit_at < float("inf") and self._loop is not None:
+            self.force_exit, self.should_exit = self.should_exit and self._hurried, True
+            self._hurried = True
+            self._loop.call_soon_threadsafe(self._service.drain, 0.0)
         self._exit_at = min(self._exit_at, time.monotonic() + self._drain_delay_s)
 
     async def on_tick(self, counter: int) -> bool:
         """Follow the drain; uvicorn calls this ten times a second."""
+        self._loop = asyncio.get_running_loop()
         if self._exit_at < float("inf") and not self._service.draining:
             logger.info("draining: %d requests are in flight", self._service.metrics.in_flight)
             self._service.drain(self._drain_delay_s + self._drain_s)

@@ -16,6 +16,12 @@ DraftMode: TypeAlias = bool | Literal["learn"] | None
 """None: the manifest's setting. False: no drafts. True: drafts from the table. "learn": also from the captions that are finished."""
 
 
+def check_draft(mode: object) -> None:
+    """Raise RequestError for a value that is no `DraftMode`."""
+    if not (mode is None or isinstance(mode, bool) or mode == "learn"):
+        raise RequestError(f"draft must be True, False, 'learn' or None, not {mode!r}")
+
+
 def open_drafter(files: VerifiedFiles, mode: DraftMode, *, stepwise: bool) -> Drafter | None:
     """Return the drafter of an artifact, or None if greedy search runs without drafts.
 

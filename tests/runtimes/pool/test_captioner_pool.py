@@ -66,6 +66,21 @@ def test_invalid_images_and_arguments(artifact, paths):
 
 
 @pytest.mark.full
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *({"timeout_s": value} for value in ("a", -1, 0, float("inf"), float("nan"), 1e300)),
+        *({"max_pixels": value} for value in ("5", 0, 1.5)),
+        {"draft": "x"},
+        {"threads": 1.5},
+    ],
+    ids=str,
+)
+def test_arguments_of_a_pool(artifact, arguments):
+    with pytest.raises(RequestError, match=next(iter(arguments))):
+        CaptionerPool(artifact, **arguments)
+
+
 def test_a_pool_outlives_its_processes(artifact, paths, tmp_path):
     """Without a graceful end, such as a kill for memory, the images in flight are tried again."""
     with CaptionerPool(artifact, processes=2, threads=1) as pool:

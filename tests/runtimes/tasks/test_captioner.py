@@ -143,6 +143,18 @@ def test_invalid_arguments(captioner, paths, options, text):
         assert str(caught.value) == text
 
 
+@pytest.mark.parametrize("options", [{"num_beam": 3}, {"generation_config": {"num_beams": 3}}])
+def test_settings_that_are_none(captioner, paths, options):
+    with pytest.raises(RequestError, match=next(iter(options))):
+        captioner.caption(paths[:1], **options)
+
+
+@pytest.mark.parametrize("kind", [io.BytesIO, bytearray, memoryview])
+def test_what_yields_bytes_is_no_list_of_images(captioner, paths, kind):
+    with pytest.raises(RequestError, match=f"not {kind.__name__}"):
+        captioner.caption(kind(paths[0].read_bytes()))
+
+
 def test_requests_at_the_limits(captioner, paths):
     for options in (
         {"max_length": 32, "min_length": 32},

@@ -35,8 +35,8 @@ def test_a_run_whose_first_images_all_fail_stops():
     counted.add(News(rows=99, errors=errors(99)))
     with pytest.raises(TooManyErrorsError):
         counted.add(News(rows=1, errors=errors(1)))
-    counted, _ = tally(done=1)
-    counted.add(News(rows=500, errors=errors(500)))
+    for counted, _ in (tally(done=1), tally(limit="100%"), tally(limit="1000")):
+        counted.add(News(rows=500, errors=errors(500)))
 
 
 def test_the_first_error_of_each_code_is_shown():

@@ -103,6 +103,27 @@ def test_requests_that_are_not_answered_in_time_are_told_in_the_exit_code(artifa
 
 
 @pytest.mark.full
+def test_a_second_ctrl_c_answers_requests_with_an_error(artifact, drawn_images):
+    content = drawn_images[0].path.read_bytes()
+    serve = Process(artifact, "--threads", "1").until_ready()
+    (model,) = psutil.Process(serve.process.pid).children()
+    model.suspend()
+    replies = []
+    client = threading.Thread(target=lambda: replies.append(serve.server.post(content)))
+    client.start()
+    while b"blip_queued_images 1.0" not in serve.server.get("/metrics").body:
+        time.sleep(0.01)
+    serve.process.send_signal(signal.SIGINT)
+    serve_is_closed(serve.port)
+    serve.process.send_signal(signal.SIGINT)
+    code, lines = serve.end()
+    client.join()
+    assert (replies[0].status, replies[0].code, code) == (503, "NOT_READY", 1)
+    assert "1 requests were not answered" in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.full
 def test_nothing_is_written_to_disk(artifact, drawn_images, tmp_path):
     """A full or read-only disk does not concern the server."""
     body, kind = multipart([(f"{i}.png", image.path.read_bytes()) for i, image in enumerate(drawn_images)])
