@@ -170,6 +170,7 @@ def test_a_signal_to_process_1(artifact, images, number, last, code):
     )
     for _ in range(3):
         process.stdout.readline()
+    time.sleep(0.5)  # a signal just before the call that waits for the pipe is handled when the call returns
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True)
     os.kill(int(children.stdout), number)
     _, errors = process.communicate(timeout=60)
