@@ -72,13 +72,6 @@ def _discard_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _follows_interrupt(error: BaseException | None) -> bool:
-    """Return whether an error was raised while a KeyboardInterrupt was handled, for example because a second one cut the clean-up short."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
-
-
 class LazyCommands(click.Group):
     """A click group that imports a command of COMMANDS when it is needed."""
 
@@ -87,12 +80,14 @@ class LazyCommands(click.Group):
         self.commands = {name: click.Command(name) for name in COMMANDS}  # click suggests these names for a mistyped command
         self._signal = signal.SIGINT
         """The signal of a KeyboardInterrupt. It is not a class of its own, because Ray replaces subclasses by KeyboardInterrupt."""
+        self._interrupted = False
+        """Whether a signal has come that ends the command."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - see click
         """Run the command line with handlers of SIGINT and SIGTERM. Process 1, as a container has it, has none of SIGTERM by default."""
         _accept_all_characters(sys.stdout)
         _accept_all_characters(sys.stderr)
-        self._signal = signal.SIGINT
+        self._signal, self._interrupted = signal.SIGINT, False
         replaced = {}
         if threading.current_thread() is threading.main_thread():
             replaced = {number: default for number, default in DEFAULT_HANDLERS.items() if signal.getsignal(number) is default}
@@ -106,7 +101,7 @@ class LazyCommands(click.Group):
 
     def _interrupt(self, number: int, frame: object) -> None:
         """Handle a signal that ends the command. A thread that is being started may fail because of it; this is not reported."""
-        self._signal = signal.Signals(number)
+        self._signal, self._interrupted = signal.Signals(number), True
         signal.signal(number, signal.SIG_DFL)  # the second signal ends the process at once, also in a clean-up that waits forever
         sys.unraisablehook = lambda failure: None
         raise KeyboardInterrupt
@@ -138,12 +133,20 @@ class LazyCommands(click.Group):
         """Run a command. An error of the user's input becomes one line on stderr; with JSON output, it is also an object on stdout."""
         try:
             return super().invoke(ctx)
-        except ToolkitError as error:
+        except BaseException as error:
+            # After a signal, every error may be its consequence: a clean-up that it cut short, or a pipe to a process that it ended.
+            if self._interrupted or isinstance(error, KeyboardInterrupt):
+                self._stop(ctx)
+            self._explain(ctx, error)
+            raise
+
+    def _explain(self, ctx: click.Context, error: BaseException) -> None:
+        """Raise a ClickException with one line for errors of the user's input and of the system. Others are left as they are."""
+        if isinstance(error, ToolkitError):
             self._report(ctx, str(error), error.code)
             raise click.ClickException(str(error)) from error
-        except OSError as error:  # the system refuses a call that no command expects to fail, for example a write to a full stdout
-            if error.errno == errno.EPIPE:
-                raise  # the reader closed the pipe; click then exits without a message
+        if isinstance(error, OSError) and error.errno != errno.EPIPE:  # after EPIPE, the reader is gone, and click exits without a message
+            # The system refuses a call that no command expects to fail, for example a write to a full stdout.
             message = (
                 f"{error.filename or 'a file or an output stream'}: {error.strerror or error}; correct this on the machine and try again"
             )
@@ -151,15 +154,8 @@ class LazyCommands(click.Group):
                 _discard_stdout()
             self._report(ctx, message, EnvironmentFailedError.code)
             raise click.ClickException(message) from error
-        except KeyboardInterrupt:
-            self._stop(ctx)
-        except click.UsageError as error:  # other click errors are raised after a complete result was printed
+        if isinstance(error, click.UsageError):  # other click errors are raised after a complete result was printed
             self._report(ctx, error.format_message(), USAGE_CODE)
-            raise
-        except Exception as error:
-            if not _follows_interrupt(error):
-                raise
-            self._stop(ctx)
 
     def _stop(self, ctx: click.Context) -> NoReturn:
         click.echo(f"Stopped by {self._signal.name}.", err=True)

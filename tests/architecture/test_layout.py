@@ -147,3 +147,10 @@ def test_collecting_the_fast_tests_imports_no_model_library():
     collect += "print(); print(code, *sorted({'torch', 'transformers', 'optimum'} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", collect], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ended.stdout.splitlines()[-1] == "0"
+
+
+def test_published_records_name_no_path_of_a_machine():
+    """A record names its checkpoint as the user typed it."""
+    files = sorted(file for file in (ROOT / "tests" / "golden" / "published").rglob("*.json*"))
+    assert len(files) > 15
+    assert [(file.name, path) for file in files for path in MACHINE_PATHS if f'"{path}' in file.read_text(encoding="utf-8")] == []

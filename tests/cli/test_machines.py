@@ -136,7 +136,16 @@ sys.exit(cli.main(["doctor"]))
 """
 
 
-@pytest.mark.parametrize("error", ["KeyboardInterrupt from None", "ValueError('generator already executing')", "Thread().error"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        "KeyboardInterrupt from None",
+        "ValueError('generator already executing')",
+        "BrokenPipeError(32, 'x')",
+        "SystemExit(1) from None",
+        "Thread().error",
+    ],
+)
 def test_sigterm_in_a_library_that_raises_another_error(error):
     """Ray replaces the exception of a signal handler by KeyboardInterrupt; a clean-up that is interrupted may fail with any error."""
     command = [sys.executable, "-c", LIBRARY.format(error=error)]

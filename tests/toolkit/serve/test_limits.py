@@ -109,21 +109,20 @@ def test_work_of_clients_that_are_gone_is_dropped(server, content):
 def test_queued_work_above_the_limit_is_refused_at_once(job, content):
     """The expected wait is 0 while one item runs for longer than usual. A queued item makes it longer than the limit."""
     with served(Settings(job=job, limits=Limits(max_wait_s=0))) as server:
-        replies, clients = [], []
+        replies = []
+        clients = [threading.Thread(target=lambda: replies.append(server.post(content))) for _ in range(2)]
         with server.stopped_model():
-            while not replies:
-                admitted = server.service.model.items
-                clients.append(threading.Thread(target=lambda: replies.append(server.post(content))))
-                clients[-1].start()
-                server.until(lambda service, admitted=admitted: service.model.items > admitted or replies)
-            assert server.get("/readyz").status == 200
-            # A single item may by now run for longer than usual, so that no wait is expected.
-            assert server.get("/readyz?fail_if_full=1").status == 503 or server.service.model.items == 1
-            assert len(clients) <= 3
-            assert (replies[0].status, replies[0].code, int(replies[0].headers["retry-after"]) >= 1) == (429, "OVERLOADED", True)
+            for number, client in enumerate(clients, start=1):
+                server.until(lambda service: service.model.wait_s() == 0)
+                client.start()
+                server.until(lambda service, number=number: service.model.items == number)
+            refused = server.post(content)
+            assert (refused.status, refused.code, int(refused.headers["retry-after"]) >= 1) == (429, "OVERLOADED", True)
+            assert [server.get(path).status for path in ("/readyz", "/readyz?fail_if_full=1")] == [200, 503]
+            assert replies == []
         for client in clients:
             client.join()
-        assert [reply.status for reply in replies[1:]] == [200] * (len(clients) - 1)
+        assert [reply.status for reply in replies] == [200, 200]
         idle(server)
 
 

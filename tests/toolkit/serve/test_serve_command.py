@@ -37,10 +37,9 @@ def assert_one_line(result, fact):
     assert fact in lines[0]
 
 
-@pytest.mark.full
-def test_sigterm_lets_requests_finish(artifact, drawn_images):
-    content = drawn_images[0].path.read_bytes()
-    serve = Process(artifact, "--threads", "1").until_ready()
+def with_a_request_in_flight(artifact, content, *options):
+    """Start a server and suspend its model; return both, the client that waits, and the list that gets its reply."""
+    serve = Process(artifact, "--threads", "1", *options).until_ready()
     (model,) = psutil.Process(serve.process.pid).children()
     model.suspend()
     replies = []
@@ -48,6 +47,12 @@ def test_sigterm_lets_requests_finish(artifact, drawn_images):
     client.start()
     while b"blip_queued_images 1.0" not in serve.server.get("/metrics").body:
         time.sleep(0.01)
+    return serve, model, client, replies
+
+
+@pytest.mark.full
+def test_sigterm_lets_requests_finish(artifact, drawn_images):
+    serve, model, client, replies = with_a_request_in_flight(artifact, drawn_images[0].path.read_bytes())
     for process in (serve.process.pid, model.pid):  # a service manager signals both
         os.kill(process, signal.SIGTERM)
     serve_is_closed(serve.port)
@@ -86,15 +91,7 @@ def serve_is_closed(port):
 
 @pytest.mark.full
 def test_requests_that_are_not_answered_in_time_are_told_in_the_exit_code(artifact, drawn_images):
-    content = drawn_images[0].path.read_bytes()
-    serve = Process(artifact, "--threads", "1", "--drain", "0.2").until_ready()
-    (model,) = psutil.Process(serve.process.pid).children()
-    model.suspend()
-    replies = []
-    client = threading.Thread(target=lambda: replies.append(serve.server.post(content)))
-    client.start()
-    while b"blip_queued_images 1.0" not in serve.server.get("/metrics").body:
-        time.sleep(0.01)
+    serve, _, client, replies = with_a_request_in_flight(artifact, drawn_images[0].path.read_bytes(), "--drain", "0.2")
     serve.process.send_signal(signal.SIGTERM)
     code, lines = serve.end()
     client.join()
@@ -104,15 +101,7 @@ def test_requests_that_are_not_answered_in_time_are_told_in_the_exit_code(artifa
 
 @pytest.mark.full
 def test_a_second_ctrl_c_answers_requests_with_an_error(artifact, drawn_images):
-    content = drawn_images[0].path.read_bytes()
-    serve = Process(artifact, "--threads", "1").until_ready()
-    (model,) = psutil.Process(serve.process.pid).children()
-    model.suspend()
-    replies = []
-    client = threading.Thread(target=lambda: replies.append(serve.server.post(content)))
-    client.start()
-    while b"blip_queued_images 1.0" not in serve.server.get("/metrics").body:
-        time.sleep(0.01)
+    serve, _, client, replies = with_a_request_in_flight(artifact, drawn_images[0].path.read_bytes())
     serve.process.send_signal(signal.SIGINT)
     serve_is_closed(serve.port)
     serve.process.send_signal(signal.SIGINT)
