@@ -45,6 +45,9 @@ UNSUPPORTED: Mapping[str, Any] = {
 }
 """Settings of transformers that `GenerationConfig` lacks → value without effect."""
 
+DEFAULT_NEW_TOKENS = 20
+"""Tokens after the prompt where a checkpoint sets no length."""
+
 WITHOUT_EFFECT = re.compile(
     r"_from_model_config|transformers_version|seed|low_memory|is_assistant|generation_kwargs|compile_config|disable_compile|"
     r".*_token_id|output_.*|return_.*|.*cache.*|assistant_.*|num_assistant_tokens.*|.*lookup.*|target_lookbehind|max_matching_ngram_size|prefill_chunk_size"
@@ -58,7 +61,8 @@ def read_defaults(
     """Return the checkpoint's own decoding settings, and "name value" of each setting that artifacts do not apply.
 
     generation_config.json precedes `text_config` in config.json, which precedes the rest of config.json. Null is no setting; nor is a
-    default in config.json, where older transformers wrote every default.
+    default in config.json, where older transformers wrote every default. Without any length, 20 tokens are generated after the prompt, as
+    transformers' `generate` does.
 
     Args:
         directory: The checkpoint's folder.
@@ -84,9 +88,13 @@ def read_defaults(
     if settings.get("do_sample") and settings.get("num_beams", 1) != 1:
         left_out += (f"do_sample {settings.pop('do_sample')!r} with num_beams {settings['num_beams']!r}",)
     supported = {name: settings[name] for name in SUPPORTED if name in settings}
-    defaults, problems = json_dataclass.load(GenerationConfig, {"max_length": min(GenerationConfig.max_length, max_positions), **supported})
+    if "max_length" not in supported:
+        supported = {"max_length": min(GenerationConfig.max_length, max_positions), "max_new_tokens": DEFAULT_NEW_TOKENS, **supported}
+    defaults, problems = json_dataclass.load(GenerationConfig, supported)
     if defaults is not None and (problem := defaults.vocabulary_problem(vocabulary)):
         problems = [problem]
+    elif defaults is not None and defaults.min_length > (longest := defaults.max_length_after(1)):
+        problems = [f"min_length {defaults.min_length} is more than the greatest length, {longest}"]
     elif defaults is not None and defaults.max_length_after(1) > max_positions:
         new = None if defaults.max_new_tokens is None else max_positions - 1
         return replace(defaults, max_length=min(defaults.max_length, max_positions), max_new_tokens=new), left_out

@@ -214,7 +214,7 @@ def test_the_prompt_is_removed_before_scoring(tiny_artifacts, drawn_images, tmp_
     captioner = runtimes.load(artifact)
     entries = []
     for image in drawn_images[:6]:
-        (caption,) = captioner.caption([image.path], prompt=PROMPT, max_length=20)
+        (caption,) = captioner.caption([image.path], prompt=PROMPT, max_new_tokens=20)
         stripped = captioner.strip_prompt(caption, PROMPT)
         if len(stripped.split()) >= 5:
             entries.append({"file": str(image.path), "captions": [stripped]})
@@ -365,7 +365,9 @@ def test_the_baseline_runs_with_the_options_of_the_search(tiny_artifacts, tiny_c
     case = (tiny_artifacts["onnx-fp32"], "--checkpoint", tiny_checkpoint, "--dataset", dataset, "--repeat", 1, "--threads", 1)
     assert run(*case, *options, "--output", output).exit_code == 0
     artifact, baseline = sorted(read_records(output), key=lambda record: record.case, reverse=True)
-    assert artifact.workload.generation == {"max_new_tokens": 6, "repetition_penalty": 1.5, "suppress_tokens": [7, 12]}
+    assert artifact.workload.generation == {"repetition_penalty": 1.5, "suppress_tokens": [7, 12]}
     assert [image.caption for image in artifact.quality] == [image.caption for image in baseline.quality]
     assert max(image.tokens for image in artifact.quality) == 6
-    assert "--max-new-tokens 6 --repetition-penalty 1.5 --suppress-tokens 7,12" in "\n".join(commands([artifact]))
+    (again,) = [line for line in commands([artifact]) if line.startswith("toolkit bench")]
+    assert "--max-length 7 " in again
+    assert "--repetition-penalty 1.5 --suppress-tokens 7,12" in again

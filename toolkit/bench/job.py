@@ -55,9 +55,8 @@ class CaseJob:
         lengths = {"min_length": self.min_length, "max_length": self.max_length}
         if self.forced_tokens is not None:
             lengths = dict.fromkeys(lengths, prompt_tokens(model, self.prompt) + self.forced_tokens)
-        generation = {name: value for name, value in self.generation.items() if name != "max_new_tokens" or self.forced_tokens is None}
         prompt = {} if self.prompt is None else {"prompt": self.prompt}
-        return {**prompt, "num_beams": self.num_beams, **lengths, **generation}
+        return {**prompt, "num_beams": self.num_beams, **lengths, **self.generation}
 
 
 def prompt_tokens(model: Any, prompt: str | None) -> int:  # noqa: ANN401

@@ -164,7 +164,7 @@ def command(
     measures, scored = BENCH_TASKS[task], measured.has_references and not profile
     counter = pick_counter() if scored and measures.metrics is None else None
     metrics = (caption_metrics(counter) if counter else measures.metrics) if scored else None
-    config = _generation_config(artifact, search, forced=None not in (tokens or (None,)))
+    config = _generation_config(artifact, search, prompt, forced=None not in (tokens or (None,)))
     workload = Workload(
         dataset=measured.name,
         dataset_sha256=measured.sha256,
@@ -240,12 +240,13 @@ def _throughput(
         fail_after_output("every case failed")
 
 
-def _generation_config(artifact: "Artifact", search: dict[str, Any], *, forced: bool) -> "GenerationConfig":
-    """Return the settings of the search: the artifact's without sampling, and the options.
+def _generation_config(artifact: "Artifact", search: dict[str, Any], prompt: str | None, *, forced: bool) -> "GenerationConfig":
+    """Return the settings of the search: the artifact's without sampling, and the options. `max_new_tokens` becomes a `max_length`.
 
     Args:
         artifact: The first one of the benchmark.
         search: The values of `search_options`.
+        prompt: Text that each caption starts with.
         forced: Whether --tokens forces the length of every caption.
 
     Raises:
@@ -256,14 +257,19 @@ def _generation_config(artifact: "Artifact", search: dict[str, Any], *, forced: 
 
     if forced and (given := [name for name in ("min_length", "max_length") if search[name] is not None]):
         raise RequestError(f"--tokens sets the length of captions: remove --{given[0].replace('_', '-')}")
-    if words := search.pop("bad_words"):
+    words, start = search.pop("bad_words"), 1
+    if words or prompt is not None:
         with open_verified(artifact, verify=False) as files:
-            search["bad_words_ids"] = (*(search["bad_words_ids"] or ()), *load_tokenizer(files).words_ids(words))
+            tokenizer = load_tokenizer(files)
+        start = len(tokenizer.prompt_ids(prompt))
+        if words:
+            search["bad_words_ids"] = (*(search["bad_words_ids"] or ()), *tokenizer.words_ids(words))
     options = {name: value for name, value in search.items() if value is not None}
     if "max_length" in options:
         options.setdefault("max_new_tokens", None)
     try:
-        return replace(artifact.manifest.defaults.deterministic(), **options)
+        config = replace(artifact.manifest.defaults.deterministic(), **options)
+        return replace(config, max_length=config.max_length_after(start), max_new_tokens=None)
     except ValueError as error:
         raise RequestError(str(error)) from error
 
@@ -271,5 +277,5 @@ def _generation_config(artifact: "Artifact", search: dict[str, Any], *, forced: 
 def _generation(defaults: "GenerationConfig", config: "GenerationConfig") -> dict[str, Any]:
     """Return the settings of the search, without beams and lengths, that differ from transformers' or from the artifact's."""
     neutral, own, used = (json_dataclass.dump(each) for each in (type(defaults)(), defaults, config))
-    others = [name for name in neutral if name not in ("num_beams", "min_length", "max_length")]
+    others = [name for name in neutral if name not in ("num_beams", "min_length", "max_length", "max_new_tokens")]
     return {name: used[name] for name in others if used[name] != neutral[name] or own[name] != neutral[name]}

@@ -21,6 +21,8 @@ from runtimes.loading import load
 from toolkit.info.describe import describe
 from toolkit.packaging.goldens import record
 
+NO_LENGTH = {"max_new_tokens": 20}
+"""What transformers does if no length is set: 20 tokens after the prompt."""
 OWN = {"num_beams": 3, "no_repeat_ngram_size": 2, "max_length": 12}
 
 
@@ -52,7 +54,9 @@ def test_settings_become_defaults(copy, place):
 def test_generation_config_precedes_config(copy):
     copy("text_config", num_beams=5, repetition_penalty=1.5)
     directory = copy("generation_config", num_beams=2, suppress_tokens=[4, 5], length_penalty=None)
-    assert open_checkpoint(str(directory)).defaults == GenerationConfig(num_beams=2, repetition_penalty=1.5, suppress_tokens=(4, 5))
+    assert open_checkpoint(str(directory)).defaults == GenerationConfig(
+        num_beams=2, repetition_penalty=1.5, suppress_tokens=(4, 5), **NO_LENGTH
+    )
 
 
 def test_unsupported_settings_are_named_in_one_line(copy, caplog):
@@ -61,14 +65,14 @@ def test_unsupported_settings_are_named_in_one_line(copy, caplog):
         defaults = open_checkpoint(str(directory)).defaults
     (message,) = [record.getMessage() for record in caplog.records]
     assert message.endswith("decoding settings of the checkpoint: diversity_penalty 0.5, forced_eos_token_id 3")
-    assert defaults == GenerationConfig()
+    assert defaults == GenerationConfig(**NO_LENGTH)
 
 
 def test_a_setting_that_nobody_knows_is_named(copy, caplog):
     own = {"token_healing": True, "temperature": 0.0, "new_in_transformers_9": 1, "use_cache": True, "output_scores": True}
     with caplog.at_level(logging.WARNING):
         directory = copy("generation_config", **own)
-        assert open_checkpoint(str(directory)).defaults == GenerationConfig()
+        assert open_checkpoint(str(directory)).defaults == GenerationConfig(**NO_LENGTH)
     (message,) = [record.getMessage() for record in caplog.records]
     named = ["token_healing True", "new_in_transformers_9 1", "temperature 0.0 without do_sample"]
     assert message.endswith(f"decoding settings of the checkpoint: {', '.join(named)}")
@@ -91,6 +95,7 @@ def test_every_setting_of_transformers_is_known():
         ({"suppress_tokens": [64]}, "token id 64 in bad_words_ids or suppress_tokens"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
         ({"bad_words_ids": [[]]}, "empty sequence"),
+        ({"min_length": 22}, "min_length 22 is more than the greatest length, 21"),
     ],
 )
 def test_invalid_settings_are_refused(copy, settings, problem):
@@ -132,6 +137,23 @@ def test_the_gate_passes_and_captions_equal_transformers(copy, drawn_images):
         assert {caption.num_beams for image in record(captioner, onnx).golden.images for caption in image.captions} == {1, 3}
 
 
+@pytest.mark.parametrize("prompt", [None, "a picture of a red"])
+@pytest.mark.parametrize("place", ["nowhere", "text_config"])
+def test_without_a_length_captions_are_as_long_as_those_of_transformers(copy, drawn_images, prompt, place):
+    """Old checkpoints repeat the default, 20, in config.json."""
+    directory = copy("text_config", **({} if place == "nowhere" else {"max_length": 20}))
+    (path,) = export(open_checkpoint(str(directory)), [find_recipe("onnx-fp32")], directory.parent / "out", drawn_images[:2])
+    model = BlipForConditionalGeneration.from_pretrained(directory).eval()
+    processor, tokenizer = BlipImageProcessor.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+    inputs = processor(read_image(drawn_images[0].path), return_tensors="pt")
+    inputs |= {} if prompt is None else tokenizer(prompt, return_tensors="pt")
+    longest = 20 + (1 if prompt is None else len(tokenizer(prompt).input_ids) - 1)
+    with torch.inference_mode():
+        ids = model.generate(**inputs, min_length=longest)[0].tolist()
+    (caption,) = load(path).caption(drawn_images[0].path, prompt=prompt, min_length=longest)
+    assert (list(caption.token_ids), len(ids), caption.finish_reason) == (ids, longest, "length")
+
+
 def test_the_cached_reference_depends_on_the_settings(copy, drawn_images):
     directory = copy("generation_config", **OWN)
     beams = find_reference(open_checkpoint(str(directory)), drawn_images[:3], threads=1)
@@ -145,12 +167,12 @@ def test_the_cached_reference_depends_on_the_settings(copy, drawn_images):
 def test_sampling_of_the_checkpoint_is_a_default_and_the_gate_compares_without_it(copy, drawn_images):
     directory = copy("generation_config", do_sample=True, top_p=0.9, temperature=0.7)
     checkpoint = open_checkpoint(str(directory))
-    assert checkpoint.defaults == GenerationConfig(do_sample=True, top_p=0.9, temperature=0.7)
+    assert checkpoint.defaults == GenerationConfig(do_sample=True, top_p=0.9, temperature=0.7, **NO_LENGTH)
     (path,) = export(checkpoint, [find_recipe("onnx-fp32")], directory.parent / "out", drawn_images[:4])
     assert load(path).manifest.gate["exact_captions"] == 4
 
 
 def test_beams_that_sample_are_named_and_left_out(copy, caplog):
     with caplog.at_level(logging.WARNING):
-        assert open_checkpoint(str(copy("generation_config", do_sample=True, num_beams=3))).defaults == GenerationConfig(num_beams=3)
+        assert open_checkpoint(str(copy("generation_config", do_sample=True, num_beams=3))).defaults == GenerationConfig(num_beams=3, **NO_LENGTH)
     assert "do_sample True with num_beams 3" in caplog.text
