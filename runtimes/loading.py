@@ -28,7 +28,7 @@ from runtimes.errors import (
     check_count,
     translate_errors,
 )
-from runtimes.host.facts import read_host
+from runtimes.host.facts import read_host, usable_cpus
 from runtimes.host.malloc import returning_freed_memory
 from runtimes.images.reading import MAX_PIXELS
 from runtimes.selection.fitness import check_cpu, int8_selftest_for
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", *PROVIDERS)
+MAX_THREADS_PER_CPU = 8
+"""Starting a thread takes up to 0.2 s where there are far more threads than CPUs."""
 
 
 class LoadArguments(TypedDict, total=False):
@@ -123,8 +125,9 @@ def load(
         GraphRefusedError: A graph contains an operator or attribute that no exporter writes.
         UnavailableError, MissingDependencyError: The device or the engine's library is not available.
         UnknownNameError: The task, the device or the manifest's runtime is unknown.
-        RequestError: An argument has a wrong type, the artifact has another task, `threads` is below 1, `provider_options` are given
-            without a device, the folder contains artifacts of different checkpoints, or the artifact cannot draft as `draft` requires.
+        RequestError: An argument has a wrong type, the artifact has another task, `threads` is below 1 or far above the number of CPUs,
+            `provider_options` are given without a device, the folder contains artifacts of different checkpoints, or the artifact cannot
+            draft as `draft` requires.
         OutOfMemoryError: The model does not fit in memory.
     """
     if not isinstance(path, (str, os.PathLike)):
@@ -135,6 +138,8 @@ def load(
         raise UnknownNameError("device", device, DEVICES)
     if threads is not None:
         check_count("threads", threads)
+        if threads > (most := MAX_THREADS_PER_CPU * usable_cpus()):
+            raise RequestError(f"threads must be at most {most} on this machine, not {threads}; more than its CPUs make a model slower")
     check_count("max_pixels", max_pixels)
     check_draft(draft)
     if provider_options and device == "auto":

@@ -65,6 +65,8 @@ def write_random_checkpoint(directory: Path, shapes: Shapes, seed: int, task: Ta
     # Every id and size is written out: save_pretrained would leave out what equals transformers' defaults of today.
     written = {**config.to_dict(), "architectures": [MODELS[task].__name__], "torch_dtype": "float32"}
     _write_json(directory / "config.json", written)
+    if shapes == "tiny":  # it has few positions
+        _write_json(directory / "generation_config.json", {"max_length": 20})
     return directory
 
 
@@ -95,7 +97,7 @@ def save_as_transformers_5(checkpoint: Path, directory: Path, tokenizer_class: s
         tokenizer_class: "TokenizersBackend" for a tokenizer without a class of its own.
     """
     directory.mkdir(parents=True)
-    for name in ("model.safetensors", "tokenizer.json"):
+    for name in {"model.safetensors", "tokenizer.json", "generation_config.json"} & {file.name for file in checkpoint.iterdir()}:
         shutil.copy(checkpoint / name, directory)
     config = json.loads((checkpoint / "config.json").read_bytes())
     config["dtype"] = config.pop("torch_dtype")

@@ -44,8 +44,10 @@ COMMANDS = {
 }
 """Command name → (module with an attribute `command`, one line of help), in the order of the data flow."""
 
-DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+DEFAULT_HANDLERS: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 """The signals that end a command, with Python's handlers. Other handlers, and signals that are ignored, stay as they are."""
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    DEFAULT_HANDLERS[signal.SIGHUP] = signal.SIG_DFL  # the terminal was closed; `nohup` makes a command ignore it
 
 SUBCOMMAND = "toolkit.subcommand"
 """Key in the click context's `meta`. Its value is the rest of the command line, from the subcommand's name on."""

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -153,14 +153,46 @@ def expand(names: Sequence[str]) -> list[str]:
         if is_folder(name):
             images = _images_in(name)
         elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path.exists raises an error for a name that is too long
-            matches = glob.glob(name, recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
-            images = sorted(filter(is_input, matches))
+            images = sorted(filter(is_input, matches(name)))
         else:
             images = [name]
         if not images:
             raise RequestError(f"{name}: no images here")
         paths += images
     return list(dict.fromkeys(paths))
+
+
+def matches(pattern: str) -> list[str]:
+    """Return the paths that a glob pattern matches, each once. `**` is any number of folders that are not hidden.
+
+    A folder is read once, by its shortest path, so links that make a circle do no harm.
+    """
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return glob.glob(pattern)  # noqa: PTH207 - Path.glob refuses absolute patterns
+    first = parts.index("**")
+    start, rest = Path(*parts[:first]), Path(*parts[first + 1 :] or ("*",))
+    folders = _folders_below(filter(is_folder, glob.glob(str(start))))  # noqa: PTH207
+    return list(dict.fromkeys(match for folder in folders for match in matches(str(Path(glob.escape(folder)) / rest))))
+
+
+def _folders_below(roots: Iterable[str]) -> Iterator[str]:
+    """Yield folders and their subfolders, each real folder once."""
+    seen: set[tuple[int, int]] = set()
+    folders = list(roots)
+    for folder in folders:  # grows while folders are read
+        try:
+            status = os.stat(folder)  # noqa: PTH116 - see is_folder
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            yield folder
+            with os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and _kind(entry) == "folder")
+        except OSError as error:
+            logger.warning("%s: cannot be listed: %s", folder, error.strerror)
+            continue
+        folders += [os.path.join(folder, name) for name in names]  # noqa: PTH118
 
 
 def _images_in(folder: str) -> list[str]:

@@ -1,6 +1,5 @@
 """The settings of a search: the `defaults` of a manifest, overridden by the arguments of a caller."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
@@ -16,6 +15,9 @@ STEPWISE_SETTINGS = (
 SAMPLING_SETTINGS = ("do_sample", "temperature", "top_k", "top_p", "seed", "num_return_sequences")
 """Settings of sampling, and the number of captions. A benchmark has none of them, see `GenerationConfig.deterministic`."""
 
+
+SMALLEST = 1e-6
+"""Of a temperature and of a penalty. With much smaller ones, scores would overflow float32."""
 
 PLAIN_TYPES: Mapping[object, tuple[type, type, str]] = {
     int: (Integral, int, "an integer"),
@@ -106,16 +108,18 @@ class GenerationConfig:
             raise ValueError("length_penalty must be between -10 and 10")
         if not (type(self.early_stopping) is bool or self.early_stopping == "never"):
             raise ValueError("early_stopping must be true, false or 'never'")
-        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
-            raise ValueError("repetition_penalty must be above 0 and finite")
+        if not SMALLEST <= self.repetition_penalty <= 1 / SMALLEST:  # scores are float32
+            raise ValueError(f"repetition_penalty must be between {SMALLEST:g} and {1 / SMALLEST:g}")
         if self.no_repeat_ngram_size < 0:
             raise ValueError("no_repeat_ngram_size must not be negative")
         if self.do_sample and self.num_beams > 1:
             raise ValueError("a beam search that samples is not supported: set do_sample to False (--no-do-sample) or num_beams to 1")
         if self.num_return_sequences < 1 or (not self.do_sample and self.num_return_sequences > self.num_beams):
             raise ValueError("num_return_sequences must be at least 1, and at most num_beams without do_sample")
-        if not (self.temperature > 0 and math.isfinite(self.temperature)) or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ValueError("temperature must be above 0 and finite, top_k at least 0, and top_p above 0 and at most 1")
+        if not SMALLEST <= self.temperature <= 1 / SMALLEST or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"temperature must be between {SMALLEST:g} and {1 / SMALLEST:g}, top_k at least 0, and top_p above 0 and at most 1"
+            )
         if self.seed is not None and self.seed < 0:
             raise ValueError("seed must not be negative")
         lists = (self.suppress_tokens, self.bad_words_ids, *(self.bad_words_ids if isinstance(self.bad_words_ids, Iterable) else ()))
@@ -148,6 +152,8 @@ class GenerationConfig:
         """Return which setting does not fit a vocabulary of that many words, or None."""
         if 2 * self.num_beams >= vocabulary:
             return f"{self.num_beams} beams are too many for a vocabulary of {vocabulary}"
+        if len({*self.suppress_tokens, *(word[0] for word in self.bad_words_ids if len(word) == 1)}) >= vocabulary:
+            return f"bad_words_ids and suppress_tokens exclude all of the {vocabulary} tokens"
         if self.largest_token >= vocabulary:
             return f"token id {self.largest_token} in bad_words_ids or suppress_tokens is not in the vocabulary of {vocabulary}"
         return None
@@ -160,6 +166,6 @@ class GenerationConfig:
 
 def _token(value: object) -> int:
     """Return a token id; raise ValueError for anything else."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
         raise ValueError(f"bad_words_ids and suppress_tokens must contain token ids, not {value!r}")
-    return value
+    return int(value)

@@ -123,6 +123,8 @@ class CaptionerPool:
         if self._running:
             raise RequestError(BUSY)
         check_count("batch_size", batch_size)
+        if not (prompt is None or isinstance(prompt, str)):
+            raise RequestError(f"the prompt of a pool must be one text for all images, or None, not {prompt!r:.60}")
         items = _items(images)
         job = CaptionJob(
             artifact=str(self._path),

@@ -135,7 +135,7 @@ def test_the_help_of_a_command_starts_with_the_text_of_the_table():
 
 
 def test_every_command_is_in_the_table():
-    files = {file.stem for file in (ROOT / "toolkit/commands").glob("*.py")} - {"__init__", "options", "model_options"}
+    files = {file.stem for file in (ROOT / "toolkit/commands").glob("*.py")} - {"__init__", "options", "model_options", "artifact_argument"}
     assert files == {module.rpartition(".")[2] for module, _ in COMMANDS.values()}
 
 

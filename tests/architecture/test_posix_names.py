@@ -28,6 +28,7 @@ GUARDED = {
     ("runtimes/storage/atomic_write.py", "fcntl"),  # ImportError
     ("runtimes/verification/sandbox.py", "resource"),  # ImportError
     ("runtimes/workers/parent.py", "os.memfd_create"),  # sys.platform
+    ("toolkit/cli.py", "signal.SIGHUP"),  # hasattr
     ("toolkit/distribute/stores/local.py", "os.pread"),  # hasattr
     ("toolkit/serve/server.py", "resource"),  # ImportError
 }

@@ -214,7 +214,7 @@ def test_the_prompt_is_removed_before_scoring(tiny_artifacts, drawn_images, tmp_
     captioner = runtimes.load(artifact)
     entries = []
     for image in drawn_images[:6]:
-        (caption,) = captioner.caption([image.path], prompt=PROMPT, max_new_tokens=20)
+        (caption,) = captioner.caption([image.path], prompt=PROMPT, max_length=20)
         stripped = captioner.strip_prompt(caption, PROMPT)
         if len(stripped.split()) >= 5:
             entries.append({"file": str(image.path), "captions": [stripped]})

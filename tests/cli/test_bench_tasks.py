@@ -96,7 +96,7 @@ def test_answers_accuracy_and_log_probabilities_are_those_of_the_models(answered
             assert [image.question for image in quality] == [each["question"] for each in asked]
             for image, each, references in zip(quality, asked, answers, strict=True):
                 path = questions.parent / each["image_id"]
-                (expected,) = model.generate([path], [each["question"]], max_length=21)
+                (expected,) = model.generate([path], [each["question"]])
                 assert image.caption == expected.text
                 assert image.vqa_accuracy == pytest.approx(vqa_accuracy(expected.text, references))
                 rows = model.reference_log_probabilities(path, each["question"], references)

@@ -154,6 +154,7 @@ def test_a_resumed_run_of_other_images_does_not_change_a_finished_output(artifac
         assert (code, len(errors)) == (1, 1)
         assert errors[0].startswith(f"Error: {output}: ")
         assert "--overwrite" in errors[0]
+        assert ("other images" in errors[0]) == bool(more)
     assert output.read_bytes() == kept
 
 

@@ -10,7 +10,7 @@ from exporters.recipes import find_recipe
 from runtimes.host.facts import read_host
 from runtimes.selection.ranking import rank_candidates
 from toolkit.cli import main
-from toolkit.commands.options import split_artifact
+from toolkit.commands.artifact_argument import split_artifact
 
 RECIPES = ("onnx-fp32", "onnx-int8")
 BEST = rank_candidates({name: find_recipe(name) for name in RECIPES}, read_host())[0].name

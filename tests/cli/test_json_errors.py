@@ -36,7 +36,7 @@ def test_with_json_output_an_error_is_an_object(arguments, exit_code, code, fact
     "arguments",
     [
         ["verify", "absent"],
-        ["verify", "absent", "--digest", "--json"],  # the option's value
+        ["verify", "absent", "--work-dir", "--json"],  # the option's value
         ["verify", "--", "--json"],  # a path
         ["report", "absent.jsonl", "--format", "md"],
         ["verify", "absent", "--nonsense"],

@@ -63,8 +63,10 @@ def test_characters_that_a_stream_cannot_encode_are_escaped(artifact, images, va
             assert names == [*sorted(str(path) for path in images.iterdir()), missing]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("output", [True, False])
+@pytest.mark.parametrize(
+    ("number", "output"),
+    [(signal.SIGTERM, True), (signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGHUP, True)],
+)
 def test_signals_end_a_run_with_their_exit_code(artifact, images, tmp_path, number, output):
     os.mkfifo(images / "z.png")  # the run waits here
     target = tmp_path / "captions.jsonl"
@@ -75,7 +77,7 @@ def test_signals_end_a_run_with_their_exit_code(artifact, images, tmp_path, numb
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # `&` of a shell ignores SIGINT, and `nohup` SIGHUP
     )
     if output:
         partial = target.with_name("captions.jsonl.partial")

@@ -108,12 +108,12 @@ def changed(document, path, value):
         (lambda line: [json.dumps(changed(json.loads(line), "host.cores", None))], ":1: ", ["missing", "host.cores"]),
         (lambda line: [json.dumps(changed(json.loads(line), "host.cores", "8"))], ":1: ", ["host.cores", "int", "str"]),
         (
-            lambda line: [line, json.dumps(changed(json.loads(line), "host.cpu", "another"))],
+            lambda line: [line, json.dumps(changed(changed(json.loads(line), "repeat", 9), "host.cpu", "another"))],
             ": ",
             ["different runs", "host cpu", "'Example CPU'", "'another'"],
         ),
         (
-            lambda line: [line, json.dumps(changed(json.loads(line), "workload.num_beams", 3))],
+            lambda line: [line, json.dumps(changed(changed(json.loads(line), "repeat", 9), "workload.num_beams", 3))],
             ": ",
             ["different runs", "workload num_beams", "1", "3"],
         ),

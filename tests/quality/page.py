@@ -80,14 +80,15 @@ def _outliers(row: Row) -> str:
 def _stress(section: Section) -> str:
     """Return a table per kind of outliers: recipes with and without smoothing, and one column per scale.
 
-    Scale 1 is the unmodified checkpoint, so its rows belong to all kinds.
+    Scale 1 is the unmodified checkpoint, so its rows belong to all kinds. A row that smoothing does not change is left out.
     """
     parts = []
+    changed = [row for row in section.rows if any(row.get(f"smoothed_minus_plain{end}", 1) for end in ("", "_low", "_high"))]
     for kind in dict.fromkeys(row["kind"] for row in section.rows):
         cells = {
             (row["case"], row["smoothed"], row["scale"]): _drift(row) for row in section.rows if row["kind"] == kind or row["scale"] == 1
         }
-        cases = dict.fromkeys((case, smoothed) for case, smoothed, _ in cells)
+        cases = dict.fromkeys((row["case"], row["smoothed"]) for row in changed if row["kind"] == kind)
         rows = [
             (f"`{case}`", "yes" if smoothed else "no", *(cells.get((case, smoothed, scale), "-") for scale in SCALES))
             for case, smoothed in cases
@@ -97,7 +98,7 @@ def _stress(section: Section) -> str:
     for key, text in PAIRED.items():
         rows = [
             (f"`{row['case']}`", "yes" if row["smoothed"] else "no", _outliers(row), drift_text(*values))
-            for row in section.rows
+            for row in changed
             if None not in (values := tuple(row.get(f"{key}{end}") for end in ("", "_low", "_high")))
         ]
         if rows:

@@ -141,6 +141,7 @@ def test_no_artifact(tmp_path):
         ({"device": "gpu"}, UnknownNameError, "unknown device 'gpu'; known: auto, "),
         ({"device": ""}, UnknownNameError, "unknown device ''; known: auto, "),
         ({"threads": 0}, RequestError, "threads must be at least 1"),
+        ({"threads": 10_000}, RequestError, "threads must be at most"),
         ({"threads": -2}, RequestError, "threads must be at least 1"),
     ],
 )

@@ -54,6 +54,9 @@ def here(tmp_path, monkeypatch):
         (["*"], ["a.PNG", "b.jpg", "c.txt", "g[1].jpg", "noend"]),  # a glob that matches other files was meant to
         (["deep/*"], ["deep/d.webp", "deep/f.json"]),
         (["**/*.[jJ]peg"], ["deep/er/e.Jpeg"]),
+        (["deep/**"], ["deep/d.webp", "deep/er/e.Jpeg", "deep/f.json"]),
+        (["./d*/**/e*/**/*.*"], ["deep/er/e.Jpeg"]),
+        (["**/deep/**/*.webp"], ["deep/d.webp"]),
         (["g[1].jpg"], ["g[1].jpg"]),  # is there: no glob
         (["g[0-9].jpg", "b.jp?"], ["b.jpg"]),
         (["b.jpg", "a.PNG", "b.jpg"], ["b.jpg", "a.PNG"]),  # each once, where it comes first
@@ -77,6 +80,13 @@ def test_a_folder_or_glob_without_images_is_an_error(here, name):
 
 def test_absolute_globs(here):
     assert expand([f"{here}/deep/**/*.*"]) == [f"{here}/deep/d.webp", f"{here}/deep/er/e.Jpeg", f"{here}/deep/f.json"]
+
+
+def test_a_glob_reads_folders_that_link_to_each_other_once(here):
+    for number in range(3):  # each more link would double the paths, 40 levels deep
+        (here / "deep" / f"link-{number}").symlink_to(here)
+    assert expand(["**/*.webp"]) == ["deep/d.webp"]
+    assert expand(["deep/**/*.webp"]) == ["deep/d.webp"]
 
 
 def test_a_folder_is_read_sorted_and_with_what_is_in_it(here):

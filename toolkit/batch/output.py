@@ -26,6 +26,7 @@ from toolkit.batch.journal import Journal, partial_of
 
 logger = logging.getLogger(__name__)
 
+NOT_THESE = "It is finished with other images, or was changed: name another output, or use --overwrite to caption all images again."
 ABSENT = {field.name: field.default for field in fields(Request) if field.default is not MISSING}
 """Values of options that older versions of the toolkit did not have, for their journals."""
 
@@ -73,7 +74,7 @@ def caption_into(
         if output.exists() and not overwrite:
             finished = read_finished(output, images) if resume and not partial.exists() else None
             if not (resume and (partial.exists() or finished)):
-                raise OutputExistsError(output)
+                raise OutputExistsError(output, *((NOT_THESE,) if resume else ()))
         if not resume:
             if partial.exists() and not overwrite:
                 raise OutputExistsError(partial, "It belongs to a stopped run: continue it with --resume, or start again with --overwrite.")

@@ -9,6 +9,7 @@ import click
 
 from runtimes.artifact import json_dataclass
 from runtimes.errors import RequestError
+from toolkit.commands.artifact_argument import default_artifacts
 from toolkit.commands.options import (
     ANY_PATH,
     FILE,
@@ -16,7 +17,6 @@ from toolkit.commands.options import (
     POSITIVE,
     adapter_option,
     announce,
-    default_artifacts,
     fail_after_output,
     guard_file,
     lengths,

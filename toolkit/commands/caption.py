@@ -10,6 +10,7 @@ import click
 
 from runtimes.engines.ort.providers import read_options
 from runtimes.errors import RequestError
+from toolkit.commands.artifact_argument import default_artifacts, split_artifact
 from toolkit.commands.model_options import (
     device_option,
     max_pixels_option,
@@ -22,13 +23,11 @@ from toolkit.commands.options import (
     SECONDS,
     announce,
     decoding_options,
-    default_artifacts,
     error_codes,
     guard_file,
     output_file,
     overwrite_option,
     processes_or_auto,
-    split_artifact,
     threads_option,
 )
 from toolkit.progress import progress

@@ -66,7 +66,7 @@ def command(
     before, after = read_run(a), read_run(b)
     allowed = AllowedDifferences(hosts=allow_different_hosts, workloads=allow_different_workloads, checkpoints=allow_different_checkpoints)
     check_comparable_runs(before, after, allowed)
-    lines = [line_of(paired, limits, strict=strict) for paired in pair_up(before, after, names, allowed)]
+    lines = [line_of(paired, limits, strict=strict, named=bool(names)) for paired in pair_up(before, after, names, allowed)]
     if all(line.paired.pair is None for line in lines):
         raise RequestError(f"no case was measured in both runs: {'; '.join(f'{line.name}: {line.paired.problem}' for line in lines)}")
     click.echo((render_json if as_json else render_markdown)(before, after, lines), nl=False)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runtimes.artifact.manifest import MANIFEST_NAME
+from toolkit.commands.artifact_argument import best_artifact, contains_artifacts
 from toolkit.commands.model_options import device_option, max_pixels_option, reduce_large_option
 from toolkit.commands.options import ANY_PATH, POSITIVE, SECONDS, announce, decoding_options, error_codes, json_option
 
@@ -127,6 +129,8 @@ def _order(artifact: Path, part: "Part | None", options: dict[str, Any]) -> "Ord
     from toolkit.distribute.sources.inputs import Inputs
     from toolkit.distribute.stores.s3 import S3
 
+    if not (artifact / MANIFEST_NAME).is_file() and contains_artifacts(artifact):
+        artifact = best_artifact(artifact)
     output, threads = options["output"], options["threads_per_actor"]
     request = Request(**{field.name: options[field.name] for field in fields(Request) if field.name in options})
     return Order(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from toolkit.commands.options import ANY_PATH, ARTIFACTS, contains_artifacts, default_artifacts, json_option
+from toolkit.commands.artifact_argument import ARTIFACTS, contains_artifacts, default_artifacts
+from toolkit.commands.options import ANY_PATH, json_option
 
 
 @click.command(epilog="Example: toolkit doctor build/artifacts")

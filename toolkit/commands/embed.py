@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from runtimes.errors import RequestError
+from toolkit.commands.artifact_argument import default_artifacts, split_artifact
 from toolkit.commands.model_options import load_arguments, load_options, workers_option
-from toolkit.commands.options import POSITIVE, default_artifacts, fail_after_output, guard_file, overwrite_option, split_artifact
+from toolkit.commands.options import POSITIVE, fail_after_output, guard_file, overwrite_option
 from toolkit.progress import progress
 
 

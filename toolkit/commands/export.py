@@ -12,7 +12,8 @@ from exporters.recipes import RECIPES, deployable_recipes, find_recipes, for_tas
 from runtimes.artifact import json_dataclass
 from runtimes.errors import ExportError, MissingDependencyError, RequestError, ToolkitError
 from runtimes.host.facts import read_host
-from toolkit.commands.options import ARTIFACTS, FILE, FOLDER, adapter_option, json_option, overwrite_option, revision_option
+from toolkit.commands.artifact_argument import ARTIFACTS
+from toolkit.commands.options import FILE, FOLDER, adapter_option, json_option, overwrite_option, revision_option
 from toolkit.progress import progress
 
 if TYPE_CHECKING:

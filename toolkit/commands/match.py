@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.commands.artifact_argument import default_artifacts, split_artifact
 from toolkit.commands.model_options import load_arguments, load_options, workers_option
-from toolkit.commands.options import POSITIVE, default_artifacts, fail_after_output, split_artifact
+from toolkit.commands.options import POSITIVE, fail_after_output
 
 if TYPE_CHECKING:
     from runtimes.pool.rows import Row

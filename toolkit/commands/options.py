@@ -1,26 +1,22 @@
 """Options that several commands share, with the same help text in each, and the default artifacts."""
 
 import logging
-import os
-from collections.abc import Callable, Sequence
-from glob import has_magic
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
-from runtimes.artifact.manifest import MANIFEST_NAME
-from runtimes.errors import OutputError, OutputExistsError, RequestError, ToolkitError, UnavailableError, error_from_code
+from runtimes.errors import OutputError, OutputExistsError, RequestError, ToolkitError, error_from_code
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-ARTIFACTS = Path("build/artifacts")
-"""Default output of `toolkit export`, and default input of the other commands."""
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
+SHA256 = re.compile("[0-9a-f]{64}")
 MAX_SECONDS = 1e7
 """About 115 days. Clocks of the system do not take longer waits."""
 
@@ -50,76 +46,27 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing output.")
 threads_option = click.option("--threads", type=POSITIVE, help="CPU threads.  [default: the physical cores within the CPU quota]")
 revision_option = click.option("--revision", help="Commit, tag or branch of a checkpoint from the hub.")
-digest_option = click.option("--digest", metavar="SHA256", help="Expected sha256 of manifest.json, as the sender published it.")
+digest_option = click.option(
+    "--digest",
+    metavar="SHA256",
+    callback=lambda context, option, value: None if value is None else read_digest(value),
+    help="Expected sha256 of manifest.json, as the sender published it.",
+)
 adapter_option = click.option(
     "--adapter", type=FOLDER, metavar="DIR", help="Folder of a PEFT adapter (LoRA and others) that is merged into CHECKPOINT by peft."
 )
 num_beams_option = click.option("--num-beams", type=POSITIVE, help="Beams of the search; 1 is greedy search.  [default: the artifact's]")
 
 
-def default_artifacts() -> Path:
-    """Return the default folder of artifacts, and print on stderr that it is used.
+def read_digest(text: str) -> str:
+    """Return a digest of `--digest`, which may start with `sha256:`.
 
     Raises:
-        RequestError: There is no such folder.
+        RequestError: It is not a sha256.
     """
-    announce(f"No artifact given: using {_artifacts_folder()}")
-    return ARTIFACTS
-
-
-def _artifacts_folder() -> Path:
-    if not ARTIFACTS.is_dir():
-        raise RequestError(f"no artifact given, and there is no {ARTIFACTS} here: name an artifact, or run: toolkit export CHECKPOINT")
-    return ARTIFACTS
-
-
-def default_artifact() -> Path:
-    """Return the best artifact of the default folder for this machine, and print its path on stderr.
-
-    Raises:
-        RequestError, ArtifactMissingError: There is no such folder, or no artifact in it.
-        UnavailableError: No artifact of the folder can run here.
-    """
-    from runtimes.selection.candidates import find_candidates
-
-    folder = _artifacts_folder()
-    candidates = find_candidates(folder)
-    if not candidates.ranked:
-        raise UnavailableError(f"no artifact given, and no artifact in {folder} can run here: {', '.join(candidates.manifests)}")
-    best = candidates.ranked[0]
-    announce(f"No artifact given: using {folder / best.name} ({best.why})")
-    return folder / best.name
-
-
-def contains_artifacts(path: Path) -> bool:
-    """Return whether a path is an artifact's folder or a folder of artifacts."""
-    if os.path.isfile(path / MANIFEST_NAME):  # noqa: PTH113 - Path.is_file raises an error for a name that is too long
-        return True
-    return os.path.isdir(path) and next(path.glob(f"[!.]*/{MANIFEST_NAME}"), None) is not None  # noqa: PTH112 - likewise
-
-
-def split_artifact(paths: Sequence[str], *, more_images: bool = False) -> tuple[Path | None, tuple[str, ...]]:
-    """Split the arguments `[ARTIFACT] IMAGE...`; return the artifact or None, and the images.
-
-    The first path is the artifact if it is a folder with a manifest.json, a folder of such folders, or a package by its suffix. A first
-    path that does not exist and has no suffix is an artifact too: a misspelt artifact then fails as an artifact, not as an image.
-
-    Args:
-        paths: The arguments.
-        more_images: Whether there are images besides these paths.
-    """
-    from runtimes.storage.archive import SUFFIX
-
-    if not paths:
-        return None, ()
-    first = Path(paths[0])
-    if (
-        contains_artifacts(first)
-        or first.name.endswith(SUFFIX)
-        or ((more_images or len(paths) > 1) and not first.suffix and not has_magic(paths[0]) and not os.path.exists(first))  # noqa: PTH110
-    ):
-        return first, tuple(paths[1:])
-    return None, tuple(paths)
+    if not SHA256.fullmatch(digest := text.strip().lower().removeprefix("sha256:")):
+        raise RequestError(f"--digest {text!a:.100} is not a sha256, which has 64 hexadecimal digits")
+    return digest
 
 
 def error_codes(value: str) -> frozenset[str]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from toolkit.commands.options import ANY_PATH, FILE, default_artifact, guard_file, json_option, overwrite_option
+from toolkit.commands.artifact_argument import default_artifact
+from toolkit.commands.options import ANY_PATH, FILE, guard_file, json_option, overwrite_option
 from toolkit.progress import progress
 
 

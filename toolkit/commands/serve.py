@@ -1,6 +1,7 @@
 """`toolkit serve`: serve an artifact over HTTP."""
 
 import logging
+import re
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,8 +11,11 @@ import click
 from runtimes.engines.ort.providers import read_options
 from runtimes.errors import MissingDependencyError, RequestError
 from runtimes.host.facts import usable_cpus
+from toolkit.commands.artifact_argument import default_artifacts
 from toolkit.commands.model_options import device_option, max_pixels_option, provider_options_option
-from toolkit.commands.options import ANY_PATH, FILE, POSITIVE, SECONDS, SecondsRange, announce, default_artifacts, threads_option
+from toolkit.commands.options import ANY_PATH, FILE, POSITIVE, SECONDS, SecondsRange, announce, threads_option
+
+HOST_NAME = re.compile(r"[\w.-]+")
 
 
 @click.command(
@@ -93,6 +97,8 @@ def command(
         raise RequestError(f"--host {host} can be reached from other machines: give a --token-file, or --no-token to let everyone in")
     if threads is not None and threads > (cpus := usable_cpus()):
         raise RequestError(f"--threads {threads} is more than the {cpus} CPUs of this process, which makes the model slower")
+    if wrong := next((name for name in allowed_host if not HOST_NAME.fullmatch(name)), None):
+        raise RequestError(f"--allowed-host {wrong} is not the name of a host; give it without scheme, port and path: captions.example.org")
     limits = Limits(
         max_wait_s=max_wait,
         timeout_s=timeout,
@@ -118,6 +124,6 @@ def command(
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ip_address(host).is_loopback
+        return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"

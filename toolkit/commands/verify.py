@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from toolkit.commands.options import ANY_PATH, FOLDER, default_artifact, digest_option, json_option, threads_option
+from toolkit.commands.artifact_argument import default_artifact
+from toolkit.commands.options import ANY_PATH, FOLDER, digest_option, json_option, threads_option
 
 
 @click.command(epilog="Example: toolkit verify captioner.tar.gz --digest SHA256")

@@ -49,9 +49,12 @@ class Line:
         return f"{self.paired.case}{name_in_b}{f' {self.paired.setting}' if self.paired.setting else ''}"
 
 
-def line_of(paired: Paired, limits: Sequence[Limit], *, strict: bool) -> Line:
-    """Compare paired cases and check limits. A case that is missing or failed in B violates every limit; the baseline violates none."""
-    limits = () if paired.name_in_b == BASELINE else limits
+def line_of(paired: Paired, limits: Sequence[Limit], *, strict: bool, named: bool = False) -> Line:
+    """Compare paired cases and check limits. A case that is missing or failed in B violates every limit.
+
+    The baseline has limits only if the user named it, since a build depends on the artifacts.
+    """
+    limits = () if paired.name_in_b == BASELINE and not named else limits
     if paired.pair is not None:
         compared = compare(paired.pair)
         return Line(paired=paired, compared=compared, violations=find_violations(limits, compared, strict=strict))

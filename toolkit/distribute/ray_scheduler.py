@@ -78,7 +78,9 @@ class RayCluster:
         ray = self._connect()
         try:
             cpus = int(ray.cluster_resources().get("CPU", 0))
-            actors = min(self.actors or max(1, cpus // self.threads), len(shards))
+            fitting = max(1, cpus // self.threads)
+            wanted = self.actors if self.actors and self.address else min(self.actors or fitting, fitting)  # a cluster may grow
+            actors = min(wanted, len(shards))
             yield from _Shards(ray, replace(config, processes=1), self.threads, actors, shards, on_news).caption()
         finally:
             ray.shutdown()

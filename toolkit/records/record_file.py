@@ -7,6 +7,7 @@ from runtimes.artifact import json_dataclass
 from runtimes.errors import OutputError, RecordError
 from runtimes.storage.atomic_write import write_atomically
 from toolkit.records.record import SCHEMA, Record
+from toolkit.records.settings import Setting, setting_of
 
 MAX_BYTES = 1 << 30
 """Size limit of a file. A line has a few kB, so this is enough for hundreds of thousands of cases."""
@@ -46,6 +47,7 @@ def read_records(path: Path) -> list[Record]:
     except OSError as error:
         raise RecordError(str(path), f"cannot be read: {error.strerror}") from error
     records: list[Record] = []
+    first_lines: dict[tuple[str, Setting, int], int] = {}
     for number, line in enumerate(lines, start=1):
         try:
             parsed = json_dataclass.parse(line)
@@ -54,6 +56,8 @@ def read_records(path: Path) -> list[Record]:
         if isinstance(parsed, dict) and isinstance(parsed.get("schema"), int) and parsed["schema"] != SCHEMA:
             remedy = "update blip-toolkit" if parsed["schema"] > SCHEMA else "measure again"
             raise RecordError(f"{path}:{number}", f"has record schema {parsed['schema']}, but this toolkit reads {SCHEMA}; {remedy}")
+        if isinstance(parsed, dict) and "processes" in parsed:
+            raise RecordError(f"{path}:{number}", "is a record of toolkit bench --throughput, whose table that command prints")
         record, problems = json_dataclass.load(Record, parsed)
         if record is None:
             raise RecordError(f"{path}:{number}", "; ".join(problems))
@@ -67,6 +71,8 @@ def read_records(path: Path) -> list[Record]:
             or (record.quality and all(image.error is not None for image in record.quality))
         ):
             raise RecordError(f"{path}:{number}", f"has neither an error nor the measurements of {images} images")
+        if (earlier := first_lines.setdefault((record.case, setting_of(record), record.repeat), number)) != number:
+            raise RecordError(f"{path}:{number}", f"is the same case, setting and repeat as line {earlier}; keep one run per file")
         records.append(record)
     if not records:
         raise RecordError(str(path), "contains no records")

@@ -25,13 +25,15 @@ logger = logging.getLogger(__name__)
 
 GRACE_S = 5.0
 """Time of the last responses, after all requests were ended."""
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
+"""Names of the signals that end the server, unless they are ignored. Windows lacks some."""
 BACKLOG = 1024
 RESERVED_FILES = 64
 """File descriptors for other purposes than connections."""
 
 
 class DrainingServer(uvicorn.Server):
-    """A server that drains on SIGTERM and SIGINT.
+    """A server that drains on SIGTERM, SIGINT and SIGHUP.
 
     First `/readyz` fails while requests are still accepted, for `drain_delay_s`. Then the server stops listening, and requests have
     `drain_s` to be answered. At a second signal, they get an error at once.
@@ -58,7 +60,8 @@ class DrainingServer(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        handlers = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = [number for name in SIGNALS if (number := getattr(signal, name, None)) and signal.getsignal(number) != signal.SIG_IGN]
+        handlers = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
             yield
         finally:
@@ -175,7 +178,8 @@ def listen(host: str, port: int) -> socket.socket:
         UnavailableError: The name is unknown, the port is in use or needs privileges.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        name = host.removeprefix("[").removesuffix("]")  # as IPv6 addresses are written in URLs
+        family, kind, protocol, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
         raise UnavailableError(f"{host}: the server cannot listen on this address: {error}; use another --host") from error

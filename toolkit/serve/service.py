@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from runtimes.errors import ToolkitError
+from runtimes.errors import RequestError, ToolkitError
 from toolkit.serve.admission import Admission, Buffer
 from toolkit.serve.errors import BodyTooLargeError, DeadlineError, NotFoundError, NotReadyError, SlowRequestError
 from toolkit.serve.http.request_body import OptionForms, RequestBody, parse_request
@@ -119,9 +119,11 @@ class Service:
     async def _answer(self, request: Request, task: str, received_at: float, buffer: Buffer, arrival: Arrival) -> TaskResponse:
         self.admission.check()
         self._check_task(task)
+        if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+            raise RequestError(f"the body has Content-Encoding {encoding[:20]!a}, which this server does not decode; send it as it is")
         body = await self._read_body(request, buffer)
         arrival.received = True
-        forms, limits = OptionForms(texts=TASKS[task].texts, needed=TASKS[task].needed), self.settings.limits
+        forms, limits = OptionForms(texts=TASKS[task].texts, lists=TASKS[task].lists), self.settings.limits
         arguments = request.headers.get("content-type", ""), request.url.query.encode(), body, forms, limits
         parsed = parse_request(*arguments) if len(body) <= SMALL_BODY else await asyncio.to_thread(parse_request, *arguments)
         del body, arguments

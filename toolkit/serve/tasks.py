@@ -47,6 +47,11 @@ class ServedTask:
         """Options whose value in a query or a form is text, also if it looks like JSON."""
         return frozenset({"prompt"} & set(self.options))
 
+    @property
+    def lists(self) -> frozenset[str]:
+        """Options whose value is a list of texts; a query or a form may give one text."""
+        return frozenset({"bad_words", "questions", "texts"} & set(self.options))
+
 
 def caption_rows(
     model: "LoadedModel", names: Sequence[str], images: Sequence["PreparedImage"], request: Request, timer: "PhaseTimer"

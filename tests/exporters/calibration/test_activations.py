@@ -44,7 +44,7 @@ def test_summaries_of_an_encoder_layer(checkpoint, images):
 
 def test_a_run_of_the_decoder_is_one_token_of_the_module_s_own_caption(checkpoint, images, tiny_artifacts):
     activations = Calibration(images).activations(checkpoint, {"decoder"})
-    captions = load(tiny_artifacts["pytorch-fp32"], device="cpu", threads=1).caption(images, max_length=20)
+    captions = load(tiny_artifacts["pytorch-fp32"], device="cpu", threads=1).caption(images)
     assert len(activations[TOKENS].rows) == sum(len(caption.token_ids) - 1 for caption in captions)
     assert activations[TOKENS].rows.shape[1] == 1
     assert NORM not in activations
@@ -54,7 +54,7 @@ def test_the_module_s_own_captions_are_those_of_the_artifact(checkpoint, images,
     pixels = torch.stack([torch.from_numpy(preprocess(read_image(image), checkpoint.image)) for image in images])
     with torch.inference_mode():
         captions = checkpoint.family.run(checkpoint.load_model(), pixels, checkpoint.tokenizer, checkpoint.family.components)
-    expected = load(tiny_artifacts["pytorch-fp32"], device="cpu", threads=1).caption(images, max_length=20)
+    expected = load(tiny_artifacts["pytorch-fp32"], device="cpu", threads=1).caption(images)
     end = checkpoint.tokenizer.eos_id
     assert captions == [list(caption.token_ids[1:-1] if caption.token_ids[-1] == end else caption.token_ids[1:]) for caption in expected]
 

@@ -45,7 +45,9 @@ def test_a_stopped_call_and_a_second_call(artifact, paths):
         assert pool.caption(paths[0]) == [first]
 
 
-@pytest.mark.parametrize("invalid", [{"max_length": "long"}, {"batch_size": 0}, {"num_beams": 0}, {"prompt": "qqq " * 600}])
+@pytest.mark.parametrize(
+    "invalid", [{"max_length": "long"}, {"batch_size": 0}, {"num_beams": 0}, {"prompt": "qqq " * 600}, {"prompt": ["a", "b"]}]
+)
 def test_invalid_settings_are_errors(artifact, paths, invalid):
     with CaptionerPool(artifact, processes=1, threads=1) as pool, pytest.raises(RequestError):
         pool.caption(paths[:2], **invalid)

@@ -120,7 +120,7 @@ def test_a_record_has_the_captions_scores_and_times_of_the_run(tiny_artifacts, d
     assert [(record.case, record.repeat, record.error) for record in (first, second)] == [("onnx-int8", 0, None), ("onnx-int8", 1, None)]
 
     captioner = runtimes.load(artifact, threads=1)
-    captions = captioner.caption([image.path for image in images], max_length=20)
+    captions = captioner.caption([image.path for image in images])
     assert [image.file for image in first.quality] == [image.path.name for image in images]
     assert [image.caption for image in first.quality] == [caption.text for caption in captions]
     assert [image.tokens for image in first.quality] == [len(caption.token_ids) - 1 for caption in captions], "all tokens but [DEC]"

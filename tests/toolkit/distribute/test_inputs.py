@@ -119,6 +119,20 @@ def test_empty_cells_are_error_rows(here):
         assert [content == b"" or isinstance(content, ImageReadError) for content in others] == [True, True]
 
 
+def test_an_empty_path_is_an_error_row(here):
+    write_parquet("a.parquet", ["photos/a.png", "", None], pa.string())
+    first, *others = contents(listed("a.parquet"))
+    assert first == b"photos/a.png"
+    assert [type(content) for content in others] == [ImageReadError, ImageReadError]
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.TGZ", "a.tar.zst", "a.zip"])
+def test_a_compressed_archive_is_refused(here, name):
+    (here / name).write_bytes(b"x")
+    with pytest.raises(DatasetError, match="decompress"):
+        listed(name)
+
+
 def test_a_column_that_is_not_there_and_one_of_another_type(here):
     write_parquet("a.parquet", [b"one"], pa.binary())
     with pytest.raises(DatasetError, match="id, image") as missing:

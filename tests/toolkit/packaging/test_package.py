@@ -57,7 +57,7 @@ def test_golden_captions_equal_the_captioners_for_the_original_and_the_resized_i
         assert [caption["num_beams"] for caption in image["captions"]] == [1, 3]
         for form in (image["original"], image["resized"]):
             for caption in image["captions"]:
-                (result,) = captioner.caption([folder / form], num_beams=caption["num_beams"], max_length=20)
+                (result,) = captioner.caption([folder / form], num_beams=caption["num_beams"])
                 assert (list(result.token_ids), result.text) == (caption["token_ids"], caption["text"])
                 assert result.score == pytest.approx(caption["score"], abs=1e-6)
 
@@ -229,7 +229,7 @@ def test_a_package_of_a_model_for_questions(tiny_vqa_artifacts, tmp_path):
     answerer, golden = runtimes.load(tmp_path / "a", task="vqa", device="cpu"), json.loads((tmp_path / "a" / "golden.json").read_bytes())
     for image in golden["images"]:
         for recorded in image["captions"]:
-            (answer,) = answerer.answer(tmp_path / "a" / image["resized"], image["question"], num_beams=recorded["num_beams"], max_length=20)
+            (answer,) = answerer.answer(tmp_path / "a" / image["resized"], image["question"], num_beams=recorded["num_beams"])
             assert list(answer.token_ids) == recorded["token_ids"]
     report = verify(tmp_path / "a", digest=digest)
     assert report.golden is not None

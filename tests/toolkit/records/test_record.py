@@ -239,6 +239,13 @@ except OutputError as error:
 """
 
 
+def test_a_record_that_is_there_twice_is_an_error(tmp_path):
+    """Statistics would count its images twice."""
+    write_records(tmp_path / "r.jsonl", [FULL, FAILED, FULL])
+    with pytest.raises(RecordError, match=r"r\.jsonl:3: .* line 1"):
+        read_records(tmp_path / "r.jsonl")
+
+
 def test_a_failed_write_keeps_the_records_so_far(tmp_path):
     file = tmp_path / "r.jsonl"
     process = subprocess.run([sys.executable, "-c", WRITE, file, RECORDS], capture_output=True, text=True, check=True)
@@ -254,13 +261,15 @@ def test_a_missing_folder_is_an_output_error(tmp_path):
 
 KILLED = """
 import os, signal, sys, threading
+from dataclasses import replace
 from pathlib import Path
 from toolkit.records.record_file import read_records, write_records
 file, golden = Path(sys.argv[1]), read_records(Path(sys.argv[2]))
+many = [replace(record, repeat=record.repeat + 10 * number) for number in range(20) for record in golden]
 write_records(file, golden)
 print(flush=True)
 while True:
-    write_records(file, golden * 20)
+    write_records(file, many)
     write_records(file, golden)
 """
 

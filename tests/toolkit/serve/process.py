@@ -1,6 +1,7 @@
 """`toolkit serve` in a process of its own, for tests."""
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,9 @@ class Process:
     """`toolkit serve` in a subprocess."""
 
     def __init__(self, *arguments, **options):
-        self.process = subprocess.Popen([*COMMAND, *map(str, arguments), "--port", "0"], stderr=subprocess.PIPE, text=True, **options)
+        heed = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}  # `nohup make test` ignores it
+        command = [*COMMAND, *map(str, arguments), "--port", "0"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **heed, **options)
         self.port = int(re.findall(r"Listening at http://127\.0\.0\.1:(\d+)\n", self.process.stderr.readline())[0])
         self.server = Served(self.port, None)
 

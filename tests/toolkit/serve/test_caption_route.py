@@ -132,6 +132,20 @@ def test_bad_requests(server, body, content_type, query, status, code):
     assert "\n" not in reply.json["error"]
 
 
+def test_a_compressed_body_is_refused_by_name(server, contents):
+    reply = server.post(contents[0], **{"content-encoding": "gzip"})
+    assert (reply.status, reply.code) == (400, "REQUEST_INVALID")
+    assert "gzip" in reply.json["error"]
+
+
+def test_a_form_may_give_one_text_for_a_list(server, captioner, contents):
+    (free,) = expected_rows(captioner, ["image"], contents[:1])
+    word = free["caption"].split()[0]
+    reply = server.post(contents[0], f"?bad_words={word}")
+    assert reply.status == 200
+    assert word not in reply.json["rows"][0]["caption"].split()
+
+
 def test_options_that_the_model_refuses(server, contents):
     reply = server.post(contents[0], "?max_length=100000")
     assert (reply.status, reply.code) == (400, "REQUEST_INVALID")

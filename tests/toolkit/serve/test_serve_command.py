@@ -51,10 +51,11 @@ def with_a_request_in_flight(artifact, content, *options):
 
 
 @pytest.mark.full
-def test_sigterm_lets_requests_finish(artifact, drawn_images):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_a_signal_lets_requests_finish(artifact, drawn_images, number):
     serve, model, client, replies = with_a_request_in_flight(artifact, drawn_images[0].path.read_bytes())
-    for process in (serve.process.pid, model.pid):  # a service manager signals both
-        os.kill(process, signal.SIGTERM)
+    for process in (serve.process.pid, model.pid):  # a service manager signals both, and so does a terminal that is closed
+        os.kill(process, number)
     serve_is_closed(serve.port)
     model.resume()
     client.join()
@@ -152,6 +153,11 @@ def test_another_address_than_loopback_needs_a_token(artifact, tmp_path):
     (tmp_path / "tokens").write_text("\n")
     assert_one_line(failure(artifact, "--token-file", tmp_path / "tokens"), "tokens")
     assert_one_line(failure(artifact, "--token-file", tmp_path / "none"), "none")
+
+
+@pytest.mark.full
+def test_an_allowed_host_is_a_name(artifact):
+    assert_one_line(failure(artifact, "--allowed-host", "http://captions.example.org"), "--allowed-host http://captions.example.org")
 
 
 @pytest.mark.full

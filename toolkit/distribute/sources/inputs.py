@@ -33,10 +33,15 @@ class Inputs:
         return ", ".join(filter(None, (*map(printable, self.names), self.from_file)))
 
 
+def _refuse_compressed(path: str, inputs: Inputs, stores: Stores) -> Iterator[Entry | str]:
+    raise DatasetError(path, "is compressed, and images are read by their position; decompress it to a .tar file or a folder")
+
+
 KINDS: dict[str, Callable[[str, Inputs, Stores], Iterator[Entry | str]]] = {
     ".tar": lambda path, inputs, stores: list_tar(path, stores.of(path), hashed=inputs.hashed),
     ".parquet": lambda path, inputs, stores: list_parquet(path, stores.of(path), inputs.column, hashed=inputs.hashed),
     ".json": lambda path, inputs, stores: list_captions_file(path, stores.of(path), inputs.images),
+    **dict.fromkeys((".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z"), _refuse_compressed),
 }
 """Suffix of a file that contains or names images → function that lists them. Any other file is an image."""
 

@@ -45,11 +45,11 @@ def list_parquet(path: str, store: Store, column: str, *, hashed: bool) -> Itera
             yield from (_entry(path, row) for row in range(table.metadata.num_rows))
             return
         for row, cell in enumerate(_cells(table, path, column)):
-            if isinstance(cell, str):
+            if isinstance(cell, str) and cell:
                 yield _beside(path, cell)
             else:
                 problem = None if cell else "the cell is empty"
-                yield _entry(path, row, hashlib.sha256(cell).digest() if hashed and cell else None, problem)
+                yield _entry(path, row, hashlib.sha256(cell).digest() if hashed and isinstance(cell, bytes) and cell else None, problem)
 
 
 def read_cells(path: str, store: Store, column: str, rows: Iterable[int]) -> Iterator[bytes | ToolkitError]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import BinaryIO, Final, cast
 
-from runtimes.errors import DatasetError, first_line
+from runtimes.errors import first_line
 from runtimes.storage.blocks import read_blocks
 from toolkit.distribute.entry import Entry, printable
 from toolkit.distribute.stores.store import Store
@@ -35,22 +35,22 @@ class _Headers:
 def list_tar(path: str, store: Store, *, hashed: bool) -> Iterator[Entry]:
     """Yield the images of a tar file in its order. The end of a cut or damaged file is an entry with a problem.
 
+    A file of another kind is such an entry as a whole.
+
     Args:
         path: Name of the file.
         store: Its store.
         hashed: Whether to read the images and hash them.
 
     Raises:
-        DatasetError: The file is no tar file, or a compressed one.
         OSError: The file cannot be read.
     """
     with io.BufferedReader(cast("io.RawIOBase", store.open(path)), BUFFER_BYTES) as file:
         try:
             archive = tarfile.open(fileobj=_Headers(file), mode="r:", encoding="utf-8", errors="surrogateescape")  # type: ignore[call-overload]  # noqa: SIM115
-        except tarfile.TarError as error:
-            raise DatasetError(
-                path, f"is not a tar file ({first_line(error)}); decompress a .tar.gz, since images are read by position"
-            ) from error
+        except tarfile.TarError as error:  # perhaps its writer was killed
+            yield _damaged(path, f"is not a tar file: {first_line(error)}")
+            return
         end, last = file.seek(0, os.SEEK_END), "its start"
         while True:
             try:

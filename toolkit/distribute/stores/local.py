@@ -5,14 +5,13 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from glob import glob
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from runtimes.errors import OutputError
 from runtimes.storage.atomic_write import move_or_copy, remove_temporaries, write_atomically
 from toolkit.distribute.stores.store import Kind
-from toolkit.image_paths import is_input, walk
+from toolkit.image_paths import is_input, matches, walk
 
 
 class LocalStore:
@@ -31,7 +30,7 @@ class LocalStore:
 
     def matches(self, pattern: str) -> list[str]:
         """See `Store`."""
-        return sorted(filter(is_input, glob(pattern, recursive=True)))  # noqa: PTH207 - Path.glob refuses absolute patterns
+        return sorted(filter(is_input, matches(pattern)))
 
     def kind(self, path: str) -> Kind:
         """See `Store`."""

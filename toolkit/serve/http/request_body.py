@@ -48,8 +48,8 @@ class OptionForms:
 
     texts: frozenset[str]
     """Options whose value is text. Other values are JSON; what is no JSON is text."""
-    needed: str | None
-    """Option whose value is a list of texts; what is no JSON list is one text."""
+    lists: frozenset[str]
+    """Options whose value is a list of texts; what is no JSON list is one text."""
 
     def value(self, name: str, text: str) -> Any:  # noqa: ANN401 - a JSON value
         """Return an option as a JSON value."""
@@ -59,7 +59,7 @@ class OptionForms:
             value = json_dataclass.parse(text.encode())
         except ValueError:
             value = text
-        return [text] if name == self.needed and not isinstance(value, list) else value
+        return [text] if name in self.lists and not isinstance(value, list) else value
 
 
 def parse_request(content_type: str, query: bytes, body: bytes, forms: OptionForms, limits: Limits) -> RequestBody:
