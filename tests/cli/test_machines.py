@@ -63,6 +63,12 @@ def test_characters_that_a_stream_cannot_encode_are_escaped(artifact, images, va
             assert names == [*sorted(str(path) for path in images.iterdir()), missing]
 
 
+def heed_signals():
+    """Undo what `nohup make test &` does: it ignores SIGHUP and SIGINT, also in child processes."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("number", "output"),
     [(signal.SIGTERM, True), (signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGHUP, True)],
@@ -77,7 +83,7 @@ def test_signals_end_a_run_with_their_exit_code(artifact, images, tmp_path, numb
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # `&` of a shell ignores SIGINT, and `nohup` SIGHUP
+        preexec_fn=heed_signals,
     )
     if output:
         partial = target.with_name("captions.jsonl.partial")
@@ -178,6 +184,7 @@ def test_a_signal_to_process_1(artifact, images, number, last, code):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_signals,
     )
     for _ in range(3):
         process.stdout.readline()
