@@ -161,7 +161,8 @@ class _Shards:
         shards: Sequence[int],
         on_news: Callable[[News], None],
     ) -> None:
-        self._ray, self._config, self._on_news = ray, ray.put(config), on_news
+        # Not `ray.put(config)`: when a signal has ended Ray's other processes, Ray ends a driver that has a stored object, with code 1.
+        self._ray, self._config, self._on_news = ray, config, on_news
         self._actor_class = ray.remote(num_cpus=threads, max_restarts=0, max_concurrency=2)(ShardActor)
         self._left = deque(shards)
         self._attempts = dict.fromkeys(shards, 0)
