@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import runtimes
+from runtimes.artifact.generation import GenerationConfig
 from runtimes.decoding.log_softmax import log_softmax
 from runtimes.decoding.scoring import sequence_log_probability, token_log_probabilities
 from runtimes.errors import ImageReadError, RequestError
@@ -92,6 +93,16 @@ def test_only_unreadable_images_and_no_images(captioner, bad):
     assert captioner.score([], captions=[]) == []
     assert [caption.text for caption in captioner.caption(list(bad), batch_size=3)] == [""] * len(bad)
     assert all(caption.error for caption in captioner.caption(list(bad), batch_size=3))
+
+
+def test_a_default_of_new_tokens_ends_at_the_positions_of_the_model(onnx, sample_images):
+    path, prompt = sample_images[0].path, " ".join(["dog"] * 15)
+    longest = onnx.manifest.model.max_positions
+    own = GenerationConfig(max_new_tokens=20, min_length=longest)
+    (caption,) = onnx.caption(path, prompt=prompt, generation_config=own)
+    assert (len(caption.token_ids), caption.finish_reason) == (longest, "length")
+    with pytest.raises(RequestError, match="max_new_tokens 20"):
+        onnx.caption(path, prompt=prompt, max_new_tokens=20)
 
 
 def test_captions_do_not_depend_on_the_kind_of_source(captioner, sample_images):
