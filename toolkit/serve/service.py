@@ -18,7 +18,7 @@ from toolkit.serve.model.messages import ItemResult, WorkItem
 from toolkit.serve.model.supervisor import ModelObserver, ModelSupervisor, Work
 from toolkit.serve.service_metrics import ServiceMetrics
 from toolkit.serve.settings import Settings
-from toolkit.serve.tasks import TASKS, check_options, option_values, rows_per_image
+from toolkit.serve.tasks import TASKS, check_options, option_values, run_size
 
 SMALL_BODY = 65_536
 """A larger form or JSON document is parsed in a thread."""
@@ -159,12 +159,12 @@ class Service:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _works(self, parsed: RequestBody, task: str, options: object, deadline: float) -> list[Work]:
-        values, rows, loop = option_values(options), rows_per_image(options), asyncio.get_running_loop()
+        values, size, loop = option_values(options), run_size(options), asyncio.get_running_loop()
         return [
             Work(
                 message=WorkItem(id=next(self._numbers), name=name, task=task, options=values, deadline=deadline),
                 content=content,
-                rows=rows,
+                size=size,
                 result=loop.create_future(),
             )
             for name, content in parsed.images

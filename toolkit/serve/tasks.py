@@ -8,6 +8,7 @@ from runtimes.artifact import json_dataclass
 from runtimes.errors import RequestError
 from runtimes.pool.job import Request
 from runtimes.pool.rows import Row, match_row, row_of
+from toolkit.serve.run_size import RunSize
 from toolkit.serve.settings import Limits
 
 if TYPE_CHECKING:
@@ -178,6 +179,11 @@ def rows_per_image(options: object) -> int:
     """Return the number of rows of the decoder or of texts per image, which determines most of its cost."""
     beams = max(getattr(options, "num_beams", None) or 1, getattr(options, "num_return_sequences", None) or 1)
     return beams * max(1, len(getattr(options, "questions", ())), len(getattr(options, "texts", ())))
+
+
+def run_size(options: object) -> RunSize:
+    """Return what determines the time of an image."""
+    return RunSize.of(rows_per_image(options), getattr(options, "min_length", None) or 0)
 
 
 def option_values(options: object) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from runtimes.errors import ArtifactCrashError, ImageCrashError, ToolkitError, f
 from runtimes.workers.parent import Worker
 from toolkit.serve.model.messages import Done, ItemResult, Loaded, WorkItem, parsed
 from toolkit.serve.model.usual_times import UsualTimes
+from toolkit.serve.run_size import RunSize
 from toolkit.serve.settings import ModelJob
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,7 @@ class Work:
 
     message: WorkItem
     content: bytes
-    rows: int
-    """Decoder rows of the image, see `UsualTimes`."""
+    size: RunSize
     result: "asyncio.Future[ItemResult]"
     queued: float = field(default_factory=time.monotonic)
     sent: float = 0.0
@@ -94,7 +94,7 @@ class ModelSupervisor:
         self._usual: UsualTimes | None = None
         self._queue: deque[Work] = deque()
         self._in_flight: dict[int, Work] = {}
-        self._rows: Counter[int] = Counter()  # of all items in the queue and in flight
+        self._sizes: Counter[RunSize] = Counter()  # of all items in the queue and in flight
         self._worker: Worker | None = None
         self._start_s, self._starting_since = FIRST_START_S, time.monotonic()
         self._progress = time.monotonic()  # when the process replied last, or got its first item
@@ -109,23 +109,23 @@ class ModelSupervisor:
     @property
     def items(self) -> int:
         """Number of items in the queue and in the process."""
-        return self._rows.total()
+        return self._sizes.total()
 
     @property
     def image_s(self) -> float:
         """Usual seconds of an image with one decoder row; 0 before the model was loaded."""
-        return 0.0 if self._usual is None else self._usual.of(1)
+        return 0.0 if self._usual is None else self._usual.of(RunSize())
 
     def wait_s(self) -> float:
         """Return the seconds until the work in the queue and in the process is done."""
         now = time.monotonic()
         starting = max(0.0, self._start_s - (now - self._starting_since)) if self.stage != "ready" else 0.0
-        if self._usual is None or not self._rows:
+        if self._usual is None or not self._sizes:
             return starting
-        work = sum(count * self._usual.of(rows) for rows, count in self._rows.items())
+        work = sum(count * self._usual.of(size) for size, count in self._sizes.items())
         if self._in_flight:
             head = next(iter(self._in_flight.values()))
-            work -= min(self._usual.of(head.rows), now - self._progress)
+            work -= min(self._usual.of(head.size), now - self._progress)
         return starting + work
 
     def stalled(self) -> bool:
@@ -133,14 +133,14 @@ class ModelSupervisor:
         if not self._in_flight or self._usual is None:
             return False
         head = next(iter(self._in_flight.values()))
-        usual = self._usual.of(head.rows) * self._job.max_batch
+        usual = self._usual.of(RunSize(head.size.rows)) * self._job.max_batch
         return time.monotonic() - max(self._progress, self._alive) > max(MIN_STALL_S, STALL_FACTOR * usual)
 
     def submit(self, works: Iterable[Work]) -> None:
         """Add items to the queue."""
         for work in works:
             self._queue.append(work)
-            self._rows[work.rows] += 1
+            self._sizes[work.size] += 1
         self._dispatch()
 
     def abandon(self, works: Iterable[Work]) -> None:
@@ -237,7 +237,7 @@ class ModelSupervisor:
         self._progress = now
         for work, result in zip(works, done.results, strict=True):
             if result.row is not None and "error" not in result.row:
-                self._usual.add(work.rows, (now - begun) / len(works))
+                self._usual.add(work.size, (now - begun) / len(works))
             self._forget(work)
             if not work.result.done():
                 work.result.set_result(result)
@@ -265,8 +265,8 @@ class ModelSupervisor:
         self._observer.on_failure(error)
 
     def _forget(self, work: Work) -> None:
-        self._rows[work.rows] -= 1
-        self._rows += Counter()  # removes counts of 0
+        self._sizes[work.size] -= 1
+        self._sizes += Counter()  # removes counts of 0
 
     async def _watch(self) -> None:
         """Kill a process that does not abandon an item."""

@@ -1,7 +1,13 @@
-"""Measured seconds of a run, by its number of decoder rows: the basis of waiting times and of the watchdog."""
+"""Measured seconds of a run, by what the request asks for: the basis of waiting times and of the watchdog."""
 
-WEIGHT = 0.1
+from typing import Final
+
+from toolkit.serve.run_size import RunSize
+
+WEIGHT: Final = 0.1
 """Weight of the last run in the moving average."""
+USUAL_TOKENS: Final = 10
+"""Tokens of a caption. A request for at least N times as many is expected to take N times as long, until one was measured."""
 
 
 class UsualTimes:
@@ -12,13 +18,13 @@ class UsualTimes:
     """
 
     def __init__(self, run_s: float) -> None:
-        self._seconds = {1: run_s}
+        self._seconds = {RunSize(): run_s}
 
-    def add(self, rows: int, seconds: float) -> None:
+    def add(self, size: RunSize, seconds: float) -> None:
         """Record an image."""
-        usual = self._seconds.get(rows)
-        self._seconds[rows] = seconds if usual is None else (1 - WEIGHT) * usual + WEIGHT * seconds
+        usual = self._seconds.get(size)
+        self._seconds[size] = seconds if usual is None else (1 - WEIGHT) * usual + WEIGHT * seconds
 
-    def of(self, rows: int) -> float:
-        """Return the usual seconds of an image. Before the first run with this number of rows, it is in proportion to them."""
-        return self._seconds.get(rows, rows * self._seconds[1])
+    def of(self, size: RunSize) -> float:
+        """Return the usual seconds of an image. Before the first run of this size, it is in proportion to rows and tokens."""
+        return self._seconds.get(size, size.rows * max(1.0, size.tokens / USUAL_TOKENS) * self._seconds[RunSize()])
