@@ -86,7 +86,7 @@ class LazyCommands(click.Group):
         """Whether a signal has come that ends the command."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - see click
-        """Run the command line with handlers of SIGINT and SIGTERM. Process 1, as a container has it, has none of SIGTERM by default."""
+        """Run the command line with handlers of the signals that end it. Process 1 of a container has none of SIGTERM by default."""
         _accept_all_characters(sys.stdout)
         _accept_all_characters(sys.stderr)
         self._signal, self._interrupted = signal.SIGINT, False
@@ -160,7 +160,8 @@ class LazyCommands(click.Group):
             self._report(ctx, error.format_message(), USAGE_CODE)
 
     def _stop(self, ctx: click.Context) -> NoReturn:
-        click.echo(f"Stopped by {self._signal.name}.", err=True)
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            click.echo(f"Stopped by {self._signal.name}.", err=True)
         ctx.exit(128 + self._signal)
 
     def _report(self, ctx: click.Context, message: str, code: str) -> None:

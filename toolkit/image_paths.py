@@ -5,6 +5,7 @@ import errno
 import glob
 import logging
 import os
+import re
 import stat
 import sys
 from collections import Counter
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 SUFFIXES = frozenset(chain.from_iterable(ENDINGS.values()))
 """Suffixes of images in a folder. A file that is named itself may have any suffix."""
 LEFT_OUT_SUFFIXES = frozenset(chain.from_iterable(UNREADABLE_ENDINGS.values()))
+ANY_FOLDERS = re.compile(rf"(?:^|(?<=[{re.escape(os.sep + (os.altsep or ''))}]))\*\*(?:[{re.escape(os.sep + (os.altsep or ''))}]|$)")
+"""The component `**` of a glob pattern."""
 NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
 """Errors that mean that a name has no file."""
 
@@ -165,34 +168,38 @@ def expand(names: Sequence[str]) -> list[str]:
 def matches(pattern: str) -> list[str]:
     """Return the paths that a glob pattern matches, each once. `**` is any number of folders that are not hidden.
 
-    A folder is read once, by its shortest path, so links that make a circle do no harm.
+    A folder counts once, by its own path rather than by a link's, so links that make a circle do no harm.
     """
-    parts = Path(pattern).parts
-    if "**" not in parts:
+    if (any_folders := ANY_FOLDERS.search(pattern)) is None:
         return glob.glob(pattern)  # noqa: PTH207 - Path.glob refuses absolute patterns
-    first = parts.index("**")
-    start, rest = Path(*parts[:first]), Path(*parts[first + 1 :] or ("*",))
-    folders = _folders_below(filter(is_folder, glob.glob(str(start))))  # noqa: PTH207
-    return list(dict.fromkeys(match for folder in folders for match in matches(str(Path(glob.escape(folder)) / rest))))
+    start, rest = pattern[: any_folders.start()], pattern[any_folders.end() :] or "*"
+    folders = _folders_below(glob.glob(start) if start else [""])  # noqa: PTH207
+    return list(dict.fromkeys(match for folder in folders for match in matches(os.path.join(glob.escape(folder), rest))))  # noqa: PTH118
 
 
 def _folders_below(roots: Iterable[str]) -> Iterator[str]:
-    """Yield folders and their subfolders, each real folder once."""
+    """Yield folders and their subfolders, each real folder once; those behind links come last."""
     seen: set[tuple[int, int]] = set()
-    folders = list(roots)
-    for folder in folders:  # grows while folders are read
+    folders: list[str] = []
+    links: list[str] = []
+
+    def add(names: Iterable[str]) -> None:
+        for name in sorted(names):
+            (links if os.path.islink(name.removesuffix(os.sep)) else folders).append(name)  # noqa: PTH114 - see is_folder
+
+    add(roots)
+    while folders or links:
+        folder = (folders or links).pop(0)
         try:
-            status = os.stat(folder)  # noqa: PTH116 - see is_folder
+            status = os.stat(folder or os.curdir)  # noqa: PTH116 - see is_folder
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
             yield folder
-            with os.scandir(folder) as entries:
-                names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and _kind(entry) == "folder")
+            with os.scandir(folder or os.curdir) as entries:
+                add(os.path.join(folder, each.name) for each in entries if not each.name.startswith(".") and _kind(each) == "folder")  # noqa: PTH118
         except OSError as error:
             logger.warning("%s: cannot be listed: %s", folder, error.strerror)
-            continue
-        folders += [os.path.join(folder, name) for name in names]  # noqa: PTH118
 
 
 def _images_in(folder: str) -> list[str]:

@@ -93,7 +93,7 @@ def read_defaults(
     defaults, problems = json_dataclass.load(GenerationConfig, supported)
     if defaults is not None and (problem := defaults.vocabulary_problem(vocabulary)):
         problems = [problem]
-    elif defaults is not None and defaults.min_length > (longest := defaults.max_length_after(1)):
+    elif defaults is not None and defaults.min_length > (longest := min(defaults.max_length_after(1), max_positions)):
         problems = [f"min_length {defaults.min_length} is more than the greatest length, {longest}"]
     elif defaults is not None and defaults.max_length_after(1) > max_positions:
         new = None if defaults.max_new_tokens is None else max_positions - 1

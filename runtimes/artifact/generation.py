@@ -134,6 +134,12 @@ class GenerationConfig:
         """Return the greatest length of a text whose prompt, start token included, has this many tokens."""
         return self.max_length if self.max_new_tokens is None else prompt + self.max_new_tokens
 
+    def within(self, positions: int, prompt: int) -> "GenerationConfig":
+        """Return these settings with a `max_new_tokens` that ends at the model's positions, behind a prompt of this many tokens."""
+        if self.max_new_tokens is None or not prompt < positions < prompt + self.max_new_tokens:
+            return self
+        return replace(self, max_new_tokens=positions - prompt)
+
     def deterministic(self) -> "GenerationConfig":
         """Return these settings without sampling and with one caption per image, for comparisons of captions."""
         return replace(self, do_sample=False, num_return_sequences=1, seed=None)
@@ -152,10 +158,10 @@ class GenerationConfig:
         """Return which setting does not fit a vocabulary of that many words, or None."""
         if 2 * self.num_beams >= vocabulary:
             return f"{self.num_beams} beams are too many for a vocabulary of {vocabulary}"
-        if len({*self.suppress_tokens, *(word[0] for word in self.bad_words_ids if len(word) == 1)}) >= vocabulary:
-            return f"bad_words_ids and suppress_tokens exclude all of the {vocabulary} tokens"
         if self.largest_token >= vocabulary:
             return f"token id {self.largest_token} in bad_words_ids or suppress_tokens is not in the vocabulary of {vocabulary}"
+        if len({*self.suppress_tokens, *(word[0] for word in self.bad_words_ids if len(word) == 1)}) >= vocabulary:
+            return f"bad_words_ids and suppress_tokens exclude all of the {vocabulary} tokens"
         return None
 
     @property

@@ -61,8 +61,7 @@ def process(processors: Sequence[Processor], sequences: Sequences, scores: Float
 def _penalize_repetition(penalty: np.float32, sequences: Sequences, scores: Float32) -> None:
     ids = np.array(sequences, dtype=np.int64)
     values = np.take_along_axis(scores, ids, axis=1)
-    with np.errstate(over="ignore"):  # a large penalty makes -inf of a negative score, which is its meaning
-        np.put_along_axis(scores, ids, np.where(values < 0, values * penalty, values / penalty), axis=1)
+    np.put_along_axis(scores, ids, np.where(values < 0, values * penalty, values / penalty), axis=1)
 
 
 def _ban_repeated_ngrams(size: int, sequences: Sequences, scores: Float32) -> None:

@@ -36,7 +36,7 @@ def prompt_ids_of(prompt: Prompt, count: int | None, tokenizer: CaptionTokenizer
 def checked_config(
     manifest: Manifest, session: Session | LoopSession, prompt: int, base: GenerationConfig, options: GenerationOptions
 ) -> GenerationConfig:
-    """Return the settings of a request.
+    """Return the settings of a request. A `max_new_tokens` of the defaults may exceed the positions; see `GenerationConfig.within`.
 
     Args:
         manifest: The artifact's.
@@ -44,7 +44,6 @@ def checked_config(
         prompt: Number of tokens of the prompt, start token included.
         base: Settings for options of None.
         options: Settings by name. A `max_length` without `max_new_tokens` replaces that setting of `base`.
-            A `max_new_tokens` of `base` ends at the model's positions, as in transformers.
 
     Raises:
         RequestError: The settings are invalid, exceed a limit of the model, or need a capability that the session lacks.
@@ -63,9 +62,8 @@ def checked_config(
     except ValueError as error:
         raise RequestError(str(error)) from error
     limit, vocabulary = manifest.model.max_positions, manifest.model.vocabulary
-    if config.max_new_tokens is not None and "max_new_tokens" not in requested and prompt < limit:  # it is a default
-        config = replace(config, max_new_tokens=min(config.max_new_tokens, limit - prompt))
-    if (max_length := config.max_length_after(prompt)) > limit:
+    is_default = base is manifest.defaults and not {"max_length", "max_new_tokens"} & requested.keys()
+    if (max_length := (config.within(limit, prompt) if is_default else config).max_length_after(prompt)) > limit:
         name = "max_length" if config.max_new_tokens is None else f"a prompt of {prompt} tokens and max_new_tokens {config.max_new_tokens}:"
         raise RequestError(f"{name} {max_length} is more than the {limit} positions of this model")
     if prompt >= max_length:

@@ -221,7 +221,8 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
         texts: dict[int, Hypothesis] = {}
         for run in self._runs(pixels, pairs, timer):
             run_keys = [keys[query] for query in run.queries] if keys else []
-            hypotheses = generate(session, run.begin(), run.prompts, spec, config, timer, run_keys, self.drafter)
+            fitting = config.within(self.manifest.model.max_positions, run.prompts.shape[1])
+            hypotheses = generate(session, run.begin(), run.prompts, spec, fitting, timer, run_keys, self.drafter)
             texts |= zip(run.queries, hypotheses, strict=True)
         return [texts[query] for query in range(len(pairs))]
 
@@ -231,6 +232,7 @@ class TextGenerator(LoadedModel, ABC, Generic[Query, Text]):
         try:
             (run,) = self._runs(pixels[None], [(0, query)], lambda phase, seconds: None)
             ids: list[int] = run.prompts[0].tolist()
+            config = config.within(self.manifest.model.max_positions, len(ids))
             longest = config.max_length_after(len(ids))
             spec, session = self.manifest.tokenizer, self.stepwise_session
             for token_id, log_probability in generate_tokens(session, run.begin(), run.prompts, spec, config, key, self.drafter):

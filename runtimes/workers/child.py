@@ -43,7 +43,8 @@ def serve_feed(request_type: type[R], run: Callable[[R, Send, Feed], object]) ->
     # Libraries print to stdout, from Python and from C. Redirect that to stderr and keep a private descriptor for the replies.
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent ends this one after it has saved its work
+    for name in {"SIGINT", "SIGHUP"} & set(dir(signal)):  # a terminal sends them to both processes; the parent ends this one after it has
+        signal.signal(getattr(signal, name), signal.SIG_IGN)  # saved its work
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")  # if memory runs out, the kernel kills this process and not the parent
 

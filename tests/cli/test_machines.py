@@ -1,11 +1,14 @@
 """Streams that cannot encode a caption, signals, users without a home directory, machines without a temporary folder."""
 
+import fcntl
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -103,6 +106,34 @@ def test_signals_end_a_run_with_their_exit_code(artifact, images, tmp_path, numb
     if output:
         assert "stopped with 3 of 4 images done" in errors
         assert partial.exists()
+
+
+def test_a_closed_terminal_ends_a_run_with_its_exit_code(artifact, images, tmp_path):
+    """The last line cannot be written any more."""
+    os.mkfifo(images / "z.png")
+    target = tmp_path / "captions.jsonl"
+    terminal, end = pty.openpty()
+
+    def take_the_terminal():
+        heed_signals()
+        fcntl.ioctl(end, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [*COMMAND, "caption", artifact, str(images), str(images / "z.png"), "--json", "--output", str(target)],
+        env=environment(),
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+        preexec_fn=take_the_terminal,
+    )
+    os.close(end)
+    partial, until = target.with_name("captions.jsonl.partial"), time.monotonic() + 60
+    while not (partial.exists() and partial.read_bytes().count(b"\n") > 1):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.close(terminal)
+    assert process.wait(timeout=60) == 128 + signal.SIGHUP
 
 
 def test_a_second_signal_ends_a_clean_up_that_waits_forever(artifact, images):

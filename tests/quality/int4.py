@@ -227,9 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command="make quality",
         rows=rows,
         notes=(
-            "Methods are compared on tuning images (stage selection). The method before and the chosen one are then measured once on the "
-            "scoring images (stage confirmation).",
-            "`kl_factor` is relative to the range search with blocks of 128. HQQ is computed with FP32 activations and zero points.",
+            "Methods are compared on tuning images (selection). The method before and the chosen one are then measured once on the scoring "
+            "images (confirmation).",
+            "HQQ is computed with FP32 activations and zero points.",
             "The word embeddings, which the head shares, are rounded to nearest in every row.",
         ),
     )

@@ -55,7 +55,7 @@ def here(tmp_path, monkeypatch):
         (["deep/*"], ["deep/d.webp", "deep/f.json"]),
         (["**/*.[jJ]peg"], ["deep/er/e.Jpeg"]),
         (["deep/**"], ["deep/d.webp", "deep/er/e.Jpeg", "deep/f.json"]),
-        (["./d*/**/e*/**/*.*"], ["deep/er/e.Jpeg"]),
+        (["./d*/**/e*/**/*.*"], ["./deep/er/e.Jpeg"]),
         (["**/deep/**/*.webp"], ["deep/d.webp"]),
         (["g[1].jpg"], ["g[1].jpg"]),  # is there: no glob
         (["g[0-9].jpg", "b.jp?"], ["b.jpg"]),
@@ -80,6 +80,14 @@ def test_a_folder_or_glob_without_images_is_an_error(here, name):
 
 def test_absolute_globs(here):
     assert expand([f"{here}/deep/**/*.*"]) == [f"{here}/deep/d.webp", f"{here}/deep/er/e.Jpeg", f"{here}/deep/f.json"]
+
+
+def test_a_glob_prefers_the_own_path_of_a_folder(here):
+    """Names must not depend on the order in a directory."""
+    (here / "a-link").symlink_to(here / "deep" / "er")
+    assert expand(["**/*.Jpeg"]) == ["deep/er/e.Jpeg"]
+    assert expand(["*/**/*.Jpeg"]) == ["deep/er/e.Jpeg"]
+    assert expand(["a-link/**/*.Jpeg"]) == ["a-link/e.Jpeg"]
 
 
 def test_a_glob_reads_folders_that_link_to_each_other_once(here):

@@ -26,7 +26,7 @@ from toolkit.batch.journal import Journal, partial_of
 
 logger = logging.getLogger(__name__)
 
-NOT_THESE = "It is finished with other images, or was changed: name another output, or use --overwrite to caption all images again."
+NOT_THESE = "It is the output of other images, or it was changed after its run: name another output, or use --overwrite."
 ABSENT = {field.name: field.default for field in fields(Request) if field.default is not MISSING}
 """Values of options that older versions of the toolkit did not have, for their journals."""
 

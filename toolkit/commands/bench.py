@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from toolkit.records.record import Workload
 
 
+LENGTHS = ("min_length", "max_length", "max_new_tokens")
+
+
 @click.command(epilog="Example: toolkit bench build/artifacts --dataset sample --output records.jsonl")
 @click.argument("artifacts", nargs=-1, type=ANY_PATH, metavar="[ARTIFACT]...")
 @click.option("--checkpoint", help="Checkpoint of the baseline.  [default: that of the artifacts, found in models/, here or on the hub]")
@@ -255,7 +258,7 @@ def _generation_config(artifact: "Artifact", search: dict[str, Any], prompt: str
     from runtimes.artifact.verified_files import open_verified
     from runtimes.loading import load_tokenizer
 
-    if forced and (given := [name for name in ("min_length", "max_length") if search[name] is not None]):
+    if forced and (given := [name for name in LENGTHS if search[name] is not None]):
         raise RequestError(f"--tokens sets the length of captions: remove --{given[0].replace('_', '-')}")
     words, start = search.pop("bad_words"), 1
     if words or prompt is not None:
@@ -269,13 +272,18 @@ def _generation_config(artifact: "Artifact", search: dict[str, Any], prompt: str
         options.setdefault("max_new_tokens", None)
     try:
         config = replace(artifact.manifest.defaults.deterministic(), **options)
-        return replace(config, max_length=config.max_length_after(start), max_new_tokens=None)
     except ValueError as error:
         raise RequestError(str(error)) from error
+    if not {"max_length", "max_new_tokens"} & options.keys():
+        config = config.within(artifact.manifest.model.max_positions, start)
+    longest = config.max_length_after(start)
+    if not forced and config.min_length > longest:
+        raise RequestError(f"min_length {config.min_length} is more than the greatest length, {longest}")
+    return replace(config, min_length=min(config.min_length, longest), max_length=longest, max_new_tokens=None)
 
 
 def _generation(defaults: "GenerationConfig", config: "GenerationConfig") -> dict[str, Any]:
     """Return the settings of the search, without beams and lengths, that differ from transformers' or from the artifact's."""
     neutral, own, used = (json_dataclass.dump(each) for each in (type(defaults)(), defaults, config))
-    others = [name for name in neutral if name not in ("num_beams", "min_length", "max_length", "max_new_tokens")]
+    others = [name for name in neutral if name not in ("num_beams", *LENGTHS)]
     return {name: used[name] for name in others if used[name] != neutral[name] or own[name] != neutral[name]}

@@ -94,9 +94,10 @@ def _max_errors(context: click.Context, option: click.Parameter, value: str | No
 def command(artifact: Path, as_json: bool, part: "Part | None", **options: Any) -> None:  # noqa: ANN401 - the values of the options
     """Caption a data set in shards, on one machine or on several.
 
-    A shard is a Parquet file with one row per input. INPUT is a folder, an image, a glob pattern, a .parquet file, a .tar file (WebDataset)
-    or a .json captions file; also s3://BUCKET/NAME. The same command continues a stopped run. Without --part, Ray runs the shards. The exit
-    code is 1 if an image could not be captioned, and 2 if a shard is not finished.
+    A shard is a Parquet file with one row per input. INPUT is a folder, an image, a glob pattern, a .parquet file, a .tar file
+    (WebDataset) or a .json captions file; also s3://BUCKET/NAME. ARTIFACT may be a folder of artifacts, of which the best one for this
+    machine is used; name one artifact if other machines continue the run. The same command continues a stopped run. Without --part, Ray
+    runs the shards. The exit code is 1 if an image could not be captioned, and 2 if a shard is not finished.
     """
     from toolkit.distribute.distribute import distribute
     from toolkit.distribute.summary import text_of
@@ -129,7 +130,7 @@ def _order(artifact: Path, part: "Part | None", options: dict[str, Any]) -> "Ord
     from toolkit.distribute.sources.inputs import Inputs
     from toolkit.distribute.stores.s3 import S3
 
-    if not (artifact / MANIFEST_NAME).is_file() and contains_artifacts(artifact):
+    if not os.path.isfile(artifact / MANIFEST_NAME) and contains_artifacts(artifact):  # noqa: PTH113 - Path.is_file refuses long names
         artifact = best_artifact(artifact)
     output, threads = options["output"], options["threads_per_actor"]
     request = Request(**{field.name: options[field.name] for field in fields(Request) if field.name in options})

@@ -1,4 +1,4 @@
-"""Options that several commands share, with the same help text in each, and the default artifacts."""
+"""Options that several commands share, with the same help text in each."""
 
 import logging
 import re

@@ -82,9 +82,9 @@ def command(
 ) -> None:
     """Serve an artifact over HTTP.
 
-    The command runs until SIGTERM or Ctrl-C. ARTIFACT is an artifact's folder, or a folder of artifacts, of which the best one for this
-    machine is used. [default: build/artifacts] GET / is a page to try it; GET /openapi.json describes all paths. Every option can also be
-    set by an environment variable, for example --max-wait by TOOLKIT_SERVE_MAX_WAIT.
+    The command runs until SIGTERM, SIGHUP or Ctrl-C. ARTIFACT is an artifact's folder, or a folder of artifacts, of which the best one
+    for this machine is used. [default: build/artifacts] GET / is a page to try it; GET /openapi.json describes all paths. Every option
+    can also be set by an environment variable, for example --max-wait by TOOLKIT_SERVE_MAX_WAIT.
     """
     try:
         from toolkit.serve.http.access import read_tokens

@@ -3,7 +3,9 @@
 from typing import Final, NamedTuple
 
 TOKEN_STEP: Final = 16
-"""Requests for at least 1 to 16 tokens are of one size, those for 17 to 32 of the next, and so on."""
+"""Requests with a `min_length` of 1 to 16 are of one size, those with 17 to 32 of the next, and so on."""
+MOST_TOKENS: Final = 512
+"""BLIP's positions. The model refuses a longer `min_length`."""
 
 
 class RunSize(NamedTuple):
@@ -12,9 +14,9 @@ class RunSize(NamedTuple):
     rows: int = 1
     """Rows of the decoder, or texts."""
     tokens: int = 0
-    """Least number of tokens, rounded up to a multiple of `TOKEN_STEP`."""
+    """Least number of tokens, rounded up to a multiple of `TOKEN_STEP`, at most `MOST_TOKENS`."""
 
     @classmethod
     def of(cls, rows: int, least_tokens: int) -> "RunSize":
         """Return the size of a run."""
-        return cls(rows, -(-least_tokens // TOKEN_STEP) * TOKEN_STEP)
+        return cls(rows, -(-max(0, min(least_tokens, MOST_TOKENS)) // TOKEN_STEP) * TOKEN_STEP)

@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 GRACE_S = 5.0
 """Time of the last responses, after all requests were ended."""
-SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
-"""Names of the signals that end the server, unless they are ignored. Windows lacks some."""
 BACKLOG = 1024
 RESERVED_FILES = 64
 """File descriptors for other purposes than connections."""
@@ -60,8 +58,9 @@ class DrainingServer(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = [number for name in SIGNALS if (number := getattr(signal, name, None)) and signal.getsignal(number) != signal.SIG_IGN]
-        handlers = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        handlers = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        if (hangup := getattr(signal, "SIGHUP", None)) and signal.getsignal(hangup) != signal.SIG_IGN:  # `nohup` makes a process ignore it
+            handlers[hangup] = signal.signal(hangup, self.handle_exit)
         try:
             yield
         finally:

@@ -119,7 +119,7 @@ class Service:
     async def _answer(self, request: Request, task: str, received_at: float, buffer: Buffer, arrival: Arrival) -> TaskResponse:
         self.admission.check()
         self._check_task(task)
-        if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+        if (encoding := request.headers.get("content-encoding", "").strip().lower()) not in ("", "identity"):
             raise RequestError(f"the body has Content-Encoding {encoding[:20]!a}, which this server does not decode; send it as it is")
         body = await self._read_body(request, buffer)
         arrival.received = True

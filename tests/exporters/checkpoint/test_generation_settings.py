@@ -103,6 +103,12 @@ def test_invalid_settings_are_refused(copy, settings, problem):
         open_checkpoint(str(copy("generation_config", **settings)))
 
 
+@pytest.mark.parametrize("length", [{"max_length": 512}, {"max_new_tokens": 512}])
+def test_a_least_length_above_the_positions_is_refused(copy, length):
+    with pytest.raises(CheckpointError, match="min_length 40 is more than the greatest length, 32"):
+        open_checkpoint(str(copy("generation_config", min_length=40, **length)))
+
+
 def test_lengths_are_cut_to_the_positions(copy):
     assert open_checkpoint(str(copy("generation_config", max_length=512))).defaults.max_length == 32
     assert open_checkpoint(str(copy("generation_config", max_new_tokens=512))).defaults.max_new_tokens == 31

@@ -4,6 +4,7 @@ The comparison with transformers is in tests/parity. These tests compare tiny ar
 """
 
 import io
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -95,14 +96,19 @@ def test_only_unreadable_images_and_no_images(captioner, bad):
     assert all(caption.error for caption in captioner.caption(list(bad), batch_size=3))
 
 
-def test_a_default_of_new_tokens_ends_at_the_positions_of_the_model(onnx, sample_images):
-    path, prompt = sample_images[0].path, " ".join(["dog"] * 15)
-    longest = onnx.manifest.model.max_positions
-    own = GenerationConfig(max_new_tokens=20, min_length=longest)
-    (caption,) = onnx.caption(path, prompt=prompt, generation_config=own)
-    assert (len(caption.token_ids), caption.finish_reason) == (longest, "length")
-    with pytest.raises(RequestError, match="max_new_tokens 20"):
-        onnx.caption(path, prompt=prompt, max_new_tokens=20)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_default_of_new_tokens_ends_at_the_positions_of_the_model(tiny_artifacts, sample_images, order):
+    """Each prompt has its own limit, and what the caller asks for is not shortened."""
+    captioner = runtimes.load(tiny_artifacts["onnx-fp32"], threads=1)
+    captioner.manifest = replace(captioner.manifest, defaults=GenerationConfig(max_new_tokens=20))
+    path, prompts, longest = sample_images[0].path, [None, " ".join(["dog"] * 15)][::order], captioner.manifest.model.max_positions
+    captions = captioner.caption([path, path], prompt=prompts, suppress_tokens=[captioner.manifest.tokenizer.eos_id])
+    assert [len(caption.token_ids) for caption in captions] == [21, longest][::order]
+    streamed = list(captioner.stream_tokens(path, prompt=" ".join(["dog"] * 15), suppress_tokens=[captioner.manifest.tokenizer.eos_id]))
+    assert (len(streamed), streamed[-1].finish_reason) == (longest - 16, "length")
+    for asked in ({"max_new_tokens": 20}, {"generation_config": GenerationConfig(max_new_tokens=20)}):
+        with pytest.raises(RequestError, match="max_new_tokens 20"):
+            captioner.caption([path, path], prompt=prompts, **asked)
 
 
 def test_captions_do_not_depend_on_the_kind_of_source(captioner, sample_images):

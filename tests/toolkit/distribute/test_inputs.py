@@ -131,6 +131,7 @@ def test_a_compressed_archive_is_refused(here, name):
     (here / name).write_bytes(b"x")
     with pytest.raises(DatasetError, match="decompress"):
         listed(name)
+    assert [entry.image for entry in listed("a.*")] == [name], "what a pattern matches is an error row"
 
 
 def test_a_column_that_is_not_there_and_one_of_another_type(here):

@@ -1,13 +1,16 @@
 """Tar files are listed by position: odd names, cut and hostile files."""
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import os
 import tarfile
 
 import pytest
 
-from runtimes.errors import ImageReadError
+from runtimes.errors import DatasetError, ImageReadError
 from toolkit.distribute.reading import read_entries
 from toolkit.distribute.sources.tar import list_tar
 from toolkit.distribute.stores.local import LocalStore
@@ -107,7 +110,14 @@ def test_a_large_extended_header_is_not_read_into_memory(tmp_path):
     assert "header of" in entries[1].problem
 
 
-@pytest.mark.parametrize("content", [b"", b"no tar" * 1000, b"\x1f\x8b" + b"x" * 2000])
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+def test_a_compressed_tar_file_is_refused(tmp_path, module):
+    (tmp_path / "a.tar").write_bytes(module.compress(bytes(1000)))
+    with pytest.raises(DatasetError, match=r"a\.tar: .*decompress"):
+        listed(str(tmp_path / "a.tar"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no tar" * 1000])
 def test_what_is_no_tar_file_is_one_entry_with_a_problem(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
     (entry,) = listed(str(tmp_path / "a.tar"))

@@ -16,6 +16,8 @@ from toolkit.serve.tasks import check_options, run_size
         ({"min_length": 1}, (1, 16)),
         ({"min_length": 16}, (1, 16)),
         ({"min_length": 17, "num_beams": 3}, (3, 32)),
+        ({"min_length": -100}, (1, 0)),
+        ({"min_length": 10**400}, (1, 512)),
     ],
 )
 def test_the_size_of_a_request(given, size):
@@ -24,7 +26,7 @@ def test_the_size_of_a_request(given, size):
 
 def test_an_unmeasured_size_is_in_proportion_and_a_measured_one_is_an_average():
     usual = UsualTimes(0.5)
-    assert [usual.of(RunSize(*size)) for size in ((1, 0), (3, 0), (1, 16), (2, 100))] == [0.5, 1.5, 0.8, 10.0]
+    assert [usual.of(RunSize(*size)) for size in ((1, 0), (3, 0), (1, 16), (2, 112))] == [0.5, 1.5, 0.65, 6.1]
     usual.add(RunSize(1, 16), 1.0)
     usual.add(RunSize(1, 16), 2.0)
     assert usual.of(RunSize(1, 16)) == pytest.approx(1.1)

@@ -33,15 +33,13 @@ class Inputs:
         return ", ".join(filter(None, (*map(printable, self.names), self.from_file)))
 
 
-def _refuse_compressed(path: str, inputs: Inputs, stores: Stores) -> Iterator[Entry | str]:
-    raise DatasetError(path, "is compressed, and images are read by their position; decompress it to a .tar file or a folder")
-
+COMPRESSED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z"})
+"""Suffixes of archives whose images cannot be read by their position."""
 
 KINDS: dict[str, Callable[[str, Inputs, Stores], Iterator[Entry | str]]] = {
     ".tar": lambda path, inputs, stores: list_tar(path, stores.of(path), hashed=inputs.hashed),
     ".parquet": lambda path, inputs, stores: list_parquet(path, stores.of(path), inputs.column, hashed=inputs.hashed),
     ".json": lambda path, inputs, stores: list_captions_file(path, stores.of(path), inputs.images),
-    **dict.fromkeys((".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z"), _refuse_compressed),
 }
 """Suffix of a file that contains or names images → function that lists them. Any other file is an image."""
 
@@ -59,6 +57,8 @@ def list_inputs(inputs: Inputs, stores: Stores) -> Iterator[Entry]:
 
 def _list_all(inputs: Inputs, stores: Stores) -> Iterator[Entry | str]:
     for name in inputs.names:
+        if PurePosixPath(name).suffix.lower() in COMPRESSED:
+            raise DatasetError(name, "is compressed, and images are read by their position; decompress it to a .tar file or a folder")
         for path in expand(name, stores.of(name)):
             yield from _list_path(path, inputs, stores)
     if inputs.from_file is not None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import BinaryIO, Final, cast
 
-from runtimes.errors import first_line
+from runtimes.errors import DatasetError, first_line
 from runtimes.storage.blocks import read_blocks
 from toolkit.distribute.entry import Entry, printable
 from toolkit.distribute.stores.store import Store
@@ -16,6 +16,8 @@ from toolkit.image_paths import SUFFIXES
 
 BUFFER_BYTES: Final = 8 << 20
 """Objects are read in ranges of this size: each request costs milliseconds."""
+COMPRESSED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
+"""First bytes of gzip, bzip2, xz and zstd."""
 MAX_HEADER_BYTES: Final = 1 << 20
 """Longest header that is read into memory. Names have at most some kilobytes."""
 
@@ -35,7 +37,7 @@ class _Headers:
 def list_tar(path: str, store: Store, *, hashed: bool) -> Iterator[Entry]:
     """Yield the images of a tar file in its order. The end of a cut or damaged file is an entry with a problem.
 
-    A file of another kind is such an entry as a whole.
+    An empty file, or one of another kind, is such an entry as a whole.
 
     Args:
         path: Name of the file.
@@ -43,12 +45,17 @@ def list_tar(path: str, store: Store, *, hashed: bool) -> Iterator[Entry]:
         hashed: Whether to read the images and hash them.
 
     Raises:
+        DatasetError: The file is compressed.
         OSError: The file cannot be read.
     """
     with io.BufferedReader(cast("io.RawIOBase", store.open(path)), BUFFER_BYTES) as file:
         try:
             archive = tarfile.open(fileobj=_Headers(file), mode="r:", encoding="utf-8", errors="surrogateescape")  # type: ignore[call-overload]  # noqa: SIM115
-        except tarfile.TarError as error:  # perhaps its writer was killed
+        except tarfile.TarError as error:
+            file.seek(0)
+            if file.read(max(map(len, COMPRESSED))).startswith(COMPRESSED):
+                raise DatasetError(path, "is compressed, and images are read by their position; decompress it") from error
+            # Perhaps its writer was killed.
             yield _damaged(path, f"is not a tar file: {first_line(error)}")
             return
         end, last = file.seek(0, os.SEEK_END), "its start"

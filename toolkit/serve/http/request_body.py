@@ -59,7 +59,7 @@ class OptionForms:
             value = json_dataclass.parse(text.encode())
         except ValueError:
             value = text
-        return [text] if name in self.lists and not isinstance(value, list) else value
+        return [text] if name in self.lists and value is not None and not isinstance(value, list) else value
 
 
 def parse_request(content_type: str, query: bytes, body: bytes, forms: OptionForms, limits: Limits) -> RequestBody:

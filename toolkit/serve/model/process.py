@@ -59,8 +59,7 @@ class Prepared:
 
 def run(job: ModelJob, send: Send, feed: Feed) -> None:
     """Load the model, check it, and run the items of the feed until it ends."""
-    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # all processes get them; the server ends this one after its drain
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # service managers send it to all processes; the server ends this one after its drain
     log_to_stderr(job.log_level)
     begun = time.perf_counter()
     arguments: dict[str, Any] = {"device": job.device, "threads": job.threads, "max_pixels": job.max_pixels}

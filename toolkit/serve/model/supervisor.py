@@ -113,7 +113,7 @@ class ModelSupervisor:
 
     @property
     def image_s(self) -> float:
-        """Usual seconds of an image with one decoder row; 0 before the model was loaded."""
+        """Usual seconds of an image with one decoder row and no least length; 0 before the model was loaded."""
         return 0.0 if self._usual is None else self._usual.of(RunSize())
 
     def wait_s(self) -> float:

@@ -7,14 +7,14 @@ from toolkit.serve.run_size import RunSize
 WEIGHT: Final = 0.1
 """Weight of the last run in the moving average."""
 USUAL_TOKENS: Final = 10
-"""Tokens of a caption. A request for at least N times as many is expected to take N times as long, until one was measured."""
+"""Tokens of a caption. A size that was not measured is expected to take half of the usual time, and the other half for each 10 tokens."""
 
 
 class UsualTimes:
     """Moving averages of the seconds of an image.
 
     Args:
-        run_s: Seconds of an image with one decoder row, from the check at the start.
+        run_s: Seconds of an image with one decoder row and no least length, from the check at the start.
     """
 
     def __init__(self, run_s: float) -> None:
@@ -27,4 +27,4 @@ class UsualTimes:
 
     def of(self, size: RunSize) -> float:
         """Return the usual seconds of an image. Before the first run of this size, it is in proportion to rows and tokens."""
-        return self._seconds.get(size, size.rows * max(1.0, size.tokens / USUAL_TOKENS) * self._seconds[RunSize()])
+        return self._seconds.get(size, size.rows * (1 + max(1.0, size.tokens / USUAL_TOKENS)) / 2 * self._seconds[RunSize()])
