@@ -38,7 +38,6 @@ SEARCHES = [
     {"num_beams": 3, "max_length": 8},
     {"num_beams": 4, "min_length": 9, "max_length": 16, "length_penalty": 0.0},
 ]
-OUR_NAMES = {"num_beams": "num_beams"}
 
 
 class Oracle:
@@ -86,7 +85,7 @@ def images_of(drawn_images, sample_images) -> dict[str, list[LabelledImage]]:
 
 
 def caption(captioner: Captioner, images: list[LabelledImage], prompt: str | None = None, batch_size: int = 1, **search: float):
-    actual = {OUR_NAMES.get(name, name): value for name, value in search.items()}
+    actual = {"max_length": 20, **search}
     return captioner.caption([image.path for image in images], prompt=prompt, batch_size=batch_size, **actual)
 
 
