@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 SUFFIXES = frozenset(chain.from_iterable(ENDINGS.values()))
 """Suffixes of images in a folder. A file that is named itself may have any suffix."""
 LEFT_OUT_SUFFIXES = frozenset(chain.from_iterable(UNREADABLE_ENDINGS.values()))
-ANY_FOLDERS = re.compile(rf"(?:^|(?<=[{re.escape(os.sep + (os.altsep or ''))}]))\*\*(?:[{re.escape(os.sep + (os.altsep or ''))}]|$)")
+SEPARATOR = f"[{re.escape(os.sep + (os.altsep or ''))}]"
+ANY_FOLDERS = re.compile(rf"(?:^|(?<={SEPARATOR}))\*\*(?:{SEPARATOR}|$)")
 """The component `**` of a glob pattern."""
 NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
 """Errors that mean that a name has no file."""

@@ -9,7 +9,7 @@ import pytest
 @pytest.mark.full
 @pytest.mark.parametrize("commands", ["export", "package,unpack,caption,bench,distribute"])
 def test_nothing_is_lost_or_half_written(commands):
-    command = [sys.executable, "-m", "tests.faults", "--commands", commands, "--most", "2", "--actions", "kill,fail,full", "--seed", "3"]
+    command = [sys.executable, "-m", "tests.faults", "--commands", commands, "--most", "3", "--actions", "kill,fail,full", "--seed", "3"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.stdout.splitlines()[-1].endswith(" points, seed 3: 0 faults"), ended.stdout
     assert ended.returncode == 0
